@@ -9,24 +9,34 @@ from statistics import median
 
 import anyio
 
-from bench import figures, following, listing, loop, webhooks
+from bench import figures, following, listing, loop, page, queues, webhooks
 from bench.modules import new_modules
 from bench.peers import upstream
 
-PARTS = ("startup", "calls", "following", "list", "loop", "webhooks", "postgres", "modules")
+PARTS = ("startup", "calls", "following", "list", "loop", "webhooks", "page", "postgres", "modules")
+#: Only by itself: it needs the dependency group `bench`, and minutes.
+QUEUE = "queue"
 COLUMNS = "{:<44} {:<4} {:>9} {:>9} {:>7}  {:<9} {:<5} {:>6}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run; its figures mean little")
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; without any, all")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; without any, all; or {QUEUE} by itself")
     arguments = parser.parse_args()
     parts, quick = arguments.parts or PARTS, arguments.quick
-    if unknown := set(parts).difference(PARTS):
+    if unknown := set(parts).difference((*PARTS, QUEUE)):
         parser.error(f"there is no part {', '.join(unknown)}")
 
     print(_machine())
+    if QUEUE in parts:
+        queues.compare(20 if quick else 200)
+    else:
+        _run_parts(parts, quick)
+    print(f"\nload at the end {os.getloadavg()[0]:.2f}")
+
+
+def _run_parts(parts: Sequence[str], quick: bool) -> None:
     print(COLUMNS.format("p50, measured in turns", "", "ours", "beside", "ratio", "target", "", "rounds"))
     if "startup" in parts:
         _show(figures.startup(2 if quick else 30))
@@ -39,17 +49,15 @@ def main() -> None:
             _show(anyio.run(following.cpu, base_url, *((1, 2_000, 25) if quick else (9, 20_000, 250))))
             _show(following.memory(base_url, *((1, 100) if quick else (3, 200))))
             _show(anyio.run(following.ends, base_url, 3 if quick else 20))
-    if "loop" in parts:
-        _show(anyio.run(loop.waiting, quick))
-    if "webhooks" in parts:
-        _show(anyio.run(webhooks.gets, quick))
+    for part, measure in (("loop", loop.waiting), ("webhooks", webhooks.gets), ("page", page.measure)):
+        if part in parts:
+            _show(anyio.run(measure, quick))
     if "list" in parts:
         _show(anyio.run(listing.questions, *((2_000, 5) if quick else (100_000, 51))))
         _show(anyio.run(listing.searches, *((2_000, 5) if quick else (100_000, 21))))
     _show_postgres(parts, quick)
     if "modules" in parts:
         _show_modules()
-    print(f"\nload at the end {os.getloadavg()[0]:.2f}")
 
 
 def _show_postgres(parts: Sequence[str], quick: bool) -> None:

@@ -63,11 +63,11 @@ async def _save(store: Store, now: float, number: int) -> None:
 CALLS: dict[str, Question] = {
     "get": lambda store, now, number: store.get(f"job_{number}"),
     "get, then save": _save,
-    "add": lambda store, now, number: store.add(new_job(now, number)),
     "list with counts and costs": lambda store, now, number: store.list_jobs(JobFilter(), 20, now - now % DAY_S),
     "due": lambda store, now, number: store.find_due(now - DAY_S * 365, HERE),
     "when the next one is due": lambda store, now, number: store.next_due_at(HERE),
     "free slots": lambda store, now, number: store.claim_free_slots(HERE, 0),
+    "add": lambda store, now, number: store.add(new_job(now, number)),
 }
 
 
@@ -84,6 +84,7 @@ async def calls(url: str, jobs: int, rounds: int) -> list[Figure]:
             db.execute("UPDATE job SET status = 'completed', finished_at = created_at, next_at = NULL")
             db.commit()
         await import_jobs(JobImport(folder, address, folder / "made", None, now))
+        await _fetch(url, "ANALYZE")  # as autovacuum does within a minute
         async with open_store(folder) as file, open_store(Path(), address) as shared:
             return [await _measure_call(what, ask, file, shared, rounds) for what, ask in CALLS.items()]
 

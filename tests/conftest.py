@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ from hosts import SPEED
 from hypothesis import settings as hypothesis_settings
 from installed_browser import NO_BROWSER
 from installed_haproxy import NO_HAPROXY
+from kept_certificates import keep_certificates
+from tool_models import keep_tool_models
+from tracing import is_untraced, mark_untraced, traces_emulator, untraced, untraced_portal, untraced_threads
 
+from agent_jobs.emulator import server as emulator_server
 from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.engine import job_waiter, on_finish
 from agent_jobs.setting_values import SecretStr
@@ -21,13 +26,33 @@ hypothesis_settings.register_profile("any machine", deadline=None, derandomize=T
 hypothesis_settings.load_profile("any machine")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    keep_tool_models()
+    keep_certificates()
+    config.addinivalue_line("markers", "untraced: others cover what this test runs, so it runs without the tracer")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import the tests without the tracer. The fork servers measure what the import of a module of ours runs."""
+    with untraced_threads():
+        return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_untraced(items)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Note the CPU of each test where a file for that is named; see `cpu_time.py`."""
-    if path := os.environ.get("TEST_CPU"):
-        with measured(item.nodeid, path):
-            return (yield)
-    return (yield)
+    """Measure a test only if `tracing.py` says so; note its CPU where a file for that is named: see `cpu_time.py`."""
+    with ExitStack() as stack:
+        if is_untraced(item):
+            stack.enter_context(untraced())
+        if path := os.environ.get("TEST_CPU"):
+            stack.enter_context(measured(item.nodeid, path))
+        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -49,6 +74,14 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks run faster here, this machine does not: its work after an end is waited for as long as in earnest."""
     for module in (job_waiter, on_finish):
         monkeypatch.setattr(module, "FINALIZE_WAIT_S", module.FINALIZE_WAIT_S * SPEED)
+
+
+@pytest.fixture(autouse=True)
+def emulator_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the emulator only in its own tests."""
+    if not traces_emulator(request.node.nodeid):
+        start = untraced_portal(emulator_server.start_blocking_portal)
+        monkeypatch.setattr(emulator_server, "start_blocking_portal", start)
 
 
 @pytest.fixture

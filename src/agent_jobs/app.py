@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.finalize import Finalizer
     from agent_jobs.engine.job_traces import TraceRunner
     from agent_jobs.engine.on_finish import Notifier
+    from agent_jobs.engine.owner_clients import OwnerClients, OwnerSteppers
     from agent_jobs.engine.run_limits import RunLimits
     from agent_jobs.engine.start import StartDefaults
     from agent_jobs.engine.step import JobStepper
@@ -87,7 +88,7 @@ class App:
         self._stack = stack
         self._opening: _Opening | None = None
         self._store: Store | None = None
-        self._stepper: JobStepper | None = None
+        self._stepper: OwnerSteppers | None = None
         self._worker: Worker | None = None
         self._webhooks: WebhookIntake | None = None
         self._callbacks: CallbackRunner | None = None
@@ -138,7 +139,11 @@ class App:
         settings, store = self._settings, self._store
         if isinstance(settings, ConfigError) or not settings.has_key or store is None:
             return {}
-        nearby = [job for job in jobs if job.can_be_retrieved and _may_be_at(settings.base_url, job.turn.base_url)]
+        nearby = [
+            job
+            for job in jobs
+            if job.can_be_retrieved and not job.owner and _may_be_at(settings.base_url, job.turn.base_url)
+        ]
         if not nearby:
             return {}
         try:
@@ -225,6 +230,7 @@ class App:
 
     async def _open_sending_engine(self, settings: Settings, store: Store, stack: AsyncExitStack) -> Engine:
         """Return an engine that talks to upstream, or one that says why it cannot."""
+        from agent_jobs.engine.owner_clients import OwnerClients
         from agent_jobs.engine.start import StartDefaults, StartPlanner
         from agent_jobs.pricing.prices import Prices
         from agent_jobs.request.presets import load_presets
@@ -250,6 +256,7 @@ class App:
             owner_limits=_read_owner_limits(settings),
             budget_spent=settings.budget_mode == "spent",
             toolbox=self._create_toolbox(settings),
+            toolbox_owners=settings.toolbox_owners,
             callback_hosts=settings.callback_hosts if settings.callback_secret_file else (),
         )
         client = await stack.enter_async_context(
@@ -261,11 +268,13 @@ class App:
             )
         )
         self._notifier = self._create_notifier(settings, store)
-        worker = self._worker = self._create_worker(settings, store, client, defaults)
+        clients = OwnerClients(store, client, partial(self._open_owner_client, settings))
+        worker = self._worker = self._create_worker(settings, store, clients, defaults)
         self._webhooks = self._create_webhook_intake(settings, store, client, worker)
         if self._role == "works":
             self.work()
-        upstream = Upstream(client, worker, StartPlanner(store, endpoint, self._clock, defaults), self._webhooks)
+        planner = StartPlanner(store, endpoint, self._clock, defaults)
+        upstream = Upstream(client, worker, planner, clients, self._webhooks)
         return Engine(
             store,
             upstream,
@@ -274,6 +283,27 @@ class App:
             presets,
             settings.warnings,
             partial(self._report_budget, settings),
+        )
+
+    async def _open_owner_client(self, settings: Settings, key_ref: str) -> ResponsesClient:
+        """Open the client of owners whose key has this reference.
+
+        Raises:
+            ConfigError: The key is missing.
+        """
+        from agent_jobs.setting_values import read_owner_key
+        from agent_jobs.upstream.client import open_client
+
+        async def read_endpoint() -> Endpoint:
+            return _create_endpoint(settings, read_owner_key(settings.owner_keys_dir, key_ref, os.environ))
+
+        return await self._stack.enter_async_context(
+            open_client(
+                await read_endpoint(),
+                start_timeout_s=settings.start_timeout_s,
+                secrets=_list_secrets(settings),
+                read_endpoint=read_endpoint,
+            )
         )
 
     async def _read_endpoint(self, base_url: str) -> Endpoint | None:
@@ -360,27 +390,33 @@ class App:
         return WebhookIntake(store, client, self._clock, worker.wake)
 
     def _create_worker(
-        self, settings: Settings, store: Store, client: ResponsesClient, defaults: StartDefaults
+        self, settings: Settings, store: Store, clients: OwnerClients, defaults: StartDefaults
     ) -> Worker:
         """Return what runs the jobs."""
+        from agent_jobs.engine.owner_clients import OwnerSteppers
         from agent_jobs.engine.step import JobStepper
         from agent_jobs.engine.tool_loop import ToolLoop
         from agent_jobs.engine.worker import Worker
 
         limits = _create_limits(settings)
-        finalizer = self._create_finalizer(settings, store, client, defaults.prices)
-        tool_loop = ToolLoop(store, self._clock, finalizer, defaults.prices, defaults.toolbox, limits)
-        self._stepper = JobStepper(store, client, self._clock, limits, finalizer, tool_loop, defaults.secrets)
+        shared = clients.shared
+
+        def create_stepper(client: ResponsesClient) -> JobStepper:
+            finalizer = self._create_finalizer(settings, store, client, defaults.prices)
+            tool_loop = ToolLoop(store, self._clock, finalizer, defaults.prices, defaults.toolbox, limits)
+            return JobStepper(store, client, self._clock, limits, finalizer, tool_loop, defaults.secrets)
+
+        self._stepper = OwnerSteppers(store, clients, create_stepper(shared), create_stepper, self._tasks)
         self._tasks.start_soon(self._stepper.write_progress)
         return Worker(
             store,
             self._stepper,
             self._clock,
             self._tasks,
-            endpoint=client.endpoint,
+            endpoint=shared.endpoint,
             limits=limits,
             retention_s=None if settings.retention_days is None else settings.retention_days * DAY_S,
-            delete_upstream=client if settings.delete_upstream == "yes" else None,
+            delete_upstream=shared if settings.delete_upstream == "yes" else None,
         )
 
     def _create_finalizer(self, settings: Settings, store: Store, client: ResponsesClient, prices: Prices) -> Finalizer:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -238,6 +239,15 @@ def secret_names() -> Reader:
     return Reader(accepts, read, dict[str, SecretStr], join=",".join)
 
 
+def owner_names() -> Reader:
+    """Return the reader of the names of owners."""
+
+    def read(written: Written) -> tuple[str, ...]:
+        return tuple(name.strip() for name in written.text.split(",") if name.strip())
+
+    return Reader("names of owners, separated by commas", read, tuple[str, ...], join=",".join)
+
+
 def api_key() -> Reader:
     """Return the reader of the key. It is None if a file with the key is set, or if the host filled nothing in."""
     accepts = "the key alone"
@@ -272,6 +282,24 @@ def read_key_file(path: Path) -> SecretStr:
         return SecretStr(check_header(KEY_FILE, line))
     fix = "Put the key itself there." if mistake.is_unset else mistake.fix
     _refuse_key_file(path, f"{mistake.what}. {fix}")
+
+
+def read_owner_key(folder: Path | None, key_ref: str, environ: Mapping[str, str]) -> str:
+    """Return the key that a reference names: a file in a folder, or with `env:NAME` an environment variable.
+
+    Raises:
+        ConfigError: There is no such key.
+    """
+    kind, _, name = key_ref.rpartition(":")
+    text = ""
+    if kind == "env":
+        text = environ.get(name, "").strip()
+    elif folder is not None and key_ref == Path(key_ref).name and key_ref not in (".", ".."):
+        with suppress(OSError, ConfigError):
+            text = _read_first_line(folder / key_ref)
+    if not text or find_key_mistake(text) is not None:
+        raise ConfigError("The key {key_ref!r} of this owner is missing.", "owner_key_missing", key_ref=key_ref)
+    return text
 
 
 def _refuse_key_file(path: Path, fault: str) -> NoReturn:

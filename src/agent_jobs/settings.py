@@ -259,6 +259,20 @@ class Settings:
         "How many jobs run at the provider at once, over all servers on one database. The others wait for a slot.",
         default="10",
     )
+    owner_keys_dir: Path | None = setting(
+        "AGENT_JOBS_OWNER_KEYS_DIR",
+        TEAM,
+        values.path(),
+        "A folder with API keys of owners of a team server, a file each. `agent-jobs owner set --key-ref` names one.",
+        page="team.md#owners-and-limits",
+    )
+    toolbox_owners: tuple[str, ...] = setting(
+        "AGENT_JOBS_TOOLBOX_OWNERS",
+        TEAM,
+        values.owner_names(),
+        "The owners of a team server whose jobs may use AGENT_JOBS_TOOLBOX, separated by commas. They get your rights.",
+        page="team.md#owners-and-limits",
+    )
     owner_max_concurrent: int | None = setting(
         "AGENT_JOBS_OWNER_MAX_CONCURRENT",
         LIMITS,
@@ -467,6 +481,13 @@ class Settings:
         "How long it still answers after SIGTERM while /readyz says no. Two intervals of the balancer are right.",
         default="5",
         page="team-install.md#behind-a-balancer",
+    )
+    metrics_token_file: Path | None = setting(
+        "AGENT_JOBS_METRICS_TOKEN_FILE",
+        TEAM,
+        values.absolute_path(),
+        "A file with the bearer token that Prometheus sends. Without it there is no /metrics.",
+        page="team-metrics.md",
     )
     log_level: str = setting(
         "AGENT_JOBS_LOG_LEVEL",

@@ -50,6 +50,7 @@ def asked(upstream: RunningServer) -> Counter[str]:
     return Counter(found[0] for text in texts if (found := re.search(r"Task \d+\b", text)))
 
 
+@pytest.mark.untraced
 def test_two_hundred_prompts_survive_two_kills_and_none_runs_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     began = time.monotonic()
     with running(time_scale=10) as upstream:

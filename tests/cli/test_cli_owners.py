@@ -5,6 +5,7 @@ import re
 import time
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -22,7 +23,7 @@ def terminal(tmp_path: Path) -> Terminal:
     return Terminal("http://127.0.0.1:9/v1", tmp_path / "data")
 
 
-def read(terminal: Terminal, *arguments: str) -> dict[str, object]:
+def read(terminal: Terminal, *arguments: str) -> Any:
     ran = terminal.pipe(*arguments, "--json")
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
@@ -33,7 +34,7 @@ def test_token_is_printed_once_and_its_hash_alone_is_kept(terminal: Terminal, tm
     text = added.stdout.strip()
     assert re.fullmatch(r"ajt_[A-Za-z0-9_-]{43}", text)
     assert "shown only now" in added.stderr
-    [record] = read(terminal, "token", "list")["tokens"]  # pyright: ignore[reportGeneralTypeIssues]
+    [record] = read(terminal, "token", "list")["tokens"]
     assert (record["owner"], record["note"], record["fault"]) == ("alice", "laptop", "")
     assert record["expires_at"] - record["created_at"] == 90 * DAY_S
     assert "hash" not in record
@@ -86,7 +87,7 @@ def test_limits_of_an_owner_are_set_taken_back_and_shown(terminal: Terminal, tmp
     limits = {"max_concurrent": 5, "daily_budget_usd": None, "starts_per_minute": 3}
     assert changed == {"name": "alice", **limits, "key_ref": "a"}
     anyio.run(add_jobs, tmp_path / "data", "bob", "")
-    alice, bob = read(terminal, "owner", "list")["owners"]  # pyright: ignore[reportGeneralTypeIssues]
+    alice, bob = read(terminal, "owner", "list")["owners"]
     assert alice == {**changed, "jobs": 0, "running": 0, "waiting": 0, "today_usd": 0}
     assert (bob["name"], bob["jobs"], bob["waiting"], bob["max_concurrent"]) == ("bob", 1, 1, None)
     table = terminal.pipe("owner", "list").stdout
@@ -101,5 +102,5 @@ def test_lists_show_the_owner_where_a_job_has_one(terminal: Terminal, tmp_path: 
     anyio.run(add_jobs, tmp_path / "data", "alice", "bob")
     assert re.search(r"OWNER", terminal.pipe("list").stdout)
     rows = read(terminal, "list", "--owner", "alice")["jobs"]
-    assert [(row["job_id"], row["owner"]) for row in rows] == [("job_alice", "alice")]  # pyright: ignore[reportGeneralTypeIssues, reportIndexIssue]
+    assert [(row["job_id"], row["owner"]) for row in rows] == [("job_alice", "alice")]
     assert re.search(r"owner +alice", terminal.pipe("show", "job_alice").stdout)

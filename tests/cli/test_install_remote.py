@@ -58,6 +58,13 @@ def test_entry_is_printed():
     assert json.loads(json.loads(printed)["entry"]) == {"mcpServers": {"agent-jobs": CLAUDE}}
 
 
+def test_host_that_signs_in_needs_no_token(home: Path):
+    result = typed("claude-code", "--url", URL, "--token-env", "none")
+    entry = json.loads((home / ".claude.json").read_text())["mcpServers"]["agent-jobs"]
+    assert entry == {"type": "http", "url": f"{URL}/mcp", "alwaysLoad": True}
+    assert "Sign in when Claude Code asks you to." in result.output
+
+
 def test_dry_run_writes_nothing(home: Path):
     assert '+      "url"' in typed("claude-code", "--url", URL, "--dry-run").output
     assert not (home / ".claude.json").exists()

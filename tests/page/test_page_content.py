@@ -123,7 +123,7 @@ SELECTIONS = {
     "?show=running": set[str](),
     "?show=needs-you": set[str](),
     "?show=unread&limit=1": {"three"},
-    "?model=&limit=2": {"two", "three"},
+    "?model=&limit=2": {"one", "two", "three"},
     "?client=mcp&limit=2": {"two", "three"},
     "?limit=x&show=%3Cscript%3E": {"one", "two", "three"},
 }

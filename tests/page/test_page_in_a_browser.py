@@ -129,17 +129,3 @@ async def test_long_answer_is_shown_whole(browser: Browser, server: PageServer) 
             await open_job(tab, duration_s=1, text="<b>" + "long text " * 200_000 + "END")
             await expect(tab.page.locator(".answer")).to_contain_text("END", timeout=80_000)
         assert await tab.page.locator(".answer b").count() == 0
-
-
-async def test_pages_need_no_sideways_scrolling(browser: Browser, server: PageServer) -> None:
-    async with signed_in(browser, server) as tab:
-        job_id = await open_job(tab, duration_s=1, text=f"| a | b |\n|---|---|\n| {'x' * 300} | 2 |\n")
-        await expect(tab.page.locator(".answer table")).to_be_visible(timeout=60_000)
-        for path in ("/", f"/jobs/{job_id}", "/new", "/spend", "/health"):
-            await tab.open(path)
-            for width in (360, 900, 1600):
-                await tab.page.set_viewport_size({"width": width, "height": 800})
-                widths = await tab.page.evaluate(
-                    "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-                )
-                assert widths[0] <= widths[1], (path, width)

@@ -33,7 +33,7 @@ from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import RUNNING, Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Store, Upload
-from agent_jobs.store.team_records import AuditEntry, TokenRecord
+from agent_jobs.store.team_records import AuditEntry, ShelvedFile, TokenRecord
 
 DAY = Budget(5.0, NOW - 1)
 TOKEN = TokenRecord("tok_1", "digest", "alice", "laptop", NOW)
@@ -94,6 +94,7 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "count_unindexed": lambda store, job: store.count_unindexed(),
     "get_first_request": lambda store, job: store.get_first_request(job.id),
     "sum_spending": lambda store, job: store.sum_spending("model", JobFilter()),
+    "has_conversation": lambda store, job: store.has_conversation("conv_a"),
     "sum_day": lambda store, job: store.sum_day(NOW - 1, spent=False),
     "purge": lambda store, job: store.purge(NOW * 2, unread=True),
     "delete_jobs": lambda store, job: store.delete_jobs([job.id]),
@@ -107,6 +108,8 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "revoke_token": lambda store, job: store.revoke_token("tok_1", NOW),
     "read_audit": lambda store, job: store.read_audit(owner="alice"),
     "mark_token_used": lambda store, job: store.mark_token_used("tok_1", NOW),
+    "find_shelved_file": lambda store, job: store.find_shelved_file(f"up_{job.id}", NOW - 1),
+    "find_made_file": lambda store, job: store.find_made_file(f"made_{job.id}"),
 }
 #: Methods that name no job and no owner, with the reason why they are the same for all.
 SHARED = {
@@ -129,6 +132,10 @@ SHARED = {
     "expects_webhook": "a worker's",
     "last_webhook_at": "about an endpoint",
     "forget_webhooks": "a worker's",
+    "add_shelved_file": "it adds to the owner's own",
+    "forget_shelved_files": "a worker's",
+    "save_made_file": "a worker's",
+    "read_figures": "for the operator",
     "find_callbacks": "a worker's",
     "add_callback": "a worker's",
     "claim_callbacks": "a worker's",
@@ -171,6 +178,9 @@ async def jobs_of_alice(store: Store) -> list[Job]:
     waits = a_job("job_waits", prompt="secret", request_hash="waits")
     await alice.add(waits)
     await store.wait_for_slot(waits.id, "waits")
+    for job_id in ("job_ended", "job_asks", "job_waits"):
+        assert await alice.add_shelved_file(ShelvedFile(f"up_{job_id}", "a.txt", b"secret"), NOW, since=0, room=99)
+        await store.save_made_file(job_id, "a.txt", f"made_{job_id}", "a.txt", b"secret")
     return [await row(store, job_id) for job_id in ("job_ended", "job_asks", "job_waits")]
 
 

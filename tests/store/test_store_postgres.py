@@ -311,6 +311,8 @@ async def test_process_that_stopped_writing_its_time_is_dead_and_fenced_afterwar
         assert await lost.save(job) is None
         assert await lost.save_progress([job]) == {}
         assert not await lost.reset_for_resend(job, "resp_1")
+        await lost.schedule(job.id, NOW, 1.0, lost_claims=job.lost_claims)
+        assert await lost.next_due_at("https://here/v1") is None
         again = await row(lost, job.id)
         assert await lost.save_progress([again]) == {job.id: None}
         assert await lost.save(again) is not None

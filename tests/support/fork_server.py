@@ -34,12 +34,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from fork_client import ask
+from kept_certificates import keep_certificates
 
 COMMAND = [sys.executable, "-m", "agent_jobs"]
 #: Variables that an interpreter reads when it starts. Those of the locale have a fork server for each value.
 AT_START, LOCALE = "PYTHON", ("LANG", "LC_ALL", "LC_CTYPE")
 #: Those that a fork can still obey.
 LATER = {"PYTHONFAULTHANDLER"}
+#: Variables that have coverage measure a process, as they are at the start: a test may run without them.
+COVERAGE = "COVERAGE_PROCESS_"
+MEASURED = {name: value for name, value in os.environ.items() if name.startswith(COVERAGE)}
 #: What the commands and the server import late, and third-party code imports later still.
 LATE = (
     "anyio._backends._asyncio", "anyio._core._signals", "encodings.idna", "encodings.utf_8_sig", "httpcore2",
@@ -158,7 +162,7 @@ def _start(
 def _connect(locale: tuple[str | None, ...]) -> Callable[[Mapping[str, Any], Sequence[int]], socket.socket]:
     """Start the fork server of a locale."""
     environment = {name: value for name, value in os.environ.items() if name not in LOCALE}
-    environment |= {name: value for name, value in zip(LOCALE, locale, strict=True) if value is not None}
+    environment |= {name: value for name, value in zip(LOCALE, locale, strict=True) if value is not None} | MEASURED
     channel, server = _start(sys.executable, environment)
 
     def stop() -> None:
@@ -281,7 +285,8 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     _open_streams()
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
-    if (measured := _coverage()) and not any(name.startswith("COVERAGE_PROCESS_") for name in os.environ):
+    is_measured = any(value for name, value in os.environ.items() if name.startswith(COVERAGE))
+    if (measured := _coverage()) and not is_measured:
         measured.stop()
         measured._auto_save = False
 
@@ -338,6 +343,7 @@ def _restart_coverage() -> None:
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
     _import_everything()
+    keep_certificates()
     _keep_at_exit()
     _restart_coverage()
     gc.collect()

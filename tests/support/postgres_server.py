@@ -24,7 +24,10 @@ from agent_jobs.store.postgres_schema import upgrade
 URL_VARIABLE = "AGENT_JOBS_TEST_DATABASE_URL"
 TEMPLATE = "agent_jobs_template"
 #: No test needs its data after a crash of the machine, but one does after a crash of the server.
-OPTIONS = "-c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
+OPTIONS = (
+    "-c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
+    " -c wal_level=minimal -c max_wal_senders=0 -c autovacuum=off"  # copying a database: 126 -> 41 ms of CPU
+)
 
 
 class Server:

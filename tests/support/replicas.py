@@ -19,6 +19,10 @@ from mcp.client.streamable_http import streamable_http_client
 from processes import UNMEASURED
 from team_servers import ERAS
 
+from agent_jobs.app import open_app
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
+
 DRAIN_S = 1.0
 #: The balancer of packaging/team/compose.yaml.
 BALANCER = Path(__file__).parents[2] / "packaging/team/haproxy.cfg"
@@ -148,3 +152,26 @@ def running_balancer(cluster: Cluster) -> Generator[None]:
             yield
         finally:
             one.kill()
+
+
+@asynccontextmanager
+async def running_cluster(database_url: str, base_url: str, folder: Path) -> AsyncGenerator[Cluster]:
+    """Two replicas on a database, and the balancer before them."""
+    token = await _make_token(Settings(data_dir=folder, database_url=SecretStr(database_url)))
+    environment = describe_environment(database_url, base_url, folder)
+    cluster = Cluster(environment, folder, token, [find_free_port(), find_free_port()], find_free_port())
+    try:
+        with running_balancer(cluster):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cluster.start, 0)
+                tasks.start_soon(cluster.start, 1)
+            await wait_until_ready(cluster.balancer_url)
+            yield cluster
+    finally:
+        cluster.kill_all()
+
+
+async def _make_token(settings: Settings) -> str:
+    async with open_app(settings, role="reads") as app:
+        token, _ = await (await app.engine()).access.add_token("alice")
+        return token

@@ -5,12 +5,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 from browsers import PageServer, browsing, serving_page
 from playwright.async_api import Browser
+from small_png import shrink_png
 
 from agent_jobs.emulator.server import running
 from agent_jobs.setting_values import SecretStr
@@ -21,8 +23,6 @@ WIDTHS = (360, 900, 1600)
 SCHEMES = ("light", "dark")
 HEIGHT = 760
 NEW = "/new"
-#: Pictures that the documentation shows.
-KEPT = {"jobs-900-light", "jobs-900-dark", "job-900-light", "job-900-dark", "jobs-360-light"}
 ANSWER = """## In short
 
 A **heat pump** moves heat instead of making it, so one unit of electricity gives three to four units of warmth.
@@ -83,8 +83,8 @@ per_1000 = 10.0
 """
 
 
-async def take_pictures(folder: Path, kept: set[str]) -> None:
-    """Take the pictures with these names; all of them if there are no names."""
+async def take_pictures(folder: Path, *, is_full: bool) -> None:
+    """Take all pictures, of whole pages or of what a window shows of them."""
     with tempfile.TemporaryDirectory() as home, running(time_scale=10) as upstream:
         prices = anyio.Path(home, "prices.toml")
         await prices.write_text(PRICES)
@@ -99,10 +99,10 @@ async def take_pictures(folder: Path, kept: set[str]) -> None:
         async with serving_page(settings) as server, browsing() as browser:
             job_id = await start_jobs(server)
             for scheme in SCHEMES:
-                await take_scheme(browser, server, scheme, job_id, folder, kept)
+                await take_scheme(browser, server, scheme, job_id, folder, is_full=is_full)
         empty = replace(settings, data_dir=Path(home, "empty"))
         async with serving_page(empty) as server, browsing() as browser:
-            await take_scheme(browser, server, "light", "", folder, kept, "empty-")
+            await take_scheme(browser, server, "light", "", folder, "empty-", is_full=is_full)
 
 
 async def start_jobs(server: PageServer) -> str:
@@ -137,11 +137,11 @@ async def start_job(server: PageServer, prompt: str, script: dict[str, Any], **m
 
 
 async def take_scheme(
-    browser: Browser, server: PageServer, scheme: Any, job_id: str, folder: Path, kept: set[str], prefix: str = ""
+    browser: Browser, server: PageServer, scheme: Any, job_id: str, folder: Path, prefix: str = "", *, is_full: bool
 ) -> None:
     """Take the pictures of one colour scheme."""
     context = await browser.new_context(color_scheme=scheme)
-    tab = await context.new_page()
+    tab, blank = await context.new_page(), await context.new_page()
     await tab.goto(server.link)
     await tab.wait_for_url(f"{server.url}/")
     paths = {"jobs": "/", "job": f"/jobs/{job_id}", "new": NEW, "spend": "/spend", "health": "/health"}
@@ -150,23 +150,22 @@ async def take_scheme(
     for page, path in paths.items():
         for width in WIDTHS:
             name = f"{prefix}{page}-{width}-{scheme}"
-            if kept and name not in kept:
-                continue
             await tab.set_viewport_size({"width": width, "height": HEIGHT})
             await tab.goto(server.url + path)
             if page == "new":
                 await tab.get_by_label("What should the model do?").fill("Compare three tariffs for a small bakery.")
                 await tab.locator("#estimate dl").wait_for()
-            await tab.screenshot(path=folder / f"page-{name}.png", full_page=not kept)
+            png = await shrink_png(blank, await tab.screenshot(full_page=is_full))
+            await anyio.Path(folder / f"page-{name}.png").write_bytes(png)
     await context.close()
 
 
 def main() -> None:
     """Take the pictures of the documentation, or all into the folder that is named."""
+    folder = FOLDER
     if len(sys.argv) > 1:
-        anyio.run(take_pictures, Path(sys.argv[1]), set[str]())
-    else:
-        anyio.run(take_pictures, FOLDER, KEPT)
+        folder = Path(sys.argv[1])
+    anyio.run(partial(take_pictures, folder, is_full=folder != FOLDER))
 
 
 if __name__ == "__main__":

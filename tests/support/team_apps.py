@@ -27,7 +27,7 @@ async def serving_routes(routes: Sequence[BaseRoute]) -> AsyncGenerator[str]:
     server = uvicorn.Server(config)
     server.capture_signals = _no_signals  # pyright: ignore[reportAttributeAccessIssue]
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve)
+        tasks.start_soon(_serve_to_end, server)
         with anyio.fail_after(30):
             while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
                 await anyio.sleep(0.01)
@@ -36,6 +36,12 @@ async def serving_routes(routes: Sequence[BaseRoute]) -> AsyncGenerator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             server.should_exit = server.force_exit = True
+
+
+async def _serve_to_end(server: uvicorn.Server) -> None:
+    """Serve also while a failed test is cancelled, so that all sockets are closed."""
+    with anyio.CancelScope(shield=True):
+        await server.serve()
 
 
 def _no_signals() -> Any:

@@ -75,7 +75,7 @@ async def test_settings_of_the_operator_are_not_lent_to_owners(
     )
     with caplog.at_level("WARNING"):
         async with serving_team(settings) as team, team.host(await team.add_token()) as host:
-            assert "AGENT_JOBS_FILE_ROOTS" in await host.refused(
+            assert "There is no upload" in await host.refused(
                 "agent_start", prompt="read", files=[str(tmp_path / "secret.txt")]
             )
             assert await host.refused("agent_start", prompt="use", options={"toolbox": ["one"]})

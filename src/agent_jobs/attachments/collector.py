@@ -64,6 +64,18 @@ class Collector:
             raise RequestError("A job accepts at most {most} files.", "too_many_files", most=MAX_FILES)
         self._read[path] = root, attachment
 
+    def recognize_data(self, name: str, data: bytes) -> Attachment:
+        """Return a file that was uploaded as an attachment.
+
+        Raises:
+            UnfitError: It cannot be attached.
+            RequestError: It is too large, or one too many.
+        """
+        names = (name,)
+        _require_size(names, len(data), self._largest_limit(), "that any file may have")
+        kind, media_type = self._recognize_file(names, data[:HEAD_BYTES], named=True)
+        return self._accept_data(names, kind, media_type, data, named=True)
+
     def list_attachments(self) -> list[Attachment]:
         """Return all files. Files of the same name under different roots are prefixed with the root's own name."""
         counts = Counter(attachment.name for _, attachment in self._read.values())
@@ -90,6 +102,10 @@ class Collector:
             self._require_room(names, size, kind)
             # A file may grow while it is read, and files of /proc have no size at all.
             data = head + file.read(LIMIT_BYTES[kind] + 1 - len(head))
+        return self._accept_data(names, kind, media_type, data, named=named)
+
+    def _accept_data(self, names: Names, kind: Kind, media_type: str, data: bytes, *, named: bool) -> Attachment:
+        """Return the attachment of a file that was read, if there is room for it."""
         self._require_room(names, len(data), kind)
         if kind == "text" and decode(data) is None:
             kind, media_type = self._accept_binary(names, named=named)

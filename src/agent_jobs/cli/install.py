@@ -71,7 +71,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the an
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; repeatable.")
 @click.option("--url", metavar="URL", help="Reach a team server at this address instead; for claude-code and codex.")
 @click.option(
-    "--token-env", metavar="NAME", default=TOKEN_VARIABLE, show_default=True, help="The variable with its token."
+    "--token-env",
+    metavar="NAME",
+    default=TOKEN_VARIABLE,
+    show_default=True,
+    help="The variable with its token; none to sign in.",
 )
 @scope_option
 @json_option

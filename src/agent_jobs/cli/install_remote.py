@@ -16,7 +16,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read, replace
 from agent_jobs.install.entry import refuse_comments, replace_entry
 from agent_jobs.install.hosts import Entry, Host, Machine
-from agent_jobs.install.remote import REMOTE_ENTRIES, complete_url, create_remote_entry
+from agent_jobs.install.remote import NO_TOKEN, REMOTE_ENTRIES, complete_url, create_remote_entry
 
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
@@ -93,6 +93,8 @@ def _list_remote_steps(host: Host, url: str, variable: str) -> list[str]:
     parts = urlsplit(url)
     if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
         steps.append("The token goes over the network in the clear. Use an address with https:// instead.")
-    if not os.environ.get(variable):
+    if variable == NO_TOKEN:
+        steps.append(f"Sign in when {host.title} asks you to. The server must accept OAuth.")
+    elif not os.environ.get(variable):
         steps.append(f"Set {variable} to your token in the environment in which {host.title} starts.")
     return [*steps, host.after]

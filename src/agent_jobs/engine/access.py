@@ -33,7 +33,11 @@ class Access:
 
     async def find_token(self, text: str) -> tuple[TokenRecord | None, str]:
         """Return the token with this text, and why it lets nobody in; empty if it is good."""
-        record = await self._store.find_token(hash_token(text))
+        return await self.find_token_by_hash(hash_token(text))
+
+    async def find_token_by_hash(self, token_hash: str) -> tuple[TokenRecord | None, str]:
+        """Return the token with this hash, and why it lets nobody in; empty if it is good."""
+        record = await self._store.find_token(token_hash)
         if record is None:
             return None, "unknown"
         return record, record.find_fault(self._clock.now())

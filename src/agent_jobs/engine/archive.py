@@ -55,6 +55,10 @@ class Archive(ABC):
             await self._store.get_first_request(job_id),
         )
 
+    async def find_newest(self, group: JobFilter, limit: int) -> list[Job]:
+        """Return the newest jobs of a group without their texts; nothing is counted, which `find` does."""
+        return await self._store.find(group, limit)
+
     async def find_progress(self, job_id: str) -> Job:
         """Return a job without its texts, which costs little.
 

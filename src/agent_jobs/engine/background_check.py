@@ -127,7 +127,7 @@ class BackgroundCheck:
                 return
             now = self._clock.now()
             await self._store.record_event(job.id, now, "background", "a later GET shows the response")
-            await self._store.schedule(job.id, self._clock.now(), FAR_POLL_S, FAR_POLL_S)
+            await self._store.schedule(job.id, self._clock.now(), FAR_POLL_S, FAR_POLL_S, lost_claims=job.lost_claims)
 
     async def _learn_foreground(self, job: Job, why: str) -> None:
         model = str(job.turn.request.get("model"))

@@ -14,10 +14,12 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.access import Access
+from agent_jobs.engine.activity import Activity, Figures
 from agent_jobs.engine.archive import ActionReporter, Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.replies import answer_calls
+from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, RequestError, StoreError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
@@ -44,6 +46,7 @@ from agent_jobs.store.team_records import AuditEntry as AuditEntry
 from agent_jobs.store.team_records import TokenRecord as TokenRecord
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
+    from agent_jobs.engine.owner_clients import OwnerClients
     from agent_jobs.engine.start import PlannedStart, StartPlanner
     from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
@@ -71,6 +74,7 @@ class Upstream(NamedTuple):
     client: ResponsesClient
     worker: Worker
     planner: StartPlanner
+    clients: OwnerClients
     webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
 
 
@@ -114,6 +118,7 @@ class Engine(Archive):
         self._warnings = warnings
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
+        self._activity = Activity()
         self._action_reporter: ActionReporter | None = None
 
     def of(self, owner: str) -> Engine:
@@ -181,13 +186,15 @@ class Engine(Archive):
             RequestError, ConfigError: As `start`.
         """
         upstream = self._require_upstream()
-        if (rejection := upstream.worker.pause_reason) is not None:
+        planner = await self._find_planner()
+        is_shared = planner is upstream.planner
+        if is_shared and (rejection := upstream.worker.pause_reason) is not None:
             if not await upstream.client.renew_key():
                 raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
             upstream.worker.end_pause()
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
-        return await upstream.planner.plan(request)
+        return await planner.plan(request)
 
     async def submit(self, planned: PlannedStart) -> list[Started]:
         """Store the planned jobs and launch them; return without waiting for upstream.
@@ -207,6 +214,7 @@ class Engine(Archive):
                 for job in planned.jobs:
                     upstream.worker.launch(job.id)
                 raise
+            self._activity.starts += existing_jobs.count(None)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
@@ -248,7 +256,7 @@ class Engine(Archive):
         """
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
-        estimate = await self._require_upstream().planner.estimate(request)
+        estimate = await (await self._find_planner()).estimate(request)
         if request.options.get("allow_duplicate") or not estimate.request_hash:
             return estimate
         return estimate._replace(existing=await self._find_identical(estimate.request_hash))
@@ -261,6 +269,7 @@ class Engine(Archive):
         Raises:
             JobNotFoundError: There is no such job; the sentence names the newest.
         """
+        self._activity.polls += 1
         job = await self._get_job(job_id)
         if not job.is_terminal:
             has_arrived = self._waiter.has_new_question if new_only else has_question
@@ -383,6 +392,29 @@ class Engine(Archive):
         if isinstance(self._upstream, Upstream):
             return self._upstream.client.endpoint.base_url
         return None
+
+    async def figures(self) -> Figures:
+        """Return what an operator watches, of this process and of the database."""
+        upstream, now = self._require_upstream(), self._clock.now()
+        stored = await self._store.read_figures(upstream.client.endpoint.base_url, now - now % DAY_S)
+        age_s = None
+        if stored.last_webhook_at is not None:
+            age_s = now - stored.last_webhook_at
+        return Figures(
+            stored,
+            starts=self._activity.starts,
+            polls=self._activity.polls,
+            waits=self._waiter.waits.begun,
+            waits_open=self._waiter.waits.open,
+            retrievals=upstream.client.retrievals,
+            webhook_age_s=age_s,
+            lateness_s=max(0.0, now - (stored.next_due_at or now)),
+        )
+
+    @property
+    def files(self) -> TeamFiles:
+        """Return the files of the owner to whom this engine is bound."""
+        return TeamFiles(self._store, self._clock)
 
     @property
     def webhooks(self) -> WebhookIntake | None:
@@ -544,7 +576,8 @@ class Engine(Archive):
             from agent_jobs.engine.adopt_response import check_response  # only `agent-jobs adopt` asks
 
             must_name_job = self._owner is not None
-            await check_response(self._require_upstream().client, job, response_id, must_name_job=must_name_job)
+            client = await self._require_upstream().clients.find(job.owner)
+            await check_response(client, job, response_id, must_name_job=must_name_job)
         elif job.turn.response_id != response_id:
             raise RequestError(
                 "{job_id} already has the response {response_id}.",
@@ -628,6 +661,18 @@ class Engine(Archive):
         if job.is_terminal:
             return job
         return await self._waiter.watch(job, wait_s)
+
+    async def _find_planner(self) -> StartPlanner:
+        """Return what plans jobs: with the owner's key, if the owner has one.
+
+        Raises:
+            ConfigError: That key is missing; the shared one is not used in its place.
+        """
+        upstream = self._require_upstream()
+        client = await upstream.clients.find(self.owner)
+        if client is upstream.clients.shared:
+            return upstream.planner
+        return upstream.planner.with_own_key(client.endpoint)
 
     def _wake_worker(self) -> None:
         if isinstance(self._upstream, Upstream):

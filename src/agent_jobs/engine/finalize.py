@@ -14,6 +14,7 @@ import anyio
 
 from agent_jobs.atomic_file import replace_file
 from agent_jobs.clock import Clock
+from agent_jobs.engine.team_files import MADE_BYTES, create_made_id
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import UNSETTLED, OutputFile
@@ -160,6 +161,9 @@ class Finalizer:
     async def _save_file(self, job: Job, name: str, file: Entry, data: bytes | None) -> OutputFile | None:
         """Write one file that the run made; return None for one that cannot be fetched from here."""
         path = self._made / job.id / name
+        kept = await self._find_kept_file(job, name)
+        if kept is not None:
+            return kept
         is_remote = file["type"] == "sandbox_file" or "container_id" in file
         if is_remote and await anyio.Path(path).is_file():
             # Written by an earlier attempt that failed elsewhere; the container may be gone by now.
@@ -170,7 +174,26 @@ class Finalizer:
             data = await self._fetch_linked_file(file)
         if data is None:
             return None
+        if job.owner:
+            return await self._store_made_file(job, name, data)
         return OutputFile(name, await self._write_file(path, data), len(data))
+
+    async def _find_kept_file(self, job: Job, name: str) -> OutputFile | None:
+        """Return a file of a job with an owner that an earlier attempt stored in the database."""
+        if not job.owner:
+            return None
+        files = await self._store.get_output_files(job.id)
+        return next((file for file in files if file.name == name), None)
+
+    async def _store_made_file(self, job: Job, name: str, data: bytes) -> OutputFile | None:
+        """Store a file of a job with an owner in the database; None if it is too large for that."""
+        if len(data) > MADE_BYTES:
+            logger.warning("%s: %s has %d bytes, and is not kept", job.id, name, len(data))
+            return None
+        file_id = create_made_id()
+        path = f"/files/{file_id}"
+        await self._store.save_made_file(job.id, name, file_id, path, data)
+        return OutputFile(name, path, len(data))
 
     async def _fetch_linked_file(self, file: Entry) -> bytes | None:
         """Return the content of a file that only the text links, from the first container that has it."""

@@ -32,12 +32,12 @@ class JobWaiter:
         self._store = store
         self._clock = clock
         self._wake = wake
-        self._waits = Waits(clock)
+        self.waits = Waits(clock)
         self._reported: dict[str, int] = {}  #: revisions in which callers of this process saw questions, by job
 
     def end_waits(self) -> None:
         """End all waits of this process as if their time ran out."""
-        self._waits.end_all()
+        self.waits.end_all()
 
     def of(self, store: Store) -> "JobWaiter":
         """Return the same on the store of one owner."""
@@ -78,7 +78,7 @@ class JobWaiter:
             raise JobNotFoundError("There is no batch {batch!r}.", "no_such_batch", batch=group.batch[:ECHO_CHARS])
         if wait_s > 0:
             await self._mark_watched([*state.running, *state.asking], wait_s)
-        with self._waits.limit(wait_s):
+        with self.waits.limit(wait_s):
             while _must_wait(state):
                 mark = await self._store.change_mark()
                 state = await self._read_batch(group)
@@ -99,7 +99,7 @@ class JobWaiter:
 
     async def wait_until(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
         """Return the job once it finished or arrived, or as it stands after `wait_s`."""
-        with self._waits.limit(wait_s):
+        with self.waits.limit(wait_s):
             while not (job.is_terminal or has_arrived(job)):
                 await self._store.wait_for_change(job.id, job.revision)
                 job = await self._store.get(job.id) or job

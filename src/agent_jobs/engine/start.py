@@ -15,6 +15,7 @@ import anyio
 
 from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
 from agent_jobs.attachments.gather import gather
+from agent_jobs.attachments.uploads import attach_uploads
 from agent_jobs.callback_hosts import AllowedHost
 from agent_jobs.clock import Clock
 from agent_jobs.engine.callback_check import check_callback
@@ -22,6 +23,8 @@ from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFind
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
+from agent_jobs.engine.shared_key import check_shared_ids
+from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.engine.trace_parent import read_trace_parent
 from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs import history
@@ -65,6 +68,7 @@ class StartDefaults:
         owner_limits: Limits of an owner, where none were set for the owner.
         budget_spent: True if only finished jobs count to the budget, without reservations for running ones.
         toolbox: The user's own tool servers.
+        toolbox_owners: The owners of a team server to whom they are lent.
         callback_hosts: The hosts that may be called back.
     """
 
@@ -77,6 +81,7 @@ class StartDefaults:
     owner_limits: OwnerLimits = UNLIMITED
     budget_spent: bool = False
     toolbox: "Toolbox | None" = None
+    toolbox_owners: Sequence[str] = ()
     callback_hosts: Sequence[AllowedHost] = ()
 
 
@@ -121,6 +126,7 @@ class StartPlanner:
         self._clock = clock
         self._defaults = defaults
         self._owner = ""
+        self._shares_key = True
 
     def of(self, store: Store, owner: str) -> "StartPlanner":
         """Return the same for the jobs of one owner, with the owner's store."""
@@ -130,12 +136,27 @@ class StartPlanner:
         bound._owner = owner
         return bound
 
+    def with_own_key(self, endpoint: Endpoint) -> "StartPlanner":
+        """Return the same for an owner who has a key of the owner's own at the endpoint."""
+        bound = copy(self)
+        bound._endpoint = endpoint
+        bound._finder = PreviousFinder(self._store, endpoint)
+        bound._shares_key = False
+        return bound
+
+    @property
+    def _lent_toolbox(self) -> "Toolbox | None":
+        """Return the tool servers that are lent to the owner."""
+        if self._owner and self._owner not in self._defaults.toolbox_owners:
+            return None
+        return self._defaults.toolbox
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return why no job can be given the user's tools, if that is so."""
-        if self._defaults.toolbox is None:
+        if self._lent_toolbox is None:
             return ()
-        return self._defaults.toolbox.warnings
+        return self._lent_toolbox.warnings
 
     async def find_budget(self) -> Budget | None:
         """Return the budget of today: of an owner the owner's own, which is all that an owner may know of."""
@@ -262,6 +283,8 @@ class StartPlanner:
         request = replace(request, options=given_options(request.preset, request.options, presets))
         options = StartOptions.parse(options_with(request.preset, request.options, presets))
         check_callback(options.callback_url, self._defaults.callback_hosts)
+        if self._owner and self._shares_key:
+            await check_shared_ids(self._store, options, options_with(request.preset, {}, presets))
         previous = await self._finder.find(request.previous_job_id, options.conversation)
         attached = await self._attach_files(request, options, previous)
         functions = await self._list_functions(options, previous)
@@ -382,17 +405,17 @@ class StartPlanner:
             return self._inherit_functions(previous)
         if not names:
             return ()
-        if self._defaults.toolbox is None:
+        if self._lent_toolbox is None:
             raise RequestError("There are no tool servers.", "no_tool_servers")
-        return await self._defaults.toolbox.functions(names)
+        return await self._lent_toolbox.functions(names)
 
     def _inherit_functions(self, previous: Previous) -> Sequence[JSON]:
         """Return the functions of tool servers that the job before had."""
         if not previous.toolbox:
             return ()
-        if self._defaults.toolbox is None:
+        if self._lent_toolbox is None:
             raise RequestError("There are no tool servers for the tools of the previous job.", "tool_servers_gone")
-        self._defaults.toolbox.check(previous.toolbox)
+        self._lent_toolbox.check(previous.toolbox)
         return previous.tools(of_toolbox=True)
 
     async def _attach_files(self, request: StartRequest, options: StartOptions, previous: Previous) -> list[Attachment]:
@@ -401,6 +424,9 @@ class StartPlanner:
         tools = items_of(options.upstream.get("tools", previous.request.get("tools")))
         upload = any(map(_has_own_container, tools))
         gathering = partial(gather, list(request.files), self._defaults.file_roots, upload=upload)
+        if self._owner:  # paths of this machine are not the owner's
+            files = await TeamFiles(self._store, self._clock).find_uploads(request.files)
+            gathering = partial(attach_uploads, files, upload=upload)
         return await anyio.to_thread.run_sync(gathering)
 
     async def _find_limits(self) -> OwnerLimits:

@@ -4,6 +4,7 @@ The process may die anywhere in a step. The row then has all that another proces
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
@@ -114,6 +115,16 @@ class JobStepper:
         job = await self._store.get(job_id)
         if job is None:
             return Done()
+        return await self.run_job_step(job)
+
+    async def run_job_step(self, job: Job) -> Done | RunAgain | WaitForSlot:
+        """Run the one step that a job asks for, whose row was just read."""
+        outcome = await self._take_step(job)
+        if isinstance(outcome, RunAgain):
+            return replace(outcome, lost_claims=job.lost_claims)
+        return outcome
+
+    async def _take_step(self, job: Job) -> Done | RunAgain | WaitForSlot:
         if job.is_terminal:
             return await self._finalize_job(job)
         if job.turn.has_open_calls:

@@ -14,6 +14,7 @@ class RunAgain:
 
     after_s: float
     not_before_s: float = 0.0
+    lost_claims: int | None = None  #: of the job as the step read it: a later claim has a step of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class StreamStep:
         else:
             # A stream may live and miss the end. GETs of a foreground response may not be served.
             far_s = self.seconds_until_far_poll(job)
-            await self._store.schedule(job.id, self._clock.now(), far_s, far_s)
+            await self._store.schedule(job.id, self._clock.now(), far_s, far_s, lost_claims=job.lost_claims)
         job = await self._reader.read_stream(job, events, limit_s, attached=attached)
         if job.is_terminal:
             logger.info("%s: finished, %s", job.id, job.status)

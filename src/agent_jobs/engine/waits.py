@@ -15,12 +15,19 @@ class Waits:
         self._clock = clock
         self._scopes: set[CancelScope] = set()
         self._is_over = False
+        self.begun = 0  #: waits since this process began
+
+    @property
+    def open(self) -> int:
+        """Return how many waits are under way."""
+        return len(self._scopes)
 
     @contextmanager
     def limit(self, seconds: float) -> Generator[None]:
         """End what is awaited inside without an error after this many seconds, or with all other waits."""
         if self._is_over:
             seconds = 0.0
+        self.begun += 1
         with self._clock.limit(seconds) as scope:
             self._scopes.add(scope)
             try:

@@ -11,8 +11,8 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.engine.archive import delete_responses
 from agent_jobs.engine.live_text import LiveText
+from agent_jobs.engine.owner_clients import OwnerSteppers
 from agent_jobs.engine.run_limits import RunLimits
-from agent_jobs.engine.step import JobStepper
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import WAITING, Job
@@ -27,10 +27,11 @@ TICK_S = 0.8  # between looks at other processes' jobs: a dead process is notice
 STORE_RETRY_S = 1.0  # a locked database is free again within seconds
 CRASH_RETRY_S = 30.0  # a step crashed by a defect of ours; the run itself continues upstream
 PURGE_EVERY_S = 3600.0  # retention counts in days
+SHELVED_S = 86_400.0  # an upload of an owner is attached within a day, or never
 
 
 class Worker:
-    """Runs `JobStepper.run_step` for the jobs of one endpoint until its task group is cancelled.
+    """Runs the steps of the jobs of one endpoint until its task group is cancelled.
 
     Args:
         retention_s: Seconds after which a finished job that was read is deleted; None keeps all jobs.
@@ -40,7 +41,7 @@ class Worker:
     def __init__(
         self,
         store: Store,
-        stepper: JobStepper,
+        stepper: OwnerSteppers,
         clock: Clock,
         tasks: TaskGroup,
         *,
@@ -90,6 +91,7 @@ class Worker:
             try:
                 if self._retention_s is not None:
                     await prune(self._store, self._clock.now() - self._retention_s, self._delete_upstream)
+                await self._store.forget_shelved_files(self._clock.now() - SHELVED_S)
                 # Not at once: the server of another endpoint may start a moment after this one.
                 await self._clock.sleep(PURGE_EVERY_S)
                 await self._stepper.end_abandoned()
@@ -159,24 +161,15 @@ class Worker:
                 del self._running[job_id]
 
     async def _run_and_schedule(self, job_id: str) -> None:
-        """Run a step, and schedule the next one.
-
-        After a pause of this process a job may have a second step here, since its claim was lost and taken again. The
-        step that ends last schedules: the first one to end must not have a third one begin.
-        """
-        outcome = await self._try_step(job_id)
-        if self._running[job_id] == 1:
-            await self._schedule_next(job_id, outcome)
-
-    async def _try_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:
         try:
-            return await self._stepper.run_step(job_id)
+            outcome = await self._stepper.run_step(job_id)
         except StoreError as error:
             logger.warning("%s: %s", job_id, error)
-            return RunAgain(STORE_RETRY_S)
+            outcome = RunAgain(STORE_RETRY_S)
         except Exception:
             logger.exception("%s: a step failed", job_id)
-            return RunAgain(CRASH_RETRY_S)
+            outcome = RunAgain(CRASH_RETRY_S)
+        await self._schedule_next(job_id, outcome)
 
     async def _schedule_next(self, job_id: str, outcome: Done | RunAgain | WaitForSlot) -> None:
         """Store when the job is next due; repeat that until the database accepts it."""
@@ -189,6 +182,7 @@ class Worker:
                     self._clock.now(),
                     outcome.after_s,
                     outcome.not_before_s,
+                    lost_claims=outcome.lost_claims,
                     releases=not self._stepper.is_streaming(job_id),
                 )
                 return self.wake()

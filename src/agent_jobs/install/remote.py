@@ -8,15 +8,21 @@ from agent_jobs.install.hosts import Entry, Host
 MCP_PATH = "/mcp"
 #: The variable that the entries name, and never its value.
 TOKEN_VARIABLE = "AGENT_JOBS_TOKEN"
+#: In place of a variable: the host signs its user in with OAuth.
+NO_TOKEN = "none"
 
 
 def _describe_claude_code(url: str, variable: str) -> Entry:
+    if variable == NO_TOKEN:
+        return {"type": "http", "url": url}
     # Without the default Claude Code refuses the whole file when the variable is not set.
     headers = {"Authorization": f"Bearer ${{{variable}:-}}"}
     return {"type": "http", "url": url, "headers": headers}
 
 
 def _describe_codex(url: str, variable: str) -> Entry:
+    if variable == NO_TOKEN:
+        return {"url": url}
     return {"url": url, "bearer_token_env_var": variable}
 
 

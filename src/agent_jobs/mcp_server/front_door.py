@@ -38,6 +38,7 @@ CAPABILITIES = {"sampling", "elicitation", "experimental", "extensions"}
 
 #: The extension of hosts that render cards.
 APPS = "io.modelcontextprotocol/ui"
+CARD_MIME_TYPE = "text/html;profile=mcp-app"
 #: What a person reads who pipes text into the server.
 NOT_A_MESSAGE = b"""\
 This is an MCP server: it expects the JSON-RPC messages of a host on stdin, and this input is none.
@@ -301,7 +302,8 @@ def _is_capabilities(value: object) -> bool:
 
 def _declares_apps(capabilities: JSON) -> bool:
     """Return True if a client shows cards: its list of tools names them."""
-    return APPS in capabilities.get("extensions", {})
+    mime_types = capabilities.get("extensions", {}).get(APPS, {}).get("mimeTypes")
+    return isinstance(mime_types, list) and CARD_MIME_TYPE in mime_types
 
 
 def _is_capability(name: str, value: object) -> bool:

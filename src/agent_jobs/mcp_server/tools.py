@@ -132,7 +132,7 @@ class Tools:
         task_id = job_id or batch
         if task_id and self._tasks is not None and self._tasks.is_wanted(ctx, wait_s):
             return await self._tasks.poll(ctx, jobs, task_id)
-        cap_s = self._limits.limit_s(_client_name(ctx))
+        cap_s = self._limits.limit_s(_client_name(ctx), jobs.owner)
         asked_to_wait = wait_s != 0
         if wait_s is None:
             wait_s = cap_s
@@ -247,10 +247,10 @@ class Tools:
     ) -> Sequence[Started]:
         """Start jobs and wait for their ids, and up to `wait_s` for them to finish; None is the usual wait."""
         client = _client_name(ctx)
-        usual_s = self._limits.start_limit_s(client)
+        usual_s = self._limits.start_limit_s(client, jobs.owner)
         if wait_s is None:
             wait_s = usual_s
-        wait_s = min(wait_s, self._limits.limit_s(client))
+        wait_s = min(wait_s, self._limits.limit_s(client, jobs.owner))
         id_wait_s = min(ID_WAIT_S, max(usual_s, wait_s))
         ids: list[str] = []
 
@@ -301,7 +301,7 @@ class Tools:
             host_note=self._limits.background_note(client),
             limit_bytes=page_cap_bytes(client),
         )
-        answer = self._limit_hint(client, answer)
+        answer = self._limit_hint(jobs, client, answer)
         self._record_hint(jobs, key, state, answer)
         jobs.mark_delivered_later(*reported)
         return answer
@@ -334,7 +334,7 @@ class Tools:
             view=view,
             limit_bytes=page_cap_bytes(client),
         )
-        return self._limit_hint(client, answer)
+        return self._limit_hint(jobs, client, answer)
 
     async def _render_job(
         self, ctx: Context, jobs: Engine, job: Job, *, waits: bool = False, advise: bool = False, note: str = ""
@@ -349,13 +349,13 @@ class Tools:
         answer = answers.render_job(
             job, jobs.now(), advise=advise, note=note, host_note=host_note, limit_bytes=page_cap_bytes(client)
         )
-        return self._limit_hint(client, answer)
+        return self._limit_hint(jobs, client, answer)
 
-    def _limit_hint(self, client: str, answer: Answer) -> Answer:
+    def _limit_hint(self, jobs: Engine, client: str, answer: Answer) -> Answer:
         """Return the answer with a hint that is no longer than the client lets a call wait."""
         if "next_poll_ms" not in answer:
             return answer
-        return answer | {"next_poll_ms": self._limits.hint_ms(client, answer["next_poll_ms"])}
+        return answer | {"next_poll_ms": self._limits.hint_ms(client, answer["next_poll_ms"], jobs.owner)}
 
     async def _await_engine(
         self, ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, select: Callable[[], JobFilter | None]
@@ -371,7 +371,7 @@ class Tools:
             return await _report_activity(ctx, jobs, work, select)
         except anyio.get_cancelled_exc_class():
             if wait_s > 0 and _is_cancelled_by_client(ctx):
-                self._limits.learn_limit(_client_name(ctx), jobs.now() - began)
+                self._limits.learn_limit(_client_name(ctx), jobs.now() - began, jobs.owner)
             raise
 
 

@@ -77,38 +77,47 @@ class WaitLimits:
         self._max_wait_s = max_wait_s
         self._learned_s: dict[str, float] = {}
 
-    def limit_s(self, client: str) -> float:
-        """Return how many seconds any call of this client may wait."""
+    def limit_s(self, client: str, owner: str = "") -> float:
+        """Return how many seconds any call of this client may wait; owners learn nothing from each other."""
         limit_s = self._max_wait_s
         if limit_s is None:
             limit_s = wait_cap_s(client)
-        return min(limit_s, self._learned_s.get(client, limit_s))
+        return min(limit_s, self._learned_s.get(_name_caller(client, owner), limit_s))
 
-    def start_limit_s(self, client: str) -> float:
+    def start_limit_s(self, client: str, owner: str = "") -> float:
         """Return how many seconds a start waits if its caller does not say."""
         usual_s = UNKNOWN_START_WAIT_S
         if _find_host(client, WAIT_CAPS_S):
             usual_s = START_WAIT_S
-        return min(usual_s, self.limit_s(client))
+        return min(usual_s, self.limit_s(client, owner))
 
-    def learn_limit(self, client: str, waited_s: float) -> None:
+    def learn_limit(self, client: str, waited_s: float, owner: str = "") -> None:
         """Remember that the client cancelled a call that had waited this long."""
         if waited_s < SHORTEST_LIMIT_S:
             return
-        limit_s = min(waited_s * LEARNED_SHARE, self._learned_s.get(client, waited_s))
-        put_last(self._learned_s, client, limit_s)
+        caller = _name_caller(client, owner)
+        limit_s = min(waited_s * LEARNED_SHARE, self._learned_s.get(caller, waited_s))
+        put_last(self._learned_s, caller, limit_s)
 
-    def hint_ms(self, client: str, next_poll_ms: int) -> int:
+    def hint_ms(self, client: str, next_poll_ms: int, owner: str = "") -> int:
         """Return the hint, which is never longer than a learned limit."""
-        if client not in self._learned_s:
+        caller = _name_caller(client, owner)
+        if caller not in self._learned_s:
             return next_poll_ms
-        return min(next_poll_ms, round(self._learned_s[client] * 1000))
+        return min(next_poll_ms, round(self._learned_s[caller] * 1000))
 
     def background_note(self, client: str) -> str:
         """Return what the model should know of a poll by this client; empty if it stays in the foreground."""
         if self.limit_s(client) > _background_after_s(client):
             return BACKGROUND_NOTE
         return ""
+
+
+def _name_caller(client: str, owner: str) -> str:
+    """Return what a client is remembered by; two owners may use clients of the same name."""
+    if not owner:
+        return client
+    return f"{owner}\n{client}"
 
 
 def put_last(table: dict[str, T], key: str, value: T) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from secrets import token_bytes, token_urlsafe
 from typing import ClassVar, NamedTuple
 
+from agent_jobs.team_token import hash_token
+
 #: A link is opened at once, by the user who asked for it.
 LINK_S = 600
 #: A browser stays signed in this long.
@@ -22,15 +24,24 @@ SECRET_BYTES = 32
 #: File of that secret, in the folder of the database.
 SECRET_FILE = "page.key"
 
-#: Returns the owner of the team token with this SHA-256; None if there is no such token, or it ended.
-FindOwner = Callable[[str], Awaitable[str | None]]
-
 
 class Session(NamedTuple):
     """A signed-in browser."""
 
     token: str  #: the value of its cookie; empty if the browser is not signed in
     owner: str = ""  #: whose jobs it sees; empty for the only user of a machine
+    token_id: str = ""  #: of the team token with which it signed in
+
+
+class TokenOwner(NamedTuple):
+    """Who has a team token."""
+
+    owner: str
+    token_id: str
+
+
+#: Returns who has the team token with this hash; None if there is no such token, or it ended.
+FindOwner = Callable[[str], Awaitable[TokenOwner | None]]
 
 
 def read_secret(folder: Path) -> bytes:
@@ -48,6 +59,11 @@ def read_secret(folder: Path) -> bytes:
         return secret
     path.unlink()  # a crash cut it short
     return read_secret(folder)
+
+
+def derive_secret(key: str) -> bytes:
+    """Return the secret of the pages of a team server, which is the same wherever the API key is the same."""
+    return hmac.new(key.encode(), b"agent-jobs page", sha256).digest()
 
 
 class Access(ABC):
@@ -70,8 +86,11 @@ class Access(ABC):
         self._now = now
 
     @abstractmethod
-    async def sign_in(self, token: str) -> str | None:
-        """Return the cookie of a new session for a token; None if the token is wrong."""
+    async def sign_in(self, token: str, address: str = "") -> str | None:
+        """Return the cookie of a new session for a token; None if the token is wrong.
+
+        `address` is where the request came from.
+        """
 
     @abstractmethod
     async def find_session(self, cookie: str) -> Session | None:
@@ -117,7 +136,7 @@ class LinkAccess(Access):
         """Return a token that signs in one browser."""
         return self._sign_token("link", LINK_S)
 
-    async def sign_in(self, token: str) -> str | None:
+    async def sign_in(self, token: str, address: str = "") -> str | None:
         """Return a session for a link's token; None if it is wrong, too old, or was used before."""
         if not self._is_signed("link", token) or token in self._used_links:
             return None
@@ -140,20 +159,29 @@ class TokenAccess(Access):
         secret: Signs cookies; the same in all processes of the server.
         now: The time, in epoch seconds.
         find_owner: Finds the owner of a token by its hash, at each request.
+        report_refused: Gets the address of each browser that sent a wrong token.
     """
 
-    advice = "Sign in with your team token. `agent-jobs token create` makes one."
+    advice = "Sign in with your team token. Its operator makes one with `agent-jobs token add OWNER`."
     refusal = "This token is not known here, or has ended."
     has_form = True
 
-    def __init__(self, secret: bytes, now: Callable[[], float], find_owner: FindOwner) -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        now: Callable[[], float],
+        find_owner: FindOwner,
+        report_refused: Callable[[str], Awaitable[object]],
+    ) -> None:
         super().__init__(secret, now)
         self._find_owner = find_owner
+        self._report_refused = report_refused
 
-    async def sign_in(self, token: str) -> str | None:
+    async def sign_in(self, token: str, address: str = "") -> str | None:
         """Return a session for a team token; None if it has no owner."""
-        token_hash = sha256(token.strip().encode("utf-8", "replace")).hexdigest()
+        token_hash = hash_token(token.strip())
         if await self._find_owner(token_hash) is None:
+            await self._report_refused(address)
             return None
         return self._sign_token("session", SESSION_S, f"{token_hash}.")
 
@@ -161,7 +189,7 @@ class TokenAccess(Access):
         """Return the session of a cookie that was signed here and whose token still has an owner."""
         if not self._is_signed("session", cookie):
             return None
-        owner = await self._find_owner(cookie.partition(".")[0])
-        if owner is None:
+        found = await self._find_owner(cookie.partition(".")[0])
+        if found is None:
             return None
-        return Session(cookie, owner)
+        return Session(cookie, found.owner, found.token_id)

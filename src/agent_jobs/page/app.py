@@ -1,8 +1,10 @@
 """Build the page: a Starlette app over an engine, for browsers that are signed in."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import anyio
 from anyio.abc import TaskGroup
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,7 +14,6 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.page.access import Access
 from agent_jobs.page.actions import Actions
@@ -30,46 +31,50 @@ from agent_jobs.page.templates import EngineSource, Renderer
 
 STATIC_FOLDER = Path(__file__).with_name("static")
 
-#: Returns the engine with the jobs of an owner once it is open; the owner is empty for the only user of a machine.
-EngineOf = Callable[[str], Awaitable[Engine]]
+#: The first parts of the paths of all pages.
+PATHS = frozenset(
+    {"", "favicon.ico", "health", "health.json", "jobs", "jobs.json", "live", "new", "sign-in", "sign-out", "spend",
+     "spend.json", "static"}
+)  # fmt: skip
 
 
-def build_page(
-    engine_of: EngineOf, access: Access, hosts: Collection[str], tasks: TaskGroup, *, is_secure: bool = False
-) -> Starlette:
-    """Return the page of these jobs. It can be mounted at the root of another app, behind that app's own routes.
+class PageServer(NamedTuple):
+    """What serves the page."""
+
+    is_known_host: Callable[[str], bool]  #: by the value of the Host header
+    tasks: TaskGroup  #: runs what outlives a request, until the server ends
+    ending: anyio.Event  #: the server is about to end, and so are the streams of open pages
+    is_secure: bool = False  #: browsers reach it over HTTPS only, and send the cookie nowhere else
+
+
+def build_page(engine: EngineSource, access: Access, server: PageServer) -> Starlette:
+    """Return the page of these jobs. It can be mounted at the root of another app, for the paths in PATHS.
 
     Args:
-        engine_of: Returns the engine with the jobs of an owner.
+        engine: Returns the engine with the jobs that the user of a request may see. The session of the request is
+            `request.scope["page_session"]`.
         access: Signs browsers in.
-        hosts: Values of the Host header that name this server.
-        tasks: Runs what outlives a request, until the server ends.
-        is_secure: Whether browsers reach it over HTTPS only, so that they send the cookie nowhere else.
+        server: What serves the page.
     """
     renderer = Renderer(access)
-
-    async def find_engine(request: Request) -> Engine:
-        return await engine_of(request.scope["page_session"].owner)
 
     async def show_error(request: Request, error: Exception) -> Response:
         return renderer.render_error(request, error)
 
     return Starlette(
-        routes=_list_routes(find_engine, renderer, access, tasks, is_secure=is_secure),
-        middleware=[Middleware(Guard, access=access, hosts=hosts)],
+        routes=_list_routes(engine, renderer, access, server),
+        middleware=[Middleware(Guard, access=access, is_known_host=server.is_known_host)],
         exception_handlers={AgentJobsError: show_error, HTTPException: show_error},
     )
 
 
-def _list_routes(
-    engine: EngineSource, renderer: Renderer, access: Access, tasks: TaskGroup, *, is_secure: bool
-) -> list[BaseRoute]:
-    forms, approvals = FormReader(access), StandingApprovals(tasks)
+def _list_routes(engine: EngineSource, renderer: Renderer, access: Access, server: PageServer) -> list[BaseRoute]:
+    forms, approvals = FormReader(access), StandingApprovals(server.tasks)
     overview, pages = Overview(engine, renderer), JobPages(engine, renderer, approvals)
-    live = LiveUpdates(engine, renderer, approvals)
+    live = LiveUpdates(engine, renderer, approvals, server.ending)
     actions, new = Actions(engine, forms, approvals), NewPage(engine, renderer, forms)
     spend, health = SpendPage(engine, renderer), HealthPage(engine, renderer)
-    sign_in = SignIn(access, renderer, forms, is_secure=is_secure)
+    sign_in = SignIn(access, renderer, forms, is_secure=server.is_secure)
     return [
         Route("/", overview.show),
         Route("/jobs.json", overview.show_as_json),

@@ -57,7 +57,7 @@ def format_tokens(usage: Usage | None) -> str:
     """Return the tokens of a job or turn; empty while they are not known."""
     if usage is None:
         return ""
-    tokens = f"{usage.input_tokens:,} in, {usage.output_tokens:,} out"
+    tokens = f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
     if usage.partial:
         return f"at least {tokens}"
     return tokens

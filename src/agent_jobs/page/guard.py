@@ -1,6 +1,6 @@
 """Check each request before any page sees it: Host, Origin and cookie. Add the headers that keep a page safe."""
 
-from collections.abc import Collection
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -34,13 +34,13 @@ class Guard:
     Args:
         app: The page.
         access: Knows the sessions.
-        hosts: Values of the Host header that name this server, such as `127.0.0.1:4777`.
+        is_known_host: Returns True if a value of the Host header, such as `127.0.0.1:4777`, names this server.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, access: Access, is_known_host: Callable[[str], bool]) -> None:
         self._app = app
         self._access = access
-        self._hosts = frozenset(hosts)
+        self._is_known_host = is_known_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -53,7 +53,7 @@ class Guard:
         """Return the refusal of a request; None if it may go on."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if host not in self._hosts:
+        if not self._is_known_host(host):
             return PlainTextResponse("This server has another name.", 421)
         is_safe = scope["method"] in SAFE_METHODS
         if not is_safe and not _is_same_origin(headers, host):

@@ -10,6 +10,7 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.page.templates import EngineSource, Renderer
+from agent_jobs.page.views import STATUS_WORDS
 from agent_jobs.page.wording import word_error
 from agent_jobs.text import human_size
 
@@ -51,7 +52,11 @@ async def _run_checks(engine: Engine) -> list[Check]:
     return [
         await _check_endpoint(engine),
         Check("Database", True, f"{store.path}, {human_size(store.bytes)}, schema {store.schema}"),
-        Check("Jobs", True, ", ".join(f"{count} {status}" for status, count in page.counts.items()) or "none yet"),
+        Check(
+            "Jobs",
+            True,
+            ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in page.counts.items()) or "none yet",
+        ),
         Check("Workers", True, workers or "only this page"),
         *(Check("Settings", False, warning) for warning in page.warnings),
     ]

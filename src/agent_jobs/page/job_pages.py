@@ -1,7 +1,7 @@
 """Show one job, as a page, as JSON and as files."""
 
 import json
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import anyio
@@ -27,6 +27,8 @@ from agent_jobs.text import human_size
 
 #: Characters of a response that its page shows; all of it is in the database.
 RESPONSE_CHARS = 200_000
+#: Answers whose HTML is kept: a long one takes tens of milliseconds, and is looked at more than once.
+KEPT_ANSWERS = 16
 #: Earlier and later jobs of a conversation that a page names.
 MAX_RELATED_JOBS = 20
 
@@ -107,6 +109,7 @@ async def read_job(engine: Engine, details: JobDetails, approvals: StandingAppro
     }
 
 
+@lru_cache(KEPT_ANSWERS)
 def _render_answer(text: str, sources: int) -> str:
     """Return safe HTML of an answer, with links to its sources."""
     return link_citations(render_markdown(text), sources)
@@ -125,12 +128,12 @@ async def _find_lineage(engine: Engine, job: Job) -> list[views.JobRow]:
     before: list[Job] = []
     previous = job.previous_job_id
     while previous and len(before) < MAX_RELATED_JOBS:
-        found = (await engine.find(JobFilter(job_ids=(previous,)), 1)).jobs
+        found = await engine.find_newest(JobFilter(job_ids=(previous,)), 1)
         if not found:  # it was deleted
             break
         before.insert(0, found[0])
         previous = found[0].previous_job_id
-    after = (await engine.find(JobFilter(previous_job_id=job.id), MAX_RELATED_JOBS)).jobs
+    after = await engine.find_newest(JobFilter(previous_job_id=job.id), MAX_RELATED_JOBS)
     if not before and not after:
         return []
     now = engine.now()

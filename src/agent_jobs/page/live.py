@@ -67,7 +67,10 @@ class KeptPart:
 class LiveUpdates:
     """Streams of updates, one for each open page."""
 
-    def __init__(self, engine: EngineSource, renderer: Renderer, approvals: StandingApprovals) -> None:
+    def __init__(
+        self, engine: EngineSource, renderer: Renderer, approvals: StandingApprovals, ending: anyio.Event
+    ) -> None:
+        self._ending = ending
         self._engine = engine
         self._renderer = renderer
         self._approvals = approvals
@@ -81,7 +84,7 @@ class LiveUpdates:
             html = self._renderer.render_shared_part("_overview.html", await read_overview(engine, request))
             return Part(html, _name_content(html), mark)
 
-        kept = self._find_kept(request, str(request.query_params))
+        kept = self._find_shared_part(request, str(request.query_params))
         return EventSourceResponse(self._send_updates(engine, request, kept, render))
 
     async def stream_job(self, request: Request) -> Response:
@@ -93,7 +96,7 @@ class LiveUpdates:
         async def render(mark: Mark, old: Part | None) -> Part:
             return await self._render_progress(engine, job_id, mark, old)
 
-        kept = self._find_kept(request, request.url.path)
+        kept = self._find_shared_part(request, request.url.path)
         return EventSourceResponse(self._send_updates(engine, request, kept, render))
 
     async def _render_progress(self, engine: Engine, job_id: str, mark: Mark, old: Part | None) -> Part:
@@ -109,7 +112,7 @@ class LiveUpdates:
         html = self._renderer.render_shared_part("_job.html", await read_job(engine, details, self._approvals))
         return Part(html, _name_content(html), mark, details.result.job.revision, details.result.job.is_terminal)
 
-    def _find_kept(self, request: Request, name: str) -> KeptPart:
+    def _find_shared_part(self, request: Request, name: str) -> KeptPart:
         """Return the part that all tabs of an owner on this page share."""
         key = (request.scope["page_session"].owner, name)
         kept = self._kept.pop(key, None) or KeptPart()
@@ -123,16 +126,30 @@ class LiveUpdates:
     ) -> AsyncGenerator[ServerSentEvent]:
         """Yield the part whenever it differs from what the browser has, which its Last-Event-ID names."""
         shown = request.headers.get("last-event-id", "")
-        while True:
+        while not self._ending.is_set():
             part = await kept.read(engine, render)
             if part.digest != shown:
                 yield ServerSentEvent(self._renderer.finish_part(request, part.html), id=part.digest)
                 shown = part.digest
             if part.is_final:
-                await anyio.sleep_forever()  # a browser would open a stream again that ended
-            await anyio.sleep(UPDATE_S)
-            with anyio.move_on_after(REFRESH_S - UPDATE_S):
-                await engine.wait_for_any_change(part.mark)
+                await self._ending.wait()  # a browser would open a stream again that ended
+            await self._wait_for_update(engine, part.mark)
+
+    async def _wait_for_update(self, engine: Engine, mark: Mark) -> None:
+        """Return once a job has changed since this mark, but not at once; or when the server ends."""
+        with anyio.move_on_after(UPDATE_S):
+            await self._ending.wait()
+        with anyio.move_on_after(REFRESH_S - UPDATE_S):
+            async with anyio.create_task_group() as tasks:
+
+                async def wait_for_end() -> None:
+                    await self._ending.wait()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(wait_for_end)
+                if not self._ending.is_set():
+                    await engine.wait_for_any_change(mark)
+                tasks.cancel_scope.cancel()
 
 
 def _name_content(html: str) -> str:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.queries import JobFilter, JobPage
 from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
 from agent_jobs.page import views
 from agent_jobs.page.formats import format_usd
@@ -20,7 +20,7 @@ from agent_jobs.rendering import answers
 #: Jobs in one list, and how many more a visitor can ask for at once.
 LISTED_JOBS = 100
 #: A list is no longer than this.
-MAX_LISTED_JOBS = 1_000
+MAX_LISTED_JOBS = 300
 #: Failures that are shown among what needs the user.
 SHOWN_FAILURES = 5
 #: Jobs that wait for answers and whose questions stand in the list.
@@ -78,15 +78,14 @@ async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:
     name, group = _choose_filter(request)
     limit = _choose_limit(request)
     is_whole = group == JobFilter()
-    listed = replace(group, statuses=TERMINAL) if is_whole else group
-    page = await engine.find(listed, limit)
-    groups = [Group("all", "", await _build_rows(engine, page.jobs))]
-    total = sum(page.counts.values())
+    groups: list[Group] = []
     if is_whole:
-        urgent = await _read_urgent_groups(engine)
-        above = {row.id for each in urgent for row in each.rows}
-        finished = await _build_rows(engine, [job for job in page.jobs if job.id not in above])
-        groups = [*urgent, Group("finished", "Finished", finished)]
+        page, groups = await _read_groups(engine, limit)
+        total = sum(count for status, count in page.counts.items() if status in TERMINAL)
+    else:
+        page = await engine.find(group, limit)
+        groups = [Group("all", "", await _build_rows(engine, page.jobs))]
+        total = sum(page.counts.values())
     shown = [each for each in groups if each.rows]
     budget = await engine.read_budget()
     return {
@@ -104,16 +103,21 @@ async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:
     }
 
 
-async def _read_urgent_groups(engine: Engine) -> list[Group]:
-    """Return what needs the user, and what runs."""
-    active = (await engine.find(JobFilter(statuses=ACTIVE), MAX_LISTED_JOBS)).jobs
-    failed = (await engine.find(JobFilter(statuses=FAILED, unread=True), SHOWN_FAILURES)).jobs
-    asking = [job for job in active if job.status in ASKING]
-    running = [job for job in active if job.status not in ASKING]
-    return [
-        Group("needs-you", "Needs you", await _build_rows(engine, [*asking, *failed])),
-        Group("running", "Running", await _build_rows(engine, running)),
+async def _read_groups(engine: Engine, limit: int) -> tuple[JobPage, list[Group]]:
+    """Return the newest jobs: those that need the user, those that run, and up to `limit` that have finished."""
+    active = await engine.find_newest(JobFilter(statuses=ACTIVE), MAX_LISTED_JOBS)
+    failed = await engine.find_newest(JobFilter(statuses=FAILED, unread=True), SHOWN_FAILURES)
+    # Not the finished jobs alone: to sort those the database would read all of them.
+    page = await engine.find(JobFilter(), limit + len(active) + len(failed))
+    urgent = [*(job for job in active if job.status in ASKING), *failed]
+    above = {job.id for job in urgent}
+    finished = [job for job in page.jobs if job.is_terminal and job.id not in above]
+    groups = [
+        Group("needs-you", "Needs you", await _build_rows(engine, urgent)),
+        Group("running", "Running", await _build_rows(engine, [job for job in active if job.status not in ASKING])),
+        Group("finished", "Finished", await _build_rows(engine, finished[:limit])),
     ]
+    return page, groups
 
 
 async def _build_rows(engine: Engine, jobs: Sequence[Job]) -> list[views.JobRow]:

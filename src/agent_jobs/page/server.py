@@ -3,18 +3,30 @@
 import socket
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
 import uvicorn
+from starlette.requests import Request
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.page.access import Access
-from agent_jobs.page.app import build_page
+from agent_jobs.page.app import PageServer, build_page
 
 #: Names of this machine that a browser may use.
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 #: Seconds for which open streams may hold up the end.
 SHUTDOWN_S = 1
+
+
+#: Our own log says what matters, and a page is closed without waiting for its browser.
+_UVICORN: dict[str, Any] = {
+    "lifespan": "off",
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "timeout_graceful_shutdown": SHUTDOWN_S,
+}
 
 
 class _Server(uvicorn.Server):
@@ -29,21 +41,14 @@ class _Server(uvicorn.Server):
 async def serve_page(engine: Callable[[], Awaitable[Engine]], access: Access, listener: socket.socket) -> None:
     """Serve the page of all jobs to this machine's user, on a listening socket."""
     port = listener.getsockname()[1]
+    hosts = [f"{name}:{port}" for name in LOOPBACK_NAMES]
 
-    async def engine_of(_: str) -> Engine:
+    async def find_engine(_: Request) -> Engine:
         return await engine()
 
     async with anyio.create_task_group() as tasks:
-        app = build_page(engine_of, access, [f"{name}:{port}" for name in LOOPBACK_NAMES], tasks)
-        config = uvicorn.Config(
-            app,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=SHUTDOWN_S,
-        )
-        server = _Server(config)
+        app = build_page(find_engine, access, PageServer(hosts.__contains__, tasks, anyio.Event()))
+        server = _Server(uvicorn.Config(app, **_UVICORN))
         try:
             await server.serve(sockets=[listener])
         finally:

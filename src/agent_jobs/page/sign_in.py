@@ -15,6 +15,13 @@ _SIGNED_IN = (
 )
 
 
+def read_address(request: Request) -> str:
+    """Return where a request came from."""
+    if request.client is None:
+        return ""
+    return request.client.host
+
+
 class SignIn:
     """The addresses at which browsers sign in and out."""
 
@@ -38,7 +45,7 @@ class SignIn:
         form = await request.form(max_files=0)
         session = None
         if self._access.has_form:  # a link's token must not be sent twice in two ways
-            session = await self._access.sign_in(str(form.get("token", "")))
+            session = await self._access.sign_in(str(form.get("token", "")), read_address(request))
         if session is None:
             values = {"problem": self._access.refusal, "advice": self._access.advice}
             return self._renderer.render_page(request, "sign_in.html", values, 401)

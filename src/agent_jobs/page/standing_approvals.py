@@ -44,7 +44,7 @@ class StandingApprovals:
         try:
             while True:
                 mark = await engine.change_mark()
-                found = (await engine.find(JobFilter(job_ids=(job_id,)), 1)).jobs
+                found = await engine.find_newest(JobFilter(job_ids=(job_id,)), 1)
                 if not found or found[0].is_terminal:
                     return
                 await self._approve_open_calls(engine, found[0])

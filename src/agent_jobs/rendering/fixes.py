@@ -51,6 +51,7 @@ FIXES: Mapping[str, str] = {
     "impossible_path": "Write a path that can exist.",
     "link_leaves_root": "Name a file that lies below it.",
     "no_match": "Name one that exists.",
+    "no_upload": 'Send the file with PUT /files/NAME to this server, and name the "upload:..." of its answer.',
     "not_a_file": "Name a regular file.",
     "nothing_attachable": "Name other files.",
     "outside_roots": "Name files below {folders}.",
@@ -67,6 +68,7 @@ FIXES: Mapping[str, str] = {
     "history_purged": "Start again without it, with what matters of it in the prompt.",
     "job_purged": "If it is still needed, start it again.",
     "no_such_job": "The newest are {newest}.",
+    "no_such_conversation": "Use true for a new one, or the id of one that an earlier job began.",
     "nothing_to_continue": "Start again without it.",
     "response_of_another": "Copy this job's id.",
     "unknown_call": "It asks for {calls}.",
@@ -97,6 +99,11 @@ USER_STEPS: Mapping[str, str] = {
     "unusable_proxy": "set HTTPS_PROXY or ALL_PROXY to an address such as http://HOST:PORT; SOCKS is not supported",
     "wrong_entry": "correct it",
     "wrong_entry_file": "correct the file",
+    "owner_key_missing": (
+        "have the operator put it into the folder of AGENT_JOBS_OWNER_KEYS_DIR, or name another with "
+        "`agent-jobs owner set --key-ref`"
+    ),
+    "shared_id": "have the operator of the server set a key of their own with `agent-jobs owner set --key-ref`",
     # The database
     "database_damaged": "move it away, or set AGENT_JOBS_DATA_DIR to another folder",
     "database_locked": "close that program, then try again",

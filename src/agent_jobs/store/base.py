@@ -22,7 +22,15 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
-from agent_jobs.store.team_records import AuditRecords, CallbackRecords, TokenRecords, TraceRecords, WebhookRecords
+from agent_jobs.store.team_records import (
+    AuditRecords,
+    CallbackRecords,
+    FigureRecords,
+    FileRecords,
+    TokenRecords,
+    TraceRecords,
+    WebhookRecords,
+)
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -283,13 +291,28 @@ class WorkQueue(Protocol):
         ...
 
     async def schedule(
-        self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0, *, releases: bool = False
+        self,
+        job_id: str,
+        now: float,
+        after_s: float,
+        not_before_s: float = 0.0,
+        *,
+        lost_claims: int | None = None,
+        releases: bool = False,
     ) -> None:
         """Have this process, its claimant, run the job's next step in `after_s`, sooner if a caller waits for it.
 
         It never runs before `not_before_s`. An ended job was due at its end: with 0 it is not due again, since another
-        step may be finalizing it by then. With `releases`, any process may run the step if the store is that of several
-        machines: there a job that is due while its claimant is dead would wait until this is noticed.
+        step may be finalizing it by then.
+
+        Args:
+            job_id: The job.
+            now: The time.
+            after_s: From now.
+            not_before_s: From now.
+            lost_claims: Change nothing if the claim was lost since the job had this number, even if it was taken again.
+            releases: Let any process run the step, if the store is that of several machines. There a job that is due
+                while its claimant is dead would wait until this is noticed.
         """
         ...
 
@@ -432,6 +455,10 @@ class ReportRecords(Protocol):
         """Return the sums of the matching jobs by this key: days newest first, other names by cost, highest first."""
         ...
 
+    async def has_conversation(self, conversation_id: str) -> bool:
+        """Return True if a job belongs to this conversation of the provider's."""
+        ...
+
     async def sum_day(self, since: float, *, spent: bool) -> float:
         """Return the spending in USD of the day from `since` on, as a budget counts it; see `Budget`."""
         ...
@@ -514,6 +541,8 @@ class Store(
     AuditRecords,
     WebhookRecords,
     CallbackRecords,
+    FileRecords,
+    FigureRecords,
     TraceRecords,
     Protocol,
 ):

@@ -20,7 +20,9 @@ MIN_RETRIEVE_S = 1.0
 #: The job's current turn is at our endpoint, and no other process has claimed the job.
 _OURS = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
            AND turn.base_url = :base_url"""
-_DUE_AT = "next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) THEN 0 ELSE :other_key_delay_s END"
+#: Processes of a team server all have the keys of the owners.
+_DUE_AT = """next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) OR owner <> '' THEN 0
+                            ELSE :other_key_delay_s END"""
 
 #: Notes that a process observes a job again, if it was noted that none does.
 _NOTE_WATCHED = f"""INSERT INTO event (job_id, at, kind, text)
@@ -40,6 +42,9 @@ _NOTE_LAST_SEEN = f"""INSERT INTO event (job_id, at, kind, text)
 #: Earliest time at which a job that was retrieved or sent before may be retrieved again.
 _RETRIEVABLE_AT = """(:min_retrieve_s + COALESCE((SELECT COALESCE(looked_at, sent_at) FROM turn
                                                  WHERE job_id = job.id AND number = job.turn), 0))"""
+#: Finds out if a job waits and a slot is free: asking is many times cheaper than sharing them fairly, and mostly no.
+_ANY_TO_SHARE = f"""SELECT 1 WHERE (SELECT COUNT(*) FROM job WHERE status IN {RUNNING_SQL}) < :limit
+                    AND EXISTS (SELECT 1 FROM job WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL)"""
 #: Jobs that one statement claims: other processes take the others at the same time.
 CLAIMED_AT_ONCE = 20
 
@@ -66,7 +71,14 @@ class Queue(StorePart):
         )
 
     async def schedule(
-        self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0, *, releases: bool = False
+        self,
+        job_id: str,
+        now: float,
+        after_s: float,
+        not_before_s: float = 0.0,
+        *,
+        lost_claims: int | None = None,
+        releases: bool = False,
     ) -> None:
         not_before, at = now + not_before_s, now + after_s
         # A job without a claim that is due far ahead would look like one of a process with a wrong clock.
@@ -76,13 +88,14 @@ class Queue(StorePart):
                        holder = CASE WHEN :releases THEN NULL ELSE holder END,
                        next_at = CASE WHEN hinted THEN :now WHEN watched_until > :now THEN :watched_at ELSE :at END
                 WHERE id = :id AND holder = :me AND (status IN {ACTIVE_SQL} OR unsettled AND :after > 0)
-                  AND {self._scope.job}""",
+                  AND (:lost_claims IS NULL OR lost_claims = :lost_claims) AND {self._scope.job}""",
             job_id,
             id=job_id,
             **self._scope.values,
             me=self._db.worker,
             now=now,
             after=after_s,
+            lost_claims=lost_claims,
             releases=releases and is_soon and self._db.is_shared,
             at=max(not_before, at),
             watched_at=max(not_before, min(at, now + WATCHED_RETRIEVE_MAX_S)),
@@ -152,6 +165,8 @@ class Queue(StorePart):
         )
 
     async def claim_free_slots(self, base_url: str, limit: int, owner_limit: int = NO_LIMIT) -> list[str]:
+        if not await self._db.read(_ANY_TO_SHARE, limit=limit):
+            return []
         return await self._claim_jobs(
             # Each waiting job gets the number that its owner would run with it. The lowest numbers go first, so that an
             # owner with few jobs is before one with many. Rows of a window cannot be locked, so that comes after.

@@ -133,6 +133,10 @@ class Database(Protocol):
         """Return the state of a server that processes of several machines share; None if there is none."""
         ...
 
+    def count_connections(self) -> tuple[int, int]:
+        """Return how many connections of a pool are open, and how many of these are in use."""
+        ...
+
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""
         ...

@@ -33,6 +33,7 @@ JOB_COLUMN_OF_TABLE = {
     "upload": "job_id",
     "made": "job_id",
     "call": "job_id",
+    "callback": "job_id",
 }
 #: Columns that each file counts for itself.
 OWN_COLUMNS = frozenset({"prompt.number", "job.in_search"})

@@ -121,8 +121,10 @@ class Housekeeping(StorePart):
             id=job_id,
         )
         await transaction.execute(
-            f"""INSERT INTO tombstone (job_id, owner, status, finished_at, created_at, cost_usd)
-                SELECT id, owner, status, finished_at, created_at, {ENDED_USD} FROM job WHERE id = :id
+            f"""INSERT INTO tombstone (job_id, owner, status, finished_at, created_at, model, preset, client, usage,
+                                       cost_usd)
+                SELECT id, owner, status, finished_at, created_at, model, preset, client, usage, {ENDED_USD}
+                FROM job WHERE id = :id
                 ON CONFLICT (job_id) DO NOTHING""",
             id=job_id,
         )

@@ -20,7 +20,7 @@ from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import MOVED
 from agent_jobs.store.base import BUSY_TIMEOUT_S
 from agent_jobs.store.claims import Queue
-from agent_jobs.store.database import Database, Row, Transaction
+from agent_jobs.store.database import Database, Row, SpendingLock, Transaction
 from agent_jobs.store.error_advice import as_store_error
 from agent_jobs.store.file_recovery import JOB_COLUMN_OF_TABLE, OWN_COLUMNS
 from agent_jobs.store.postgres_address import PostgresAddress
@@ -195,7 +195,8 @@ class _Mover:
             self._counts.files += len(rows_of["made"])
             return
         await self._copy_files(rows_of["made"])
-        await self._target.change(lambda transaction: self._write_job(transaction, rows_of), is_spending=True)
+        lock = SpendingLock((rows_of["job"][0]["owner"],))  # no other job takes its key meanwhile
+        await self._target.change(lambda transaction: self._write_job(transaction, rows_of), spending=lock)
 
     async def _read_rows_of_job(self, job_id: str) -> dict[str, list[dict[str, Any]]]:
         """Return the rows of a job, by table."""
@@ -283,7 +284,7 @@ class _Mover:
                 ):
                     await transaction.execute(_write_insert(table, row), **row)
 
-        await self._target.change(copy, is_spending=True)
+        await self._target.change(copy, spending=SpendingLock((), is_global=True))
 
 
 def _write_insert(table: str, row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from agent_jobs.jobs import transitions
@@ -314,11 +315,7 @@ class Transitions(Records):
             same = _SAME_WORK
         columns = job_columns(job) | {"holder": self._db.worker}
         values = {**columns, "base_url": job.turn.base_url}
-        added = await transaction.execute(
-            f"""INSERT INTO job ({", ".join(columns)}) SELECT {", ".join(f":{name}" for name in columns)}
-                WHERE NOT EXISTS (SELECT 1 FROM job WHERE {same}) RETURNING id""",
-            **values,
-        )
+        added = await transaction.execute(_insert_job(tuple(columns), same), **values)
         if not added:
             rows = await transaction.execute(f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1", **values)
             return read_job(rows[0], self._db.damage_error)
@@ -329,6 +326,19 @@ class Transitions(Records):
             [{"id": job.id, "name": upload.name, "data": upload.data} for upload in uploads],
         )
         return None
+
+
+@lru_cache
+def _insert_values(table: str, columns: tuple[str, ...]) -> str:
+    """Return the statement that inserts a row."""
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f':{name}' for name in columns)})"
+
+
+@lru_cache
+def _insert_job(columns: tuple[str, ...], same: str) -> str:
+    """Return the statement that inserts a job, unless one answers for it."""
+    return f"""INSERT INTO job ({", ".join(columns)}) SELECT {", ".join(f":{name}" for name in columns)}
+               WHERE NOT EXISTS (SELECT 1 FROM job WHERE {same}) RETURNING id"""
 
 
 def _in_any_case(change: Callable[[Job], Job | None]) -> _Change:
@@ -419,8 +429,7 @@ def _set_clause(columns: dict[str, Any]) -> str:
 
 async def _insert_turn(transaction: Transaction, job: Job) -> None:
     columns = turn_columns(job.turn) | {"job_id": job.id}
-    values = ", ".join(f":{name}" for name in columns)
-    await transaction.execute(f"INSERT INTO turn ({', '.join(columns)}) VALUES ({values})", **columns)
+    await transaction.execute(_insert_values("turn", tuple(columns)), **columns)
     await transaction.execute(
         "INSERT INTO request (job_id, turn, body) VALUES (:job_id, :turn, :body)",
         job_id=job.id,

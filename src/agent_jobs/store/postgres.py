@@ -7,6 +7,7 @@ from agent_jobs.store.audit_log import AuditLog
 from agent_jobs.store.callbacks import Callbacks
 from agent_jobs.store.changes import Changes
 from agent_jobs.store.claims import Queue
+from agent_jobs.store.figures import FigureQueries
 from agent_jobs.store.housekeeping import Housekeeping
 from agent_jobs.store.job_writes import Transitions
 from agent_jobs.store.owners import Owners
@@ -14,6 +15,7 @@ from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_database import open_database
 from agent_jobs.store.postgres_search import PostgresSearch
 from agent_jobs.store.reports import Reports
+from agent_jobs.store.team_files import TeamFiles
 from agent_jobs.store.tokens import Tokens
 from agent_jobs.store.traces import Traces
 from agent_jobs.store.webhooks import Webhooks
@@ -31,6 +33,8 @@ class PostgresStore(
     AuditLog,
     Webhooks,
     Callbacks,
+    TeamFiles,
+    FigureQueries,
     Traces,
 ):
     """`Store` on PostgreSQL: see the protocols for what each method promises."""

@@ -135,6 +135,11 @@ class PostgresDatabase:
         self._schema = 0
         self._tasks: list[asyncio.Task[None]] = []
 
+    def count_connections(self) -> tuple[int, int]:
+        """Return how many connections are open, and how many of these are in use."""
+        size = self._pool.get_size()
+        return size, size - self._pool.get_idle_size()
+
     async def begin(self) -> None:
         """Check the schema, and start what runs as long as the database is open."""
         with as_postgres_error(self._address):

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from agent_jobs.errors import StoreError
@@ -54,11 +55,17 @@ _PAID_USD = f"""CASE WHEN status IN {ACTIVE_SQL} THEN COALESCE(cost_usd, cost_be
 _UNATTENDED = ACTIVE - {Status.INPUT_REQUIRED}
 
 
+@lru_cache
+def _select_one_job(condition: str) -> str:
+    """Return the statement that reads a job on this condition: the same text each time, whose hash is known."""
+    return f"{ONE_JOB} AND {condition}"
+
+
 class Records(StorePart):
     """`JobRecords` on any database."""
 
     async def get(self, job_id: str) -> Job | None:
-        rows = await self._db.read(f"{ONE_JOB} AND {self._scope.job}", id=job_id, **self._scope.values)
+        rows = await self._db.read(_select_one_job(self._scope.job), id=job_id, **self._scope.values)
         if rows:
             return read_job(rows[0], self._db.damage_error)
         return None

@@ -39,6 +39,7 @@ _COPIED_TABLES = (
     "audit",
     "webhook",
     "callback",
+    "shelf",
 )
 #: Statements that fill columns which an older version did not have, in this order.
 _FILL_UPS = {

@@ -177,10 +177,13 @@ CREATE TABLE upload (
 CREATE TABLE made (
     job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
     name TEXT NOT NULL,
-    path TEXT NOT NULL,
+    path TEXT NOT NULL,                         -- on a disk; of a job with an owner, on the team server
     bytes INTEGER NOT NULL,
+    file_id TEXT NOT NULL DEFAULT '',           -- of a file in the next column; nobody can guess it
+    data BLOB,                                  -- of a job with an owner, since replicas share no disk
     PRIMARY KEY (job_id, name)
-) STRICT, WITHOUT ROWID;
+) STRICT;
+CREATE UNIQUE INDEX made_file ON made (file_id) WHERE file_id <> '';
 
 -- What happened to a job, for people.
 CREATE TABLE event (
@@ -219,6 +222,10 @@ CREATE TABLE tombstone (
     status TEXT NOT NULL,
     finished_at REAL NOT NULL,
     created_at REAL,                            -- null if an older version deleted the job
+    model TEXT NOT NULL DEFAULT '',
+    preset TEXT NOT NULL DEFAULT '',
+    client TEXT NOT NULL DEFAULT '',
+    usage TEXT,                                 -- JSON
     cost_usd REAL                               -- what the job counts with in the budget of its day
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstone_day ON tombstone (created_at, cost_usd) WHERE created_at IS NOT NULL;
@@ -293,3 +300,15 @@ CREATE TABLE callback (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX callback_due ON callback (next_at);
 CREATE INDEX callback_of_job ON callback (job_id);
+
+-- Files that owners upload to attach them to jobs. They are kept for a day.
+CREATE TABLE shelf (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    name TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
+CREATE INDEX shelf_of_owner ON shelf (owner, bytes);
+CREATE INDEX shelf_age ON shelf (created_at);

@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 #: Seconds between two looks for changes of other processes: SQLite does not announce them.
 OTHERS_POLL_S = 0.2
+#: Types of values that SQLite accepts as they are.
+_PLAIN_TYPES = frozenset({int, float, bool, bytes, type(None)})
 _LIST = re.compile(r":\*(\w+)")
 
 
@@ -178,6 +180,10 @@ class SQLiteDatabase:
     async def server_info(self) -> None:
         """Return None: a file has no server."""
 
+    def count_connections(self) -> tuple[int, int]:
+        """Return nothing: a file has no pool."""
+        return 0, 0
+
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""
         with as_store_error(self.folder):
@@ -271,20 +277,21 @@ def _run_to_its_end(steps: Generator[Any, Any, T]) -> T:
 
 
 @lru_cache(maxsize=500)
-def _expand_lists(sql: str) -> str:
-    return _LIST.sub(r"SELECT value FROM json_each(:\1)", sql)
-
-
 def sqlite_statement(sql: str) -> str:
     """Return a statement as SQLite accepts it: a list is read from JSON, so that its length changes no statement."""
-    if ":*" in sql:
-        return _expand_lists(sql)
-    return sql
+    return _LIST.sub(r"SELECT value FROM json_each(:\1)", sql)
 
 
 def sqlite_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a statement as SQLite accepts them."""
-    return {name: _sqlite_value(value) for name, value in values.items()}
+    return {name: value if _is_plain(value) else _sqlite_value(value) for name, value in values.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Return True for nearly all values: SQLite accepts them as they are."""
+    if type(value) is str:
+        return value.isascii()
+    return type(value) in _PLAIN_TYPES
 
 
 def _sqlite_value(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""The protocols for what a team server keeps beside jobs: tokens, an audit log, webhooks, callbacks and traces."""
+"""The protocols for what a team server keeps beside jobs: tokens, audit log, webhooks, callbacks, files, traces."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 #: Seconds between two notes of a token's use: a note at every request would be a write at every poll.
@@ -183,6 +183,73 @@ class CallbackRecords(Protocol):
 
     async def finish_callback(self, message_id: str) -> None:
         """Delete a message that was accepted, or is given up."""
+        ...
+
+
+class ShelvedFile(NamedTuple):
+    """A file that an owner uploads, to attach it to jobs."""
+
+    id: str
+    name: str
+    data: bytes
+
+
+class StoredFile(NamedTuple):
+    """The content of a file, with its name."""
+
+    name: str
+    data: bytes
+
+
+class FileRecords(Protocol):
+    """Keeps files in the database: what owners upload, and what their runs made."""
+
+    async def add_shelved_file(self, file: ShelvedFile, now: float, *, since: float, room: int) -> bool:
+        """Store a file of this store's owner, and delete the files that are older than `since`.
+
+        Returns False if the owner's files would have more than `room` bytes; then nothing was stored.
+        """
+        ...
+
+    async def find_shelved_file(self, file_id: str, since: float) -> StoredFile | None:
+        """Return a file that was uploaded after `since`; None if it is gone, or another owner's."""
+        ...
+
+    async def forget_shelved_files(self, before: float) -> None:
+        """Delete the files that were uploaded before this time."""
+        ...
+
+    async def save_made_file(self, job_id: str, name: str, file_id: str, path: str, data: bytes) -> None:
+        """Store a file that a run made; one of the same name that is stored before stays."""
+        ...
+
+    async def find_made_file(self, file_id: str) -> StoredFile | None:
+        """Return a file that a run made; None if there is none, or it is another owner's."""
+        ...
+
+
+class OwnerFigures(NamedTuple):
+    """What an operator watches of single owners."""
+
+    active: Sequence[tuple[str, str, int]]  #: owner, status, number of jobs
+    costs: Sequence[tuple[str, float]]  #: owner, USD that the jobs of the day cost so far
+
+
+class StoreFigures(NamedTuple):
+    """What an operator watches of a database."""
+
+    owners: OwnerFigures
+    jobs: Mapping[str, int]  #: number of jobs by status
+    next_due_at: float | None  #: when the first step is or was due
+    last_webhook_at: float | None
+    connections: tuple[int, int]  #: of this process, and how many of these are in use
+
+
+class FigureRecords(Protocol):
+    """Counts what an operator watches."""
+
+    async def read_figures(self, base_url: str, since: float) -> StoreFigures:
+        """Return the figures of this endpoint, with the costs of the day from `since` on."""
         ...
 
 

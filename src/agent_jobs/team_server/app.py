@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.team_server.caller import Caller
+from agent_jobs.team_server.files import FILE_BYTES, FILES_PATH
 from agent_jobs.team_server.held_streams import HeldStreams
 from agent_jobs.team_server.host_check import HostCheck, HostNames
 from agent_jobs.team_server.readiness import Readiness
@@ -27,8 +28,8 @@ class Doors(NamedTuple):
     verifiers: Collection[TokenVerifier]
     challenge: Challenge
     report_refused: Callable[[Caller, str], Awaitable[object]]
-    open_routes: Sequence[BaseRoute] = ()  #: that need no token
-    open_paths: tuple[str, ...] = ()  #: the beginnings of their paths
+    open_routes: Sequence[Route] = ()  #: whose callers need no token
+    page: Callable[[ASGIApp], ASGIApp] | None = None  #: puts the page, on which browsers sign in, before the app
 
 
 class TeamApp(NamedTuple):
@@ -57,9 +58,13 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
     everything = Starlette(
         routes=[*doors.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp)), Mount("/", _not_found)]
     )
-    limited = LimitedBody(HeldStreams(everything))
-    signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, doors.open_paths)
-    readiness = Readiness(HostCheck(signed_in, names))
+    open_paths = [route.path for route in doors.open_routes]
+    limited = LimitedBody(HeldStreams(everything), longer={f"{FILES_PATH}/": FILE_BYTES})
+    signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, open_paths)
+    entrance: ASGIApp = signed_in
+    if doors.page is not None:
+        entrance = doors.page(signed_in)
+    readiness = Readiness(HostCheck(entrance, names))
     return TeamApp(readiness, readiness, mcp.router.lifespan_context(mcp))
 
 

@@ -3,9 +3,10 @@
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ from anyio.abc import TaskStatus
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.subscriptions import ListenHandler
+from starlette.routing import Route
 
 from agent_jobs.app import App, open_app
 from agent_jobs.clock import Clock
@@ -26,15 +28,17 @@ from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
+from agent_jobs.team_server.files import build_file_routes
 from agent_jobs.team_server.host_check import HostNames, is_loopback
 from agent_jobs.team_server.oauth import (
     RESOURCE_PATH,
+    Resource,
     build_resource_routes,
     create_issuer_client,
     create_verifier,
     find_resource,
 )
-from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge
+from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge, TokenVerifier
 from agent_jobs.team_server.team_tokens import TeamTokens
 
 logger = logging.getLogger(__name__)
@@ -64,9 +68,13 @@ class TeamServer:
         engine: The engine over all owners.
         mcp: The server of MCP in the app.
         drain_s: Seconds between the first "not ready" and the end of the waits.
+        ending: Is set when the streams of open pages are to end.
     """
 
-    def __init__(self, team: TeamApp, app: App, engine: Engine, mcp: MCPServer, drain_s: float) -> None:
+    def __init__(
+        self, team: TeamApp, app: App, engine: Engine, mcp: MCPServer, drain_s: float, ending: anyio.Event
+    ) -> None:
+        self._ending = ending
         self.app = app
         self.engine = engine
         self._team = team
@@ -103,6 +111,7 @@ class TeamServer:
         self._team.readiness.is_draining = True
         with self._drain_waits:
             await anyio.sleep(self._drain_s)
+        self._ending.set()
         self.engine.end_waits()
         _end_subscriptions(self._mcp)
         self._server.should_exit = True
@@ -143,55 +152,94 @@ async def open_team_server(
     """
     for name in find_single_user_settings(settings):
         logger.warning("%s is not used over HTTP: it would lend the operator's rights to every owner.", name)
-    settings = replace(settings, file_roots=(), toolbox=None, secrets={})
+    settings = replace(settings, file_roots=(), secrets={})
+    if not settings.toolbox_owners:
+        settings = replace(settings, toolbox=None)
     refusal: AgentJobsError | None = None
     async with open_app(settings, clock, role="works", what="serve --http", reload=reload) as app:
         try:
             engine = await app.engine()
             await check_access(settings, engine)
-            find_resource(settings, describe_address(settings))
+            resource = find_resource(settings, describe_address(settings))
+            open_routes = _build_open_routes(settings, app, resource)
         except AgentJobsError as error:  # the app's task group would wrap it into an ExceptionGroup
             refusal = error
         else:
-            async with _build_team_server(settings, app, engine) as server:
+            async with _build_team_server(settings, app, engine, resource, open_routes) as server:
                 yield server
     if refusal is not None:
         raise refusal
 
 
 @asynccontextmanager
-async def _build_team_server(settings: Settings, app: App, engine: Engine) -> AsyncGenerator[TeamServer]:
-    audit = AuditWriter(app.engine)
-    server = _build_mcp_server(settings, app, audit)
-    async with _open_doors(settings, app, audit) as doors:
-        team = build_app(server, HostNames(settings.host, settings.public_url), doors)
-        yield TeamServer(team, app, engine, server, settings.drain_s)
+async def _build_team_server(
+    settings: Settings, app: App, engine: Engine, resource: Resource | None, open_routes: Sequence[Route]
+) -> AsyncGenerator[TeamServer]:
+    # The commands load this module, too, and need no templates.
+    from agent_jobs.team_server.page_door import PageDoor, build_team_page, derive_page_secret
 
+    audit, names, ending = AuditWriter(app.engine), HostNames(settings.host, settings.public_url), anyio.Event()
+    secret = derive_page_secret(settings)
 
-@asynccontextmanager
-async def _open_doors(settings: Settings, app: App, audit: AuditWriter) -> AsyncGenerator[Doors]:
-    tokens = TeamTokens(app.engine)
-    resource = find_resource(settings, describe_address(settings))
-    if resource is None:
-        yield Doors([tokens], Challenge(), audit.record_refused)
-        return
-    async with create_issuer_client() as http:
-        verifiers = [tokens, create_verifier(settings, resource, http)]
-        challenge = Challenge(f"{resource.url.removesuffix(MCP_PATH)}{RESOURCE_PATH}{MCP_PATH}")
-        yield Doors(verifiers, challenge, audit.record_refused, build_resource_routes(resource), (RESOURCE_PATH,))
-
-
-def _build_mcp_server(settings: Settings, app: App, audit: AuditWriter) -> MCPServer:
     async def open_caller_engine() -> Engine:
         caller = current_caller()
         return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
 
+    server = _build_mcp_server(settings, open_caller_engine, card_key=secret.hex())
+    async with _open_verifiers(settings, app, resource) as verifiers, anyio.create_task_group() as tasks:
+        is_secure = (settings.public_url or "").startswith("https:")
+        page = build_team_page(app.engine, audit, names, secret, tasks, ending, is_secure=is_secure)
+        challenge = _create_challenge(resource)
+        doors = Doors(verifiers, challenge, audit.record_refused, open_routes, partial(PageDoor, page=page))
+        team = build_app(server, names, doors, build_file_routes(open_caller_engine))
+        yield TeamServer(team, app, engine, server, settings.drain_s, ending)
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_verifiers(
+    settings: Settings, app: App, resource: Resource | None
+) -> AsyncGenerator[Sequence[TokenVerifier]]:
+    tokens = TeamTokens(app.engine)
+    if resource is None:
+        yield [tokens]
+        return
+    async with create_issuer_client() as http:
+        yield [tokens, create_verifier(settings, resource, http)]
+
+
+def _create_challenge(resource: Resource | None) -> Challenge:
+    if resource is None:
+        return Challenge()
+    return Challenge(f"{resource.url.removesuffix(MCP_PATH)}{RESOURCE_PATH}{MCP_PATH}")
+
+
+def _build_open_routes(settings: Settings, app: App, resource: Resource | None) -> list[Route]:
+    """Return the routes that need no team token: metadata, webhooks, which are signed, and metrics with their own."""
+    routes: list[Route] = []
+    if resource is not None:
+        routes += build_resource_routes(resource)
+    if settings.webhook_secret_file is not None:
+        from agent_jobs.team_server.webhooks import build_webhook_routes  # its library comes with the extra
+
+        routes += build_webhook_routes(app.engine, settings.webhook_secret_file)
+    if settings.metrics_token_file is not None:
+        from agent_jobs.team_server.metrics import build_metrics_route  # its library comes with the extra
+
+        routes.append(build_metrics_route(app.engine, settings.metrics_token_file))
+    return routes
+
+
+def _build_mcp_server(
+    settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]], *, card_key: str
+) -> MCPServer:
     server = build_server(
         open_caller_engine,
         max_wait_s=settings.max_wait_s,
         may_approve=settings.approvals == "model",
         has_tasks=settings.tasks == "auto",
         is_structured=settings.structured,
+        card_key=card_key,
     )
     server.middleware.append(_note_client)
     return server
@@ -226,7 +274,7 @@ async def check_access(settings: Settings, engine: Engine) -> None:
 
 def find_single_user_settings(settings: Settings) -> list[str]:
     """Return the names of settings that are set and are not used over HTTP."""
-    values = (settings.file_roots, settings.toolbox, settings.secrets)
+    values = (settings.file_roots, settings.toolbox and not settings.toolbox_owners, settings.secrets)
     return [name for name, value in zip(SINGLE_USER_SETTINGS, values, strict=True) if value]
 
 

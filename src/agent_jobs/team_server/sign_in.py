@@ -87,7 +87,7 @@ class SignIn:
         verifiers: Know the tokens.
         challenge: Says how to get a token.
         report_refused: Gets each refused token's reason, with the caller as far as it is known.
-        open_paths: Beginnings of paths that check their callers themselves.
+        open_paths: Paths whose routes need no token, or check their callers themselves.
     """
 
     def __init__(
@@ -96,17 +96,17 @@ class SignIn:
         verifiers: Collection[TokenVerifier],
         challenge: Challenge,
         report_refused: Callable[[Caller, str], Awaitable[object]],
-        open_paths: tuple[str, ...] = (),
+        open_paths: Collection[str] = (),
     ) -> None:
         self._app = app
         self._verifiers = verifiers
         self._challenge = challenge
         self._report_refused = report_refused
-        self._open_paths = open_paths
+        self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse its token."""
-        if scope["type"] != "http" or scope["path"].startswith(self._open_paths):
+        if scope["type"] != "http" or scope["path"] in self._open_paths:
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
         client, address = headers.get("user-agent", "")[:MAX_CLIENT_CHARS], read_address(scope)

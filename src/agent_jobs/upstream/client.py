@@ -88,6 +88,7 @@ class ResponsesClient:
         self._kept = kept  # connections are kept between calls
         self._start_timeout_s = start_timeout_s
         self._secrets = secrets
+        self.retrievals = 0  #: GETs of responses, with those that failed
 
     @property
     def endpoint(self) -> Endpoint:
@@ -163,6 +164,7 @@ class ResponsesClient:
             AccountError: This key may not read it.
             UpstreamError: Any other failure; the call may be repeated.
         """
+        self.retrievals += 1
         answer = await self._send_request("GET", self._response_url(response_id))
         response = _read_object(answer)
         poll_after_ms = parse_amount(answer.headers.get("openai-poll-after-ms"))

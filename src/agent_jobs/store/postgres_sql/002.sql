@@ -7,6 +7,10 @@ CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_
 ALTER TABLE job ADD COLUMN lost_claims INTEGER NOT NULL DEFAULT 0; -- times that it was taken from a process that seemed dead
 CREATE INDEX job_previous ON job (previous_job_id) WHERE previous_job_id IS NOT NULL;
 ALTER TABLE tombstone ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN model TEXT NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN preset TEXT NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN client TEXT NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN usage TEXT; -- JSON
 
 -- True if a webhook named its response since its step began.
 ALTER TABLE job ADD COLUMN hinted BOOLEAN NOT NULL DEFAULT FALSE;
@@ -82,3 +86,20 @@ CREATE TABLE callback (
 );
 CREATE INDEX callback_due ON callback (next_at);
 CREATE INDEX callback_of_job ON callback (job_id);
+
+-- Files that runs of jobs with an owner made, since replicas share no disk. Nobody can guess an id.
+ALTER TABLE made ADD COLUMN file_id TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE made ADD COLUMN data BYTEA;
+CREATE UNIQUE INDEX made_file ON made (file_id) WHERE file_id <> '';
+
+-- Files that owners upload to attach them to jobs. They are kept for a day.
+CREATE TABLE shelf (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    owner TEXT COLLATE "C" NOT NULL,
+    name TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL,
+    data BYTEA NOT NULL
+);
+CREATE INDEX shelf_of_owner ON shelf (owner, bytes);
+CREATE INDEX shelf_age ON shelf (created_at);

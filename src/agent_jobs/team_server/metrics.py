@@ -1,0 +1,144 @@
+"""Answer `GET /metrics` for Prometheus: what runs for whom, what it costs, and how late this server is.
+
+The names of owners are labels. So a team token does not open it, but only the token of its own file.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agent_jobs.engine.engine import Engine
+from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.team_server.refusals import Refusal
+
+METRICS_PATH = "/metrics"
+MAX_OWNERS = 50  # each value of a label is a time series for ever, so the other owners are one
+OTHERS = "(others)"
+SINGLE_USER = "(none)"  # the owner of jobs that were started without a team server
+MIN_TOKEN_CHARS = 20  # shorter ones can be guessed
+
+
+def build_metrics_route(engine: Callable[[], Awaitable[Engine]], token_file: Path) -> Route:
+    """Return the route for Prometheus. It checks the token of this file itself, and no other one.
+
+    Args:
+        engine: Returns the engine once it is open, unbound to any owner.
+        token_file: The file with the bearer token that Prometheus sends, `Settings.metrics_token_file`.
+
+    Raises:
+        ConfigError: The file has no usable token.
+    """
+    expected = f"Bearer {read_metrics_token(token_file)}".encode()
+
+    async def show(request: Request) -> Response:
+        given = request.headers.get("authorization", "").encode()
+        if not secrets.compare_digest(given, expected):
+            return Refusal(401, "no_token", "Send the token of the metrics.", {"WWW-Authenticate": "Bearer"})
+        try:
+            figures = await (await engine()).figures()
+        except AgentJobsError:
+            return Refusal.not_now(1)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collected(list_metrics(figures)))
+        headers = {"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
+        return Response(generate_latest(registry), headers=headers)
+
+    return Route(METRICS_PATH, show, methods=["GET"])
+
+
+def read_metrics_token(path: Path) -> str:
+    """Return the token on the first line of a file.
+
+    Raises:
+        ConfigError: It has none, or a short one. The sentence does not repeat it.
+    """
+    try:
+        token = path.read_text(encoding="utf-8-sig").partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError):
+        token = ""
+    if len(token) < MIN_TOKEN_CHARS or not token.isascii():
+        raise ConfigError(
+            f"AGENT_JOBS_METRICS_TOKEN_FILE names {path}, which has no token of {MIN_TOKEN_CHARS} characters or more "
+            "on its first line."
+        )
+    return token
+
+
+def list_metrics(figures: Any) -> list[Metric]:
+    """Return the figures as metrics of a bounded number."""
+    stored = figures.stored
+    known = _choose_owners(stored.owners.active)
+    active, costs = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+    for owner, status, jobs in stored.owners.active:
+        active[_label_owner(owner, known), status] += jobs
+    for owner, usd in stored.owners.costs:
+        costs[(_label_owner(owner, known),)] += usd
+    size, used = stored.connections
+    return [
+        _make_gauge("jobs", "Jobs in the database.", {(name,): n for name, n in stored.jobs.items()}, "status"),
+        _make_gauge("active_jobs", "Jobs that have not ended.", active, "owner", "status"),
+        _make_gauge("cost_today_usd", "Cost of the jobs that were started today (UTC).", costs, "owner"),
+        _make_counter("starts", "Jobs that this process started.", figures.starts),
+        _make_counter("polls", "Calls of this process that asked for a job.", figures.polls),
+        _make_counter("waits", "Waits of callers that this process began.", figures.waits),
+        _make_counter("retrievals", "GETs of responses that this process sent to the provider.", figures.retrievals),
+        _make_gauge("waits_open", "Waits of callers that are under way in this process.", {(): figures.waits_open}),
+        _make_gauge("step_lateness_seconds", "Age of the oldest step that is overdue.", {(): figures.lateness_s}),
+        _make_gauge("webhook_age_seconds", "Time since the last webhook.", _as_samples(figures.webhook_age_s)),
+        _make_gauge(
+            "connections", "Connections of this process to PostgreSQL.", {("open",): size, ("used",): used}, "state"
+        ),
+    ]
+
+
+class _Collected(Collector):
+    """Metrics that were collected before, since a registry cannot wait for a database."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._metrics
+
+
+def _choose_owners(active: Iterable[tuple[str, str, int]]) -> frozenset[str]:
+    """Return the owners that get labels of their own: those with the most active jobs."""
+    jobs = Counter[str]()
+    for owner, _, count in active:
+        jobs[owner] += count
+    return frozenset(owner for owner, _ in jobs.most_common(MAX_OWNERS))
+
+
+def _label_owner(owner: str, known: frozenset[str]) -> str:
+    if owner == "":
+        return SINGLE_USER
+    if owner in known:
+        return owner
+    return OTHERS
+
+
+def _as_samples(value: float | None) -> dict[tuple[str, ...], float]:
+    if value is None:
+        return {}
+    return {(): value}
+
+
+def _make_gauge(name: str, about: str, samples: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
+    family = GaugeMetricFamily(f"agent_jobs_{name}", about, labels=labels)
+    for values, value in samples.items():
+        family.add_metric(values, value)
+    return family
+
+
+def _make_counter(name: str, about: str, value: int) -> Metric:
+    return CounterMetricFamily(f"agent_jobs_{name}", about, value=value)

@@ -1,0 +1,53 @@
+"""docs/team.md: its three commands do what they say, and its table has the words of the program."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from postgres_server import new_database
+
+from agent_jobs.cli.main import cli
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.store import postgres_errors, postgres_schema
+
+PAGE = (Path(__file__).parents[2] / "docs/team.md").read_text()
+
+
+@pytest.fixture
+def empty_url(postgres_server_url: str) -> Iterator[str]:
+    with new_database(postgres_server_url, "template0") as url:
+        yield url
+
+
+def test_three_commands_make_the_tables_start_a_job_and_collect_it(
+    empty_url: str, upstream: RunningServer, tmp_path: Path
+) -> None:
+    environment = {
+        "AGENT_JOBS_DATABASE_URL": empty_url,
+        "AGENT_JOBS_DATA_DIR": str(tmp_path),
+        "OPENAI_API_KEY": "sk-team",
+        "OPENAI_BASE_URL": upstream.base_url,
+    }
+    block = PAGE.partition("Then three commands")[2].partition("```sh\n")[2].partition("```")[0]
+    lines = [re.findall(r'"[^"]*"|\S+', line) for line in block.splitlines()]
+    assert [words[:2] for words in lines] == [["agent-jobs", each] for each in ("db", "start", "work")]
+    output = ""
+    for words in [*lines, ["agent-jobs", "list", "--json"]]:
+        result = CliRunner().invoke(cli, [word.strip('"') for word in words[1:]], env=environment)
+        assert result.exit_code == 0, result.output
+        output = result.output
+    assert '"status":"completed"' in output.replace(" ", "")
+    assert not (tmp_path / "jobs.db").exists()
+
+
+def test_table_of_faults_has_the_words_of_each_error() -> None:
+    failures = postgres_errors._FAILURES  # pyright: ignore[reportPrivateUsage]
+    said = {failure.predicate for failure in failures}
+    unlisted = {"has an address that cannot be used", "does not give its user a right", "cannot be used"}
+    assert said - unlisted <= {found for found in said if f'"{found}"' in PAGE}
+    source = Path(postgres_schema.__file__).read_text()
+    for words in ("has no tables of agent-jobs yet", "was upgraded by a newer agent-jobs", "has schema"):
+        assert words in PAGE
+        assert words in source

@@ -1,0 +1,95 @@
+"""The page of a team server: each owner signs in with a team token and sees the own jobs."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import httpx2
+from team_servers import Team
+
+HTML = {"Accept": "text/html"}
+
+
+@asynccontextmanager
+async def browser(team: Team, token: str = "") -> AsyncGenerator[httpx2.AsyncClient]:
+    """A browser, signed in if there is a token."""
+    async with httpx2.AsyncClient(base_url=team.url, headers={**HTML, "Origin": team.url}, timeout=60) as client:
+        if token:
+            assert (await sign_in(client, token)).status_code == 200
+        yield client
+
+
+async def sign_in(client: httpx2.AsyncClient, token: str) -> httpx2.Response:
+    return await client.post("/sign-in", data={"token": token})
+
+
+def form_token(html: str) -> str:
+    return html.partition('name="form_token" value="')[2].partition('"')[0]
+
+
+async def test_two_owners_see_and_change_only_their_own_jobs(team: Team):
+    tokens = {owner: await team.add_token(owner) for owner in ("anna", "ben")}
+    ids: dict[str, str] = {}
+    for owner, token in tokens.items():
+        async with team.host(token) as host:
+            ids[owner] = (await host.start(f"secret of {owner}", emulate={"duration_s": 600}))["job_id"]
+    async with browser(team, tokens["anna"]) as anna, browser(team, tokens["ben"]) as ben:
+        for client, owner, other in ((anna, "anna", "ben"), (ben, "ben", "anna")):
+            for path in ("/", "/jobs.json", "/?words=secret", f"/jobs/{ids[owner]}", f"/jobs/{ids[owner]}.json"):
+                answer = await client.get(path)
+                assert (answer.status_code, f"secret of {owner}" in answer.text) == (200, True), path
+                assert f"secret of {other}" not in answer.text, path
+            for path in ("", ".json", ".md", "/files/0"):
+                answer = await client.get(f"/jobs/{ids[other]}{path}")
+                assert (answer.status_code, f"secret of {other}" in answer.text) == (404, False), path
+            assert (await client.get(f"/live/jobs/{ids[other]}")).status_code == 404
+            assert f"<bdi>{owner}</bdi>" in (await client.get("/spend")).text
+        token = form_token((await anna.get("/new")).text)
+        for action in ("cancel", "reply", "ask", "delete"):
+            fields = {"form_token": token, "prompt": "x", "answer": "approve", "call": "x"}
+            answer = await anna.post(f"/jobs/{ids['ben']}/{action}", data=fields)
+            assert answer.status_code in (404, 409), action
+        assert (await ben.post(f"/jobs/{ids['ben']}/cancel", data={"form_token": token})).status_code == 403
+        started = await anna.post("/new", data={"form_token": token, "prompt": "by the page of anna"})
+        assert started.status_code == 303
+        assert "by the page" in (await anna.get("/")).text and "by the page" not in (await ben.get("/")).text
+        async with team.host(tokens["ben"]) as host:
+            assert (await host.call("agent_poll", job_id=ids["ben"], wait_s=0))["status"] != "cancelled"
+        await anna.post(f"/jobs/{ids['anna']}/cancel", data={"form_token": token})
+        log = [entry for _, entry in await team.server.engine.access.read_log(owner="anna")]
+        assert {("page", "cancel", ids["anna"])} <= {(entry.client, entry.action, entry.job_id) for entry in log}
+
+
+async def test_session_ends_with_its_token(team: Team):
+    text, record = await team.server.engine.access.add_token("carl")
+    async with browser(team, text) as client:
+        assert (await client.get("/")).status_code == 200
+        await team.server.engine.access.revoke_token(record.id)
+        gone = await client.get("/")
+        assert (gone.status_code, gone.headers["location"]) == (303, "/sign-in")
+        assert (await client.get("/jobs.json", headers={"Accept": "application/json"})).status_code == 401
+        assert (await sign_in(client, text)).status_code == 401
+
+
+async def test_visitor_signs_out(team: Team):
+    async with browser(team, await team.add_token("dora")) as client:
+        token = form_token((await client.get("/")).text)
+        assert (await client.post("/sign-out", data={"form_token": token})).headers["location"] == "/sign-in"
+        assert (await client.get("/")).status_code == 303
+
+
+async def test_nobody_signs_in_with_a_wrong_token_or_from_another_page(team: Team):
+    token = await team.add_token("emil")
+    async with browser(team) as client:
+        assert "Team token" in (await client.get("/sign-in")).text
+        for wrong in ("", "ajt_x", token[:-1], "sk-secret", "é" * 9000):
+            answer = await sign_in(client, wrong)
+            assert (answer.status_code, "set-cookie" in answer.headers) == (401, False), wrong
+            assert not wrong or wrong not in answer.text
+        foreign = await client.post("/sign-in", data={"token": token}, headers={"Origin": "https://evil.example"})
+        assert foreign.status_code == 403 and "set-cookie" not in foreign.headers
+        assert (await client.get("/sign-in?token=" + token)).headers.get("set-cookie") is None
+        assert (await client.get("/", headers={"Host": "evil.example"})).status_code in (400, 403, 421)
+        cookie = (await sign_in(client, f" {token}\n")).headers["set-cookie"]
+        assert "HttpOnly" in cookie and "SameSite=strict" in cookie and token not in cookie
+    logged = [entry.action for _, entry in await team.server.engine.access.read_log()]
+    assert "refused: wrong on the page" in logged
