@@ -79,6 +79,32 @@ async def test_database_of_a_newer_version_is_refused_and_left_as_it_is(url: str
     assert (await read_schema_state(address)).version == 99
 
 
+#: As docs/team-operations.md has them.
+DUMP = ["--format=custom"]
+RESTORE = ["--clean", "--if-exists", "--single-transaction"]
+
+
+@pytest.mark.skipif(not (find_programs() / "pg_dump").exists(), reason="there is no pg_dump")
+async def test_backup_brings_jobs_back_as_they_were(url: str, tmp_path: Path):
+    page = (Path(__file__).parents[2] / "docs/team-operations.md").read_text()
+    assert " ".join(DUMP) in page and " ".join(RESTORE) in page
+    backup = str(tmp_path / "jobs.dump")
+    async with open_store(Path(), PostgresAddress(url)) as store:
+        kept = await standing(store, IN_PROGRESS)
+        run_program("pg_dump", *DUMP, f"--file={backup}", url)
+        await standing(store, IN_PROGRESS, job_id="job_later")
+    run_program("pg_restore", *RESTORE, f"--dbname={url}", backup)
+    async with open_store(Path(), PostgresAddress(url)) as store:
+        assert await store.get("job_later") is None
+        assert await row(store) == kept
+        await store.add(a_job("job_2"))
+
+
+def run_program(name: str, *arguments: str) -> None:
+    done = subprocess.run([find_programs() / name, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 # Addresses and passwords.
 
 
