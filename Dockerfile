@@ -3,7 +3,7 @@
 FROM python:3.13-slim AS build
 COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY src /src/src
-RUN python -m venv /opt/agent-jobs && /opt/agent-jobs/bin/pip install --no-cache-dir "/src[team]"
+RUN python -m venv /opt/agent-jobs && /opt/agent-jobs/bin/pip install --no-cache-dir "/src[team,otel]"
 
 FROM python:3.13-slim
 LABEL io.modelcontextprotocol.server.name="io.github.OWNER/agent-jobs" \

@@ -30,6 +30,7 @@ from agent_jobs.stored_keys import format_set_command, name_endpoint, read_keyri
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.callbacks import CallbackRunner
     from agent_jobs.engine.finalize import Finalizer
+    from agent_jobs.engine.job_traces import TraceRunner
     from agent_jobs.engine.on_finish import Notifier
     from agent_jobs.engine.owner_clients import OwnerClients, OwnerSteppers
     from agent_jobs.engine.run_limits import RunLimits
@@ -56,6 +57,8 @@ READS = "This process only reads jobs."
 COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once take longer than it may
 DAY_S = 86_400.0
 NOTICE_LAST_S = 5.0  # for notices at the end of this process: a receiver on another continent answers within that
+#: The processes that send traces. A server that a host starts does not: the variable may be meant for the host itself.
+TRACED = frozenset({"serve --http", "work"})
 
 #: Work on all jobs of the endpoint, act on single ones for a command, or only read.
 Role = Literal["works", "acts", "reads"]
@@ -90,6 +93,7 @@ class App:
         self._webhooks: WebhookIntake | None = None
         self._callbacks: CallbackRunner | None = None
         self._notifier: Notifier | None = None
+        self._traces: TraceRunner | None = None
 
     async def engine(self) -> Engine:
         """Return the engine once it is open; after a failed opening, the next caller tries again.
@@ -123,6 +127,8 @@ class App:
             self._tasks.start_soon(self._webhooks.run)
         if self._callbacks is not None:
             self._tasks.start_soon(self._callbacks.run)
+        if self._traces is not None:
+            self._tasks.start_soon(self._traces.run)
 
     async def collect(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
         """Retrieve jobs that no process observes, in an open app that only reads; see `Collector`.
@@ -238,6 +244,7 @@ class App:
             self._retry_key_at = self._clock.now() + KEYRING_RETRY_S
             return Engine(store, missing, self._clock, self._tasks, presets, settings.warnings)
         self._retry_key_at = None
+        await self._open_traces(store, stack)
         endpoint = _create_endpoint(settings, key)
         defaults = StartDefaults(
             prices=Prices.load(settings.prices),
@@ -365,6 +372,13 @@ class App:
         secrets = read_signing_secrets(settings.callback_secret_file)
         return CallbackRunner(store, self._clock, CallbackSender(settings.callback_hosts, secrets, self._clock).send)
 
+    async def _open_traces(self, store: Store, stack: AsyncExitStack) -> None:
+        """Have the spans of finished jobs sent, if this process does that and a variable asks for it."""
+        if self._what in TRACED:
+            from agent_jobs.engine.span_exporter import open_traces
+
+            self._traces = await stack.enter_async_context(open_traces(store, self._clock, os.environ))
+
     def _create_webhook_intake(
         self, settings: Settings, store: Store, client: ResponsesClient, worker: Worker
     ) -> WebhookIntake | None:
@@ -468,10 +482,11 @@ async def import_job_file(settings: Settings, path: Path, owner: str | None, is_
         StoreError: There is no such file, a process works on it, or a database cannot be used.
     """
     address = _require_postgres(settings)
+    from agent_jobs.engine.team_files import MADE_BYTES, create_made_id
     from agent_jobs.store.job_import import JobImport, import_jobs
 
     made = settings.result_dir or settings.data_path() / "made"
-    order = JobImport(path, address, made, owner, Clock().now())
+    order = JobImport(path, address, made, owner, Clock().now(), create_made_id, MADE_BYTES)
     return await import_jobs(order, is_dry_run=is_dry_run)
 
 

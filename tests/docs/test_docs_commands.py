@@ -10,6 +10,12 @@ from machine import KEY, Machine, machine
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEEDS_CONTAINERS = "it needs a container engine; test_team_compose.py reads the files"
+IN_DATABASE = "docker compose exec -T database"
+DUMP = f"{IN_DATABASE} pg_dump --username=agent_jobs --format=custom agent_jobs > agent-jobs.dump"
+RESTORE = (
+    f"{IN_DATABASE} pg_restore --username=agent_jobs --dbname=agent_jobs --clean --if-exists --single-transaction "
+    "< agent-jobs.dump"
+)
 #: What is not typed here, and why.
 ELSEWHERE = {
     "uvx --from . agent-jobs demo": "docs/start.md shows what it prints, so test_captures.py runs it",
@@ -34,6 +40,12 @@ ELSEWHERE = {
     "docker compose build": NEEDS_CONTAINERS,
     "docker compose run --rm replica-1 token add alice": NEEDS_CONTAINERS,
     "docker compose up --detach": NEEDS_CONTAINERS,
+    "docker compose stop replica-1 replica-2": NEEDS_CONTAINERS,
+    "docker compose run --rm upgrade": NEEDS_CONTAINERS,
+    "docker compose up --detach --no-deps --wait replica-1": NEEDS_CONTAINERS,
+    "docker compose up --detach --no-deps --wait replica-2": NEEDS_CONTAINERS,
+    DUMP: "it needs containers; test_store_postgres.py backs a database up with these options",
+    RESTORE: "and restores it",
     "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",
 }
 

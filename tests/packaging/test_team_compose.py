@@ -100,7 +100,7 @@ def test_images_are_pinned_and_ours_is_of_this_version():
 
 
 def test_image_has_what_a_team_server_needs():
-    assert re.search(r'pip install .*"/src\[team\]"', (TEAM / "../../Dockerfile").read_text())
+    assert re.search(r'pip install .*"/src\[team,otel\]"', (TEAM / "../../Dockerfile").read_text())
 
 
 def test_replicas_of_the_balancer_are_services():

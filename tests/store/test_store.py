@@ -254,6 +254,34 @@ async def test_job_that_no_process_observes_is_found_without_its_request(store: 
     assert (await row(other)).turn.request == {"input": "hi"}
 
 
+async def test_end_of_a_job_is_traced_by_one_process(store: Store, other: Store):
+    await standing(store, IN_PROGRESS, job_id="job_running")
+    unfinished = await standing(store, IN_PROGRESS, job_id="job_with_files")
+    await store.save(replace(at(unfinished, COMPLETED), needs_finalizing=True))
+    ended = [(await standing(store, COMPLETED, job_id=f"job_{n}")).id for n in range(12)]
+    claimed: list[str] = []
+
+    async def claim(by: Store) -> None:
+        while ids := await by.claim_traces(NOW - 1, 3):
+            claimed.extend(ids)
+
+    async with anyio.create_task_group() as tasks:
+        for by in (store, other, store, other):
+            tasks.start_soon(claim, by)
+    assert sorted(claimed) == sorted(ended)
+    assert await store.claim_traces(NOW - 1, 3) == []
+
+
+async def test_job_that_ends_again_is_traced_again(store: Store):
+    await unconfirmed(store)
+    assert await store.claim_traces(NOW - 1, 3) == ["job_1"]
+    found = there(await store.record_response_id("job_1", 1, "resp_1", NOW + 1))
+    assert await store.claim_traces(NOW - 1, 3) == []
+    assert await store.find_due(NOW + 1, HERE) == ["job_1"]
+    assert await store.save(replace(at(found, COMPLETED), finished_at=NOW + 2))
+    assert await store.claim_traces(NOW - 1, 3) == ["job_1"]
+
+
 async def test_an_id_is_given_once(store: Store, other: Store):
     before = await standing(store, IN_PROGRESS)
     with pytest.raises(StoreError):

@@ -129,6 +129,7 @@ SHARED = {
     "add_shelved_file": "the file is the owner's",
     "forget_shelved_files": "old files of all owners; a worker's",
     "read_figures": "the operator's",
+    "claim_traces": "a worker's",
     "record_webhook": "from the provider, for any job; a worker's",
     "claim_unknown_webhooks": "a worker's",
     "schedule_webhook": "a worker's",

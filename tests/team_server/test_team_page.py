@@ -2,9 +2,14 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
+import anyio
 import httpx2
-from team_servers import Team
+from team_servers import Team, serving_team
+
+from agent_jobs.settings import Settings
 
 HTML = {"Accept": "text/html"}
 
@@ -107,3 +112,17 @@ async def test_nobody_signs_in_with_a_wrong_token_or_from_another_page(team: Tea
         assert "HttpOnly" in cookie and "SameSite=strict" in cookie and token not in cookie
     logged = [entry.action for _, entry in await team.server.engine.access.read_log()]
     assert "refused: wrong on the page" in logged
+
+
+async def test_streams_of_open_pages_end_when_the_server_drains(team_settings: Settings, tmp_path: Path):
+    async with (
+        serving_team(replace(team_settings, data_dir=tmp_path)) as team,
+        browser(team, await team.add_token("fred")) as client,
+        client.stream("GET", "/live/jobs") as answer,
+    ):
+        lines = answer.aiter_lines()
+        assert (await anext(lines)).startswith(("id:", "data:"))
+        with anyio.fail_after(20):
+            await team.server.drain()
+            async for _ in lines:
+                pass

@@ -26,6 +26,7 @@ from agent_jobs.engine.shared_key import check_shared_ids
 from agent_jobs.engine.start_defaults import PlannedStart as PlannedStart
 from agent_jobs.engine.start_defaults import StartDefaults as StartDefaults
 from agent_jobs.engine.team_files import TeamFiles
+from agent_jobs.engine.trace_parent import read_trace_parent
 from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
@@ -265,6 +266,7 @@ class StartPlanner:
             preset=shared.request.preset or "",
             client=shared.request.client,
             callback_url=options.callback_url or "",
+            trace_parent=read_trace_parent(),
             status=Status.PENDING,
             created_at=self._clock.now(),
             request_hash=hash_of(body),

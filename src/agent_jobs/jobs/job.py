@@ -120,6 +120,7 @@ class Job:
     preset: str = ""
     client: str = ""  #: the host that started it, or the command
     callback_url: str = ""  #: is called when it finished or needs input
+    trace_parent: str = ""  #: the span that started it, as a W3C traceparent
     key: str | None = None  #: the caller's own: one job for each
     priority: int = 0
     batch: str = ""

@@ -28,6 +28,7 @@ from agent_jobs.store.team_records import (
     FigureRecords,
     FileRecords,
     TokenRecords,
+    TraceRecords,
     WebhookRecords,
 )
 
@@ -542,6 +543,7 @@ class Store(
     CallbackRecords,
     FileRecords,
     FigureRecords,
+    TraceRecords,
     Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.

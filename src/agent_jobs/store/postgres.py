@@ -17,6 +17,7 @@ from agent_jobs.store.postgres_search import PostgresSearch
 from agent_jobs.store.reports import Reports
 from agent_jobs.store.team_files import TeamFiles
 from agent_jobs.store.tokens import Tokens
+from agent_jobs.store.traces import Traces
 from agent_jobs.store.webhooks import Webhooks
 
 
@@ -34,6 +35,7 @@ class PostgresStore(
     Callbacks,
     TeamFiles,
     FigureQueries,
+    Traces,
 ):
     """`Store` on PostgreSQL: see the protocols for what each method promises."""
 

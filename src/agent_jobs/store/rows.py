@@ -72,6 +72,7 @@ _FIELDS_OF_NEW_JOB = (
     "preset",
     "client",
     "callback_url",
+    "trace_parent",
 )
 #: Then those that change. `delivered_at`, `watched_until` and the claim are also written by statements of their own.
 _FIELDS_OF_JOB = (

@@ -56,7 +56,9 @@ CREATE TABLE job (
     unsettled INTEGER NOT NULL DEFAULT 0,       -- 1 while files are still to be written or removed
     result_path TEXT NOT NULL DEFAULT '',
     callback_url TEXT NOT NULL DEFAULT '',      -- is called when it finished or needs input
-    called_back_at REAL                         -- time of the end or question that a callback was stored for
+    called_back_at REAL,                        -- time of the end or question that a callback was stored for
+    trace_parent TEXT NOT NULL DEFAULT '',      -- the span that started it, as a W3C traceparent
+    traced_at REAL                              -- time of the end whose spans were sent
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX job_due ON job (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX job_held ON job (holder) WHERE holder IS NOT NULL;

@@ -17,6 +17,7 @@ from agent_jobs.store.search_index import SearchIndex
 from agent_jobs.store.sqlite_database import open_database
 from agent_jobs.store.team_files import TeamFiles
 from agent_jobs.store.tokens import Tokens
+from agent_jobs.store.traces import Traces
 from agent_jobs.store.webhooks import Webhooks
 
 
@@ -34,6 +35,7 @@ class SQLiteStore(
     Callbacks,
     TeamFiles,
     FigureQueries,
+    Traces,
 ):
     """`Store` on SQLite: see the protocols for what each method promises."""
 

@@ -1,4 +1,4 @@
-"""The protocols for what a team server keeps beside jobs: tokens, an audit log, webhooks, callbacks and files."""
+"""The protocols for what a team server keeps beside jobs: tokens, audit log, webhooks, callbacks, files and traces."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -250,4 +250,12 @@ class FigureRecords(Protocol):
 
     async def read_figures(self, base_url: str, since: float) -> StoreFigures:
         """Return the figures of this endpoint, with the costs of the day from `since` on."""
+        ...
+
+
+class TraceRecords(Protocol):
+    """Keeps which jobs were traced."""
+
+    async def claim_traces(self, since: float, limit: int) -> list[str]:
+        """Claim for ever some jobs that finished after `since`, and return their ids. Each end is claimed once."""
         ...

@@ -18,6 +18,10 @@ ALTER TABLE job ADD COLUMN hinted BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE job ADD COLUMN callback_url TEXT NOT NULL DEFAULT '';
 -- Time of the end or question that a callback was stored for.
 ALTER TABLE job ADD COLUMN called_back_at DOUBLE PRECISION;
+-- The span that started it, as a W3C traceparent.
+ALTER TABLE job ADD COLUMN trace_parent TEXT NOT NULL DEFAULT '';
+-- Time of the end whose spans were sent.
+ALTER TABLE job ADD COLUMN traced_at DOUBLE PRECISION;
 CREATE INDEX job_calls_back ON job (finished_at) WHERE callback_url <> '';
 -- A webhook names only the response.
 CREATE INDEX turn_response ON turn (response_id) WHERE response_id IS NOT NULL;
