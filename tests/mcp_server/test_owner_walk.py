@@ -238,7 +238,9 @@ async def team_engine() -> Engine:
 async def describe(engine: Engine, jobs: list[Job]) -> list[object]:
     """What callers change of jobs; that a job runs meanwhile does not count."""
     results = [await engine.result(job.id) for job in jobs]
-    facts = [(one.job.status, one.job.delivered_at, one.job.read_at, one.job.cancel_requested_at) for one in results]
+    facts = [
+        (one.job.is_terminal, one.job.delivered_at, one.job.read_at, one.job.cancel_requested_at) for one in results
+    ]
     return [*facts, *(one.calls for one in results)]
 
 
