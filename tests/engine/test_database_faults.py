@@ -29,8 +29,8 @@ HOUR_S = 3600.0
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server of this module, which may be stopped."""
-    with running_server() as server:
+    """A server of this module, which may be stopped, and be a standby."""
+    with running_server("-c wal_level=replica") as server:
         make_template(server.url)
         yield server
 
