@@ -33,8 +33,9 @@ OPTIONS = (
 class Server:
     """A server of our own, which can be stopped and started again on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: str = "") -> None:
         self._folder = folder
+        self._options = f"{OPTIONS} {options}"
         self._programs = find_programs()
         self._user = None
         if os.geteuid() == 0:  # the server refuses root
@@ -57,7 +58,7 @@ class Server:
         if (self._folder / "data" / "postmaster.pid").exists():
             return
         address = f"-h 127.0.0.1 -p {self._port} -k {self._folder}"
-        self._run("pg_ctl", "-w", "-l", f"{self._folder}/log", "start", "-o", f"{address} {OPTIONS}")
+        self._run("pg_ctl", "-w", "-l", f"{self._folder}/log", "start", "-o", f"{address} {self._options}")
 
     def stop(self, mode: str = "immediate") -> None:
         if (self._folder / "data" / "postmaster.pid").exists():  # else a test stopped it
@@ -111,9 +112,9 @@ def is_readable_by_all(folder: Path) -> bool:
 
 
 @contextmanager
-def running_server() -> Generator[Server]:
+def running_server(options: str = "") -> Generator[Server]:
     with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        server = Server(Path(folder))
+        server = Server(Path(folder), options)
         try:
             yield server
         finally:
