@@ -83,7 +83,7 @@ async def calls(url: str, jobs: int, rounds: int) -> list[Figure]:
         with closing(sqlite3.connect(folder / "jobs.db")) as db:
             db.execute("UPDATE job SET status = 'completed', finished_at = created_at, next_at = NULL")
             db.commit()
-        await import_jobs(JobImport(folder, address, folder / "made", None, now))
+        await import_jobs(JobImport(folder, address, folder / "made", None, now, str, 0))
         await _fetch(url, "ANALYZE")  # as autovacuum does within a minute
         async with open_store(folder) as file, open_store(Path(), address) as shared:
             return [await _measure_call(what, ask, file, shared, rounds) for what, ask in CALLS.items()]

@@ -5,6 +5,7 @@ begins to stream ends for pgqueuer, and the stream is read beside it. Our claim 
 """
 
 import asyncio
+import logging
 from contextlib import suppress
 from datetime import timedelta
 from types import MethodType
@@ -22,6 +23,8 @@ from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.engine.worker import CRASH_RETRY_S, STORE_RETRY_S, Worker
 from agent_jobs.errors import StoreError
 from bench.queue_worker import record
+
+logger = logging.getLogger(__name__)
 
 ENTRYPOINT = "step"
 DEQUEUE_TIMEOUT = timedelta(seconds=1)
@@ -50,8 +53,9 @@ _PULLED = "execute_after > updated"
 _REQUEUE = f"""UPDATE pgqueuer SET status = 'queued', queue_manager_id = NULL,
                    execute_after = CASE WHEN {_PULLED} THEN execute_after ELSE now() + $2 END
                WHERE id = $1 AND queue_manager_id = $3"""
-_DELETE = f"DELETE FROM pgqueuer WHERE id = ANY($1) AND NOT {_PULLED}"
-_REQUEUE_PULLED = "UPDATE pgqueuer SET status = 'queued', queue_manager_id = NULL WHERE id = ANY($1)"
+_DELETE = f"DELETE FROM pgqueuer WHERE id = ANY($1) AND queue_manager_id = $2 AND NOT {_PULLED}"
+_REQUEUE_PULLED = """UPDATE pgqueuer SET status = 'queued', queue_manager_id = NULL
+                     WHERE id = ANY($1) AND queue_manager_id = $2"""
 
 
 async def install(url: str) -> None:
@@ -71,8 +75,8 @@ class FencedQueries(Queries):
 
     async def log_jobs(self, job_status: list[tuple[models.Job, Any, models.TracebackRecord | None]]) -> None:
         ids = [job.id for job, _, _ in job_status]
-        await self.driver.execute(_DELETE, ids)
-        await self.driver.execute(_REQUEUE_PULLED, ids)
+        for statement in (_DELETE, _REQUEUE_PULLED):
+            await self.driver.execute(statement, ids, job_status[0][0].queue_manager_id)
 
 
 class PgqueuerWorker(Worker):
@@ -103,7 +107,7 @@ class PgqueuerWorker(Worker):
             await anyio.sleep(RECLAIM_S)
 
     async def _begin_stream(
-        self, store: object, job_id: str, now: float, after_s: float, not_before_s: float = 0.0
+        self, store: object, job_id: str, now: float, after_s: float, not_before_s: float = 0.0, **claim: int | None
     ) -> None:
         """End the step for pgqueuer: its row is due at the far poll, and what follows is a stream."""
         waiting = self._streams.get(job_id)
@@ -124,6 +128,8 @@ class PgqueuerWorker(Worker):
                 wait_s = max(outcome.after_s, outcome.not_before_s)
                 record.note("due", job_id, self._clock.now() + wait_s)
                 raise RetryRequested(timedelta(seconds=wait_s))
+            if isinstance(outcome, WaitForSlot):  # or another worker has picked the row, too
+                raise RetryRequested(DEQUEUE_TIMEOUT)
             return
         step.add_done_callback(lambda _: self._tasks.start_soon(self._after_stream, job_id, step))
         raise RetryRequested(timedelta(seconds=streams.result()))
@@ -146,4 +152,5 @@ class PgqueuerWorker(Worker):
         except StoreError:
             return RunAgain(STORE_RETRY_S)
         except Exception:
+            logger.exception("%s: a step failed", job_id)
             return RunAgain(CRASH_RETRY_S)

@@ -482,10 +482,11 @@ async def import_job_file(settings: Settings, path: Path, owner: str | None, is_
         StoreError: There is no such file, a process works on it, or a database cannot be used.
     """
     address = _require_postgres(settings)
+    from agent_jobs.engine.team_files import MADE_BYTES, create_made_id
     from agent_jobs.store.job_import import JobImport, import_jobs
 
     made = settings.result_dir or settings.data_path() / "made"
-    order = JobImport(path, address, made, owner, Clock().now())
+    order = JobImport(path, address, made, owner, Clock().now(), create_made_id, MADE_BYTES)
     return await import_jobs(order, is_dry_run=is_dry_run)
 
 

@@ -263,7 +263,7 @@ class Settings:
         "AGENT_JOBS_OWNER_KEYS_DIR",
         TEAM,
         values.path(),
-        "A folder with API keys of owners of a team server, a file each. `agent-jobs owner set --key-ref` names one.",
+        "A folder with API keys of owners of a team server, a file each. agent-jobs owner set --key-ref names one.",
         page="team.md#owners-and-limits",
     )
     toolbox_owners: tuple[str, ...] = setting(
@@ -277,14 +277,14 @@ class Settings:
         "AGENT_JOBS_OWNER_MAX_CONCURRENT",
         LIMITS,
         values.count(),
-        "How many jobs of one owner of a team server run at once. `agent-jobs owner set` changes it for one owner.",
+        "How many jobs of one owner of a team server run at once. agent-jobs owner set changes it for one owner.",
         page="team.md#owners-and-limits",
     )
     owner_starts_per_minute: int | None = setting(
         "AGENT_JOBS_OWNER_STARTS_PER_MINUTE",
         LIMITS,
         values.count(),
-        "How many jobs one owner of a team server may start in a minute. `agent-jobs owner set` changes it for one.",
+        "How many jobs one owner of a team server may start in a minute. agent-jobs owner set changes it for one.",
         page="team.md#owners-and-limits",
     )
     follow: int = setting(
@@ -403,7 +403,7 @@ class Settings:
         "AGENT_JOBS_OWNER_DAILY_BUDGET_USD",
         MONEY,
         values.dollars("Set it to an amount such as 20, or remove it for no budget."),
-        "The same for each owner of a team server. `agent-jobs owner set` gives one owner another budget.",
+        "The same for each owner of a team server. agent-jobs owner set gives one owner another budget.",
         page="team.md#owners-and-limits",
     )
     prices: Path | None = setting(

@@ -100,6 +100,7 @@ def test_setting_in_the_file_is_as_that_of_the_environment(
     assert again.exit_code == 0 or name in (
         "secrets",
         "on_finish",
+        "oauth_introspection_url",
         "notify_secret",
     )
     assert config(environ, "unset", name).exit_code == 0

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -150,6 +150,15 @@ async def end_once_there(host: Host, job_id: str) -> str:
     return (await host.end(job_id))["output"]
 
 
+async def run_once_there(host: Host, script: dict[str, Any]) -> str:
+    """The output of a job, which is started again as long as its start is refused."""
+    arguments = {"prompt": scripted("work", script), "wait_s": 0}
+    with anyio.fail_after(30):
+        while (answer := await host.client.call_tool("agent_start", arguments)).is_error:
+            assert "Call again in a few seconds" in str(answer)
+    return await end_once_there(host, read(answer)["job_id"])
+
+
 class NoConnections(Fault):
     """Its user may have too few connections."""
 
@@ -217,10 +226,7 @@ async def test_job_whose_commit_is_answered_by_nothing_runs_once_and_to_its_end(
     async with hosting(on(proxy.url, settings, follow=follow)) as host:
         await host.app.engine()
         proxy.lose_answer(b"COMMIT", after=number)
-        arguments = {"prompt": scripted("work", {"duration_s": 3, "text": "once"}), "wait_s": 0}
-        while (answer := await host.client.call_tool("agent_start", arguments)).is_error:
-            assert "Call again in a few seconds" in str(answer)
-        assert await end_once_there(host, read(answer)["job_id"]) == "once"
+        assert await run_once_there(host, {"duration_s": 3, "text": "once"}) == "once"
     assert upstream.emulator.counters()["creates"] == 1
     assert proxy.lost == 1
 
@@ -273,8 +279,7 @@ async def test_process_that_is_paused_loses_its_jobs_and_changes_nothing_afterwa
         assert (await other.end(started["job_id"]))["output"] == "taken over"
         proxy.flow()
         assert await end_once_there(paused, started["job_id"]) == "taken over"
-        again = await paused.start(emulate={"duration_s": 1, "text": "again"})
-        assert (await paused.end(again["job_id"]))["output"] == "again"
+        assert await run_once_there(paused, {"duration_s": 1, "text": "again"}) == "again"
     assert upstream.emulator.counters()["creates"] == 2
 
 

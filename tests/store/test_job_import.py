@@ -37,7 +37,9 @@ def url(postgres_server_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def order(url: str, tmp_path: Path) -> JobImport:
-    return JobImport(tmp_path / "old", PostgresAddress(url), tmp_path / "new" / "made", None, NOW)
+    return JobImport(
+        tmp_path / "old", PostgresAddress(url), tmp_path / "new" / "made", None, NOW, lambda: "made_1", 100
+    )
 
 
 async def typed(settings: Settings, url: str, *words: str) -> str:
@@ -134,7 +136,7 @@ async def test_all_rows_of_a_job_come_along_and_a_key_that_is_taken_stays(order:
     path.parent.mkdir(parents=True)
     path.write_text("a picture")
     with closing(sqlite3.connect(order.folder / "jobs.db")) as db:
-        db.execute("INSERT INTO made VALUES ('job_1', 'plot.png', ?, 9)", [str(path)])
+        db.execute("INSERT INTO made (job_id, name, path, bytes) VALUES ('job_1', 'plot.png', ?, 9)", [str(path)])
         db.execute("INSERT INTO tombstone (job_id, status, finished_at) VALUES ('job_0', 'completed', 5.0)")
         db.commit()
     async with open_store(Path(), order.address) as store:
@@ -153,6 +155,25 @@ async def test_all_rows_of_a_job_come_along_and_a_key_that_is_taken_stays(order:
         assert second is not None
         assert ninth is not None
         assert (second.key, ninth.key) == (None, "taken")
+
+
+async def test_file_of_an_owner_goes_into_the_database(order: JobImport) -> None:
+    """Replicas of a team server share no disk."""
+    path = order.folder / "made" / "job_1" / "plot.png"
+    async with open_store(order.folder) as store:
+        await standing(store, IN_PROGRESS)
+        await store.release_claims(NOW)
+    path.parent.mkdir(parents=True)
+    path.write_text("a picture")
+    with closing(sqlite3.connect(order.folder / "jobs.db")) as db:
+        db.execute("INSERT INTO made (job_id, name, path, bytes) VALUES ('job_1', 'plot.png', ?, 9)", [str(path)])
+        db.commit()
+    assert (await import_jobs(replace(order, owner="ada"))).files == 1
+    async with open_store(Path(), order.address) as store:
+        found = await store.of("ada").find_made_file("made_1")
+        assert found is not None
+        assert (found.name, found.data) == ("plot.png", b"a picture")
+        assert await store.of("bob").find_made_file("made_1") is None
 
 
 def test_every_table_is_imported() -> None:

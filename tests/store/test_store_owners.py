@@ -106,10 +106,11 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "list_tokens": lambda store, job: store.list_tokens(),
     "find_token": lambda store, job: store.find_token("digest"),
     "revoke_token": lambda store, job: store.revoke_token("tok_1", NOW),
+    "save_made_file": lambda store, job: store.save_made_file(job.id, "x.txt", "made_x", "", b"x"),
+    "find_made_file": lambda store, job: store.find_made_file("made_alice"),
+    "find_shelved_file": lambda store, job: store.find_shelved_file("up_alice", 0.0),
     "read_audit": lambda store, job: store.read_audit(owner="alice"),
     "mark_token_used": lambda store, job: store.mark_token_used("tok_1", NOW),
-    "find_shelved_file": lambda store, job: store.find_shelved_file(f"up_{job.id}", NOW - 1),
-    "find_made_file": lambda store, job: store.find_made_file(f"made_{job.id}"),
 }
 #: Methods that name no job and no owner, with the reason why they are the same for all.
 SHARED = {
@@ -125,6 +126,10 @@ SHARED = {
     "change_mark": "a number",
     "wait_for_any_change": "wakes waiters, who then read what is theirs",
     "add_audit": "the server names the owner of each entry",
+    "add_shelved_file": "the file is the owner's",
+    "forget_shelved_files": "old files of all owners; a worker's",
+    "read_figures": "the operator's",
+    "claim_traces": "a worker's",
     "record_webhook": "from the provider, for any job; a worker's",
     "claim_unknown_webhooks": "a worker's",
     "schedule_webhook": "a worker's",
@@ -132,10 +137,6 @@ SHARED = {
     "expects_webhook": "a worker's",
     "last_webhook_at": "about an endpoint",
     "forget_webhooks": "a worker's",
-    "add_shelved_file": "it adds to the owner's own",
-    "forget_shelved_files": "a worker's",
-    "save_made_file": "a worker's",
-    "read_figures": "for the operator",
     "find_callbacks": "a worker's",
     "add_callback": "a worker's",
     "claim_callbacks": "a worker's",
@@ -163,6 +164,7 @@ async def jobs_of_alice(store: Store) -> list[Job]:
     await store.add_token(TOKEN)
     await store.add_audit([ENTRY])
     alice = store.of("alice")
+    await alice.add_shelved_file(ShelvedFile("up_alice", "a.txt", b"secret"), NOW, since=0.0, room=99)
     await ended(alice, "job_gone", output="secret", cost_usd=1.0)
     await store.delete_jobs(["job_gone"])
     await ended(alice, "job_ended", prompt="secret", output="secret", cost_usd=0.5)
@@ -178,9 +180,7 @@ async def jobs_of_alice(store: Store) -> list[Job]:
     waits = a_job("job_waits", prompt="secret", request_hash="waits")
     await alice.add(waits)
     await store.wait_for_slot(waits.id, "waits")
-    for job_id in ("job_ended", "job_asks", "job_waits"):
-        assert await alice.add_shelved_file(ShelvedFile(f"up_{job_id}", "a.txt", b"secret"), NOW, since=0, room=99)
-        await store.save_made_file(job_id, "a.txt", f"made_{job_id}", "a.txt", b"secret")
+    await store.save_made_file("job_ended", "m.txt", "made_alice", "", b"secret")
     return [await row(store, job_id) for job_id in ("job_ended", "job_asks", "job_waits")]
 
 
@@ -231,6 +231,8 @@ async def test_owner_sees_and_changes_what_is_theirs(store: Store):
     output = await alice.get_output("job_ended")
     assert output is not None
     assert output.text == "secret"
+    assert await alice.find_made_file("made_alice") is not None
+    assert await alice.find_shelved_file("up_alice", 0.0) is not None
     assert [hit.job.id for hit in await alice.search("secret", 9)] != []
     assert (await alice.list_jobs(JobFilter(), 9, NOW - 1)).today_usd == pytest.approx(1.0 + 0.5 + 1.0)
     assert await alice.get_tombstone("job_gone") is not None

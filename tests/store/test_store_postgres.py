@@ -1,7 +1,9 @@
 """What only the PostgreSQL store can get wrong: schemas, restarts, lost messages, heartbeats, passwords, statements."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -167,13 +169,42 @@ def test_error_of_postgresql_is_explained(error: type[Exception], problem: str, 
     assert person.describe_fix(caught.value).startswith(step[:1].upper() + step[1:] or "Try again in a few seconds")
 
 
-def test_nothing_of_postgresql_is_imported_without_its_url(tmp_path: Path):
-    program = (
-        "import sys, anyio, agent_jobs.app\nfrom pathlib import Path\nfrom agent_jobs.store import open_store\n"
-        "async def main():\n    async with open_store(Path(sys.argv[1])): pass\nanyio.run(main)\n"
-        "sys.exit(any('postgres' in name or name.startswith('asyncpg') for name in sys.modules))"
+WITHOUT_THE_EXTRA = """
+import sys
+for name in sys.argv[2:]:
+    sys.modules[name] = None
+import anyio
+from click.testing import CliRunner
+from mcp import Client
+from agent_jobs.app import open_app
+from agent_jobs.cli.main import cli
+from agent_jobs.mcp_server.server import build_server
+from agent_jobs.settings import Settings
+
+async def call_tool():
+    async with open_app(Settings.from_env(environment)) as app, Client(build_server(app.engine)) as client:
+        assert not (await client.call_tool("agent_list", {})).is_error
+
+environment = {"AGENT_JOBS_DATA_DIR": sys.argv[1], "OPENAI_API_KEY": "sk-none"}
+anyio.run(call_tool)
+for words in ("list", "config", "--help"):
+    assert CliRunner().invoke(cli, [words], env=environment).exit_code == 0, words
+refused = CliRunner().invoke(cli, ["list"], env={**environment, "AGENT_JOBS_DATABASE_URL": "postgresql://h/x"})
+assert "agent-jobs[team]" in " ".join(refused.output.split()), refused.output
+print(*(name for name in sys.modules if "postgres" in name))
+"""
+
+
+def test_without_the_extra_jobs_are_in_a_file_and_a_url_names_it(tmp_path: Path):
+    """None of its packages is imported; nor is what they are for, but for the address."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    needed = [re.split(r"[^\w-]", each)[0] for each in project["optional-dependencies"]["team"]]
+    modules = [name.replace("-", "_").lower() for name in needed]
+    assert "asyncpg" in modules
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_EXTRA, tmp_path, *modules], check=False, capture_output=True, text=True
     )
-    assert subprocess.run([sys.executable, "-c", program, tmp_path], check=False).returncode == 0
+    assert (ran.returncode, ran.stdout.split()) == (0, ["agent_jobs.store.postgres_address"]), ran.stderr
 
 
 async def test_without_the_extra_a_url_names_it(monkeypatch: pytest.MonkeyPatch):

@@ -2,9 +2,14 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
+import anyio
 import httpx2
-from team_servers import Team
+from team_servers import Team, serving_team
+
+from agent_jobs.settings import Settings
 
 HTML = {"Accept": "text/html"}
 
@@ -59,6 +64,20 @@ async def test_two_owners_see_and_change_only_their_own_jobs(team: Team):
         assert {("page", "cancel", ids["anna"])} <= {(entry.client, entry.action, entry.job_id) for entry in log}
 
 
+async def test_owner_downloads_what_a_run_made(team: Team):
+    tokens = {owner: await team.add_token(owner) for owner in ("erin", "finn")}
+    async with team.host(tokens["erin"]) as host:
+        emulate = {"duration_s": 0.2, "container_files": [{"filename": "a.html", "text": "<script>1</script>"}]}
+        tool = {"type": "code_interpreter", "container": {"type": "auto"}}
+        job_id = (await host.start(emulate=emulate, options={"tools": [tool]}))["job_id"]
+        await host.end(job_id)
+    async with browser(team, tokens["erin"]) as erin, browser(team, tokens["finn"]) as finn:
+        answer = await erin.get(f"/jobs/{job_id}/files/0")
+        assert (answer.text, answer.headers["content-type"]) == ("<script>1</script>", "application/octet-stream")
+        assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''a.html"
+        assert (await finn.get(f"/jobs/{job_id}/files/0")).status_code == 404
+
+
 async def test_session_ends_with_its_token(team: Team):
     text, record = await team.server.engine.access.add_token("carl")
     async with browser(team, text) as client:
@@ -93,3 +112,17 @@ async def test_nobody_signs_in_with_a_wrong_token_or_from_another_page(team: Tea
         assert "HttpOnly" in cookie and "SameSite=strict" in cookie and token not in cookie
     logged = [entry.action for _, entry in await team.server.engine.access.read_log()]
     assert "refused: wrong on the page" in logged
+
+
+async def test_streams_of_open_pages_end_when_the_server_drains(team_settings: Settings, tmp_path: Path):
+    async with (
+        serving_team(replace(team_settings, data_dir=tmp_path)) as team,
+        browser(team, await team.add_token("fred")) as client,
+        client.stream("GET", "/live/jobs") as answer,
+    ):
+        lines = answer.aiter_lines()
+        assert (await anext(lines)).startswith(("id:", "data:"))
+        with anyio.fail_after(20):
+            await team.server.drain()
+            async for _ in lines:
+                pass

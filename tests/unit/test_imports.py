@@ -88,6 +88,13 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "step_result": set(),
     "run_limits": set(),
     "owner_limits": set(),
+    "context_check": set(),
+    "start_defaults": set(),
+    "surroundings": {
+        "access", "activity", "archive", "job_waiter", "live_text", "owner_clients", "start", "team_files",
+        "webhook_intake", "worker",
+    },
+    "steering": {"adopt_response", "job_waiter", "replies", "surroundings"},
     "shared_key": set(),
     "owner_clients": {"live_text", "step", "step_result"},
     "key_pause": set(),
@@ -112,11 +119,12 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "job_traces": set(),
     "span_exporter": {"job_traces"},
     "poll_planner": {"run_limits", "step_result"},
-    "follow_up": set(),
+    "follow_up": {"context_check"},
     "repeat": set(),
     "archive": set(),
     "start": {
-        "callback_check", "follow_up", "forecast", "owner_limits", "repeat", "shared_key", "team_files", "trace_parent",
+        "callback_check", "context_check", "follow_up", "forecast", "owner_limits", "repeat", "shared_key",
+        "start_defaults", "team_files", "trace_parent",
     },
     "resend": {"finalize"},
     "adapt": {"run_limits"},
@@ -138,9 +146,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "worker": {"archive", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
-        "access", "activity", "adopt_response", "archive", "live_text", "owner_clients", "replies", "start",
-        "job_waiter", "team_files",
-        "webhook_intake", "worker",
+        "activity", "archive", "job_waiter", "start", "steering", "surroundings", "worker",
     },
 }  # fmt: skip
 

@@ -13,69 +13,41 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.access import Access
-from agent_jobs.engine.activity import Activity, Figures
+from agent_jobs.engine.activity import Activity
 from agent_jobs.engine.archive import ActionReporter, Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
-from agent_jobs.engine.live_text import LiveText
-from agent_jobs.engine.replies import answer_calls
-from agent_jobs.engine.team_files import TeamFiles
-from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, RequestError, StoreError
-from agent_jobs.jobs.job import Job, Mode
+from agent_jobs.engine.steering import Steering
+from agent_jobs.engine.surroundings import Upstream as Upstream
+from agent_jobs.errors import BudgetError, ConfigError, RequestError, StoreError
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import (
     GATHERED_MAX,
-    MOVED,
     BatchState,
-    DayBudget,
     Estimate,
     JobFilter,
     JobOrder,
     JobPage,
     Pruned,
-    Reply,
     Result,
-    ServerInfo,
     SortKey,
-    StoreInfo,
-    WorkerInfo,
 )
-from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Mark, Store
 from agent_jobs.store.team_records import AuditEntry as AuditEntry
 from agent_jobs.store.team_records import TokenRecord as TokenRecord
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
-    from agent_jobs.engine.owner_clients import OwnerClients
     from agent_jobs.engine.start import PlannedStart, StartPlanner
-    from agent_jobs.engine.webhook_intake import WebhookIntake
-    from agent_jobs.engine.worker import Worker
     from agent_jobs.request.presets import Preset
     from agent_jobs.request.start_request import StartRequest
-    from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
 
 ID_WAIT_S = 5.0  # for which a start waits for upstream's id; the launch itself continues
-CANCEL_WAIT_S = 10.0  # for which a cancel waits for upstream to confirm it
 DAY_S = 86_400.0
-PAGE_CHECK_S = 2.0  # between two looks for a page that runs: a start is not to pay for each of them
 DUPLICATE_S = 600.0  # for which a completed job that no reader received answers for an identical request
 MAX_ECHOED_IDS = 4  # ids that an ambiguous beginning lists: enough to see where they differ
 NEWEST_WORD = "last"  # stands for the newest job; no id begins so, because ids have no l
-NEWEST_SHOWN = 3  # jobs that the refusal of an unknown id names
-ID_CHARS = 40  # of an unknown id that are repeated in an error
-TITLE_CHARS = 30  # of each title there
-
-
-class Upstream(NamedTuple):
-    """The endpoint that this process works with, and the worker that runs its jobs."""
-
-    client: ResponsesClient
-    worker: Worker
-    planner: StartPlanner
-    clients: OwnerClients
-    webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
 
 
 class Started(NamedTuple):
@@ -85,7 +57,7 @@ class Started(NamedTuple):
     duplicate: bool
 
 
-class Engine(Archive):
+class Engine(Steering, Archive):
     """Jobs of one user, on one store.
 
     Args:
@@ -286,11 +258,6 @@ class Engine(Archive):
             await self._get_job(job_id)
         return await self._waiter.wait_for_any(group, wait_s)
 
-    @property
-    def access(self) -> Access:
-        """Return the tokens and the audit log of a team server."""
-        return Access(self._store, self._clock)
-
     def end_waits(self) -> None:
         """Have all calls that wait answer now, as if their time ran out: this process is to end."""
         self._waiter.end_waits()
@@ -358,115 +325,6 @@ class Engine(Archive):
         """Return once any job changed since this mark, in this process or another one."""
         await self._store.wait_for_any_change(mark)
 
-    async def store_info(self) -> StoreInfo:
-        """Return facts about the database, and the other processes that work on its jobs."""
-        return await self._store.store_info()
-
-    async def server_info(self) -> ServerInfo | None:
-        """Return the state of a database server that machines share; None if the jobs are in a file."""
-        return await self._store.server_info()
-
-    async def read_budget(self) -> DayBudget | None:
-        """Return the budget of today and what counts against it; None if there is none, or this process has no key."""
-        if not isinstance(self._upstream, Upstream):
-            return None
-        budget = await self._upstream.planner.find_budget()
-        if budget is None:
-            return None
-        return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
-
-    async def find_view(self, path: str) -> str:
-        """Return the address of a path on the page that runs for this database; empty if none runs."""
-        if self._owner is not None:
-            return ""  # that page is the single user's
-        now = self._clock.now()
-        if now >= self._page_checked_at + PAGE_CHECK_S:
-            self._page_checked_at = now
-            pages = [worker.page_url for worker in (await self._store.store_info()).watchers if worker.page_url]
-            self._page_url = next(iter(pages), "")
-        return self._page_url and f"{self._page_url}{path}"
-
-    @property
-    def base_url(self) -> str | None:
-        """Return the endpoint that this process works with; None if it can send nothing."""
-        if isinstance(self._upstream, Upstream):
-            return self._upstream.client.endpoint.base_url
-        return None
-
-    async def figures(self) -> Figures:
-        """Return what an operator watches, of this process and of the database."""
-        upstream, now = self._require_upstream(), self._clock.now()
-        stored = await self._store.read_figures(upstream.client.endpoint.base_url, now - now % DAY_S)
-        age_s = None
-        if stored.last_webhook_at is not None:
-            age_s = now - stored.last_webhook_at
-        return Figures(
-            stored,
-            starts=self._activity.starts,
-            polls=self._activity.polls,
-            waits=self._waiter.waits.begun,
-            waits_open=self._waiter.waits.open,
-            retrievals=upstream.client.retrievals,
-            webhook_age_s=age_s,
-            lateness_s=max(0.0, now - (stored.next_due_at or now)),
-        )
-
-    @property
-    def files(self) -> TeamFiles:
-        """Return the files of the owner to whom this engine is bound."""
-        return TeamFiles(self._store, self._clock)
-
-    @property
-    def webhooks(self) -> WebhookIntake | None:
-        """Return what takes the provider's webhooks in; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
-
-        Raises:
-            ConfigError: This process can send nothing.
-        """
-        return self._require_upstream().webhooks
-
-    async def other_workers(self) -> list[WorkerInfo]:
-        """Return the other living processes that work on the jobs of this endpoint."""
-        base_url = self._require_upstream().client.endpoint.base_url
-        return [worker for worker in (await self._store.store_info()).watchers if worker.base_url == base_url]
-
-    async def describe_model(self, name: str) -> JSON:
-        """Return upstream's description of a model.
-
-        Raises:
-            ConfigError: This process can send nothing.
-            UpstreamError: It cannot be reached, refuses the key, or does not know the model.
-        """
-        return await self._require_upstream().client.describe_model(name)
-
-    async def list_models(self) -> dict[str, JSON]:
-        """Return upstream's description of each model that it lists, by name.
-
-        Raises:
-            ConfigError: This process can send nothing.
-            UpstreamError: It refuses the key, or has no list.
-        """
-        from agent_jobs.request.models import listed_models
-
-        return listed_models(await self._require_upstream().client.model_pages())
-
-    def is_deciding(self, job_id: str) -> bool:
-        """Return True while it is unknown whether the job's run continues without this process."""
-        if self._owner is not None or not isinstance(self._upstream, Upstream):
-            return False
-        return self._upstream.worker.is_deciding(job_id)
-
-    def follow_text(self, job_id: str) -> LiveText:
-        """Return the text of a job as it is written; call `observe` with the job to add what other processes stored."""
-        if self._owner is not None or not isinstance(self._upstream, Upstream):
-            return LiveText()  # of an owner's job only what the owner's store shows
-        return self._upstream.worker.follow_text(job_id)
-
-    async def learned_mode(self, model: str) -> Mode | None:
-        """Return the delivery mode that jobs of a model need, if the endpoint's refusals showed it in the last day."""
-        base_url = self._require_upstream().client.endpoint.base_url
-        return await self._store.learned_mode(base_url, model, self._clock.now() - DAY_S)
-
     async def prune(self, older_than_s: float, *, upstream: bool = False, unread: bool = False) -> Pruned:
         """Delete the jobs that finished that long ago, and keep those whose results no reader received.
 
@@ -510,85 +368,6 @@ class Engine(Archive):
         except StoreError as error:
             logger.warning("cannot note that results were delivered: %s", error)
 
-    async def cancel(self, group: JobFilter) -> list[Job]:
-        """Have upstream stop the jobs of a group, and wait a moment for it to confirm that.
-
-        Returns the jobs as upstream left them. If one is not terminal, its cancel is delivered later.
-        """
-        for job_id in group.job_ids:
-            await self._get_job(job_id)
-        jobs = await self._waiter.find_jobs(group)
-        for job in jobs:
-            await self._request_cancel(job)
-        await self._report_action("cancel", *(job for job in jobs if not job.is_terminal))
-        until = self._clock.now() + CANCEL_WAIT_S
-        return [await self._wait_for_cancel(job, until - self._clock.now()) for job in jobs]
-
-    async def open_calls(self, job: Job) -> list[Call]:
-        """Return what a waiting job asks for."""
-        if not has_question(job):
-            return []
-        calls = await self._store.get_calls(job.id, job.turn.number)
-        return [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
-
-    async def reply(self, job_id: str, reply: Reply) -> Job:
-        """Answer what a waiting job asks for; it continues once all is answered.
-
-        Raises:
-            RequestError: The job does not wait, or an answer fits nothing that it asks for; nothing was changed.
-        """
-        job = await self._get_job(job_id)
-        open_calls = {call.id: call for call in await self.open_calls(job)}
-        if not open_calls:
-            raise RequestError(
-                "{job_id} is {status} and asks for nothing.", "nothing_to_answer", job_id=job_id, status=job.status
-            )
-        is_current = reply.turn in (None, job.turn.number)
-        if not is_current or not await self._store.record_reply(
-            job, answer_calls(open_calls, reply), self._clock.now()
-        ):
-            raise RequestError("Another caller answered {job_id} meanwhile.", "nothing_to_answer", job_id=job_id)
-        self._wake_worker()
-        await self._report_action("reply", job)
-        return await self._get_job(job_id)
-
-    async def wait_until_answered(self, job_id: str, call_id: str, *, wait_s: float) -> None:
-        """Return once the job does not ask for this call any more, or after `wait_s`.
-
-        Raises:
-            JobNotFoundError: There is no such job.
-        """
-        with self._clock.limit(wait_s):
-            job = await self._get_job(job_id)
-            while any(call.id == call_id for call in await self.open_calls(job)):
-                await self._store.wait_for_change(job.id, job.revision)
-                job = await self._get_job(job_id)
-
-    async def adopt(self, job_id: str, response_id: str) -> Job:
-        """Give a job the response id that the user found at the provider, so that its result is collected after all.
-
-        Raises:
-            JobNotFoundError: There is no such job.
-            RequestError: It has another response, or upstream's response of this id is missing or another job's.
-        """
-        job = await self._get_job(job_id)
-        if job.turn.response_id is None:
-            from agent_jobs.engine.adopt_response import check_response  # only `agent-jobs adopt` asks
-
-            must_name_job = self._owner is not None
-            client = await self._require_upstream().clients.find(job.owner)
-            await check_response(client, job, response_id, must_name_job=must_name_job)
-        elif job.turn.response_id != response_id:
-            raise RequestError(
-                "{job_id} already has the response {response_id}.",
-                "has_response",
-                job_id=job_id,
-                response_id=job.turn.response_id,
-            )
-        await self._store.record_response_id(job_id, job.turn.number, response_id, self._clock.now())
-        self._require_upstream().worker.wake()
-        return await self._get_job(job_id)
-
     async def _find_identical(self, request_hash: str) -> Job | None:
         """Return the job that `start` would return for a request with this hash."""
         base_url = self._require_upstream().client.endpoint.base_url
@@ -603,31 +382,6 @@ class Engine(Archive):
             return True
         is_fresh = self._clock.now() - (job.finished_at or 0.0) < DUPLICATE_S
         return job.status is Status.COMPLETED and job.delivered_at is None and is_fresh
-
-    async def _get_job(self, job_id: str) -> Job:
-        """Return the job, or raise JobNotFoundError with what is known of its id."""
-        job = await self._store.get(job_id)
-        if job is not None:
-            return job
-        purged = await self._store.get_tombstone(job_id)
-        if purged is not None and purged.status == MOVED:
-            raise JobNotFoundError("{job_id} was moved into a PostgreSQL database.", "job_moved", job_id=job_id)
-        if purged is not None:
-            raise JobNotFoundError(
-                "{job_id} finished ({status}, {when}) and was deleted here.",
-                "job_purged",
-                job_id=job_id,
-                status=purged.status,
-                when=_name_day(round((self._clock.now() - purged.finished_at) / DAY_S)),
-            )
-        newest = await self._store.find(JobFilter(), NEWEST_SHOWN)
-        listed = ", ".join(f"{job.id} ({job.title[:TITLE_CHARS]})" for job in newest)
-        raise JobNotFoundError(
-            "There is no job {given!r}.",
-            "no_such_job" if newest else "no_jobs",
-            given=job_id[:ID_CHARS],
-            newest=listed,
-        )
 
     async def _wait_for_launch(self, job: Job, began: float, wait_s: float, id_wait_s: float) -> Job:
         """Return the job with its id, or finished if that comes in time; as last known if the database fails."""
@@ -647,21 +401,6 @@ class Engine(Archive):
             return await self._waiter.wait_until_finalized(job)
         return job
 
-    async def _request_cancel(self, job: Job) -> None:
-        if job.is_terminal:
-            return
-        upstream = self._require_upstream()
-        job = await self._store.request_cancel(job.id, self._clock.now()) or job
-        is_here = job.turn.base_url == upstream.client.endpoint.base_url
-        if is_here and not job.is_terminal and job.turn.response_id is not None:
-            upstream.worker.cancel(job)
-
-    async def _wait_for_cancel(self, job: Job, wait_s: float) -> Job:
-        job = await self._store.get(job.id) or job
-        if job.is_terminal:
-            return job
-        return await self._waiter.watch(job, wait_s)
-
     async def _find_planner(self) -> StartPlanner:
         """Return what plans jobs: with the owner's key, if the owner has one.
 
@@ -674,24 +413,6 @@ class Engine(Archive):
             return upstream.planner
         return upstream.planner.with_own_key(client.endpoint)
 
-    def _wake_worker(self) -> None:
-        if isinstance(self._upstream, Upstream):
-            self._upstream.worker.wake()
-
-    async def _report_action(self, action: str, *jobs: Job) -> None:
-        if jobs and self._action_reporter is not None:
-            await self._action_reporter(action, {job.id: job.cost_usd for job in jobs})
-
-    def require_client(self) -> ResponsesClient:
-        """Return the client of the endpoint, or raise the ConfigError that says why there is none."""
-        return self._require_upstream().client
-
-    def _require_upstream(self) -> Upstream:
-        """Return the endpoint, or raise the ConfigError that says why nothing can be sent from here."""
-        if isinstance(self._upstream, ConfigError):
-            raise self._upstream
-        return self._upstream
-
 
 def _has_id_or_activity(job: Job) -> bool:
     """Return True if upstream named an id, or there is something to report instead."""
@@ -701,12 +422,3 @@ def _has_id_or_activity(job: Job) -> bool:
 def _is_unread(job: Job) -> bool:
     """Return True if the job finished and no reader received its result."""
     return job.is_terminal and job.delivered_at is None
-
-
-def _name_day(days: int) -> str:
-    """Return a day of the past in words."""
-    if days == 0:
-        return "today"
-    if days == 1:
-        return "a day ago"
-    return f"{days} days ago"

@@ -14,7 +14,7 @@ import anyio
 
 from agent_jobs.atomic_file import replace_file
 from agent_jobs.clock import Clock
-from agent_jobs.engine.team_files import MADE_BYTES, create_made_id
+from agent_jobs.engine.team_files import MADE_BYTES, MADE_PATH, create_made_id
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import UNSETTLED, OutputFile
@@ -191,7 +191,7 @@ class Finalizer:
             logger.warning("%s: %s has %d bytes, and is not kept", job.id, name, len(data))
             return None
         file_id = create_made_id()
-        path = f"/files/{file_id}"
+        path = f"{MADE_PATH}{file_id}"
         await self._store.save_made_file(job.id, name, file_id, path, data)
         return OutputFile(name, path, len(data))
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent_jobs.engine.context_check import MOST_TOKEN_CHARS
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job
@@ -14,7 +15,6 @@ from agent_jobs.upstream.endpoint import Endpoint
 
 #: Fields that a follow-up takes from the request before it, because upstream carries none of them over.
 INHERITED = ("instructions", "reasoning", "text", "tools", "include")
-MOST_TOKEN_CHARS = 8  # ordinary text has fewer characters a token on average, so this never refuses what fits
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,10 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from secrets import choice
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
@@ -16,30 +15,31 @@ import anyio
 from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
 from agent_jobs.attachments.gather import gather
 from agent_jobs.attachments.uploads import attach_uploads
-from agent_jobs.callback_hosts import AllowedHost
 from agent_jobs.clock import Clock
 from agent_jobs.engine.callback_check import check_callback
-from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
+from agent_jobs.engine.context_check import check_fits
+from agent_jobs.engine.follow_up import Previous, PreviousFinder
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
 from agent_jobs.engine.shared_key import check_shared_ids
+from agent_jobs.engine.start_defaults import PlannedStart as PlannedStart
+from agent_jobs.engine.start_defaults import StartDefaults as StartDefaults
 from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.engine.trace_parent import read_trace_parent
 from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
-from agent_jobs.jobs.owners import UNLIMITED, OwnerLimits
+from agent_jobs.jobs.owners import OwnerLimits
 from agent_jobs.jobs.queries import Estimate
 from agent_jobs.jobs.response import JSON, items_of, mapping_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.stored_request import effort_of, model_of
-from agent_jobs.pricing.prices import Bound, Prices
+from agent_jobs.pricing.prices import Bound
 from agent_jobs.request.added_parameters import ASKED
 from agent_jobs.request.body import asked_by, build, given_options, hash_of, options_with, title_of
-from agent_jobs.request.hosted_tools import Secret, resolved
+from agent_jobs.request.hosted_tools import resolved
 from agent_jobs.request.options import StartOptions
-from agent_jobs.request.presets import Preset
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.store.base import Budget, Store, Upload
 from agent_jobs.text import encode_text
@@ -50,50 +50,7 @@ if TYPE_CHECKING:
 
 ID_LETTERS = "0123456789bcdfghjkmnpqrstvwxz"  # ids are read aloud and spell nothing: no vowels, no look-alikes
 ID_LENGTH = 12  # characters: enough that two databases never have the same id
-SMALLEST_CONTEXT = 8_000  # tokens that every model reads, so that a short text needs no price list
 TOKEN_BYTES = 4  # of ordinary text make one token
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartDefaults:
-    """The user's settings for new jobs.
-
-    Args:
-        prices: Prices of models.
-        presets: Requests by name.
-        model: The model if neither the caller nor a preset names one; None takes the one in data/.
-        secrets: Values that may stand in a request as `${NAME}`.
-        file_roots: The folders below which files may be read.
-        budget_usd: The most that the jobs of one day (UTC) may cost.
-        owner_limits: Limits of an owner, where none were set for the owner.
-        budget_spent: True if only finished jobs count to the budget, without reservations for running ones.
-        toolbox: The user's own tool servers.
-        toolbox_owners: The owners of a team server to whom they are lent.
-        callback_hosts: The hosts that may be called back.
-    """
-
-    prices: Prices
-    presets: Mapping[str, Preset]
-    model: str | None = None
-    secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
-    file_roots: Sequence[Path] = ()
-    budget_usd: float | None = None
-    owner_limits: OwnerLimits = UNLIMITED
-    budget_spent: bool = False
-    toolbox: "Toolbox | None" = None
-    toolbox_owners: Sequence[str] = ()
-    callback_hosts: Sequence[AllowedHost] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedStart:
-    """The jobs of a request, with what is stored beside them."""
-
-    jobs: list[Job]
-    uploads: list[Upload]
-    budgets: Sequence[Budget] = ()
-    allow_duplicate: bool = False  #: also if another job does the same work already
-    starts_per_minute: int | None = None  #: of their owner
 
 
 class _Draft(NamedTuple):
@@ -290,7 +247,7 @@ class StartPlanner:
         functions = await self._list_functions(options, previous)
         shared = _Shared(request, options, batch, previous, build_content_parts(attached), functions)
         jobs = [self._draft_job(prompt, shared) for prompt in request.prompts]
-        await self._check_fits(request, jobs[0].turn.request, attached, previous.least_tokens)
+        await check_fits(request, jobs[0].turn.request, attached, previous.least_tokens, self._find_context_tokens)
         return _Draft(jobs, options, previous, attached)
 
     def _draft_job(self, prompt: str, shared: _Shared) -> Job:
@@ -362,41 +319,10 @@ class StartPlanner:
         before: list[str] = shared.previous.request.get(ASKED, [])
         return [*asked, *(name for name in before if name not in asked)]
 
-    async def _check_fits(
-        self, request: StartRequest, body: JSON, attached: Sequence[Attachment], history_tokens: int
-    ) -> None:
-        """Raise RequestError for what the model certainly cannot read; an unknown model is not checked."""
-        texts = [file.data.decode("utf-8", "replace") for file in attached if file.kind == "text"]
-        tokens_of = {
-            "the prompt": max(map(_count_least_tokens, request.prompts)),
-            "files": sum(map(_count_least_tokens, texts)),
-            "instructions": _count_least_tokens(str(body.get("instructions") or "")),
-            "the job before": history_tokens,
-        }
-        least, model = sum(tokens_of.values()), str(body["model"])
-        if least <= SMALLEST_CONTEXT:
-            return
-        find_context = partial(self._defaults.prices.context_tokens, model, at=self._clock.now())
-        context = await anyio.to_thread.run_sync(partial(find_context, provider_url=self._endpoint.base_url))
-        if context is None or least <= context:
-            return
-        if tokens_of["the prompt"] == least:
-            raise RequestError(
-                "The prompt has at least {tokens:,} tokens by estimate, and {model} reads at most {most:,}.",
-                "prompt_too_long",
-                tokens=least,
-                model=model,
-                most=context,
-            )
-        listed = ", ".join(f"{name} {tokens:,}" for name, tokens in tokens_of.items() if tokens)
-        raise RequestError(
-            "The request has at least {tokens:,} tokens by estimate ({parts}), and {model} reads at most {most:,}.",
-            "request_too_long",
-            tokens=least,
-            parts=listed,
-            model=model,
-            most=context,
-        )
+    def _find_context_tokens(self, model: str) -> int | None:
+        """Return how many tokens a model reads; None if it is not known."""
+        url = self._endpoint.base_url
+        return self._defaults.prices.context_tokens(model, at=self._clock.now(), provider_url=url)
 
     async def _list_functions(self, options: StartOptions, previous: Previous) -> Sequence[JSON]:
         """Return the functions of the tool servers that the caller named, else those of the job before."""
@@ -497,10 +423,6 @@ class StartPlanner:
                 usd=first_usd,
             )
         return max(first_usd, job.max_cost_usd)
-
-
-def _count_least_tokens(text: str) -> int:
-    return len(" ".join(text.split())) // MOST_TOKEN_CHARS  # runs of blanks are single tokens
 
 
 def _has_own_container(tool: JSON) -> bool:

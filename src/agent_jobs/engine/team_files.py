@@ -15,6 +15,7 @@ MADE_BYTES = 64 * 2**20  # of a file that a run made
 KEPT_S = 86_400.0  # an upload is attached within a day, or never
 UPLOAD_PREFIX = "upload:"
 MADE_PREFIX = "made"
+MADE_PATH = "/files/"  # of such a file on the team server, before its id
 _UPLOAD = re.compile(rf"{UPLOAD_PREFIX}(?P<id>up_[0-9a-f]{{32}})")
 MAX_ECHOED_CHARS = 60  # of a file that is not known
 
@@ -39,6 +40,12 @@ class TeamFiles:
         if file_id.startswith(MADE_PREFIX):
             return await self._store.find_made_file(file_id)
         return await self._store.find_shelved_file(file_id, self._clock.now() - KEPT_S)
+
+    async def read_made(self, path: str) -> StoredFile | None:
+        """Return a file that a run made, by its path; None if it is on a disk, or gone."""
+        if not path.startswith(MADE_PATH):
+            return None
+        return await self._store.find_made_file(path.removeprefix(MADE_PATH))
 
     async def find_uploads(self, words: Sequence[str]) -> list[StoredFile]:
         """Return the uploads that a start names.

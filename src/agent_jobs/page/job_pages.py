@@ -3,6 +3,7 @@
 import json
 from functools import lru_cache, partial
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 from markupsafe import Markup
@@ -82,6 +83,10 @@ class JobPages:
         if number >= len(made):
             raise HTTPException(404, "This job made no such file.")
         file = made[number]
+        stored = await engine.files.read_made(file.path)
+        if stored is not None:
+            name = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(stored.name, safe='')}"}
+            return Response(stored.data, media_type="application/octet-stream", headers=name)
         if not await anyio.Path(file.path).is_file():
             raise HTTPException(404, f"{file.name} was moved or deleted. It was written to {file.path}.")
         return FileResponse(file.path, media_type="application/octet-stream", filename=file.name)

@@ -8,7 +8,7 @@ finds the mark, and goes on.
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ _OTHER_TABLES = {
     "owner": ("name",),
     "token": ("id",),
     "webhook": ("id",),
+    "shelf": ("id",),
     "audit": ("at", "token_id", "action", "job_id"),
 }
 _UNFINISHED = f"(status IN {ACTIVE_SQL} OR unsettled = TRUE)"
@@ -73,6 +74,8 @@ class JobImport:
         made: Folder for the files that runs made.
         owner: Whose the jobs are; None leaves them to those who have them.
         now: In epoch seconds.
+        create_file_id: Returns an id for a file of an owner, which goes into the database.
+        file_bytes: The most bytes of such a file; a larger one stays on this machine.
     """
 
     path: Path
@@ -80,6 +83,8 @@ class JobImport:
     made: Path
     owner: str | None
     now: float
+    create_file_id: Callable[[], str]
+    file_bytes: int
 
     @property
     def folder(self) -> Path:
@@ -194,7 +199,7 @@ class _Mover:
         if self._is_dry_run:
             self._counts.files += len(rows_of["made"])
             return
-        await self._copy_files(rows_of["made"])
+        await self._copy_files(rows_of["made"], has_owner=bool(rows_of["job"][0]["owner"]))
         lock = SpendingLock((rows_of["job"][0]["owner"],))  # no other job takes its key meanwhile
         await self._target.change(lambda transaction: self._write_job(transaction, rows_of), spending=lock)
 
@@ -235,12 +240,19 @@ class _Mover:
             return None
         return job["next_at"] or self._order.now
 
-    async def _copy_files(self, made: Sequence[dict[str, Any]]) -> None:
-        """Copy the files that a run made, and name the copies."""
+    async def _copy_files(self, made: Sequence[dict[str, Any]], *, has_owner: bool) -> None:
+        """Copy the files that a run made, and name the copies; those of an owner go into the database."""
         for row in made:
             path, copy = Path(row["path"]), self._order.made / row["job_id"] / row["name"]
             with as_store_error(self._order.made):
-                if path != copy and await anyio.to_thread.run_sync(_copy_made_file, path, copy):
+                data = None
+                if has_owner:
+                    data = await anyio.to_thread.run_sync(_read_made_file, path, self._order.file_bytes)
+                if data is not None:
+                    file_id = self._order.create_file_id()
+                    row |= {"path": f"/files/{file_id}", "file_id": file_id, "data": data}
+                    self._counts.files += 1
+                elif path != copy and await anyio.to_thread.run_sync(_copy_made_file, path, copy):
                     row["path"] = str(copy)
                     self._counts.files += 1
 
@@ -289,6 +301,13 @@ class _Mover:
 
 def _write_insert(table: str, row: Mapping[str, Any]) -> str:
     return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(f':{name}' for name in row)})"
+
+
+def _read_made_file(path: Path, most_bytes: int) -> bytes | None:
+    """Return the content of a file; None if it is gone, or too large for the database."""
+    if not path.is_file() or path.stat().st_size > most_bytes:
+        return None
+    return path.read_bytes()
 
 
 def _copy_made_file(path: Path, copy: Path) -> bool:

@@ -43,8 +43,8 @@ class TeamFiles(StorePart):
 
     async def save_made_file(self, job_id: str, name: str, file_id: str, path: str, data: bytes) -> None:
         await self._db.write(
-            """INSERT INTO made (job_id, name, path, bytes, file_id, data)
-               SELECT id, :name, :path, :bytes, :file_id, :data FROM job WHERE id = :id
+            f"""INSERT INTO made (job_id, name, path, bytes, file_id, data)
+               SELECT id, :name, :path, :bytes, :file_id, :data FROM job WHERE id = :id AND {self._scope.job}
                ON CONFLICT (job_id, name) DO NOTHING""",
             id=job_id,
             name=name,
@@ -52,6 +52,7 @@ class TeamFiles(StorePart):
             bytes=len(data),
             file_id=file_id,
             data=data,
+            **self._scope.values,
         )
 
     async def find_made_file(self, file_id: str) -> StoredFile | None:

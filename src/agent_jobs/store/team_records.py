@@ -1,4 +1,4 @@
-"""The protocols for what a team server keeps beside jobs: tokens, audit log, webhooks, callbacks, files, traces."""
+"""The protocols for what a team server keeps beside jobs: tokens, audit log, webhooks, callbacks, files and traces."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol

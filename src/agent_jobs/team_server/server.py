@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequ
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import anyio
@@ -220,14 +221,22 @@ def _build_open_routes(settings: Settings, app: App, resource: Resource | None) 
     if resource is not None:
         routes += build_resource_routes(resource)
     if settings.webhook_secret_file is not None:
+        _require_extra("standardwebhooks", "AGENT_JOBS_WEBHOOK_SECRET_FILE")
         from agent_jobs.team_server.webhooks import build_webhook_routes  # its library comes with the extra
 
         routes += build_webhook_routes(app.engine, settings.webhook_secret_file)
     if settings.metrics_token_file is not None:
+        _require_extra("prometheus_client", "AGENT_JOBS_METRICS_TOKEN_FILE")
         from agent_jobs.team_server.metrics import build_metrics_route  # its library comes with the extra
 
         routes.append(build_metrics_route(app.engine, settings.metrics_token_file))
     return routes
+
+
+def _require_extra(library: str, setting: str) -> None:
+    """Raise ConfigError if a library is missing that a setting needs."""
+    if find_spec(library) is None:
+        raise ConfigError(f"{setting} needs the extra team: install 'agent-jobs[team]', or remove the setting.")
 
 
 def _build_mcp_server(

@@ -1,0 +1,153 @@
+"""The verbs that change the course of a job: answer it, cancel it, or give it a response."""
+
+from __future__ import annotations
+
+from agent_jobs.engine.job_waiter import has_question
+from agent_jobs.engine.replies import answer_calls
+from agent_jobs.engine.surroundings import Surroundings
+from agent_jobs.errors import JobNotFoundError, RequestError
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import (
+    MOVED,
+    JobFilter,
+    Reply,
+)
+from agent_jobs.jobs.response import Call
+
+DAY_S = 86_400.0
+NEWEST_SHOWN = 3  # jobs that the refusal of an unknown id names
+ID_CHARS = 40  # of an unknown id that are repeated in an error
+TITLE_CHARS = 30  # of each title there
+CANCEL_WAIT_S = 10.0  # for which a cancel waits for upstream to confirm it
+
+
+class Steering(Surroundings):
+    """Changes the course of jobs. A base of `Engine`."""
+
+    async def cancel(self, group: JobFilter) -> list[Job]:
+        """Have upstream stop the jobs of a group, and wait a moment for it to confirm that.
+
+        Returns the jobs as upstream left them. If one is not terminal, its cancel is delivered later.
+        """
+        for job_id in group.job_ids:
+            await self._get_job(job_id)
+        jobs = await self._waiter.find_jobs(group)
+        for job in jobs:
+            await self._request_cancel(job)
+        await self._report_action("cancel", *(job for job in jobs if not job.is_terminal))
+        until = self._clock.now() + CANCEL_WAIT_S
+        return [await self._wait_for_cancel(job, until - self._clock.now()) for job in jobs]
+
+    async def open_calls(self, job: Job) -> list[Call]:
+        """Return what a waiting job asks for."""
+        if not has_question(job):
+            return []
+        calls = await self._store.get_calls(job.id, job.turn.number)
+        return [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
+
+    async def reply(self, job_id: str, reply: Reply) -> Job:
+        """Answer what a waiting job asks for; it continues once all is answered.
+
+        Raises:
+            RequestError: The job does not wait, or an answer fits nothing that it asks for; nothing was changed.
+        """
+        job = await self._get_job(job_id)
+        open_calls = {call.id: call for call in await self.open_calls(job)}
+        if not open_calls:
+            raise RequestError(
+                "{job_id} is {status} and asks for nothing.", "nothing_to_answer", job_id=job_id, status=job.status
+            )
+        is_current = reply.turn in (None, job.turn.number)
+        if not is_current or not await self._store.record_reply(
+            job, answer_calls(open_calls, reply), self._clock.now()
+        ):
+            raise RequestError("Another caller answered {job_id} meanwhile.", "nothing_to_answer", job_id=job_id)
+        self._wake_worker()
+        await self._report_action("reply", job)
+        return await self._get_job(job_id)
+
+    async def wait_until_answered(self, job_id: str, call_id: str, *, wait_s: float) -> None:
+        """Return once the job does not ask for this call any more, or after `wait_s`.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        with self._clock.limit(wait_s):
+            job = await self._get_job(job_id)
+            while any(call.id == call_id for call in await self.open_calls(job)):
+                await self._store.wait_for_change(job.id, job.revision)
+                job = await self._get_job(job_id)
+
+    async def adopt(self, job_id: str, response_id: str) -> Job:
+        """Give a job the response id that the user found at the provider, so that its result is collected after all.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            RequestError: It has another response, or upstream's response of this id is missing or another job's.
+        """
+        job = await self._get_job(job_id)
+        if job.turn.response_id is None:
+            from agent_jobs.engine.adopt_response import check_response  # only `agent-jobs adopt` asks
+
+            must_name_job = self._owner is not None
+            client = await self._require_upstream().clients.find(job.owner)
+            await check_response(client, job, response_id, must_name_job=must_name_job)
+        elif job.turn.response_id != response_id:
+            raise RequestError(
+                "{job_id} already has the response {response_id}.",
+                "has_response",
+                job_id=job_id,
+                response_id=job.turn.response_id,
+            )
+        await self._store.record_response_id(job_id, job.turn.number, response_id, self._clock.now())
+        self._require_upstream().worker.wake()
+        return await self._get_job(job_id)
+
+    async def _request_cancel(self, job: Job) -> None:
+        if job.is_terminal:
+            return
+        upstream = self._require_upstream()
+        job = await self._store.request_cancel(job.id, self._clock.now()) or job
+        is_here = job.turn.base_url == upstream.client.endpoint.base_url
+        if is_here and not job.is_terminal and job.turn.response_id is not None:
+            upstream.worker.cancel(job)
+
+    async def _wait_for_cancel(self, job: Job, wait_s: float) -> Job:
+        job = await self._store.get(job.id) or job
+        if job.is_terminal:
+            return job
+        return await self._waiter.watch(job, wait_s)
+
+    async def _get_job(self, job_id: str) -> Job:
+        """Return the job, or raise JobNotFoundError with what is known of its id."""
+        job = await self._store.get(job_id)
+        if job is not None:
+            return job
+        purged = await self._store.get_tombstone(job_id)
+        if purged is not None and purged.status == MOVED:
+            raise JobNotFoundError("{job_id} was moved into a PostgreSQL database.", "job_moved", job_id=job_id)
+        if purged is not None:
+            raise JobNotFoundError(
+                "{job_id} finished ({status}, {when}) and was deleted here.",
+                "job_purged",
+                job_id=job_id,
+                status=purged.status,
+                when=_name_day(round((self._clock.now() - purged.finished_at) / DAY_S)),
+            )
+        newest = await self._store.find(JobFilter(), NEWEST_SHOWN)
+        listed = ", ".join(f"{job.id} ({job.title[:TITLE_CHARS]})" for job in newest)
+        raise JobNotFoundError(
+            "There is no job {given!r}.",
+            "no_such_job" if newest else "no_jobs",
+            given=job_id[:ID_CHARS],
+            newest=listed,
+        )
+
+
+def _name_day(days: int) -> str:
+    """Return a day of the past in words."""
+    if days == 0:
+        return "today"
+    if days == 1:
+        return "a day ago"
+    return f"{days} days ago"

@@ -1,0 +1,190 @@
+"""The verbs that show what is around the jobs: the endpoint, the database, other processes, and the owners."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent_jobs.clock import Clock
+from agent_jobs.engine.access import Access
+from agent_jobs.engine.activity import Activity, Figures
+from agent_jobs.engine.archive import ActionReporter
+from agent_jobs.engine.job_waiter import JobWaiter
+from agent_jobs.engine.live_text import LiveText
+from agent_jobs.engine.team_files import TeamFiles
+from agent_jobs.errors import ConfigError
+from agent_jobs.jobs.job import Job, Mode
+from agent_jobs.jobs.queries import (
+    DayBudget,
+    ServerInfo,
+    StoreInfo,
+    WorkerInfo,
+)
+from agent_jobs.jobs.response import JSON
+from agent_jobs.store.base import Store
+
+if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
+    from agent_jobs.engine.owner_clients import OwnerClients
+    from agent_jobs.engine.start import StartPlanner
+    from agent_jobs.engine.webhook_intake import WebhookIntake
+    from agent_jobs.engine.worker import Worker
+    from agent_jobs.upstream.client import ResponsesClient
+
+
+DAY_S = 86_400.0
+PAGE_CHECK_S = 2.0  # between two looks for a page that runs: a start is not to pay for each of them
+
+
+class Upstream(NamedTuple):
+    """The endpoint that this process works with, and the worker that runs its jobs."""
+
+    client: ResponsesClient
+    worker: Worker
+    planner: StartPlanner
+    clients: OwnerClients
+    webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
+
+
+class Surroundings:
+    """Shows the surroundings of jobs. A base of `Engine`."""
+
+    _store: Store
+    _clock: Clock
+    _waiter: JobWaiter
+    _activity: Activity
+    _upstream: Upstream | ConfigError
+    _owner: str | None
+    _action_reporter: ActionReporter | None
+    _page_url: str
+    _page_checked_at: float
+
+    @property
+    def access(self) -> Access:
+        """Return the tokens and the audit log of a team server."""
+        return Access(self._store, self._clock)
+
+    async def store_info(self) -> StoreInfo:
+        """Return facts about the database, and the other processes that work on its jobs."""
+        return await self._store.store_info()
+
+    async def server_info(self) -> ServerInfo | None:
+        """Return the state of a database server that machines share; None if the jobs are in a file."""
+        return await self._store.server_info()
+
+    async def read_budget(self) -> DayBudget | None:
+        """Return the budget of today and what counts against it; None if there is none, or this process has no key."""
+        if not isinstance(self._upstream, Upstream):
+            return None
+        budget = await self._upstream.planner.find_budget()
+        if budget is None:
+            return None
+        return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
+
+    async def find_view(self, path: str) -> str:
+        """Return the address of a path on the page that runs for this database; empty if none runs."""
+        if self._owner is not None:
+            return ""  # that page is the single user's
+        now = self._clock.now()
+        if now >= self._page_checked_at + PAGE_CHECK_S:
+            self._page_checked_at = now
+            pages = [worker.page_url for worker in (await self._store.store_info()).watchers if worker.page_url]
+            self._page_url = next(iter(pages), "")
+        return self._page_url and f"{self._page_url}{path}"
+
+    @property
+    def base_url(self) -> str | None:
+        """Return the endpoint that this process works with; None if it can send nothing."""
+        if isinstance(self._upstream, Upstream):
+            return self._upstream.client.endpoint.base_url
+        return None
+
+    @property
+    def files(self) -> TeamFiles:
+        """Return the files of the owner to whom this engine is bound."""
+        return TeamFiles(self._store, self._clock)
+
+    @property
+    def webhooks(self) -> WebhookIntake | None:
+        """Return what takes the provider's webhooks in; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
+
+        Raises:
+            ConfigError: This process can send nothing.
+        """
+        return self._require_upstream().webhooks
+
+    async def figures(self) -> Figures:
+        """Return what an operator watches, of this process and of the database."""
+        upstream, now = self._require_upstream(), self._clock.now()
+        stored = await self._store.read_figures(upstream.client.endpoint.base_url, now - now % DAY_S)
+        age_s = None
+        if stored.last_webhook_at is not None:
+            age_s = now - stored.last_webhook_at
+        return Figures(
+            stored,
+            starts=self._activity.starts,
+            polls=self._activity.polls,
+            waits=self._waiter.waits.begun,
+            waits_open=self._waiter.waits.open,
+            retrievals=upstream.client.retrievals,
+            webhook_age_s=age_s,
+            lateness_s=max(0.0, now - (stored.next_due_at or now)),
+        )
+
+    async def other_workers(self) -> list[WorkerInfo]:
+        """Return the other living processes that work on the jobs of this endpoint."""
+        base_url = self._require_upstream().client.endpoint.base_url
+        return [worker for worker in (await self._store.store_info()).watchers if worker.base_url == base_url]
+
+    async def describe_model(self, name: str) -> JSON:
+        """Return upstream's description of a model.
+
+        Raises:
+            ConfigError: This process can send nothing.
+            UpstreamError: It cannot be reached, refuses the key, or does not know the model.
+        """
+        return await self._require_upstream().client.describe_model(name)
+
+    async def list_models(self) -> dict[str, JSON]:
+        """Return upstream's description of each model that it lists, by name.
+
+        Raises:
+            ConfigError: This process can send nothing.
+            UpstreamError: It refuses the key, or has no list.
+        """
+        from agent_jobs.request.models import listed_models
+
+        return listed_models(await self._require_upstream().client.model_pages())
+
+    def is_deciding(self, job_id: str) -> bool:
+        """Return True while it is unknown whether the job's run continues without this process."""
+        if self._owner is not None or not isinstance(self._upstream, Upstream):
+            return False
+        return self._upstream.worker.is_deciding(job_id)
+
+    def follow_text(self, job_id: str) -> LiveText:
+        """Return the text of a job as it is written; call `observe` with the job to add what other processes stored."""
+        if self._owner is not None or not isinstance(self._upstream, Upstream):
+            return LiveText()  # of an owner's job only what the owner's store shows
+        return self._upstream.worker.follow_text(job_id)
+
+    async def learned_mode(self, model: str) -> Mode | None:
+        """Return the delivery mode that jobs of a model need, if the endpoint's refusals showed it in the last day."""
+        base_url = self._require_upstream().client.endpoint.base_url
+        return await self._store.learned_mode(base_url, model, self._clock.now() - DAY_S)
+
+    def require_client(self) -> ResponsesClient:
+        """Return the client of the endpoint, or raise the ConfigError that says why there is none."""
+        return self._require_upstream().client
+
+    def _require_upstream(self) -> Upstream:
+        """Return the endpoint, or raise the ConfigError that says why nothing can be sent from here."""
+        if isinstance(self._upstream, ConfigError):
+            raise self._upstream
+        return self._upstream
+
+    def _wake_worker(self) -> None:
+        if isinstance(self._upstream, Upstream):
+            self._upstream.worker.wake()
+
+    async def _report_action(self, action: str, *jobs: Job) -> None:
+        if jobs and self._action_reporter is not None:
+            await self._action_reporter(action, {job.id: job.cost_usd for job in jobs})
