@@ -241,11 +241,15 @@ def secret_names() -> Reader:
 
 def owner_names() -> Reader:
     """Return the reader of the names of owners."""
+    accepts = "names of owners, separated by commas"
 
     def read(written: Written) -> tuple[str, ...]:
-        return tuple(name.strip() for name in written.text.split(",") if name.strip())
+        names = tuple(name.strip() for name in written.text.split(",") if name.strip())
+        if not all(name.isprintable() for name in names):
+            return written.refuse(accepts)
+        return names
 
-    return Reader("names of owners, separated by commas", read, tuple[str, ...], join=",".join)
+    return Reader(accepts, read, tuple[str, ...], join=",".join)
 
 
 def api_key() -> Reader:

@@ -135,7 +135,7 @@ def answer_of(task: dict[str, Any]) -> dict[str, Any]:
 @asynccontextmanager
 async def waiting(settings: Settings, **client: Any) -> AsyncGenerator[Tasks]:
     extension = TaskHost()
-    server = {
+    server: dict[str, Any] = {
         "may_approve": settings.approvals == "model",
         "has_tasks": settings.tasks == "auto",
         "is_structured": settings.structured,

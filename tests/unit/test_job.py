@@ -188,6 +188,35 @@ LOOKS_AT_NOTHING = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("nonsense", [[], {}, [[]], {"a": []}, 1, True, None], ids=str)
+@pytest.mark.parametrize(
+    "field", ["type", "id", "call_id", "status", "action", "content", "name", "arguments", "phase"]
+)
+def test_any_value_in_a_field_of_an_item_is_survived(field: str, nonsense: object):
+    for kind in ("message", "function_call", "mcp_approval_request", "web_search_call", "reasoning"):
+        item: dict[str, Any] = {
+            "type": kind,
+            "id": "x",
+            "call_id": "c",
+            "name": "n",
+            "arguments": "{}",
+            field: nonsense,
+        }
+        for status in ("in_progress", "completed"):
+            seen = a_job().apply_response({**a_response(status), "output": [item]}, NOW)
+            assert seen.turn.response_id == "resp_1"
+
+
+def test_a_held_run_ends_at_a_denial_but_not_at_the_page_of_a_gateway():
+    job = replace(a_job(), turn=replace(a_job().turn, mode="foreground"))
+    assert job.mark_not_found(NOW).status is FAILED
+    for second in (0, 20, 40):
+        job = job.mark_not_found(NOW + second, is_doubtful=True)
+        assert job.status is IN_PROGRESS
+    assert job.apply_response(a_response("completed"), NOW + 50).status is COMPLETED
+    assert job.mark_not_found(NOW + 60, is_doubtful=True).status is FAILED, "it is one that serves no GETs"
+
+
 @pytest.mark.parametrize(
     ("looks", "after"), [row[1:] for row in LOOKS_AT_NOTHING], ids=[r[0] for r in LOOKS_AT_NOTHING]
 )

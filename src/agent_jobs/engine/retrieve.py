@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 #: The longest pause between GETs that upstream may ask for: a result could be deleted before a later one.
 MAX_ASKED_WAIT_S = 120.0
+#: Code of an answer that is no response object. It may be the page of a gateway that is out of order for a while.
+NO_API_CODE = "not_a_responses_api"
 NO_SUCH_PATH = (404, 405, 501)  # statuses of servers that do not serve GETs of responses
 
 
@@ -38,7 +40,7 @@ async def retrieve(client: ResponsesClient, clock: Clock, job: Job) -> RetrieveO
 
 def is_not_served(error: UpstreamError) -> bool:
     """Return True if upstream answers that it has no such response, or no such path."""
-    if isinstance(error, MissingError) or error.code == "not_a_responses_api":
+    if isinstance(error, MissingError) or error.code == NO_API_CODE:
         return True
     return error.status in NO_SUCH_PATH
 
@@ -49,7 +51,7 @@ def _apply_failed_get(client: ResponsesClient, job: Job, error: UpstreamError, n
         if job.turn.fingerprint not in ("", client.endpoint.fingerprint):
             return RetrieveOutcome(None, error=error)  # a process with the other key can retrieve it
         return RetrieveOutcome(_mark_failed_get(job, error, now), error=error)
-    if error.code == "not_a_responses_api":
+    if error.code == NO_API_CODE:
         logger.warning("%s: %s", job.id, error)
     return RetrieveOutcome(_mark_failed_get(job, error, now), _limit_asked_wait(error.retry_after_s), error)
 
@@ -57,7 +59,7 @@ def _apply_failed_get(client: ResponsesClient, job: Job, error: UpstreamError, n
 def _mark_failed_get(job: Job, error: UpstreamError, now: float) -> Job:
     is_lost = job.turn.mode == "foreground" and is_not_served(error) and not isinstance(error, AccountError)
     if isinstance(error, MissingError) or is_lost:
-        return job.mark_not_found(now)
+        return job.mark_not_found(now, is_doubtful=error.code == NO_API_CODE)
     return job.mark_unreachable(f"{CANNOT_POLL}{error}", now)
 
 

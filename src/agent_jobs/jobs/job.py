@@ -248,8 +248,11 @@ class Job:
             return job
         return job._apply_status(response, now)
 
-    def mark_not_found(self, now: float) -> "Job":
-        """Note that upstream does not know the response; the job expires after enough of these over enough time."""
+    def mark_not_found(self, now: float, *, is_doubtful: bool = False) -> "Job":
+        """Note that upstream does not know the response; the job expires after enough of these over enough time.
+
+        A held-open run, which ends with its connection, ends at once, unless the answer is doubtful: a gateway's page.
+        """
         since = now if self.turn.not_found_since is None else self.turn.not_found_since
         turn = replace(
             self.turn,
@@ -260,7 +263,7 @@ class Job:
         )
         job = replace(self, turn=turn)
         is_certain = turn.not_found_count >= MIN_NOT_FOUND_COUNT and now - since >= MIN_NOT_FOUND_S
-        if turn.mode != "foreground" and not is_certain:
+        if not is_certain and (turn.mode != "foreground" or is_doubtful):
             return job
         return job.with_partial()._end_unfound(now)
 

@@ -124,7 +124,7 @@ class Call:
 def calls_of(items: list[JSON]) -> list[Call]:
     """Return the calls that a response asks for: functions without an output in it, and approvals of MCP calls."""
     answered = {str(item.get("call_id")) for item in items if str(item.get("type")).endswith("_call_output")}
-    asking = [item for item in with_call_ids(items) if item.get("type") in _ID_OF_CALL]
+    asking = [item for item in with_call_ids(items) if str(item.get("type")) in _ID_OF_CALL]
     return [_call_of(item) for item in asking if item[_ID_OF_CALL[str(item["type"])]] not in answered]
 
 

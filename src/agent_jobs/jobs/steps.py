@@ -70,7 +70,7 @@ def _is_finished(item: JSON, *, is_last: bool) -> bool:
     status = item.get("status")
     if status is None:
         return not is_last
-    return status not in _RUNNING
+    return str(status) not in _RUNNING
 
 
 def _shorten_type(item_type: str) -> str:
