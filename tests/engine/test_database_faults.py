@@ -293,10 +293,10 @@ async def test_machine_whose_clock_is_an_hour_off_shares_jobs_as_any_other(
     short = on(url, settings, job_timeout_s=1200.0)
     async with hosting(short) as right:
         async with hosting(short, clock=wrong) as off:
-            from_wrong = await off.start(emulate={"duration_s": 15, "text": "from the wrong"})
-            from_right = await right.start(emulate={"duration_s": 15, "text": "from the right"})
-            assert (await off.call("agent_poll", job_id=from_right["job_id"], wait_s=0)).get("elapsed_s", 0) < 60
-            assert (await right.call("agent_poll", job_id=from_wrong["job_id"], wait_s=0)).get("elapsed_s", 0) < 60
+            from_wrong = await off.start(emulate={"duration_s": 90, "text": "from the wrong"})
+            from_right = await right.start(emulate={"duration_s": 90, "text": "from the right"})
+            assert (await off.call("agent_poll", job_id=from_right["job_id"], wait_s=0))["elapsed_s"] < 60
+            assert (await right.call("agent_poll", job_id=from_wrong["job_id"], wait_s=0))["elapsed_s"] < 60
         assert (await right.end(from_wrong["job_id"]))["output"] == "from the wrong"
         assert (await right.end(from_right["job_id"]))["output"] == "from the right"
     assert upstream.emulator.counters()["creates"] == 2

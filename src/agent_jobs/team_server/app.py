@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.team_server.caller import Caller
-from agent_jobs.team_server.files import FILE_BYTES, FILES_PATH
+from agent_jobs.team_server.files import FILES_PATH
 from agent_jobs.team_server.held_streams import HeldStreams
 from agent_jobs.team_server.host_check import HostCheck, HostNames
 from agent_jobs.team_server.readiness import Readiness
@@ -59,7 +59,7 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
         routes=[*doors.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp)), Mount("/", _not_found)]
     )
     open_paths = [route.path for route in doors.open_routes]
-    limited = LimitedBody(HeldStreams(everything), longer={f"{FILES_PATH}/": FILE_BYTES})
+    limited = LimitedBody(HeldStreams(everything), exempt_paths=(f"{FILES_PATH}/",))
     signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, open_paths)
     entrance: ASGIApp = signed_in
     if doors.page is not None:

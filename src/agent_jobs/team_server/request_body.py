@@ -1,7 +1,5 @@
 """Read the body of a request within limits of its size and its time, before any handler runs."""
 
-from collections.abc import Mapping
-
 import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,30 +20,28 @@ class LimitedBody:
 
     Args:
         app: What answers the request.
-        longer: Bytes for paths that accept longer bodies, by the beginning of the path. What answers there reads the
-            body itself.
+        exempt_paths: Beginnings of paths whose routes limit the bodies themselves.
     """
 
-    def __init__(self, app: ASGIApp, longer: Mapping[str, int] | None = None) -> None:
+    def __init__(self, app: ASGIApp, exempt_paths: tuple[str, ...] = ()) -> None:
         self._app = app
-        self._longer = longer or {}
+        self._exempt_paths = exempt_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse its body."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].startswith(self._exempt_paths):
             return await self._app(scope, receive, send)
-        limit = next((each for start, each in self._longer.items() if scope["path"].startswith(start)), MAX_BODY_BYTES)
-        if _exceeds_by_header(scope, limit):
+        if _exceeds_by_header(scope, MAX_BODY_BYTES):
             await _discard_body(receive)
-            return await Refusal.too_long(limit)(scope, receive, send)
+            return await Refusal.too_long(MAX_BODY_BYTES)(scope, receive, send)
         body: bytes | None = None
         with anyio.move_on_after(BODY_S) as reading:
-            body = await _receive_body(receive, limit)
+            body = await _receive_body(receive, MAX_BODY_BYTES)
         if reading.cancelled_caught:
             return await Refusal.too_slow()(scope, receive, send)
         if body is None:
             await _discard_body(receive)
-            return await Refusal.too_long(limit)(scope, receive, send)
+            return await Refusal.too_long(MAX_BODY_BYTES)(scope, receive, send)
         return await self._app(scope, _repeat_body(body, receive), send)
 
 
