@@ -87,7 +87,7 @@ def test_a_run_that_ends_with_its_command_is_not_said_to_go_on(terminal: Termina
     left = terminal.show(command, asked, stop=is_running, AGENT_JOBS_MODE="foreground")
     assert left.returncode == 130
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
-    assert f"Stopped watching {job['job_id']}. It stops with this process.\n" in left.said
+    assert f"Stopped watching {job['job_id']}. It stops with this process." in left.said
     assert "Ctrl-C stops waiting" not in left.said
     assert "interrupted: " in terminal.pipe("watch", job["job_id"]).stdout
 

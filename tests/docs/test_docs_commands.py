@@ -10,6 +10,8 @@ from machine import KEY, Machine, machine
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEEDS_CONTAINERS = "it needs a container engine; test_team_compose.py reads the files"
+NEEDS_TEAM = "it needs a team server; test_team_files.py sends the requests"
+MADE = "made_9b1c5d3f7a2e4b6c8d0f1a3b5c7d9e1f"
 IN_DATABASE = "docker compose exec -T database"
 DUMP = f"{IN_DATABASE} pg_dump --username=agent_jobs --format=custom agent_jobs > agent-jobs.dump"
 RESTORE = (
@@ -44,6 +46,8 @@ ELSEWHERE = {
     "docker compose run --rm upgrade": NEEDS_CONTAINERS,
     "docker compose up --detach --no-deps --wait replica-1": NEEDS_CONTAINERS,
     "docker compose up --detach --no-deps --wait replica-2": NEEDS_CONTAINERS,
+    'curl -T report.csv -H "Authorization: Bearer $TOKEN" https://jobs.example.com/files/report.csv': NEEDS_TEAM,
+    f'curl -OJ -H "Authorization: Bearer $TOKEN" https://jobs.example.com/files/{MADE}': NEEDS_TEAM,
     DUMP: "it needs containers; test_store_postgres.py backs a database up with these options",
     RESTORE: "and restores it",
     "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",

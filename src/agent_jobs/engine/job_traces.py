@@ -115,7 +115,7 @@ class SpanWriter:
         for call in record.calls:
             self._write_call(call, below, end)
         if job.error is not None:
-            mark_failed(span, job.error.code)
+            mark_span_failed(span, job.error.code)
         span.end(to_ns(end))
 
     def _write_turn(self, record: JobRecord, turn: TurnRecord, times: tuple[float, float], parent: Context) -> None:
@@ -129,7 +129,7 @@ class SpanWriter:
             if step.turn == turn.number and step.kind not in NO_TOOL_KINDS:
                 self._write_step(step, below, end)
         if job.error is not None and turn.number == job.turn.number:
-            mark_failed(span, job.error.code)
+            mark_span_failed(span, job.error.code)
         span.end(to_ns(max(begin, end)))
 
     def _write_step(self, step: Step, parent: Context, turn_end: float) -> None:
@@ -139,7 +139,7 @@ class SpanWriter:
         times = (step.seen_at, step.finished_at or turn_end)
         span = self._write_span(f"execute_tool {name}", times, attributes, parent)
         if step.error:
-            mark_failed(span, "tool_error")
+            mark_span_failed(span, "tool_error")
         span.end(to_ns(max(times)))
 
     def _write_call(self, call: Call, parent: Context, job_end: float) -> None:
@@ -240,7 +240,7 @@ def describe_messages(record: JobRecord) -> dict[str, str]:
     }
 
 
-def mark_failed(span: Span, code: str) -> None:
+def mark_span_failed(span: Span, code: str) -> None:
     """Have a span show that it failed. The message stays out: it may repeat what was asked."""
     span.set_attribute("error.type", code)
     span.set_status(Status(StatusCode.ERROR))
