@@ -1,6 +1,10 @@
 """`agent-jobs audit`: the log of a team server on a terminal."""
 
 import json
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -8,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent_jobs.app import open_app
+from agent_jobs.cli import terminal
 from agent_jobs.cli.main import cli
 from agent_jobs.settings import Settings
 
@@ -32,13 +37,39 @@ def typed(folder: Path, *words: str) -> str:
 
 
 def test_audit_shows_each_action_in_a_line(folder: Path):
-    lines = typed(folder).splitlines()
-    assert [line.split("  ", 1)[1] for line in lines] == [
-        "alice  start  job_1  tok_1  claude-code  10.0.0.1",
-        "bob  result  job_2  $0.50  tok_2  a[31m b  10.0.0.2",
-        "bob  result  job_3  $1.00  tok_2  a[31m b  10.0.0.2",
-        "-  refused: unknown  -  curl/8  10.0.0.3",
+    header, *lines = typed(folder).splitlines()
+    assert header.startswith("TIME (UTC)           OWNER  ACTION            JOB    CLIENT       TOKEN  ADDRESS    COST")
+    assert [re.split(" {2,}", line)[1:] for line in lines] == [
+        ["alice", "start", "job_1", "claude-code", "tok_1", "10.0.0.1", "-"],
+        ["bob", "result", "job_2", "a[31m b", "tok_2", "10.0.0.2", "$0.50"],
+        ["bob", "result", "job_3", "a[31m b", "tok_2", "10.0.0.2", "$1.00"],
+        ["-", "refused: unknown", "-", "curl/8", "-", "10.0.0.3", "-"],
     ]
+    logged_at = datetime.strptime(lines[0][:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    assert abs(time.time() - logged_at) < 600
+
+
+@pytest.mark.parametrize("columns", [80, 60, 48])
+def test_audit_fits_the_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int):
+    find_width: Callable[[], int] = lambda: columns  # noqa: E731
+    monkeypatch.setattr(terminal, "find_width", find_width)
+    lines = typed(folder).splitlines()
+    assert len(lines) == 5
+    assert max(map(len, lines)) <= columns
+    assert "ACTION" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "The audit log is empty. A team server writes it: agent-jobs serve --http\n"),
+        (("--owner", "alice"), "The audit log has no such action.\n"),
+        (("--json-lines",), ""),
+    ],
+)
+def test_empty_audit_log_is_reported_on_stderr(tmp_path: Path, words: tuple[str, ...], said: str):
+    result = CliRunner().invoke(cli, ["audit", *words], env={"AGENT_JOBS_DATA_DIR": str(tmp_path)})
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", said)
 
 
 def test_audit_selects_an_owner_and_a_time_as_json(folder: Path):

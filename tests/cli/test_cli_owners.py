@@ -3,16 +3,23 @@
 import json
 import re
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from click.testing import CliRunner
 from terminals import Terminal
 
+from agent_jobs.app import open_app
+from agent_jobs.cli import terminal as terminal_format
+from agent_jobs.cli.main import cli
 from agent_jobs.jobs.job import Job, Turn
+from agent_jobs.jobs.owners import Owner, OwnerLimits
 from agent_jobs.jobs.status import Status
+from agent_jobs.settings import Settings
 from agent_jobs.store import open_store
 
 DAY_S = 86_400.0
@@ -39,7 +46,7 @@ def test_token_is_printed_once_and_its_hash_alone_is_kept(terminal: Terminal, tm
     assert record["expires_at"] - record["created_at"] == 90 * DAY_S
     assert "hash" not in record
     shown = terminal.pipe("token", "list").stdout
-    assert re.search(rf"{record['id']} +alice +good .* laptop", shown)
+    assert re.search(rf"{record['id']} +alice +active .* laptop", shown)
     assert terminal.pipe("token", "revoke", record["id"]).stdout == f"{record['id']} is revoked.\n"
     assert "was revoked before" in terminal.pipe("token", "revoke", record["id"]).stdout
     unknown = terminal.pipe("token", "revoke", "tok_none")
@@ -91,7 +98,7 @@ def test_limits_of_an_owner_are_set_taken_back_and_shown(terminal: Terminal, tmp
     assert alice == {**changed, "jobs": 0, "running": 0, "waiting": 0, "today_usd": 0}
     assert (bob["name"], bob["jobs"], bob["waiting"], bob["max_concurrent"]) == ("bob", 1, 1, None)
     table = terminal.pipe("owner", "list").stdout
-    assert re.search(r"alice +0 .* 5 at once, 3 starts a minute +a\n", table)
+    assert re.search(r"alice +0 .* a +5 at once, 3 starts a minute\n", table)
     assert "5 at once, 3 starts a minute" in terminal.pipe("owner", "show", "alice").stdout
     assert terminal.pipe("owner", "show", "carol").returncode == 1
 
@@ -104,3 +111,49 @@ def test_lists_show_the_owner_where_a_job_has_one(terminal: Terminal, tmp_path: 
     rows = read(terminal, "list", "--owner", "alice")["jobs"]
     assert [(row["job_id"], row["owner"]) for row in rows] == [("job_alice", "alice")]
     assert re.search(r"owner +alice", terminal.pipe("show", "job_alice").stdout)
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Path:
+    """Return a data folder with owners and tokens whose tables are wider than a terminal."""
+
+    async def add() -> None:
+        async with open_app(Settings(data_dir=tmp_path), role="reads") as app:
+            access = (await app.engine()).access
+            await access.set_owner(Owner("alice", OwnerLimits(5, 2.5, 3), "alice-key"))
+            await access.set_owner(Owner("https://sign-in.example.com/tenant oauth-subject-0001", OwnerLimits()))
+            _, record = await access.add_token("alice", note="the laptop in the office", lifetime_s=90 * DAY_S)
+            await access.mark_token_used(record)
+            await access.add_token("bob", note="", lifetime_s=None)
+
+    anyio.run(add)
+    return tmp_path
+
+
+def type_in_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int | None, *words: str) -> list[str]:
+    find_width: Callable[[], int | None] = lambda: columns  # noqa: E731
+    monkeypatch.setattr(terminal_format, "find_width", find_width)
+    result = CliRunner().invoke(cli, words, env={"AGENT_JOBS_DATA_DIR": str(folder)})
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+@pytest.mark.parametrize("columns", [100, 80, 60, 40])
+@pytest.mark.parametrize("group", ["owner", "token"])
+def test_tables_of_a_team_fit_the_terminal(team: Path, monkeypatch: pytest.MonkeyPatch, group: str, columns: int):
+    lines = type_in_terminal(team, monkeypatch, columns, group, "list")
+    assert max(map(len, lines)) <= columns
+    words = {"owner": "5 at once, 2.5 USD a day, 3 starts a minute", "token": "the laptop in the office"}[group]
+    assert set(words.split()) <= set(" ".join(lines).split())  # no word is broken
+
+
+def test_tables_of_a_team_are_complete_in_a_pipe(team: Path, monkeypatch: pytest.MonkeyPatch):
+    header, alice, _, other = type_in_terminal(team, monkeypatch, None, "owner", "list")
+    assert header.split() == ["OWNER", "JOBS", "RUNNING", "WAITING", "TODAY", "KEY", "LIMITS"]
+    assert re.search(r"alice +0 +0 +0 +\$0\.00 +alice-key +5 at once, 2\.5 USD a day, 3 starts a minute$", alice)
+    assert re.search(r"^https://sign-in\.example\.com/tenant oauth-subject-0001 .* default$", other)
+    header, *tokens = type_in_terminal(team, monkeypatch, None, "token", "list")
+    assert header.split() == ["ID", "OWNER", "STATE", "CREATED", "EXPIRES", "USED", "NOTE"]
+    used, unused = sorted(tokens, key=lambda line: " bob " in line)
+    assert re.search(r" alice +active +[\d-]{10}  [\d-]{10} \d\d:\d\d  (just now|\d min ago) +the laptop", used)
+    assert re.search(r" bob +active +[\d-]{10}$", unused)

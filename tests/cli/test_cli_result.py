@@ -2,15 +2,22 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from click.testing import CliRunner
 from hosts import scripted
 from terminals import Terminal, screen
 
+from agent_jobs.cli.main import cli
 from agent_jobs.cli.part_text import format_part
 from agent_jobs.emulator.server import RunningServer
+from agent_jobs.jobs.job import Job, Turn
+from agent_jobs.jobs.status import Status
+from agent_jobs.store import open_store
 
 TEXT = "# Result\n\nThe **second** cache is the one to take, for all that was measured here.\n\n- a\n- b"
 
@@ -81,3 +88,29 @@ def test_part_is_text_and_json_on_request(terminal: Terminal, part: str, line: s
 )
 def test_parts_without_much_in_them_are_text_too(part: str, value: Any, text: str):
     assert format_part(part, value) == text
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (Status.CANCELLED, 5, "job_quiet was cancelled and has no output.\n"),
+        (
+            Status.COMPLETED,
+            0,
+            "job_quiet is completed and has no text. See: agent-jobs result job_quiet --part items\n",
+        ),
+    ],
+)
+def test_job_without_a_text_is_reported_on_stderr(tmp_path: Path, status: Status, code: int, said: str):
+    async def add() -> None:
+        async with open_store(tmp_path) as store:
+            turn = Turn(number=1, request={}, request_id="r", base_url="http://127.0.0.1:9/v1")
+            now = time.time()
+            job = Job(id="job_quiet", title="t", status=status, created_at=now, finished_at=now, turn=turn)
+            await store.add(job)
+
+    anyio.run(add)
+    read = CliRunner().invoke(cli, ["result", "job_quiet"], env={"AGENT_JOBS_DATA_DIR": str(tmp_path)})
+    assert (read.exit_code, read.stdout, read.stderr) == (code, "", said)
+    as_json = CliRunner().invoke(cli, ["result", "job_quiet", "--json"], env={"AGENT_JOBS_DATA_DIR": str(tmp_path)})
+    assert (json.loads(as_json.stdout)["job_id"], as_json.stderr) == ("job_quiet", "")

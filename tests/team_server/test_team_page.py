@@ -111,7 +111,7 @@ async def test_nobody_signs_in_with_a_wrong_token_or_from_another_page(team: Tea
         cookie = (await sign_in(client, f" {token}\n")).headers["set-cookie"]
         assert "HttpOnly" in cookie and "SameSite=strict" in cookie and token not in cookie
     logged = [entry.action for _, entry in await team.server.engine.access.read_log()]
-    assert "refused: wrong on the page" in logged
+    assert "refused: unknown token (page)" in logged
 
 
 async def test_streams_of_open_pages_end_when_the_server_drains(team_settings: Settings, tmp_path: Path):

@@ -1,14 +1,20 @@
 """`agent-jobs audit`: show who did what on a team server."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.owner import fit_owner
 from agent_jobs.cli.session import Session, call
-from agent_jobs.cli.times import Since, format_local_time
+from agent_jobs.cli.table import render_table
+from agent_jobs.cli.times import Since, format_utc_time
 from agent_jobs.engine.engine import AuditEntry
 from agent_jobs.rendering import answers
+
+#: What a narrow terminal leaves out, first to last.
+DISPENSABLE = ("TOKEN", "ADDRESS", "CLIENT", "COST", "JOB", "OWNER")
+NO_FACT = "-"  # keeps each fact in its column when a pipe is split at spaces
 
 
 @click.command("audit")
@@ -18,37 +24,60 @@ from agent_jobs.rendering import answers
 def audit_command(since: float | None, owner: str | None, json_lines: bool) -> None:
     """Show who did what on a team server, oldest first.
 
-    A line has the time, the owner, the action, the job, its cost as far as it is known, the token, the program and the
-    address. The log has no prompt, no output and no token, only the ids of tokens.
+    A row has the time in UTC, the owner, the action, the job, the program, the token, the address and the cost, if that
+    is known. The log has no prompt, no output and no token, only the ids of tokens.
     """
 
     async def print_log(session: Session) -> None:
-        after = 0
+        after, header = 0, ""
         while entries := await session.engine.access.read_log(since=since or 0.0, owner=owner, after=after):
-            _print_entries((entry for _, entry in entries), json_lines=json_lines)
             after = entries[-1][0]
+            if json_lines:
+                _print_json([entry for _, entry in entries])
+            else:
+                header = _print_table([entry for _, entry in entries], header)
+        if not after and not json_lines:
+            click.echo(_describe_empty(is_filtered=bool(since or owner)), err=True)
 
     call(print_log)
 
 
-def _print_entries(entries: Iterable[AuditEntry], *, json_lines: bool) -> None:
+def _print_json(entries: Sequence[AuditEntry]) -> None:
     for entry in entries:
-        if json_lines:
-            click.echo(answers.json_line(entry._asdict()))
-        else:
-            click.echo(_format_entry(entry))
+        click.echo(answers.json_line(entry._asdict()))
 
 
-def _format_entry(entry: AuditEntry) -> str:
-    """Return a line about an action. What a caller chose is shown without control characters."""
-    facts = [
-        format_local_time(entry.at),
-        terminal.join_lines(entry.owner) or "-",
-        entry.action,
-        entry.job_id,
-        terminal.format_usd(entry.cost_usd),
-        entry.token_id or "-",
-        terminal.join_lines(entry.client),
-        entry.address,
-    ]
-    return "  ".join(fact for fact in facts if fact)
+def _print_table(entries: Sequence[AuditEntry], header: str) -> str:
+    """Print a part of the log and return its header.
+
+    A header is printed for the first part, and on a terminal for each part whose columns differ from those before.
+    """
+    width = terminal.find_width()
+    rows = [_build_row(entry, width) for entry in entries]
+    first, *lines = render_table(rows, width, flexible="ACTION", figures=("COST",), dispensable=DISPENSABLE)
+    if not header or (width is not None and first != header):
+        click.echo(first)
+    for line in lines:
+        click.echo(line)
+    return first
+
+
+def _build_row(entry: AuditEntry, width: int | None) -> dict[str, str]:
+    """Return an action's cells by the names of their columns, without control characters of the caller."""
+    facts = {
+        "TIME (UTC)": format_utc_time(entry.at),
+        "OWNER": fit_owner(terminal.join_lines(entry.owner), width),
+        "ACTION": entry.action,
+        "JOB": entry.job_id,
+        "CLIENT": terminal.join_lines(entry.client),
+        "TOKEN": terminal.join_lines(entry.token_id),
+        "ADDRESS": entry.address,
+        "COST": terminal.format_usd(entry.cost_usd),
+    }
+    return {name: fact or NO_FACT for name, fact in facts.items()}
+
+
+def _describe_empty(*, is_filtered: bool) -> str:
+    if is_filtered:
+        return "The audit log has no such action."
+    return "The audit log is empty. A team server writes it: agent-jobs serve --http"

@@ -1,7 +1,7 @@
 """`agent-jobs owner`: show and set what the owners of a team server may use."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
@@ -9,6 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Session, call, json_option
+from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.rendering import answers
 
@@ -17,6 +18,11 @@ DAY_S = 86_400.0
 GAP = "  "
 #: Takes a limit back, so that the setting for all owners counts.
 DEFAULT_WORD = "default"
+#: Columns of figures, which are aligned on the right.
+FIGURES = ("JOBS", "RUNNING", "WAITING", "TODAY")
+#: What a narrow terminal leaves out, first to last.
+DISPENSABLE = ("KEY", "WAITING", "RUNNING", "TODAY", "JOBS")
+MIN_OWNER_COLUMNS = 8  # of a name on a narrow terminal
 
 
 class OwnerName(click.ParamType[str]):
@@ -68,7 +74,11 @@ def list_owners_command(as_json: bool) -> None:
     if not uses:
         click.echo("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
         return
-    for line in format_rows([_build_owner_row(use) for use in uses]):
+    width = terminal.find_width()
+    rows = [_build_owner_row(use) for use in uses]
+    for row in rows:
+        row["OWNER"] = fit_owner(row["OWNER"], width)
+    for line in render_table(rows, width, flexible="LIMITS", figures=FIGURES, dispensable=DISPENSABLE):
         click.echo(line)
 
 
@@ -126,12 +136,11 @@ def set_owner_command(
     click.echo(f"{terminal.join_lines(name)}: {_join_limits(owner)}")
 
 
-def format_rows(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Yield the lines of a table; a column whose cells are all empty is left out."""
-    names = [name for name in rows[0] if any(row[name] for row in rows)]
-    widths = {name: max(len(name), *(terminal.count_columns(row[name]) for row in rows)) for name in names}
-    for row in [{name: name for name in names}, *rows]:
-        yield GAP.join(terminal.fit_columns(row[name], widths[name]) for name in names).rstrip()
+def fit_owner(name: str, width: int | None) -> str:
+    """Return the name of an owner, cut to a quarter of the terminal; whole into a pipe."""
+    if width is None:
+        return name
+    return terminal.fit_columns(name, max(MIN_OWNER_COLUMNS, width // 4)).rstrip()
 
 
 def _read_limit(value: Any) -> Any:
@@ -172,8 +181,8 @@ def _build_owner_row(use: OwnerUse) -> dict[str, str]:
         "RUNNING": str(use.running),
         "WAITING": str(use.waiting),
         "TODAY": terminal.format_usd(use.today_usd),
-        "LIMITS": _join_limits(use.owner),
         "KEY": terminal.join_lines(use.owner.key_ref),
+        "LIMITS": _join_limits(use.owner),
     }
 
 
@@ -186,4 +195,4 @@ def _join_limits(owner: Owner) -> str:
     }
     limits = owner.limits._asdict()
     parts = [template.format(limits[field]) for field, template in words.items() if limits[field] is not None]
-    return ", ".join(parts) or "those of the settings"
+    return ", ".join(parts) or DEFAULT_WORD

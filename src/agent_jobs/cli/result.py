@@ -57,9 +57,13 @@ def result_command(job_id: str, part: Part, out: Path | None, force: bool, as_js
     if out is None and not as_json and sys.stdout.isatty():
         _show_part(result, part)
     else:
-        _write_part(_render_part(result, part, as_json=as_json), out, may_overwrite=force)
+        text = _render_part(result, part, as_json=as_json)
+        if text or out is not None:
+            _write_part(text, out, may_overwrite=force)
     if part not in PARTS_WITHOUT_RESULT:
         mark_read(job)
+    if part == "text" and not as_json:
+        _write_absence(result)
     _write_notes(job, note)
     raise SystemExit(find_exit(job))
 
@@ -116,6 +120,17 @@ def _write_part(text: str, out: Path | None, *, may_overwrite: bool) -> None:
     if out is not None:
         return write_out_file(out, encode_text(text), may_overwrite=may_overwrite)
     return click.echo(encode_text(text), nl=not text.endswith("\n"))
+
+
+def _write_absence(result: Result) -> None:
+    """Write on stderr that a finished job has no text, unless its error says why."""
+    job = result.job
+    if job.error is not None or (job.output and job.output.text):
+        return
+    if job.status is Status.CANCELLED:
+        click.echo(f"{job.id} was cancelled and has no output.", err=True)
+    else:
+        click.echo(f"{job.id} is {job.status} and has no text. See: agent-jobs result {job.id} --part items", err=True)
 
 
 def _write_notes(job: Job, note: str) -> None:

@@ -27,6 +27,8 @@ def render_table(
         dispensable: Columns to leave out of a narrow table, in this order.
     """
     widths = _measure_table(rows)
+    if widths and flexible not in widths:
+        flexible = list(widths)[-1]
     for name in dispensable:
         if width is not None and _find_least_width(widths, flexible) > width:
             widths.pop(name, None)

@@ -71,6 +71,16 @@ def format_local_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
+def format_local_minute(at: float) -> str:
+    """Return a time with its date, to the minute, where this computer is."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def format_utc_time(at: float) -> str:
+    """Return a time with its date in UTC, which is the same for all readers of a log."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
+
+
 def format_clock_time(at: float) -> str:
     """Return the time of the day, where this computer is."""
     return time.strftime("%H:%M:%S", time.localtime(at))

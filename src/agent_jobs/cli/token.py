@@ -6,13 +6,17 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.owner import OwnerName, format_rows
+from agent_jobs.cli.owner import OwnerName, fit_owner
 from agent_jobs.cli.session import Exit, Session, call, json_option
-from agent_jobs.cli.times import Lifetime, format_day, format_local_time
+from agent_jobs.cli.table import render_table
+from agent_jobs.cli.times import Lifetime, format_day, format_local_minute, format_local_time
 from agent_jobs.engine.engine import TokenRecord
 from agent_jobs.rendering import answers
 
 MAX_NOTE_CHARS = 200
+#: What a narrow terminal leaves out, first to last.
+DISPENSABLE = ("CREATED", "EXPIRES", "USED", "STATE", "OWNER")
+HOUR_S = 3_600.0
 
 
 class Note(click.ParamType[str]):
@@ -80,7 +84,9 @@ def list_tokens_command(as_json: bool) -> None:
     if not records:
         click.echo("There are no tokens yet. Make one with: agent-jobs token add OWNER")
         return
-    for line in format_rows([_build_token_row(record) for record in records]):
+    width, now = terminal.find_width(), time.time()
+    rows = [_build_token_row(record, now, width) for record in records]
+    for line in render_table(rows, width, flexible="NOTE", dispensable=DISPENSABLE):
         click.echo(line)
 
 
@@ -113,20 +119,31 @@ def _describe_token(record: TokenRecord) -> dict[str, Any]:
     return {**facts, "fault": record.find_fault(time.time())}
 
 
-def _build_token_row(record: TokenRecord) -> dict[str, str]:
+def _build_token_row(record: TokenRecord, now: float, width: int | None) -> dict[str, str]:
     """Return a token's cells by the names of their columns."""
     return {
         "ID": record.id,
-        "OWNER": terminal.join_lines(record.owner),
-        "STATE": record.find_fault(time.time()) or "good",
+        "OWNER": fit_owner(terminal.join_lines(record.owner), width),
+        "STATE": record.find_fault(now) or "active",
         "CREATED": format_day(record.created_at),
-        "EXPIRES": _format_moment(record.expires_at),
-        "USED": _format_moment(record.last_used_at),
+        "EXPIRES": _format_expiry(record.expires_at),
+        "USED": _format_use(record.last_used_at, now),
         "NOTE": terminal.join_lines(record.note),
     }
 
 
-def _format_moment(at: float | None) -> str:
+def _format_expiry(at: float | None) -> str:
     if at is None:
         return ""
-    return format_day(at)
+    return format_local_minute(at)
+
+
+def _format_use(at: float | None, now: float) -> str:
+    """Return when a token was last used, to the minute; empty if never."""
+    if at is None:
+        return ""
+    if now - at >= HOUR_S:
+        return format_local_minute(at)
+    if now - at < 60:
+        return "just now"
+    return f"{terminal.format_duration(now - at)} ago"

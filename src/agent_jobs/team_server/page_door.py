@@ -74,7 +74,7 @@ def build_team_page(
         return TokenOwner(record.owner, record.id)
 
     async def report_refused(address: str) -> None:
-        await audit.record_refused(Caller("", "", CLIENT, address), "wrong on the page")
+        await audit.record_refused(Caller("", "", CLIENT, address), "unknown token (page)")
 
     async def find_engine(request: Request) -> Engine:
         admit_connection(request.scope)
