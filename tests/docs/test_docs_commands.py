@@ -10,6 +10,7 @@ from machine import KEY, Machine, machine
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEEDS_CONTAINERS = "it needs a container engine; test_team_compose.py reads the files"
+NEEDS_TEAM_FILES = "it needs a team server on the network; test_team_files.py sends files and gets them back"
 IN_DATABASE = "docker compose exec -T database"
 DUMP = f"{IN_DATABASE} pg_dump --username=agent_jobs --format=custom agent_jobs > agent-jobs.dump"
 RESTORE = (
@@ -46,6 +47,10 @@ ELSEWHERE = {
     "docker compose up --detach --no-deps --wait replica-2": NEEDS_CONTAINERS,
     DUMP: "it needs containers; test_store_postgres.py backs a database up with these options",
     RESTORE: "and restores it",
+    'curl -T report.csv -H "Authorization: Bearer $TOKEN" https://jobs.example.com/files/report.csv': NEEDS_TEAM_FILES,
+    'curl -OJ -H "Authorization: Bearer $TOKEN" https://jobs.example.com/files/made_9b1c5d3f7a2e4b6c8d0f1a3b5c7d9e1f': (
+        NEEDS_TEAM_FILES
+    ),
     "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",
 }
 
