@@ -23,7 +23,7 @@ ELSEWHERE = {
     "uv run scripts/test": "this is a part of it",
     "docker build -t agent-jobs .": "it needs Docker and a network; test_package.py reads the Dockerfile",
     "docker run -i --rm -e OPENAI_API_KEY -v agent-jobs-data:/data agent-jobs": "it needs the image",
-    "uv tool install 'agent-jobs[team]'": "it needs a package index",
+    "uv tool install '.[team]'": "it needs a package index",
     "agent-jobs db upgrade": "it needs a PostgreSQL database; test_cli_db.py upgrades one",
     'pg_dump --format=custom --file=agent-jobs.dump "$AGENT_JOBS_DATABASE_URL"': "it needs a database on a server",
     'pg_restore --clean --if-exists --dbname="$AGENT_JOBS_DATABASE_URL" agent-jobs.dump': "so does this",
