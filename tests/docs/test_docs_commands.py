@@ -10,8 +10,7 @@ from machine import KEY, Machine, machine
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEEDS_CONTAINERS = "it needs a container engine; test_team_compose.py reads the files"
-NEEDS_TEAM = "it needs a team server; test_team_files.py sends the requests"
-MADE = "made_9b1c5d3f7a2e4b6c8d0f1a3b5c7d9e1f"
+NEEDS_TEAM_FILES = "it needs a team server on the network; test_team_files.py sends files and gets them back"
 IN_DATABASE = "docker compose exec -T database"
 DUMP = f"{IN_DATABASE} pg_dump --username=agent_jobs --format=custom agent_jobs > agent-jobs.dump"
 RESTORE = (
@@ -24,7 +23,7 @@ ELSEWHERE = {
     "uv run scripts/test": "this is a part of it",
     "docker build -t agent-jobs .": "it needs Docker and a network; test_package.py reads the Dockerfile",
     "docker run -i --rm -e OPENAI_API_KEY -v agent-jobs-data:/data agent-jobs": "it needs the image",
-    "uv tool install 'agent-jobs[team]'": "it needs a package index",
+    "uv tool install '.[team]'": "it needs a package index",
     "agent-jobs db upgrade": "it needs a PostgreSQL database; test_cli_db.py upgrades one",
     'pg_dump --format=custom --file=agent-jobs.dump "$AGENT_JOBS_DATABASE_URL"': "it needs a database on a server",
     'pg_restore --clean --if-exists --dbname="$AGENT_JOBS_DATABASE_URL" agent-jobs.dump': "so does this",
@@ -46,10 +45,12 @@ ELSEWHERE = {
     "docker compose run --rm upgrade": NEEDS_CONTAINERS,
     "docker compose up --detach --no-deps --wait replica-1": NEEDS_CONTAINERS,
     "docker compose up --detach --no-deps --wait replica-2": NEEDS_CONTAINERS,
-    'curl -T report.csv -H "Authorization: Bearer $TOKEN" https://jobs.example.com/files/report.csv': NEEDS_TEAM,
-    f'curl -OJ -H "Authorization: Bearer $TOKEN" https://jobs.example.com/files/{MADE}': NEEDS_TEAM,
     DUMP: "it needs containers; test_store_postgres.py backs a database up with these options",
     RESTORE: "and restores it",
+    'curl -T report.csv -H "Authorization: Bearer $TOKEN" https://jobs.example.com/files/report.csv': NEEDS_TEAM_FILES,
+    'curl -OJ -H "Authorization: Bearer $TOKEN" https://jobs.example.com/files/made_9b1c5d3f7a2e4b6c8d0f1a3b5c7d9e1f': (
+        NEEDS_TEAM_FILES
+    ),
     "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",
 }
 

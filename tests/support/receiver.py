@@ -11,7 +11,7 @@ from email.message import Message
 
 @dataclass(frozen=True)
 class Received:
-    """A POST as it arrived."""
+    """A request as it arrived."""
 
     path: str
     headers: "Message[str, str]"
@@ -34,6 +34,12 @@ def receiving(tls: ssl.SSLContext | None = None) -> Generator[Receiver]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(body)
+
+        def do_GET(self) -> None:
+            self._answer(b"")
+
+        def _answer(self, body: bytes) -> None:
             receiver.received.append(Received(self.path, self.headers, body))
             status = receiver.statuses.pop(0) if receiver.statuses else 200
             self.send_response(status)

@@ -15,6 +15,8 @@ from typing import Any, Self
 from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding, State
 from agent_jobs.cli.key_origin import mask_secret
+from agent_jobs.cli.references import REFERENCE, resolve_references
+from agent_jobs.cli.remote_checks import RemoteEntry
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import desktop_path
@@ -36,8 +38,6 @@ LIMIT_MARGIN_S = 10
 REMOVE_LOCAL = f"claude mcp remove {SERVER} --scope local"
 #: A version in the arguments of uvx, pipx or pip.
 PIN = re.compile(rf"{SERVER}(?:@|==)(\d[\w.]*)")
-#: Forms in which hosts refer to a variable: `$NAME`, `${NAME}`, `${NAME:-otherwise}`, `${env:NAME}`, `{env:NAME}`.
-REFERENCE = re.compile(r"\$(?:\{(?:env:)?(\w+)(?::-([^}]*))?\}|(\w+))|\{env:(\w+)\}")
 #: Variables that hosts pass on, by which the server finds the user's settings file.
 HOME_NAMES = ("USERPROFILE", "LOCALAPPDATA")
 #: A value for which the host asks the user.
@@ -156,6 +156,8 @@ def _check_local_scope(
 
 def _check_entry(found: "_HostEntry", ours: Settings) -> list[Finding]:
     """Return what is wrong with an entry, or that nothing is."""
+    if found.is_remote:
+        return list(found.check_remote())
     findings = list(found.find_mistakes(ours))
     if findings:
         return findings
@@ -190,16 +192,8 @@ def build_environment(host: Host, entry: Entry, around: Mapping[str, str]) -> di
         if not host.fills_references:
             environment[name] = str(value)
         elif not ASKED.search(str(value)):
-            environment[name] = _resolve_references(str(value), around)
+            environment[name] = resolve_references(str(value), around)
     return environment
-
-
-def _resolve_references(value: str, around: Mapping[str, str]) -> str:
-    def resolve(found: "re.Match[str]") -> str:
-        name, otherwise = found[1] or found[3] or found[4], found[2]
-        return around.get(name) or otherwise or ""
-
-    return REFERENCE.sub(resolve, value)
 
 
 @dataclass(frozen=True)
@@ -234,12 +228,22 @@ class _HostEntry:
         """Return the seconds that a poll of this host waits at most."""
         return self.settings.max_wait_s or wait_cap_s(self.host.name)
 
+    @property
+    def is_remote(self) -> bool:
+        """Return True if the host connects to an address and starts no program of this machine."""
+        return "url" in self.entry
+
+    def check_remote(self) -> Iterator[Finding]:
+        """Yield the findings of an entry with an address."""
+        if off := format_switches(find_disabling_values(self.entry)):
+            text = f"is switched off ({off}), so the host does not connect to it"
+            yield self.report("warning", text, f"switch it on in {self.host.title}, or remove that value")
+        yield from RemoteEntry(self.host, self.entry, self.where, self.install, self.machine).check()
+
     def find_mistakes(self, ours: Settings) -> Iterator[Finding]:
-        """Yield all that is wrong with the entry."""
+        """Yield all that is wrong with an entry that starts a program."""
         if off := format_switches(find_disabling_values(self.entry)):
             yield self.report("warning", f"is switched off ({off}), so the host does not start it", self.install)
-        if "url" in self.entry:
-            return  # the host starts no program of this machine
         yield from self._check_command()
         yield from self._check_source()
         if self.pin is not None and _sort_key(self.pin) < _sort_key(__version__):

@@ -85,7 +85,7 @@ def _find_entries(host: Host, machine: Machine) -> Iterator[_StartEntry]:
     for scope in find_scopes(host, machine):
         with suppress(ConfigError):  # check_hosts reports it
             entry = entry_in(host, read(locate(host, machine, scope)).text)
-            if entry is not None:
+            if entry is not None and "url" not in entry:  # the host starts no program there
                 yield _StartEntry(host, entry, format_install_command(host, scope))
 
 

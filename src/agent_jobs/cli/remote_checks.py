@@ -1,0 +1,96 @@
+"""Check an entry by which a host reaches a team server at its address."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from agent_jobs.cli.finding import Finding, State
+from agent_jobs.cli.references import list_references, resolve_references
+from agent_jobs.install.hosts import Entry, Host, Machine
+from agent_jobs.install.remote import MCP_PATH
+from agent_jobs.team_server.ready_probe import READY_PATH, NoAnswerError, NoWebAddressError, fetch_ready_status
+
+
+@dataclass(frozen=True)
+class RemoteEntry:
+    """An entry with the address of a team server."""
+
+    host: Host
+    entry: Entry
+    where: str
+    install: str  #: the command that writes the entry again, without its options
+    machine: Machine
+
+    def check(self) -> list[Finding]:
+        """Return what keeps the host from using the server, or that it can."""
+        findings = [*self._check_server(), *self._check_token()]
+        if findings:
+            return findings
+        return [self._report_entry("ok", f"connects to {self._shown_url}, which is ready{self._describe_token()}")]
+
+    @property
+    def _resolved_url(self) -> str:
+        value = str(self.entry["url"])
+        if self.host.fills_references:
+            value = resolve_references(value, self.machine.environ)
+        return value
+
+    @property
+    def _shown_url(self) -> str:
+        """Return the address without name, password and query."""
+        try:
+            parts = urlsplit(self._resolved_url)
+        except ValueError:
+            return "an address that cannot be read"
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+    def _check_server(self) -> Iterator[Finding]:
+        """Yield a finding if the server does not answer, or is not ready."""
+        about = f"connects to {self._shown_url}"
+        correct = f"correct the address: {self.install} --url URL"
+        start = f"start it there with agent-jobs serve --http, or {correct}"
+        base_url, _, _ = self._resolved_url.partition("?")
+        try:
+            status = fetch_ready_status(base_url.rstrip("/").removesuffix(MCP_PATH))
+        except NoAnswerError as error:
+            yield self._report_entry("problem", f"{about}, which {error}", start)
+            return
+        except NoWebAddressError:
+            yield self._report_entry("problem", f"{about}, which is no web address", correct)
+            return
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            fix = "wait a moment, then run agent-jobs doctor again; if it stays so, ask the operator of the server"
+            yield self._report_entry("warning", f"{about}, which is not ready (503)", fix)
+        elif status != HTTPStatus.OK:
+            text = f"{about}, which answers {READY_PATH} with {status}, as no team server of agent-jobs does"
+            yield self._report_entry("problem", text, correct)
+
+    def _check_token(self) -> Iterator[Finding]:
+        """Yield a finding if a variable that holds the token is not set here."""
+        for name in self._list_token_variables():
+            if not self.machine.environ.get(name):
+                fix = f"set {name} to your token in the environment in which {self.host.title} starts"
+                yield self._report_entry("warning", f"takes the token from {name}, which is not set here", fix)
+
+    def _describe_token(self) -> str:
+        names = self._list_token_variables()
+        if names:
+            return f"; {names[0]} is set"
+        return ""
+
+    def _list_token_variables(self) -> list[str]:
+        """Return the names of the variables from which the host takes the token."""
+        named = self.entry.get("bearer_token_env_var")
+        if isinstance(named, str) and named:
+            return [named]
+        headers: Any = self.entry.get("headers")
+        if not isinstance(headers, dict) or not self.host.fills_references:
+            return []
+        fields = cast("dict[str, Any]", headers)
+        values = [str(value) for name, value in fields.items() if name.lower() == "authorization"]
+        return [name for value in values for name in list_references(value)]
+
+    def _report_entry(self, state: State, text: str, fix: str = "") -> Finding:
+        return Finding("host", state, f"{self.where} {text}", fix)
