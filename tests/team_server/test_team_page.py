@@ -7,8 +7,10 @@ from pathlib import Path
 
 import anyio
 import httpx2
+import pytest
 from team_servers import Team, serving_team
 
+from agent_jobs.page import live
 from agent_jobs.settings import Settings
 
 HTML = {"Accept": "text/html"}
@@ -87,6 +89,26 @@ async def test_session_ends_with_its_token(team: Team):
         assert (gone.status_code, gone.headers["location"]) == (303, "/sign-in")
         assert (await client.get("/jobs.json", headers={"Accept": "application/json"})).status_code == 401
         assert (await sign_in(client, text)).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/live/jobs", "/live/jobs/{finished}", "/live/jobs/{running}"])
+async def test_stream_of_an_open_page_ends_with_its_token(team: Team, monkeypatch: pytest.MonkeyPatch, path: str):
+    monkeypatch.setattr(live, "REFRESH_S", 0.2)
+    monkeypatch.setattr(live, "UPDATE_S", 0.1)
+    text, record = await team.server.engine.access.add_token("gina")
+    async with team.host(text) as host:
+        running = await host.start("a secret", emulate={"duration_s": 600})
+        finished = await host.start(emulate={"duration_s": 0.2})
+        await host.end(finished["job_id"])
+        path = path.format(running=running["job_id"], finished=finished["job_id"])
+        async with browser(team, text) as client, client.stream("GET", path) as answer:
+            lines = answer.aiter_lines()
+            assert (await anext(lines)).startswith(("id:", "data:"))
+            await team.server.engine.access.revoke_token(record.id)
+            with anyio.fail_after(20):
+                async for _ in lines:
+                    pass
+            assert (await client.get(path)).status_code in (303, 401)
 
 
 async def test_visitor_signs_out(team: Team):

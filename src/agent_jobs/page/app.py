@@ -71,7 +71,7 @@ def build_page(engine: EngineSource, access: Access, server: PageServer) -> Star
 def _list_routes(engine: EngineSource, renderer: Renderer, access: Access, server: PageServer) -> list[BaseRoute]:
     forms, approvals = FormReader(access), StandingApprovals(server.tasks)
     overview, pages = Overview(engine, renderer), JobPages(engine, renderer, approvals)
-    live = LiveUpdates(engine, renderer, approvals, server.ending)
+    live = LiveUpdates(engine, renderer, access, approvals, server.ending)
     actions, new = Actions(engine, forms, approvals), NewPage(engine, renderer, forms)
     spend, health = SpendPage(engine, renderer), HealthPage(engine, renderer)
     sign_in = SignIn(access, renderer, forms, is_secure=server.is_secure)

@@ -1,5 +1,6 @@
 """Send the parts of a page again when jobs change, as server-sent events."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from hashlib import sha256
@@ -11,10 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_jobs.engine.engine import Engine
+from agent_jobs.errors import StoreError
+from agent_jobs.page.access import Access
 from agent_jobs.page.job_pages import read_job
 from agent_jobs.page.overview import read_overview
 from agent_jobs.page.standing_approvals import StandingApprovals
 from agent_jobs.page.templates import EngineSource, Renderer
+
+logger = logging.getLogger(__name__)
 
 #: What the engine calls a mark of changes.
 Mark = tuple[int, int]
@@ -68,8 +73,14 @@ class LiveUpdates:
     """Streams of updates, one for each open page."""
 
     def __init__(
-        self, engine: EngineSource, renderer: Renderer, approvals: StandingApprovals, ending: anyio.Event
+        self,
+        engine: EngineSource,
+        renderer: Renderer,
+        access: Access,
+        approvals: StandingApprovals,
+        ending: anyio.Event,
     ) -> None:
+        self._access = access
         self._ending = ending
         self._engine = engine
         self._renderer = renderer
@@ -124,21 +135,38 @@ class LiveUpdates:
     async def _send_updates(
         self, engine: Engine, request: Request, kept: KeptPart, render: Callable[[Mark, Part | None], Awaitable[Part]]
     ) -> AsyncGenerator[ServerSentEvent]:
-        """Yield the part whenever it differs from what the browser has, which its Last-Event-ID names."""
+        """Yield the part whenever it differs from what the browser has, which its Last-Event-ID names.
+
+        The stream ends with the session. While the database cannot be read, nothing is sent.
+        """
         shown = request.headers.get("last-event-id", "")
+        part: Part | None = None
         while not self._ending.is_set():
-            part = await kept.read(engine, render)
+            try:
+                if await self._access.find_session(request.scope["page_session"].token) is None:
+                    return
+                if part is None or not part.is_final:
+                    part = await kept.read(engine, render)
+            except StoreError as error:
+                logger.warning("cannot update an open page: %s", error)
+                await self._wait_for_end(REFRESH_S)
+                continue
             if part.digest != shown:
                 yield ServerSentEvent(self._renderer.finish_part(request, part.html), id=part.digest)
                 shown = part.digest
             if part.is_final:
-                await self._ending.wait()  # a browser would open a stream again that ended
-            await self._wait_for_update(engine, part.mark)
+                await self._wait_for_end(REFRESH_S)  # a browser would open a stream again that ended
+            else:
+                await self._wait_for_update(engine, part.mark)
+
+    async def _wait_for_end(self, seconds: float) -> None:
+        """Return once the server ends, at the latest after these seconds."""
+        with anyio.move_on_after(seconds):
+            await self._ending.wait()
 
     async def _wait_for_update(self, engine: Engine, mark: Mark) -> None:
         """Return once a job has changed since this mark, but not at once; or when the server ends."""
-        with anyio.move_on_after(UPDATE_S):
-            await self._ending.wait()
+        await self._wait_for_end(UPDATE_S)
         with anyio.move_on_after(REFRESH_S - UPDATE_S):
             async with anyio.create_task_group() as tasks:
 

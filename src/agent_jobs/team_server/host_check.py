@@ -46,12 +46,10 @@ class HostNames:
 
     def is_known_origin(self, origin: str) -> bool:
         """Return True if a page of this origin may send requests here: one of this server, or of this machine."""
-        if not origin:
-            return True  # no browser
         if self._public_origin and _normalize_origin(origin) == self._public_origin:
             return True
-        parts = urlsplit(origin)
-        return self._is_local and parts.scheme in DEFAULT_PORTS and _split_host(parts.netloc) in LOOPBACK_HOSTS
+        scheme, _, host = origin.partition("://")
+        return self._is_local and scheme.lower() in DEFAULT_PORTS and _split_host(host) in LOOPBACK_HOSTS
 
 
 class HostCheck:
@@ -67,7 +65,7 @@ class HostCheck:
             headers = Headers(scope=scope)
             if not self._names.is_known_host(headers.get("host", "")):
                 return await Refusal.wrong_host()(scope, receive, send)
-            if not self._names.is_known_origin(headers.get("origin", "")):
+            if not all(map(self._names.is_known_origin, headers.getlist("origin"))):  # a program sends none
                 return await Refusal.wrong_origin()(scope, receive, send)
         return await self._app(scope, receive, send)
 

@@ -3,6 +3,11 @@
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agent_jobs.team_server.refusals import Refusal
+
+#: Paths that a balancer reads.
+HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+
 
 class Readiness:
     """Answers `/healthz` and `/readyz`, and passes everything else on.
@@ -18,7 +23,7 @@ class Readiness:
         """Answer a request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        app = self._find_answer(scope["path"]) or self._app
+        app = _find_refusal(scope) or self._find_answer(scope["path"]) or self._app
         if self.is_draining:
             send = _close_after(send)
         return await app(scope, receive, send)
@@ -31,6 +36,15 @@ class Readiness:
         if self.is_draining:
             return PlainTextResponse("draining\n", 503)
         return PlainTextResponse("ready\n")
+
+
+def _find_refusal(scope: Scope) -> Response | None:
+    """Return the refusal of a method that no path has, or that a balancer does not use; None for others."""
+    if scope["method"] == "CONNECT":  # any 2xx would turn the connection into a tunnel
+        return Refusal.wrong_method()
+    if scope["path"] in HEALTH_PATHS and scope["method"] not in ("GET", "HEAD"):
+        return Refusal.wrong_method("GET", "HEAD")
+    return None
 
 
 def _close_after(send: Send) -> Send:

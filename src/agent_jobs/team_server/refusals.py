@@ -42,6 +42,11 @@ class Refusal(Response):
         return cls(405, "only_post", "Send MCP messages here with POST.", {"Allow": "POST"})
 
     @classmethod
+    def wrong_method(cls, *allowed: str) -> Self:
+        """Return the refusal of a method that an address does not have."""
+        return cls(405, "wrong_method", "This address has no such method.", {"Allow": ", ".join(allowed)})
+
+    @classmethod
     def not_now(cls, retry_after_s: int) -> Self:
         """Return the refusal of a request whose token cannot be judged now: who could judge it does not answer."""
         return cls(503, "not_now", "The token cannot be checked now. Try again.", {"Retry-After": str(retry_after_s)})
