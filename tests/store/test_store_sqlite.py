@@ -16,6 +16,7 @@ from test_store import NOW, a_job, at, process, row, sqlite, standing, there
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Output
+from agent_jobs.jobs.owners import Owner, OwnerLimits
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.response import Usage
 from agent_jobs.jobs.status import Status
@@ -24,6 +25,7 @@ from agent_jobs.store import open_store
 from agent_jobs.store.database import Transaction
 from agent_jobs.store.sqlite import open_sqlite
 from agent_jobs.store.sqlite_database import SQLiteDatabase
+from agent_jobs.store.team_records import AuditEntry, ShelvedFile, StoredFile, TokenRecord, Webhook
 from agent_jobs.store.worker_lock import WorkerLock
 
 #: The scripts that led from each version to the next one, before there was a release.
@@ -249,6 +251,53 @@ async def test_jobs_are_carried_over_into_a_file_with_another_order_of_columns(f
         file(folder.with_name("old")).replace(file(folder))
         await store.record_event("job_1", NOW, "polling")  # any change notices the other file
         assert await row(store) == before
+
+
+@pytest.mark.parametrize("has_other", [False, True], ids=["deleted", "replaced"])
+async def test_rows_of_a_team_are_carried_over_and_those_that_are_there_stay(folder: Path, *, has_other: bool):
+    alice, bob = Owner("alice", OwnerLimits(max_concurrent=2), key_ref="alice"), Owner("bob", key_ref="bob")
+    entries = [AuditEntry(NOW + n, "alice", "tok_1", "host", "start", f"job_{n}") for n in range(3)]
+    theirs = Owner("bob", OwnerLimits(max_concurrent=9), key_ref="new")
+    async with open_store(folder) as store, open_store(folder) as second:
+        for owner in (alice, bob):
+            await store.set_owner(owner)
+        for number in (1, 2):
+            await store.add_token(TokenRecord(f"tok_{number}", f"digest {number}", "alice", "", NOW))
+        if has_other:
+            copy_to(folder, folder.with_name("other"))
+        assert await store.revoke_token("tok_1", NOW + 5)
+        await store.add_audit(entries)
+        await store.of("alice").add_shelved_file(ShelvedFile("file_1", "a.txt", b"a"), NOW, since=NOW - 9, room=99)
+        await store.record_webhook(Webhook("wh_1", "https://x/v1", "resp_1", "response.completed"), NOW)
+        if has_other:
+            async with open_store(folder.with_name("other")) as other:
+                await other.set_owner(theirs)
+                assert await other.revoke_token("tok_2", NOW + 6)
+            file(folder.with_name("other")).replace(file(folder))
+        else:
+            delete_files(folder)
+        for number, each in enumerate((store, second)):  # any change notices the other file
+            await each.add(a_job(f"job_{number}"))
+        async with open_store(folder) as after:
+            assert await after.get_owner("alice") == alice
+            assert await after.get_owner("bob") == (theirs if has_other else bob)
+            revoked = {token.id: token.revoked_at for token in await after.list_tokens()}
+            assert revoked == {"tok_1": NOW + 5, "tok_2": NOW + 6 if has_other else None}
+            assert [entry for _, entry in await after.read_audit()] == entries
+            assert await after.of("alice").find_shelved_file("file_1", NOW - 9) == StoredFile("a.txt", b"a")
+            assert await after.last_webhook_at("https://x/v1") == NOW
+
+
+def delete_files(folder: Path) -> None:
+    for path in folder.glob("jobs.db*"):
+        path.unlink()
+
+
+def copy_to(folder: Path, other: Path) -> None:
+    """Copy the database of a folder into another one, as a backup does."""
+    other.mkdir()
+    with closing(sqlite3.connect(file(folder))) as source, closing(sqlite3.connect(file(other))) as target:
+        source.backup(target)
 
 
 async def test_several_processes_may_open_a_new_database_at_the_same_moment(tmp_path: Path):

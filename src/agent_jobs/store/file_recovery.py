@@ -1,4 +1,4 @@
-"""Recovers from a deleted or replaced database file: the open file still has every job, and they are carried over."""
+"""Recovers from a deleted or replaced database file: the open file still has every row, and they are carried over."""
 
 import json
 import logging
@@ -35,8 +35,21 @@ JOB_COLUMN_OF_TABLE = {
     "call": "job_id",
     "callback": "job_id",
 }
+#: The tables with rows of no job, and the columns that tell their rows apart. Limits and keys of owners go first.
+KEY_COLUMNS_OF_TABLE = {
+    "owner": ("name",),
+    "token": ("id",),
+    "tombstone": ("job_id",),
+    "mode": ("base_url", "model"),
+    "webhook": ("id",),
+    "shelf": ("id",),
+    "audit": ("at", "token_id", "action", "job_id"),
+}
 #: Columns that each file counts for itself.
-OWN_COLUMNS = frozenset({"prompt.number", "job.in_search"})
+OWN_COLUMNS = frozenset({"prompt.number", "job.in_search", "audit.number"})
+#: A token that either file knows as revoked lets nobody in.
+_REVOKE_TOKENS = """UPDATE there.token SET revoked_at = mine.revoked_at FROM main.token AS mine
+                    WHERE mine.id = there.token.id AND mine.revoked_at IS NOT NULL AND there.token.revoked_at IS NULL"""
 
 
 class FileGuard:
@@ -139,13 +152,16 @@ def check_database(path: Path) -> None:
 
 
 async def carry_over(db: aiosqlite.Connection, path: Path, me: str) -> None:
-    """Write the jobs of an open database into the one that now stands at its path, which has our schema.
+    """Write the rows of an open database into the one that now stands at its path, which has our schema.
 
+    The owners go before their jobs: a job of an owner with a key of their own must never be sent with the shared key.
     Of a job that both have, the newer one is kept: several processes may carry over the same jobs, and none of them
     may bring a right to POST back that another has used. Jobs that damage made unreadable stay behind.
     """
     await _run_statement(db, "ATTACH :path AS there", path=str(path))
     try:
+        for table in KEY_COLUMNS_OF_TABLE:
+            await _copy_other_rows(db, table)
         try:
             newer = await _run_statement(
                 db,
@@ -161,6 +177,34 @@ async def carry_over(db: aiosqlite.Connection, path: Path, me: str) -> None:
             await _carry_readable_jobs(db)
     finally:
         await _run_statement(db, "DETACH there")
+
+
+async def _copy_other_rows(db: aiosqlite.Connection, table: str) -> None:
+    """Copy the rows of a table that the other file does not have, in one transaction. Rows that are there stay."""
+    names = [name for name in await column_names(db, table) if f"{table}.{name}" not in OWN_COLUMNS]
+    is_same = " AND ".join(f"theirs.{name} = mine.{name}" for name in KEY_COLUMNS_OF_TABLE[table])
+    is_missing = f"theirs.{KEY_COLUMNS_OF_TABLE[table][0]} IS NULL"
+    if table == "tombstone":  # a job counts in its day's budget once
+        is_missing += " AND mine.job_id NOT IN (SELECT id FROM there.job)"
+    order = "mine.number" if table == "audit" else "1"
+    await _run_statement(db, "BEGIN IMMEDIATE")
+    try:
+        await _run_statement(
+            db,
+            f"""INSERT OR IGNORE INTO there.{table} ({", ".join(names)})
+                SELECT {", ".join(f"mine.{name}" for name in names)}
+                FROM main.{table} AS mine LEFT JOIN there.{table} AS theirs ON {is_same}
+                WHERE {is_missing} ORDER BY {order}""",
+        )
+        if table == "token":
+            await _run_statement(db, _REVOKE_TOKENS)
+        await _run_statement(db, "COMMIT")
+    except BaseException as error:
+        if db.in_transaction:
+            await _run_statement(db, "ROLLBACK")
+        if not (isinstance(error, sqlite3.DatabaseError) and _is_damage(error)):
+            raise
+        logger.error("the rows of %s cannot be read from the damaged database: %s", table, error)
 
 
 async def _carry_readable_jobs(db: aiosqlite.Connection) -> None:

@@ -22,7 +22,7 @@ from agent_jobs.store.base import BUSY_TIMEOUT_S
 from agent_jobs.store.claims import Queue
 from agent_jobs.store.database import Database, Row, SpendingLock, Transaction
 from agent_jobs.store.error_advice import as_store_error
-from agent_jobs.store.file_recovery import JOB_COLUMN_OF_TABLE, OWN_COLUMNS
+from agent_jobs.store.file_recovery import JOB_COLUMN_OF_TABLE, KEY_COLUMNS_OF_TABLE, OWN_COLUMNS
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_database import open_database as open_postgres_database
 from agent_jobs.store.rows import ACTIVE_SQL
@@ -35,16 +35,6 @@ _TRUTHS = """SELECT table_name || '.' || column_name AS name FROM information_sc
              WHERE table_schema = current_schema() AND data_type = 'boolean'"""
 #: Columns of a job that name processes of the old side.
 _NO_CLAIM: Mapping[str, Any] = {"holder": None, "not_before": 0.0, "watched_until": 0.0, "cancel_sent_at": None}
-#: Tables that belong to no job, with the columns that tell their rows apart.
-_OTHER_TABLES = {
-    "tombstone": ("job_id",),
-    "mode": ("base_url", "model"),
-    "owner": ("name",),
-    "token": ("id",),
-    "webhook": ("id",),
-    "shelf": ("id",),
-    "audit": ("at", "token_id", "action", "job_id"),
-}
 _UNFINISHED = f"(status IN {ACTIVE_SQL} OR unsettled = TRUE)"
 
 
@@ -143,7 +133,7 @@ class _Mover:
         for row in rows:
             await self._move_job(row["id"], is_unfinished=bool(row["is_unfinished"]), is_known=row["id"] in known)
         if not self._is_dry_run:
-            for table, key in _OTHER_TABLES.items():
+            for table, key in KEY_COLUMNS_OF_TABLE.items():
                 await self._copy_other_rows(table, key)
         return self._counts
 
@@ -290,7 +280,6 @@ class _Mover:
 
         async def copy(transaction: Transaction) -> None:
             for row in rows:
-                row.pop("number", None)  # PostgreSQL counts for itself
                 if row.get("status") != MOVED and not await transaction.execute(
                     f"SELECT 1 FROM {table} WHERE {is_same}", **{column: row[column] for column in key}
                 ):
