@@ -33,7 +33,7 @@ def audit_command(since: float | None, owner: str | None, json_lines: bool) -> N
         while entries := await session.engine.access.read_log(since=since or 0.0, owner=owner, after=after):
             after = entries[-1][0]
             if json_lines:
-                _print_json([entry for _, entry in entries])
+                _print_log_as_json([entry for _, entry in entries])
             else:
                 header = _print_table([entry for _, entry in entries], header)
         if not after and not json_lines:
@@ -42,7 +42,7 @@ def audit_command(since: float | None, owner: str | None, json_lines: bool) -> N
     call(print_log)
 
 
-def _print_json(entries: Sequence[AuditEntry]) -> None:
+def _print_log_as_json(entries: Sequence[AuditEntry]) -> None:
     for entry in entries:
         click.echo(answers.json_line(entry._asdict()))
 
@@ -53,7 +53,7 @@ def _print_table(entries: Sequence[AuditEntry], header: str) -> str:
     A header is printed for the first part, and on a terminal for each part whose columns differ from those before.
     """
     width = terminal.find_width()
-    rows = [_build_row(entry, width) for entry in entries]
+    rows = [_build_audit_row(entry, width) for entry in entries]
     first, *lines = render_table(rows, width, flexible="ACTION", figures=("COST",), dispensable=DISPENSABLE)
     if not header or (width is not None and first != header):
         click.echo(first)
@@ -62,7 +62,7 @@ def _print_table(entries: Sequence[AuditEntry], header: str) -> str:
     return first
 
 
-def _build_row(entry: AuditEntry, width: int | None) -> dict[str, str]:
+def _build_audit_row(entry: AuditEntry, width: int | None) -> dict[str, str]:
     """Return an action's cells by the names of their columns, without control characters of the caller."""
     facts = {
         "TIME (UTC)": format_utc_time(entry.at),

@@ -28,7 +28,9 @@ class RemoteEntry:
         findings = [*self._check_server(), *self._check_token()]
         if findings:
             return findings
-        return [self._report_entry("ok", f"connects to {self._shown_url}, which is ready{self._describe_token()}")]
+        return [
+            self._report_entry("ok", f"connects to {self._shown_url}, which is ready{self._describe_token_variable()}")
+        ]
 
     @property
     def _resolved_url(self) -> str:
@@ -74,7 +76,7 @@ class RemoteEntry:
                 fix = f"set {name} to your token in the environment in which {self.host.title} starts"
                 yield self._report_entry("warning", f"takes the token from {name}, which is not set here", fix)
 
-    def _describe_token(self) -> str:
+    def _describe_token_variable(self) -> str:
         names = self._list_token_variables()
         if names:
             return f"; {names[0]} is set"

@@ -54,18 +54,23 @@ def result_command(job_id: str, part: Part, out: Path | None, force: bool, as_js
             fields = {"job_id": job.id, "status": job.status, **unwatched.list_fields(job, now)}
             click.echo(json.dumps(fields, separators=(",", ":")))
         raise SystemExit(Exit.RUNNING)
-    if out is None and not as_json and sys.stdout.isatty():
-        _show_part(result, part)
-    else:
-        text = _render_part(result, part, as_json=as_json)
-        if text or out is not None:
-            _write_part(text, out, may_overwrite=force)
+    _print_part(result, part, out, may_overwrite=force, as_json=as_json)
     if part not in PARTS_WITHOUT_RESULT:
         mark_read(job)
     if part == "text" and not as_json:
         _write_absence(result)
     _write_notes(job, note)
     raise SystemExit(find_exit(job))
+
+
+def _print_part(result: Result, part: Part, out: Path | None, *, may_overwrite: bool, as_json: bool) -> None:
+    """Show a part on a terminal, or write it into a pipe or a file."""
+    if out is None and not as_json and sys.stdout.isatty():
+        return _show_part(result, part)
+    text = _render_part(result, part, as_json=as_json)
+    if text or out is not None:
+        _write_part(text, out, may_overwrite=may_overwrite)
+    return None
 
 
 def read_result(job_id: str) -> tuple[Result, Unwatched, float]:
