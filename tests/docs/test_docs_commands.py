@@ -30,6 +30,8 @@ ELSEWHERE = {
     "agent-jobs import ~/.local/share/agent-jobs --dry-run": "so does this; test_job_import.py imports",
     "agent-jobs import ~/.local/share/agent-jobs": "so does this; test_job_import.py imports",
     "agent-jobs serve --http": "it serves until it is stopped; test_team_replicas.py starts it",
+    "curl http://127.0.0.1:8000/readyz": "it needs that server; test_team_http.py asks",
+    "agent-jobs emulator --port 8787": "it serves until it is stopped; test_docs_emulator.py starts it",
     "agent-jobs serve --http --host 0.0.0.0 --port 8000": "so does this; test_team_http.py has its refusals",
     "agent-jobs serve --http --host 0.0.0.0": "and this",
     "agent-jobs token revoke tok_0123456789ab": "its argument is another's",

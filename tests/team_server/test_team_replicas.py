@@ -98,6 +98,7 @@ async def test_no_poll_fails_in_a_rolling_restart(cluster: Cluster):
 async def test_log_of_a_replica_has_no_secrets(cluster: Cluster):
     logs = "".join(path.read_text() for path in cluster.folder.glob("replica-*.log"))
     assert logs.count("Serving MCP at http://127.0.0.1:") >= 2
+    assert logs.count("The page is at http://127.0.0.1:") >= 2
     assert "draining with" in logs
     assert not [secret for secret in (cluster.token, "sk-secret", "rolling", "emulate") if secret in logs]
     assert "Traceback" not in logs

@@ -13,6 +13,7 @@ from agent_jobs.cli.session import convert_errors, read_settings
 from agent_jobs.configuration import load_settings
 from agent_jobs.errors import ConfigError
 from agent_jobs.settings import Settings
+from agent_jobs.team_server.app import MCP_PATH
 from agent_jobs.team_server.server import describe_address, open_listener, open_team_server
 
 #: File descriptors that this process may open. The usual limit of 1024 is less than the connections of a busy team.
@@ -37,7 +38,9 @@ def serve_team(host: str | None, port: int | None) -> None:
 
 async def _serve_until_signal(settings: Settings, listener: socket) -> None:
     async with open_team_server(settings, reload=_load_again) as server:
-        click.echo(f"Serving MCP at {describe_address(settings)} (pid {os.getpid()}).", err=True)
+        address = describe_address(settings)
+        click.echo(f"Serving MCP at {address} (pid {os.getpid()}).", err=True)
+        click.echo(f"The page is at {address.removesuffix(MCP_PATH)}/ for users with a token.", err=True)
         if not await server.engine.access.has_good_token():
             click.echo("There is no token yet. Make one with: agent-jobs token add OWNER", err=True)
         await server.run(listener)
