@@ -1,9 +1,54 @@
 """What hostile requests get from the team server: a refusal in time, no traceback, and nothing of the machine."""
 
+import sqlite3
+from collections.abc import AsyncGenerator, Generator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
 import anyio
 import pytest
 from anyio.abc import SocketStream
-from team_servers import Team
+from team_apps import SECRET
+from team_servers import Team, serving_team
+
+from agent_jobs.page.peer_address import read_address
+from agent_jobs.settings import Settings
+from agent_jobs.team_server import request_body
+from agent_jobs.team_server.request_body import MAX_BODY_BYTES, OPEN_BODY_BYTES
+
+METRICS_TOKEN = "a-token-for-prometheus-0123456789"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture(scope="module")
+async def open_team(
+    team_settings: Settings, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str
+) -> AsyncGenerator[Team]:
+    """A team server with all routes that need no team token."""
+    folder = tmp_path_factory.mktemp("open")
+    (folder / "hooks").write_text(SECRET)
+    (folder / "metrics").write_text(METRICS_TOKEN)
+    settings = replace(
+        team_settings,
+        data_dir=folder / "data",
+        webhook_secret_file=folder / "hooks",
+        metrics_token_file=folder / "metrics",
+    )
+    async with serving_team(settings) as team:
+        yield team
+
+
+@contextmanager
+def without_table(path: Path, table: str) -> Generator[None]:
+    """Keep a server from using a table of its database."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as db:
+        db.execute("PRAGMA legacy_alter_table = ON")
+        db.execute(f"ALTER TABLE {table} RENAME TO gone")
+        try:
+            yield
+        finally:
+            db.execute(f"ALTER TABLE gone RENAME TO {table}")
 
 
 async def connect(team: Team) -> SocketStream:
@@ -63,3 +108,65 @@ async def test_health_has_get_and_head_alone_and_nothing_is_a_tunnel(
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     assert f" {status} ".encode() in (await send_raw(team, head.encode())).partition(b"\r\n")[0]
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("path", "slow_status", "long_status"),
+    [("/hooks/openai", 408, 413), ("/metrics", 408, 413), ("/sign-in", 408, 413), ("/new", 401, 401)],
+)
+async def test_long_or_slow_body_without_a_token_is_not_kept(
+    open_team: Team, monkeypatch: pytest.MonkeyPatch, path: str, slow_status: int, long_status: int
+):
+    monkeypatch.setattr(request_body, "OPEN_BODY_S", 0.1)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nConnection: close\r\n"
+    slow = await send_raw(open_team, f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    assert f" {slow_status} ".encode() in slow.partition(b"\r\n")[0]
+    async with open_team.http(Origin=open_team.url, **FORM) as http:
+        long = await http.post(path, content=b"token=" + b"x" * OPEN_BODY_BYTES)
+    assert long.status_code == long_status
+
+
+async def test_form_of_a_signed_in_browser_may_be_long(open_team: Team):
+    token = await open_team.add_token("hanna")
+    async with open_team.http(Origin=open_team.url, **FORM) as http:
+        assert (await http.post("/sign-in", content=f"token={token}")).status_code == 200
+        long = b"form_token=x&prompt=" + b"x" * (2 * OPEN_BODY_BYTES)
+        assert (await http.post("/new", content=long)).status_code == 403, "its form token was read, and is wrong"
+        assert (await http.post("/new", content=b"x" * (MAX_BODY_BYTES + 1))).status_code == 413
+
+
+async def test_page_says_so_while_the_database_cannot_be_used(open_team: Team, caplog: pytest.LogCaptureFixture):
+    token = await open_team.add_token("ida")
+    path = Path((await open_team.server.engine.store_info()).path)
+    async with open_team.http(Origin=open_team.url, Accept="text/html") as http:
+        assert (await http.post("/sign-in", data={"token": token})).status_code == 200
+        with without_table(path, "token"):
+            answers = [await http.get(url) for url in ("/", "/jobs.json", "/live/jobs", "/health")]
+            answers += [await http.post(url, data={"token": token}) for url in ("/new", "/sign-in")]
+            assert (await http.get("/sign-in")).status_code == 200
+        assert (await http.get("/")).status_code == 200
+    for answer in answers:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2"), answer.url
+        assert "cannot be checked now" in answer.text
+        assert str(path.parent) not in answer.text and "such table" not in answer.text
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("fe80::1%eth0\x85", "fe80::1"),
+        ("1.2.3.4\x9b31m", ""),
+        ("x" * 30_000, ""),
+        ("fe80::1%" + "x" * 30_000, "fe80::1"),
+        ("evil.example", ""),
+        ("\u0661.2.3.4", ""),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_only_an_ip_address_is_logged(written: str | None, address: str):
+    client = None if written is None else (written, 0)
+    assert read_address({"type": "http", "client": client}) == address

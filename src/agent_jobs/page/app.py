@@ -1,6 +1,6 @@
 """Build the page: a Starlette app over an engine, for browsers that are signed in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,7 @@ class PageServer(NamedTuple):
     tasks: TaskGroup  #: runs what outlives a request, until the server ends
     ending: anyio.Event  #: the server is about to end, and so are the streams of open pages
     is_secure: bool = False  #: browsers reach it over HTTPS only, and send the cookie nowhere else
+    middleware: Sequence[Middleware] = ()  #: is passed by the requests that the Guard lets in
 
 
 def build_page(engine: EngineSource, access: Access, server: PageServer) -> Starlette:
@@ -63,7 +64,7 @@ def build_page(engine: EngineSource, access: Access, server: PageServer) -> Star
 
     return Starlette(
         routes=_list_routes(engine, renderer, access, server),
-        middleware=[Middleware(Guard, access=access, is_known_host=server.is_known_host)],
+        middleware=[Middleware(Guard, access=access, is_known_host=server.is_known_host), *server.middleware],
         exception_handlers={AgentJobsError: show_error, HTTPException: show_error},
     )
 

@@ -1,5 +1,6 @@
 """Check each request before any page sees it: Host, Origin and cookie. Add the headers that keep a page safe."""
 
+import logging
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 
@@ -7,9 +8,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agent_jobs.errors import AgentJobsError
 from agent_jobs.page.access import Access, Session
 
+logger = logging.getLogger(__name__)
+
 COOKIE = "agent_jobs_page"
+#: Sentence for a browser whose session cannot be checked.
+NOT_NOW = "Your session cannot be checked now, because the database does not answer. Try again in a few seconds."
+#: Header of an answer that a browser may repeat: seconds until then.
+RETRY_LATER = {"Retry-After": "2"}
 #: Paths that need no cookie.
 OPEN_PATHS = ("/static/", "/sign-in", "/favicon.ico")
 #: Methods that change nothing.
@@ -55,14 +63,28 @@ class Guard:
         host = headers.get("host", "")
         if not self._is_known_host(host):
             return PlainTextResponse("This server has another name.", 421)
-        is_safe = scope["method"] in SAFE_METHODS
-        if not is_safe and not _is_same_origin(headers, host):
+        if scope["method"] not in SAFE_METHODS and not _is_same_origin(headers, host):
             return PlainTextResponse("This form was sent by another page.", 403)
-        session = await self._access.find_session(read_cookie(headers))
+        return await self._check_session(scope, read_cookie(headers)) or self._refuse_stranger(scope, headers)
+
+    async def _check_session(self, scope: Scope, cookie: str) -> Response | None:
+        """Note the session of a request. Return the refusal if it cannot be checked now."""
+        session: Session | None = None
+        try:
+            session = await self._access.find_session(cookie)
+        except AgentJobsError as error:
+            logger.warning("cannot check a session: %s", error)
+            if not _is_open(scope):
+                return PlainTextResponse(NOT_NOW, 503, RETRY_LATER)
         scope["page_session"] = session or Session("")
-        if session is not None or scope["path"].startswith(OPEN_PATHS):
+        return None
+
+    def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
+        """Return the refusal of a request without a session; None if it has one, or needs none."""
+        session: Session = scope["page_session"]
+        if session.token or _is_open(scope):
             return None
-        if not is_safe:
+        if scope["method"] not in SAFE_METHODS:
             return PlainTextResponse(f"Sign in first. {self._access.advice}", 401)
         if self._access.has_form and "text/html" in headers.get("accept", ""):
             return RedirectResponse("/sign-in", 303)
@@ -78,6 +100,10 @@ def read_cookie(headers: Headers) -> str:
     if COOKIE not in cookies:
         return ""
     return cookies[COOKIE].value
+
+
+def _is_open(scope: Scope) -> bool:
+    return scope["path"].startswith(OPEN_PATHS)
 
 
 def _is_same_origin(headers: Headers, host: str) -> bool:

@@ -1,25 +1,26 @@
 """Sign a browser in with a link from the terminal, or with a team token."""
 
+import logging
+
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
+from agent_jobs.errors import AgentJobsError
 from agent_jobs.page.access import SESSION_S, Access
 from agent_jobs.page.forms import FormReader
-from agent_jobs.page.guard import COOKIE
+from agent_jobs.page.guard import COOKIE, RETRY_LATER
+from agent_jobs.page.peer_address import read_address
 from agent_jobs.page.templates import Renderer
 
+logger = logging.getLogger(__name__)
+
+#: Sentence for a token that cannot be checked.
+NOT_NOW = "The token cannot be checked now. Try again in a few seconds."
 #: A redirect would come without the cookie if the link stood in another page: a strict cookie is sent only from here.
 _SIGNED_IN = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
     '<title>agent-jobs</title></head><body><p><a href="/">Continue to your jobs</a></p></body></html>'
 )
-
-
-def read_address(request: Request) -> str:
-    """Return where a request came from."""
-    if request.client is None:
-        return ""
-    return request.client.host
 
 
 class SignIn:
@@ -45,11 +46,20 @@ class SignIn:
         form = await request.form(max_files=0)
         session = None
         if self._access.has_form:  # a link's token must not be sent twice in two ways
-            session = await self._access.sign_in(str(form.get("token", "")), read_address(request))
+            try:
+                session = await self._access.sign_in(str(form.get("token", "")), read_address(request.scope))
+            except AgentJobsError as error:
+                logger.warning("cannot check a token: %s", error)
+                response = self._show_problem(request, NOT_NOW, 503)
+                response.headers.update(RETRY_LATER)
+                return response
         if session is None:
-            values = {"problem": self._access.refusal, "advice": self._access.advice}
-            return self._renderer.render_page(request, "sign_in.html", values, 401)
+            return self._show_problem(request, self._access.refusal, 401)
         return self._set_cookie(session)
+
+    def _show_problem(self, request: Request, problem: str, status: int) -> Response:
+        values = {"problem": problem, "advice": self._access.advice}
+        return self._renderer.render_page(request, "sign_in.html", values, status)
 
     async def leave(self, request: Request) -> Response:
         """Sign this browser out."""

@@ -58,8 +58,12 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
     everything = Starlette(
         routes=[*doors.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp)), Mount("/", _not_found)]
     )
-    open_paths = [route.path for route in doors.open_routes]
-    limited = LimitedBody(HeldStreams(everything), exempt_paths=(f"{FILES_PATH}/",))
+    open_paths = frozenset(route.path for route in doors.open_routes)
+    limited = LimitedBody(
+        HeldStreams(everything),
+        exempt_paths=(f"{FILES_PATH}/",),
+        is_open=lambda scope: scope["path"] in open_paths,
+    )
     signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, open_paths)
     entrance: ASGIApp = signed_in
     if doors.page is not None:

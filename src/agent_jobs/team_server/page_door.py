@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 import anyio
 from anyio.abc import TaskGroup
 from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.page.access import Session, TokenAccess, TokenOwner, derive_secret, read_secret
 from agent_jobs.page.app import PATHS, PageServer, build_page
-from agent_jobs.page.sign_in import read_address
+from agent_jobs.page.peer_address import read_address
 from agent_jobs.settings import Settings
 from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import Caller
@@ -34,7 +35,7 @@ class PageDoor:
 
     def __init__(self, app: ASGIApp, page: ASGIApp) -> None:
         self._app = app
-        self._page = LimitedBody(page)
+        self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -79,11 +80,12 @@ def build_team_page(
     async def find_engine(request: Request) -> Engine:
         admit_connection(request.scope)
         session: Session = request.scope["page_session"]
-        caller = Caller(session.owner, session.token_id, CLIENT, read_address(request))
+        caller = Caller(session.owner, session.token_id, CLIENT, read_address(request.scope))
         return (await engine()).of(session.owner).reporting(audit.recorder_of(caller))
 
     access = TokenAccess(secret, time.time, find_owner, report_refused)
-    return build_page(find_engine, access, PageServer(names.is_known_host, tasks, ending, is_secure))
+    limits = [Middleware(LimitedBody, is_open=_is_not_signed_in)]
+    return build_page(find_engine, access, PageServer(names.is_known_host, tasks, ending, is_secure, limits))
 
 
 def derive_page_secret(settings: Settings) -> bytes:
@@ -91,6 +93,12 @@ def derive_page_secret(settings: Settings) -> bytes:
     if settings.api_key is None:
         return read_secret(settings.data_path())
     return derive_secret(settings.api_key.get_secret_value())
+
+
+def _is_not_signed_in(scope: Scope) -> bool:
+    """Return True for a request that the Guard passed on without a session."""
+    session: Session = scope["page_session"]
+    return not session.token
 
 
 def _is_for_page(scope: Scope) -> bool:

@@ -1,5 +1,7 @@
 """Read the body of a request within limits of its size and its time, before any handler runs."""
 
+from collections.abc import Callable
+
 import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,9 +12,17 @@ from agent_jobs.team_server.refusals import Refusal
 MAX_BODY_BYTES = 4 * 1024 * 1024
 #: Seconds until a body is complete: a slow one must not keep its connection.
 BODY_S = 30.0
+#: Bytes and seconds of a body whose sender has not signed in: no webhook and no token is longer.
+OPEN_BODY_BYTES = 64 * 1024
+OPEN_BODY_S = 5.0
 #: Bytes and seconds of a long body that are read and thrown away: a client that still sends would miss the refusal.
 DISCARDED_BYTES = 64 * 1024 * 1024
 DISCARD_S = 5.0
+
+
+def never(_: Scope) -> bool:
+    """Return False: each sender has signed in."""
+    return False
 
 
 class LimitedBody:
@@ -21,27 +31,34 @@ class LimitedBody:
     Args:
         app: What answers the request.
         exempt_paths: Beginnings of paths whose routes limit the bodies themselves.
+        is_open: Returns True for a request whose sender has not signed in. Its body gets the lower limits.
     """
 
-    def __init__(self, app: ASGIApp, exempt_paths: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, exempt_paths: tuple[str, ...] = (), is_open: Callable[[Scope], bool] = never
+    ) -> None:
         self._app = app
+        self._is_open = is_open
         self._exempt_paths = exempt_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse its body."""
         if scope["type"] != "http" or scope["path"].startswith(self._exempt_paths):
             return await self._app(scope, receive, send)
-        if _exceeds_by_header(scope, MAX_BODY_BYTES):
+        limit_bytes, limit_s = MAX_BODY_BYTES, BODY_S
+        if self._is_open(scope):
+            limit_bytes, limit_s = OPEN_BODY_BYTES, OPEN_BODY_S
+        if _exceeds_by_header(scope, limit_bytes):
             await _discard_body(receive)
-            return await Refusal.too_long(MAX_BODY_BYTES)(scope, receive, send)
+            return await Refusal.too_long(limit_bytes)(scope, receive, send)
         body: bytes | None = None
-        with anyio.move_on_after(BODY_S) as reading:
-            body = await _receive_body(receive, MAX_BODY_BYTES)
+        with anyio.move_on_after(limit_s) as reading:
+            body = await _receive_body(receive, limit_bytes)
         if reading.cancelled_caught:
             return await Refusal.too_slow()(scope, receive, send)
         if body is None:
             await _discard_body(receive)
-            return await Refusal.too_long(MAX_BODY_BYTES)(scope, receive, send)
+            return await Refusal.too_long(limit_bytes)(scope, receive, send)
         return await self._app(scope, _repeat_body(body, receive), send)
 
 

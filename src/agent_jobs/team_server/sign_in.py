@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.errors import StoreError
+from agent_jobs.page.peer_address import read_address
 from agent_jobs.team_server.caller import Caller, set_current_caller
 from agent_jobs.team_server.connections import admit_connection
 from agent_jobs.team_server.refusals import Refusal
@@ -133,14 +134,6 @@ class SignIn:
             if verifier.handles(token):
                 return await verifier.verify(token)
         raise RefusedTokenError("unknown kind")
-
-
-def read_address(scope: Scope) -> str:
-    """Return where a request came from: the client that a trusted balancer names, or the peer."""
-    client = scope.get("client")
-    if client is None:
-        return ""
-    return client[0]
 
 
 def _read_bearer(headers: Headers) -> str:
