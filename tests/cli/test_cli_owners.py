@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from terminals import Terminal
 
 from agent_jobs.app import open_app
@@ -59,12 +59,64 @@ def test_token_is_printed_once_and_its_hash_alone_is_kept(terminal: Terminal, tm
     assert sha256(text.encode()).hexdigest().encode() in kept
 
 
+def invoke(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(cli, arguments, env={"AGENT_JOBS_OWNER_KEYS_DIR": "", **environment})
+
+
+@pytest.mark.parametrize(
+    "name", ["", " alice", "alice ", "a\nb", "a\x1b[31m", "\u202ealice", "(others)", "(none)", "-x"]
+)
+@pytest.mark.parametrize("words", [("token", "add"), ("owner", "set"), ("owner", "show"), ("import", "x", "--owner")])
+def test_no_command_accepts_a_name_that_no_owner_can_have(words: tuple[str, ...], name: str) -> None:
+    given = (*words, name) if words[-1] == "--owner" else (*words, "--", name)
+    result = invoke(*given)
+    assert result.exit_code == 2
+    assert "owner" in result.stderr.lower()
+    assert name not in ("a\nb", "a\x1b[31m", "\u202ealice") or name not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "../alice", "/etc/keys/alice", "keys/alice", "c:\\alice", ".", "..", " alice", "al\nice", "env:", "env:A-B",
+        "env:sk-abc", "ENV:A", "sk-proj-0123456789abcdef", "sk-x", "0123456789abcdef0123456789abcdef", "Bearer abc",
+        "OPENAI_API_KEY=abc", "ajt_0123456789", "a" * 300,
+    ],
+)  # fmt: skip
+def test_reference_that_names_no_key_is_refused_without_being_repeated(reference: str, tmp_path: Path) -> None:
+    result = invoke("owner", "set", "alice", "--key-ref", reference, AGENT_JOBS_DATA_DIR=str(tmp_path / "data"))
+    assert result.exit_code == 2
+    assert "env:NAME" in result.stderr
+    assert len(reference) < 3 or reference == "env:" or reference not in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("reference", "warning"),
+    [
+        ("alice", ""),
+        ("gone", "There is no key in"),
+        ("openai-key of alice.txt", "There is no key in"),
+        ("env:ALICE_KEY", ""),
+        ("", ""),
+    ],
+)
+def test_reference_of_a_key_is_confirmed_and_a_missing_file_is_named(
+    reference: str, warning: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "alice").write_text("sk-of-alice")
+    folders = {"AGENT_JOBS_DATA_DIR": str(tmp_path / "data"), "AGENT_JOBS_OWNER_KEYS_DIR": str(keys)}
+    result = invoke("owner", "set", "alice", "--key-ref", reference, **folders)
+    assert (result.exit_code, result.stdout) == (0, f"alice: those of the settings; key: {reference or 'shared'}\n")
+    assert bool(result.stderr) == bool(warning)
+    assert warning in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("token", "add", ""),
-        ("token", "add", " alice"),
-        ("token", "add", "a\nb"),
         ("token", "add", "alice", "--expires", "0d"),
         ("token", "add", "alice", "--expires", "soon"),
         ("owner", "set", "alice", "--max-concurrent", "0"),
@@ -89,7 +141,7 @@ async def add_jobs(folder: Path, *owners: str) -> None:
 def test_limits_of_an_owner_are_set_taken_back_and_shown(terminal: Terminal, tmp_path: Path) -> None:
     assert "There are no owners yet" in terminal.pipe("owner", "list").stdout
     ran = terminal.pipe("owner", "set", "alice", "--max-concurrent", "5", "--daily-budget", "2.5", "--key-ref", "a")
-    assert ran.stdout == "alice: 5 at once, 2.5 USD a day\n"
+    assert ran.stdout == "alice: 5 at once, 2.5 USD a day; key: a\n"
     changed = read(terminal, "owner", "set", "alice", "--daily-budget", "default", "--starts-per-minute", "3")
     limits = {"max_concurrent": 5, "daily_budget_usd": None, "starts_per_minute": 3}
     assert changed == {"name": "alice", **limits, "key_ref": "a"}

@@ -19,7 +19,7 @@ from anyio.from_thread import BlockingPortal
 from fork_server import COVERAGE
 
 #: How many rows of a table are measured, for each kind of store.
-TRACED_ROWS = 3
+TRACED_ROWS = 8
 #: Rows of these are each about another branch.
 OF_VARIED_ROWS = ("tests/unit/", "tests/emulator/", "tests/cli/", "tests/team_server/", "tests/page/")
 

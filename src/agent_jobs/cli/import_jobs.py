@@ -9,6 +9,7 @@ import anyio
 import click
 
 from agent_jobs.app import import_job_file
+from agent_jobs.cli.owner import OwnerName
 from agent_jobs.cli.session import convert_errors, json_option, read_settings
 from agent_jobs.rendering import answers
 from agent_jobs.setting_values import hide_database_password
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("import")
 @click.argument("path", type=click.Path(resolve_path=True, path_type=Path))
-@click.option("--owner", metavar="NAME", help="Whose the jobs are on a team server.")
+@click.option("--owner", type=OwnerName(), metavar="NAME", help="Whose the jobs are on a team server.")
 @click.option("--dry-run", is_flag=True, help="Only count what would be imported.")
 @json_option
 def import_command(path: Path, owner: str | None, dry_run: bool, as_json: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.session import Session, call, json_option
+from agent_jobs.cli.key_reference import KeyReference, find_missing_key
+from agent_jobs.cli.session import Session, call, json_option, read_settings
 from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.rendering import answers
@@ -23,6 +24,8 @@ FIGURES = ("JOBS", "RUNNING", "WAITING", "TODAY")
 #: What a narrow terminal leaves out, first to last.
 DISPENSABLE = ("KEY", "WAITING", "RUNNING", "TODAY", "JOBS")
 MIN_OWNER_COLUMNS = 8  # of a name on a narrow terminal
+#: What the metrics call the owners without a label, and jobs without an owner.
+RESERVED_NAMES = frozenset({"(others)", "(none)"})
 
 
 class OwnerName(click.ParamType[str]):
@@ -33,6 +36,8 @@ class OwnerName(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name; refuse one that could not be told from another on a terminal."""
         name = str(value)
+        if name.startswith("-") or name in RESERVED_NAMES:
+            self.fail(f"{name!r} is reserved. Choose another name that does not begin with '-'.", param, ctx)
         if name.isprintable() and name.strip() == name and 0 < len(name) <= MAX_NAME_CHARS:
             return name
         self.fail(f"{name!r} is no name of an owner. Write 1 to {MAX_NAME_CHARS} letters, digits or signs.", param, ctx)
@@ -104,7 +109,9 @@ def show_owner_command(name: str, as_json: bool) -> None:
 @click.option("--max-concurrent", type=Limit(click.IntRange(1, 1_000_000), "N"), help="Jobs that run at once.")
 @click.option("--daily-budget", type=Limit(click.FloatRange(0, 1e9, min_open=True), "USD"), help="For a day (UTC).")
 @click.option("--starts-per-minute", type=Limit(click.IntRange(1, 1_000_000), "N"), help="Jobs started in a minute.")
-@click.option("--key-ref", metavar="NAME", help="The secret with the owner's API key; '' for the shared key.")
+@click.option(
+    "--key-ref", type=KeyReference(), metavar="NAME", help="The secret with the owner's API key; '' for the shared key."
+)
 @json_option
 def set_owner_command(
     name: str, max_concurrent: Any, daily_budget: Any, starts_per_minute: Any, key_ref: str | None, as_json: bool
@@ -113,6 +120,7 @@ def set_owner_command(
 
     The key itself is not stored here: NAME is a file in the folder of owners' keys.
     """
+    settings = read_settings()
     given = {
         "max_concurrent": max_concurrent,
         "daily_budget_usd": daily_budget,
@@ -129,11 +137,14 @@ def set_owner_command(
         await access.set_owner(owner)
         return owner
 
-    owner = call(change_owner)
+    owner = call(change_owner, settings=settings)
+    if key_ref and (warning := find_missing_key(settings, key_ref)):
+        click.echo(f"Warning: {warning}", err=True)
     if as_json:
         click.echo(answers.json_line(_owner_fields(owner)))
         return
-    click.echo(f"{terminal.join_lines(name)}: {_join_limits(owner)}")
+    key = terminal.join_lines(owner.key_ref) or "shared"
+    click.echo(f"{terminal.join_lines(name)}: {_join_limits(owner)}; key: {key}")
 
 
 def fit_owner(name: str, width: int | None) -> str:

@@ -29,9 +29,11 @@ class Since(click.ParamType[float]):
             since = _read_age(text) or _read_date(text)
         except (ValueError, OverflowError, OSError):
             self.fail(f"{value!r} is no time. {_EXAMPLES}", param, ctx)
+        if since < time.time() - MAX_LIFETIME_S:
+            self.fail(f"{value!r} is too long ago. {_EXAMPLES}", param, ctx)
         if since > time.time():
             self.fail(f"{value!r} is in the future. {_EXAMPLES}", param, ctx)
-        return max(since, 1.0)  # 0 would mean that nothing was asked
+        return max(since, 1.0)  # 0 would mean that nothing was asked, and before 1970 there were no jobs
 
 
 class Lifetime(click.ParamType[float]):

@@ -161,7 +161,7 @@ async def carry_over(db: aiosqlite.Connection, path: Path, me: str) -> None:
     await _run_statement(db, "ATTACH :path AS there", path=str(path))
     try:
         for table in KEY_COLUMNS_OF_TABLE:
-            await _copy_missing_rows(db, table)
+            await _copy_other_rows(db, table)
         try:
             newer = await _run_statement(
                 db,
@@ -179,30 +179,15 @@ async def carry_over(db: aiosqlite.Connection, path: Path, me: str) -> None:
         await _run_statement(db, "DETACH there")
 
 
-async def _write_copy_statement(db: aiosqlite.Connection, table: str) -> str:
-    """Return the statement that copies the rows of a table that the other file does not have."""
-    names = [name for name in await column_names(db, table) if f"{table}.{name}" not in OWN_COLUMNS]
-    is_same = " AND ".join(f"theirs.{name} = mine.{name}" for name in KEY_COLUMNS_OF_TABLE[table])
-    is_missing = f"theirs.{KEY_COLUMNS_OF_TABLE[table][0]} IS NULL"
-    if table == "tombstone":  # a job counts in its day's budget once
-        is_missing += " AND mine.job_id NOT IN (SELECT id FROM there.job)"
-    order = "1"
-    if table == "audit":
-        order = "mine.number"
-    return f"""INSERT OR IGNORE INTO there.{table} ({", ".join(names)})
-               SELECT {", ".join(f"mine.{name}" for name in names)}
-               FROM main.{table} AS mine LEFT JOIN there.{table} AS theirs ON {is_same}
-               WHERE {is_missing} ORDER BY {order}"""
-
-
-async def _copy_missing_rows(db: aiosqlite.Connection, table: str) -> None:
+async def _copy_other_rows(db: aiosqlite.Connection, table: str) -> None:
     """Copy the rows of a table that the other file does not have, in one transaction. Rows that are there stay."""
-    copy = await _write_copy_statement(db, table)
+    statements = [await _write_copy_statement(db, table)]
+    if table == "token":
+        statements.append(_REVOKE_TOKENS)
     await _run_statement(db, "BEGIN IMMEDIATE")
     try:
-        await _run_statement(db, copy)
-        if table == "token":
-            await _run_statement(db, _REVOKE_TOKENS)
+        for statement in statements:
+            await _run_statement(db, statement)
         await _run_statement(db, "COMMIT")
     except BaseException as error:
         if db.in_transaction:
@@ -210,6 +195,22 @@ async def _copy_missing_rows(db: aiosqlite.Connection, table: str) -> None:
         if not (isinstance(error, sqlite3.DatabaseError) and _is_damage(error)):
             raise
         logger.error("the rows of %s cannot be read from the damaged database: %s", table, error)
+
+
+async def _write_copy_statement(db: aiosqlite.Connection, table: str) -> str:
+    """Return the statement that copies the rows of a table that the other file does not have."""
+    names = [name for name in await column_names(db, table) if f"{table}.{name}" not in OWN_COLUMNS]
+    key = KEY_COLUMNS_OF_TABLE[table]
+    is_same = " AND ".join(f"theirs.{name} = mine.{name}" for name in key)
+    # The rows of the audit log are counted anew in their order. A job counts in its day's budget once.
+    condition, order = {
+        "audit": ("", "mine.number"),
+        "tombstone": ("AND mine.job_id NOT IN (SELECT id FROM there.job)", "1"),
+    }.get(table, ("", "1"))
+    return f"""INSERT OR IGNORE INTO there.{table} ({", ".join(names)})
+               SELECT {", ".join(f"mine.{name}" for name in names)}
+               FROM main.{table} AS mine LEFT JOIN there.{table} AS theirs ON {is_same}
+               WHERE theirs.{key[0]} IS NULL {condition} ORDER BY {order}"""
 
 
 async def _carry_readable_jobs(db: aiosqlite.Connection) -> None:
