@@ -109,7 +109,7 @@ def test_reference_of_a_key_is_confirmed_and_a_missing_file_is_named(
     (keys / "alice").write_text("sk-of-alice")
     folders = {"AGENT_JOBS_DATA_DIR": str(tmp_path / "data"), "AGENT_JOBS_OWNER_KEYS_DIR": str(keys)}
     result = invoke("owner", "set", "alice", "--key-ref", reference, **folders)
-    assert (result.exit_code, result.stdout) == (0, f"alice: those of the settings; key: {reference or 'shared'}\n")
+    assert (result.exit_code, result.stdout) == (0, f"alice: limits default; key {reference or 'shared'}\n")
     assert bool(result.stderr) == bool(warning)
     assert warning in " ".join(result.stderr.split())
 
@@ -209,3 +209,22 @@ def test_tables_of_a_team_are_complete_in_a_pipe(team: Path, monkeypatch: pytest
     used, unused = sorted(tokens, key=lambda line: " bob " in line)
     assert re.search(r" alice +active +[\d-]{10}  [\d-]{10} \d\d:\d\d  (just now|\d min ago) +the laptop", used)
     assert re.search(r" bob +active +[\d-]{10}$", unused)
+
+
+def test_list_counts_in_the_order_of_the_statuses_and_names_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    statuses = (Status.CANCELLED, Status.COMPLETED, Status.FAILED, Status.COMPLETED, Status.IN_PROGRESS)
+
+    async def add() -> None:
+        async with open_store(tmp_path) as store:
+            for number, status in enumerate(statuses):
+                turn = Turn(number=1, request={}, request_id=str(number), base_url="http://127.0.0.1:9/v1")
+                now = time.time()
+                job = Job(id=f"job_{number}", title="t", status=status, created_at=now, delivered_at=now, turn=turn)
+                await store.of("alice").add(job)
+
+    anyio.run(add)
+    counts = "1 in_progress, 2 completed, 1 failed, 1 cancelled"
+    shown = type_in_terminal(tmp_path, monkeypatch, None, "list", "-n", "2")
+    assert f"{counts}. Showing 2 of 5 (-n 5 for all)" in shown
+    shown = type_in_terminal(tmp_path, monkeypatch, None, "list", "--owner", "alice")
+    assert counts in shown

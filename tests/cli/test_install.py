@@ -909,3 +909,33 @@ def test_env_file_applies_to_every_command(home: Path, tmp_path: Path):
     )
     assert (gone.returncode, gone.stdout) == (1, "")
     assert "gone" in gone.stderr
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("arguments", [(), ("key", "show"), ("install", "cursor", "--no-check")], ids=str)
+def test_what_stdout_says_is_wrapped_between_words_on_a_terminal(
+    home: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], columns: int
+):
+    (home / ".cursor").mkdir()
+    environment = {
+        "COLUMNS": str(columns),
+        "OPENAI_API_KEY": None,
+        "AGENT_JOBS_API_KEY_FILE": str(home / "a key in a folder whose name is long" / "and its file"),
+    }
+    (home / "a key in a folder whose name is long").mkdir()
+    (home / "a key in a folder whose name is long" / "and its file").write_text("sk-0123456789abcdef")
+    said: list[str] = []
+    is_terminal: Callable[[object], bool] = lambda _stream: bool(said)  # noqa: E731
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", is_terminal)
+    for _ in ("pipe", "terminal"):
+        ran = CliRunner().invoke(cli, list(arguments), env=environment)
+        assert ran.exit_code == 0, ran.output
+        said.append(ran.stdout)
+        (home / ".cursor/mcp.json").unlink(missing_ok=True)
+    piped, wrapped = said
+    assert wrapped.split() == piped.split()
+    whole = [
+        line for line in wrapped.splitlines() if line.startswith(" ") or "agent-jobs " in line
+    ]  # laid out, or to copy
+    too_wide = [line for line in wrapped.splitlines() if len(line) > columns and line not in whole]
+    assert [line for line in too_wide if len(line.split()[-1]) < columns // 2] == []

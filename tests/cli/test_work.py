@@ -1,6 +1,7 @@
 """`work` collects jobs without a terminal, logs what changes, and ends at a signal."""
 
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -122,8 +123,9 @@ def test_without_a_key_it_says_so(terminal: Terminal) -> None:
 
 def test_the_commands_name_a_missing_collector_and_one_that_runs(terminal: Terminal) -> None:
     left = terminal.pipe("start", scripted(PROMPT, {"duration_s": 3000})).stderr
-    assert left.startswith("No process collects it: agent-jobs service install, or agent-jobs watch job_")
-    line = "No process collects these: agent-jobs service install, or agent-jobs watch"
+    assert left.startswith("No process is running it. Keep one running, or watch here:\n  agent-jobs service install\n")
+    assert re.search(r"\n  agent-jobs watch job_\w+\n", left)
+    line = "No process is running these. Keep one running, or watch here:"
     assert line in terminal.pipe("list").stdout.splitlines()
     assert line not in terminal.pipe("list", "--json").stdout
     with collecting(terminal):

@@ -17,6 +17,7 @@ COMMAND = "agent-jobs watch job_0123456789ab"
         (f"It is still running. Resume with: {COMMAND}\n", f"It is still running. Resume with:\n{COMMAND}\n"),
         (f"It has not been sent. Use `{COMMAND}` then.\n", f"It has not been sent. Use\n`{COMMAND}`\nthen.\n"),
         ("Send the prompt again? You may pay twice. [y/N]: ", "Send the prompt again? You may pay\ntwice. [y/N]: "),
+        ("There are none yet: run agent-jobs db upgrade.\n", "There are none yet: run\nagent-jobs db upgrade.\n"),
         ("a\n\na line that is wider than the forty columns\n", "a\n\na line that is wider than the forty\ncolumns\n"),
         *((text, text) for text in (
             "  an indented line that is wider than forty columns\n",

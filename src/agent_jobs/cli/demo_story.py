@@ -19,6 +19,7 @@ from mcp_types import TextContent
 
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.output import is_stdout_left
+from agent_jobs.cli.sentences import say
 from agent_jobs.cli.terminal import find_width, has_colours, wrap_lines
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.emulator.server import running
@@ -53,7 +54,7 @@ class DemoError(Exception):
 
 def run(question: str) -> int:
     """Show the demo; return 0 only if the job survived, completed and was paid for once."""
-    click.echo("A job that survives a killed server. No key, no network: only the model is emulated.\n")
+    say("A job that survives a killed server. No key, no network: only the model is emulated.\n")
     failures: list[str] = []
     is_interrupted = False
     with raise_on_ctrl_c(), tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder, running() as upstream:
@@ -74,7 +75,7 @@ def run(question: str) -> int:
     if failures:
         click.echo(f"\nThe demo failed: {'; '.join(failures)}.", err=True)
         return 1
-    click.echo("\nNext: `agent-jobs install HOST` adds this server to claude-code, codex, cursor or another.")
+    say("\nNext: `agent-jobs install HOST` adds this server to claude-code, codex, cursor or another.")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from agent_jobs.cli.sentences import say
 from agent_jobs.install.config_file import FileSnapshot
 from agent_jobs.install.hosts import SERVER
 
@@ -57,7 +58,9 @@ def print_report(report: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         return print_json(report)
     for line in _list_lines(report):
-        click.echo(line)
+        say(line)
+    if "diff" in report:
+        click.echo(report["diff"])
     return None
 
 
@@ -74,7 +77,6 @@ def _list_lines(report: Mapping[str, Any]) -> Iterator[str]:
     if "backup" in report:
         yield f"Backup: {report['backup']}"
     if "diff" in report:
-        yield report["diff"]
         return
     yield from (f"Warning: {warning}" for warning in report.get("warnings", ()))
     yield from (f"Next: {step}" for step in report["next"])

@@ -51,7 +51,7 @@ def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
 def wrap_sentence(sentence: str) -> list[str]:
     """Return a sentence as lines of the terminal; into a pipe it stays one line."""
     width = terminal.find_width()
-    if width is None:
+    if width is None or sentence.startswith(" "):  # a command to copy
         return [sentence]
     return terminal.wrap_lines(sentence, width)
 
@@ -172,7 +172,7 @@ def _summarize_page(page: JobPage) -> str:
         summary += f"; today {terminal.format_usd(page.today_usd)}"
     total = sum(page.counts.values())
     if total > len(page.jobs):
-        summary += f"; {total - len(page.jobs)} more: -n {total}"
+        summary += f". Showing {len(page.jobs)} of {total} (-n {total} for all)"
     return summary
 
 

@@ -10,10 +10,10 @@ import click
 
 from agent_jobs.api_key import find_key_mistake, repair_key
 from agent_jobs.app import missing_key_error
-from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.finding import Finding, print_finding
 from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, find_other_key, mask_secret
+from agent_jobs.cli.sections import format_pairs
 from agent_jobs.cli.sentences import say
 from agent_jobs.cli.session import Exit, Session, call, convert_errors, json_option
 from agent_jobs.cli.wording import describe_error
@@ -274,7 +274,7 @@ def _write_keys(base_url: str, used: KeyInUse | None, other: KeyInUse | None, ot
         say(describe_error(missing_key_error(Settings(base_url=base_url))), err=True)
     rows = list(_list_key_rows(base_url, used, other, others))
     if used is not None or others:
-        click.echo(terminal.format_pairs(rows))
+        click.echo("\n".join(format_pairs(rows, indent="")))
 
 
 def _list_key_rows(

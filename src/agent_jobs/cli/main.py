@@ -22,13 +22,14 @@ from agent_jobs.cli.output import OutputError, outlive_readers
 from agent_jobs.errors import ConfigError
 
 ABOUT = """\
-agent-jobs is an MCP server: a host such as Claude Desktop, Claude Code, Cursor, VS Code or Codex starts it and
-talks to it over stdin and stdout. It hands long work to OpenAI background responses and brings the results back.
+agent-jobs is an MCP server: a host such as Claude Desktop, Claude Code,
+Cursor, VS Code or Codex starts it and talks to it over stdin and stdout. It
+hands long work to OpenAI background responses and brings the results back.
 
 See it work, without a key:   agent-jobs demo
-Put it into your host:        agent-jobs install claude-desktop     (or another: agent-jobs install --help)
+Put it into your host:        agent-jobs install claude-desktop
+Or into another host:         agent-jobs install --help
 By hand, in hosts that read "mcpServers":
-
 """
 
 #: What is said if stdout cannot be written, after whatever the command did.
@@ -183,5 +184,7 @@ def cli(context: click.Context, env_file: str | None) -> None:
             raise click.ClickException(describe_error(error)) from None
     if context.invoked_subcommand is None:
         from agent_jobs.cli.install import configuration
+        from agent_jobs.cli.sentences import say
 
-        click.echo(ABOUT + configuration())
+        say(ABOUT)
+        click.echo(configuration())

@@ -144,7 +144,7 @@ def set_owner_command(
         click.echo(answers.json_line(_owner_fields(owner)))
         return
     key = terminal.join_lines(owner.key_ref) or "shared"
-    click.echo(f"{terminal.join_lines(name)}: {_join_limits(owner)}; key: {key}")
+    click.echo(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")
 
 
 def fit_owner(name: str, width: int | None) -> str:

@@ -54,23 +54,15 @@ def result_command(job_id: str, part: Part, out: Path | None, force: bool, as_js
             fields = {"job_id": job.id, "status": job.status, **unwatched.list_fields(job, now)}
             click.echo(json.dumps(fields, separators=(",", ":")))
         raise SystemExit(Exit.RUNNING)
-    _print_part(result, part, out, may_overwrite=force, as_json=as_json)
+    if out is None and not as_json and sys.stdout.isatty():
+        _show_part(result, part)
+    else:
+        _write_part(_render_part(result, part, as_json=as_json), out, may_overwrite=force)
     if part not in PARTS_WITHOUT_RESULT:
         mark_read(job)
-    if part == "text" and not as_json:
-        _write_absence(result)
+    _write_absence(result, part, as_json=as_json)
     _write_notes(job, note)
     raise SystemExit(find_exit(job))
-
-
-def _print_part(result: Result, part: Part, out: Path | None, *, may_overwrite: bool, as_json: bool) -> None:
-    """Show a part on a terminal, or write it into a pipe or a file."""
-    if out is None and not as_json and sys.stdout.isatty():
-        return _show_part(result, part)
-    text = _render_part(result, part, as_json=as_json)
-    if text or out is not None:
-        _write_part(text, out, may_overwrite=may_overwrite)
-    return None
 
 
 def read_result(job_id: str) -> tuple[Result, Unwatched, float]:
@@ -124,13 +116,15 @@ def _render_part(result: Result, part: Part, *, as_json: bool) -> str:
 def _write_part(text: str, out: Path | None, *, may_overwrite: bool) -> None:
     if out is not None:
         return write_out_file(out, encode_text(text), may_overwrite=may_overwrite)
+    if not text:
+        return None
     return click.echo(encode_text(text), nl=not text.endswith("\n"))
 
 
-def _write_absence(result: Result) -> None:
+def _write_absence(result: Result, part: Part, *, as_json: bool) -> None:
     """Write on stderr that a finished job has no text, unless its error says why."""
     job = result.job
-    if job.error is not None or (job.output and job.output.text):
+    if part != "text" or as_json or job.error is not None or (job.output and job.output.text):
         return
     if job.status is Status.CANCELLED:
         click.echo(f"{job.id} was cancelled and has no output.", err=True)

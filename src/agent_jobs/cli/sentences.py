@@ -6,15 +6,16 @@ import sys
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.wrapping import wrap_text
 
 
 def say(text: str, *, err: bool = False, indent: str = "") -> None:
-    """Print sentences; on a terminal no word is broken. Later lines begin with `indent`."""
+    """Print sentences; on a terminal they are wrapped by the rule of `wrapping`. Later lines begin with `indent`."""
     stream = sys.stderr if err else sys.stdout
     if not stream.isatty():
         return click.echo(text, err=err)
     width = shutil.get_terminal_size().columns - len(indent)
-    first, *more = terminal.wrap_lines(text, width) or [""]
+    first, *more = wrap_text(terminal.strip_control_characters(text), width).split("\n")
     return click.echo("\n".join([first, *(indent + line for line in more)]), err=err)
 
 

@@ -28,7 +28,7 @@ from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.terminal import show_notice
-from agent_jobs.cli.unwatched import NO_COLLECTOR
+from agent_jobs.cli.unwatched import NO_RUNNER
 from agent_jobs.cli.unwritten import report_unwritten
 from agent_jobs.cli.watch import (
     ShownAnswer,
@@ -469,7 +469,7 @@ def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:
     """Return which process collects the result of a running job."""
     watch = f"agent-jobs watch {job.id}"
     if not workers:
-        return NO_COLLECTOR.format(jobs="it", watch=watch)
+        return NO_RUNNER.format(jobs="it", watch=watch)
     names = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
     return f"Watched by {names}. Watch it yourself with: {watch}"
 

@@ -12,7 +12,8 @@ from agent_jobs.jobs.status import Status
 
 #: Seconds that a command which only reads waits for the provider, while a person waits for the command.
 RETRIEVE_S = 1.0
-NO_COLLECTOR = "No process collects {jobs}: agent-jobs service install, or {watch}"
+#: The commands stand on lines of their own, so that they are never broken and can be copied.
+NO_RUNNER = "No process is running {jobs}. Keep one running, or watch here:\n  agent-jobs service install\n  {watch}"
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Unwatched:
         return f"not being watched; {_describe_last_seen(job, now)}"
 
     def describe_stale(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
-        """Yield lines for the stale jobs, sent and unsent, and one if no process collects the open jobs."""
+        """Yield lines for the stale jobs, sent and unsent, and others if no process runs the open jobs."""
         yield from self._describe_each_kind(jobs, now)
         if any(job.id in self.ids and not job.is_terminal for job in jobs):
-            yield NO_COLLECTOR.format(jobs="these", watch="agent-jobs watch")
+            yield from NO_RUNNER.format(jobs="these", watch="agent-jobs watch").splitlines()
 
     def _describe_each_kind(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
         """Yield a line for the stale jobs that were sent, and one for those that were not."""

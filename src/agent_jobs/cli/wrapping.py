@@ -5,7 +5,7 @@ import re
 from agent_jobs.cli.terminal import MIN_WRAP_COLUMNS, count_columns
 
 #: A command to copy: what stands in backticks, or follows a colon up to the end of the sentence.
-_COMMAND = re.compile(r"`[^`\n]*`|(?<=: )agent-jobs [^\n]*?(?=\.? [A-Z]|, | or |\.?$)", re.M)
+_COMMAND = re.compile(r"`[^`\n]*`|(?:(?<=: )|(?<=: run ))agent-jobs [^\n]*?(?=\.? [A-Z]|, | or |\.?$)", re.M)
 #: Stands for a space at which no line ends.
 _GLUE = "\0"
 

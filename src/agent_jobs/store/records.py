@@ -254,7 +254,8 @@ async def _count_by_status(transaction: Transaction, group: JobFilter) -> dict[S
             f"""SELECT status || '' AS status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY status || ''""", **values
         )
     counts = {Status(row["status"]): row["n"] for row in rows}
-    return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
+    wanted = group.statuses or Status
+    return {status: counts[status] for status in Status if status in counts and status in wanted}
 
 
 def _first_jobs(group: JobFilter, limit: int, order: JobOrder) -> tuple[str, dict[str, Any]]:
