@@ -141,7 +141,7 @@ async def add_jobs(folder: Path, *owners: str) -> None:
 def test_limits_of_an_owner_are_set_taken_back_and_shown(terminal: Terminal, tmp_path: Path) -> None:
     assert "There are no owners yet" in terminal.pipe("owner", "list").stdout
     ran = terminal.pipe("owner", "set", "alice", "--max-concurrent", "5", "--daily-budget", "2.5", "--key-ref", "a")
-    assert ran.stdout == "alice: 5 at once, 2.5 USD a day; key: a\n"
+    assert ran.stdout == "alice: limits 5 at once, 2.5 USD a day; key a\n"
     changed = read(terminal, "owner", "set", "alice", "--daily-budget", "default", "--starts-per-minute", "3")
     limits = {"max_concurrent": 5, "daily_budget_usd": None, "starts_per_minute": 3}
     assert changed == {"name": "alice", **limits, "key_ref": "a"}

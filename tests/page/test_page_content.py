@@ -69,6 +69,20 @@ async def test_cost_stands_beside_limit_and_budget(settings: Settings, tmp_path:
         assert "$1.25" in (jobs := (await client.get("/")).text) and "of $3.00" in jobs
 
 
+async def test_sum_without_a_known_cost_is_unknown(settings: Settings) -> None:
+    async with visiting(settings) as (server, client):
+        assert "$0.00 <span" in (await client.get("/spend")).text
+        for model in ("emulated-a", "emulated-b"):
+            started = await server.host.start(model, model=model, emulate={"duration_s": 0.2})
+            await server.host.end(started["job_id"])
+        html = (await client.get("/spend")).text
+        assert "Cost unknown <span" in html and "The cost of 2 jobs is not known." in html
+        assert '<td class="number">unknown</td>' in html
+        assert "$0.00" not in html and "+ 1 unknown" not in html
+        estimate = (await send_form(client, "/new", "/new/estimate", prompt="Hello", model="emulated-a")).text
+        assert "tokens</dd>" in estimate and "of input" not in estimate
+
+
 async def test_tool_that_is_always_allowed_is_not_asked_for_again(settings: Settings) -> None:
     close = {"mcp_approval": {"server_label": "tracker", "name": "close", "arguments": {"id": 1}}}
     other = {"mcp_approval": {"server_label": "tracker", "name": "delete", "arguments": {"id": 2}}}

@@ -1,12 +1,19 @@
 """The page by keyboard alone, on a phone, in light and dark, and without scripts."""
 
 import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import PageServer, Tab, signed_in
+from browsers import PageServer, Tab, serving_page, signed_in
 from installed_browser import NEEDS_BROWSER, NO_BROWSER, find_browser
 from playwright.async_api import Browser, expect
+
+from agent_jobs.emulator.server import running
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 pytestmark = pytest.mark.skipif(find_browser() is None and NEEDS_BROWSER not in os.environ, reason=NO_BROWSER)
 
@@ -60,6 +67,14 @@ READ_FOCUS = """() => {
 }"""
 
 
+#: The texts of the tables of Spend that hang over the edge of their cell.
+FIND_OVERHANGS = """() => [...document.querySelectorAll('.sums td, .sums th')].filter(cell => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  return cell.offsetParent && range.getBoundingClientRect().right > cell.getBoundingClientRect().right + 1;
+}).map(cell => cell.textContent)"""
+
+
 @pytest.fixture(scope="module")
 async def paths(server: PageServer) -> dict[str, str]:
     """The pages, with a job in each state that looks its own way."""
@@ -106,6 +121,30 @@ async def test_pages_need_no_sideways_scrolling(browser: Browser, server: PageSe
                 )
                 assert over[0] <= over[1], (path, width)
         tab.complaints.clear()
+
+
+@pytest.fixture
+def priced_settings(tmp_path: Path) -> Iterator[Settings]:
+    prices = tmp_path / "prices.toml"
+    prices.write_text('[models."emulated-1"]\ninput = 2.0\noutput = 10.0\n')
+    with running(time_scale=10.0) as upstream:
+        yield Settings(api_key=SecretStr("sk-secret"), base_url=upstream.base_url, data_dir=tmp_path, prices=prices)
+
+
+async def test_amounts_stay_inside_the_tables_of_spend(browser: Browser, priced_settings: Settings) -> None:
+    async with (
+        serving_page(priced_settings) as server,
+        signed_in(browser, server, java_script_enabled=False) as tab,
+    ):
+        for model in ("emulated-1", *["emulated-unpriced"] * 2):
+            started = await server.host.start(model, model=model, emulate={"duration_s": 0.2})
+            await server.host.end(started["job_id"])
+        await tab.open("/spend")
+        await expect(tab.page.locator(".sums").first).to_contain_text(re.compile(r"\+ \d+ unknown"))
+        for width in (360, 900, 1060, 1100, 1600):
+            await tab.page.set_viewport_size({"width": width, "height": 800})
+            over: list[str] = await tab.page.evaluate(FIND_OVERHANGS)
+            assert over == [], width
 
 
 async def press_tab_through(tab: Tab) -> list[str]:

@@ -116,6 +116,13 @@ async def test_visitor_signs_out(team: Team):
         token = form_token((await client.get("/")).text)
         assert (await client.post("/sign-out", data={"form_token": token})).headers["location"] == "/sign-in"
         assert (await client.get("/")).status_code == 303
+        await client.post("/sign-out", data={"form_token": token})  # nobody is signed in any more
+    log = [entry for _, entry in await team.server.engine.access.read_log(owner="dora")]
+    assert [(entry.client, entry.action, entry.job_id) for entry in log] == [
+        ("page", "signed in", ""),
+        ("page", "signed out", ""),
+    ]
+    assert all(entry.token_id.startswith("tok_") and entry.address == "127.0.0.1" for entry in log)
 
 
 async def test_nobody_signs_in_with_a_wrong_token_or_from_another_page(team: Team):
@@ -126,6 +133,8 @@ async def test_nobody_signs_in_with_a_wrong_token_or_from_another_page(team: Tea
             answer = await sign_in(client, wrong)
             assert (answer.status_code, "set-cookie" in answer.headers) == (401, False), wrong
             assert not wrong or wrong not in answer.text
+            assert "Unknown or expired token." in answer.text
+            assert "Ask the operator of this server for one." in answer.text
         foreign = await client.post("/sign-in", data={"token": token}, headers={"Origin": "https://evil.example"})
         assert foreign.status_code == 403 and "set-cookie" not in foreign.headers
         assert (await client.get("/sign-in?token=" + token)).headers.get("set-cookie") is None

@@ -42,6 +42,8 @@ class TokenOwner(NamedTuple):
 
 #: Returns who has the team token with this hash; None if there is no such token, or it ended.
 FindOwner = Callable[[str], Awaitable[TokenOwner | None]]
+#: Records what a user with a token did: who, what, and the address of the browser.
+RecordVisit = Callable[[TokenOwner, str, str], Awaitable[object]]
 
 
 def read_secret(folder: Path) -> bytes:
@@ -96,6 +98,10 @@ class Access(ABC):
     async def find_session(self, cookie: str) -> Session | None:
         """Return the session of a cookie; None if it is wrong, or has ended."""
 
+    @abstractmethod
+    async def record_sign_out(self, session: Session, address: str) -> None:
+        """Record that a browser signed out, if this is a server with several users."""
+
     def form_token(self, session: str) -> str:
         """Return the token that each form of a session carries, so that no other page can send one."""
         return self._compute_digest(f"form:{session}")
@@ -149,6 +155,9 @@ class LinkAccess(Access):
             return None
         return Session(cookie)
 
+    async def record_sign_out(self, session: Session, address: str) -> None:
+        """Record nothing: a machine has one user."""
+
 
 class TokenAccess(Access):
     """Signs in a user of a team server, whose browser then sees that user's jobs.
@@ -160,10 +169,11 @@ class TokenAccess(Access):
         now: The time, in epoch seconds.
         find_owner: Finds the owner of a token by its hash, at each request.
         report_refused: Gets the address of each browser that sent a wrong token.
+        record_visit: Records each user that signs in or out.
     """
 
-    advice = "Sign in with your team token. Its operator makes one with `agent-jobs token add OWNER`."
-    refusal = "This token is not known here, or has ended."
+    advice = "Sign in with your team token. Ask the operator of this server for one."
+    refusal = "Unknown or expired token."
     has_form = True
 
     def __init__(
@@ -172,17 +182,21 @@ class TokenAccess(Access):
         now: Callable[[], float],
         find_owner: FindOwner,
         report_refused: Callable[[str], Awaitable[object]],
+        record_visit: RecordVisit,
     ) -> None:
         super().__init__(secret, now)
         self._find_owner = find_owner
         self._report_refused = report_refused
+        self._record_visit = record_visit
 
     async def sign_in(self, token: str, address: str = "") -> str | None:
         """Return a session for a team token; None if it has no owner."""
         token_hash = hash_token(token.strip())
-        if await self._find_owner(token_hash) is None:
+        user = await self._find_owner(token_hash)
+        if user is None:
             await self._report_refused(address)
             return None
+        await self._record_visit(user, "signed in", address)
         return self._sign_token("session", SESSION_S, f"{token_hash}.")
 
     async def find_session(self, cookie: str) -> Session | None:
@@ -193,3 +207,8 @@ class TokenAccess(Access):
         if found is None:
             return None
         return Session(cookie, found.owner, found.token_id)
+
+    async def record_sign_out(self, session: Session, address: str) -> None:
+        """Record that a user signed out."""
+        if session.owner:
+            await self._record_visit(TokenOwner(session.owner, session.token_id), "signed out", address)

@@ -18,6 +18,8 @@ DAY_S = 86_400.0
 #: Days that a visitor can choose.
 PERIODS = (7, 30, 90, 365)
 DEFAULT_PERIOD = 30
+#: In place of a sum of which no part is known.
+UNKNOWN = "unknown"
 TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client", "owner": "Owner"}
 
 
@@ -33,12 +35,14 @@ class SpendPage:
         days = _choose_period(request)
         engine = await self._engine(request)
         sums = await _read_sums(engine, days)
+        unpriced = sum(each.unpriced for each in sums["day"])
         values = {
             "budget": build_budget_meter(await engine.read_budget()),
             "days": days,
             "periods": PERIODS,
-            "total": format_usd(sum(each.cost_usd for each in sums["day"])),
-            "unpriced": sum(each.unpriced for each in sums["day"]),
+            "total": _format_cost(sum(each.cost_usd for each in sums["day"]), unpriced),
+            "unpriced": unpriced,
+            "unknown": UNKNOWN,
             "chart": draw_days(_list_days(sums["day"], days, engine.now())),
             "tables": [(TITLES[key], [_build_spending_row(each) for each in rows]) for key, rows in sums.items()],
             "has_jobs": bool(sums["day"]),
@@ -75,13 +79,21 @@ def _list_days(sums: Sequence[Spending], days: int, now: float) -> list[tuple[st
 
 def _build_spending_row(spending: Spending) -> dict[str, str]:
     unknown = ""
-    if spending.unpriced:
+    cost = _format_cost(spending.cost_usd, spending.unpriced)
+    if spending.unpriced and cost != UNKNOWN:
         unknown = f"+ {spending.unpriced} unknown"
     return {
         "name": spending.name or "(none)",
         "jobs": f"{spending.jobs:,}",
         "tokens_in": f"{spending.input_tokens:,}",
         "tokens_out": f"{spending.output_tokens:,}",
-        "cost": format_usd(spending.cost_usd),
+        "cost": cost,
         "unknown": unknown,
     }
+
+
+def _format_cost(cost_usd: float, unpriced: int) -> str:
+    """Return the known cost of jobs; `unpriced` counts those whose cost is not known."""
+    if unpriced and not cost_usd:
+        return UNKNOWN
+    return format_usd(cost_usd)

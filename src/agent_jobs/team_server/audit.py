@@ -42,6 +42,10 @@ class AuditWriter:
 
         return record
 
+    async def record_visit(self, caller: Caller, action: str) -> None:
+        """Record an action that is about no job."""
+        await self._write_entries(caller, action, {})
+
     async def record_refused(self, caller: Caller, reason: str) -> None:
         """Record a refused token, unless there were very many in this minute."""
         minute = int(monotonic() / MINUTE_S)

@@ -77,13 +77,16 @@ def build_team_page(
     async def report_refused(address: str) -> None:
         await audit.record_refused(Caller("", "", CLIENT, address), "unknown token (page)")
 
+    async def record_visit(user: TokenOwner, action: str, address: str) -> None:
+        await audit.record_visit(Caller(user.owner, user.token_id, CLIENT, address), action)
+
     async def find_engine(request: Request) -> Engine:
         admit_connection(request.scope)
         session: Session = request.scope["page_session"]
         caller = Caller(session.owner, session.token_id, CLIENT, read_address(request.scope))
         return (await engine()).of(session.owner).reporting(audit.recorder_of(caller))
 
-    access = TokenAccess(secret, time.time, find_owner, report_refused)
+    access = TokenAccess(secret, time.time, find_owner, report_refused, record_visit)
     limits = [Middleware(LimitedBody, is_open=_is_not_signed_in)]
     return build_page(find_engine, access, PageServer(names.is_known_host, tasks, ending, is_secure, limits))
 
