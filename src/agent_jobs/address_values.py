@@ -5,22 +5,45 @@ from urllib.parse import SplitResult, urlsplit
 from agent_jobs.setting_values import Reader, SecretStr, Written
 
 MAX_PORT = 65_535
+MAX_HOST_CHARS = 253  # of a name in the DNS
+#: What `find_host` finds, for a sentence.
+HOST_ACCEPTS = "a host name or an IP address, such as 127.0.0.1 or 0.0.0.0"
 #: Hosts to which plain HTTP does not leave this machine.
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def host_name() -> Reader:
     """Return the reader of an address to listen on: a name or an IP address, without a port."""
-    accepts = "a host name or an IP address, such as 127.0.0.1 or 0.0.0.0"
 
     def read(written: Written) -> str:
-        host = written.text.removeprefix("[").removesuffix("]")
-        is_name = ":" not in host or host.count(":") > 1  # several are IPv6, one is a port
-        if not is_name or any(letter in host for letter in "/@?# "):
-            written.refuse(accepts)
+        host = find_host(written.text)
+        if not host:
+            written.refuse(HOST_ACCEPTS)
         return host
 
-    return Reader(accepts, read)
+    return Reader(HOST_ACCEPTS, read)
+
+
+def find_host(text: str) -> str:
+    """Return a host name or an IP address without brackets; empty if the text is neither, or has a port."""
+    host = text
+    if text.startswith("[") and text.endswith("]"):
+        host = text[1:-1]
+    if ":" in host:  # an address of IPv6, maybe with a zone; one colon alone begins a port
+        return host if _is_ipv6_address(host) else ""
+    if len(host) > MAX_HOST_CHARS or not host.isprintable() or any(letter in "/\\@?#[] " for letter in host):
+        return ""
+    return host
+
+
+def _is_ipv6_address(text: str) -> bool:
+    from ipaddress import IPv6Address  # not needed to start on stdin
+
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return text.isprintable()
 
 
 def port_number() -> Reader:

@@ -16,10 +16,14 @@ import anyio
 import anyio.lowlevel
 import pytest
 from anyio.abc import SocketStream
+from click.testing import CliRunner
 from hosts import eventually
 from starlette.types import Message, Receive, Scope, Send
 from team_servers import Team, serving_team
 
+from agent_jobs.address_values import find_host
+from agent_jobs.cli.emulator import emulator_command
+from agent_jobs.cli.serve import serve_command
 from agent_jobs.errors import ConfigError
 from agent_jobs.settings import Settings
 from agent_jobs.team_server import audit, connections, held_streams, request_body
@@ -345,8 +349,46 @@ async def test_listening_for_others_without_a_token_is_refused(team_settings: Se
 def test_port_in_use_is_a_sentence(team_settings: Settings):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = replace(team_settings, port=taken.getsockname()[1])
-        with pytest.raises(ConfigError, match="Choose others with --host and --port"):
+        with pytest.raises(ConfigError, match="Choose others with --host and --port") as refused:
             open_listener(settings)
+    assert str(refused.value).count("ddress") == str(refused.value).count("127.0.0.1") == 1
+
+
+@pytest.mark.parametrize(
+    "host", ["x" * 300, "é..x", "a..b", "x" * 64 + ".example", "a\0b", "no-such-host.invalid", "::1::"]
+)
+def test_host_that_cannot_be_listened_on_is_a_sentence(team_settings: Settings, host: str):
+    with pytest.raises(ConfigError) as refused:
+        open_listener(replace(team_settings, host=host, port=0))
+    assert str(refused.value).startswith(f"Cannot listen on {host}, port 0 (")
+    of_emulator = CliRunner().invoke(emulator_command, ["--host", host, "--port", "0"])
+    assert of_emulator.exit_code == 1
+    assert of_emulator.stderr.startswith(f"Error: Cannot listen on {host}:0 (")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", " ", "http://x", "a b", "localhost:80", "a/b", "user@x", "x" * 300, "a\0b", "[::1", "::1]", "1:2:3", "\t"],
+)
+def test_option_for_the_host_is_checked_as_its_variable(host: str):
+    refused = CliRunner().invoke(serve_command, ["--http", "--host", host])
+    assert refused.exit_code == 2
+    assert "--host accepts a host name or an IP address" in refused.stderr
+    assert not find_host(host)
+
+
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [
+        ("::1", "::1"),
+        ("[::1]", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("jobs-1", "jobs-1"),
+        ("bücher.de", "bücher.de"),
+    ],
+)
+def test_host_to_listen_on_is_read(written: str, host: str):
+    assert find_host(written) == host
 
 
 async def test_answers_show_json(team: Team):

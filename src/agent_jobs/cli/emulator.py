@@ -31,9 +31,12 @@ def emulator_command(host: str, port: int, time_scale: float) -> None:
     with ExitStack() as stack:
         try:
             server = stack.enter_context(running(host=host, port=port, time_scale=time_scale))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a name that IDNA cannot encode is a ValueError
+            reason = "it is no host name"
+            if isinstance(error, OSError):
+                reason, _, _ = (error.strerror or str(error)).partition(" (while")  # Python repeats the address
             raise click.ClickException(
-                f"Cannot listen on {host}:{port} ({error.strerror}). Choose another --port, or 0 for a free one."
+                f"Cannot listen on {host}:{port} ({reason}). Choose another --port, or 0 for a free one."
             ) from None
         stack.enter_context(suppress(KeyboardInterrupt))
         stack.enter_context(raise_on_ctrl_c())

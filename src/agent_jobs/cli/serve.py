@@ -24,6 +24,8 @@ def serve_command(over_http: bool, host: str | None, port: int | None) -> None:
     sees the jobs of its owner alone.
     """
     if over_http:
+        if host is not None:
+            host = _check_host(host)
         from agent_jobs.cli.serve_http import serve_team
 
         return serve_team(host, port)
@@ -37,3 +39,13 @@ def serve_command(over_http: bool, host: str | None, port: int | None) -> None:
     from agent_jobs.mcp_server.stdio import serve
 
     return serve(door)
+
+
+def _check_host(text: str) -> str:
+    """Return the address of --host. It is checked as AGENT_JOBS_HOST is."""
+    from agent_jobs.address_values import HOST_ACCEPTS, find_host  # not needed on stdin
+
+    host = find_host(text)
+    if not host:
+        raise click.UsageError(f"--host accepts {HOST_ACCEPTS}.")
+    return host

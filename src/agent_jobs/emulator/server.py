@@ -67,6 +67,7 @@ async def serve(emulator: Emulator, *, host: str = "127.0.0.1", port: int = 8787
 @asynccontextmanager
 async def _serve_on(emulator: Emulator, host: str, port: int) -> AsyncGenerator[int]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.getaddrinfo(host, port)  # create_server leaves its socket open if a name cannot be encoded
     # Bound here, because uvicorn calls sys.exit if the port is in use.
     listener = socket.create_server((host, port), family=family)
     config = uvicorn.Config(

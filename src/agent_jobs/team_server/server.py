@@ -1,6 +1,7 @@
 """Run the team server: open the jobs, listen, and at a signal drain until no caller misses it."""
 
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
@@ -306,8 +307,17 @@ def open_listener(settings: Settings) -> socket.socket:
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError) as error:  # a name that IDNA cannot encode is a ValueError
         raise ConfigError(
-            f"Cannot listen on {settings.host}, port {settings.port} ({reason}). Choose others with --host and --port."
+            f"Cannot listen on {settings.host}, port {settings.port} ({_explain_listening(error)}). Choose others with "
+            "--host and --port."
         ) from None
+
+
+def _explain_listening(error: OSError | ValueError) -> str:
+    """Return why a socket cannot listen. The text of Python's error repeats the address."""
+    if isinstance(error, ValueError):
+        return "it is no host name"
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
