@@ -5,13 +5,12 @@ from pathlib import Path
 from agent_jobs.errors import ConfigError
 
 
-def read_secret_file(variable: str, path: Path, code: str = "") -> str:
+def read_secret_file(variable: str, path: Path) -> str:
     """Return the text of a file with secrets.
 
     Args:
         variable: Names the file.
         path: The file.
-        code: Of the error.
 
     Raises:
         ConfigError: The file cannot be read. The sentence does not show what is in it.
@@ -22,4 +21,10 @@ def read_secret_file(variable: str, path: Path, code: str = "") -> str:
         problem = "is no text"
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
         problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    raise ConfigError("{variable} names {path}, which {problem}.", code, variable=variable, path=path, problem=problem)
+    raise ConfigError(
+        "{variable} names {path}, which {problem}.",
+        "unreadable_secrets",
+        variable=variable,
+        path=path,
+        problem=problem,
+    )

@@ -382,7 +382,7 @@ def existing_folder() -> Reader:
     def read(written: Written) -> Path:
         folder = _expand_user(written.name, written.text)
         if not os.path.isdir(folder):
-            raise ConfigError(f"{written.name} names {folder}, which is no folder. Name a folder that exists.")
+            written.refuse(PATH_WORDS, f"There is no folder {folder}. Name one that exists.")
         return folder
 
     return Reader(PATH_WORDS, read)

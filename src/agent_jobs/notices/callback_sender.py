@@ -51,7 +51,7 @@ def read_signing_secrets(path: Path) -> list[bytes]:
     Raises:
         ConfigError: The file cannot be read, or a line of it is no secret.
     """
-    words = read_secret_file("AGENT_JOBS_CALLBACK_SECRET_FILE", path, "callback_secrets").split()
+    words = read_secret_file("AGENT_JOBS_CALLBACK_SECRET_FILE", path).split()
     secrets = [secret for secret in map(decode_secret, words) if secret is not None]
     if not secrets or len(secrets) < len(words):
         raise ConfigError(

@@ -73,7 +73,7 @@ def read_secrets(path: Path) -> list[Webhook]:
     Raises:
         ConfigError: The file cannot be read, or a line of it is no secret. No sentence repeats a line.
     """
-    lines = read_secret_file("AGENT_JOBS_WEBHOOK_SECRET_FILE", path, "webhook_secrets").split()
+    lines = read_secret_file("AGENT_JOBS_WEBHOOK_SECRET_FILE", path).split()
     if not 0 < len(lines) <= MAX_SECRETS:
         raise _refuse_secrets_file(path, f"has {len(lines)} secrets; it accepts 1 to {MAX_SECRETS}, one on each line")
     return [_parse_secret(path, number, line) for number, line in enumerate(lines, 1)]
