@@ -481,6 +481,10 @@ async def import_job_file(settings: Settings, path: Path, owner: str | None, is_
         ConfigError: No such database is set.
         StoreError: There is no such file, a process works on it, or a database cannot be used.
     """
+    if find_postgres(settings) is None:
+        raise ConfigError(
+            "AGENT_JOBS_DATABASE_URL is not set, so there is no PostgreSQL database to import into.", "no_import_target"
+        )
     address = _require_postgres(settings)
     from agent_jobs.engine.team_files import MADE_BYTES, create_made_id
     from agent_jobs.store.job_import import JobImport, import_jobs

@@ -8,6 +8,7 @@ from agent_jobs.setting_values import Reader, Written
 #: Names of this machine. Tests call them, if the operator allows one with its port.
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 ACCEPTS = "names of hosts, each with or without a port, separated by commas"
+MAX_PORT = 65_535
 _HOST = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(:(?P<port>[0-9]{1,5}))?")
 
 
@@ -43,8 +44,10 @@ def callback_hosts() -> Reader:
             match = _HOST.fullmatch(word.strip())
             if match is None:
                 written.refuse(ACCEPTS, "Write no https:// and no path.")
-            port = match["port"] and int(match["port"])
-            found.append(AllowedHost(match["host"].strip("[]"), port or None))
+            port = int(match["port"]) if match["port"] else None
+            if port is not None and not 0 < port <= MAX_PORT:
+                written.refuse(ACCEPTS, f"A port is a number from 1 to {MAX_PORT}.")
+            found.append(AllowedHost(match["host"].strip("[]"), port))
         return tuple(dict.fromkeys(found))
 
     return Reader(ACCEPTS, read, tuple[AllowedHost, ...], join=",".join)

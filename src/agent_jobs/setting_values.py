@@ -232,7 +232,7 @@ def secret_names() -> Reader:
 
     def read(written: Written) -> Mapping[str, SecretStr]:
         names = [name.strip() for name in written.text.split(",") if name.strip()]
-        if not all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
+        if not names or not all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
             written.refuse(accepts, "Write names there, never their values.")
         return {name: SecretStr(check_header(name, written.env.get(name, ""))) for name in names}
 
@@ -245,7 +245,7 @@ def owner_names() -> Reader:
 
     def read(written: Written) -> tuple[str, ...]:
         names = tuple(name.strip() for name in written.text.split(",") if name.strip())
-        if not all(name.isprintable() for name in names):
+        if not names or not all(name.isprintable() for name in names):
             return written.refuse(accepts)
         return names
 
@@ -376,6 +376,18 @@ def path() -> Reader:
     return Reader(PATH_WORDS, lambda written: _expand_user(written.name, written.text))
 
 
+def existing_folder() -> Reader:
+    """Return the reader of a folder that exists, whose path may be relative."""
+
+    def read(written: Written) -> Path:
+        folder = _expand_user(written.name, written.text)
+        if not os.path.isdir(folder):
+            written.refuse(PATH_WORDS, f"There is no folder {folder}. Name one that exists.")
+        return folder
+
+    return Reader(PATH_WORDS, read)
+
+
 def absolute_path() -> Reader:
     """Return the reader of an absolute path."""
     accepts = "a path that starts with / or ~"
@@ -419,6 +431,8 @@ def folders() -> Reader:
     def read(written: Written) -> tuple[Path, ...]:
         parts = [part.strip() for part in written.text.split(os.pathsep) if part.strip()]
         found = [_expand_user(written.name, part) for part in parts]
+        if not found:
+            written.refuse(accepts)
         for folder in found:
             if not folder.is_absolute():
                 written.refuse(accepts, "One of them is not absolute.")

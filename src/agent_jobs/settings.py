@@ -262,7 +262,7 @@ class Settings:
     owner_keys_dir: Path | None = setting(
         "AGENT_JOBS_OWNER_KEYS_DIR",
         TEAM,
-        values.path(),
+        values.existing_folder(),
         "A folder with API keys of owners of a team server, a file each. agent-jobs owner set --key-ref names one.",
         page="team.md#owners-and-limits",
     )

@@ -41,7 +41,7 @@ VALUES = {
     "database_password_file": "~/key", "pool": "7", "webhook_secret_file": "~/key", "metrics_token_file": "~/key",
     "callback_hosts": "hooks.example.com", "callback_secret_file": "~/key",
     "owner_max_concurrent": "3", "owner_starts_per_minute": "9", "owner_daily_budget_usd": "5",
-    "owner_keys_dir": "~/keys", "toolbox_owners": "alice,bob",
+    "owner_keys_dir": "/tmp", "toolbox_owners": "alice,bob",
     "host": "127.0.0.2", "port": "8001", "public_url": "https://jobs.example", "drain_s": "3",
     "oauth_issuer": "https://id.example", "oauth_jwks_url": "https://id.example/jwks",
     "oauth_introspection_url": "https://id.example/introspect", "owner_claim": "email",

@@ -183,7 +183,52 @@ def test_every_table_is_imported_and_carried_over() -> None:
     assert tables == {*JOB_COLUMN_OF_TABLE, *KEY_COLUMNS_OF_TABLE}
 
 
-async def test_path_without_a_file_of_jobs_is_named(settings: Settings, url: str, tmp_path: Path) -> None:
-    (tmp_path / "other.db").touch()
-    assert "There is no" in await typed(settings, url, str(tmp_path / "other.db"))
-    assert "There is no" in await typed(settings, url, str(tmp_path))
+def make_foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE bookmark (id)")
+        db.commit()
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of each file, without those that SQLite keeps beside one that it reads."""
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-wal", "-shm"))]
+    return {str(path): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none", "There is no"),
+        ("none/jobs.db", "There is no"),
+        ("empty", "There is no"),
+        ("text.db", "is no database of agent-jobs"),
+        ("nothing.db", "is no database of agent-jobs"),
+        ("text/jobs.db", "is no database of agent-jobs"),
+        ("foreign", "is no database of agent-jobs"),
+        ("foreign.db", "is no database of agent-jobs"),
+        ("folder", "is no database of agent-jobs"),
+        ("copy.db", "under another name"),
+    ],
+)
+async def test_path_without_a_file_of_jobs_is_named_and_left_as_it_is(name: str, words: str, tmp_path: Path) -> None:
+    for folder in ("empty", "text", "foreign", "folder", "folder/jobs.db"):
+        (tmp_path / folder).mkdir()
+    for path in ("text.db", "text/jobs.db"):
+        (tmp_path / path).write_text("no database")
+    (tmp_path / "nothing.db").touch()
+    for path in ("foreign.db", "foreign/jobs.db"):
+        make_foreign(tmp_path / path)
+    async with open_store(tmp_path / "ours"):
+        pass
+    (tmp_path / "ours" / "jobs.db").rename(tmp_path / "copy.db")
+    before = read_files(tmp_path)
+    address = PostgresAddress("postgresql://127.0.0.1:1/none")
+    with pytest.raises(StoreError, match=words):
+        await import_jobs(JobImport(tmp_path / name, address, tmp_path, None, NOW, str, 1), is_dry_run=True)
+    assert read_files(tmp_path) == before
+
+
+def test_import_without_a_postgresql_database_has_its_own_sentence(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["import", str(tmp_path)], env={"AGENT_JOBS_DATABASE_URL": ""})
+    assert result.exit_code == 1
+    assert "no PostgreSQL database to import into" in " ".join(result.stderr.split())

@@ -46,6 +46,15 @@ async def test_prometheus_reads_figures_with_its_own_token_alone(team_settings: 
             assert secret not in answer.text
 
 
+def test_cost_of_an_owner_has_a_label_after_the_last_job_ended() -> None:
+    running = [(f"runs {number:02}", "in_progress", 1) for number in range(MAX_OWNERS - 2)]
+    costs = [("ended", 2.0), ("dear", 3.0), ("cheap", 0.1), ("", 9.0), ("runs 00", 1.0)]
+    stored = StoreFigures(OwnerFigures([("", "pending", 99), *running], costs), {}, None, None, (3, 1))
+    by_name = {metric.name: metric for metric in list_metrics(Figures(stored, 0, 0, 0, 0, 0, None, 0.0))}
+    samples = {sample.labels["owner"]: sample.value for sample in by_name["agent_jobs_cost_today_usd"].samples}
+    assert samples == {"ended": 2.0, "dear": 3.0, OTHERS: 0.1, SINGLE_USER: 9.0, "runs 00": 1.0}
+
+
 def test_number_of_labels_is_bounded() -> None:
     owners = [(f"owner {number}", "in_progress", number) for number in range(1, 200)]
     costs = [(owner, 1.0) for owner, *_ in owners]

@@ -11,7 +11,7 @@ import agent_jobs
 HOUSE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
-SHARED = {"atomic_file", "backoff", "clock", "errors", "text", "text_file", "validation"}
+SHARED = {"atomic_file", "backoff", "clock", "errors", "secret_file", "text", "text_file", "validation"}
 PURE = {
     "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
 }  # fmt: skip
@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "clock": set(),
     "text": set(),
     "text_file": set(),
+    "secret_file": {"errors"},
     "validation": {"errors", "text"},
     "ctrl_c": set(),
     "config_folder": set(),

@@ -119,6 +119,12 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         ("AGENT_JOBS_TOOLBOX", "~nobody-of-this-name/tools.json", "whole path"),
         *(("AGENT_JOBS_TOOL_CONCURRENCY", text, "1 to 9999") for text in ("0", "-1", "many", "1.5")),
         ("AGENT_JOBS_FILE_ROOTS", "~nobody-of-this-name/jobs", ""),
+        ("AGENT_JOBS_FILE_ROOTS", os.pathsep, "absolute folders"),
+        *(("AGENT_JOBS_SECRETS", text, "never their values") for text in (",", " , ,")),
+        *(("AGENT_JOBS_TOOLBOX_OWNERS", text, "names of owners") for text in (",", " , ,", "a\x07")),
+        *(("AGENT_JOBS_CALLBACK_HOSTS", text, "1 to 65535") for text in ("a:0", "a:99999", "b,a:65536", "[::1]:00000")),
+        *(("AGENT_JOBS_CALLBACK_HOSTS", text, "no https://") for text in (",", "a:", "a:-1", "a:123456", "a,,b")),
+        *(("AGENT_JOBS_OWNER_KEYS_DIR", text, "no folder") for text in ("/no/such/keys", "/dev/null", "keys")),
         *(("AGENT_JOBS_FILE_ROOTS", text, "absolute") for text in ("src", "./src", "..", f"/{os.pathsep}src")),
         *(("AGENT_JOBS_FILE_ROOTS", text, "exist") for text in (
             "/no/such/folder", __file__, "/dev/null", "/\0", "/" + "x" * 5000, f"/{os.pathsep}/no/such/folder",

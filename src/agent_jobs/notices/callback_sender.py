@@ -20,6 +20,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.notice_targets import decode_secret
 from agent_jobs.notices.requests import sign_webhook
 from agent_jobs.notices.sender import hide_addresses
+from agent_jobs.secret_file import read_secret_file
 
 REQUEST_LIMIT_S = 15.0  # for one attempt, from the name to the status
 GONE = 410  # the receiver wants no more of them
@@ -50,10 +51,7 @@ def read_signing_secrets(path: Path) -> list[bytes]:
     Raises:
         ConfigError: The file cannot be read, or a line of it is no secret.
     """
-    try:
-        words = path.read_text(encoding="utf-8-sig").split()
-    except (OSError, UnicodeDecodeError):
-        words = []
+    words = read_secret_file("AGENT_JOBS_CALLBACK_SECRET_FILE", path).split()
     secrets = [secret for secret in map(decode_secret, words) if secret is not None]
     if not secrets or len(secrets) < len(words):
         raise ConfigError(

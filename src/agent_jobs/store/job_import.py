@@ -22,7 +22,7 @@ from agent_jobs.store.base import BUSY_TIMEOUT_S
 from agent_jobs.store.claims import Queue
 from agent_jobs.store.database import Database, Row, SpendingLock, Transaction
 from agent_jobs.store.error_advice import as_store_error
-from agent_jobs.store.file_recovery import JOB_COLUMN_OF_TABLE, KEY_COLUMNS_OF_TABLE, OWN_COLUMNS
+from agent_jobs.store.file_recovery import JOB_COLUMN_OF_TABLE, KEY_COLUMNS_OF_TABLE, OWN_COLUMNS, check_database
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_database import open_database as open_postgres_database
 from agent_jobs.store.rows import ACTIVE_SQL
@@ -35,6 +35,8 @@ _TRUTHS = """SELECT table_name || '.' || column_name AS name FROM information_sc
              WHERE table_schema = current_schema() AND data_type = 'boolean'"""
 #: Columns of a job that name processes of the old side.
 _NO_CLAIM: Mapping[str, Any] = {"holder": None, "not_before": 0.0, "watched_until": 0.0, "cancel_sent_at": None}
+#: What the file is called in its folder.
+FILE_NAME = "jobs.db"
 _UNFINISHED = f"(status IN {ACTIVE_SQL} OR unsettled = TRUE)"
 
 
@@ -79,7 +81,7 @@ class JobImport:
     @property
     def folder(self) -> Path:
         """Return the folder of the file."""
-        return self.path.parent if self.path.name == "jobs.db" else self.path
+        return self.path.parent if self.path.name == FILE_NAME else self.path
 
 
 async def import_jobs(order: JobImport, *, is_dry_run: bool = False) -> ImportCounts:
@@ -88,11 +90,43 @@ async def import_jobs(order: JobImport, *, is_dry_run: bool = False) -> ImportCo
     Raises:
         StoreError: There is no such file, another process works on it, or a database cannot be used.
     """
-    path = order.folder / "jobs.db"
-    if not await anyio.to_thread.run_sync(path.is_file):
-        raise StoreError("There is no {path}.", "no_job_file", path=path)
+    await anyio.to_thread.run_sync(check_job_file, order.path)
     async with open_postgres_database(order.address) as target, _open_source(order.folder, is_dry_run) as source:
         return await _Mover(order, source, target, is_dry_run).run()
+
+
+def check_job_file(path: Path) -> None:
+    """Raise if a path is no database of jobs, before anything is written there.
+
+    Args:
+        path: Of the file, or of its folder.
+
+    Raises:
+        StoreError: There is no file, it is something else, or it has another name than processes look for.
+    """
+    if path.is_dir():
+        path /= FILE_NAME
+    if not path.exists():
+        raise StoreError("There is no {path}.", "no_job_file", path=path)
+    if not path.is_file() or not _has_job_table(path):
+        raise StoreError("{path} is no database of agent-jobs.", "no_job_file", path=path)
+    if path.name != FILE_NAME:
+        raise StoreError("{path} is a database of agent-jobs under another name.", "other_file_name", path=path)
+
+
+def _has_job_table(path: Path) -> bool:
+    try:
+        with as_store_error(path.parent):
+            check_database(path)
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+                found = db.execute(
+                    "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('job', 'turn')"
+                )
+                return found.fetchone()[0] == 2
+    except StoreError as error:
+        if isinstance(error.__cause__, sqlite3.OperationalError | OSError):
+            raise  # locked, or not to be read
+        return False
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.secret_file import read_secret_file
 from agent_jobs.team_server.refusals import Refusal
 
 METRICS_PATH = "/metrics"
@@ -60,12 +61,9 @@ def read_metrics_token(path: Path) -> str:
     """Return the token on the first line of a file.
 
     Raises:
-        ConfigError: It has none, or a short one. The sentence does not repeat it.
+        ConfigError: It cannot be read, or has none, or a short one. The sentence does not repeat it.
     """
-    try:
-        token = path.read_text(encoding="utf-8-sig").partition("\n")[0].strip()
-    except (OSError, UnicodeDecodeError):
-        token = ""
+    token = read_secret_file("AGENT_JOBS_METRICS_TOKEN_FILE", path).partition("\n")[0].strip()
     if len(token) < MIN_TOKEN_CHARS or not token.isascii():
         raise ConfigError(
             f"AGENT_JOBS_METRICS_TOKEN_FILE names {path}, which has no token of {MIN_TOKEN_CHARS} characters or more "
@@ -77,7 +75,7 @@ def read_metrics_token(path: Path) -> str:
 def list_metrics(figures: Any) -> list[Metric]:
     """Return the figures as metrics of a bounded number."""
     stored = figures.stored
-    known = _choose_owners(stored.owners.active)
+    known = _choose_owners(stored.owners.active, dict(stored.owners.costs))
     active, costs = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
     for owner, status, jobs in stored.owners.active:
         active[_label_owner(owner, known), status] += jobs
@@ -111,12 +109,14 @@ class _Collected(Collector):
         yield from self._metrics
 
 
-def _choose_owners(active: Iterable[tuple[str, str, int]]) -> frozenset[str]:
-    """Return the owners that get labels of their own: those with the most active jobs."""
+def _choose_owners(active: Iterable[tuple[str, str, int]], costs: Mapping[str, float]) -> frozenset[str]:
+    """Return the owners that get labels of their own: those with the most active jobs, then with the highest costs."""
     jobs = Counter[str]()
     for owner, _, count in active:
         jobs[owner] += count
-    return frozenset(owner for owner, _ in jobs.most_common(MAX_OWNERS))
+    named = {*jobs, *costs} - {""}  # jobs without an owner always have a label
+    ranked = sorted(named, key=lambda owner: (-jobs[owner], -costs.get(owner, 0.0), owner))
+    return frozenset(ranked[:MAX_OWNERS])
 
 
 def _label_owner(owner: str, known: frozenset[str]) -> str:

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError, StoreError
+from agent_jobs.secret_file import read_secret_file
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +73,7 @@ def read_secrets(path: Path) -> list[Webhook]:
     Raises:
         ConfigError: The file cannot be read, or a line of it is no secret. No sentence repeats a line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split()
-    except OSError as error:
-        raise _refuse_secrets_file(path, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise _refuse_secrets_file(path, "is no text") from None
+    lines = read_secret_file("AGENT_JOBS_WEBHOOK_SECRET_FILE", path).split()
     if not 0 < len(lines) <= MAX_SECRETS:
         raise _refuse_secrets_file(path, f"has {len(lines)} secrets; it accepts 1 to {MAX_SECRETS}, one on each line")
     return [_parse_secret(path, number, line) for number, line in enumerate(lines, 1)]
