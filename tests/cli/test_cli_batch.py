@@ -311,6 +311,14 @@ def test_a_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):
     assert len(results(terminal)) == 12
 
 
+def test_bar_ends_with_the_jobs_that_failed_and_one_labelled_time(terminal: Terminal):
+    fails = scripted("Task 2", {"duration_s": 1, "end": "failed"})
+    tasks = written(terminal, scripted("Task 1", {"duration_s": 1}), fails)
+    shown = terminal.show("batch", str(tasks), "--out", "out")
+    assert re.search(r" 2/2, 1 failed,( \$[\d.]+,)? \d+ s\s", shown.text)
+    assert "0:00" not in shown.text
+
+
 def test_what_ends_with_a_batch_is_not_said_to_go_on_and_may_be_started_anew(terminal: Terminal):
     tasks = written(terminal, "Task 1", scripted("Task 2", {"duration_s": 150}))
     command = ["batch", str(tasks), "--out", "out"]

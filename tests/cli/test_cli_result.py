@@ -114,3 +114,13 @@ def test_job_without_a_text_is_reported_on_stderr(tmp_path: Path, status: Status
     assert (read.exit_code, read.stdout, read.stderr) == (code, "", said)
     as_json = CliRunner().invoke(cli, ["result", "job_quiet", "--json"], env={"AGENT_JOBS_DATA_DIR": str(tmp_path)})
     assert (json.loads(as_json.stdout)["job_id"], as_json.stderr) == ("job_quiet", "")
+
+
+def test_failed_job_names_the_retry_once(terminal: Terminal):
+    job_id = start_job(terminal, end="failed")
+    for command in ("result", "show"):
+        ran = terminal.pipe(command, job_id)
+        said = ran.stdout + ran.stderr
+        assert "An error occurred while processing your request.\n" in said
+        assert f"Try again with: agent-jobs retry {job_id}\n" in said
+        assert "You can" not in said

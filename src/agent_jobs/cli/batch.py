@@ -236,23 +236,17 @@ def _open_progress_bar(
 def _show_progress_bar(total: int, done: int) -> Generator[Callable[[Results], None]]:
     """Show a bar on stderr; yield the function to call after each result."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task
+    from rich.text import Text
 
-    columns = (
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True, highlight=False), expand=True) as progress:
+    class StateColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            times = _describe_times(task.elapsed or 0, task.time_remaining, is_finished=task.finished)
+            parts = (f"{task.completed:.0f}/{total}", task.description, times)
+            return Text(", ".join(part for part in parts if part))
+
+    console = Console(stderr=True, highlight=False)
+    with Progress(BarColumn(bar_width=None), StateColumn(), console=console, expand=True) as progress:
         task = progress.add_task("", total=total, completed=done)
 
         def advance(results: Results) -> None:
@@ -261,11 +255,18 @@ def _show_progress_bar(total: int, done: int) -> Generator[Callable[[Results], N
         yield advance
 
 
+def _describe_times(elapsed_s: float, left_s: float | None, *, is_finished: bool) -> str:
+    """Return how long a batch took, or takes so far and how much longer it may take."""
+    elapsed = terminal.format_duration(elapsed_s)
+    if is_finished or left_s is None:
+        return elapsed
+    return f"{elapsed}, about {terminal.format_duration(left_s)} left"
+
+
 def _describe_results(results: Results) -> str:
-    """Return the cost until now and how many jobs did not complete."""
-    parts: list[str] = []
+    """Return how many jobs did not complete, by their statuses, and the cost until now."""
+    counts = [(results.statuses[status], status) for status in Status if status is not Status.COMPLETED]
+    parts = [f"{count} {status}" for count, status in counts if count]
     if results.usd:
         parts.append(terminal.format_usd(results.usd))
-    if bad := sum(results.statuses.values()) - results.statuses["completed"]:
-        parts.append(f"{bad} not completed")
     return ", ".join(parts)

@@ -6,6 +6,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.outage import find_outage
+from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
@@ -76,7 +77,7 @@ def list_end(job: Job) -> list[str]:
     """Return the error, size, cost and tokens of a finished job."""
     parts: list[str] = []
     if job.error:
-        parts.append(f"{job.error.code}: {terminal.join_lines(job.error.message)}")
+        parts.append(f"{job.error.code}: {terminal.join_lines(describe_failure(job.error))}")
     if job.output_bytes:
         parts.append(terminal.format_size(job.output_bytes))
     parts.append(terminal.format_usd(job.cost_usd))

@@ -13,7 +13,7 @@ from agent_jobs.cli.out_file import OutPath, check_out_file, force_option, write
 from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import Exit, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
-from agent_jobs.cli.wording import describe_warning
+from agent_jobs.cli.wording import describe_failure, describe_warning
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
 from agent_jobs.jobs.status import Status
@@ -135,7 +135,7 @@ def _write_absence(result: Result, part: Part, *, as_json: bool) -> None:
 def _write_notes(job: Job, note: str) -> None:
     """Write on stderr what a reader must know beside the result."""
     if job.error is not None:
-        click.echo(f"{job.status}: {terminal.join_lines(job.error.message)}", err=True)
+        click.echo(f"{job.status}: {terminal.join_lines(describe_failure(job.error))}", err=True)
     if note:
         click.echo(f"{job.id} is {job.status}, {note}.", err=True)
     if warning := describe_warning(job):

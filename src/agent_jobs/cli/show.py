@@ -11,6 +11,7 @@ from agent_jobs.cli.session import JobId, Session, call, json_option
 from agent_jobs.cli.symbols import echo, icon_of
 from agent_jobs.cli.times import format_clock_time, format_local_time
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
+from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter, TurnRecord
 from agent_jobs.jobs.response import Usage
@@ -134,7 +135,7 @@ def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
         yield "finished", format_local_time(job.finished_at)
     yield "activity", terminal.join_lines(job.activity)
     if job.error is not None:
-        yield "error", f"{job.error.code}: {job.error.message}"
+        yield "error", f"{job.error.code}: {describe_failure(job.error)}"
     yield "next", terminal.advise(job)
     yield "written to", job.result_path
 

@@ -17,6 +17,7 @@ from agent_jobs.cli.progress import Display, Records, open_display
 from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.unwritten import report_unwritten
+from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter
 from agent_jobs.jobs.status import Status
@@ -185,7 +186,7 @@ def write_end_line(job: Job) -> None:
     parts.append(terminal.format_usd(job.cost_usd))
     click.echo("  ".join(part for part in parts if part), err=True)
     if job.error is not None:
-        click.echo(f"{job.error.code}: {terminal.join_lines(job.error.message)}", err=True)
+        click.echo(f"{job.error.code}: {terminal.join_lines(describe_failure(job.error))}", err=True)
     if advice := terminal.advise(job):
         click.echo(advice, err=True)
 

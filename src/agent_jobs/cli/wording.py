@@ -6,6 +6,7 @@ from typing import Any
 
 from agent_jobs.errors import AgentJobsError, Argument
 from agent_jobs.jobs.job import UNANSWERED, Job
+from agent_jobs.jobs.response import Failure
 from agent_jobs.rendering.fixes import Voice
 
 #: What a person can do, by the code of the error.
@@ -84,6 +85,8 @@ NEXT_STEPS: Mapping[str, str] = {
         "dashboard, then run: agent-jobs adopt {job_id} RESPONSE_ID"
     ),
 }
+#: Ends the message of a server_error. `describe_next_step` says the same with a command.
+_PROVIDER_ADVICE = "You can retry your request."
 _SANDBOX_LINKS = "Links to its sandbox open nowhere. See its saved files with: agent-jobs result {job_id} --part files"
 
 
@@ -107,10 +110,17 @@ def describe_next_step(job: Job) -> str:
     if job.error is None:
         return ""
     if job.error.is_retryable:
-        return "You can try again."
+        return f"Try again with: agent-jobs retry {job.id}"
     if job.error == UNANSWERED:
         return "Start it again once you can answer."
     return NEXT_STEPS.get(job.error.code, "").format(job_id=job.id)
+
+
+def describe_failure(failure: Failure) -> str:
+    """Return the message of a failure, without the provider's own advice if ours follows."""
+    if not failure.is_retryable:
+        return failure.message
+    return failure.message.removesuffix(_PROVIDER_ADVICE).rstrip()
 
 
 def word_answer(answer: Mapping[str, Any], job: Job) -> dict[str, Any]:

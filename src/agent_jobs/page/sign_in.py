@@ -64,7 +64,7 @@ class SignIn:
     async def leave(self, request: Request) -> Response:
         """Sign this browser out."""
         await self._forms.read(request)
-        await self._access.record_sign_out(request.scope["page_session"], read_address(request))
+        await self._access.record_sign_out(request.scope["page_session"], read_address(request.scope))
         response = RedirectResponse("/sign-in", 303)
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._is_secure)
         return response
