@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from agent_jobs.cli.install_report import mask_secrets
 from agent_jobs.cli.main import cli
+from agent_jobs.install.entry import entry_in, install_entry, replace_entry
+from agent_jobs.install.hosts import HOSTS, Launch
+from agent_jobs.install.remote import create_remote_entry
 
 URL = "https://jobs.example.com"
 CLAUDE = {
@@ -63,6 +67,51 @@ def test_host_that_signs_in_needs_no_token(home: Path):
     entry = json.loads((home / ".claude.json").read_text())["mcpServers"]["agent-jobs"]
     assert entry == {"type": "http", "url": f"{URL}/mcp", "alwaysLoad": True}
     assert "Sign in when Claude Code asks you to." in result.output
+
+
+@pytest.mark.parametrize(
+    ("old", "words"),
+    [
+        ({"command": "uvx", "args": ["agent-jobs", "serve"]}, "started uvx agent-jobs serve"),
+        ({"command": "x", "args": ["--token=hidden1234"]}, "started x --token=********"),
+        ({"command": "x"}, "started x"),
+        ({"type": "http", "url": "https://old.example/mcp"}, "connected to https://old.example/mcp"),
+    ],
+)
+def test_replaced_entry_is_named(home: Path, old: dict[str, object], words: str):
+    (home / ".claude.json").write_text(json.dumps({"mcpServers": {"agent-jobs": old}}))
+    assert f"Would replace the entry that {words}." in typed("claude-code", "--url", URL, "--dry-run").output
+    report = json.loads(typed("claude-code", "--url", URL, "--json").output)
+    assert report["notes"] == [f"Replaced the entry that {words}."]
+    assert "notes" not in json.loads(typed("claude-code", "--url", URL, "--token-env", "OTHER", "--json").output)
+
+
+@pytest.mark.parametrize("name", ["claude-code", "codex"])
+def test_local_entry_keeps_nothing_of_an_address(name: str):
+    host, launch = HOSTS[name], Launch("agent-jobs", ())
+    remote = replace_entry(host, "", create_remote_entry(host, f"{URL}/mcp", "AGENT_JOBS_TOKEN"))
+    entry = entry_in(host, install_entry(host, remote, launch, {}))
+    assert entry == entry_in(host, install_entry(host, "", launch, {}))
+
+
+@pytest.mark.parametrize(
+    ("value", "is_shown"),
+    [
+        ("Bearer ${AGENT_JOBS_TOKEN:-}", True),
+        ("Bearer ${env:TOKEN}", True),
+        ("Bearer $TOKEN", True),
+        ("Bearer ${TOKEN:-ajt_secret}", False),
+        ("Bearer ajt_secret", False),
+        ("Bearer $TOKEN secret", False),
+    ],
+)
+def test_reference_is_no_secret_of_a_diff(value: str, is_shown: bool):
+    assert (value in mask_secrets(f'"Authorization": "{value}"')) is is_shown
+
+
+@pytest.mark.usefixtures("home")
+def test_dry_run_shows_the_variable():
+    assert "Bearer ${AGENT_JOBS_TOKEN:-}" in typed("claude-code", "--url", URL, "--dry-run").output
 
 
 def test_dry_run_writes_nothing(home: Path):

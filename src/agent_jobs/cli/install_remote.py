@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,12 +10,12 @@ from urllib.parse import urlsplit
 import click
 
 from agent_jobs.address_values import LOOPBACK_HOSTS
-from agent_jobs.cli.install_report import print_json, print_report, render_diff
+from agent_jobs.cli.install_report import mask_secrets, print_json, print_report, render_diff
 from agent_jobs.cli.session import convert_errors
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read, replace
-from agent_jobs.install.entry import refuse_comments, replace_entry
+from agent_jobs.install.entry import entry_in, refuse_comments, replace_entry
 from agent_jobs.install.hosts import Entry, Host, Machine
 from agent_jobs.install.remote import NO_TOKEN, REMOTE_ENTRIES, complete_url, create_remote_entry
 
@@ -59,10 +60,24 @@ def install_remote(
     try:
         refuse_comments(host, before.text)
         text = replace_entry(host, before.text, entry)
+        replaced = _describe_replaced_entry(host, entry_in(host, before.text), entry)
     except ConfigError as error:
         raise ConfigError(f"{before.path}: {error}") from None
     report = _write_remote_entry(host, before, text, dry_run=dry_run)
+    if replaced:
+        verb = "Would replace" if dry_run else "Replaced"
+        report["notes"] = [f"{verb} the entry that {replaced}."]
     return print_report(report | {"next": _list_remote_steps(host, url, variable)}, as_json=as_json)
+
+
+def _describe_replaced_entry(host: Host, old: Entry | None, new: Entry) -> str:
+    """Return what the old entry did if the new one does something else; empty if there is none."""
+    if old is None or old.get("url") == new["url"]:
+        return ""
+    if "url" in old:
+        return f"connected to {mask_secrets(str(old['url']))}"
+    start = host.command_of(old)
+    return f"started {mask_secrets(shlex.join([start.command, *start.args]))}"
 
 
 def _print_remote_entry(host: Host, entry: Entry, *, as_json: bool) -> None:

@@ -15,7 +15,9 @@ from agent_jobs.install.hosts import SERVER
 #: A quoted value whose name suggests a secret; references and paths are no secrets.
 SECRET_VALUE = re.compile(
     r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential|webhook)[\w.-]*["']?\s*[:=]\s*)
-        (?P<quote>["'])(?!\$|~|/|\{env:)(?P<value>(?:\\.|(?!(?P=quote)).)+)(?P=quote)""",
+        (?P<quote>["'])(?!\$|~|/|\{env:)
+        (?!(?:bearer|basic|token)\ \$(?:\{(?:env:)?\w+(?::-)?\}|\w+)(?P=quote))
+        (?P<value>(?:\\.|(?!(?P=quote)).)+)(?P=quote)""",
     re.I | re.X,
 )
 #: Keys by their beginning, the text after `Bearer` or `token=`, and name and password of an address.

@@ -15,6 +15,8 @@ from agent_jobs.install.json_edit import Changes, Item, Path, edit_json, is_arra
 from agent_jobs.install.toml_edit import edit_document, edit_table
 
 _Edit = Callable[[str, Changes], str]
+#: Values that only an entry with the address of a server has.
+_ADDRESS_VALUES = frozenset({"type", "url", "headers", "bearer_token_env_var"})
 
 
 def install_entry(
@@ -32,7 +34,8 @@ def install_entry(
         ConfigError: The text cannot be read, or its layout cannot be changed safely.
     """
     old = entry_in(host, text)
-    new = host.entry(launch, environment, old, approve=approve, has_stored_key=has_stored_key)
+    kept = _drop_address(old)
+    new = host.entry(launch, environment, kept, approve=approve, has_stored_key=has_stored_key)
     changes: dict[Path, Any] = dict(_list_differences(host.path, old, new))
     if question := input_of(old):
         changes["inputs", Item(question["id"])] = None
@@ -157,6 +160,13 @@ def read_values(host: Host, text: str) -> Any:
     except (ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ConfigError(f"This is not valid {host.format.upper()} ({reason}). Fix it, then try again.") from None
+
+
+def _drop_address(entry: Entry | None) -> Entry | None:
+    """Return the entry without the address of a server, which a host would prefer to the command."""
+    if entry is None or "url" not in entry:
+        return entry
+    return {name: value for name, value in entry.items() if name not in _ADDRESS_VALUES}
 
 
 def _list_differences(path: tuple[str, ...], old: Any, new: Any) -> Iterator[tuple[Path, Any]]:
