@@ -1,5 +1,7 @@
 """The help of every command has a group and examples, fits the terminal, and points to nothing that is not there."""
 
+import builtins
+import dis
 import os
 import re
 import shlex
@@ -7,14 +9,19 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from types import CodeType
 
 import click
 import pytest
+from click.testing import CliRunner
 from fork_server import COMMAND, run
 from hosts import hosting
 from terminals import LIMIT_S
 
+import agent_jobs.cli
 from agent_jobs.cli.command_help import (
     DOCUMENTATION,
     EXAMPLES,
@@ -81,6 +88,27 @@ def test_help_fits_the_terminal_and_breaks_no_word(name: str, monkeypatch: pytes
 def test_help_points_to_no_file_of_the_repository(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = render_help(name, UNWRAPPED, monkeypatch).replace(DOCUMENTATION, "")
     assert re.findall(r"\bdocs/|\bREADME|\.md\b|\bexamples/|\bsrc/", text) == []
+
+
+def test_every_command_prints_its_help() -> None:
+    for name in NAMES:
+        result = CliRunner().invoke(cli, [*name.split(), "--help"])
+        assert (result.exit_code, result.stderr) == (0, ""), f"{name}: {result.output}"
+        assert result.stdout.startswith("Usage: "), name
+
+
+def list_global_names(code: CodeType) -> set[str]:
+    """Return the global names that functions in this code read when they run."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    return names.union(*(list_global_names(part) for part in code.co_consts if isinstance(part, CodeType)))
+
+
+def test_every_module_of_commands_has_the_names_that_its_functions_use() -> None:
+    """A help text does not run the command: without this, a lost import shows only when a user runs the command."""
+    for found in iter_modules(agent_jobs.cli.__path__):
+        module = import_module(f"agent_jobs.cli.{found.name}")
+        code = compile(Path(str(module.__file__)).read_text(), found.name, "exec")
+        assert list_global_names(code) - vars(module).keys() - vars(builtins).keys() == set(), found.name
 
 
 def test_the_address_of_the_documentation_is_that_of_the_package() -> None:
