@@ -52,7 +52,7 @@ class Command:
         try:
             # A pipe would break when this process ends, and be held open by what the command leaves behind.
             with tempfile.TemporaryFile(buffering=0, dir=self.folder) as stderr:
-                failure = _wait_for_end(self._start_process(text, stderr), stderr, self.limit_s)
+                failure = _wait_for_exit(self._start_process(text, stderr), stderr, self.limit_s)
                 line = _read_last_line(stderr)
         except OSError as error:
             return logger.warning("%s: AGENT_JOBS_ON_FINISH cannot be started: %s", job_id, error.strerror)
@@ -78,7 +78,7 @@ class Command:
             )
 
 
-def _wait_for_end(process: "subprocess.Popen[bytes]", stderr: IO[bytes], limit_s: float) -> str:
+def _wait_for_exit(process: "subprocess.Popen[bytes]", stderr: IO[bytes], limit_s: float) -> str:
     """Return how a command failed, empty if it did not; keep its stderr small meanwhile."""
     until = time.monotonic() + limit_s
     while (left_s := until - time.monotonic()) > 0:

@@ -168,7 +168,7 @@ class _Mover:
             await self._move_job(row["id"], is_unfinished=bool(row["is_unfinished"]), is_known=row["id"] in known)
         if not self._is_dry_run:
             for table, key in KEY_COLUMNS_OF_TABLE.items():
-                await self._copy_other_rows(table, key)
+                await self._copy_rows_once(table, key)
         return self._counts
 
     async def _claim_unfinished(self) -> None:
@@ -307,7 +307,7 @@ class _Mover:
 
         await self._source.change(remove, job_id)
 
-    async def _copy_other_rows(self, table: str, key: Sequence[str]) -> None:
+    async def _copy_rows_once(self, table: str, key: Sequence[str]) -> None:
         """Copy the rows of a table that PostgreSQL does not have."""
         rows = [self._convert_row(table, row) for row in await self._source.fetch(f"SELECT * FROM {table}")]
         is_same = " AND ".join(f"{column} = :{column}" for column in key)
