@@ -71,3 +71,8 @@ def ask_if_meant(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str
     if near is None:
         return ""
     return f"Did you mean {near!r}?"
+
+
+def describe_listen_error(error: OSError) -> str:
+    """Return why an address cannot be listened at, without the address, which Python appends as a tuple."""
+    return (error.strerror or str(error)).partition(" (while attempting")[0]

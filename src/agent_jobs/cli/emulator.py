@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 import click
 
 from agent_jobs.ctrl_c import raise_on_ctrl_c
+from agent_jobs.text import describe_listen_error
 
 
 @click.command("emulator")
@@ -32,8 +33,9 @@ def emulator_command(host: str, port: int, time_scale: float) -> None:
         try:
             server = stack.enter_context(running(host=host, port=port, time_scale=time_scale))
         except OSError as error:
+            reason = describe_listen_error(error)
             raise click.ClickException(
-                f"Cannot listen on {host}:{port} ({error.strerror}). Choose another --port, or 0 for a free one."
+                f"Cannot listen on {host}:{port} ({reason}). Choose another --port, or 0 for a free one."
             ) from None
         stack.enter_context(suppress(KeyboardInterrupt))
         stack.enter_context(raise_on_ctrl_c())

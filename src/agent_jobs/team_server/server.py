@@ -41,6 +41,7 @@ from agent_jobs.team_server.oauth import (
 )
 from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge, TokenVerifier
 from agent_jobs.team_server.team_tokens import TeamTokens
+from agent_jobs.text import describe_listen_error
 
 logger = logging.getLogger(__name__)
 
@@ -307,7 +308,7 @@ def open_listener(settings: Settings) -> socket.socket:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        reason = error.strerror or error
+        reason = describe_listen_error(error)
         raise ConfigError(
             f"Cannot listen on {settings.host}, port {settings.port} ({reason}). Choose others with --host and --port."
         ) from None
