@@ -1,6 +1,7 @@
 """A key is stored once for hosts and terminal, shown by its end only, and sent to its own endpoint alone."""
 
 import json
+import re
 import stat
 import sys
 from collections.abc import AsyncGenerator, Iterator
@@ -266,6 +267,15 @@ def test_environment_takes_precedence_over_the_env_file_and_that_over_the_stored
     said = key(environ | {"OPENAI_API_KEY": OTHER}, "set", stdin=KEY).stdout
     assert "This terminal uses another key, ...wxyz: OPENAI_API_KEY in the environment takes precedence." in said
     assert "takes precedence" not in key(environ | {"OPENAI_API_KEY": KEY}, "set", stdin=KEY).stdout
+
+
+def test_sentences_call_a_key_short_whose_end_is_not_shown(environ: dict[str, str]):
+    short = environ | {"OPENAI_API_KEY": "sk-short"}
+    said = key(short, "set", stdin=KEY).stdout
+    assert "This terminal uses another key: OPENAI_API_KEY in the environment takes precedence." in said
+    assert re.search(r"^key +a short key$", key(short, "show").stdout, re.M)
+    assert "This terminal still uses a short key, from OPENAI_API_KEY" in key(short, "delete").stdout
+    assert json.loads(key(short, "show", "--json").stdout)["key"] == "(set)"
 
 
 class Keyring(ModuleType):

@@ -19,11 +19,11 @@ from agent_jobs.cli.finding import Finding, print_finding, report_error
 from agent_jobs.cli.host_checks import check_hosts, check_key_files, check_settings_file
 from agent_jobs.cli.install import here
 from agent_jobs.cli.key_origin import (
+    add_key_end,
     find_env_file,
     find_env_file_variables,
     find_other_key,
     find_own_key,
-    mask_secret,
     read_stored,
 )
 from agent_jobs.cli.notify import check_targets
@@ -157,9 +157,9 @@ def _check_key(settings: Settings) -> Iterator[Finding]:
     if used is None:
         yield report_error("key", missing_key_error(settings))
         return
-    yield Finding("key", "ok", f"a key is set, {mask_secret(used.secret)}, from {used.where}")
+    yield Finding("key", "ok", f"{add_key_end('a key is set', used.secret)}, from {used.where}")
     if other is not None:
-        text = f"another key is stored, {mask_secret(other.secret)}, and not used here: {used.where} takes precedence"
+        text = f"{add_key_end('another key is stored', other.secret)}, and not used here: {used.where} takes precedence"
         yield Finding("key", "warning", text, "remove one of them: unset OPENAI_API_KEY, or run agent-jobs key delete")
 
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 import click
 
 from agent_jobs.ctrl_c import raise_on_ctrl_c
+from agent_jobs.text import describe_listen_error
 
 
 @click.command("emulator")
@@ -32,9 +33,7 @@ def emulator_command(host: str, port: int, time_scale: float) -> None:
         try:
             server = stack.enter_context(running(host=host, port=port, time_scale=time_scale))
         except (OSError, ValueError) as error:  # a name that IDNA cannot encode is a ValueError
-            reason = "it is no host name"
-            if isinstance(error, OSError):
-                reason, _, _ = (error.strerror or str(error)).partition(" (while")  # Python repeats the address
+            reason = describe_listen_error(error)
             raise click.ClickException(
                 f"Cannot listen on {host}:{port} ({reason}). Choose another --port, or 0 for a free one."
             ) from None

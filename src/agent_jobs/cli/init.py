@@ -14,7 +14,14 @@ from agent_jobs.cli.endpoint_check import REFUSED_KEY_FIX, check_endpoint
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.install import WRITTEN, here, write_entry
 from agent_jobs.cli.key import check_key, find_base_url, read_key, store_key_safely
-from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, is_same_endpoint, mask_secret
+from agent_jobs.cli.key_origin import (
+    KeyInUse,
+    add_key_end,
+    describe_stored,
+    find_key_in_use,
+    is_same_endpoint,
+    name_key,
+)
 from agent_jobs.cli.sentences import ask, ask_to_agree, say
 from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors
 from agent_jobs.cli.wording import describe_error
@@ -96,7 +103,7 @@ def _describe_plan(plan: Plan) -> None:
     if used is None:
         say(f"- stop, because no API key is set for {endpoint}; --stdin reads one")
     else:
-        say(f"- ask {endpoint} whether it accepts the key {mask_secret(used.secret)}, from {used.where}")
+        say(f"- ask {endpoint} whether it accepts {add_key_end('the key', used.secret)}, from {used.where}")
         if not used.is_stored:
             say("- store that key for the hosts")
     if not _is_address_known(plan.base_url):
@@ -129,7 +136,7 @@ def _use_known_key(plan: Plan, used: KeyInUse) -> bool:
     Raises:
         ConfigError: It does not, and the user cannot be asked for another.
     """
-    say(f"Key: {mask_secret(used.secret)}, from {used.where}.")
+    say(f"Key: {name_key(used.secret)}, from {used.where}.")
     refusal = _try_key(plan, used.secret)
     if refusal is None:
         if not used.is_stored and _ask_or_agree(plan, "Store it for the hosts, too?"):
@@ -202,7 +209,7 @@ def _format_finding(finding: Finding) -> str:
 
 def _store_checked_key(plan: Plan, secret: SecretStr) -> None:
     stored = store_key_safely(plan.base_url, secret.get_secret_value())
-    say(f"Stored for {stored.endpoint}: {mask_secret(secret)}, in {describe_stored(stored)}.")
+    say(f"Stored for {stored.endpoint}: {name_key(secret)}, in {describe_stored(stored)}.")
 
 
 def _set_up_address(plan: Plan) -> None:

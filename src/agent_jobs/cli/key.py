@@ -12,7 +12,15 @@ from agent_jobs.api_key import find_key_mistake, repair_key
 from agent_jobs.app import missing_key_error
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.finding import Finding, print_finding
-from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, find_other_key, mask_secret
+from agent_jobs.cli.key_origin import (
+    KeyInUse,
+    add_key_end,
+    describe_stored,
+    find_key_in_use,
+    find_other_key,
+    mask_secret,
+    name_key,
+)
 from agent_jobs.cli.sections import format_pairs
 from agent_jobs.cli.sentences import say
 from agent_jobs.cli.session import Exit, Session, call, convert_errors, json_option
@@ -92,7 +100,7 @@ def set_command(endpoint: str | None, from_stdin: bool, in_file: bool, as_json: 
         return _print_answer({"endpoint": stored.endpoint, "key": mask_secret(SecretStr(key)), **_list_place(stored)})
     for words in left_out:
         say(f"Left out {words}.")
-    say(f"Stored for {stored.endpoint}: {mask_secret(SecretStr(key))}, in {describe_stored(stored)}.")
+    say(f"Stored for {stored.endpoint}: {name_key(SecretStr(key))}, in {describe_stored(stored)}.")
     say(note or "Hosts and this terminal use it from the next call on.")
     if not is_new:
         say("Running hosts use the earlier key until the provider refuses it, then the new one.")
@@ -147,7 +155,7 @@ def delete_command(endpoint: str | None, as_json: bool) -> None:
         say(f"Deleted the stored key for {name}.")
     used = find_key_in_use(base_url)
     if used is not None:
-        say(f"This terminal still uses {mask_secret(used.secret)}, from {used.where}.")
+        say(f"This terminal still uses {name_key(used.secret)}, from {used.where}.")
     return None
 
 
@@ -264,7 +272,7 @@ def _describe_precedence(base_url: str, key: str) -> str:
     if used is None or used.is_stored or used.secret.get_secret_value() == key:
         return ""
     return (
-        f"This terminal uses another key, {mask_secret(used.secret)}: {used.where} takes precedence. Hosts use the "
+        f"{add_key_end('This terminal uses another key', used.secret)}: {used.where} takes precedence. Hosts use the "
         "stored key unless their own environment has one."
     )
 
@@ -282,10 +290,10 @@ def _list_key_rows(
 ) -> Iterator[tuple[str, str]]:
     yield "endpoint", name_endpoint(base_url)
     if used is not None:
-        yield "key", str(mask_secret(used.secret))
+        yield "key", name_key(used.secret)
         yield "from", used.where
     if other is not None:
-        yield "not used", f"{mask_secret(other.secret)}, from {other.where}"
+        yield "not used", f"{name_key(other.secret)}, from {other.where}"
     if others:
         yield "also for", ", ".join(others)
 

@@ -41,9 +41,23 @@ def mask_secret(secret: SecretStr | None) -> str | None:
     text = secret.get_secret_value()
     if not text:
         return "(empty)"
-    if len(text) < MIN_SHOWN_SECRET_CHARS:
+    if not _can_show_end(secret):
         return "(set)"
     return f"...{text[-SHOWN_SECRET_CHARS:]}"
+
+
+def name_key(secret: SecretStr) -> str:
+    """Return what a sentence calls a key: its end, or that it is too short to show one."""
+    if _can_show_end(secret):
+        return str(mask_secret(secret))
+    return "a short key"
+
+
+def add_key_end(words: str, secret: SecretStr) -> str:
+    """Return words for a key, followed by its end if that may be shown."""
+    if _can_show_end(secret):
+        return f"{words}, {mask_secret(secret)}"
+    return words
 
 
 def find_key_in_use(base_url: str | None = None) -> KeyInUse | None:
@@ -129,3 +143,7 @@ def find_env_file_variables() -> dict[str, str]:
 def is_same_endpoint(one: str, other: str) -> bool:
     """Return True if two addresses have one endpoint, so that they share a key."""
     return name_endpoint(one) == name_endpoint(other)
+
+
+def _can_show_end(secret: SecretStr) -> bool:
+    return len(secret.get_secret_value()) >= MIN_SHOWN_SECRET_CHARS

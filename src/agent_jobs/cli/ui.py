@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from agent_jobs.cli.session import Session, call, read_settings
+from agent_jobs.text import describe_listen_error
 
 #: No well-known program listens there.
 DEFAULT_PORT = 4777
@@ -48,8 +49,9 @@ def _open_listener(port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
+        reason = describe_listen_error(error)
         raise click.ClickException(
-            f"Cannot listen on port {port} ({error.strerror}). Another page may be running: choose another --port, or "
+            f"Cannot listen on port {port} ({reason}). Another page may be running: choose another --port, or "
             "0 for a free one."
         ) from None
     return listener

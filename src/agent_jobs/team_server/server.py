@@ -1,7 +1,6 @@
 """Run the team server: open the jobs, listen, and at a signal drain until no caller misses it."""
 
 import logging
-import os
 import signal
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
@@ -42,6 +41,7 @@ from agent_jobs.team_server.oauth import (
 )
 from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge, TokenVerifier
 from agent_jobs.team_server.team_tokens import TeamTokens
+from agent_jobs.text import describe_listen_error
 
 logger = logging.getLogger(__name__)
 
@@ -308,16 +308,7 @@ def open_listener(settings: Settings) -> socket.socket:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except (OSError, ValueError) as error:  # a name that IDNA cannot encode is a ValueError
+        reason = describe_listen_error(error)
         raise ConfigError(
-            f"Cannot listen on {settings.host}, port {settings.port} ({_explain_listening(error)}). Choose others with "
-            "--host and --port."
+            f"Cannot listen on {settings.host}, port {settings.port} ({reason}). Choose others with --host and --port."
         ) from None
-
-
-def _explain_listening(error: OSError | ValueError) -> str:
-    """Return why a socket cannot listen. The text of Python's error repeats the address."""
-    if isinstance(error, ValueError):
-        return "it is no host name"
-    if isinstance(error, socket.gaierror) or error.errno is None:
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
