@@ -111,7 +111,7 @@ class SignIn:
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
         client, address = headers.get("user-agent", "")[:MAX_CLIENT_CHARS], read_address(scope)
-        token = _read_bearer(headers)
+        token = read_bearer(headers)
         if not token:
             return await self._challenge.refuse(None)(scope, receive, send)
         try:
@@ -136,7 +136,7 @@ class SignIn:
         raise RefusedTokenError("unknown kind")
 
 
-def _read_bearer(headers: Headers) -> str:
+def read_bearer(headers: Headers) -> str:
     """Return the bearer token of a request; empty if there is none, or more than one."""
     given = headers.getlist("authorization")
     if len(given) != 1:
