@@ -46,11 +46,11 @@ class HealthPage:
     async def _run_checks(self, request: Request) -> list[Check]:
         engine = await self._engine(request)
         if self._hides_machine:
-            return [await _count_jobs(engine)]
+            return [await _check_owner_jobs(engine)]
         return await _check_machine(engine)
 
 
-async def _count_jobs(engine: Engine) -> Check:
+async def _check_owner_jobs(engine: Engine) -> Check:
     """Count the jobs of an owner, which needs the database."""
     page = await engine.find(JobFilter(), 1)
     counts = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in page.counts.items())
@@ -64,7 +64,7 @@ async def _check_machine(engine: Engine) -> list[Check]:
     return [
         await _check_endpoint(engine),
         Check("Database", True, f"{store.path}, {human_size(store.bytes)}, schema {store.schema}"),
-        await _count_jobs(engine),
+        await _check_owner_jobs(engine),
         Check("Workers", True, workers or "only this page"),
         *(Check("Settings", False, warning) for warning in page.warnings),
     ]
