@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import httpx2
 import pytest
 from anyio.abc import SocketStream
 from team_apps import SECRET
@@ -170,3 +171,65 @@ async def test_page_says_so_while_the_database_cannot_be_used(open_team: Team, c
 def test_only_an_ip_address_is_logged(written: str | None, address: str):
     client = None if written is None else (written, 0)
     assert read_address({"type": "http", "client": client}) == address
+
+
+async def test_owner_sees_nothing_of_the_machine(open_team: Team, caplog: pytest.LogCaptureFixture):
+    token = await open_team.add_token("jane")
+    path = Path((await open_team.server.engine.store_info()).path)
+    secrets = (
+        str(path.parent),
+        path.name,
+        "such table",
+        str(open_team.server.engine.base_url),
+        "process",
+        "agent-jobs doctor",
+    )
+    async with open_team.http(Origin=open_team.url, Accept="text/html") as http, open_team.host(token) as host:
+        assert (await http.post("/sign-in", data={"token": token})).status_code == 200
+        health = [await http.get("/health"), await http.get("/health.json")]
+        assert [check["name"] for check in health[1].json()] == ["Jobs"]
+        with without_table(path, "job"):
+            pages = [await http.get("/"), await http.get("/jobs.json"), await http.get("/jobs/job_1")]
+            refused = [
+                await host.refused("agent_list"),
+                await host.refused("agent_poll", job_id="job_1", wait_s=0),
+                await host.refused("agent_start", prompt="x"),
+            ]
+    assert [page.status_code for page in pages] == [503] * 3
+    for text in [page.text for page in (*health, *pages)] + [str(error) for error in refused]:
+        assert not [secret for secret in secrets if secret in text], text
+    for text in [page.text for page in pages] + [str(error) for error in refused]:
+        assert "database cannot be used now. Try again." in text
+    assert str(path.parent) in caplog.text, "the log has the details"
+
+
+async def test_refusals_name_the_right_cause(open_team: Team):
+    token = await open_team.add_token("kim")
+    path = Path((await open_team.server.engine.store_info()).path)
+    async with open_team.http(token) as http:
+        for name in ("a%0ab", "%0a", "a%0a", "a%0d"):
+            put = await http.put(httpx2.URL(f"{open_team.url}/files/{name}"), content=b"x")
+            assert (put.status_code, put.json()["error"]) == (400, "bad_name"), name
+        for method, url in (
+            ("POST", "/files/a"),
+            ("DELETE", "/files/a"),
+            ("BREW", "/metrics"),
+            ("PUT", "/hooks/openai"),
+        ):
+            assert (await http.request(method, url)).status_code == 405, (method, url)
+        for url in ("/mcp/", "/metrics/", "/other"):
+            assert (await http.get(url)).status_code == 404, url
+        with without_table(path, "shelf"):
+            put = await http.put("/files/a", content=b"x")
+        assert (put.status_code, put.json()["error"]) == (503, "no_database")
+    for scheme in ("bearer", "Bearer", "BEARER"):
+        async with open_team.http(Authorization=f"{scheme} {METRICS_TOKEN}") as http:
+            assert (await http.get("/metrics")).status_code == 200
+
+
+async def test_odd_bytes_and_upgrades_do_not_fill_the_log(open_team: Team, caplog: pytest.LogCaptureFixture):
+    assert b" 400 " in await send_raw(open_team, b"\x16\x03\x01 no HTTP\r\n\r\n")
+    upgrade = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: %s\r\nUpgrade: %s\r\n\r\n"
+    for protocol in (b"websocket", b"h2c"):
+        assert await send_raw(open_team, upgrade % (b"Upgrade, close", protocol))
+    assert not [record.message for record in caplog.records if record.name.startswith("uvicorn")]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, cast
 
 from mcp.server.mcpserver.tools import Tool
@@ -14,6 +15,9 @@ from agent_jobs.request.arguments import read_arguments
 from agent_jobs.text import compact_json
 
 logger = logging.getLogger(__name__)
+
+#: True while a request of a team server is answered: its caller is not the user of this machine.
+is_for_team: ContextVar[bool] = ContextVar("is_for_team", default=False)
 
 
 class JobTool(Tool):
@@ -71,6 +75,13 @@ def describe_error(error: AgentJobsError) -> str:
     """Return what is wrong, and what a model can do about it."""
     from agent_jobs.mcp_server.wording import MODEL  # not needed to start
 
+    if is_for_team.get():
+        from agent_jobs.rendering.fixes import hide_machine
+
+        shown = hide_machine(error)
+        if shown is not error:
+            logger.warning("an answer does not say what is wrong: %s", error)
+        return MODEL.describe(shown)
     return MODEL.describe(error)
 
 

@@ -82,6 +82,8 @@ class Access(ABC):
     refusal: ClassVar[str]
     #: True if a browser signs in by a form with a token.
     has_form: ClassVar[bool]
+    #: True if the visitors are not the user of this machine: they must not see its paths and addresses.
+    hides_machine: ClassVar[bool]
 
     def __init__(self, secret: bytes, now: Callable[[], float]) -> None:
         self._secret = secret
@@ -133,6 +135,7 @@ class LinkAccess(Access):
     )
     refusal = "This link was used before, or is older than ten minutes. Run `agent-jobs ui` again for another one."
     has_form = False
+    hides_machine = False
 
     def __init__(self, secret: bytes, now: Callable[[], float]) -> None:
         super().__init__(secret, now)
@@ -175,6 +178,7 @@ class TokenAccess(Access):
     advice = "Sign in with your team token. Ask the operator of this server for one."
     refusal = "Unknown or expired token."
     has_form = True
+    hides_machine = True
 
     def __init__(
         self,

@@ -58,8 +58,10 @@ class Actions:
         """Delete a finished job here."""
         await self._forms.read(request)
         engine = await self._engine(request)
-        deleted = await engine.delete([request.path_params["job_id"]])
+        job_id = request.path_params["job_id"]
+        deleted = await engine.delete([job_id])
         if not deleted.deleted:
+            await engine.find_progress(job_id)  # which raises JobNotFoundError
             raise HTTPException(409, "This job has not finished. Cancel it first.")
         return RedirectResponse("/", 303)
 

@@ -74,7 +74,7 @@ def _list_routes(engine: EngineSource, renderer: Renderer, access: Access, serve
     overview, pages = Overview(engine, renderer), JobPages(engine, renderer, approvals)
     live = LiveUpdates(engine, renderer, access, approvals, server.ending)
     actions, new = Actions(engine, forms, approvals), NewPage(engine, renderer, forms)
-    spend, health = SpendPage(engine, renderer), HealthPage(engine, renderer)
+    spend, health = SpendPage(engine, renderer), HealthPage(engine, renderer, hides_machine=access.hides_machine)
     sign_in = SignIn(access, renderer, forms, is_secure=server.is_secure)
     return [
         Route("/", overview.show),

@@ -74,7 +74,7 @@ class Guard:
             session = await self._access.find_session(cookie)
         except AgentJobsError as error:
             logger.warning("cannot check a session: %s", error)
-            if not _is_open(scope):
+            if not _is_open_path(scope):
                 return PlainTextResponse(NOT_NOW, 503, RETRY_LATER)
         scope["page_session"] = session or Session("")
         return None
@@ -82,7 +82,7 @@ class Guard:
     def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the refusal of a request without a session; None if it has one, or needs none."""
         session: Session = scope["page_session"]
-        if session.token or _is_open(scope):
+        if session.token or _is_open_path(scope):
             return None
         if scope["method"] not in SAFE_METHODS:
             return PlainTextResponse(f"Sign in first. {self._access.advice}", 401)
@@ -102,7 +102,7 @@ def read_cookie(headers: Headers) -> str:
     return cookies[COOKIE].value
 
 
-def _is_open(scope: Scope) -> bool:
+def _is_open_path(scope: Scope) -> bool:
     return scope["path"].startswith(OPEN_PATHS)
 
 

@@ -29,34 +29,42 @@ class Check(NamedTuple):
 class HealthPage:
     """The page that says what works, and how to fix what does not."""
 
-    def __init__(self, engine: EngineSource, renderer: Renderer) -> None:
+    def __init__(self, engine: EngineSource, renderer: Renderer, *, hides_machine: bool) -> None:
+        self._hides_machine = hides_machine
         self._engine = engine
         self._renderer = renderer
 
     async def show(self, request: Request) -> Response:
         """Show all checks."""
-        return self._renderer.render_page(
-            request, "health.html", {"checks": await _run_checks(await self._engine(request))}
-        )
+        values = {"checks": await self._run_checks(request), "hides_machine": self._hides_machine}
+        return self._renderer.render_page(request, "health.html", values)
 
     async def show_as_json(self, request: Request) -> Response:
         """Return all checks as JSON."""
-        checks = await _run_checks(await self._engine(request))
-        return JSONResponse([check._asdict() for check in checks])
+        return JSONResponse([check._asdict() for check in await self._run_checks(request)])
+
+    async def _run_checks(self, request: Request) -> list[Check]:
+        engine = await self._engine(request)
+        if self._hides_machine:
+            return [await _check_owner_jobs(engine)]
+        return await _check_machine(engine)
 
 
-async def _run_checks(engine: Engine) -> list[Check]:
+async def _check_owner_jobs(engine: Engine) -> Check:
+    """Count the jobs of an owner, which needs the database."""
+    page = await engine.find(JobFilter(), 1)
+    counts = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in page.counts.items())
+    return Check("Jobs", True, counts or "none yet")
+
+
+async def _check_machine(engine: Engine) -> list[Check]:
     store = await engine.store_info()
     page = await engine.find(JobFilter(), 1)
     workers = ", ".join(f"{worker.what} (process {worker.pid})" for worker in store.watchers)
     return [
         await _check_endpoint(engine),
         Check("Database", True, f"{store.path}, {human_size(store.bytes)}, schema {store.schema}"),
-        Check(
-            "Jobs",
-            True,
-            ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in page.counts.items()) or "none yet",
-        ),
+        await _check_owner_jobs(engine),
         Check("Workers", True, workers or "only this page"),
         *(Check("Settings", False, warning) for warning in page.warnings),
     ]

@@ -149,24 +149,24 @@ class LiveUpdates:
                     part = await kept.read(engine, render)
             except StoreError as error:
                 logger.warning("cannot update an open page: %s", error)
-                await self._wait_for_end(REFRESH_S)
+                await self._pause_until_end(REFRESH_S)
                 continue
             if part.digest != shown:
                 yield ServerSentEvent(self._renderer.finish_part(request, part.html), id=part.digest)
                 shown = part.digest
             if part.is_final:
-                await self._wait_for_end(REFRESH_S)  # a browser would open a stream again that ended
+                await self._pause_until_end(REFRESH_S)  # a browser would open a stream again that ended
             else:
                 await self._wait_for_update(engine, part.mark)
 
-    async def _wait_for_end(self, seconds: float) -> None:
+    async def _pause_until_end(self, seconds: float) -> None:
         """Return once the server ends, at the latest after these seconds."""
         with anyio.move_on_after(seconds):
             await self._ending.wait()
 
     async def _wait_for_update(self, engine: Engine, mark: Mark) -> None:
         """Return once a job has changed since this mark, but not at once; or when the server ends."""
-        await self._wait_for_end(UPDATE_S)
+        await self._pause_until_end(UPDATE_S)
         with anyio.move_on_after(REFRESH_S - UPDATE_S):
             async with anyio.create_task_group() as tasks:
 

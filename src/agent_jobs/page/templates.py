@@ -1,5 +1,6 @@
 """Fill in the templates. All text is escaped, but for HTML that `safe_html` made."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from secrets import token_urlsafe
@@ -11,12 +12,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from agent_jobs.engine.engine import Engine
-from agent_jobs.errors import AgentJobsError, JobNotFoundError
+from agent_jobs.errors import AgentJobsError, JobNotFoundError, StoreError
 from agent_jobs.page.access import Access, Session
 from agent_jobs.page.wording import word_error
+from agent_jobs.rendering.fixes import hide_machine
 
 #: Returns the engine of the jobs that a request's user may see.
 EngineSource = Callable[[Request], Awaitable[Engine]]
+
+logger = logging.getLogger(__name__)
 
 TEMPLATE_FOLDER = Path(__file__).with_name("html")
 #: Names and paths of the pages, for the navigation.
@@ -65,7 +69,14 @@ class Renderer:
             status = 404
         message = str(error)
         if isinstance(error, AgentJobsError):
-            message = word_error(error)
+            shown = error
+            if self._access.hides_machine:
+                shown = hide_machine(error)
+            if shown is not error:
+                logger.warning("a page does not say what is wrong: %s", error)
+            message = word_error(shown)
+        if isinstance(error, StoreError):
+            status = 503
         if isinstance(error, HTTPException):
             status, message = error.status_code, str(error.detail)
         if request.url.path.endswith(".json"):

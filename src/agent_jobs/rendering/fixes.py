@@ -12,6 +12,7 @@ from agent_jobs.errors import (
     Argument,
     BusyError,
     ConfigError,
+    StoreError,
     UnclearError,
     UnsentError,
     UpstreamError,
@@ -222,6 +223,14 @@ class Voice:
         if isinstance(value, Argument):
             return self._write_argument(value)
         return value
+
+
+def hide_machine(error: AgentJobsError) -> AgentJobsError:
+    """Return the error for a caller who is not this machine's user: without paths and addresses of the database."""
+    errors = (error, *error.data.values())
+    if not any(isinstance(each, StoreError) for each in errors):
+        return error
+    return StoreError("The server's database cannot be used now. Try again.")
 
 
 def end_sentence(text: str) -> str:

@@ -7,7 +7,10 @@ from typing import NamedTuple
 from mcp.server import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.team_server.caller import Caller
@@ -56,8 +59,11 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # HostCheck is stricter
     )
     everything = Starlette(
-        routes=[*doors.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp)), Mount("/", _not_found)]
+        routes=[*doors.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp))],
+        exception_handlers={405: _refuse_method},
     )
+    everything.router.default = _not_found
+    everything.router.redirect_slashes = False
     open_paths = frozenset(route.path for route in doors.open_routes)
     limited = LimitedBody(
         HeldStreams(everything),
@@ -82,6 +88,14 @@ class _PostOnly:
         if scope["method"] != "POST":
             return await Refusal.only_post()(scope, receive, send)
         return await self._app(scope, receive, send)
+
+
+async def _refuse_method(_: Request, error: Exception) -> Response:
+    """Refuse a method that a route does not have. The router names those that it has."""
+    allowed = ""
+    if isinstance(error, HTTPException) and error.headers is not None:
+        allowed = error.headers.get("Allow", "")
+    return Refusal.wrong_method(*sorted(allowed.split(", ")))
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

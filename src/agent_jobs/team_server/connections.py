@@ -1,6 +1,7 @@
 """Bound the connections of clients that have not signed in: their number, and the time until a request is complete."""
 
 import asyncio
+import logging
 from typing import Any
 
 import uvicorn
@@ -17,6 +18,22 @@ KEEP_ALIVE_S = 75
 _STATE_KEY = "connection"
 
 
+class _ClientFaults(logging.Logger):
+    """Lowers warnings, which are all about what a client sent: anyone could fill the log with them."""
+
+    def warning(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.debug(msg, *args, **kwargs)
+
+
+def _create_logger() -> logging.Logger:
+    logger = _ClientFaults("uvicorn.error")
+    logger.parent = logging.getLogger("uvicorn.error")
+    return logger
+
+
+_logger = _create_logger()
+
+
 class Connection(H11Protocol):
     """A connection that counts as idle until its request is admitted, and again after the answer."""
 
@@ -29,6 +46,7 @@ class Connection(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, {**app_state, _STATE_KEY: self}, _loop)
         assert isinstance(config, ConnectionConfig)
+        self.logger = _logger
         self._idle = config.idle_connections
         self._headers_timer: asyncio.TimerHandle | None = None
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 import anyio
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -30,6 +31,12 @@ SAFE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Referrer-Policy": "no-referrer",
 }
+
+
+class _AnyName(PathConvertor):
+    """Matches names with line breaks as well, so that they are refused like other odd names."""
+
+    regex = "(?s:.*)"
 
 
 class _FileDoor:
@@ -57,7 +64,7 @@ class _FileDoor:
         try:
             stored = await (await self._engine()).files.upload(name, body)
         except StoreError:
-            return Refusal.not_now(1)
+            return Refusal.no_database(1)
         if stored is None:
             return Refusal(507, "no_room", "Your files of the last day have no room for this one.")
         word, expires_at = stored
@@ -72,7 +79,7 @@ class _FileDoor:
             if _FILE_ID.fullmatch(file_id):
                 file = await (await self._engine()).files.read(file_id)
         except StoreError:
-            return Refusal.not_now(1)
+            return Refusal.no_database(1)
         if file is None:
             return Refusal(404, "no_such_file", "There is no such file.")
         headers = {"Content-Disposition": describe_download(file.name), **SAFE_HEADERS}
@@ -86,7 +93,8 @@ def build_file_routes(engine: Callable[[], Awaitable[Engine]]) -> list[Route]:
         engine: Returns the engine that is bound to the owner of the caller.
     """
     door = _FileDoor(engine)
-    path = FILES_PATH + "/{name:path}"
+    register_url_convertor("any", _AnyName())
+    path = FILES_PATH + "/{name:any}"
     return [Route(path, door.put, methods=["PUT"]), Route(path, door.get, methods=["GET"])]
 
 

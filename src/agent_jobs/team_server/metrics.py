@@ -21,6 +21,7 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.secret_file import read_secret_file
 from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.sign_in import read_bearer
 
 METRICS_PATH = "/metrics"
 MAX_OWNERS = 50  # each value of a label is a time series for ever, so the other owners are one
@@ -39,16 +40,15 @@ def build_metrics_route(engine: Callable[[], Awaitable[Engine]], token_file: Pat
     Raises:
         ConfigError: The file has no usable token.
     """
-    expected = f"Bearer {read_metrics_token(token_file)}".encode()
+    expected = read_metrics_token(token_file).encode()
 
     async def show(request: Request) -> Response:
-        given = request.headers.get("authorization", "").encode()
-        if not secrets.compare_digest(given, expected):
+        if not secrets.compare_digest(read_bearer(request.headers).encode(), expected):
             return Refusal(401, "no_token", "Send the token of the metrics.", {"WWW-Authenticate": "Bearer"})
         try:
             figures = await (await engine()).figures()
         except AgentJobsError:
-            return Refusal.not_now(1)
+            return Refusal.no_database(1)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collected(list_metrics(figures)))
         headers = {"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}

@@ -23,7 +23,7 @@ class Readiness:
         """Answer a request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        app = _find_wrong_method(scope) or self._find_answer(scope["path"]) or self._app
+        app = _refuse_other_methods(scope) or self._find_answer(scope["path"]) or self._app
         if self.is_draining:
             send = _close_after(send)
         return await app(scope, receive, send)
@@ -38,7 +38,7 @@ class Readiness:
         return PlainTextResponse("ready\n")
 
 
-def _find_wrong_method(scope: Scope) -> Response | None:
+def _refuse_other_methods(scope: Scope) -> Response | None:
     """Return the refusal of a method that no path has, or that a balancer does not use; None for others."""
     if scope["method"] == "CONNECT":  # any 2xx would turn the connection into a tunnel
         return Refusal.wrong_method()

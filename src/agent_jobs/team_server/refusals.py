@@ -50,3 +50,9 @@ class Refusal(Response):
     def not_now(cls, retry_after_s: int) -> Self:
         """Return the refusal of a request whose token cannot be judged now: who could judge it does not answer."""
         return cls(503, "not_now", "The token cannot be checked now. Try again.", {"Retry-After": str(retry_after_s)})
+
+    @classmethod
+    def no_database(cls, retry_after_s: int) -> Self:
+        """Return the refusal of a request with a good token that needs the database, which cannot be used."""
+        sentence = "The server's database cannot be used now. Try again."
+        return cls(503, "no_database", sentence, {"Retry-After": str(retry_after_s)})

@@ -24,6 +24,7 @@ from agent_jobs.ctrl_c import catch_ctrl_c
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.mcp_server.server import build_server
+from agent_jobs.mcp_server.tool_adapter import is_for_team
 from agent_jobs.settings import Settings
 from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
@@ -251,12 +252,16 @@ def _build_mcp_server(
         is_structured=settings.structured,
         card_key=card_key,
     )
-    server.middleware.append(_note_client)
+    server.middleware.append(_note_caller)
     return server
 
 
-async def _note_client(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """Keep the name that a program gives itself, for the audit log. Without one it is known by its HTTP library."""
+async def _note_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """Note that the caller is none of this machine, and the name that a program gives itself, for the audit log.
+
+    Without a name it is known by its HTTP library.
+    """
+    is_for_team.set(True)
     client = ctx.session.client_params
     if client is not None:
         set_current_caller(replace(current_caller(), client=client.client_info.name[:MAX_CLIENT_CHARS]))

@@ -9,7 +9,6 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.errors import StoreError
-from agent_jobs.page.peer_address import read_address
 from agent_jobs.team_server.caller import Caller, set_current_caller
 from agent_jobs.team_server.connections import admit_connection
 from agent_jobs.team_server.refusals import Refusal
@@ -109,9 +108,11 @@ class SignIn:
         """Answer a request, or refuse its token."""
         if scope["type"] != "http" or scope["path"] in self._open_paths:
             return await self._app(scope, receive, send)
+        from agent_jobs.page.peer_address import read_address  # other commands load this module without the page
+
         headers = Headers(scope=scope)
         client, address = headers.get("user-agent", "")[:MAX_CLIENT_CHARS], read_address(scope)
-        token = _read_bearer(headers)
+        token = read_bearer(headers)
         if not token:
             return await self._challenge.refuse(None)(scope, receive, send)
         try:
@@ -136,7 +137,7 @@ class SignIn:
         raise RefusedTokenError("unknown kind")
 
 
-def _read_bearer(headers: Headers) -> str:
+def read_bearer(headers: Headers) -> str:
     """Return the bearer token of a request; empty if there is none, or more than one."""
     given = headers.getlist("authorization")
     if len(given) != 1:
