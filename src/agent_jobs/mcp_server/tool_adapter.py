@@ -76,7 +76,7 @@ def describe_error(error: AgentJobsError) -> str:
     from agent_jobs.mcp_server.wording import MODEL  # not needed to start
 
     if is_for_team.get():
-        from agent_jobs.rendering.fixes import hide_machine
+        from agent_jobs.rendering.hidden_machine import hide_machine
 
         shown = hide_machine(error)
         if shown is not error:

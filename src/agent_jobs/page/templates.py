@@ -15,7 +15,7 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError, StoreError
 from agent_jobs.page.access import Access, Session
 from agent_jobs.page.wording import word_error
-from agent_jobs.rendering.fixes import hide_machine
+from agent_jobs.rendering.hidden_machine import hide_machine
 
 #: Returns the engine of the jobs that a request's user may see.
 EngineSource = Callable[[Request], Awaitable[Engine]]

@@ -12,7 +12,6 @@ from agent_jobs.errors import (
     Argument,
     BusyError,
     ConfigError,
-    StoreError,
     UnclearError,
     UnsentError,
     UpstreamError,
@@ -29,6 +28,7 @@ FIXES: Mapping[str, str] = {
     "not_supported": "Leave it out.",
     "options_differ": "Give {name} only.",
     "too_long": "Shorten it.",
+    "server_database": "Try again.",
     # Starts
     "callback_refused": "Leave it out, or name an address with https:// on an allowed host.",
     "empty_prompt": "Say what the job is to do.",
@@ -223,14 +223,6 @@ class Voice:
         if isinstance(value, Argument):
             return self._write_argument(value)
         return value
-
-
-def hide_machine(error: AgentJobsError) -> AgentJobsError:
-    """Return the error for a caller who is not this machine's user: without paths and addresses of the database."""
-    errors = (error, *error.data.values())
-    if not any(isinstance(each, StoreError) for each in errors):
-        return error
-    return StoreError("The server's database cannot be used now. Try again.")
 
 
 def end_sentence(text: str) -> str:
