@@ -40,6 +40,8 @@ class _Server(uvicorn.Server):
 
 async def serve_page(engine: Callable[[], Awaitable[Engine]], access: Access, listener: socket.socket) -> None:
     """Serve the page of all jobs to this machine's user, on a listening socket."""
+    # Accepted sockets inherit it: an answer in two writes would wait for the client's ACK, which takes 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listener.getsockname()[1]
     hosts = [f"{name}:{port}" for name in LOOPBACK_NAMES]
 

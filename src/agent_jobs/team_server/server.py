@@ -97,6 +97,8 @@ class TeamServer:
 
     async def run(self, listener: socket.socket, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP. Return once all answers are sent."""
+        # Accepted sockets inherit it: an answer in two writes would wait for the client's ACK, which takes 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         async with self._team.run, anyio.create_task_group() as tasks:
             await tasks.start(self._drain_on_signal)
             task_status.started()
