@@ -1,8 +1,8 @@
 """Read the settings of the team server that are addresses: its own, and those of an OAuth issuer."""
 
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
-from agent_jobs.setting_values import Reader, SecretStr, Written
+from agent_jobs.setting_values import Reader, SecretStr, Written, split_web_address
 
 MAX_PORT = 65_535
 MAX_HOST_CHARS = 253  # of a name in the DNS
@@ -64,7 +64,7 @@ def origin_url(example: str) -> Reader:
     accepts = "a web address without a path"
 
     def read(written: Written) -> str:
-        parts = _split_web_address(written.text)
+        parts = split_web_address(written.text)
         if parts is None or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
             written.refuse(accepts, f"Set it to something like {example}.")
         return f"{parts.scheme}://{parts.netloc.lower()}"
@@ -77,7 +77,7 @@ def issuer_url(example: str) -> Reader:
     accepts = "an address that starts with https://"
 
     def read(written: Written) -> str:
-        parts = _split_web_address(written.text)
+        parts = split_web_address(written.text)
         if parts is None or parts.query or parts.fragment or "@" in parts.netloc or not _is_private_way(parts):
             written.refuse(accepts, f"Set it to something like {example}.")
         return written.text
@@ -90,7 +90,7 @@ def introspection_url() -> Reader:
     accepts = "an address such as https://NAME:SECRET@login.example.com/introspect"
 
     def read(written: Written) -> SecretStr:
-        parts = _split_web_address(written.text)
+        parts = split_web_address(written.text)
         if parts is None or parts.fragment or not _is_private_way(parts):
             written.refuse(accepts, "In a secret, write / as %2F, @ as %40, : as %3A and # as %23.")
         return SecretStr(written.text)
@@ -100,15 +100,3 @@ def introspection_url() -> Reader:
 
 def _is_private_way(parts: SplitResult) -> bool:
     return parts.scheme == "https" or parts.hostname in LOOPBACK_HOSTS
-
-
-def _split_web_address(url: str) -> SplitResult | None:
-    """Return the parts of a web address; None if it is something else."""
-    try:
-        parts = urlsplit(url)
-        has_port = parts.port is None or parts.port > 0
-    except ValueError:
-        return None
-    if parts.scheme in ("http", "https") and parts.hostname and has_port:
-        return parts
-    return None

@@ -490,7 +490,7 @@ def base_url(example: str) -> Reader:
     accepts = "a web address"
 
     def read(written: Written) -> str:
-        parts = _split_url(written.text)
+        parts = split_web_address(written.text)
         if parts is None:
             written.refuse(accepts, f"Set it to something like {example}.")
         if "@" in parts.netloc:
@@ -507,7 +507,7 @@ def base_url(example: str) -> Reader:
     return Reader(accepts, read)
 
 
-def _split_url(url: str) -> SplitResult | None:
+def split_web_address(url: str) -> SplitResult | None:
     """Return the parts of a web address; None if it is something else."""
     try:
         parts = urlsplit(url)
