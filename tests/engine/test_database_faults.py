@@ -4,7 +4,7 @@ Each fault has a sentence, for a model and for a person, and jobs go on once it 
 """
 
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -252,14 +252,18 @@ async def test_server_that_does_not_answer_in_time_is_reported_and_works_again_a
         assert await end_once_there(host, started["job_id"]) == "waited"
 
 
+@pytest.mark.parametrize("pause", [Proxy.stall_at, Proxy.stall_after])
+@pytest.mark.parametrize("words", [b"INSERT INTO turn", b"COMMIT"])
 async def test_process_that_is_paused_inside_a_change_stops_no_other(
-    url: str, proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    url: str, proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch,
+    pause: Callable[[Proxy, bytes], None], words: bytes,
+) -> None:  # fmt: skip
     """Its locks are freed: that of all starts, and those of its jobs."""
     monkeypatch.setattr(postgres_address, "PAUSED_CHANGE_LIMIT_S", 1)
+    monkeypatch.setitem(postgres_replica._LIMITS, "dead_after_s", 2.5)  # pyright: ignore[reportPrivateUsage]
     async with hosting(on(url, settings)) as other, hosting(on(proxy.url, settings)) as paused:
         await paused.app.engine()
-        proxy.stall_at(b"COMMIT")
+        pause(proxy, words)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(paused.client.call_tool, "agent_start", {"prompt": "never committed", "wait_s": 0})
             await eventually(lambda: proxy.is_stalled)

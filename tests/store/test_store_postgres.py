@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -22,6 +23,7 @@ from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Store
 from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.postgres_database import PostgresTransaction
 from agent_jobs.store.postgres_errors import as_postgres_error
 from agent_jobs.store.postgres_schema import SchemaState, read_schema_state, upgrade
 from agent_jobs.store.postgres_statement import bind
@@ -237,6 +239,30 @@ STATEMENTS: list[tuple[str, dict[str, object], tuple[str, list[object]]]] = [
 @pytest.mark.parametrize(("sql", "values", "expected"), STATEMENTS)
 def test_statement_is_put_into_the_form_of_asyncpg(sql: str, values: dict[str, object], expected: object):
     assert bind(sql, values) == expected
+
+
+# Starts.
+
+
+async def test_start_whose_twin_ends_before_it_was_read_adds_a_job_of_its_own(
+    url: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A cancelled job answers for no other: the insert saw it wait, and the read that follows no longer."""
+    address = PostgresAddress(url)
+    execute = PostgresTransaction.execute
+    async with open_store(Path(), address) as store, open_store(Path(), address) as other:
+        await store.add(a_job("job_1", request_hash="same"))
+        cancelled: list[Job | None] = []
+
+        async def execute_late(transaction: PostgresTransaction, sql: str, **values: Any) -> list[asyncpg.Record]:
+            if "ORDER BY job.created_at DESC LIMIT 1" in sql and not cancelled:
+                cancelled.append(await store.request_cancel("job_1", NOW))
+            return await execute(transaction, sql, **values)
+
+        monkeypatch.setattr(PostgresTransaction, "execute", execute_late)
+        assert await other.add(a_job("job_2", request_hash="same")) == [None]
+        assert await other.get("job_2")
+    assert len(cancelled) == 1
 
 
 # Waiters.

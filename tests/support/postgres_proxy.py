@@ -17,7 +17,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self._is_flowing = asyncio.Event()
         self._is_flowing.set()
-        self._lost_answer = self._stalls_at = b""
+        self._lost_answer = self._stalls_at = self._stalls_after = b""
         self._skipped = 0
         self._port = 0
         self.is_reachable = True
@@ -37,6 +37,10 @@ class Proxy:
     def stall_at(self, words: bytes) -> None:
         """Let nothing through from the next message with these words on."""
         self._stalls_at = words
+
+    def stall_after(self, words: bytes) -> None:
+        """Deliver the next message with these words, and let nothing through from then on."""
+        self._stalls_after = words
 
     @property
     def is_stalled(self) -> bool:
@@ -89,6 +93,9 @@ class Proxy:
             await self._hold_up()
             link.loses_answer = self._loses_answer_to(piece)
             link.to_server.write(piece)
+            if self._stalls_after and self._stalls_after in piece:
+                self._stalls_after = b""
+                self.stall()
         scope.cancel()
 
     async def _carry_answers(self, link: "_Link", scope: anyio.CancelScope) -> None:

@@ -315,10 +315,11 @@ class Transitions(Records):
             same = _SAME_WORK
         columns = job_columns(job) | {"holder": self._db.worker}
         values = {**columns, "base_url": job.turn.base_url}
-        added = await transaction.execute(_insert_job(tuple(columns), same), **values)
-        if not added:
+        # Another process may end the job that answers between the two statements: then it answers no more.
+        while not await transaction.execute(_insert_job(tuple(columns), same), **values):
             rows = await transaction.execute(f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1", **values)
-            return read_job(rows[0], self._db.damage_error)
+            if rows:
+                return read_job(rows[0], self._db.damage_error)
         await _insert_turn(transaction, job)
         await transaction.execute("INSERT INTO prompt (job_id, text) VALUES (:id, :text)", id=job.id, text=job.prompt)
         await transaction.execute_each(

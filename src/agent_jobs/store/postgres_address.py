@@ -10,6 +10,8 @@ from agent_jobs.errors import StoreError
 from agent_jobs.store.base import Store
 
 DEFAULT_POOL = 10
+#: Sessions show this name and the one of their process: others find by it what a dead process has left open.
+APPLICATION = "agent-jobs"
 #: A process that is paused inside a change holds locks for which all others wait: PostgreSQL ends its session then.
 PAUSED_CHANGE_LIMIT_S = 5
 
@@ -39,10 +41,10 @@ class PostgresAddress:
 
         return open_postgres(self)
 
-    @property
-    def connection_arguments(self) -> dict[str, Any]:
-        """Return the arguments of asyncpg for a connection through `url`."""
+    def connection_arguments(self, process: str) -> dict[str, Any]:
+        """Return the arguments of asyncpg for a connection of this process through `url`."""
         arguments = self._arguments_of(self.url)
+        arguments["server_settings"]["application_name"] = f"{APPLICATION} {process}"
         if self.listen_url:  # a pooler gives each transaction another session, and refuses settings of a session
             return arguments | {"statement_cache_size": 0}
         limit = {"idle_in_transaction_session_timeout": f"{PAUSED_CHANGE_LIMIT_S}s"}
@@ -55,7 +57,7 @@ class PostgresAddress:
         return self._arguments_of(self.listen_url or self.url)
 
     def _arguments_of(self, url: str) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"dsn": url, "server_settings": {"application_name": "agent-jobs"}}
+        arguments: dict[str, Any] = {"dsn": url, "server_settings": {"application_name": APPLICATION}}
         if self.password is not None:
             arguments["password"] = self.password
         return arguments

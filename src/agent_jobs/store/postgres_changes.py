@@ -16,7 +16,7 @@ from agent_jobs.store.base import Mark
 from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.database import Row
 from agent_jobs.store.postgres_address import PostgresAddress
-from agent_jobs.store.postgres_errors import ANY_ERROR, PASSING
+from agent_jobs.store.postgres_errors import ANY_ERROR, PASSING, name_cause
 from agent_jobs.store.postgres_replica import SESSION_LOCK
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class PostgresChanges:
             try:
                 await self._listen_until_lost()
             except ANY_ERROR as error:
-                logger.warning("cannot listen to PostgreSQL; changes are seen within a second: %s", error)
+                logger.warning("cannot listen to PostgreSQL; changes are seen within a second: %s", name_cause(error))
             await asyncio.sleep(RECONNECT_S)
 
     async def keep_looking(self) -> None:

@@ -70,6 +70,7 @@ async def open_database(address: PostgresAddress) -> AsyncGenerator[PostgresData
     Raises:
         StoreError: It cannot be used; the sentence says what to do.
     """
+    process = f"{os.getpid()}-{token_hex(8)}"
     with as_postgres_error(address):
         pool = await asyncpg.create_pool(
             min_size=0,  # a floor would be kept by a task of asyncpg's, which logs a traceback at each restart
@@ -77,9 +78,9 @@ async def open_database(address: PostgresAddress) -> AsyncGenerator[PostgresData
             timeout=CONNECT_LIMIT_S,
             command_timeout=STATEMENT_LIMIT_S,
             reset=_keep_session,
-            **address.connection_arguments,
+            **address.connection_arguments(process),
         )
-    database = PostgresDatabase(pool, address)
+    database = PostgresDatabase(pool, address, process)
     try:
         await database.begin()
         yield database
@@ -124,11 +125,11 @@ class PostgresDatabase:
 
     is_shared = True
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress, worker: str) -> None:
         self._pool = pool
         self._reader = Reader(pool)
         self._address = address
-        self.worker = f"{os.getpid()}-{token_hex(8)}"
+        self.worker = worker
         self._changes = PostgresChanges(self.worker, address, self.fetch)
         self._replica = Replica(self.worker, self.write)
         self._spending_turns = WeakValueDictionary[str, anyio.Lock]()

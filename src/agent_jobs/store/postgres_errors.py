@@ -81,9 +81,17 @@ def as_postgres_error(address: PostgresAddress) -> Generator[None]:
         raise _explain_failure(error, address) from error
 
 
+def name_cause(error: Exception) -> str:
+    """Return the first line of an error, or its type if it says nothing."""
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+
+
 def _explain_failure(error: Exception, address: PostgresAddress) -> StoreError:
     failure = next(failure for failure in _FAILURES if isinstance(error, failure.kind))
-    cause = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
     return StoreError(
-        "The {address} {predicate} ({cause}).", failure.code, address=address, predicate=failure.predicate, cause=cause
+        "The {address} {predicate} ({cause}).",
+        failure.code,
+        address=address,
+        predicate=failure.predicate,
+        cause=name_cause(error),
     )

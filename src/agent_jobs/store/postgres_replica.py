@@ -9,6 +9,7 @@ from typing import Any, cast
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import ReplicaInfo
 from agent_jobs.store.database import Row
+from agent_jobs.store.postgres_address import APPLICATION
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,15 @@ _BEAT = """INSERT INTO replica (name, announced) VALUES (:me, :announced)
                steady_since = CASE WHEN clock_timestamp() - replica.beat_at < make_interval(secs => :steady_s)
                                    THEN replica.steady_since ELSE clock_timestamp() END"""
 # A process that was silent itself may be the one whose link was cut: it judges the others later.
-_DEAD = f"""SELECT name FROM (SELECT unnest(:names) AS name) AS claimed LEFT JOIN replica USING (name)
-            WHERE {_IS_DEAD} AND EXISTS (SELECT 1 FROM replica AS mine WHERE mine.name = :me
+_MAY_JUDGE = """EXISTS (SELECT 1 FROM replica AS mine WHERE mine.name = :me
                 AND mine.steady_since < clock_timestamp() - make_interval(secs => :dead_after_s))"""
+_DEAD = f"""SELECT name FROM (SELECT unnest(:names) AS name) AS claimed LEFT JOIN replica USING (name)
+            WHERE {_IS_DEAD} AND {_MAY_JUDGE}"""
+# The limit of idle sessions does not end one that PostgreSQL has prepared a statement for: it counts as active.
+_END_CHANGES = f"""SELECT pg_terminate_backend(pid) FROM replica
+                   JOIN pg_stat_activity ON application_name = '{APPLICATION} ' || name
+                   WHERE datname = current_database() AND usename = current_user AND xact_start IS NOT NULL
+                       AND name <> :me AND {_IS_DEAD} AND {_MAY_JUDGE}"""
 _OTHERS = f"SELECT name, announced FROM replica WHERE name <> :me AND announced <> '' AND NOT {_IS_DEAD} ORDER BY name"
 _ALL_OTHERS = f"""SELECT name, announced, {_IS_DEAD} AS is_dead,
                          extract(epoch FROM clock_timestamp() - beat_at)::float8 AS silent_s
@@ -63,11 +70,12 @@ class Replica:
         await self._write(_BEAT, me=self.name, announced=self._announced, steady_s=DEAD_AFTER_S / 2)
 
     async def keep_beating(self) -> None:
-        """Write the time into our row every few seconds, for ever."""
+        """Write the time into our row every second, for ever, and end the changes of dead processes."""
         while True:
             await asyncio.sleep(BEAT_S)
             try:
                 await self.beat()
+                await self._end_changes_of_dead()
             except StoreError as error:
                 logger.warning("cannot tell the database that this process lives: %s", error)
 
@@ -104,6 +112,10 @@ class Replica:
             "DELETE FROM replica WHERE beat_at < clock_timestamp() - make_interval(secs => :after_s)",
             after_s=FORGET_AFTER_S,
         )
+
+    async def _end_changes_of_dead(self) -> None:
+        """End sessions in which dead processes hold locks: others would wait for these as long as the link stands."""
+        await self._write(_END_CHANGES, me=self.name, **_LIMITS)
 
     async def leave(self) -> None:
         """Delete our row: this process counts as dead at once."""
