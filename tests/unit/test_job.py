@@ -273,7 +273,7 @@ def test_an_id_that_is_no_text_is_no_id(job: Job, nonsense: Any):
 
 
 @both_ways
-def test_the_first_id_stays(verb: Verb):
+def test_first_response_id_is_kept(verb: Verb):
     job = a_job(QUEUED, turn=a_turn(response_id="resp_first"))
     assert verb(job, a_response("in_progress", id="resp_other")).turn.response_id == "resp_first"
 
