@@ -18,7 +18,7 @@ from hosts import eventually
 from processes import serving
 from test_asking import script as asking_script
 from test_costs import PRICES, USAGE
-from test_notify import Ear, telling
+from test_notify import Ear, hosting_with_command
 from test_stdio import start
 
 from agent_jobs.emulator.server import RunningServer
@@ -179,7 +179,7 @@ async def test_the_page_lists_every_field_and_no_other(priced: Settings, tmp_pat
         "required": ["a"],
         "additionalProperties": False,
     }
-    async with telling(settings, ear.words) as host:
+    async with hosting_with_command(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2, "text": "x" * 30_000, "usage": USAGE}, batch="b")
         await host.start(emulate={"duration_s": 0.2, "end": "failed"})
         await host.start(emulate={"duration_s": 0.2, "text": "{}"}, options={"json_schema": schema})

@@ -92,7 +92,7 @@ def test_refusal_names_added_parameters_in_every_wording(words: str, param: str,
         ("Invalid schema for response_format 'answer'.", "json_schema"),
     ],
 )
-def test_refusal_never_names_what_the_caller_asked_for(words: str, asked: str) -> None:
+def test_refusal_never_names_a_requested_parameter(words: str, asked: str) -> None:
     assert refused_of("", "", words, FULL)
     assert refused_of("", "", words, {**FULL, ASKED: [asked]}) == []
 
@@ -158,7 +158,7 @@ async def get_accepted_fields(host: Host, job_id: str, names: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(("fault", "asked", "gone"), REFUSALS.values(), ids=REFUSALS)
-async def test_added_parameter_is_dropped_once_and_that_is_remembered(
+async def test_added_parameter_is_dropped_once_and_remembered(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any], asked: dict[str, Any], gone: dict[str, Any]
 ) -> None:
     upstream.queue_fault(on="create", **fault)

@@ -37,16 +37,16 @@ def get_response(upstream: RunningServer, response_id: str) -> dict[str, Any]:
 
 def list_sent_messages(upstream: RunningServer, job_id: str) -> list[tuple[str, str]]:
     """Return the job's request as upstream got it, message by message."""
-    return messages(get_response_of(upstream, job_id)["input"])
+    return read_messages(get_response_of(upstream, job_id)["input"])
 
 
 def conversation_of(upstream: RunningServer, conversation: str) -> list[tuple[str, str]]:
     """Return the items of a conversation upstream."""
     items = httpx2.get(f"{upstream.base_url}/conversations/{conversation}/items?order=asc&limit=100", headers=KEY)
-    return messages(items.json()["data"])
+    return read_messages(items.json()["data"])
 
 
-def messages(items: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def read_messages(items: list[dict[str, Any]]) -> list[tuple[str, str]]:
     told = [item for item in items if item["type"] == "message"]
     return [(item["role"], "".join(map(text_of, item["content"]))) for item in told]
 
@@ -275,15 +275,17 @@ async def test_encrypted_reasoning_is_repeated(settings: Settings, upstream: Run
         first = await complete_job(host, "one")
         upstream.forget(response_id=get_response_of(upstream, first)["id"])
         second = await complete_job(host, "two", previous_job_id=first)
-        assert kinds(upstream, second) == ["message", "message", "message"], "the first was not asked to encrypt it"
+        assert list_item_kinds(upstream, second) == ["message", "message", "message"], (
+            "the first was not asked to encrypt it"
+        )
         upstream.forget(response_id=get_response_of(upstream, second)["id"])
         third = await complete_job(host, "three", previous_job_id=second)
-    assert kinds(upstream, third) == ["message", "message", "message", "reasoning", "message", "message"]
+    assert list_item_kinds(upstream, third) == ["message", "message", "message", "reasoning", "message", "message"]
     [reasoning] = [item for item in get_response_of(upstream, third)["input"] if item["type"] == "reasoning"]
     assert reasoning["encrypted_content"]
 
 
-def kinds(upstream: RunningServer, job_id: str) -> list[str]:
+def list_item_kinds(upstream: RunningServer, job_id: str) -> list[str]:
     return [item["type"] for item in get_response_of(upstream, job_id)["input"]]
 
 
@@ -305,7 +307,7 @@ async def test_reasoning_that_upstream_cannot_read_is_left_out(settings: Setting
         upstream.forget(response_id=get_response_of(upstream, first)["id"])
         upstream.queue_fault(on="create", match="gAAAAA", status=400, body={"error": error}, times=-1)
         second = await complete_job(host, "two", previous_job_id=first)
-    assert kinds(upstream, second) == ["message", "message", "message"]
+    assert list_item_kinds(upstream, second) == ["message", "message", "message"]
     assert count_accepted(upstream) == 2
 
 
@@ -397,7 +399,7 @@ LOOKUP: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"
 TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example.org/mcp"}
 
 
-async def asking(host: Host, script: dict[str, Any], tool: dict[str, Any]) -> str:
+async def start_asking_job(host: Host, script: dict[str, Any], tool: dict[str, Any]) -> str:
     """A job whose model asked for something."""
     options = {"tools": [tool], "include": ["reasoning.encrypted_content"]}
     started = await host.start("one", emulate={"duration_s": 0.5, **script}, options=options)
@@ -412,14 +414,14 @@ def forget_all(upstream: RunningServer) -> None:
 
 async def test_calls_are_repeated_with_their_answers(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
-        first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
+        first = await start_asking_job(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
         [run] = runs(upstream)
         [call] = [item for item in get_response(upstream, run["id"])["output"] if item["type"] == "function_call"]
         await host.call("agent_reply", job_id=first, outputs=[{"call_id": call["call_id"], "output": "42"}])
         assert (await host.end(first))["status"] == "completed"
         forget_all(upstream)
         second = await complete_job(host, "two", previous_job_id=first)
-    assert kinds(upstream, second) == [
+    assert list_item_kinds(upstream, second) == [
         "message", "reasoning", "function_call", "function_call_output", "reasoning", "message", "message",
     ]  # fmt: skip
     assert [tool["name"] for tool in get_response_of(upstream, second)["tools"]] == ["lookup"]
@@ -429,7 +431,7 @@ async def test_job_with_only_an_unanswered_call_cannot_be_continued(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:
-        first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
+        first = await start_asking_job(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
         await host.call("agent_cancel", job_id=first)
         sentence = await host.refused("agent_start", prompt="two", previous_job_id=first)
     assert "ended cancelled without an output to continue" in sentence
@@ -438,7 +440,7 @@ async def test_job_with_only_an_unanswered_call_cannot_be_continued(
 
 async def test_approval_request_is_repeated_with_its_answer(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
-        first = await asking(host, {"mcp_calls": 1}, {**TRACKER, "require_approval": "always"})
+        first = await start_asking_job(host, {"mcp_calls": 1}, {**TRACKER, "require_approval": "always"})
         [run] = runs(upstream)
         items = get_response(upstream, run["id"])["output"]
         [approval] = [item for item in items if item["type"] == "mcp_approval_request"]

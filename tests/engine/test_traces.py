@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from receiver import Receiver, receiving
-from test_agent_loop import add_tool_servers, call, calling, ledger, start_with_ledger
+from test_agent_loop import add_tool_servers, ledger_entry, script_with_calls, start_with_ledger, tool_call
 
 from agent_jobs.app import open_app
 from agent_jobs.clock import fast_clock
@@ -70,9 +70,9 @@ async def run_job_with_tools(settings: Settings, log: Path) -> tuple[str, Path]:
     """Run a job of three turns with three calls; return its id and the folder of the jobs."""
     assert settings.data_dir is not None
     usage = {"input_tokens": 100, "output_tokens": 10}
-    turns = [[call("ledger__write", n=1), call("ledger__read", n=2)], [call("ledger__write", n=3)]]
-    async with hosting(add_tool_servers(settings, ledger=ledger(log)), speed=1.0) as host:
-        job_id = await start_with_ledger(host, calling(*turns, usage=usage))
+    turns = [[tool_call("ledger__write", n=1), tool_call("ledger__read", n=2)], [tool_call("ledger__write", n=3)]]
+    async with hosting(add_tool_servers(settings, ledger=ledger_entry(log)), speed=1.0) as host:
+        job_id = await start_with_ledger(host, script_with_calls(*turns, usage=usage))
         await host.end(job_id)
     return job_id, settings.data_dir
 
@@ -101,7 +101,7 @@ async def test_job_is_a_span_with_its_turns_and_calls_below(settings: Settings, 
     ]  # fmt: skip
 
 
-async def test_spans_have_the_times_of_then(settings: Settings, tmp_path: Path):
+async def test_spans_have_the_times_of_the_original_events(settings: Settings, tmp_path: Path):
     job_id, folder = await run_job_with_tools(settings, tmp_path / "ledger")
     spans = await trace_jobs(folder)
     [job] = find_named(spans, "invoke_agent")
@@ -158,7 +158,7 @@ async def test_failure_is_an_error_with_its_code_and_without_its_message(setting
 
 
 @pytest.mark.parametrize("has_content", [False, True])
-async def test_content_is_in_spans_only_where_it_is_asked_for(settings: Settings, tmp_path: Path, has_content: bool):
+async def test_content_is_in_spans_only_if_requested(settings: Settings, tmp_path: Path, has_content: bool):
     _, folder = await run_job_with_tools(settings, tmp_path / "ledger")
     spans = await trace_jobs(folder, has_content=has_content)
     written = " ".join(span.to_json() for span in spans)
