@@ -18,19 +18,19 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 
 HERE = Path(__file__).parents[1] / "support"
-#: What an emulated turn is said to have used: a dollar's worth.
+#: The usage of an emulated turn, which costs a dollar.
 MODEL, USED = "emulated", {"input_tokens": 100_000, "output_tokens": 0}
 PRICES = '[models."emulated"]\ninput = 10\ncache_write = 10\noutput = 1\n'
 
 
 def ledger_entry(log: Path, **more: Any) -> dict[str, Any]:
-    """An entry for tests/support/ledger.py, whose tools run unasked."""
+    """Return an entry for tests/support/ledger.py, whose tools run without approval."""
     entry = {"command": sys.executable, "args": ["-S", str(HERE / "ledger.py"), str(log)]}
     return {**entry, "approval": "never", **more}
 
 
 def bad_server_entry(*flags: str, **more: Any) -> dict[str, Any]:
-    """An entry for tests/support/tool_server.py, whose tools run unasked."""
+    """Return an entry for tests/support/tool_server.py, whose tools run without approval."""
     entry = {"command": sys.executable, "args": ["-S", str(HERE / "tool_server.py"), *flags]}
     return {**entry, "approval": "never", **more}
 
@@ -40,7 +40,7 @@ def tool_call(name: str, /, **arguments: Any) -> dict[str, Any]:
 
 
 def script_with_calls(*turns: list[dict[str, Any]], end: str = "the end", **common: Any) -> dict[str, Any]:
-    """A script whose turns make these calls, and whose last one is a text."""
+    """Return a script whose turns make these calls and whose last turn is a text."""
     each = [*({"function_calls": calls} for calls in turns), {"text": end}]
     return {"duration_s": 0.5, "reasoning": 0, **common, "turns": each}
 
@@ -55,7 +55,7 @@ def read_lines(log: Path) -> list[str]:
 
 
 def add_tool_servers(settings: Settings, **servers: Any) -> Settings:
-    """The settings with these tool servers."""
+    """Return the settings with these tool servers."""
     assert settings.data_dir is not None
     path = settings.data_dir.with_name(f"{'-'.join(servers)}.json")
     path.write_text(json.dumps({"mcpServers": servers}))

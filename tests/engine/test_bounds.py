@@ -1,4 +1,4 @@
-"""Bounds of a job with several turns: its time, its cost limit and the day's budget."""
+"""Limits of a job with several turns: its time, its cost limit and the day's budget."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -30,7 +30,7 @@ from agent_jobs.pricing.prices import DAY_S, day_start
 from agent_jobs.settings import Settings
 
 HOUR_S = 3600.0
-#: The bound of a short first turn is next to nothing; that of a turn after USED is a dollar and next to nothing.
+#: A short first turn costs at most a fraction of a cent; a turn after USED at most a little over a dollar.
 BOUNDED = {"max_output_tokens": 100, "max_tool_calls": 99}
 
 
@@ -130,12 +130,12 @@ async def test_job_whose_tool_servers_are_gone_ends_at_its_limit(boxed: Settings
 
 
 def script_of_turns(count: int) -> dict[str, Any]:
-    """A script of so many dollars before its last turn, which costs another."""
+    """Return a script of `count` turns of a dollar each, before a last turn that costs another dollar."""
     return script_with_calls(*([tool_call("ledger__read", n=n)] for n in range(count)), usage=USED)
 
 
 async def start_paid_turns(host: Host, count: int, prompt: str | None = None, **options: Any) -> dict[str, Any]:
-    """The start of a job that calls in so many turns, a dollar each."""
+    """Start a job that makes calls in `count` turns of a dollar each."""
     options = {"toolbox": ["ledger"], **BOUNDED, "allow_duplicate": True, **options}
     return await host.start(prompt, model=MODEL, emulate=script_of_turns(count), options=options)
 
@@ -184,7 +184,7 @@ async def test_turn_of_one_job_reduces_the_budget_for_another_start(boxed: Setti
 
 async def test_budget_limits_turns_of_many_jobs_at_once(boxed: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(boxed, daily_budget_usd=6.5)) as host:
-        # One call starts them all: no turn of the first can take the budget of the last one's start.
+        # One call starts all jobs: no turn of the first can use the budget that the last one needs to start.
         asked = [scripted("word " * 20_000, script_of_turns(1))] * 5
         options = {"toolbox": ["ledger"], **BOUNDED, "allow_duplicate": True}
         started = await host.call("agent_start", prompts=asked, model=MODEL, options=options, wait_s=0)

@@ -1,4 +1,4 @@
-"""Messages of tool servers that the SDK cannot read: they are repaired, or become an error at once."""
+"""Messages of tool servers that the SDK cannot read are repaired, or become an error at once."""
 
 import json
 import socket
@@ -76,7 +76,7 @@ async def test_broken_answer_is_repaired_or_becomes_an_error_at_once(settings: S
         assert_answers(await read_answers(host, "bad"))
 
 
-#: Messages that are no answer to a call, although they stand in the place of one.
+#: Messages that arrive instead of an answer to a call.
 NO_ANSWERS = [
     '{"id":@ID@,"level":"info","message":oops}',
     '{"id":@ID@,"level":"info","error":"oops"}',
@@ -102,7 +102,7 @@ async def test_message_without_an_answer_ends_no_call(settings: Settings) -> Non
 
 
 def build_web_server(events: str) -> Starlette:
-    """Return a server that writes a given line: as one body, or as events whose lines end as in `events`."""
+    """Return a server that sends the requested line: as one body, or as events with the line ends of `events`."""
 
     def written(body: str, encoding: str = "utf-8") -> Response:
         if not events:

@@ -1,4 +1,4 @@
-"""Requests that a model certainly cannot read are refused before they are sent."""
+"""Requests that certainly exceed a model's context are refused before they are sent."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ context_tokens = {CONTEXT}
 
 
 def make_text(tokens: int) -> str:
-    """A text of which so many tokens are certain."""
+    """Return a text of at least this many tokens."""
     return "abcdefg " * tokens
 
 
@@ -35,7 +35,7 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 
 async def complete_job(host: Host, *, web_search: bool = False, **emulate: Any) -> str:
-    """A job that ended, to go on from."""
+    """Complete a job that a follow-up can continue; return its id."""
     started = await host.start(emulate={"duration_s": 1, "text": "before", **emulate}, web_search=web_search)
     await host.end(started["job_id"])
     return started["job_id"]
@@ -79,7 +79,7 @@ async def test_every_part_of_a_request_counts_toward_its_size(settings: Settings
 
 async def test_request_that_may_fit_is_sent(settings: Settings) -> None:
     async with hosting(settings) as host:
-        # Its input was read several times, and counted each time.
+        # Upstream read its input several times, and counted it each time.
         searched = await complete_job(
             host, usage={"input_tokens": 90_000, "output_tokens": 500}, searches=2, web_search=True
         )

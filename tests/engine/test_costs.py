@@ -37,7 +37,7 @@ USAGE = {
     "output_tokens": 20_000,
 }
 USD = 0.328
-#: The most that a short prompt with so many tokens of output costs: 1.00 and a little.
+#: Tokens of output with which a short prompt costs a little over 1.00 at most.
 DOLLAR = {"max_output_tokens": 100_000}
 SCALE = {"options": {**DOLLAR, "service_tier": "scale"}}
 
@@ -58,7 +58,7 @@ async def read_usage(host: Host, job_id: str) -> dict[str, Any]:
     return (await host.call("agent_result", job_id=job_id, part="usage"))["usage"]
 
 
-# What a job cost.
+# The cost of a job.
 
 
 async def test_cost_is_shown_with_the_result_in_lists_and_with_usage(priced: Settings) -> None:
@@ -187,7 +187,7 @@ def environment(priced: Settings, budget_usd: float) -> dict[str, str]:
 
 @contextmanager
 def run_servers(priced: Settings, upstream: RunningServer, count: int, **environment: str) -> Generator[list[Server]]:
-    """So many servers of one user, as real processes."""
+    """Run this many servers of one user as real processes."""
     assert priced.data_dir is not None
     with ExitStack() as stack:
         made = [stack.enter_context(serving(priced.data_dir, upstream.base_url, **environment)) for _ in range(count)]
@@ -305,7 +305,7 @@ async def test_follow_up_with_its_history_fits_a_budget(priced: Settings, upstre
         assert (await host.end(third))["context"] == "rebuilt"
 
 
-# The limit of one start, and asking first.
+# The limit of one start, and dry runs.
 
 
 async def test_start_over_its_cost_limit_is_refused(priced: Settings, upstream: RunningServer) -> None:
@@ -333,7 +333,7 @@ async def test_dry_run_shows_the_bound_and_starts_nothing(priced: Settings, upst
     assert upstream.emulator.log() == []
 
 
-# What a budget sets where the caller sets nothing.
+# Limits that a budget adds where the caller sets none.
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ async def test_dry_run_shows_the_bound_and_starts_nothing(priced: Settings, upst
 async def test_budget_adds_limits_to_ordinary_work(
     priced: Settings, upstream: RunningServer, budget_usd: float, arguments: dict[str, Any]
 ) -> None:
-    # Without a table of the user's own for gpt-6-sol the emulator's host has no price.
+    # Without the user's own price of gpt-6-sol, the emulator's host has none.
     table = priced.prices
     assert table is not None
     table.write_text(PRICES.replace("tokens = 20_000\n", "") + PRICES.split("[tools")[0].replace("6.1-sol", "6-sol"))
@@ -413,7 +413,7 @@ async def test_budget_of_spent_money_refuses_once_it_is_spent(priced: Settings, 
 
 # Usage that can be read only in part.
 
-#: Of `USAGE`, what upstream sends where it leaves a count out, or gives it by another name; and what of it is known.
+#: A usage with a missing or renamed count, and the counts that are known of it.
 PARTLY: dict[str, tuple[Any, dict[str, int] | None]] = {
     "null": ({**USAGE, "output_tokens": None}, {"input_tokens": 100_000}),
     "negative": ({**USAGE, "input_tokens": -1}, {"output_tokens": 20_000}),
@@ -430,7 +430,7 @@ PARTLY: dict[str, tuple[Any, dict[str, int] | None]] = {
 async def complete_with_usage(
     host: Host, upstream: RunningServer, usage: object, *, prompt: str = "one", **more: Any
 ) -> str:
-    """A job that completed with this usage."""
+    """Complete a job with this usage, and return it."""
     started = await host.start(prompt, emulate={"end": "never", "reasoning": 0}, **more)
     message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "done"}]}
     ended = get_response_of(upstream, started["job_id"]) | {"status": "completed", "usage": usage, "output": [message]}

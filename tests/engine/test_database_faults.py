@@ -29,7 +29,7 @@ HOUR_S = 3600.0
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server of this module, which may be stopped, and be a standby."""
+    """Run a server for this module only: tests stop it and make it a standby."""
     with running_server("-c wal_level=replica") as server:
         make_template(server.url)
         yield server
@@ -52,7 +52,7 @@ def with_database(url: str, settings: Settings, **more: object) -> Settings:
 
 
 class Fault:
-    """Something that is wrong with a database, and its end."""
+    """A fault of a database, which begins and ends."""
 
     said: ClassVar[str]  #: in the sentence, as a pattern
     fix: ClassVar[str]
@@ -135,7 +135,7 @@ async def test_id_of_a_paid_response_is_kept_until_the_database_is_back(
 
 
 async def start_until_explained(host: Host, fault: Fault) -> None:
-    """Start jobs until the refusal explains the fault: what a connection met that was open is said first."""
+    """Start jobs until the refusal explains the fault: the first ones may report that an open connection broke."""
     with anyio.fail_after(30):
         while not re.search(fault.said, sentence := await host.refused("agent_start", prompt="new")):
             assert re.search(Stopped.said, sentence), sentence
@@ -143,7 +143,7 @@ async def start_until_explained(host: Host, fault: Fault) -> None:
 
 
 async def read_output_once_back(host: Host, job_id: str) -> str:
-    """The job's output, as soon as the database answers again."""
+    """Return the job's output as soon as the database answers again."""
     with anyio.fail_after(30):
         while (await host.client.call_tool("agent_poll", {"job_id": job_id, "wait_s": 0})).is_error:  # noqa: ASYNC110
             await anyio.sleep(0.1)
@@ -151,7 +151,7 @@ async def read_output_once_back(host: Host, job_id: str) -> str:
 
 
 async def run_once_back(host: Host, script: dict[str, Any]) -> str:
-    """The output of a job, which is started again as long as its start is refused."""
+    """Start a job until its start is accepted, and return its output."""
     arguments = {"prompt": scripted("work", script), "wait_s": 0}
     with anyio.fail_after(30):
         while (answer := await host.client.call_tool("agent_start", arguments)).is_error:
@@ -222,7 +222,7 @@ def run_command(url: str, folder: Path, *words: str) -> str:
 async def test_job_with_an_unanswered_commit_runs_once_and_finishes(
     proxy: Proxy, settings: Settings, upstream: RunningServer, number: int, follow: int
 ) -> None:
-    """The database has the change, and its process cannot know: at each commit of a job, one after the other."""
+    """At each commit of a job in turn, the database stores the change and the process gets no answer."""
     async with hosting(with_database(proxy.url, settings, follow=follow)) as host:
         await host.app.engine()
         proxy.lose_answer(b"COMMIT", after=number)
@@ -258,7 +258,7 @@ async def test_process_that_is_paused_inside_a_change_stops_no_other(
     url: str, proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch,
     pause: Callable[[Proxy, bytes], None], words: bytes,
 ) -> None:  # fmt: skip
-    """Its locks are freed: that of all starts, and those of its jobs."""
+    """The locks of the paused process are freed: the lock of all starts, and those of its jobs."""
     monkeypatch.setattr(postgres_address, "PAUSED_CHANGE_LIMIT_S", 1)
     monkeypatch.setitem(postgres_replica._LIMITS, "dead_after_s", 2.5)  # pyright: ignore[reportPrivateUsage]
     async with hosting(with_database(url, settings)) as other, hosting(with_database(proxy.url, settings)) as paused:
@@ -275,7 +275,7 @@ async def test_process_that_is_paused_inside_a_change_stops_no_other(
 async def test_process_that_is_paused_loses_its_jobs_and_changes_nothing_afterwards(
     url: str, proxy: Proxy, settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As SIGSTOP or a cut cable does it: nothing of the process arrives, and then all of it at once."""
+    """As with SIGSTOP or a cut cable, nothing of the process arrives, and then everything at once."""
     monkeypatch.setitem(postgres_replica._LIMITS, "dead_after_s", 2.5)  # pyright: ignore[reportPrivateUsage]
     async with hosting(with_database(url, settings)) as other, hosting(with_database(proxy.url, settings)) as paused:
         started = await paused.start(emulate={"duration_s": 30, "text": "taken over"})
@@ -291,7 +291,7 @@ async def test_process_that_is_paused_loses_its_jobs_and_changes_nothing_afterwa
 async def test_machine_with_a_wrong_clock_shares_jobs_as_any_other(
     url: str, settings: Settings, upstream: RunningServer, ahead_s: float
 ) -> None:
-    """The clock of the database counts: a limit of 20 minutes ends no job, and none waits for an hour."""
+    """The clock of the database counts: a 20-minute limit ends no job, and no job waits for an hour."""
     steady = steady_wall_clock(SPEED)
     wrong = Clock(SPEED, lambda: steady() + ahead_s)
     short = with_database(url, settings, job_timeout_s=1200.0)

@@ -1,4 +1,4 @@
-"""Behaviour that compatible servers were seen to have, row by row, with the file that tests each row.
+"""Observed behaviour of compatible servers, row by row, with the file that tests each row.
 
  1. JSON answers a stream: here; on the POST `test_tools.py` (whatever form the answer takes)
  2. background with stream refused: `test_durable.py` (refuses the stream); `completed` at once: `test_tools.py`
@@ -39,7 +39,7 @@ JSON = dict[str, Any]
 
 
 class Divergent:
-    """Stands before the emulator and rewrites or replaces its answers.
+    """Middleware before the emulator that rewrites or replaces its answers.
 
     Args:
         events: Makes what is sent from the events that would be.
@@ -85,7 +85,7 @@ class Divergent:
 
 
 class Late:
-    """Stands before the emulator and holds back the first answer to a GET, which it has by then, until it is let go."""
+    """Middleware before the emulator that holds back its first answer to a GET until the test releases it."""
 
     def __init__(self, app: ASGIApp, *, arrived: threading.Event, let_go: threading.Event) -> None:
         self._app = app
@@ -115,7 +115,7 @@ def _event_of(event: bytes, shown: Callable[[JSON], JSON]) -> bytes:
 async def host_behind(
     settings: Settings, *, root: bool = False, **divergent: Any
 ) -> AsyncGenerator[tuple[Host, RunningServer]]:
-    """A host of ours on a server that diverges."""
+    """Run a host on a server that diverges."""
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(Divergent, **divergent)
     with running(emulator=emulator) as upstream:
@@ -124,7 +124,7 @@ async def host_behind(
 
 
 async def check_job_completes(host: Host, upstream: RunningServer, **script: Any) -> JSON:
-    """Run one job to its end; it must bring its text for one POST."""
+    """Run one job to its end, and check that one POST brings its text."""
     started = await host.start(emulate={"duration_s": 4, "text": "whole", **script})
     answer = await host.end(started["job_id"])
     assert answer["output"] == "whole", answer
@@ -154,7 +154,7 @@ def build_answering_app(status: int, kind: str, body: bytes, *, closes: bool = T
 STREAM = "text/event-stream"
 TOO_OLD = b'{"error": {"message": "can no longer be streamed", "param": "stream"}}'
 
-#: How a stream that is taken up again may answer; the job must then be looked at to its end.
+#: Answers to a resumed stream after which the job must be polled to its end.
 RESUMED: dict[str, ASGIApp] = {
     "1 JSON of a running response": build_answering_app(
         200, "application/json", b'{"id": "resp_1", "status": "in_progress"}'
@@ -396,7 +396,7 @@ async def test_error_of_any_shape_becomes_a_sentence(
 
 
 def instead_of_creating(app: ASGIApp) -> Callable[[ASGIApp], ASGIApp]:
-    """Answer every create with another app; the emulator never sees one."""
+    """Answer every create with another app, so that the emulator sees none."""
 
     def before(emulator: ASGIApp) -> ASGIApp:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Limits, duplicates, deadlines, delivery modes, keys and retention keep spending and results in order."""
+"""Limits, duplicates, deadlines, delivery modes, keys and retention."""
 
 import sqlite3
 from contextlib import closing
@@ -155,7 +155,7 @@ async def test_run_past_its_limit_is_cancelled_and_keeps_its_text(
 
 async def test_run_that_finished_in_time_is_kept_even_if_seen_late(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="retrieve", status=503, times=16)
-    # One poll waits for the end: on a fast clock, hundreds of short ones would take the time of what they wait for.
+    # One poll waits for the end: on a fast clock, hundreds of short polls would slow down the job itself.
     async with hosting(replace(settings, job_timeout_s=60, follow=0, max_wait_s=3600), speed=100) as host:
         started = await host.start(emulate={"duration_s": 2, "text": "in time"})
         answer = await host.end(started["job_id"], wait_s=3600)
@@ -196,7 +196,7 @@ async def test_silent_held_run_past_its_limit_ends_without_an_output(settings: S
     assert "output" not in answer
 
 
-# Ways of sending.
+# Delivery modes.
 
 
 async def test_endpoint_that_refuses_streams_gets_requests_without(settings: Settings, upstream: RunningServer) -> None:
@@ -303,7 +303,7 @@ def has_upstream_forgotten(settings: Settings, response_id: str) -> bool:
     return httpx2.get(address, headers=key).status_code == 404
 
 
-# Resubmitting.
+# Sending an unconfirmed start again.
 
 
 async def test_setting_allows_an_unconfirmed_start_to_be_sent_once_more(
@@ -371,7 +371,7 @@ async def test_job_belongs_to_the_key_that_sent_it(settings: Settings, upstream:
         assert (await other.end(started["job_id"]))["output"] == "paid by another"
 
 
-# Endpoints that nobody works with any more.
+# Endpoints that no process uses any more.
 
 
 async def test_job_of_an_abandoned_endpoint_ends_and_can_be_adopted(
@@ -448,14 +448,14 @@ async def test_run_that_silently_ignores_background_is_held_open(settings: Setti
 
 
 async def wait_until_learned(host: Host) -> None:
-    """Wait until the endpoint is known to run nothing in the background."""
+    """Wait until the store knows that the endpoint runs nothing in the background."""
     engine = await host.app.engine()
     with anyio.fail_after(10):
         while await engine.learned_mode(models()["default"]) != "foreground":  # noqa: ASYNC110  # it sets no event
             await anyio.sleep(0.01)
 
 
-#: How a server without GETs answers one.
+#: Answers to a GET of a server that serves none.
 NOT_SERVED: dict[str, dict[str, Any]] = {
     "405": {"status": 405, "body": {"detail": "Method Not Allowed"}},
     "501": {"status": 501, "body": {"error": {"message": "not implemented"}}},
@@ -530,7 +530,7 @@ async def test_response_retrieved_late_is_not_held_forever(settings: Settings, l
 async def test_held_run_may_be_silent_in_its_middle(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, unsaid: bool
 ) -> None:
-    """Only some of its events say whether it is held."""
+    """Only some events of the run show that it is held."""
     monkeypatch.setattr(client, "STREAM_IDLE_S", 0.3)
     fault = {"background_unsaid": unsaid, "ignore_background": not unsaid}
     upstream.queue_fault(no_retrieve=True, **fault)

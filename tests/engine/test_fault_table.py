@@ -1,4 +1,4 @@
-"""The faults under which comparable servers were measured to lose a paid result or to pay for it twice.
+"""Faults under which comparable servers lost a paid result or paid for it twice in our measurements.
 
 In every one of them no response is asked about in a storm: each server here checks that as it ends.
 """
@@ -37,7 +37,7 @@ SPEEDS: list[float] = []
 
 @asynccontextmanager
 async def hosting(settings: Settings, *, speed: float = SPEED) -> AsyncGenerator[Host]:
-    """A host whose requests are counted by its own seconds."""
+    """Run a host, and remember the speed of its clock for the check of request rates."""
     SPEEDS.append(speed)
     async with hosting_at(settings, speed=speed) as host:
         yield host
@@ -45,7 +45,7 @@ async def hosting(settings: Settings, *, speed: float = SPEED) -> AsyncGenerator
 
 @contextmanager
 def running_upstream(emulator: Emulator | None = None, *, time_scale: float = 1.0) -> Generator[RunningServer]:
-    """An upstream that was asked about no response in a storm."""
+    """Run an upstream, and check at the end that no response was requested in a storm."""
     SPEEDS.clear()
     with running_unchecked(emulator=emulator, time_scale=time_scale) as server:
         yield server
@@ -59,14 +59,14 @@ def upstream() -> Iterator[RunningServer]:
 
 
 class Line:
-    """The line to an upstream, which can be cut, fall silent and be mended."""
+    """A connection to upstream that can be cut, fall silent and be restored."""
 
     def __init__(self, upstream: RunningServer, tasks: TaskGroup) -> None:
         self._upstream = urlsplit(upstream.base_url)
         self._tasks = tasks
         self._callers: set[asyncio.StreamWriter] = set()
         self._port = 0
-        #: What is said now is swallowed, and nothing more is heard on that connection.
+        #: While set, everything sent is swallowed, and nothing arrives on such a connection any more.
         self.silent = False
 
     @property
@@ -78,7 +78,7 @@ class Line:
         self._port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
-        """Reset every connection, and refuse new ones until mended."""
+        """Reset every connection, and refuse new ones until restored."""
         self._server.close()
         for caller in self._callers:
             caller.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -120,7 +120,7 @@ async def line_to(upstream: RunningServer) -> AsyncGenerator[Line]:
 
 
 class Gateway:
-    """Serves an API below a path of its own, and writes down what it is asked."""
+    """Serve an API below another path, and record its requests."""
 
     def __init__(self, app: ASGIApp, path: str, asked: list[tuple[str, str, str]]) -> None:
         self._app = app
@@ -139,7 +139,7 @@ def read_counters(upstream: RunningServer) -> dict[str, Any]:
 
 
 def list_runs(upstream: RunningServer) -> list[dict[str, Any]]:
-    """The responses that upstream really made, from its own log."""
+    """Return the responses that upstream really created, from its own log."""
     return [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
 
 
@@ -149,14 +149,14 @@ def mend(upstream: RunningServer) -> None:
 
 
 async def adopt_response(host: Host, job_id: str, response_id: str) -> dict[str, Any]:
-    """The job's end, after a person found its response at the provider."""
+    """Adopt a response that a person found at the provider, and return the finished job."""
     engine = await host.app.engine()
     await engine.adopt(job_id, response_id)
     return await host.end(job_id)
 
 
 async def read_pages(host: Host, answer: dict[str, Any]) -> list[str]:
-    """The output from the page in this answer to the last, each fetched as the one before says."""
+    """Return the pages of the output, from this answer's page to the last one."""
     read = [answer["output"]]
     while "next" in answer:
         tool, job, offset = answer["next"].split()
@@ -238,7 +238,7 @@ async def test_post_lost_in_the_network_is_not_sent_again_when_the_network_is_ba
     assert read_counters(upstream)["creates"] == 1
 
 
-# The looks.
+# Polls.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Files whose names and bytes are not quite as a model writes them: what is meant is taken, and never another file."""
+"""Files whose names or bytes differ from what a model writes: the intended file is attached, never another one."""
 
 import re
 from dataclasses import replace

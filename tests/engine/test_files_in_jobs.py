@@ -1,4 +1,4 @@
-"""Files that go with a job and files that it makes: through the tools, with real files, over the emulated upstream."""
+"""Files attached to a job and files that it makes, through the tools, with real files."""
 
 import base64
 import os
@@ -37,7 +37,7 @@ def settings(settings: Settings, root: Path) -> Settings:
 
 
 def count_uploads(upstream: RunningServer) -> tuple[int, int, int]:
-    """Uploads, deletes, and what is left at the provider."""
+    """Return the numbers of uploads, of deletes, and of files left at the provider."""
     counters = upstream.emulator.counters()
     return counters["uploads"], counters["file_deletes"], counters["files_left"]
 
@@ -57,7 +57,7 @@ async def wait_until_nothing_left(upstream: RunningServer) -> None:
     await eventually(lambda: count_uploads(upstream)[2] == 0)
 
 
-# What is attached.
+# Attachments.
 
 
 async def test_text_image_and_pdf_reach_upstream_as_parts_of_the_message(settings: Settings, root: Path) -> None:
@@ -193,7 +193,7 @@ async def test_dry_run_lists_as_many_files_as_fit_and_sends_none(
     assert list_operations(upstream) == []
 
 
-# What is uploaded for the code interpreter.
+# Uploads for the code interpreter.
 
 
 async def test_data_files_are_uploaded_before_the_start_and_removed_after_the_end(
@@ -368,7 +368,7 @@ def test_upload_of_a_killed_server_is_used_by_the_next_one(tmp_path: Path, root:
             assert count_uploads(upstream) == (3, 2, 0), "the first file went up once"
 
 
-# What a run makes.
+# Files that a run makes.
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
@@ -382,7 +382,7 @@ def list_beside(folder: Path) -> set[str]:
 
 @contextmanager
 def read_only(folder: Path) -> Generator[None]:
-    """Return a folder that no process can write to, not even root's: a file stands in its place."""
+    """Put a file in the folder's place, so that no process can write to it, not even root's."""
     folder.write_text("in the way")
     yield
     folder.unlink()
@@ -422,7 +422,7 @@ async def test_images_and_files_of_a_run_are_written_and_listed(
     assert all(image.startswith(b"\x89PNG") for image in contents.values())
 
 
-#: The beginning of each kind of image, and how its file is to end.
+#: The first bytes of each kind of image, and the suffix that its file must get.
 PICTURES = {
     ".jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF",
     ".webp": b"RIFF\x24\0\0\0WEBPVP8 ",

@@ -1,4 +1,4 @@
-"""Streams: progress arrives at once, and no fault of a stream loses anything."""
+"""Streams: progress arrives at once, and no fault of a stream loses a result."""
 
 import sqlite3
 from contextlib import closing

@@ -24,7 +24,7 @@ KEY = {"Authorization": "Bearer test"}
 
 
 def get_response_of(upstream: RunningServer, job_id: str) -> dict[str, Any]:
-    """The job's response as upstream has it, which echoes what was asked for."""
+    """Return the job's response as upstream stores it, with the fields of its request."""
     [run] = [run for run in runs(upstream) if run["metadata"]["job_id"] == job_id]
     response = get_response(upstream, run["id"])
     items = httpx2.get(f"{upstream.base_url}/responses/{run['id']}/input_items?order=asc&limit=100", headers=KEY).json()
@@ -56,7 +56,7 @@ def text_of(part: dict[str, Any]) -> str:
 
 
 class Now:
-    """A clock's time, which can be set forward."""
+    """A clock that can be set forward."""
 
     def __init__(self) -> None:
         self._now, self._ahead_s = steady_wall_clock(SPEED), 0.0
@@ -76,7 +76,7 @@ def count_accepted(upstream: RunningServer) -> int:
 
 
 async def complete_job(host: Host, prompt: str, text: str = "", **more: Any) -> str:
-    """A job that ended, and said this."""
+    """Complete a job with this text; return its id."""
     started = await host.start(prompt, emulate={"duration_s": 0.5, "text": text or f"answer to {prompt}"}, **more)
     answer = await host.end(started["job_id"])
     assert answer["status"] == "completed", answer
@@ -147,7 +147,7 @@ async def test_follow_up_works_without_the_files_that_the_previous_job_ran_code_
     assert [tool["type"] for tool in get_response_of(upstream, second)["tools"]] == ["code_interpreter"]
 
 
-# What there is nothing to go on from.
+# Jobs that cannot be continued.
 
 
 async def test_running_job_cannot_be_continued(settings: Settings, upstream: RunningServer) -> None:
@@ -248,7 +248,7 @@ async def test_follow_up_in_a_new_conversation_repeats_the_history(settings: Set
     assert list_sent_messages(upstream, third) == [("user", "three")]
 
 
-# Told again.
+# Repeating the history.
 
 
 async def test_forgotten_chain_is_repeated(settings: Settings, upstream: RunningServer) -> None:
@@ -300,7 +300,7 @@ async def test_reasoning_without_a_result_is_not_repeated(settings: Settings, up
 
 
 async def test_reasoning_that_upstream_cannot_read_is_left_out(settings: Settings, upstream: RunningServer) -> None:
-    """Encrypted for another organization, it is refused (`invalid_encrypted_content`)."""
+    """Reasoning encrypted for another organization is refused (`invalid_encrypted_content`)."""
     error = {"code": "invalid_encrypted_content", "message": "The encrypted content could not be verified."}
     async with hosting(settings) as host:
         first = await complete_job(host, "one", options={"include": ["reasoning.encrypted_content"]})
@@ -400,7 +400,7 @@ TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://trac
 
 
 async def start_asking_job(host: Host, script: dict[str, Any], tool: dict[str, Any]) -> str:
-    """A job whose model asked for something."""
+    """Start a job and wait until its model has asked for something; return its id."""
     options = {"tools": [tool], "include": ["reasoning.encrypted_content"]}
     started = await host.start("one", emulate={"duration_s": 0.5, **script}, options=options)
     assert (await host.end(started["job_id"]))["status"] == "input_required"
@@ -453,7 +453,7 @@ async def test_approval_request_is_repeated_with_its_answer(settings: Settings, 
     assert told[0]["id"] == told[1]["approval_request_id"]
 
 
-# A process that is killed while it tells all again.
+# A process that is killed while it repeats the history.
 
 
 def test_follow_up_whose_server_is_killed_during_the_repetition_is_sent_once(

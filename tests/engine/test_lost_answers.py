@@ -1,4 +1,4 @@
-"""Answers that a finished response does not hold: what its stream brought is kept, and marked where it is cut."""
+"""Finished responses without their answer: the text of the stream is kept, and marked where it is cut."""
 
 from base64 import b64encode
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Gateways that accept `previous_response_id` and lack the response it names, or never read it."""
+"""Gateways that accept `previous_response_id` and lack the named response, or never read the field."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +19,13 @@ PLAIN: JSON = {"fail_previous": True}
 
 
 def words_sent(upstream: RunningServer) -> list[str]:
-    """The messages of the request that upstream accepted last."""
+    """Return the messages of the request that upstream accepted last."""
     items = get_response(upstream, f"{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100")["data"]
     return [text for _, text in read_messages(items)]
 
 
 async def check_job_continues(host: Host, upstream: RunningServer, accepts: int) -> None:
-    """Start a job and one that goes on from it; the second must be answered with what was said before it."""
+    """Start a job and a follow-up, and check that the follow-up is answered with the history."""
     first = await complete_job(host, "one")
     second = await complete_job(host, "two", previous_job_id=first)
     assert words_sent(upstream) == THREAD
@@ -36,7 +36,7 @@ async def check_job_continues(host: Host, upstream: RunningServer, accepts: int)
     assert set(counted) == {1}
 
 
-#: How a gateway says so after it accepted the request.
+#: Errors of gateways after they accepted the request.
 LATE: dict[str, JSON] = {
     "response.failed": PLAIN,
     "other words": {"fail_previous": "Response with id {id} not found"},
@@ -64,7 +64,7 @@ LATE: dict[str, JSON] = {
 async def test_follow_up_whose_response_fails_for_its_link_is_sent_with_the_history(
     settings: Settings, upstream: RunningServer, late: str
 ) -> None:
-    # Only the second job meets it: the first must be one that could be named.
+    # Only the second job meets the fault: the first has to be one that a request can name.
     upstream.queue_fault(on="create", match='"previous_response_id"', times=-1, **LATE[late])
     follow = 0 if late.startswith("looked at") else 200
     async with hosting(replace(settings, follow=follow)) as host:
@@ -75,7 +75,7 @@ def error_response(message: str, **more: Any) -> JSON:
     return {"error": {"message": message, **more}}
 
 
-#: How a gateway refuses the link at once, in words alone.
+#: Refusals of the link at once, in words alone.
 REFUSED: dict[str, JSON] = {
     "400 with another id": {"status": 400, "body": error_response("Previous response with id chatcmpl-1 not found")},
     "404 as a detail": {"status": 404, "body": {"detail": "No response found for id chatcmpl-1"}},
@@ -145,11 +145,11 @@ async def test_failed_response_is_counted_if_it_used_tokens(
     tokens: int | None,
     usd: float | None,
 ) -> None:
-    """A run that failed at once has no usage and cost nothing; one that says what it used is added."""
+    """A run that failed at once has no usage and cost nothing; the usage of any other run is added."""
     upstream.queue_fault(on="create", match='"previous_response_id"', **PLAIN)
     async with hosting(add_tool_servers(settings, x=ledger_entry(Path("unused")))) as host:
         first = await complete_job(host, "one", model=MODEL)
-        # The same directive comes with both requests of the turn.
+        # Both requests of the turn carry the same directive.
         script = {"duration_s": 0.5, "usage": usage, "text": "two"}
         second = await host.start("two", emulate=script, previous_job_id=first, model=MODEL)
         answer = await host.end(second["job_id"])
@@ -204,7 +204,7 @@ async def test_history_that_fails_as_well_is_not_sent_a_third_time(settings: Set
     [
         {"error_message": "The model fell over."},
         {"error_message": "Invalid response from the model: tool not found."},
-        # It had begun to answer, so it knew what went before.
+        # The run had begun to answer, so it knew the history.
         {"error_message": "The response was not found in the file store.", "length": 2_000},
     ],
     ids=["of the model", "of a tool", "after it began to answer"],
@@ -223,7 +223,7 @@ async def test_follow_up_that_fails_for_anything_else_is_sent_once(
     assert count_accepted(upstream) == 2
 
 
-# Servers that look at no link and serve no GET: what they are sent has all that was said in it.
+# Servers that ignore the link and serve no GET: each request to them has the full history.
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Several jobs at once: batches, polls of many, lists, cancels; a real MCP client, over the emulated upstream."""
+"""Several jobs at once: batches, polls of many, lists and cancels."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from agent_jobs.settings import Settings
 
 
 async def poll_until_done(host: Host, **group: Any) -> list[dict[str, Any]]:
-    """Poll a group as its answers say until nothing runs; what was told of each job."""
+    """Poll a group as its answers advise until no job runs; return the reports of each job."""
     done: list[dict[str, Any]] = []
     with anyio.fail_after(30):
         while True:

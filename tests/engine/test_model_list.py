@@ -1,4 +1,4 @@
-"""The model that `doctor` reports if an endpoint serves the list of models, or only parts of it."""
+"""The model in the report of `doctor`, if an endpoint serves its list of models in full or in part."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -24,7 +24,7 @@ PAGE: Answer = (200, "text/html", "<!DOCTYPE html><title>Console</title><p>Model
 
 
 class Models:
-    """Answers for the models in the place of the emulator.
+    """Answer requests for models in place of the emulator.
 
     Args:
         card: The answer for one model.
@@ -73,7 +73,7 @@ def build_cards(*names: str) -> list[JSON]:
     return [{"id": name, "object": "model"} for name in names]
 
 
-#: A list that has the model, and by which name it is asked for.
+#: The requested name, and a list that has the model.
 LISTED: dict[str, tuple[str, list[tuple[str, Any]]]] = {
     "data": ("gpt-5", [("", {"object": "list", "data": build_cards("gpt-4", "gpt-5")})]),
     "models": ("gpt-5", [("", {"models": [{"name": "gpt-5"}]})]),
@@ -114,7 +114,7 @@ async def test_model_that_only_the_list_has_is_available(
         assert found["model"].text == f"{model} is available"
 
 
-#: How an endpoint answers for one model although its list has it.
+#: Answers for a single model although the list has it.
 NO_CARD: dict[str, Answer] = {
     "no such path": (404, "text/plain", "404 page not found"),
     "another method": (405, "application/json", {"detail": "Method Not Allowed"}),

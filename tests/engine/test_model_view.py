@@ -1,4 +1,4 @@
-"""The host's model reads one copy of each answer, with its facts and the next step before its long text."""
+"""The host's model reads each answer once, with its facts and the next step before the long text."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from test_asking import asking
 from agent_jobs.settings import Settings
 from agent_jobs.text import compact_json
 
-#: Calls of every tool, also refused ones.
+#: Calls of every tool, including refused calls.
 CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("agent_start", {"prompt": "one", "wait_s": 0}),
     ("agent_start", {"prompts": ["one", "two"]}),
@@ -68,7 +68,7 @@ async def test_descriptions_explain_how_to_start_wait_and_leave(settings: Settin
     assert shown.endswith("end your turn, tell the user the job_id, poll later. ")
 
 
-#: Headings and links, so that every part has something to say: about 48 KB.
+#: About 48 KB with headings and links, so that no part of the result is empty.
 LONG = "# Costs\n\nThey rise [source](https://example.org/a).\n\n" + "Lorem ipsum dolor sit amet. " * 1_700
 
 

@@ -59,7 +59,7 @@ def read_notice(received: Received) -> dict[str, Any]:
 
 
 def verify_signature(received: Received, secret: str) -> bool:
-    """Check a signature as a receiver does, by the words of the specification."""
+    """Check a signature as the specification tells receivers to."""
     message = b".".join(
         (received.headers["webhook-id"].encode(), received.headers["webhook-timestamp"].encode(), received.body)
     )
@@ -68,7 +68,7 @@ def verify_signature(received: Received, secret: str) -> bool:
     return ["v1", base64.b64encode(digest).decode()] in signatures
 
 
-# What is sent.
+# Notices that are sent.
 
 
 async def test_finished_job_is_sent_to_each_kind_of_target(settings: Settings, receiver: Receiver) -> None:
@@ -158,7 +158,7 @@ def test_request_has_no_more_of_a_job_than_its_title(report: dict[str, Any], eve
         )
 
 
-# What is not sent.
+# Notices that are not sent.
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ async def test_each_event_is_sent_once_by_several_servers(settings: Settings, re
     )
 
 
-# How it is sent.
+# Sending.
 
 
 def make_sender(*targets: NoticeTarget, secret: str | None = None) -> NoticeSender:

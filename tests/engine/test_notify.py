@@ -1,4 +1,4 @@
-"""The user's own command for finished jobs: its input, how often it runs, and that nothing depends on it."""
+"""The user's command for finished jobs: its input, how often it runs, and that no job depends on it."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from agent_jobs.engine.on_finish_command import STDERR_BYTES, Command
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
-#: Writes down what it was given, whole or not at all.
+#: Writes its input to a file, in full or not at all.
 HEAR = """
 import json, os, sys, uuid
 told = json.load(sys.stdin)
@@ -40,7 +40,7 @@ os.rename(part, part + ".json")
 
 @dataclass(frozen=True)
 class Ear:
-    """A command that writes down what it hears."""
+    """A command that writes its input to a file."""
 
     folder: Path
 
@@ -49,11 +49,11 @@ class Ear:
         return self.command(HEAR.format(folder=str(self.folder)))
 
     def command(self, program: str) -> tuple[str, ...]:
-        """A command that runs a program of Python's."""
+        """Return a command that runs a Python program."""
         return (sys.executable, "-c", program)
 
     def heard(self) -> list[dict[str, Any]]:
-        """All that was written down, in the order in which it was."""
+        """Return everything that was written, in order."""
         files = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         return [json.loads(file.read_text()) for file in files]
 
@@ -77,7 +77,7 @@ async def hosting_with_command(settings: Settings, words: tuple[str, ...]) -> As
         yield host
 
 
-# What it is told.
+# The input of the command.
 
 
 async def test_finished_job_is_reported_with_its_main_facts(settings: Settings, ear: Ear) -> None:
@@ -152,7 +152,7 @@ async def test_long_output_is_reported_by_its_beginning_and_files_by_their_paths
     assert [str(path) for path in list_results(tmp_path)] == [told["result_path"]]
 
 
-# What it finds.
+# The environment of the command.
 
 
 async def test_environment_of_the_command_has_no_key_and_no_secret(
@@ -170,7 +170,7 @@ async def test_environment_of_the_command_has_no_key_and_no_secret(
     assert heard["cwd"] == str(settings.data_path())
 
 
-# How often.
+# The number of runs.
 
 
 async def test_finished_job_is_reported_once_by_several_processes(
@@ -196,11 +196,11 @@ async def test_finished_job_is_reported_once_by_several_processes(
 
 
 def list_running(ear: Ear) -> list[int]:
-    """The processes that wait in `HOLD`, by their ids."""
+    """Return the ids of the processes that wait in `HOLD`."""
     return [int(file.name) for file in ear.folder.glob("[0-9]*") if not file.suffix]
 
 
-#: Shows that it runs by a file of its id, waits until it may go on, and says so; to be followed by `HEAR`.
+#: Writes a file with its process id, waits until the test lets it continue, and reports that; `HEAR` follows it.
 HOLD = """
 import os, sys, time
 mark = os.path.join({folder!r}, str(os.getpid()))
@@ -270,7 +270,7 @@ async def test_adopted_job_is_reported_when_it_finishes_again(
         assert [each["status"] for each in await ear.hears(2)] == ["failed", "completed"]
 
 
-# That nothing depends on it.
+# No job depends on the command.
 
 
 async def test_jobs_continue_beside_hanging_commands_which_are_killed(
@@ -291,7 +291,7 @@ async def test_jobs_continue_beside_hanging_commands_which_are_killed(
 
 
 def is_alive(pid: int) -> bool:
-    """Return True if a process runs; one that was not waited for yet does not."""
+    """Return True if a process runs, and is not just an unreaped child."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:

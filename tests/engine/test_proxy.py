@@ -1,4 +1,4 @@
-"""A company's network: every call through a CONNECT proxy, to a server whose certificate is by a private authority."""
+"""A company network: every call goes through a CONNECT proxy to a server with a certificate of a private authority."""
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -23,7 +23,7 @@ UPSTREAM = "upstream.test"
 
 @dataclass
 class Network:
-    """A proxy that alone knows the address of `upstream.test`, and that server."""
+    """The server `upstream.test`, and a proxy that alone knows its address."""
 
     proxy: str
     direct: str
@@ -71,7 +71,7 @@ async def run_proxy(network: Network, plain_port: int, context: SSLContext) -> A
 
 
 class _Quiet(TLSListener):
-    """A listener for which a client that does not trust its certificate is no error."""
+    """A listener that accepts that a client does not trust its certificate."""
 
     def __init__(self, listener: Listener[ByteStream], context: SSLContext) -> None:
         super().__init__(listener, context, standard_compatible=False)
@@ -109,7 +109,7 @@ def finish_job(server: Server) -> str:
 
 @contextmanager
 def server_behind_proxy(network: Network, data_dir: Path, base_url: str, **environment: str) -> Generator[Server]:
-    """The server with the company's settings, handed over in an env file."""
+    """Start the server with the company's settings in an env file."""
     env_file = data_dir.parent / "company.env"
     lines = {"HTTPS_PROXY": network.proxy, **environment}
     env_file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))

@@ -31,7 +31,7 @@ def error_body(message: str = "no", **error: Any) -> str:
     return json.dumps({"error": {"message": message, "type": "invalid_request_error", **error}})
 
 
-# What a POST /responses that was refused means.
+# Refusals of POST /responses, and the errors that they become.
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_404_about_the_request_is_not_mistaken_for_a_wrong_address(words: str):
     assert error.code != "no_such_endpoint"
 
 
-# What a GET, cancel or DELETE that was refused means.
+# Refusals of GET, cancel and DELETE.
 
 
 @pytest.mark.parametrize("url", [LOOK, CANCEL])
@@ -145,7 +145,7 @@ def test_refused_poll_says_whether_the_response_is_missing(
     assert type(map_error(status, {}, body, url=url)) is kind
 
 
-# What is read of a refusal.
+# Parts of a refusal.
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_wait_is_read_in_every_documented_form(headers: dict[str, str], seconds:
     assert map_error(429, headers, "").retry_after_s == seconds
 
 
-# Where an endpoint stands.
+# Addresses of endpoints.
 
 AZURE = "https://r.openai.azure.com"
 

@@ -1,4 +1,4 @@
-"""No answer of an endpoint makes us request one response in a storm."""
+"""No answer of an endpoint leads to a storm of requests for one response."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -105,7 +105,7 @@ SWITCHES: list[dict[str, Any]] = [
 
 
 async def test_emulator_faults_cause_no_request_storm(settings: Settings, upstream: RunningServer) -> None:
-    """Run all of them at once, each at a job of its own, until long after their limit: some never finish."""
+    """Run each fault with a job of its own, all at once, until long after their limit: some never finish."""
     limited = replace(settings, job_timeout_s=30, max_concurrent=100, follow=20)
     async with hosting(limited) as host:
         engine = await host.app.engine()

@@ -19,7 +19,7 @@ from agent_jobs.settings import Settings
 from agent_jobs.text import compact_json
 
 PARTS = ("text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial")
-#: The fields around a page: ids, offsets, and where the next one starts.
+#: Bytes of the fields around a page: ids, offsets, and the start of the next page.
 ENVELOPE_BYTES = 250
 #: Emoji of several code points, flags, CJK, Arabic and Hebrew with marks, quotes and controls that JSON escapes.
 SCRIPTS = '👩‍👩‍👧‍👦 🇩🇪🇫🇷 👍🏽 漢字かな交じり文。한국어 العَرَبِيَّة שָׁלוֹם "quoted" \\ \t e\u0301 \u200f\u202b𝔘\r\n\n'

@@ -1,4 +1,4 @@
-"""Secrets reach upstream, and no file and no answer of ours holds them."""
+"""Secrets reach upstream, and none of our files and answers holds them."""
 
 import json
 from dataclasses import replace
@@ -52,7 +52,7 @@ def settings(settings: Settings) -> Settings:
 
 
 def refuse_once(upstream: RunningServer, secret: str) -> None:
-    """Have upstream refuse the next create that carries a text, and no other."""
+    """Have upstream refuse only the next create that carries this text."""
     upstream.queue_fault(match=secret, status=418, body={"error": {"code": "seen", "message": "It came."}})
 
 
@@ -124,7 +124,7 @@ async def test_secret_that_a_server_quotes_is_hidden(settings: Settings, upstrea
 
 
 def echo_tools(response: dict[str, Any]) -> dict[str, Any]:
-    """A response as a server shows it that echoes its tools whole."""
+    """Return a response of a server that echoes its tools in full."""
     return {**response, "tools": [{**TRACKER, "headers": {"Authorization": f"Bearer {HEADER}", "X-Key": KEY}}]}
 
 
@@ -141,7 +141,7 @@ async def test_tools_that_a_server_echoes_are_not_stored(settings: Settings, tmp
 
 
 def seeds_in(folder: Path) -> list[str]:
-    """Which secrets stand in which files below a folder, whatever kind of file it is."""
+    """Return the secrets in all files below a folder, with their files."""
     files = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     seeds = {**SEEDED, "KEY": KEY}
     return [
@@ -150,7 +150,7 @@ def seeds_in(folder: Path) -> list[str]:
 
 
 def call_everything(server: Server, results: list[Any]) -> None:
-    """Every tool with every argument that could tell of a secret, and all that the protocol offers beside."""
+    """Call every tool with every argument that could reveal a secret, and read all else that the protocol offers."""
     tools = [TRACKER, MAIL, CODE, {"type": "web_search"}, {"type": "image_generation"}]
     script = {
         "duration_s": 1, "text": "# Done\n", "searches": 2, "mcp_calls": 2, "images": 1,

@@ -1,4 +1,4 @@
-"""Starts that are repeated, raced or cut off: one job for one piece of work, and each result delivered once."""
+"""Repeated, simultaneous and interrupted starts: one job for each request, and each result delivered once."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,7 +23,7 @@ def list_undelivered(listed: dict[str, Any]) -> set[str]:
     return {row["job_id"] for row in listed["jobs"] if row.get("undelivered")}
 
 
-# The same work, over processes.
+# Duplicates over several processes.
 
 
 @pytest.mark.parametrize("key", [False, True], ids=["one request", "one key"])
@@ -66,7 +66,7 @@ async def test_waiting_jobs_go_by_priority_over_all_servers(settings: Settings, 
     assert order == [first["job_id"], high["job_id"], normal["job_id"]]
 
 
-# Delivered, or not.
+# Delivery.
 
 
 def test_poll_cancelled_as_the_job_ends_delivers_only_if_it_was_answered(
@@ -84,7 +84,7 @@ def test_poll_cancelled_as_the_job_ends_delivers_only_if_it_was_answered(
             listed = one.call("agent_list")
             while listed["counts"].get("completed") != number + 1:
                 listed = one.call("agent_list")
-            # An answer is noted down after it was given.
+            # A delivery is recorded after the answer was sent.
             while one.answered(poll) and started["job_id"] in list_undelivered(listed):
                 listed = one.call("agent_list")
             assert (started["job_id"] in list_undelivered(listed)) == (not one.answered(poll))
@@ -137,7 +137,7 @@ def test_result_of_a_closed_host_is_delivered_to_the_next(settings: Settings, up
     assert creates(upstream) == 1
 
 
-# How long.
+# Time limits and waits.
 
 
 async def test_job_ends_at_its_own_deadline_and_the_others_continue(
@@ -159,7 +159,7 @@ async def test_job_may_run_longer_than_the_others(settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Impatient(Clock):
-    """A clock that knows how long it was asked to wait, and waits a second."""
+    """A clock that records the requested wait, and waits a second."""
 
     asked_s: list[float] = field(default_factory=list[float])
 

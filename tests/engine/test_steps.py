@@ -1,4 +1,4 @@
-"""The steps of a job are stored with their times, by whatever way the process observed them."""
+"""The steps of a job are stored with their times, whether they were streamed or polled."""
 
 from dataclasses import replace
 

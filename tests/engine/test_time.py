@@ -1,4 +1,4 @@
-"""Clocks that are set, clocks that disagree, and machines that sleep: none of it ends a run or leaves it unobserved."""
+"""Changed clocks, differing clocks and sleeping machines end no run and leave none unobserved."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ HOUR_S = 3600.0
 
 
 class Sleeper:
-    """The time of a machine that may sleep."""
+    """The clock of a machine that may sleep."""
 
     def __init__(self) -> None:
         self._now = steady_wall_clock(SPEED)

@@ -61,7 +61,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-# What a job may see
+# Tools of a job
 
 
 async def test_tools_of_a_server_are_functions_with_its_name(tmp_path: Path):
@@ -143,7 +143,7 @@ async def test_another_process_calls_a_function_that_it_never_listed(tmp_path: P
         assert await box.call(functions["Does echo."], '{"text": "x"}', [name]) == ToolOutput("x")
 
 
-# Who is asked
+# Approvals
 
 
 async def test_tool_that_declares_itself_read_only_runs_and_others_wait(tmp_path: Path):
@@ -167,7 +167,7 @@ async def test_file_of_the_user_overrides_the_read_only_declaration(tmp_path: Pa
     assert " ".join(name for name, policy in policies.items() if policy and policy.asks) == asks
 
 
-# What a call brings
+# Outputs of calls
 
 
 async def test_long_output_is_cut_with_a_note(tmp_path: Path):
@@ -214,7 +214,7 @@ def blob_part(raw: bytes, mime: str | None = None) -> dict[str, Any]:
 
 PNG, JPEG = f"data:image/png;base64,{PIXEL}", f"data:image/jpeg;base64,{ROOM_FOR_BOTH}"
 NOTHING, FAILED = "(The tool returned nothing.)", "(The tool failed without a message.)"
-#: What a tool gives, and what of it the model reads; an image stands there as its address.
+#: A tool's answer, and the output that the model reads; an image is shown as its address.
 GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "an image": ({"content": [image_part()]}, [PNG]),
     "an image called jpg": ({"content": [image_part(ROOM_FOR_BOTH, "image/jpg")]}, [JPEG]),
@@ -450,7 +450,7 @@ async def test_several_jobs_share_one_run_of_a_server(tmp_path: Path):
 
 
 async def test_server_that_crashes_in_a_call_is_started_again_for_the_next(tmp_path: Path):
-    """At once, as long as it answers between its crashes."""
+    """The restart is immediate as long as the server answers between its crashes."""
     pids: set[object] = set()
     async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Traces: spans of finished jobs by the GenAI conventions, sent once, and without what was asked or answered."""
+"""Traces: spans of finished jobs by the GenAI conventions, sent once, without prompts and answers."""
 
 import json
 import logging
@@ -48,7 +48,7 @@ def collector() -> Iterator[Receiver]:
 
 
 async def trace_jobs(folder: Path, *, has_content: bool = False) -> list[ReadableSpan]:
-    """Trace what another process left, and return the spans in the order in which they began."""
+    """Trace the finished jobs of a folder; return the spans in order of their start."""
     spans = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -129,7 +129,7 @@ async def test_job_is_below_the_span_that_started_it(settings: Settings):
         await host.end(job_id)
     [job, *below] = await trace_jobs(settings.data_dir)
     assert job.parent is not None and below
-    # The client's own span stands between where an SDK is installed, and the caller's where none is.
+    # The parent is the client's own span if an SDK is installed, else the caller's.
     assert {f"{span.context.trace_id:032x}" for span in (job, *below) if span.context} == {TRACE_ID}
 
 
@@ -212,7 +212,7 @@ async def test_spans_reach_a_collector(
 async def test_server_of_a_host_sends_no_traces(
     settings: Settings, collector: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
-    """The variable may be meant for the host itself, which passes it on."""
+    """The variable may be meant for the host itself, which passes it on to its servers."""
     monkeypatch.setenv(ENDPOINT, collector.url)
     async with hosting_as("server", settings) as host:
         await host.end((await host.start())["job_id"])
