@@ -236,7 +236,7 @@ async def test_job_with_calls_runs_at_an_endpoint_without_background_mode(host: 
         ((), "hang", "did not answer hang within 1 s"),
         ((), "crash", "its last words: cannot go on"),
         ((), "huge", "did not answer huge: the answer was longer than 16 MiB"),
-        ((), "odd", "in a form that the protocol knows"),
+        ((), "odd", "in a form that the protocol defines"),
         ((), "fail", "it went wrong"),
         (("garbage",), "echo", "hallo"),
         (("many",), "tool_199", ""),
@@ -435,7 +435,7 @@ async def test_invalid_entry_stops_only_jobs_that_name_it(settings: Settings, ca
         }
         assert settings.toolbox is not None
         for name, sentence in {
-            "old": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: old: type sse is of the past",
+            "old": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: old: type sse is not supported",
             "typo": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: typo: there is no key 'deney': did you mean 'deny'?",
             "off": "options.toolbox: off is switched off. Ask the user to switch it on",
             "n\u00f6": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: n\u00f6: a server's name has",

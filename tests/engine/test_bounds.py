@@ -225,7 +225,7 @@ async def test_dry_run_of_a_job_with_tools_bounds_all_its_turns(host: Host) -> N
         return {"prompt": "x", "model": MODEL, "options": {"dry_run": True, **BOUNDED, **options}}
 
     boxed = await host.call("agent_start", **asked(toolbox=["ledger"]))
-    assert boxed["unbounded"].endswith(" Set options.max_cost_usd, which bounds them all.")
+    assert boxed["unbounded"].endswith(" Set options.max_cost_usd, which limits them all.")
     assert "cost_bound_usd" not in boxed
     limited = await host.call("agent_start", **asked(toolbox=["ledger"], max_cost_usd=2.5))
     assert limited["cost_bound_usd"] == 2.5

@@ -47,8 +47,8 @@ ANSWERS: dict[str, tuple[str, str]] = {
     "cut": (format_answer()[:60], "its answer is not JSON"),
     "cut in its depth": (format_answer()[:-1] + ',"a":' + "[" * 100_000, "its answer is not JSON"),
     "broken before its id": ('{"jsonrpc":"2.0","result":{"content":oops},"id":@ID@}', "its answer is not JSON"),
-    "a result that is a text": ('{"jsonrpc":"2.0","id":@ID@,"result":"well"}', "its answer is no JSON-RPC message"),
-    "an error that is a text": ('{"jsonrpc":"2.0","id":@ID@,"error":"no"}', "its answer is no JSON-RPC message"),
+    "a result that is a text": ('{"jsonrpc":"2.0","id":@ID@,"result":"well"}', "its answer is not a JSON-RPC message"),
+    "an error that is a text": ('{"jsonrpc":"2.0","id":@ID@,"error":"no"}', "its answer is not a JSON-RPC message"),
 }
 LATIN = (format_answer("wéll"), "w\ufffdll")
 

@@ -123,7 +123,7 @@ async def test_id_of_a_paid_response_is_kept_until_the_database_is_back(
         await run_sync(fault.begin)
         try:
             await start_until_explained(host, fault)
-            await eventually(lambda: "cannot write down its response id" in caplog.text)
+            await eventually(lambda: "cannot store its response id" in caplog.text)
         finally:
             await run_sync(fault.end)
         assert await read_output_once_back(host, started["job_id"]) == "kept"

@@ -326,7 +326,7 @@ async def test_refused_key_pauses_new_work_for_a_while(settings: Settings, upstr
     upstream.queue_fault(on="create", status=401)
     async with hosting(settings) as host:
         assert (await host.start(wait_s=5))["status"] == "failed"
-        assert "Upstream refuses this key" in await host.refused("agent_start", prompt="at once")
+        assert "The provider refuses this key" in await host.refused("agent_start", prompt="at once")
         assert read_counters(upstream)["creates"] == 1
         with anyio.fail_after(20):
             while (await host.client.call_tool("agent_start", {"prompt": "later"})).is_error:  # noqa: ASYNC110

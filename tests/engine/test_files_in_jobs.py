@@ -126,7 +126,7 @@ def key(root: Path) -> str:
 @pytest.mark.parametrize(
     ("make_file", "why"),
     [
-        (outside, "lies outside of what may be read"),
+        (outside, "is outside of the folders that may be read"),
         (linked, "leaves"),
         (fifo, "pipe"),
         (gigabyte, "1.0 GiB"),

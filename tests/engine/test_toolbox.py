@@ -97,7 +97,8 @@ async def test_rule_without_a_matching_tool_is_logged_once(tmp_path: Path, caplo
             await box.functions(["one"])
     said = [record.getMessage() for record in caplog.records if record.name.startswith("agent_jobs")]
     assert said == [
-        f"tool server one: deny or approval names '{glob}', and it has no such tool" for glob in ("wrte", "putt")
+        f"tool server one: deny or approval names '{glob}', but the server has no such tool"
+        for glob in ("wrte", "putt")
     ]
 
 
@@ -263,11 +264,11 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "a text in an address": ({"content": [resource_part(blob="data:text/plain,a%20b")]}, "a b"),
     "bytes": (
         {"content": [blob_part(b"\x00\xff", "application/zip")]},
-        "[application/zip of 2 bytes is left out: it is no image that a model accepts]",
+        "[application/zip of 2 bytes is left out: it is not an image that a model accepts]",
     ),
     "bytes in letters": (
         {"content": [blob_part(b"%PDF-1.4 a")]},
-        "[data of 10 bytes is left out: it is no image that a model accepts]",
+        "[data of 10 bytes is left out: it is not an image that a model accepts]",
     ),
     "a resource without contents": (
         {"content": [resource_part()]},
@@ -276,7 +277,7 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "a resource without an address": ({"content": [{"type": "resource", "resource": {"text": "a"}}]}, "a"),
     "a sound": (
         {"content": [{"type": "audio", "data": "AAAA", "mimeType": "audio/wav"}]},
-        "[audio/wav is left out: no model here accepts sound]",
+        "[audio/wav is left out: models do not accept sound here]",
     ),
     "a link": ({"content": [{"type": "resource_link", "uri": "file:///a", "title": "A"}]}, "A file:///a"),
     "a link without an address": (
@@ -290,7 +291,7 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "an unknown type with a text": ({"content": [{"type": "markdown", "text": "# a"}]}, "# a"),
     "an unknown type with data": (
         {"content": [{"type": "video", "data": "AAAA", "mimeType": "video/mp4"}]},
-        "[video/mp4 of 3 bytes is left out: it is no image that a model accepts]",
+        "[video/mp4 of 3 bytes is left out: it is not an image that a model accepts]",
     ),
     "no type": ({"content": [{"text": "a"}, "b", None, 3]}, "a\nb\n3"),
     "nothing known": ({"content": [{}]}, "[content without a type is left out: nothing here reads it]"),
@@ -424,7 +425,9 @@ async def test_flood_of_output_is_read_and_discarded(tmp_path: Path, tool: str, 
 async def test_server_that_only_prints_is_stopped_and_started_again(tmp_path: Path):
     async with open_toolbox(tmp_path, one=bad_server_entry(allow=["endless", "echo"])) as box:
         called = await call_tool(box, "one__endless")
-        assert called == ToolOutput("Tool server one ended: it printed only what is no protocol.", failed=True)
+        assert called == ToolOutput(
+            "Tool server one ended: it printed only lines that do not belong to the protocol.", failed=True
+        )
         assert await call_tool(box, "one__echo", text="x") == ToolOutput("x")
 
 
@@ -542,10 +545,12 @@ async def test_schemas_that_the_api_refuses_are_repaired(tmp_path: Path):
 async def test_list_or_answer_outside_the_protocol_fails_with_a_sentence(tmp_path: Path):
     async with open_toolbox(tmp_path, one=bad_server_entry("no-tools"), two=bad_server_entry()) as box:
         with pytest.raises(
-            ToolServerError, match=r"one did not list its tools in a form that the protocol knows: tools"
+            ToolServerError, match=r"one did not list its tools in a form that the protocol defines: tools"
         ):
             await box.functions(["one"])
-        assert "did not answer odd in a form that the protocol knows" in str((await call_tool(box, "two__odd")).output)
+        assert "did not answer odd in a form that the protocol defines" in str(
+            (await call_tool(box, "two__odd")).output
+        )
         assert await call_tool(box, "two__echo", text="x") == ToolOutput("x")
 
 
@@ -568,7 +573,7 @@ async def test_malformed_tool_is_offered_if_it_has_a_name_and_hides_no_other(
     asks = {name: policy.asks for name, policy in policies.items() if policy is not None}
     assert asks == {"echo": False, "odd_hints": True, "odd_hint": True}
     [record] = [record for record in caplog.records if record.name.startswith("agent_jobs")]
-    assert record.getMessage() == "tool server one: 3 of its tools are not offered, without a name to call it by"
+    assert record.getMessage() == "tool server one: 3 of its tools are not offered, because they have no name"
 
 
 async def test_started_servers_end_with_the_process_in_under_two_seconds(tmp_path: Path):

@@ -192,7 +192,7 @@ async def test_damaged_database_is_reported_and_the_id_of_a_paid_run_is_logged_a
         await to_thread.run_sync(damage_database, folder_of(settings))
         for tool, arguments in (("agent_poll", {"job_id": started["job_id"]}), ("agent_start", {"prompt": "hi"})):
             assert "Ask the user to move it away" in await host.refused(tool, **arguments)
-        await eventually(lambda: any("cannot write down" in record.message for record in caplog.records))
+        await eventually(lambda: any("cannot store its response id" in record.message for record in caplog.records))
         [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
         logged = [
             record for record in caplog.records if record.levelno >= logging.ERROR and run["id"] in record.message

@@ -372,9 +372,9 @@ def test_three_attachments_in_vain_or_one_that_was_refused_end_the_following():
     [
         (a_response("failed", error={"code": "server_error", "message": "oops"}), ("server_error", "oops")),
         (a_response("failed", error={"code": 503, "message": "oops"}), ("503", "oops")),
-        (a_response("failed", error={"code": None, "message": None}), ("failed", "Upstream gave no reason.")),
+        (a_response("failed", error={"code": None, "message": None}), ("failed", "The provider gave no reason.")),
         (a_response("failed", error="oops"), ("failed", "oops")),
-        (a_response("failed"), ("failed", "Upstream gave no reason.")),
+        (a_response("failed"), ("failed", "The provider gave no reason.")),
         (a_response("incomplete", incomplete_details={"reason": "max_output_tokens"}),
          ("max_output_tokens", "The output was cut short.")),
         (a_response("incomplete", incomplete_details=None), ("incomplete", "The output was cut short.")),

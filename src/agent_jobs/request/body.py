@@ -225,8 +225,8 @@ def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
     """
     if (limit := budget_limit_of(param, message, body)) is not None:
         return (
-            f"Upstream does not accept {limit}, without which the daily budget has no bound, "
-            f"unless AGENT_JOBS_BUDGET_MODE=spent. Upstream says: {message}"
+            f"The provider does not accept {limit}, without which the daily budget has no bound, "
+            f"unless AGENT_JOBS_BUDGET_MODE=spent. The provider says: {message}"
         )
     argument = _find_argument(param, body)
     if _is_filled_in(argument, body):
