@@ -18,7 +18,7 @@ from mcp_types import CallToolResult, Implementation, Request, RequestParams, Re
 from pydantic import Field
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import create_fast_clock
 from agent_jobs.emulator.server import running
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.wait_limits import BACKGROUND_AFTER_S
@@ -192,7 +192,7 @@ def create_figure(what: str, unit: str, most: int | None, ours: float, beside: f
 async def open_host(name: str, base_url: str, speed: int) -> AsyncGenerator[Client]:
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            open_app(Settings.from_env(settings(folder, base_url)), fast_clock(speed)) as app,
+            open_app(Settings.from_env(settings(folder, base_url)), create_fast_clock(speed)) as app,
             Client(
                 build_server(app.engine),
                 client_info=Implementation(name=name, version="1"),

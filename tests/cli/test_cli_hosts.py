@@ -60,7 +60,7 @@ class Person:
         self.file(host).write_text(json.dumps(document))
 
     def hears(self) -> list[Finding]:
-        return list(check_hosts(self.machine, Settings.forgiving(self.environ)[0]))
+        return list(check_hosts(self.machine, Settings.from_env_leniently(self.environ)[0]))
 
     def hears_one(self) -> Finding:
         [finding] = self.hears()
@@ -204,7 +204,7 @@ def test_a_key_that_the_host_asks_for_is_its_own_matter(person: Person):
 def test_a_key_file_that_is_not_there_is_told_in_the_words_of_the_server(person: Person):
     person.installs("claude-desktop", {"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})
     finding = person.hears_one()
-    [sentence] = Settings.forgiving({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})[1]
+    [sentence] = Settings.from_env_leniently({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})[1]
     assert finding.state == "problem"
     assert sentence in finding.text
     assert finding.fix.startswith("correct it, or set another value: agent-jobs install claude-desktop --env ")
@@ -278,7 +278,7 @@ def test_hosts_that_are_waited_for_longer_are_known_by_the_names_they_give_thems
 def test_in_the_home_folder_a_file_is_looked_at_once(person: Person):
     person.installs("cursor")
     at_home = Machine("linux", person.home, person.environ, person.home)
-    assert len(list(check_hosts(at_home, Settings.forgiving(person.environ)[0]))) == 1
+    assert len(list(check_hosts(at_home, Settings.from_env_leniently(person.environ)[0]))) == 1
 
 
 def test_the_command_shows_it_in_a_terminal(upstream: RunningServer, tmp_path: Path):

@@ -18,7 +18,7 @@ from terminals import Terminal
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import create_fast_clock
 from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.emulator.server import RunningServer, running
@@ -58,7 +58,7 @@ async def served(environ: dict[str, str]) -> AsyncGenerator[Host]:
             return error
 
     async with (
-        open_app(reload(), fast_clock(SPEED), reload=reload) as app,
+        open_app(reload(), create_fast_clock(SPEED), reload=reload) as app,
         Client(build_server(app.engine)) as client,
     ):
         yield Host(app, client)

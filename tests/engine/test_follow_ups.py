@@ -14,7 +14,7 @@ from hosts import SPEED, Host, eventually, hosting, scripted
 from processes import serving
 from test_tools import creates, runs
 
-from agent_jobs.clock import Clock, steady_wall_clock
+from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
@@ -59,7 +59,7 @@ class Now:
     """A clock's time, which can be set forward."""
 
     def __init__(self) -> None:
-        self._now, self._ahead_s = steady_wall_clock(SPEED), 0.0
+        self._now, self._ahead_s = create_steady_clock(SPEED), 0.0
 
     def __call__(self) -> float:
         return self._now() + self._ahead_s

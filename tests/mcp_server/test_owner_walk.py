@@ -20,7 +20,7 @@ from test_asking import LOOKUP
 from test_tasks import TaskHost, ask
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import create_fast_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -177,7 +177,7 @@ class Team:
 
 @asynccontextmanager
 async def serving(settings: Settings, **client: Any) -> AsyncGenerator[Team]:
-    async with open_app(settings, fast_clock(SPEED)) as app:
+    async with open_app(settings, create_fast_clock(SPEED)) as app:
         extension = TaskHost()
         teams: list[Team] = []
 

@@ -17,7 +17,7 @@ from processes import MODERN
 from upstream_log import creates, size
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import Clock, fast_clock, steady_wall_clock
+from agent_jobs.clock import Clock, create_fast_clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server import tools
 from agent_jobs.mcp_server.server import build_server
@@ -79,7 +79,7 @@ class Cutting(Clock):
     @classmethod
     def at(cls, cut_s: float) -> "Cutting":
         passed_s: list[float] = []
-        wall = steady_wall_clock(PASSING)
+        wall = create_steady_clock(PASSING)
         return cls(PASSING, lambda: wall() + sum(passed_s), cut_s, [], passed_s)
 
     def limit(self, seconds: float) -> anyio.CancelScope:
@@ -266,7 +266,7 @@ async def test_progress_shows_the_activity_of_the_jobs(
 
     prompt = scripted("SECRET-PROMPT", {"duration_s": 0.1, "searches": 12, "end": "never", "text": "SECRET-OUTPUT"})
     given = {"prompt": prompt} if count == 1 else {"prompts": [prompt] * count}
-    async with hosting(settings) if wire == "direct" else connected(settings, fast_clock(SPEED), wire) as host:
+    async with hosting(settings) if wire == "direct" else connected(settings, create_fast_clock(SPEED), wire) as host:
         if tool == "agent_poll":
             started = await host.call("agent_start", **given, wait_s=0)
             given = {name: started[name] for name in ("job_id", "batch") if name in started}

@@ -15,7 +15,7 @@ from agent_jobs.cli.batch_files import read_tasks
 from agent_jobs.cli.host_checks import check_hosts
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.env_file import with_env_file
+from agent_jobs.env_file import add_env_file
 from agent_jobs.install.config_file import Scope, locate
 from agent_jobs.install.hosts import HOSTS, Machine
 from agent_jobs.pricing.prices import Prices
@@ -47,7 +47,7 @@ def toolbox(path: Path) -> Any:
 
 
 def env_file(path: Path) -> Any:
-    return with_env_file({}, str(path))
+    return add_env_file({}, str(path))
 
 
 def key_file(path: Path) -> Any:
@@ -129,7 +129,7 @@ def file_of(machine: Machine, host: str, scope: Scope = "user") -> Path:
 
 
 def doctor(machine: Machine) -> list[tuple[str, str, str]]:
-    findings = check_hosts(machine, Settings.forgiving(machine.environ)[0])
+    findings = check_hosts(machine, Settings.from_env_leniently(machine.environ)[0])
     return [(each.state, each.text, each.fix) for each in findings]
 
 

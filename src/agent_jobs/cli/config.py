@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from agent_jobs.app import tool_servers
+from agent_jobs.app import read_tool_servers
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
@@ -18,7 +18,7 @@ from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.setting_values import KEY, SecretStr, hide_database_password, usable_variables
+from agent_jobs.setting_values import KEY, SecretStr, drop_empty_variables, hide_database_password
 from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
 from agent_jobs.settings_file import NAMES, read_settings_file
 
@@ -53,7 +53,7 @@ def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:
 
 def find_toolbox_mistakes(settings: Settings) -> tuple[Sequence[str], Sequence[str]]:
     """Return why the file of tool servers cannot be used, and which parts of a usable one are ignored."""
-    servers = tool_servers(settings)
+    servers = read_tool_servers(settings)
     if servers is None:
         return (), ()
     broken = [servers.broken] if servers.broken else []
@@ -189,7 +189,7 @@ def _explain_lines(lines: Mapping[str, str]) -> Iterator[str]:
 def _find_origins(settings: Settings) -> Iterator[str]:
     """Yield where each variable's value comes from."""
     in_env_file = find_env_file_variables()
-    usable = usable_variables(os.environ)
+    usable = drop_empty_variables(os.environ)
     in_file = read_settings_file(find_config_file(os.environ)).list_added(os.environ)
     for name in VARIABLES:
         if name == KEY and settings.api_key_file is not None:

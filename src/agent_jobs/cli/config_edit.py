@@ -18,7 +18,7 @@ from agent_jobs.config_folder import find_config_file
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
 from agent_jobs.private_file import lock_writers, write_private
-from agent_jobs.setting_values import Written, usable_variables
+from agent_jobs.setting_values import Written, drop_empty_variables
 from agent_jobs.settings import CONFIG, VARIABLES
 from agent_jobs.settings_file import NAMES, find_near_setting, find_setting, is_key_name, name_setting
 from agent_jobs.text_file import read_text
@@ -218,7 +218,7 @@ def _make_path_absolute(text: str) -> str:
 
 def _report_change(name: str, value: Any, path: Path, *, as_json: bool) -> None:
     variable = NAMES[name]
-    is_overruled = variable in usable_variables(os.environ)
+    is_overruled = variable in drop_empty_variables(os.environ)
     if as_json:
         return _print_json(
             {"name": name, "value": _hide_secret(name, value), "file": str(path), "in_force": not is_overruled}

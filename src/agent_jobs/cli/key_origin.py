@@ -8,7 +8,7 @@ import click
 
 from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_usable_settings
-from agent_jobs.env_file import with_env_file
+from agent_jobs.env_file import add_env_file
 from agent_jobs.setting_values import KEY, KEY_FILE, SecretStr
 from agent_jobs.settings import Settings
 from agent_jobs.stored_keys import StoredKey, find_stored_key, name_endpoint, read_keyring
@@ -137,7 +137,7 @@ def find_env_file_variables() -> dict[str, str]:
     path = find_env_file()
     if path is None:
         return {}
-    return with_env_file({}, str(path))
+    return add_env_file({}, str(path))
 
 
 def is_same_endpoint(one: str, other: str) -> bool:

@@ -174,10 +174,10 @@ def cli(context: click.Context, env_file: str | None) -> None:
     command, and started by a host, this is the MCP server.
     """
     if env_file is not None:
-        from agent_jobs.env_file import with_env_file
+        from agent_jobs.env_file import add_env_file
 
         try:
-            os.environ.update(with_env_file(os.environ, env_file))
+            os.environ.update(add_env_file(os.environ, env_file))
         except ConfigError as error:
             from agent_jobs.cli.wording import describe_error
 

@@ -17,7 +17,7 @@ from agent_jobs.cli.sentences import say
 from agent_jobs.cli.service_manager import ServiceManager, ServiceState, find_manager
 from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
 from agent_jobs.configuration import load_settings
-from agent_jobs.env_file import with_env_file
+from agent_jobs.env_file import add_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.hosts import KEY, Launch, Machine
 from agent_jobs.install.service_files import Service, collector_command, find_env_file_of
@@ -173,7 +173,7 @@ def _read_earlier_env_file(path: Path) -> Path | None:
     env_file = find_env_file_of(path.read_text())
     if env_file is None or not env_file.is_file():
         return None
-    os.environ.update(with_env_file(os.environ, str(env_file)))
+    os.environ.update(add_env_file(os.environ, str(env_file)))
     return env_file
 
 
@@ -184,7 +184,7 @@ def select_environment(
 
     Variables that the service reads from `env_file` are in neither.
     """
-    in_file = with_env_file({}, str(env_file)) if env_file else {}
+    in_file = add_env_file({}, str(env_file)) if env_file else {}
     selected: dict[str, str] = {}
     left_out: list[str] = []
     for name in dict.fromkeys((*PASSED_ON, *VARIABLES, *settings.secrets)):
@@ -224,7 +224,7 @@ def _require_usable_key(settings: Settings, environment: Mapping[str, str], env_
     """
     complete = {"HOME": os.environ.get("HOME", ""), **environment}
     if env_file is not None:
-        complete = with_env_file(complete, str(env_file))
+        complete = add_env_file(complete, str(env_file))
     found = load_settings(complete)
     again = "then run: agent-jobs --env-file FILE service install"
     if found.base_url != settings.base_url:

@@ -13,7 +13,7 @@ import anyio
 import click
 from click.shell_completion import CompletionItem
 
-from agent_jobs.app import App, Role, leave_on_signal, open_app
+from agent_jobs.app import App, Role, cancel_on_signal, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.wording import describe_error
@@ -195,7 +195,7 @@ async def _run_work(
             describe_interruption(lambda: session.detached)
             try:
                 async with anyio.create_task_group() as tasks:
-                    await tasks.start(leave_on_signal, tasks.cancel_scope, session.interrupt)
+                    await tasks.start(cancel_on_signal, tasks.cancel_scope, session.interrupt)
                     try:
                         results.append(await work(session))
                         closing.enter_context(delay_ctrl_c())  # the work is done, so its result must be shown

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import anyio
 
-from agent_jobs.backoff import exponential, with_jitter
+from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.engine.adapt import RequestAdapter
 from agent_jobs.engine.background_check import BackgroundCheck
@@ -291,7 +291,7 @@ class Launcher:
         """Have a POST sent again that upstream provably did not accept, after a longer wait each time."""
         self._failed_attempts[job.id] += 1
         await self._store.save(job.mark_not_sent(f"{error}{TRYING_AGAIN}"))
-        wait_s = exponential(self._failed_attempts[job.id], first_s=RELAUNCH_FIRST_S, most_s=RELAUNCH_MOST_S)
+        wait_s = calculate_backoff_s(self._failed_attempts[job.id], first_s=RELAUNCH_FIRST_S, most_s=RELAUNCH_MOST_S)
         wait_s = with_jitter(max(wait_s, error.retry_after_s or 0.0))
         return RunAgain(wait_s, wait_s)
 

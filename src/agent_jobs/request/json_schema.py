@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON
-from agent_jobs.strict_schema import fault_of, with_items
+from agent_jobs.strict_schema import add_missing_items, find_strict_fault
 from agent_jobs.validation import FLAG, STRING, mapping, value_error
 
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
@@ -30,11 +30,11 @@ def format_of(name: str, value: Any) -> JSON:
         RequestError: It is no object schema, or declared strict and is not.
     """
     asked = _unwrap_schema(name, value)
-    schema = with_items(_check_object_schema(name, asked["schema"]))
+    schema = add_missing_items(_check_object_schema(name, asked["schema"]))
     label = asked.get("name", "answer")
     if not isinstance(label, str) or not _NAME.fullmatch(label):
         raise value_error(f"{name}.name", "up to 64 letters, digits, _ and -", label)
-    fault = fault_of(schema)
+    fault = find_strict_fault(schema)
     strict = FLAG.check(f"{name}.strict", asked.get("strict", fault is None))
     if strict and fault is not None:
         raise RequestError("{name} is not strict: {fault}.", "not_strict", name=Argument(name), fault=fault)
