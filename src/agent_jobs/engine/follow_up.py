@@ -8,7 +8,7 @@ from agent_jobs.engine.context_check import MOST_TOKEN_CHARS
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.response import JSON, items_of, upstream_call_id
+from agent_jobs.jobs.response import JSON, find_upstream_call_id, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.endpoint import Endpoint
@@ -76,7 +76,7 @@ class PreviousFinder:
         """Return a previous job that upstream did not complete, or whose history it does not have."""
         number, response = await self._find_last_turn(job)
         calls = await self._store.get_calls(job.id, number)
-        closing = history.closing_answers(response, calls, _explain_open_calls(job))
+        closing = history.build_closing_answers(response, calls, _explain_open_calls(job))
         if link and not any(map(_has_made_id, closing)):
             return await self._continue_by_link(job, link, closing)
         has_progress = job.status is Status.INCOMPLETE or number > 1 or any(call.state == "done" for call in calls)
@@ -171,4 +171,4 @@ def _explain_open_calls(job: Job) -> str:
 def _has_made_id(answer: JSON) -> bool:
     """Return True if an answer names a call by an id that is not upstream's."""
     call_id = str(answer.get("call_id") or answer.get("approval_request_id"))
-    return upstream_call_id(call_id) != call_id
+    return find_upstream_call_id(call_id) != call_id
