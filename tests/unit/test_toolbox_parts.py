@@ -25,7 +25,7 @@ from mcp_types import (
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import ConfigError
-from agent_jobs.request.body import build, sent_as
+from agent_jobs.request.body import build_body, shape_for_mode
 from agent_jobs.strict_schema import is_strict
 from agent_jobs.toolbox.config import ServerConfig, ToolServers, load_toolbox
 from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, build_function, function_name, prefix_of
@@ -488,14 +488,14 @@ def test_every_part_that_may_be_an_array_has_items(kind: Any, place: Callable[[A
     sent = build_function("a__b", "", schema)["parameters"]
     assert sent["properties"] == place({"type": kind, "items": {}})
     assert sent["$defs"] == {"a": {"type": kind, "items": {}}}
-    own = build("x", job_id="job_1", options={"tools": [{"type": "function", "name": "f", "parameters": schema}]})
+    own = build_body("x", job_id="job_1", options={"tools": [{"type": "function", "name": "f", "parameters": schema}]})
     assert own["tools"][0]["parameters"] == sent
 
 
 def test_an_array_without_items_is_taken_upstream(upstream: RunningServer) -> None:
     schema = {"type": "object", "properties": {"x": {"type": ["array", "null"]}}}
     function = {"type": "function", "name": "f", "parameters": schema}
-    body = sent_as(build("x", job_id="job_1", options={"tools": [function]}), "background")
+    body = shape_for_mode(build_body("x", job_id="job_1", options={"tools": [function]}), "background")
     with httpx2.Client(trust_env=False, base_url=upstream.base_url) as http:
         answer = http.post("/responses", json=dict(body), headers={"Authorization": "Bearer sk-secret"})
     assert answer.status_code == 200, answer.text

@@ -227,9 +227,9 @@ def _find_setting_value(settings: Settings, field: str) -> Any:
         case "data_dir":
             return settings.data_path()
         case "model" if value is None:
-            from agent_jobs.request.models import models
+            from agent_jobs.request.models import load_models
 
-            return models()["default"]
+            return load_models()["default"]
         case _:
             return _format_several(field, value)
 

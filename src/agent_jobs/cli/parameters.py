@@ -22,10 +22,10 @@ class ModelName(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin with the typed text; the default model comes first."""
-        from agent_jobs.request.models import known_models, models
+        from agent_jobs.request.models import list_known_names, load_models
 
-        default = load_usable_settings(os.environ)[0].model or models()["default"]
-        helps = {default: "the default", **dict.fromkeys((name for name in known_models() if name != default), "")}
+        default = load_usable_settings(os.environ)[0].model or load_models()["default"]
+        helps = {default: "the default", **dict.fromkeys((name for name in list_known_names() if name != default), "")}
         return [CompletionItem(name, help=text) for name, text in helps.items() if name.startswith(incomplete)]
 
 

@@ -35,8 +35,8 @@ from agent_jobs.errors import (
 from agent_jobs.jobs.job import TRYING_AGAIN, Job
 from agent_jobs.jobs.response import JSON
 from agent_jobs.jobs.status import Status
-from agent_jobs.request.body import sent_as, sentence_for, with_files
-from agent_jobs.request.hosted_tools import Secret, resolved
+from agent_jobs.request.body import add_uploaded_files, describe_refusal, shape_for_mode
+from agent_jobs.request.hosted_tools import Secret, fill_in_secrets
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, in_background
 
@@ -161,7 +161,7 @@ class Launcher:
             case RefusedError():
                 if await self._adapter.learn_from(job, error) or await self._resender.after_refusal(job, error):
                     return RunAgain(0)
-                why = sentence_for(error.code, error.param, str(error), job.turn.request)
+                why = describe_refusal(error.code, error.param, str(error), job.turn.request)
                 await self._finalizer.fail_job(job, error.code or "upstream_rejected", why)
             case RequestError():
                 await self._finalizer.fail_job(job, "missing_secret", str(error))
@@ -191,8 +191,8 @@ class Launcher:
         mode = await self._adapter.choose_mode(job)
         job = replace(job, turn=replace(job.turn, mode=mode, fingerprint=ours))
         # Only the sent copy gets secrets and upload ids: neither belongs into the database.
-        body = with_files(resolved(job.turn.request, self._secrets), file_ids)
-        body = await self._adapter.remove_refused(sent_as(body, mode), job.turn)
+        body = add_uploaded_files(fill_in_secrets(job.turn.request, self._secrets), file_ids)
+        body = await self._adapter.remove_refused(shape_for_mode(body, mode), job.turn)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:

@@ -37,8 +37,15 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.stored_request import effort_of, model_of
 from agent_jobs.pricing.prices import Bound
 from agent_jobs.request.added_parameters import ASKED
-from agent_jobs.request.body import asked_by, build, given_options, hash_of, options_with, title_of
-from agent_jobs.request.hosted_tools import resolved
+from agent_jobs.request.body import (
+    build_body,
+    hash_of,
+    list_requested_names,
+    merge_preset_options,
+    select_given_options,
+    title_of,
+)
+from agent_jobs.request.hosted_tools import fill_in_secrets
 from agent_jobs.request.options import StartOptions
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.store.base import Budget, Store, Upload
@@ -158,7 +165,7 @@ class StartPlanner:
         if repeated is None:
             raise RequestError("There is no job {job_id!r} to repeat.", "nothing_to_repeat", job_id=job_id)
         request, uploads = await read_repeated(self._store, repeated)
-        resolved(request, self._defaults.secrets)
+        fill_in_secrets(request, self._defaults.secrets)
         job = repeat_job(
             repeated,
             request,
@@ -237,11 +244,11 @@ class StartPlanner:
     async def _draft_jobs(self, request: StartRequest, batch: str) -> _Draft:
         request.check()
         presets = self._defaults.presets
-        request = replace(request, options=given_options(request.preset, request.options, presets))
-        options = StartOptions.parse(options_with(request.preset, request.options, presets))
+        request = replace(request, options=select_given_options(request.preset, request.options, presets))
+        options = StartOptions.parse(merge_preset_options(request.preset, request.options, presets))
         check_callback(options.callback_url, self._defaults.callback_hosts)
         if self._owner and self._shares_key:
-            await check_shared_ids(self._store, options, options_with(request.preset, {}, presets))
+            await check_shared_ids(self._store, options, merge_preset_options(request.preset, {}, presets))
         previous = await self._finder.find(request.previous_job_id, options.conversation)
         attached = await self._attach_files(request, options, previous)
         functions = await self._list_functions(options, previous)
@@ -253,7 +260,7 @@ class StartPlanner:
     def _draft_job(self, prompt: str, shared: _Shared) -> Job:
         job_id = _create_id("job")
         body = self._build_body(prompt, job_id, shared)
-        resolved(body, self._defaults.secrets)  # a missing secret is refused now rather than when it is sent
+        fill_in_secrets(body, self._defaults.secrets)  # a missing secret is refused now rather than when it is sent
         options, previous = shared.options, shared.previous
         toolbox = options.toolbox
         return Job(
@@ -291,7 +298,7 @@ class StartPlanner:
     def _build_body(self, prompt: str, job_id: str, shared: _Shared) -> JSON:
         """Return the body of a job's first POST, with its history."""
         request, previous = shared.request, shared.previous
-        body = build(
+        body = build_body(
             prompt,
             job_id=job_id,
             preset=request.preset,
@@ -315,7 +322,7 @@ class StartPlanner:
 
     def _list_asked(self, shared: _Shared) -> list[str]:
         """Return the names of the parameters that callers asked for, in this request or the ones before it."""
-        asked = asked_by(shared.request, self._defaults.presets)
+        asked = list_requested_names(shared.request, self._defaults.presets)
         before: list[str] = shared.previous.request.get(ASKED, [])
         return [*asked, *(name for name in before if name not in asked)]
 

@@ -150,9 +150,9 @@ class Surroundings:
             ConfigError: This process can send nothing.
             UpstreamError: It refuses the key, or has no list.
         """
-        from agent_jobs.request.models import listed_models
+        from agent_jobs.request.models import index_listed_models
 
-        return listed_models(await self._require_upstream().client.model_pages())
+        return index_listed_models(await self._require_upstream().client.model_pages())
 
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""

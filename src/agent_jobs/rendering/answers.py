@@ -26,7 +26,7 @@ from agent_jobs.jobs.queries import BatchState, Estimate, JobFilter, JobPage
 from agent_jobs.jobs.response import Failure
 from agent_jobs.jobs.status import Status
 from agent_jobs.rendering.paging import OUTPUT_BYTES, page, page_of, size
-from agent_jobs.request.json_schema import mismatch
+from agent_jobs.request.json_schema import find_mismatch
 from agent_jobs.text import compact_json, encode_text, truncate
 
 Answer = dict[str, Any]
@@ -231,7 +231,7 @@ def _collect_outcome(job: Job, limit_bytes: int) -> Answer:
         "result_path": job.result_path,
     }
     if job.status is Status.COMPLETED:
-        facts = {"invalid": mismatch(output_text(job), job.turn.request), **facts}
+        facts = {"invalid": find_mismatch(output_text(job), job.turn.request), **facts}
     return answer | drop_empty(facts)
 
 

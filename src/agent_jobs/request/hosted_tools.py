@@ -61,7 +61,7 @@ def check_tools(name: str, value: Any) -> list[JSON]:
     return [_check_hosted_tool(name, tool) for tool in cast("list[Any]", value)]
 
 
-def resolved(body: JSON, secrets: Mapping[str, Secret]) -> JSON:
+def fill_in_secrets(body: JSON, secrets: Mapping[str, Secret]) -> JSON:
     """Return the body with each `${NAME}` in its tools' headers and authorization replaced, to be sent and not kept.
 
     Call it before every POST, and once at a start to refuse early.

@@ -21,7 +21,7 @@ _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<inside>.*?)(?:^ 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-def format_of(name: str, value: Any) -> JSON:
+def build_format(name: str, value: Any) -> JSON:
     """Return the `text.format` for a JSON schema, or for a `{name, schema, strict, description}` around one.
 
     It is strict if the schema keeps to the API's rules for that, unless the caller says otherwise.
@@ -44,10 +44,10 @@ def format_of(name: str, value: Any) -> JSON:
     return form
 
 
-def same_schema(one: Any, other: Any) -> bool:
+def is_same_schema(one: Any, other: Any) -> bool:
     """Return True if both ask for the same, in any form."""
     try:
-        return format_of("json_schema", one) == format_of("json_schema", other)
+        return build_format("json_schema", one) == build_format("json_schema", other)
     except RequestError:
         return False
 
@@ -107,7 +107,7 @@ def _parse_object(value: Any) -> Any:
     return value
 
 
-def mismatch(text: str, body: JSON) -> str | None:
+def find_mismatch(text: str, body: JSON) -> str | None:
     """Return why a complete answer is not the JSON that its body asked for; None if it is, or if none was asked for.
 
     JSON in a fence counts, with words around it or not, unless there are two.
