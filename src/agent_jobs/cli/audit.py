@@ -44,7 +44,7 @@ def audit_command(since: float | None, owner: str | None, json_lines: bool) -> N
 
 def _print_log_as_json(entries: Sequence[AuditEntry]) -> None:
     for entry in entries:
-        click.echo(answers.json_line(entry._asdict()))
+        click.echo(answers.format_json_line(entry._asdict()))
 
 
 def _print_table(entries: Sequence[AuditEntry], header: str) -> str:

@@ -71,7 +71,7 @@ class Results:
             row["error"] = {"code": job.error.code, "message": job.error.message}
         if job.cost_usd is not None:
             row["cost_usd"] = job.cost_usd
-        self.file.write(answers.json_line(row, compact=False) + "\n")
+        self.file.write(answers.format_json_line(row, compact=False) + "\n")
         self.file.flush()
         self.count(row)
 

@@ -117,7 +117,7 @@ def get_command(name: str, as_json: bool) -> None:
     if as_json:
         from agent_jobs.rendering import answers
 
-        click.echo(answers.json_line({"name": name, "value": value, "from": origin}))
+        click.echo(answers.format_json_line({"name": name, "value": value, "from": origin}))
     elif value is not None:
         click.echo(_format_plain(value))
     else:
@@ -150,7 +150,7 @@ def _write_rows_as_json(rows: Mapping[str, _Row], mistakes: Sequence[str], *, ex
         settings[name] = {"value": row.value, "from": row.origin}
         if explain:
             settings[name] |= _describe_variable(VARIABLES[name])
-    click.echo(answers.json_line({"settings": settings, "mistakes": mistakes}))
+    click.echo(answers.format_json_line({"settings": settings, "mistakes": mistakes}))
 
 
 def _write_rows(rows: Mapping[str, _Row], mistakes: Sequence[str], *, explain: bool) -> None:

@@ -252,4 +252,4 @@ def _hide_secret(name: str, value: Any) -> Any:
 def _print_json(answer: dict[str, Any]) -> None:
     from agent_jobs.rendering import answers
 
-    click.echo(answers.json_line(answer))
+    click.echo(answers.format_json_line(answer))

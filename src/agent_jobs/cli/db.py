@@ -58,7 +58,7 @@ def status_command(as_json: bool) -> None:
     state = _ask_database(read_schema_state, settings)
     url = hide_database_password(settings.database_url)
     if as_json:
-        click.echo(answers.json_line({"url": url, "schema": state.version, "needed": state.needed}))
+        click.echo(answers.format_json_line({"url": url, "schema": state.version, "needed": state.needed}))
         return
     say(f"{url}: {_describe_schema(state)}")
 

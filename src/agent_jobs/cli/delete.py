@@ -135,4 +135,4 @@ def _write_outcome_as_json(deleted: _Deleted) -> None:
         "still_running": [job.id for job in deleted.still_running],
         "deleted_upstream": deleted.pruned.deleted_upstream,
     }
-    click.echo(answers.json_line(answer))
+    click.echo(answers.format_json_line(answer))

@@ -77,7 +77,7 @@ def _write_as_json(findings: Sequence[Finding]) -> None:
     from agent_jobs.rendering import answers
 
     rows = [finding.as_json() for finding in findings]
-    click.echo(answers.json_line({"version": __version__, "findings": rows}))
+    click.echo(answers.format_json_line({"version": __version__, "findings": rows}))
 
 
 def _check_everything() -> Iterator[Finding]:

@@ -37,7 +37,7 @@ def import_command(path: Path, owner: str | None, dry_run: bool, as_json: bool) 
     with convert_errors():
         counts = anyio.run(import_job_file, settings, path, owner, dry_run)
     if as_json:
-        click.echo(answers.json_line(asdict(counts)))
+        click.echo(answers.format_json_line(asdict(counts)))
         return
     for line in _describe_import(counts, hide_database_password(settings.database_url) or "", is_dry_run=dry_run):
         say(line)

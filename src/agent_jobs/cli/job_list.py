@@ -140,7 +140,7 @@ def _render_page_as_json(page: JobPage, unwatched: Unwatched, now: float) -> str
     for row, job in zip(answer["jobs"], page.jobs, strict=True):
         row |= {name: value for name, value in _list_more_fields(job, now) if value not in (None, "", False)}
         row |= unwatched.list_fields(job, now)
-    return answers.json_line(answer)
+    return answers.format_json_line(answer)
 
 
 def _list_more_fields(job: Job, now: float) -> Iterator[tuple[str, Any]]:

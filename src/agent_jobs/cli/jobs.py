@@ -47,7 +47,7 @@ def _write_cancelled(jobs: Sequence[Job], batch: str, *, as_json: bool) -> None:
     if as_json:
         from agent_jobs.rendering import answers
 
-        return click.echo(answers.json_line({job.id: job.status for job in jobs}))
+        return click.echo(answers.format_json_line({job.id: job.status for job in jobs}))
     if not jobs:
         return click.echo(f"No jobs of batch {batch!r} are running.", err=True)
     for job in jobs:
@@ -77,7 +77,7 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
         from agent_jobs.rendering import answers
 
         answer = {"job_id": job.id, "status": job.status, "response_id": job.turn.response_id}
-        return click.echo(answers.json_line(answer))
+        return click.echo(answers.format_json_line(answer))
     click.echo(f"{job.id}  {job.status}  {job.turn.response_id}")
     if not is_watched:
         click.echo(f"No process is watching it yet. Collect it with: agent-jobs watch {job.id}", err=True)

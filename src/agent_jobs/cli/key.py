@@ -307,4 +307,4 @@ def _list_place(stored: StoredKey) -> dict[str, str]:
 def _print_answer(answer: dict[str, Any]) -> None:
     from agent_jobs.rendering import answers
 
-    click.echo(answers.json_line(answer))
+    click.echo(answers.format_json_line(answer))

@@ -102,11 +102,11 @@ class _Log:
         sys.stdout.flush()
 
     def _write_moments_as_json(self, moments: "Sequence[Moment]") -> None:
-        from agent_jobs.rendering.answers import json_line
+        from agent_jobs.rendering.answers import format_json_line
         from agent_jobs.rendering.details import render_moment
 
         for moment in moments:
-            click.echo(json_line(render_moment(moment)))
+            click.echo(format_json_line(render_moment(moment)))
 
     def _write_lines(self, moments: "Sequence[Moment]", now: float) -> None:
         for moment in moments:

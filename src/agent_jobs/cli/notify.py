@@ -110,4 +110,4 @@ def _write_targets_as_json(settings: Settings, failures: Mapping[NoticeTarget, s
         if failures.get(target):
             row["failure"] = failures[target]
         rows.append(row)
-    click.echo(answers.json_line({"targets": rows, "events": sorted(settings.notify_events)}))
+    click.echo(answers.format_json_line({"targets": rows, "events": sorted(settings.notify_events)}))

@@ -74,7 +74,7 @@ def list_owners_command(as_json: bool) -> None:
     """List the owners, their jobs and limits."""
     uses = _read_uses()
     if as_json:
-        click.echo(answers.json_line({"owners": [_describe_use(use) for use in uses]}))
+        click.echo(answers.format_json_line({"owners": [_describe_use(use) for use in uses]}))
         return
     if not uses:
         click.echo("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
@@ -96,7 +96,7 @@ def show_owner_command(name: str, as_json: bool) -> None:
     if use is None:
         raise click.ClickException(f"There is no owner {name!r}. See all with: agent-jobs owner list")
     if as_json:
-        click.echo(answers.json_line(_describe_use(use)))
+        click.echo(answers.format_json_line(_describe_use(use)))
         return
     row = _build_owner_row(use)
     width = max(map(len, row))
@@ -141,7 +141,7 @@ def set_owner_command(
     if key_ref and (warning := find_missing_key(settings, key_ref)):
         click.echo(f"Warning: {warning}", err=True)
     if as_json:
-        click.echo(answers.json_line(_owner_fields(owner)))
+        click.echo(answers.format_json_line(_owner_fields(owner)))
         return
     key = terminal.join_lines(owner.key_ref) or "shared"
     click.echo(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")

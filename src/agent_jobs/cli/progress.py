@@ -111,7 +111,7 @@ class Records(Unmanaged):
                 self._last[job.id] = state
                 shown = word_answer(answers.render_job(job, now), job)
                 record = {key: value for key, value in shown.items() if key not in NOT_IN_RECORDS}
-                click.echo(answers.json_line(record))
+                click.echo(answers.format_json_line(record))
                 sys.stdout.flush()
 
 

@@ -122,7 +122,7 @@ def _write_state_as_json(state: _RepliedJob) -> None:
         {"call_id": each.id, "needs": each.needs, "name": each.name, "arguments": each.arguments}
         for each in state.open_calls
     ]
-    click.echo(answers.json_line({"job_id": state.job.id, "status": state.job.status, "needs": needs}))
+    click.echo(answers.format_json_line({"job_id": state.job.id, "status": state.job.status, "needs": needs}))
 
 
 def _write_state(state: _RepliedJob) -> None:

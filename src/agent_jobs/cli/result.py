@@ -108,7 +108,7 @@ def _render_part(result: Result, part: Part, *, as_json: bool) -> str:
 
     answer = render_part(result, part, 0, PART_BYTES)
     if as_json:
-        return answers.json_line(answer)
+        return answers.format_json_line(answer)
     value: Any = answer["output" if part == "text" else part]
     return format_part(part, value)
 

@@ -108,7 +108,7 @@ def _colour_of(status: Status) -> str:
 def _render_hits_as_json(hits: Sequence[SearchHit]) -> str:
     from agent_jobs.rendering import answers
 
-    return answers.json_line({"jobs": [_render_hit_fields(hit) for hit in hits]})
+    return answers.format_json_line({"jobs": [_render_hit_fields(hit) for hit in hits]})
 
 
 def _render_hit_fields(hit: SearchHit) -> dict[str, Any]:

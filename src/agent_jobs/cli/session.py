@@ -166,7 +166,7 @@ class Refusal(click.ClickException):
             return super().show(file)
         from agent_jobs.rendering import answers
 
-        return click.echo(answers.json_line(answers.render_error(self.error, self.format_message())))
+        return click.echo(answers.format_json_line(answers.render_error(self.error, self.format_message())))
 
 
 def _hide_lines_for_logs(session: Session) -> None:

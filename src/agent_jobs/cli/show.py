@@ -43,7 +43,7 @@ def show_command(job_id: str, as_json: bool) -> None:
         from agent_jobs.rendering import answers
 
         fields = _collect_fields(details, now)
-        return click.echo(answers.json_line(fields | dict(unwatched.list_fields(details.result.job, now))))
+        return click.echo(answers.format_json_line(fields | dict(unwatched.list_fields(details.result.job, now))))
     return echo("\n".join(_render_sections(details, unwatched, now)))
 
 

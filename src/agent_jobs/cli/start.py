@@ -489,7 +489,7 @@ def _write_estimate(estimate: Estimate, request: "StartRequest", *, as_json: boo
         unbounded = ""
         if estimate.unbounded is not None:
             unbounded = describe_error(estimate.unbounded)
-        click.echo(answers.json_line(answers.render_estimate(estimate, unbounded)))
+        click.echo(answers.format_json_line(answers.render_estimate(estimate, unbounded)))
     else:
         click.echo(describe_estimate(estimate, request))
 
@@ -499,7 +499,7 @@ def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float
 
     answer = answers.render_start(started.job, now, duplicate=started.duplicate)
     watched_by = [{"what": worker.what, "pid": worker.pid} for worker in workers]
-    click.echo(answers.json_line(word_answer(answer, started.job) | {"watched_by": watched_by}))
+    click.echo(answers.format_json_line(word_answer(answer, started.job) | {"watched_by": watched_by}))
 
 
 def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may_overwrite: bool) -> None:
@@ -537,4 +537,4 @@ def _render_end_as_json(finished: _Finished) -> str:
         answer = word_answer(answers.render_finished_job(job), job)
         if job.output:
             answer["output"] = job.output.text  # the whole text, which `ended` cuts to a page
-    return answers.json_line(answer)
+    return answers.format_json_line(answer)

@@ -146,7 +146,7 @@ def _render_sums_as_json(today: _Today, rows: Sequence[Spending], by: SpendingKe
     answer = {"by": by, "days": days, "today": day, "rows": [_render_sum_fields(row, by) for row in rows]}
     if rows:
         answer["all"] = _render_sum_fields(_sum_rows(rows), by)
-    return answers.json_line(answer)
+    return answers.format_json_line(answer)
 
 
 def _render_sum_fields(row: Spending, by: SpendingKey) -> dict[str, Any]:

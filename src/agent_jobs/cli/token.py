@@ -56,7 +56,7 @@ def add_token_command(owner: str, expires: float | None, note: str, as_json: boo
 
     text, record = call(add)
     if as_json:
-        click.echo(answers.json_line({"token": text, **_describe_token(record)}))
+        click.echo(answers.format_json_line({"token": text, **_describe_token(record)}))
         return
     click.echo(text)
     until = "It never expires."
@@ -79,7 +79,7 @@ def list_tokens_command(as_json: bool) -> None:
 
     records = call(read)
     if as_json:
-        click.echo(answers.json_line({"tokens": [_describe_token(record) for record in records]}))
+        click.echo(answers.format_json_line({"tokens": [_describe_token(record) for record in records]}))
         return
     if not records:
         click.echo("There are no tokens yet. Make one with: agent-jobs token add OWNER")

@@ -21,7 +21,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
 from agent_jobs.jobs.response import Call
 from agent_jobs.mcp_server.tool_adapter import describe_error
-from agent_jobs.rendering.questions import approval_question
+from agent_jobs.rendering.questions import word_approval_question
 
 #: A form without fields: to accept it is to approve the call.
 NO_FIELDS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -94,7 +94,7 @@ async def _show_dialog(ctx: Context, jobs: Engine, job: Job, call: Call, wait_s:
 
         tasks.start_soon(withdraw_when_answered)
         with suppress(MCPError):
-            answer = await ctx.session.elicit_form(approval_question(job, call), {**NO_FIELDS}, ctx.request_id)
+            answer = await ctx.session.elicit_form(word_approval_question(job, call), {**NO_FIELDS}, ctx.request_id)
         tasks.cancel_scope.cancel()
     return answer
 
@@ -130,7 +130,7 @@ def _read_reply(key: str, answer: object) -> Reply | None:
 
 def create_question(job: Job, call: Call) -> ElicitRequest:
     """Return the question for a host to ask: whether a job may make a call."""
-    params = ElicitRequestFormParams(message=approval_question(job, call), requested_schema={**NO_FIELDS})
+    params = ElicitRequestFormParams(message=word_approval_question(job, call), requested_schema={**NO_FIELDS})
     return ElicitRequest(params=params)
 
 

@@ -50,7 +50,7 @@ from agent_jobs.mcp_server.elicitation import (
 from agent_jobs.mcp_server.tool_adapter import create_result, describe_error
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.answers import Answer
-from agent_jobs.rendering.paging import OUTPUT_BYTES, page_cap_bytes
+from agent_jobs.rendering.paging import OUTPUT_BYTES, find_page_cap_bytes
 from agent_jobs.rendering.questions import escape_invisible, render_questions
 from agent_jobs.request.start_request import StartRequest
 
@@ -337,7 +337,7 @@ class TasksExtension(Extension):
 def _describe_host(capabilities: ClientCapabilities | None, client: InitializeRequestParams | None) -> TaskHost:
     if client is None:
         return TaskHost(can_show_form(capabilities))
-    return TaskHost(can_show_form(capabilities), page_cap_bytes(client.client_info.name))
+    return TaskHost(can_show_form(capabilities), find_page_cap_bytes(client.client_info.name))
 
 
 async def _find_group(jobs: Engine, task_id: str) -> JobFilter:

@@ -22,7 +22,7 @@ from agent_jobs.mcp_server.tool_adapter import describe_error
 from agent_jobs.mcp_server.wait_limits import WaitLimits
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.answers import Answer
-from agent_jobs.rendering.paging import page_cap_bytes
+from agent_jobs.rendering.paging import find_page_cap_bytes
 from agent_jobs.rendering.questions import render_questions
 from agent_jobs.rendering.result_parts import render_part
 from agent_jobs.request.presets import EFFORTS
@@ -232,14 +232,14 @@ class Tools:
         """Return the full output of a job."""
         jobs = await self._engine()
         result = await jobs.result(job_id)
-        return answers.output_text(result.job)
+        return answers.read_output_text(result.job)
 
     async def _start_several(self, ctx: Context, jobs: Engine, order: StartRequest, wait_s: float | None) -> Answer:
         if wait_s is None:
             wait_s = 0.0  # the jobs of several prompts are polled together
         started = await self._start_jobs(ctx, jobs, order, wait_s)
         submitted = [one.job for one in started]
-        view = await jobs.find_view(answers.page_path(submitted))
+        view = await jobs.find_view(answers.build_page_path(submitted))
         return answers.render_starts(submitted, sum(one.duplicate for one in started), view)
 
     async def _start_jobs(
@@ -299,7 +299,7 @@ class Tools:
             jobs.now(),
             advise=not state.done and wait_s > 0 and self._pacing.count_empty_wait(key),
             host_note=self._limits.background_note(client),
-            limit_bytes=page_cap_bytes(client),
+            limit_bytes=find_page_cap_bytes(client),
         )
         answer = self._limit_hint(jobs, client, answer)
         self._record_hint(jobs, key, state, answer)
@@ -332,7 +332,7 @@ class Tools:
             duplicate=started.duplicate,
             host_note=self._limits.background_note(client),
             view=view,
-            limit_bytes=page_cap_bytes(client),
+            limit_bytes=find_page_cap_bytes(client),
         )
         return self._limit_hint(jobs, client, answer)
 
@@ -347,7 +347,7 @@ class Tools:
         if not job.is_terminal and (waits or not job.activity):
             host_note = self._limits.background_note(client)
         answer = answers.render_job(
-            job, jobs.now(), advise=advise, note=note, host_note=host_note, limit_bytes=page_cap_bytes(client)
+            job, jobs.now(), advise=advise, note=note, host_note=host_note, limit_bytes=find_page_cap_bytes(client)
         )
         return self._limit_hint(jobs, client, answer)
 
@@ -377,7 +377,7 @@ class Tools:
 
 def _poll_key(jobs: Engine, group: JobFilter) -> str:
     """Return the name by which the polls of a caller for some jobs are paced: owners share no memory."""
-    return f"{jobs.owner} {answers.filter_arguments(group)}"
+    return f"{jobs.owner} {answers.format_filter_arguments(group)}"
 
 
 def _client_name(ctx: Context) -> str:
@@ -396,7 +396,7 @@ def _is_cancelled_by_client(ctx: Context) -> bool:
 
 def _page_bytes(ctx: Context) -> int:
     """Return how much of an output the host shows uncut."""
-    return page_cap_bytes(_client_name(ctx))
+    return find_page_cap_bytes(_client_name(ctx))
 
 
 def _render_estimate(estimate: Estimate) -> Answer:
