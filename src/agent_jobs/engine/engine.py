@@ -17,7 +17,7 @@ from agent_jobs.engine.activity import Activity
 from agent_jobs.engine.archive import ActionReporter, Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText as LiveText
-from agent_jobs.engine.steering import Steering
+from agent_jobs.engine.steering import JobControl
 from agent_jobs.engine.surroundings import Upstream as Upstream
 from agent_jobs.errors import BudgetError, ConfigError, RequestError, StoreError
 from agent_jobs.jobs.job import Job
@@ -58,7 +58,7 @@ class Started(NamedTuple):
     duplicate: bool
 
 
-class Engine(Steering, Archive):
+class Engine(JobControl, Archive):
     """Jobs of one user, on one store.
 
     Args:

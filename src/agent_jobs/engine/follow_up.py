@@ -18,7 +18,7 @@ INHERITED = ("instructions", "reasoning", "text", "tools", "include")
 
 
 @dataclass(frozen=True, slots=True)
-class Previous:
+class PreviousJob:
     """The job that a new one continues; empty if there is none."""
 
     request: JSON = field(default_factory=dict[str, Any])
@@ -58,21 +58,21 @@ class PreviousFinder:
         self._store = store
         self._endpoint = endpoint
 
-    async def find(self, job_id: str | None, conversation: bool | str | None) -> Previous:
+    async def find(self, job_id: str | None, conversation: bool | str | None) -> PreviousJob:
         """Return what a new job in this conversation continues, in the cheapest way that upstream still knows.
 
         Raises:
             RequestError: The job has not finished, or nothing of it is left to continue.
         """
         if job_id is None:
-            return Previous()
+            return PreviousJob()
         job = await self._get_finished_job(job_id)
         link = self._find_link(job, conversation)
         if link and job.status is Status.COMPLETED:
             return await self._continue_by_link(job, link, ())
         return await self._continue_unfinished(job, link)
 
-    async def _continue_unfinished(self, job: Job, link: JSON) -> Previous:
+    async def _continue_unfinished(self, job: Job, link: JSON) -> PreviousJob:
         """Return a previous job that upstream did not complete, or whose history it does not have."""
         number, response = await self._find_last_turn(job)
         calls = await self._store.get_calls(job.id, number)
@@ -87,9 +87,9 @@ class PreviousFinder:
             raise RequestError(problem, "nothing_to_continue", job_id=job.id, status=job.status)
         return await self._continue_by_history(job, number, closing)
 
-    async def _continue_by_link(self, job: Job, link: JSON, closing: Sequence[JSON]) -> Previous:
+    async def _continue_by_link(self, job: Job, link: JSON, closing: Sequence[JSON]) -> PreviousJob:
         """Return the previous job with the parameter by which upstream finds its history."""
-        return Previous(
+        return PreviousJob(
             job.turn.request,
             link=link,
             closing=closing,
@@ -98,7 +98,7 @@ class PreviousFinder:
             least_tokens=await self._count_history_tokens(job),
         )
 
-    async def _continue_by_history(self, job: Job, number: int, closing: Sequence[JSON]) -> Previous:
+    async def _continue_by_history(self, job: Job, number: int, closing: Sequence[JSON]) -> PreviousJob:
         """Return the previous job with its whole history up to a turn."""
         exchanges = await self._store.get_exchanges(job.id, before_turn=number + 1)
         if not exchanges:
@@ -108,7 +108,7 @@ class PreviousFinder:
                 job_id=job.id,
             )
         least = history.count_exchange_chars(exchanges) // MOST_TOKEN_CHARS
-        previous = Previous(job.turn.request, closing=closing, toolbox=job.toolbox)
+        previous = PreviousJob(job.turn.request, closing=closing, toolbox=job.toolbox)
         return replace(previous, exchanges=exchanges, least_tokens=least)
 
     async def _get_finished_job(self, job_id: str) -> Job:

@@ -17,8 +17,8 @@ from agent_jobs.attachments.gather import gather
 from agent_jobs.attachments.uploads import attach_uploads
 from agent_jobs.clock import Clock
 from agent_jobs.engine.callback_check import check_callback
-from agent_jobs.engine.context_check import check_fits
-from agent_jobs.engine.follow_up import Previous, PreviousFinder
+from agent_jobs.engine.context_check import check_context_size
+from agent_jobs.engine.follow_up import PreviousFinder, PreviousJob
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
@@ -65,7 +65,7 @@ class _Draft(NamedTuple):
 
     jobs: list[Job]
     options: StartOptions
-    previous: Previous
+    previous: PreviousJob
     attached: list[Attachment]
 
 
@@ -75,7 +75,7 @@ class _Shared(NamedTuple):
     request: StartRequest
     options: StartOptions
     batch: str
-    previous: Previous
+    previous: PreviousJob
     contents: Sequence[JSON]  #: the attached files as parts of the input
     functions: Sequence[JSON]  #: of the user's own tool servers
 
@@ -176,7 +176,7 @@ class StartPlanner:
             endpoint=self._endpoint,
             now=self._clock.now(),
         )
-        previous = Previous()
+        previous = PreviousJob()
         if repeated.previous_job_id is not None and not job.turn.rebuilt:
             previous = await self._finder.find(repeated.previous_job_id, None)
         limits = await self._find_limits()
@@ -254,7 +254,9 @@ class StartPlanner:
         functions = await self._list_functions(options, previous)
         shared = _Shared(request, options, batch, previous, build_content_parts(attached), functions)
         jobs = [self._draft_job(prompt, shared) for prompt in request.prompts]
-        await check_fits(request, jobs[0].turn.request, attached, previous.least_tokens, self._find_context_tokens)
+        await check_context_size(
+            request, jobs[0].turn.request, attached, previous.least_tokens, self._find_context_tokens
+        )
         return _Draft(jobs, options, previous, attached)
 
     def _draft_job(self, prompt: str, shared: _Shared) -> Job:
@@ -331,7 +333,7 @@ class StartPlanner:
         url = self._endpoint.base_url
         return self._defaults.prices.context_tokens(model, at=self._clock.now(), provider_url=url)
 
-    async def _list_functions(self, options: StartOptions, previous: Previous) -> Sequence[JSON]:
+    async def _list_functions(self, options: StartOptions, previous: PreviousJob) -> Sequence[JSON]:
         """Return the functions of the tool servers that the caller named, else those of the job before."""
         names = options.toolbox
         if names is None:
@@ -342,7 +344,7 @@ class StartPlanner:
             raise RequestError("There are no tool servers.", "no_tool_servers")
         return await self._lent_toolbox.functions(names)
 
-    def _inherit_functions(self, previous: Previous) -> Sequence[JSON]:
+    def _inherit_functions(self, previous: PreviousJob) -> Sequence[JSON]:
         """Return the functions of tool servers that the job before had."""
         if not previous.toolbox:
             return ()
@@ -351,7 +353,9 @@ class StartPlanner:
         self._lent_toolbox.check(previous.toolbox)
         return previous.tools(of_toolbox=True)
 
-    async def _attach_files(self, request: StartRequest, options: StartOptions, previous: Previous) -> list[Attachment]:
+    async def _attach_files(
+        self, request: StartRequest, options: StartOptions, previous: PreviousJob
+    ) -> list[Attachment]:
         if not request.files:
             return []
         tools = items_of(options.upstream.get("tools", previous.request.get("tools")))
@@ -378,7 +382,7 @@ class StartPlanner:
             parts=bound_parts,
         )
 
-    async def _check_cost(self, job: Job, previous: Previous, limits: OwnerLimits) -> tuple[Job, str]:
+    async def _check_cost(self, job: Job, previous: PreviousJob, limits: OwnerLimits) -> tuple[Job, str]:
         """Return the job with the most that it may cost, if that is limited, and the parts of that bound."""
         limit_usd = job.max_cost_usd
         if limit_usd is None and not self._list_reserved(limits):
@@ -400,7 +404,7 @@ class StartPlanner:
             return []
         return [usd for usd in (self._defaults.budget_usd, limits.daily_budget_usd) if usd is not None]
 
-    async def _limit_cost(self, job: Job, previous: Previous, limits: OwnerLimits) -> tuple[Job, Bound]:
+    async def _limit_cost(self, job: Job, previous: PreviousJob, limits: OwnerLimits) -> tuple[Job, Bound]:
         """Return the job with the limits that a budget needs, and its bound; its hash stays that without limits."""
         body, bound = job.turn.request, partial(self._bound_first_turn, job, previous)
         if budgets_usd := self._list_reserved(limits):
@@ -410,7 +414,7 @@ class StartPlanner:
         job = replace(job, turn=replace(job.turn, request=body))
         return job, await anyio.to_thread.run_sync(bound, body)
 
-    def _bound_first_turn(self, job: Job, previous: Previous, body: JSON) -> Bound:
+    def _bound_first_turn(self, job: Job, previous: PreviousJob, body: JSON) -> Bound:
         """Return the most that the job's first turn can cost with this body."""
         url, tokens = self._endpoint.base_url, previous.tokens
         return self._defaults.prices.bound(body, at=job.created_at, provider_url=url, history_tokens=tokens)

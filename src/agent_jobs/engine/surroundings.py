@@ -44,7 +44,7 @@ class Upstream(NamedTuple):
     webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
 
 
-class Surroundings:
+class Inspection:
     """Shows the surroundings of jobs. A base of `Engine`."""
 
     _store: Store
