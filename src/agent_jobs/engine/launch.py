@@ -38,7 +38,7 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.request.body import add_uploaded_files, describe_refusal, shape_for_mode
 from agent_jobs.request.hosted_tools import Secret, fill_in_secrets
 from agent_jobs.store.base import Store
-from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, in_background
+from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, find_background_flag
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ class Launcher:
     ) -> RunAgain:
         """Store the response's id, then read on, for speed or because the run ends with the connection."""
         self._failed_attempts.pop(job.id, None)
-        if in_background(event) is False:
+        if find_background_flag(event) is False:
             job = replace(job, turn=replace(job.turn, mode="foreground"))
         if not self._is_shutting_down:
             scope.deadline = inf  # an id is never given up while this process lives
@@ -226,11 +226,11 @@ class Launcher:
         """Return True if the answer is a stream, and there is room for it or the run may end without it."""
         if event.get("type") == ANSWERED_JSON:
             return False
-        return self._reader.has_room or in_background(event) is not True
+        return self._reader.has_room or find_background_flag(event) is not True
 
     def _must_check_background(self, job: Job, event: JSON) -> bool:
         """Return True if upstream did not say whether the run continues without this connection."""
-        if in_background(event) is not None or event.get("type") == ANSWERED_JSON:
+        if find_background_flag(event) is not None or event.get("type") == ANSWERED_JSON:
             return False
         return not job.is_terminal and job.turn.mode != "foreground" and self._limits.mode is None
 

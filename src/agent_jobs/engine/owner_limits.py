@@ -1,7 +1,7 @@
 """Finds the limits of the owner of a job."""
 
 from agent_jobs.jobs.owners import UNLIMITED, OwnerLimits
-from agent_jobs.pricing.prices import day_start
+from agent_jobs.pricing.prices import find_day_start
 from agent_jobs.store.base import Budget, Store
 
 
@@ -28,7 +28,7 @@ def list_budgets(
         spent: True if only what was spent counts.
         parts: How the bound of a new job is made up.
     """
-    since = day_start(started_at)
+    since = find_day_start(started_at)
     budgets: list[Budget] = []
     if limits.daily_budget_usd is not None:
         budgets.append(Budget(limits.daily_budget_usd, since, spent, parts, owner))

@@ -13,7 +13,7 @@ from uuid import uuid4
 import anyio
 
 from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
-from agent_jobs.attachments.gather import gather
+from agent_jobs.attachments.gather import gather_attachments
 from agent_jobs.attachments.uploads import attach_uploads
 from agent_jobs.clock import Clock
 from agent_jobs.engine.callback_check import check_callback
@@ -360,7 +360,7 @@ class StartPlanner:
             return []
         tools = items_of(options.upstream.get("tools", previous.request.get("tools")))
         upload = any(map(_has_own_container, tools))
-        gathering = partial(gather, list(request.files), self._defaults.file_roots, upload=upload)
+        gathering = partial(gather_attachments, list(request.files), self._defaults.file_roots, upload=upload)
         if self._owner:  # paths of this machine are not the owner's
             files = await TeamFiles(self._store, self._clock).find_uploads(request.files)
             gathering = partial(attach_uploads, files, upload=upload)
