@@ -6,7 +6,7 @@ Each is counted with `ast` over the source, without the tests. Functions include
   Where, When or Why, among all docstrings.
 - `participle names`, %: functions whose first or only word is a past participle (`_told`, `settled`, `timed_out`),
   among all functions. A word is one if it ends in -ed and is not in `ED_WORDS`, or if it is in
-  `IRREGULAR_PARTICIPLES`, also behind un-, re-, mis- or over-. `is_closed` and `find_listed_model` start with a verb and do
+  `IRREGULAR_PARTICIPLES`, also behind un-, re-, mis- or over-. `is_closed` and `find_listed` start with a verb and do
   not count; nor do forms that are also the infinitive (`read`, `put`, `set`, `cut`, `split`).
 - `one-word private functions`, %: functions `_name` without a second underscore, among all functions `_name`,
   `_two_words`. Dunder methods are neither.

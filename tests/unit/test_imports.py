@@ -280,7 +280,7 @@ def test_the_table_has_no_circle(table: dict[str, set[str]]):
         ("agent_jobs.jobs.job", "from agent_jobs.store.base import Store"),
         ("agent_jobs.jobs.job", "import time"),
         ("agent_jobs.rendering.answers", "from asyncio import sleep"),
-        ("agent_jobs.rendering.answers", "from agent_jobs.request.body import mismatch"),
+        ("agent_jobs.rendering.answers", "from agent_jobs.request.body import find_mismatch"),
         ("agent_jobs.rendering.answers", "from agent_jobs.request import json_schema_of"),
         ("agent_jobs.request.body", "import anyio"),
         ("agent_jobs.store.records", "from agent_jobs.upstream.error_mapping import map_error"),

@@ -23,7 +23,7 @@ from agent_jobs.attachments.unfit import Names, UnfitError, refuse_protected
 from agent_jobs.attachments.walk import walk_files
 from agent_jobs.errors import RequestError
 
-__all__ = ["Attachment", "build_content_parts", "describe_attachments", "estimate_tokens", "gather"]
+__all__ = ["Attachment", "build_content_parts", "describe_attachments", "estimate_tokens", "gather_attachments"]
 
 
 def gather_attachments(patterns: Sequence[str], roots: Sequence[Path], *, upload: bool = False) -> list[Attachment]:

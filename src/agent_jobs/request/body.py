@@ -15,8 +15,7 @@ from agent_jobs.request.added_parameters import (
     is_from_caller,
     list_asked_names,
 )
-from agent_jobs.request.arguments import read_arguments
-from agent_jobs.request.hosted_tools import INCLUDED, Secret
+from agent_jobs.request.hosted_tools import INCLUDED
 from agent_jobs.request.models import (
     check_model,
     describe_retirement,
@@ -30,41 +29,10 @@ from agent_jobs.request.options import (
     no_json_error,
     normalize_schema_option,
 )
-from agent_jobs.request.presets import EFFORTS, Preset, load_our_presets, load_presets
+from agent_jobs.request.presets import EFFORTS, Preset, load_our_presets
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.text import encode_text, truncate
 from agent_jobs.validation import Choice
-
-__all__ = [
-    "ASKED",
-    "EFFORTS",
-    "Preset",
-    "Secret",
-    "StartOptions",
-    "StartRequest",
-    "asked_by",
-    "build",
-    "find_listed",
-    "given_options",
-    "hash_of",
-    "lenient",
-    "listed_models",
-    "load_presets",
-    "mismatch",
-    "models",
-    "near_models",
-    "options_with",
-    "our_presets",
-    "read_arguments",
-    "refused_of",
-    "resolved",
-    "sent_as",
-    "sentence_for",
-    "suggest_model",
-    "title_of",
-    "with_files",
-    "without",
-]
 
 TITLE_CHARS = 80  # fits one row of a list
 #: The caller's names for upstream's parameters where they differ, the longest first.

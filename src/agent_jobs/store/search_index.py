@@ -174,8 +174,8 @@ async def find_active(
     contained = " AND ".join(f"lower(text) LIKE lower(:phrase_{number}) ESCAPE '\\'" for number in range(len(phrases)))
     values: dict[str, Any] = {f"phrase_{number}": f"%{escape_like(phrase)}%" for number, phrase in enumerate(phrases)}
     rows = await transaction.execute(
-        f"""SELECT id, text FROM job JOIN prompt ON job_id = id WHERE status IN {format_statuses(statuses)} AND {contained}
-            AND {scope.job} ORDER BY created_at DESC LIMIT :limit""",
+        f"""SELECT id, text FROM job JOIN prompt ON job_id = id WHERE status IN {format_statuses(statuses)}
+            AND {contained} AND {scope.job} ORDER BY created_at DESC LIMIT :limit""",
         **values,
         limit=limit,
         **scope.values,
