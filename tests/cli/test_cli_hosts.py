@@ -16,7 +16,7 @@ from agent_jobs.cli import host_checks
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.host_checks import check_hosts, check_key_files
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.install.config_file import Scope, locate
+from agent_jobs.install.config_file import Scope, locate_file
 from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS, Launch, Machine
 from agent_jobs.mcp_server.wait_limits import WAIT_CAPS_S, wait_cap_s
@@ -39,7 +39,7 @@ class Person:
         return Machine("linux", self.home, self.environ, self.home / "project")
 
     def file(self, host: str, scope: Scope = "user") -> Path:
-        return locate(HOSTS[host], self.machine, scope)
+        return locate_file(HOSTS[host], self.machine, scope)
 
     def writes(self, host: str, text: str, scope: Scope = "user") -> None:
         path = self.file(host, scope)

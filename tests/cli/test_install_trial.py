@@ -16,7 +16,7 @@ from agent_jobs.cli.install import here
 from agent_jobs.cli.main import cli
 from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.install.config_file import locate
+from agent_jobs.install.config_file import locate_file
 from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS, Launch
 
@@ -116,7 +116,7 @@ def test_doctor_measures_a_direct_start_and_reports_an_older_program(home: Path)
     version = '[ "$1" = --version ] && echo "agent-jobs, version 0.0.9" && exit'
     old.write_text(f"#!/bin/sh\n{version}\nexec {sys.executable} -m agent_jobs\n")
     old.chmod(0o755)
-    file = locate(HOSTS["claude-code"], here(), "user")
+    file = locate_file(HOSTS["claude-code"], here(), "user")
     file.write_text(install_entry(HOSTS["claude-code"], "", Launch(str(old), ()), {}))
     [finding] = found()
     assert (finding.state, finding.fix) == ("warning", "agent-jobs install claude-code")

@@ -16,7 +16,7 @@ from agent_jobs.cli.host_checks import check_hosts
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.env_file import add_env_file
-from agent_jobs.install.config_file import Scope, locate
+from agent_jobs.install.config_file import Scope, locate_file
 from agent_jobs.install.hosts import HOSTS, Machine
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.request.presets import load_presets
@@ -123,7 +123,7 @@ def run(*arguments: str, status: int = 0) -> Result:
 
 
 def file_of(machine: Machine, host: str, scope: Scope = "user") -> Path:
-    path = locate(HOSTS[host], machine, scope)
+    path = locate_file(HOSTS[host], machine, scope)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

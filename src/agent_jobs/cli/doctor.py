@@ -35,7 +35,7 @@ from agent_jobs.config_folder import find_config_file, find_key_folder
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.install.command import desktop_path
+from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.hosts import HOSTS
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter, StoreInfo, WorkerInfo
@@ -120,7 +120,7 @@ def _check_uvx() -> Finding:
         fix = "install uv (https://docs.astral.sh/uv/), or start agent-jobs by its own path in your host's entry"
         return Finding("uvx", "warning", "uvx is not on the PATH", fix)
     path = str(Path(found).absolute())
-    if shutil.which("uvx", path=desktop_path(here())):
+    if shutil.which("uvx", path=build_desktop_path(here())):
         return Finding("uvx", "ok", f"{path}, also found by apps started from a desktop")
     fix = f'write "command": "{path}" into the host\'s entry'
     return Finding("uvx", "warning", f"{path}, not found by apps started from a desktop", fix)

@@ -20,7 +20,7 @@ from agent_jobs.configuration import load_settings
 from agent_jobs.env_file import add_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.hosts import KEY, Launch, Machine
-from agent_jobs.install.service_files import Service, collector_command, find_env_file_of
+from agent_jobs.install.service_files import Service, build_collector_command, find_env_file_of
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import VARIABLES, Settings
 
@@ -243,7 +243,7 @@ def _build_service(
     settings: Settings, launch: Launch, environment: Mapping[str, str], env_file: Path | None
 ) -> Service:
     starts_programs = settings.toolbox is not None or bool(settings.on_finish)
-    return Service(collector_command(launch, env_file), environment, is_confined=not starts_programs)
+    return Service(build_collector_command(launch, env_file), environment, is_confined=not starts_programs)
 
 
 def _require_manager(manager: ServiceManager, launch: Launch, env_file: Path | None) -> None:
@@ -253,7 +253,7 @@ def _require_manager(manager: ServiceManager, launch: Launch, env_file: Path | N
         ConfigError: The user has none; the sentence says what to run instead.
     """
     if obstacle := manager.find_obstacle():
-        command = shlex.join(collector_command(launch, env_file))
+        command = shlex.join(build_collector_command(launch, env_file))
         raise ConfigError(
             f"No service can be installed here ({obstacle.rstrip('.')}). Run the collector under a supervisor of "
             f"your own instead: {command}"
@@ -309,7 +309,7 @@ def _describe_service(manager: ServiceManager, state: ServiceState) -> Iterator[
 
 def _describe_windows_task(launch: Launch, env_file: Path | None) -> str:
     """Return how a user of Windows has the collector started at each login."""
-    command = " ".join(f'\\"{word}\\"' if " " in word else word for word in collector_command(launch, env_file))
+    command = " ".join(f'\\"{word}\\"' if " " in word else word for word in build_collector_command(launch, env_file))
     return (
         "This command writes no task for Windows. Create one with: "
         f'schtasks /Create /TN agent-jobs /SC ONLOGON /TR "{command}"'

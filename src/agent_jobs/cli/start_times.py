@@ -12,8 +12,8 @@ from agent_jobs.cli.program import read_version
 from agent_jobs.cli.selftest import MODERN, SelfTestError, start_own, start_server
 from agent_jobs.cli.trial import build_host_environment
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.config_file import locate, read
-from agent_jobs.install.entry import entry_in
+from agent_jobs.install.config_file import locate_file, read_snapshot
+from agent_jobs.install.entry import read_entry
 from agent_jobs.install.hosts import SERVER, Entry, Host, Launch, Machine
 
 WHAT = "start"
@@ -84,7 +84,7 @@ def _describe_patience(host: Host) -> str:
 def _find_entries(host: Host, machine: Machine) -> Iterator[_StartEntry]:
     for scope in find_scopes(host, machine):
         with suppress(ConfigError):  # check_hosts reports it
-            entry = entry_in(host, read(locate(host, machine, scope)).text)
+            entry = read_entry(host, read_snapshot(locate_file(host, machine, scope)).text)
             if entry is not None and "url" not in entry:  # the host starts no program there
                 yield _StartEntry(host, entry, format_install_command(host, scope))
 

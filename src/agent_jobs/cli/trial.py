@@ -9,7 +9,7 @@ from typing import Any
 from agent_jobs.cli.host_checks import build_environment, read_entry_settings
 from agent_jobs.cli.selftest import SelfTestError, start_server
 from agent_jobs.configuration import load_usable_settings
-from agent_jobs.install.command import desktop_path
+from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.hosts import KEY, Entry, Host, Machine
 
 #: Variables that hosts pass on from their own environment, besides those that the entry names.
@@ -37,7 +37,7 @@ def build_host_environment(host: Host, entry: Entry, machine: Machine) -> dict[s
     names = PASSED_ON_WINDOWS if machine.platform == "win32" else PASSED_ON
     environment = {name: machine.environ[name] for name in names if name in machine.environ}
     environment |= build_environment(host, entry, machine.environ)
-    environment["PATH"] = desktop_path(machine) if host.desktop else machine.environ.get("PATH", "")
+    environment["PATH"] = build_desktop_path(machine) if host.desktop else machine.environ.get("PATH", "")
     return environment
 
 

@@ -241,7 +241,7 @@ def find_disabling_values(entry: Entry | None) -> dict[str, bool]:
     return {name: value for name, value in _DISABLING.items() if values.get(name) is value}
 
 
-def input_of(entry: Entry | None) -> Entry | None:
+def find_input(entry: Entry | None) -> Entry | None:
     """Return the question that VS Code asks for the key, if the entry refers to it."""
     variables: Mapping[str, Any] = (entry or {}).get("env", {})
     if variables.get(KEY) != f"${{input:{INPUT}}}":
