@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from agent_jobs.cli.config_checks import refuse_empty, refuse_useless
 from agent_jobs.cli.key_origin import find_env_file_variables
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import convert_errors, json_option
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.ctrl_c import raise_on_ctrl_c
@@ -108,8 +108,8 @@ def unset_command(name: str, as_json: bool) -> None:
     if as_json:
         return _print_json({"removed": list(removed), "file": str(path)})
     if not removed:
-        return say(f"{name} is not set in {path}.")
-    return say(f"Removed {', '.join(removed)} from {path}.")
+        return print_sentences(f"{name} is not set in {path}.")
+    return print_sentences(f"Removed {', '.join(removed)} from {path}.")
 
 
 @click.command("path")
@@ -224,12 +224,12 @@ def _report_change(name: str, value: Any, path: Path, *, as_json: bool) -> None:
             {"name": name, "value": _hide_secret(name, value), "file": str(path), "in_force": not is_overruled}
         )
     click.echo(f"{name} = {_show_toml(name, value)}")
-    say(f"Written to {path}. Hosts read it when they start the server again.")
+    print_sentences(f"Written to {path}. Hosts read it when they start the server again.")
     if is_overruled:
         origin = "the environment"
         if variable in find_env_file_variables():
             origin = "--env-file"
-        say(f"Here {origin} sets {variable}, which takes precedence.")
+        print_sentences(f"Here {origin} sets {variable}, which takes precedence.")
     return None
 
 

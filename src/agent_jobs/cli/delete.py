@@ -7,7 +7,7 @@ from typing import NamedTuple
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.session import Exit, JobId, Session, call, json_option, read_settings
+from agent_jobs.cli.session import Exit, JobId, Session, run_in_session, json_option, read_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned
@@ -52,7 +52,7 @@ def delete_command(job_ids: tuple[str, ...], upstream: bool | None, yes: bool, a
     async def delete(session: Session) -> _Deleted:
         return await _cancel_and_delete(session, jobs, upstream=upstream)
 
-    deleted = call(delete, role="acts", settings=quiet)
+    deleted = run_in_session(delete, role="acts", settings=quiet)
     if as_json:
         _write_outcome_as_json(deleted)
     else:
@@ -81,7 +81,7 @@ def _find_jobs(job_ids: Sequence[str], settings: Settings) -> list[Job]:
         page = await session.engine.find(JobFilter(job_ids=tuple(ids)), len(ids))
         return page.jobs
 
-    return call(find, settings=settings)
+    return run_in_session(find, settings=settings)
 
 
 def _confirm_deletion(jobs: Sequence[Job], *, upstream: bool) -> None:

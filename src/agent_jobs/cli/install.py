@@ -110,14 +110,14 @@ def install_command(
         local_options = {"--env": env, "--uvx": options["uvx"], "--approve": options["approve"]}
         check_remote_arguments(host, url, token_env, local_options)
         kept = {name: options[name] for name in ("scope", "dry_run", "as_json")}
-        install_remote(HOSTS[host or ""], here(), url, token_env, print_only=print_only, **kept)
+        install_remote(HOSTS[host or ""], find_machine(), url, token_env, print_only=print_only, **kept)
     elif host is None:
-        list_hosts(here(), as_json=options["as_json"])
+        list_hosts(find_machine(), as_json=options["as_json"])
     elif print_only:
         shown = {name: options[name] for name in ("uvx", "approve", "as_json")}
-        print_entry(HOSTS[host], here(), variables, **shown)
+        print_entry(HOSTS[host], find_machine(), variables, **shown)
     else:
-        install(HOSTS[host], here(), variables, **options)
+        install(HOSTS[host], find_machine(), variables, **options)
 
 
 @click.command("uninstall")
@@ -133,7 +133,7 @@ def uninstall_command(host: str, dry_run: bool, scope: Scope, as_json: bool) -> 
 
     Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
     """
-    uninstall(HOSTS[host], here(), scope, dry_run=dry_run, as_json=as_json)
+    uninstall(HOSTS[host], find_machine(), scope, dry_run=dry_run, as_json=as_json)
 
 
 def list_hosts(machine: Machine, *, as_json: bool) -> None:
@@ -244,9 +244,9 @@ def print_entry(
     return click.echo(entry, nl=False)
 
 
-def configuration() -> str:
+def render_entry() -> str:
     """Return the entry for hosts that read `mcpServers`, as it works on this machine."""
-    start = plan_printed_program(here()).launch
+    start = plan_printed_program(find_machine()).launch
     entry = {"command": start.command, "args": list(start.args), "env": {KEY: "sk-..."}}
     return json.dumps({"mcpServers": {SERVER: entry}}, indent=2)
 
@@ -262,7 +262,7 @@ def parse_variables(pairs: tuple[str, ...]) -> dict[str, str]:
     return variables
 
 
-def here() -> Machine:
+def find_machine() -> Machine:
     """Return the machine, user and folder of this process."""
     return Machine(sys.platform, Path.home(), os.environ, Path.cwd())
 

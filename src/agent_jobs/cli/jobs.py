@@ -9,7 +9,7 @@ import click
 from agent_jobs.cli.choice import require_one
 from agent_jobs.cli.job_list import DAY_S, Days
 from agent_jobs.cli.parameters import BatchName
-from agent_jobs.cli.session import Exit, JobId, Session, call, json_option, read_settings
+from agent_jobs.cli.session import Exit, JobId, Session, run_in_session, json_option, read_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned
@@ -36,7 +36,7 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
         jobs = sorted(await session.engine.cancel(group), key=lambda job: ids.index(job.id))
         return jobs, [job.id for job in jobs if job.id in finished]
 
-    jobs, finished = call(cancel, role="acts")
+    jobs, finished = run_in_session(cancel, role="acts")
     _write_cancelled(jobs, batch, as_json=as_json)
     if finished:
         click.echo(f"There was nothing to cancel: {', '.join(finished)} had already finished.", err=True)
@@ -72,7 +72,7 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
         job = await session.engine.adopt(await session.engine.identify(job_id), response_id)
         return job, bool(await session.engine.other_workers())
 
-    job, is_watched = call(adopt, role="acts")
+    job, is_watched = run_in_session(adopt, role="acts")
     if as_json:
         from agent_jobs.rendering import answers
 
@@ -115,7 +115,7 @@ def prune_command(days: float | None, upstream: bool | None, unread: bool, yes: 
     async def prune(session: Session) -> Pruned:
         return await session.engine.prune(older_than_s, upstream=upstream, unread=unread)
 
-    pruned = call(prune, role="acts", settings=replace(settings, warnings=()))
+    pruned = run_in_session(prune, role="acts", settings=replace(settings, warnings=()))
     if as_json:
         answer = {
             "forgotten": pruned.deleted,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.detach import describe_detached, resume_hint
+from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.sections import style
-from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.session import JobId, Session, run_in_session, find_exit, json_option
 from agent_jobs.cli.show import format_took
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import format_clock_time, format_day
@@ -48,7 +48,7 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
     Exit status: 0, or with --follow as for watch.
     """
     if follow:
-        jobs = call(lambda session: _follow_job(session, job_id, as_json=as_json), role="acts", what="logs")
+        jobs = run_in_session(lambda session: _follow_job(session, job_id, as_json=as_json), role="acts", what="logs")
         raise SystemExit(find_exit(jobs))
 
     async def read(session: Session) -> tuple[JobDetails, float]:
@@ -56,7 +56,7 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
         await retrieve_unwatched(session, JobFilter(job_ids=(full_id,)))
         return await session.engine.details(full_id), session.engine.now()
 
-    details, now = call(read)
+    details, now = run_in_session(read)
     _Log(as_json=as_json).show(details, now, is_final=True)
 
 
@@ -68,7 +68,7 @@ async def _follow_job(session: Session, job_id: str, *, as_json: bool) -> Job:
     while True:
         details = await engine.details(full_id)
         job = details.result.job
-        session.detached = describe_detached([job], resume_hint(job.id))
+        session.detached = describe_detached([job], format_resume_hint(job.id))
         is_over = job.is_terminal or job.status is Status.INPUT_REQUIRED
         log.show(details, engine.now(), is_final=is_over)
         if is_over:

@@ -9,7 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.key_reference import KeyReference, find_missing_key
-from agent_jobs.cli.session import Session, call, json_option, read_settings
+from agent_jobs.cli.session import Session, run_in_session, json_option, read_settings
 from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.rendering import answers
@@ -137,7 +137,7 @@ def set_owner_command(
         await access.set_owner(owner)
         return owner
 
-    owner = call(change_owner, settings=settings)
+    owner = run_in_session(change_owner, settings=settings)
     if key_ref and (warning := find_missing_key(settings, key_ref)):
         click.echo(f"Warning: {warning}", err=True)
     if as_json:
@@ -166,7 +166,7 @@ def _read_uses() -> Sequence[OwnerUse]:
     async def read(session: Session) -> Sequence[OwnerUse]:
         return await session.engine.access.list_owners(now - now % DAY_S)
 
-    return call(read)
+    return run_in_session(read)
 
 
 def _describe_use(use: OwnerUse) -> dict[str, Any]:

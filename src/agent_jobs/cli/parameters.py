@@ -6,7 +6,7 @@ from dataclasses import replace
 import click
 from click.shell_completion import CompletionItem
 
-from agent_jobs.cli.session import Session, call
+from agent_jobs.cli.session import Session, run_in_session
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
@@ -57,7 +57,7 @@ class BatchName(click.ParamType[str]):
         # A log line would appear in the command that the user is typing.
         quiet = replace(load_usable_settings(os.environ)[0], log_level="error")
         try:
-            jobs = call(find_newest, settings=quiet)
+            jobs = run_in_session(find_newest, settings=quiet)
         except click.ClickException:
             return []
         names = dict.fromkeys(job.batch for job in jobs if job.batch)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import click
 
 from agent_jobs.cli.approval import open_asker
-from agent_jobs.cli.session import Exit, JobId, Session, call, json_option
+from agent_jobs.cli.session import Exit, JobId, Session, run_in_session, json_option
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
 from agent_jobs.jobs.response import Call
@@ -74,7 +74,7 @@ def reply_command(
             job = await session.engine.poll(job.id)
         return await _read_state(session, job)
 
-    state = call(reply)
+    state = run_in_session(reply)
     if as_json:
         _write_state_as_json(state)
     else:

@@ -106,7 +106,7 @@ def read_settings() -> Settings:
     return settings
 
 
-def call(
+def run_in_session(
     work: Callable[[Session], Awaitable[T]],
     *,
     role: Role = "reads",
@@ -139,10 +139,10 @@ def convert_errors() -> Generator[None]:
     try:
         yield
     except AgentJobsError as error:
-        raise refuse(error) from None
+        raise create_refusal(error) from None
 
 
-def refuse(error: AgentJobsError) -> "Refusal":
+def create_refusal(error: AgentJobsError) -> "Refusal":
     """Return an error of ours as the exception that the command line shows."""
     context = click.get_current_context(silent=True)
     return Refusal(error, as_json=bool(context and context.params.get("as_json")))
@@ -243,7 +243,7 @@ class JobId(click.ParamType[str]):
         # A log line would appear in the command that the user is typing.
         quiet = replace(load_usable_settings(os.environ)[0], log_level="error")
         try:
-            jobs = call(find_newest, settings=quiet)
+            jobs = run_in_session(find_newest, settings=quiet)
         except click.ClickException:
             return []
         wanted = (incomplete, f"job_{incomplete}")

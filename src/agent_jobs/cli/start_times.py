@@ -9,7 +9,7 @@ from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.host_checks import find_scopes, format_install_command
 from agent_jobs.cli.program import read_version
-from agent_jobs.cli.selftest import MODERN, SelfTestError, start_own, start_server
+from agent_jobs.cli.selftest import MODERN, SelfTestError, start_this_installation, start_server
 from agent_jobs.cli.trial import build_host_environment
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import locate_file, read_snapshot
@@ -101,6 +101,6 @@ def _measure_entry(each: _StartEntry, machine: Machine) -> float | None:
 def _measure_own() -> float | None:
     """Return the seconds until this installation listed its tools, None if it did not."""
     try:
-        return start_own(MODERN).listed_s
+        return start_this_installation(MODERN).listed_s
     except SelfTestError:
         return None
