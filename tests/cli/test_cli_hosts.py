@@ -19,7 +19,7 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import Scope, locate_file
 from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS, Launch, Machine
-from agent_jobs.mcp_server.wait_limits import WAIT_CAPS_S, wait_cap_s
+from agent_jobs.mcp_server.wait_limits import WAIT_CAPS_S, find_wait_cap_s
 from agent_jobs.settings import Settings
 
 WRITTEN = [name for name, host in HOSTS.items() if host.user]
@@ -98,7 +98,7 @@ def test_what_install_writes_is_right(person: Person, host: str, scope: Scope):
     finding = person.hears_one()
     assert finding.state == "ok"
     assert finding.text.startswith(f"{HOSTS[host].title} ({person.file(host, scope)}) starts agent-jobs {__version__}")
-    assert f"up to {wait_cap_s(host):g} s" in finding.text
+    assert f"up to {find_wait_cap_s(host):g} s" in finding.text
 
 
 @pytest.mark.parametrize("host", WRITTEN)

@@ -21,7 +21,7 @@ from agent_jobs.clock import Clock, create_fast_clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server import tools
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.mcp_server.wait_limits import BACKGROUND_NOTE, WaitLimits, wait_cap_s
+from agent_jobs.mcp_server.wait_limits import BACKGROUND_NOTE, WaitLimits, find_wait_cap_s
 from agent_jobs.settings import Settings
 
 ENDLESS = {"end": "never"}
@@ -63,7 +63,7 @@ WIRES = ["legacy", MODERN, "direct"]
     ],
 )
 def test_client_waits_as_long_as_its_host_was_seen_to_allow(client: str, cap_s: float) -> None:
-    assert wait_cap_s(client) == cap_s
+    assert find_wait_cap_s(client) == cap_s
     assert WaitLimits(None).limit_s(client) == cap_s
     assert WaitLimits(50).limit_s(client) == 50
 

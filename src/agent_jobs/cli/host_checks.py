@@ -24,7 +24,7 @@ from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, rea
 from agent_jobs.install.entry import read_entry, refuse_comments
 from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, find_disabling_values
 from agent_jobs.install.local_scope import LocalScope, find_local_scope
-from agent_jobs.mcp_server.wait_limits import wait_cap_s
+from agent_jobs.mcp_server.wait_limits import find_wait_cap_s
 from agent_jobs.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.stored_keys import format_set_command
 
@@ -226,7 +226,7 @@ class _HostEntry:
     @property
     def cap_s(self) -> float:
         """Return the seconds that a poll of this host waits at most."""
-        return self.settings.max_wait_s or wait_cap_s(self.host.name)
+        return self.settings.max_wait_s or find_wait_cap_s(self.host.name)
 
     @property
     def is_remote(self) -> bool:

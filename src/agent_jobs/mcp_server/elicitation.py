@@ -63,7 +63,7 @@ async def poll_with_dialogs(
         return job, ""
     if _is_modern(ctx):
         return InputRequiredResult(
-            input_requests={question_key(job, call): create_question(job, call) for call in calls}
+            input_requests={build_question_key(job, call): create_question(job, call) for call in calls}
         )
     note = await _show_dialogs(ctx, jobs, job, calls, began + cap_s)
     return await jobs.poll(job_id, wait_s=max(0.0, began + wait_s - jobs.now())), note
@@ -75,7 +75,7 @@ async def _show_dialogs(ctx: Context, jobs: Engine, job: Job, calls: Sequence[Ca
     for call in calls:
         answer = await _show_dialog(ctx, jobs, job, call, until - jobs.now())
         if answer is not None:
-            notes.append(await apply_answers(jobs, job.id, {question_key(job, call): answer}))
+            notes.append(await apply_answers(jobs, job.id, {build_question_key(job, call): answer}))
         is_dismissed = answer is not None and answer.action == "cancel"
         if is_dismissed or jobs.now() >= until:
             break
@@ -134,7 +134,7 @@ def create_question(job: Job, call: Call) -> ElicitRequest:
     return ElicitRequest(params=params)
 
 
-def question_key(job: Job, call: Call) -> str:
+def build_question_key(job: Job, call: Call) -> str:
     """Return the key that connects a question with its answer."""
     return f"{job.turn.number}:{call.id}"
 

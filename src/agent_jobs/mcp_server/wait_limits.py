@@ -42,7 +42,7 @@ MAX_REMEMBERED = 256
 
 
 @lru_cache(MAX_REMEMBERED)  # called at every poll
-def wait_cap_s(client: str) -> float:
+def find_wait_cap_s(client: str) -> float:
     """Return how many seconds a call of this client may wait."""
     if _normalize_name(client) in SDK_NAMES:
         return SDK_WAIT_CAP_S
@@ -81,7 +81,7 @@ class WaitLimits:
         """Return how many seconds any call of this client may wait; owners learn nothing from each other."""
         limit_s = self._max_wait_s
         if limit_s is None:
-            limit_s = wait_cap_s(client)
+            limit_s = find_wait_cap_s(client)
         return min(limit_s, self._learned_s.get(_name_caller(client, owner), limit_s))
 
     def start_limit_s(self, client: str, owner: str = "") -> float:
