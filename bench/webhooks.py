@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 
 from agent_jobs.app import App, open_app
 from agent_jobs.clock import create_fast_clock
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings import Settings
@@ -43,7 +43,7 @@ async def gets(quick: bool) -> list[Figure]:
 
 async def _run_jobs(count: int, lost: float | None) -> tuple[list[float], list[float]]:
     """The mean of the GETs, and the seconds by which the ends were seen late."""
-    with tempfile.TemporaryDirectory() as folder, running(time_scale=SPEED) as upstream:
+    with tempfile.TemporaryDirectory() as folder, run_emulator(time_scale=SPEED) as upstream:
         secrets = anyio.Path(folder, "secrets")
         await secrets.write_text(SECRET)
         base = Settings.from_env(settings(folder, upstream.base_url))

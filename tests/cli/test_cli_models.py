@@ -14,7 +14,7 @@ from test_model_list import NOT_FOUND, PAGE, Answer, Models, cards
 from agent_jobs.cli.main import cli
 from agent_jobs.cli.table import render_table
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 from agent_jobs.request.models import list_known_names, load_models
 
 KEY = "sk-secret-0123456789"
@@ -51,7 +51,7 @@ def listing(page: Any) -> Generator[str]:
     answer: Answer = cast(Answer, page) if isinstance(page, tuple) else (200, "application/json", page)
     emulator = Emulator()
     emulator.app.add_middleware(Models, card=NOT_FOUND, pages={"": answer}, asked=[])
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         yield upstream.base_url
 
 

@@ -14,7 +14,7 @@ from processes import serving
 from test_divergent_servers import Divergent
 
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.request.models import load_models
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
@@ -377,7 +377,7 @@ async def test_job_belongs_to_the_key_that_sent_it(settings: Settings, upstream:
 async def test_job_of_an_abandoned_endpoint_ends_and_its_result_can_be_adopted(
     settings: Settings, upstream: RunningServer
 ) -> None:
-    with running(time_scale=SPEED) as moved:
+    with run_emulator(time_scale=SPEED) as moved:
         async with hosting(settings) as host:
             started = await host.start(emulate={"duration_s": 1, "text": "left behind"})
         elsewhere = replace(settings, base_url=moved.base_url, job_timeout_s=60)
@@ -512,7 +512,7 @@ async def test_response_that_cannot_be_retrieved_at_first_is_not_held_for_good(
 
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(Divergent, shown=shown)
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.base_url)) as host:
             started = await host.start(emulate={"end": "never", "faults": [{"not_found_for_s": lag_s}]})
             engine = await host.app.engine()

@@ -15,7 +15,7 @@ from processes import serving
 from test_tools import creates, runs
 
 from agent_jobs.clock import Clock, create_steady_clock
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -353,7 +353,7 @@ async def test_history_is_repeated_to_another_endpoint_and_another_key(
         first = await complete_job(host, "one")
     async with hosting(replace(settings, api_key=SecretStr("another"))) as host:
         second = await complete_job(host, "two", previous_job_id=first)
-    with running(time_scale=SPEED) as moved:
+    with run_emulator(time_scale=SPEED) as moved:
         async with hosting(replace(settings, base_url=moved.base_url)) as host:
             third = await complete_job(host, "three", previous_job_id=second)
         assert [words for _, words in list_sent_messages(moved, third)] == [

@@ -15,7 +15,7 @@ from processes import serving
 from test_fault_table import line_to, mend
 
 from agent_jobs.clock import Clock, create_steady_clock
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.settings import Settings
 
 FOLLOW = pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
@@ -104,7 +104,7 @@ async def test_run_that_still_runs_after_its_limit_passed_in_sleep_is_cancelled(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows stops no process")
 async def test_server_that_was_stopped_during_a_run_brings_its_result(settings: Settings) -> None:
     assert settings.data_dir is not None
-    with running(time_scale=1000) as upstream:
+    with run_emulator(time_scale=1000) as upstream:
         async with line_to(upstream) as line:
             with serving(settings.data_dir, line.base_url) as server:
 

@@ -22,7 +22,7 @@ from agent_jobs.cli.output import is_stdout_abandoned
 from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.terminal import find_width, has_colours, wrap_lines
 from agent_jobs.ctrl_c import raise_on_ctrl_c
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 
 LIMIT_S = 90.0  # the story takes ten; the first start after an installation compiles every module
 #: What the emulated model answers to the demo's own question, and to any other.
@@ -57,7 +57,11 @@ def run_demo(question: str) -> int:
     print_sentences("A job that survives a killed server. No key, no network: only the model is emulated.\n")
     failures: list[str] = []
     is_interrupted = False
-    with raise_on_ctrl_c(), tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder, running() as upstream:
+    with (
+        raise_on_ctrl_c(),
+        tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder,
+        run_emulator() as upstream,
+    ):
         demo = _Demo(Path(folder), upstream.base_url)
         try:
             demo.print_line("api", f"an emulated Responses API is listening on {upstream.base_url}")

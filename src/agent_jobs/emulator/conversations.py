@@ -17,7 +17,7 @@ Json = dict[str, Any]
 _ITEMS_PER_REQUEST = 20  # OpenAI's limit for items added in one request
 
 
-def conversation_id(body: Json) -> str | None:
+def find_conversation_id(body: Json) -> str | None:
     """Return the id of the conversation that a create body names."""
     given: Any = body.get("conversation")
     if isinstance(given, dict):

@@ -185,7 +185,7 @@ def build_function_call(index: int, item_id: str, call: Json) -> list[TimedEvent
     return wrap_item(index, done | {"status": "in_progress", "arguments": ""}, inner, done)
 
 
-def build_hologram(index: int, item_id: str) -> list[TimedEvent]:
+def build_unknown_item(index: int, item_id: str) -> list[TimedEvent]:
     """Build an item and events that no client knows yet."""
     done = {"id": item_id, "type": "hologram_call", "status": "completed", "shape": {"sides": 5}}
     inner = [TimedEvent({"type": "response.hologram_call.rendering", **_locate_item(index, item_id)}, 1)]
