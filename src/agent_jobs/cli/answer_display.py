@@ -17,8 +17,8 @@ from agent_jobs.cli.answer_writer import (
     AnswerWriter,
     PlainWriter,
     TerminalWriter,
-    is_stdout_pipe,
     can_lead_to_next_turn,
+    is_stdout_pipe,
 )
 from agent_jobs.cli.job_line import render_status
 from agent_jobs.cli.live_area import LiveArea

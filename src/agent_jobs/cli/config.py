@@ -13,7 +13,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
-from agent_jobs.cli.session import Exit, Refusal, Session, run_in_session, convert_errors, json_option
+from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings

@@ -28,7 +28,7 @@ from agent_jobs.cli.key_origin import (
 )
 from agent_jobs.cli.notify import check_targets
 from agent_jobs.cli.server_checks import check_server
-from agent_jobs.cli.session import Exit, Refusal, Session, run_in_session, json_option
+from agent_jobs.cli.session import Exit, Refusal, Session, json_option, run_in_session
 from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file, find_key_folder

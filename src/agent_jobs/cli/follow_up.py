@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.session import JobId, Session, run_in_session, create_refusal
+from agent_jobs.cli.session import JobId, Session, create_refusal, run_in_session
 from agent_jobs.cli.start import run_command
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import RequestError

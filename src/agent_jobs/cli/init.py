@@ -23,7 +23,7 @@ from agent_jobs.cli.key_origin import (
     name_key,
 )
 from agent_jobs.cli.sentences import ask_for_line, ask_to_agree, print_sentences
-from agent_jobs.cli.session import Exit, Refusal, Session, run_in_session, convert_errors
+from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, run_in_session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings

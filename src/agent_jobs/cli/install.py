@@ -27,11 +27,11 @@ from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, rea
 from agent_jobs.install.detect import find_hosts
 from agent_jobs.install.entry import (
     enable_entry,
-    read_entry,
-    render_fragment,
     install_entry,
+    read_entry,
     refuse_comments,
     remove_entry,
+    render_fragment,
 )
 from agent_jobs.install.hosts import (
     HOSTS,

@@ -10,7 +10,7 @@ import click
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.job_table import describe_pending, render_table, wrap_sentence
 from agent_jobs.cli.parameters import BatchName
-from agent_jobs.cli.session import Session, run_in_session, json_option
+from agent_jobs.cli.session import Session, json_option, run_in_session
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option
 from agent_jobs.cli.unwatched import UnwatchedJobs, retrieve_unwatched

@@ -9,7 +9,7 @@ import click
 from agent_jobs.cli.choice import require_one
 from agent_jobs.cli.job_list import DAY_S, Days
 from agent_jobs.cli.parameters import BatchName
-from agent_jobs.cli.session import Exit, JobId, Session, run_in_session, json_option, read_settings
+from agent_jobs.cli.session import Exit, JobId, Session, json_option, read_settings, run_in_session
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned

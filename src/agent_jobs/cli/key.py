@@ -23,7 +23,7 @@ from agent_jobs.cli.key_origin import (
 )
 from agent_jobs.cli.sections import format_pairs
 from agent_jobs.cli.sentences import print_sentences
-from agent_jobs.cli.session import Exit, Session, run_in_session, convert_errors, json_option
+from agent_jobs.cli.session import Exit, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_usable_settings

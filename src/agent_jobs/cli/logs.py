@@ -9,7 +9,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.sections import style
-from agent_jobs.cli.session import JobId, Session, run_in_session, find_exit, json_option
+from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.show import format_took
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import format_clock_time, format_day

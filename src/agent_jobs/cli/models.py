@@ -9,7 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import hide_query
-from agent_jobs.cli.session import Session, run_in_session, convert_errors, json_option, read_settings, create_refusal
+from agent_jobs.cli.session import Session, convert_errors, create_refusal, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.errors import AccountError, AgentJobsError, RequestError, UpstreamError

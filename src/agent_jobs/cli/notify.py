@@ -9,7 +9,7 @@ import click
 
 from agent_jobs.app import create_notice_sender
 from agent_jobs.cli.finding import Finding
-from agent_jobs.cli.session import Exit, json_option, read_settings, create_refusal
+from agent_jobs.cli.session import Exit, create_refusal, json_option, read_settings
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError
 from agent_jobs.notice_targets import EVENTS, NoticeTarget

@@ -9,7 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.key_reference import KeyReference, find_missing_key
-from agent_jobs.cli.session import Session, run_in_session, json_option, read_settings
+from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.rendering import answers

@@ -17,7 +17,7 @@ import click
 
 from agent_jobs import __version__
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.command import find_program, build_requirement
+from agent_jobs.install.command import build_requirement, find_program
 from agent_jobs.install.command import find_launch as uvx_launch
 from agent_jobs.install.config_file import Scope, locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry

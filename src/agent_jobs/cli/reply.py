@@ -6,7 +6,7 @@ from typing import NamedTuple
 import click
 
 from agent_jobs.cli.approval import open_asker
-from agent_jobs.cli.session import Exit, JobId, Session, run_in_session, json_option
+from agent_jobs.cli.session import Exit, JobId, Session, json_option, run_in_session
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
 from agent_jobs.jobs.response import Call

@@ -11,7 +11,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.out_file import OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.read_mark import mark_read
-from agent_jobs.cli.session import Exit, JobId, Session, run_in_session, find_exit, json_option
+from agent_jobs.cli.session import Exit, JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.unwatched import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure, describe_warning
 from agent_jobs.jobs.job import Job

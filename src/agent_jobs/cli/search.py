@@ -10,8 +10,8 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.job_list import STATUS_NAMES, find_statuses
 from agent_jobs.cli.sections import style, wrap_line
-from agent_jobs.cli.session import Session, run_in_session, json_option
-from agent_jobs.cli.symbols import echo, choose_icon
+from agent_jobs.cli.session import Session, json_option, run_in_session
+from agent_jobs.cli.symbols import choose_icon, echo
 from agent_jobs.cli.times import format_day
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
 from agent_jobs.jobs.status import Status

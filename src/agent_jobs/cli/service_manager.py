@@ -19,11 +19,11 @@ from agent_jobs.install.service_files import (
     STOP_S,
     UNIT,
     Service,
-    locate_agent_log,
     locate_agent,
+    locate_agent_log,
+    locate_unit,
     render_agent,
     render_unit,
-    locate_unit,
 )
 
 #: Seconds for one call. Stopping waits for the process itself.

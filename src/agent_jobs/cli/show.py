@@ -7,8 +7,8 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.sections import format_heading, format_pairs, format_table, style, wrap_text
-from agent_jobs.cli.session import JobId, Session, run_in_session, json_option
-from agent_jobs.cli.symbols import echo, choose_icon
+from agent_jobs.cli.session import JobId, Session, json_option, run_in_session
+from agent_jobs.cli.symbols import choose_icon, echo
 from agent_jobs.cli.times import format_clock_time, format_local_time
 from agent_jobs.cli.unwatched import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure

@@ -25,7 +25,7 @@ from agent_jobs.cli.output import require_stdout
 from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
 from agent_jobs.cli.prompt_command import PromptCommand
 from agent_jobs.cli.read_mark import mark_read
-from agent_jobs.cli.session import CLIENT, JobId, Session, run_in_session, find_exit, json_option
+from agent_jobs.cli.session import CLIENT, JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.terminal import show_notice
 from agent_jobs.cli.unwatched import NO_RUNNER
@@ -33,8 +33,8 @@ from agent_jobs.cli.unwritten import report_unwritten
 from agent_jobs.cli.watch import (
     ShownAnswer,
     announce_pending,
-    read_answer,
     format_result_hint,
+    read_answer,
     watch_until_done,
     write_end_line,
 )

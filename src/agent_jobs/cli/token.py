@@ -7,7 +7,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.owner import OwnerName, fit_owner
-from agent_jobs.cli.session import Exit, Session, run_in_session, json_option
+from agent_jobs.cli.session import Exit, Session, json_option, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.times import Lifetime, format_day, format_local_minute, format_local_time
 from agent_jobs.engine.engine import TokenRecord

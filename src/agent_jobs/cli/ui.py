@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from agent_jobs.cli.session import Session, run_in_session, read_settings
+from agent_jobs.cli.session import Session, read_settings, run_in_session
 from agent_jobs.text import describe_listen_error
 
 #: No well-known program listens there.

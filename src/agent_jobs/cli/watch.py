@@ -15,7 +15,7 @@ from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.output import is_stdout_abandoned, require_stdout
 from agent_jobs.cli.progress import Display, Records, open_display
 from agent_jobs.cli.read_mark import mark_read
-from agent_jobs.cli.session import JobId, Session, run_in_session, find_exit, json_option
+from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.unwritten import report_unwritten
 from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job

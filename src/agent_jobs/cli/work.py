@@ -9,7 +9,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.detach import describe_detached
 from agent_jobs.cli.interruption import Interrupted
-from agent_jobs.cli.session import Session, run_in_session, read_settings
+from agent_jobs.cli.session import Session, read_settings, run_in_session
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from .errors import ApiError
-from .items import build_page, input_items
+from .items import build_page, list_input_items
 from .run import Run
 from .wire import Exchange
 
-__all__ = ["Conversations", "conversation_id"]
+__all__ = ["Conversations", "find_conversation_id"]
 
 Json = dict[str, Any]
 
@@ -72,7 +72,7 @@ class Conversations:
     def append(self, id: str, run: Run) -> None:
         """Add the input and the output of a completed response."""
         if id in self._items and run.status == "completed":
-            self._items[id] += [*input_items(run.body.get("input"), run.id), *run.output]
+            self._items[id] += [*list_input_items(run.body.get("input"), run.id), *run.output]
 
     async def create(self, exchange: Exchange) -> None:
         """Answer POST /conversations."""
@@ -151,4 +151,4 @@ def _read_new_items(body: Json, owner_id: str) -> list[Json]:
             f" array with length {len(given)} instead."
         )
         raise ApiError(400, message, param="items", code="array_above_max_length")
-    return input_items(given, owner_id)
+    return list_input_items(given, owner_id)

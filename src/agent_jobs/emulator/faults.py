@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, cast, get_args
 
-__all__ = ["Fault", "FaultQueue", "combine"]
+__all__ = ["Fault", "FaultQueue", "combine_faults"]
 
 Operation = Literal[
     "create",

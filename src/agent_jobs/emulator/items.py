@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from .errors import ApiError
 
-__all__ = ["build_page", "check_outputs", "input_items"]
+__all__ = ["build_page", "check_outputs", "list_input_items"]
 
 Json = dict[str, Any]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import ApiError
-from .validate import EFFORTS, check_settings, part_of
+from .validate import EFFORTS, check_settings, read_object
 
 __all__ = ["Models"]
 
@@ -72,7 +72,7 @@ class Models:
         if model is None:
             message = f"The requested model '{model_id}' does not exist."
             raise ApiError(400, message, param="model", code="model_not_found")
-        sampling = model.samples(part_of(body, "reasoning").get("effort"))
+        sampling = model.samples(read_object(body, "reasoning").get("effort"))
         check_settings(body, efforts=model.efforts, sampling=sampling)
 
     def listing(self) -> Json:

@@ -5,7 +5,7 @@ import random
 import struct
 import zlib
 
-__all__ = ["png_base64"]
+__all__ = ["draw_png_base64"]
 
 
 def draw_png_base64(side_px: int, seed: str) -> str:

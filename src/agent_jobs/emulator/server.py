@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from .app import Emulator
 
-__all__ = ["RunningServer", "running", "serve"]
+__all__ = ["RunningServer", "run_emulator", "serve"]
 
 
 @dataclass(frozen=True)

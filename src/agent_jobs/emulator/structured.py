@@ -7,7 +7,7 @@ from typing import Any, NoReturn, cast
 
 from .errors import ApiError
 
-__all__ = ["check_format", "check_schema", "sample", "sample_text"]
+__all__ = ["build_sample", "check_format", "check_schema", "write_sample"]
 
 Json = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, cast
 from .errors import ApiError
 from .structured import check_format, check_schema
 
-__all__ = ["EFFORTS", "check_create", "check_mode", "check_settings", "part_of"]
+__all__ = ["EFFORTS", "check_create", "check_mode", "check_settings", "read_object"]
 
 Json = Mapping[str, Any]
 

@@ -18,7 +18,7 @@ from .run import Clock, Run
 if TYPE_CHECKING:  # most emulators send no webhooks
     import httpx2
 
-__all__ = ["ATTEMPTS", "WebhookSender", "sign"]
+__all__ = ["ATTEMPTS", "WebhookSender", "sign_message"]
 
 ATTEMPTS = 5  # OpenAI tries for three days
 FIRST_RETRY_S = 5.0  # emulated, then doubling

@@ -21,7 +21,7 @@ __all__ = [
     "Machine",
     "Place",
     "find_disabling_values",
-    "input_of",
+    "find_input",
 ]
 
 SERVER = "agent-jobs"

@@ -43,9 +43,9 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.mcp_server.elicitation import (
     MAX_DIALOGS,
     apply_answers,
+    build_question_key,
     can_show_form,
     create_question,
-    build_question_key,
 )
 from agent_jobs.mcp_server.tool_adapter import create_result, describe_error
 from agent_jobs.rendering import answers
