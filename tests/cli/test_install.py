@@ -148,7 +148,7 @@ def test_install_adds_one_entry_and_uninstall_removes_it(home: Path, run: Run, h
     assert mode == 0o600, "a file that may hold a secret is readable by its owner only"
     entry = read_entry(HOSTS[host], content.decode())
     assert entry is not None
-    assert os.path.isabs(HOSTS[host].command_of(entry).command)
+    assert os.path.isabs(HOSTS[host].read_command(entry).command)
     assert "sk-" not in content.decode()
 
     assert run("install", host).stdout == f"Nothing to do in {home / name}.\n"
@@ -332,7 +332,7 @@ def test_host_with_a_tool_search_loads_tools_at_once_unless_the_user_changed_it(
 def test_entry_has_the_form_of_its_host(host: str, entry: dict[str, Any]):
     text = install_entry(HOSTS[host], "", UVX, {"A": "b"})
     assert read_entry(HOSTS[host], text) == entry
-    assert HOSTS[host].command_of(entry) == UVX
+    assert HOSTS[host].read_command(entry) == UVX
 
 
 def test_listed_entry_has_its_name():

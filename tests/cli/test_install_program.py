@@ -87,7 +87,7 @@ class Tools:
         machine = Machine("linux", self.home, {}, self.home)
         entry = read_entry(HOSTS[host], locate_file(HOSTS[host], machine, "user").read_text())
         assert entry is not None
-        return HOSTS[host].command_of(entry)
+        return HOSTS[host].read_command(entry)
 
 
 @pytest.fixture

@@ -179,9 +179,9 @@ async def test_a_learned_limit_overrides_the_setting_and_the_table(settings: Set
     waits.learn_limit("codex-mcp-client", 5)
     assert waits.limit_s("codex-mcp-client") == waits.limit_s("codex-mcp-client") == 4
     assert waits.start_limit_s("codex-mcp-client") == 4
-    assert waits.hint_ms("codex-mcp-client", 30_000) == 4_000
-    assert waits.hint_ms("codex-mcp-client", 2_000) == 2_000
-    assert waits.hint_ms("another", 30_000) == 30_000
+    assert waits.choose_hint_ms("codex-mcp-client", 30_000) == 4_000
+    assert waits.choose_hint_ms("codex-mcp-client", 2_000) == 2_000
+    assert waits.choose_hint_ms("another", 30_000) == 30_000
 
 
 @pytest.mark.parametrize("end", ["the host leaves", "the process ends"])

@@ -44,7 +44,7 @@ class Team:
 async def team(settings: Settings, clock: Clock | None = None) -> AsyncGenerator[Team]:
     async with open_app(settings, clock or create_fast_clock(SPEED)) as app:
         unbound = await app.engine()
-        ada, bob = unbound.of("ada"), unbound.of("bob")
+        ada, bob = unbound.for_owner("ada"), unbound.for_owner("bob")
         async with (
             serving_routes(routes_of(ada)) as url_of_ada,
             serving_routes(routes_of(bob)) as url_of_bob,

@@ -42,7 +42,7 @@ def test_each_of_ours_has_a_line_for_a_list_and_a_prompt_that_calls_it(name: str
     preset = load_our_presets()[name]
     assert 0 < len(preset.description) <= 80
     assert "\n" not in preset.description
-    asked = preset.asking("Why {is} the {task}?")
+    asked = preset.fill_in_task("Why {is} the {task}?")
     assert f'preset="{name}"' in asked
     assert asked.endswith("\n\nWhy {is} the {task}?")
     assert preset.model is None
@@ -64,7 +64,7 @@ def test_the_users_file_adds_presets_and_changes_ours_in_what_it_says(file: Path
 
 def test_a_preset_without_a_prompt_gets_one(file: Path):
     file.write_text('[own]\ndescription = "Mine"')
-    asked = load_presets(file)["own"].asking("Do it.")
+    asked = load_presets(file)["own"].fill_in_task("Do it.")
     assert 'agent_start with preset="own"' in asked
     assert asked.endswith("Do it.")
 

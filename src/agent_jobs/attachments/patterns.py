@@ -29,7 +29,7 @@ def find_places(pattern: str, roots: Sequence[Root]) -> tuple[str, list[Place]]:
     shown = printable_path((pattern[:SHOWN_CHARS],))
     path = _parse_path(pattern, shown)
     _refuse_upwards(shown, path.parts)
-    places = _list_places(roots, lambda root: root.names_below_root(path))
+    places = _list_places(roots, lambda root: root.find_names_below(path))
     if not places and path.is_absolute():
         places = _list_places(roots, lambda root: find_names_below(root, path))
     if not places:

@@ -77,7 +77,7 @@ def _find_jobs(job_ids: Sequence[str], settings: Settings) -> list[Job]:
     """Return the jobs that the user means, each once."""
 
     async def find(session: Session) -> list[Job]:
-        ids = dict.fromkeys([await session.engine.identify(job_id) for job_id in job_ids])
+        ids = dict.fromkeys([await session.engine.find_full_id(job_id) for job_id in job_ids])
         page = await session.engine.find(JobFilter(job_ids=tuple(ids)), len(ids))
         return page.jobs
 

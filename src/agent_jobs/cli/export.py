@@ -99,7 +99,7 @@ async def _find_exported_jobs(session: Session, job_ids: Sequence[str], since: f
     if not job_ids:
         page = await session.engine.find(JobFilter(since=since), NO_LIMIT)
         return page.jobs[::-1]
-    ids = tuple(dict.fromkeys([await session.engine.identify(job_id) for job_id in job_ids]))
+    ids = tuple(dict.fromkeys([await session.engine.find_full_id(job_id) for job_id in job_ids]))
     page = await session.engine.find(JobFilter(job_ids=ids), NO_LIMIT)
     return sorted(page.jobs, key=lambda job: ids.index(job.id))
 

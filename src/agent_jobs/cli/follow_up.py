@@ -44,7 +44,7 @@ def _read_job(job_id: str) -> tuple[Job, str]:
     """Return the job and its prompt."""
 
     async def read(session: Session) -> tuple[Job, str]:
-        full_id = await session.engine.identify(job_id)
+        full_id = await session.engine.find_full_id(job_id)
         page = await session.engine.find(JobFilter(job_ids=(full_id,)), 1)
         return page.jobs[0], (await session.engine.details(full_id)).prompt
 

@@ -220,7 +220,7 @@ class _HostEntry:
     @property
     def pin(self) -> str | None:
         """Return the version that the entry asks for, if it does."""
-        words = self.host.command_of(self.entry).args
+        words = self.host.read_command(self.entry).args
         return next((pin[1] for word in words if (pin := PIN.fullmatch(word))), None)
 
     @property
@@ -263,7 +263,7 @@ class _HostEntry:
 
     def _check_command(self) -> Iterator[Finding]:
         """Yield a finding if the host cannot start the command."""
-        command = self.host.command_of(self.entry).command
+        command = self.host.read_command(self.entry).command
         if not isinstance(self.entry.get("command"), str | list) or not command:
             yield self.report("problem", "names no command", self.install)
         elif shutil.which(command, path=self.machine.environ.get("PATH", "")) is None:
@@ -274,7 +274,7 @@ class _HostEntry:
 
     def _check_source(self) -> Iterator[Finding]:
         """Yield a finding if the command takes this program from a folder that is gone."""
-        args = list(self.host.command_of(self.entry).args)
+        args = list(self.host.read_command(self.entry).args)
         if "--from" not in args[:-1]:
             return
         source = args[args.index("--from") + 1]

@@ -22,7 +22,7 @@ from agent_jobs.cli.trial import try_entry
 from agent_jobs.config_folder import find_config_file, find_key_folder, is_default_place
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.install.command import find_launch as uvx_launch
+from agent_jobs.install.command import find_launch
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot, write_replacement
 from agent_jobs.install.detect import find_hosts
 from agent_jobs.install.entry import (
@@ -169,7 +169,7 @@ def write_entry(
     _check_arguments(host, environment, approve=approve)
     before = read_snapshot(locate_file(host, machine, scope))
     _name_file(before, lambda: refuse_comments(host, before.text))
-    program = Program(uvx_launch(machine)) if uvx else plan_program(machine)
+    program = Program(find_launch(machine)) if uvx else plan_program(machine)
     environment = {**_name_settings_file(machine), **environment}
     old = _name_file(before, lambda: read_entry(host, before.text))
     has_stored_key = scope == "user" and _has_stored_key(host, old, environment, machine)
@@ -222,7 +222,7 @@ def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_j
     notes = _describe_local_scope(host, machine, "is still there")
     report = _write_host_file(host, before, text, "removed", dry_run=dry_run)
     if removed := read_entry(host, before.text):
-        notes += remove_program(host.command_of(removed).command, before.path, machine, dry_run=dry_run)
+        notes += remove_program(host.read_command(removed).command, before.path, machine, dry_run=dry_run)
     print_report(_add_notes(report, notes) | {"next": [f"Start {host.title} again."]}, as_json=as_json)
 
 
@@ -232,7 +232,7 @@ def print_entry(
 ) -> None:
     """Print a file of the host that contains nothing but our entry."""
     _check_arguments(host, environment, approve=approve)
-    program = Program(uvx_launch(machine)) if uvx else plan_printed_program(machine)
+    program = Program(find_launch(machine)) if uvx else plan_printed_program(machine)
     environment = {**_name_settings_file(machine), **environment}
     has_stored_key = _has_stored_key(host, None, environment, machine)
     entry = render_fragment(host, program.launch, environment, approve=approve, has_stored_key=has_stored_key)

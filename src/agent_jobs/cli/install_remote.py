@@ -76,7 +76,7 @@ def _describe_replaced_entry(host: Host, old: Entry | None, new: Entry) -> str:
         return ""
     if "url" in old:
         return f"connected to {mask_secrets(str(old['url']))}"
-    start = host.command_of(old)
+    start = host.read_command(old)
     return f"started {mask_secrets(shlex.join([start.command, *start.args]))}"
 
 

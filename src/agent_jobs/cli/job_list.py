@@ -13,7 +13,7 @@ from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.session import Session, json_option, run_in_session
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option
-from agent_jobs.cli.unwatched import UnwatchedJobs, retrieve_unwatched
+from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, JobPage, SortKey
 from agent_jobs.jobs.status import ACTIVE, Status

@@ -28,7 +28,7 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
     require_one({"IDs": bool(job_ids), "--batch": bool(batch)})
 
     async def cancel(session: Session) -> tuple[list[Job], list[str]]:
-        ids = [await session.engine.identify(job_id) for job_id in job_ids]
+        ids = [await session.engine.find_full_id(job_id) for job_id in job_ids]
         if not ids:
             return await session.engine.cancel(JobFilter(batch=batch)), []
         group = JobFilter(job_ids=tuple(ids))
@@ -69,7 +69,7 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
     """
 
     async def adopt(session: Session) -> tuple[Job, bool]:
-        job = await session.engine.adopt(await session.engine.identify(job_id), response_id)
+        job = await session.engine.adopt(await session.engine.find_full_id(job_id), response_id)
         return job, bool(await session.engine.other_workers())
 
     job, is_watched = run_in_session(adopt, role="acts")

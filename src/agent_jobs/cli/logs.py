@@ -13,7 +13,7 @@ from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_i
 from agent_jobs.cli.show import format_took
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import format_clock_time, format_day
-from agent_jobs.cli.unwatched import retrieve_unwatched
+from agent_jobs.cli.unwatched_jobs import retrieve_unwatched
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter
 from agent_jobs.jobs.status import Status
@@ -52,7 +52,7 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
         raise SystemExit(find_exit(jobs))
 
     async def read(session: Session) -> tuple[JobDetails, float]:
-        full_id = await session.engine.identify(job_id)
+        full_id = await session.engine.find_full_id(job_id)
         await retrieve_unwatched(session, JobFilter(job_ids=(full_id,)))
         return await session.engine.details(full_id), session.engine.now()
 
@@ -63,7 +63,7 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
 async def _follow_job(session: Session, job_id: str, *, as_json: bool) -> Job:
     """Show what is new until the job finishes or waits for the user; return the job."""
     engine, log = session.engine, _Log(as_json=as_json)
-    full_id = await engine.identify(job_id)
+    full_id = await engine.find_full_id(job_id)
     session.app.work()
     while True:
         details = await engine.details(full_id)

@@ -17,8 +17,7 @@ import click
 
 from agent_jobs import __version__
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.command import build_requirement, find_program
-from agent_jobs.install.command import find_launch as uvx_launch
+from agent_jobs.install.command import build_requirement, find_launch, find_program
 from agent_jobs.install.config_file import Scope, locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry
 from agent_jobs.install.hosts import HOSTS, SERVER, Launch, Machine
@@ -98,7 +97,7 @@ def plan_program(machine: Machine) -> Program:
     if installer:
         program = installer.program
     if installer is None or program is None:
-        return Program(uvx_launch(machine))
+        return Program(find_launch(machine))
     return Program(Launch(str(program), ()), installer)
 
 
@@ -107,7 +106,7 @@ def plan_printed_program(machine: Machine) -> Program:
     program = plan_program(machine)
     if program.installer is None or read_version(program.launch.command) == __version__:
         return Program(program.launch)
-    return Program(uvx_launch(machine), program.installer)
+    return Program(find_launch(machine), program.installer)
 
 
 def make_permanent(program: Program, machine: Machine) -> tuple[Launch, list[str]]:
@@ -133,7 +132,7 @@ def make_permanent(program: Program, machine: Machine) -> tuple[Launch, list[str
 
 def _fall_back(installer: Installer, reason: str, machine: Machine) -> tuple[Launch, list[str]]:
     """Return the command that works without the program, and why it was chosen."""
-    fallback = uvx_launch(machine)
+    fallback = find_launch(machine)
     return fallback, [
         f"{installer.install_line} failed ({reason}), so the entry starts {fallback.command} instead. That is slower "
         "at each start. Run this command again when the cause is fixed."
@@ -190,7 +189,7 @@ def _find_files_that_start(command: str, machine: Machine) -> Iterator[Path]:
             with suppress(ConfigError):
                 path = locate_file(host, machine, scope)
                 entry = read_entry(host, read_snapshot(path).text)
-                if entry is not None and _is_same_path(host.command_of(entry).command, command):
+                if entry is not None and _is_same_path(host.read_command(entry).command, command):
                     yield path
     service = locate_service_file(machine)
     if service is not None and service.is_file():

@@ -67,7 +67,7 @@ def reply_command(
     asker = open_asker(may_ask=not as_json)
 
     async def reply(session: Session) -> _RepliedJob:
-        job = await session.engine.poll(await session.engine.identify(job_id))
+        job = await session.engine.poll(await session.engine.find_full_id(job_id))
         if not given.is_empty:
             job = await session.engine.reply(job.id, await _build_reply(session, job, given))
         elif asker is not None and await asker.answer_questions(session, [job]):

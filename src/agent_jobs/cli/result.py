@@ -12,7 +12,7 @@ from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.out_file import OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import Exit, JobId, Session, find_exit, json_option, run_in_session
-from agent_jobs.cli.unwatched import UnwatchedJobs, retrieve_unwatched
+from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure, describe_warning
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
@@ -69,7 +69,7 @@ def read_result(job_id: str) -> tuple[Result, UnwatchedJobs, float]:
     """Return all that is stored of a job, after asking the provider if no process watches it, and the time."""
 
     async def read(session: Session) -> tuple[Result, UnwatchedJobs, float]:
-        full_id = await session.engine.identify(job_id)
+        full_id = await session.engine.find_full_id(job_id)
         unwatched = await retrieve_unwatched(session, JobFilter(job_ids=(full_id,)))
         return await session.engine.result(full_id), unwatched, session.engine.now()
 

@@ -10,7 +10,7 @@ from agent_jobs.cli.sections import format_heading, format_pairs, format_table, 
 from agent_jobs.cli.session import JobId, Session, json_option, run_in_session
 from agent_jobs.cli.symbols import choose_icon, echo
 from agent_jobs.cli.times import format_clock_time, format_local_time
-from agent_jobs.cli.unwatched import UnwatchedJobs, retrieve_unwatched
+from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter, TurnRecord
@@ -51,7 +51,7 @@ def read_details(job_id: str) -> tuple[JobDetails, UnwatchedJobs, float]:
     """Return all that is stored of a job, after asking the provider if no process watches it, and the time."""
 
     async def read(session: Session) -> tuple[JobDetails, UnwatchedJobs, float]:
-        full_id = await session.engine.identify(job_id)
+        full_id = await session.engine.find_full_id(job_id)
         unwatched = await retrieve_unwatched(session, JobFilter(job_ids=(full_id,)))
         return await session.engine.details(full_id), unwatched, session.engine.now()
 

@@ -28,8 +28,8 @@ from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import CLIENT, JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.terminal import show_notice
-from agent_jobs.cli.unwatched import NO_RUNNER
-from agent_jobs.cli.unwritten import report_unwritten
+from agent_jobs.cli.unwatched_jobs import NO_RUNNER
+from agent_jobs.cli.unwritten_answer import report_unwritten
 from agent_jobs.cli.watch import (
     ShownAnswer,
     announce_pending,
@@ -434,7 +434,7 @@ async def _complete_previous_id(session: Session, request: "StartRequest") -> "S
     """Return the request with the full id of the job from which it continues."""
     if request.previous_job_id is None:
         return request
-    return replace(request, previous_job_id=await session.engine.identify(request.previous_job_id))
+    return replace(request, previous_job_id=await session.engine.find_full_id(request.previous_job_id))
 
 
 def _parse_option(argument: str) -> tuple[str, Any]:

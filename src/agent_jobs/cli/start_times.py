@@ -32,7 +32,7 @@ class _StartEntry:
     @property
     def start(self) -> Launch:
         """Return the command of the entry."""
-        return self.host.command_of(self.entry)
+        return self.host.read_command(self.entry)
 
     @property
     def program(self) -> str:

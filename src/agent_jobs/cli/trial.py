@@ -23,7 +23,7 @@ PROVIDER_LIMIT_S = 30.0  # a slow provider answers a list of models within secon
 
 def try_entry(host: Host, entry: Entry, machine: Machine) -> list[str]:
     """Start the entry's command, list and call tools, and ask the provider; return what went wrong."""
-    start = host.command_of(entry)
+    start = host.read_command(entry)
     command, environment = [start.command, *start.args], build_host_environment(host, entry, machine)
     try:
         start_server(command, environment, tool="agent_list")

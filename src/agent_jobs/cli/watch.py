@@ -16,7 +16,7 @@ from agent_jobs.cli.output import is_stdout_abandoned, require_stdout
 from agent_jobs.cli.progress import Display, Records, open_display
 from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
-from agent_jobs.cli.unwritten import report_unwritten
+from agent_jobs.cli.unwritten_answer import report_unwritten
 from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter
@@ -137,7 +137,7 @@ async def _find_watched_ids(session: Session, job_ids: Sequence[str]) -> list[st
     """Return the full ids of these jobs, or the ids of all active jobs."""
     engine = session.engine
     if job_ids:
-        return [await engine.identify(job_id) for job_id in job_ids]
+        return [await engine.find_full_id(job_id) for job_id in job_ids]
     active = await engine.find(JobFilter(active=True, since=engine.now()), GATHERED_MAX)
     return [job.id for job in active.jobs]
 

@@ -305,7 +305,7 @@ class Emulator:
         return []
 
     def _list_stored_item_ids(self) -> Iterator[str]:
-        yield from self._conversations.item_ids()
+        yield from self._conversations.list_item_ids()
         for run in self._runs.values():
             if run.body.get("store") is not False and not self._is_expired(run):
                 yield from (item["id"] for item in run.output)
@@ -391,10 +391,10 @@ class Emulator:
         )
 
     async def _list_models(self, exchange: Exchange) -> None:
-        await exchange.send_json(self._models.listing())
+        await exchange.send_json(self._models.list_cards())
 
     async def _retrieve_model(self, exchange: Exchange) -> None:
-        await exchange.send_json(self._models.card(exchange.request.path_params["model_id"]))
+        await exchange.send_json(self._models.find_card(exchange.request.path_params["model_id"]))
 
     def _find_requested_run(self, exchange: Exchange) -> Run:
         if exchange.fault.no_retrieve:

@@ -44,7 +44,7 @@ class Conversations:
         self._find_card(id)
         del self._cards[id], self._items[id]
 
-    def item_ids(self) -> Iterator[str]:
+    def list_item_ids(self) -> Iterator[str]:
         """Return the ids of all items."""
         return (item["id"] for items in self._items.values() for item in items)
 

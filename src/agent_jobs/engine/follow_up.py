@@ -29,7 +29,7 @@ class PreviousJob:
     toolbox: Sequence[str] = ()
     least_tokens: int = 0  #: of its history that the next job certainly reads
 
-    def tools(self, *, of_toolbox: bool) -> list[JSON]:
+    def list_tools(self, *, of_toolbox: bool) -> list[JSON]:
         """Return the functions of the user's own tool servers in its request, or all its other tools."""
         tools = items_of(self.request.get("tools"))
         if not self.toolbox:
@@ -38,13 +38,13 @@ class PreviousJob:
             return tools
         from agent_jobs.toolbox.toolbox import Toolbox  # loads the MCP client
 
-        return [tool for tool in tools if Toolbox.knows(str(tool.get("name")), self.toolbox) is of_toolbox]
+        return [tool for tool in tools if Toolbox.has_function(str(tool.get("name")), self.toolbox) is of_toolbox]
 
-    def fields_to_inherit(self, web_search: bool | None) -> JSON:
+    def list_inherited_fields(self, web_search: bool | None) -> JSON:
         """Return the fields that the next request takes over, without the functions of its toolbox."""
         kept = {name: self.request[name] for name in INHERITED if name in self.request}
         if "tools" in kept:
-            tools = self.tools(of_toolbox=False)
+            tools = self.list_tools(of_toolbox=False)
             if web_search is False:
                 tools = [tool for tool in tools if not str(tool["type"]).startswith("web_search")]
             kept["tools"] = tools

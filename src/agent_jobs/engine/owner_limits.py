@@ -12,7 +12,7 @@ async def find_limits(store: Store, owner: str, default: OwnerLimits) -> OwnerLi
     row = await store.get_owner(owner)
     if row is None:
         return default
-    return row.limits.or_else(default)
+    return row.limits.with_defaults(default)
 
 
 def list_budgets(

@@ -92,7 +92,7 @@ class StartPlanner:
         self._owner = ""
         self._shares_key = True
 
-    def of(self, store: Store, owner: str) -> "StartPlanner":
+    def for_owner(self, store: Store, owner: str) -> "StartPlanner":
         """Return the same for the jobs of one owner, with the owner's store."""
         bound = copy(self)
         bound._store = store
@@ -313,7 +313,7 @@ class StartPlanner:
             attachments=shared.contents,
             openai=self._endpoint.openai,
         )
-        body = {**previous.fields_to_inherit(request.web_search), **body}
+        body = {**previous.list_inherited_fields(request.web_search), **body}
         if shared.functions:
             names = {function["name"] for function in shared.functions}
             kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in names]
@@ -342,7 +342,7 @@ class StartPlanner:
             return ()
         if self._lent_toolbox is None:
             raise RequestError("There are no tool servers.", "no_tool_servers")
-        return await self._lent_toolbox.functions(names)
+        return await self._lent_toolbox.list_functions(names)
 
     def _inherit_functions(self, previous: PreviousJob) -> Sequence[JSON]:
         """Return the functions of tool servers that the job before had."""
@@ -350,8 +350,8 @@ class StartPlanner:
             return ()
         if self._lent_toolbox is None:
             raise RequestError("There are no tool servers for the tools of the previous job.", "tool_servers_gone")
-        self._lent_toolbox.check(previous.toolbox)
-        return previous.tools(of_toolbox=True)
+        self._lent_toolbox.check_names(previous.toolbox)
+        return previous.list_tools(of_toolbox=True)
 
     async def _attach_files(
         self, request: StartRequest, options: StartOptions, previous: PreviousJob
@@ -409,7 +409,7 @@ class StartPlanner:
         body, bound = job.turn.request, partial(self._bound_first_turn, job, previous)
         if budgets_usd := self._list_reserved(limits):
             # In a thread: loading the price list takes a moment.
-            add_limits = partial(self._defaults.prices.capped, body, min(budgets_usd), bound)
+            add_limits = partial(self._defaults.prices.cap_request, body, min(budgets_usd), bound)
             body = await anyio.to_thread.run_sync(add_limits)
         job = replace(job, turn=replace(job.turn, request=body))
         return job, await anyio.to_thread.run_sync(bound, body)

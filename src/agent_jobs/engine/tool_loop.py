@@ -130,7 +130,7 @@ class ToolLoop:
             return True
         try:
             if self._toolbox is not None:
-                self._toolbox.check(job.toolbox)
+                self._toolbox.check_names(job.toolbox)
         except (RequestError, ConfigError):
             return False
         return self._toolbox is not None
@@ -151,10 +151,10 @@ class ToolLoop:
         declared = _list_declared_functions(job)
         if call.name not in declared:
             return _finish_call(call, _explain_unknown_function(call.name, declared))
-        if self._toolbox is None or not self._toolbox.knows(call.name, job.toolbox):
+        if self._toolbox is None or not self._toolbox.has_function(call.name, job.toolbox):
             return replace(call, needs="output")
         try:
-            policy = await self._toolbox.policy(call.name, job.toolbox)
+            policy = await self._toolbox.find_policy(call.name, job.toolbox)
         except AgentJobsError as error:
             return _finish_call(call, UNKNOWN if call.state == "running" else str(error))
         return _apply_policy(call, policy, declared)

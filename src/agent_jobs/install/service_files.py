@@ -63,7 +63,7 @@ def build_collector_command(launch: Launch, env_file: Path | None) -> tuple[str,
 
 def locate_unit(machine: Machine) -> Path:
     """Return the path of the user's systemd unit."""
-    return machine.folder_from("XDG_CONFIG_HOME", machine.home / ".config") / "systemd/user" / UNIT
+    return machine.find_folder("XDG_CONFIG_HOME", machine.home / ".config") / "systemd/user" / UNIT
 
 
 def locate_agent(machine: Machine) -> Path:

@@ -156,7 +156,7 @@ class AgentJobsServer(MCPServer):
         task = (arguments or {}).get("task")
         if name not in presets or not isinstance(task, str) or not task.strip():
             raise MCPError(INVALID_PARAMS, f"Prompts are {', '.join(presets)}; each accepts a task.")
-        text = TextContent(type="text", text=presets[name].asking(task))
+        text = TextContent(type="text", text=presets[name].fill_in_task(task))
         return GetPromptResult(
             description=presets[name].description, messages=[PromptMessage(role="user", content=text)]
         )

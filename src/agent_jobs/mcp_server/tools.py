@@ -298,7 +298,7 @@ class Tools:
             group,
             jobs.now(),
             advise=not state.done and wait_s > 0 and self._pacing.count_empty_wait(key),
-            host_note=self._limits.background_note(client),
+            host_note=self._limits.describe_background(client),
             limit_bytes=find_page_cap_bytes(client),
         )
         answer = self._limit_hint(jobs, client, answer)
@@ -330,7 +330,7 @@ class Tools:
             started.job,
             jobs.now(),
             duplicate=started.duplicate,
-            host_note=self._limits.background_note(client),
+            host_note=self._limits.describe_background(client),
             view=view,
             limit_bytes=find_page_cap_bytes(client),
         )
@@ -345,7 +345,7 @@ class Tools:
         host_note = ""
         # The note and the activity do not both fit, and a poll that does not wait asks for the activity.
         if not job.is_terminal and (waits or not job.activity):
-            host_note = self._limits.background_note(client)
+            host_note = self._limits.describe_background(client)
         answer = answers.render_job(
             job, jobs.now(), advise=advise, note=note, host_note=host_note, limit_bytes=find_page_cap_bytes(client)
         )
@@ -355,7 +355,7 @@ class Tools:
         """Return the answer with a hint that is no longer than the client lets a call wait."""
         if "next_poll_ms" not in answer:
             return answer
-        return answer | {"next_poll_ms": self._limits.hint_ms(client, answer["next_poll_ms"], jobs.owner)}
+        return answer | {"next_poll_ms": self._limits.choose_hint_ms(client, answer["next_poll_ms"], jobs.owner)}
 
     async def _await_engine(
         self, ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, select: Callable[[], JobFilter | None]

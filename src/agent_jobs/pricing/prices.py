@@ -158,7 +158,7 @@ class Prices:
         """Return the most that one response to a request can cost; see `bound`."""
         return self.bound(body, at=at, provider_url=provider_url, history_tokens=history_tokens).usd
 
-    def capped(self, body: JSON, budget_usd: float, bound: Callable[[JSON], "Bound"]) -> JSON:
+    def cap_request(self, body: JSON, budget_usd: float, bound: Callable[[JSON], "Bound"]) -> JSON:
         """Return a request with the limits that it lacks for a bound, as high as a day's budget allows.
 
         Args:

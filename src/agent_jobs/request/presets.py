@@ -46,7 +46,7 @@ class Preset:
     web_search: bool | None = None
     options: JSON = field(default_factory=lambda: MappingProxyType({}))
 
-    def asking(self, task: str) -> str:
+    def fill_in_task(self, task: str) -> str:
         """Return the prompt for a task."""
         return self.prompt.replace("{task}", task)
 

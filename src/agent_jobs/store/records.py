@@ -77,11 +77,11 @@ class Records(StorePart):
         return None
 
     async def find(self, group: JobFilter, limit: int) -> list[Job]:
-        sql, values = _newest_jobs(self._scope.within(group), limit)
+        sql, values = _newest_jobs(self._scope.restrict(group), limit)
         return [read_job(row, self._db.damage_error) for row in await self._db.fetch(sql, **values)]
 
     async def list_jobs(self, group: JobFilter, limit: int, since: float, order: JobOrder = NEWEST_FIRST) -> JobPage:
-        group = self._scope.within(group)
+        group = self._scope.restrict(group)
 
         async def read_page(transaction: Transaction) -> tuple[Sequence[Row], float, dict[Status, int]]:
             sql, values = _first_jobs(group, limit, order)
@@ -181,7 +181,7 @@ class Records(StorePart):
         return await self._db.store_info()
 
     async def find_unobserved(self, group: JobFilter, limit: int) -> list[Job]:
-        clauses, values = build_where(replace(self._scope.within(group), statuses=_UNATTENDED, active=False))
+        clauses, values = build_where(replace(self._scope.restrict(group), statuses=_UNATTENDED, active=False))
         workers = await self._db.other_workers()
         watched = {str(announced.get("base_url")) for announced in workers.values()}
         rows = await self._db.fetch(

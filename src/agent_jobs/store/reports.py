@@ -46,7 +46,7 @@ class Reports(StorePart):
         return {}
 
     async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
-        clauses, values = build_where(self._scope.within(group))
+        clauses, values = build_where(self._scope.restrict(group))
         order = "cost_usd DESC, jobs DESC, name"
         if key == "day":
             order = "name DESC"

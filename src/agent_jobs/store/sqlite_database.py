@@ -172,7 +172,7 @@ class SQLiteDatabase:
     async def other_workers(self) -> dict[str, Mapping[str, Any]]:
         """Return what the other living processes announced, by their names."""
         with as_store_error(self.folder):
-            return self._worker_lock.others()
+            return self._worker_lock.list_others()
 
     async def read_clock(self) -> None:
         """Return None: all processes are on one machine."""

@@ -188,7 +188,7 @@ async def _build_team_server(
 
     async def open_caller_engine() -> Engine:
         caller = get_current_caller()
-        return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
+        return (await app.engine()).for_owner(caller.owner).with_reporter(audit.create_recorder(caller))
 
     server = _build_mcp_server(settings, open_caller_engine, card_key=secret.hex())
     async with _open_verifiers(settings, app, resource) as verifiers, anyio.create_task_group() as tasks:

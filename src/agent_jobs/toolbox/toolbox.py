@@ -72,7 +72,7 @@ class Toolbox:
             return ()
         return (self._servers.broken,)
 
-    def check(self, names: Sequence[str]) -> None:
+    def check_names(self, names: Sequence[str]) -> None:
         """Refuse names of servers that do not exist or cannot be used; nothing is started.
 
         Raises:
@@ -82,11 +82,11 @@ class Toolbox:
         self._choose_servers(names)
 
     @staticmethod
-    def knows(name: str, names: Sequence[str]) -> bool:
+    def has_function(name: str, names: Sequence[str]) -> bool:
         """Return True if a function of this name belongs to a server in `names`, even if that server is not here."""
         return is_function_of(name, names)
 
-    async def functions(self, names: Sequence[str]) -> list[dict[str, Any]]:
+    async def list_functions(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return the function tools for the body of POST /responses, by name; the servers list them again.
 
         Raises:
@@ -114,7 +114,7 @@ class Toolbox:
             build_function(name, _choose_description(tool), tool.input_schema) for name, tool in sorted(found.items())
         ]
 
-    async def policy(self, name: str, names: Sequence[str]) -> Policy | None:
+    async def find_policy(self, name: str, names: Sequence[str]) -> Policy | None:
         """Return the policy of a function, None if the job has no such function.
 
         Raises:

@@ -195,7 +195,7 @@ class ResponsesClient:
         """
         return _read_object(await self._send_request("GET", self.endpoint.url(f"/models/{quote_segment(name)}")))
 
-    async def model_pages(self) -> list[object]:
+    async def list_model_pages(self) -> list[object]:
         """GET the list of models, each page as upstream sent it; a page that fails ends the list.
 
         Raises:
@@ -244,7 +244,7 @@ class ResponsesClient:
         """Delete a file upstream; one that it does not know counts as deleted."""
         await self._delete_at(self.endpoint.url(f"/files/{quote_segment(file_id)}"))
 
-    async def container_file(self, container_id: str, file_id: str) -> bytes:
+    async def download_container_file(self, container_id: str, file_id: str) -> bytes:
         """Return the content of a file that a run of the code interpreter wrote."""
         path = f"/containers/{quote_segment(container_id)}/files/{quote_segment(file_id)}/content"
         answer = await self._send_request("GET", self.endpoint.url(path), total_s=FILE_TOTAL_S)

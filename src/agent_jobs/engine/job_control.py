@@ -1,10 +1,10 @@
-"""The verbs that change the course of a job: answer it, cancel it, or give it a response."""
+"""Change the course of a job: answer it, cancel it, or give it a response."""
 
 from __future__ import annotations
 
+from agent_jobs.engine.inspection import Inspection
 from agent_jobs.engine.job_waiter import has_question
 from agent_jobs.engine.replies import answer_calls
-from agent_jobs.engine.surroundings import Inspection
 from agent_jobs.errors import JobNotFoundError, RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import (

@@ -1,4 +1,4 @@
-"""The verbs that show what is around the jobs: the endpoint, the database, other processes, and the owners."""
+"""Show what is around the jobs: the endpoint, the database, other processes, and the owners."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Upstream(NamedTuple):
 
 
 class Inspection:
-    """Shows the surroundings of jobs. A base of `Engine`."""
+    """Shows the endpoint, the database, other processes and the owners. A base of `Engine`."""
 
     _store: Store
     _clock: Clock
@@ -152,7 +152,7 @@ class Inspection:
         """
         from agent_jobs.request.models import index_listed_models
 
-        return index_listed_models(await self._require_upstream().client.model_pages())
+        return index_listed_models(await self._require_upstream().client.list_model_pages())
 
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
