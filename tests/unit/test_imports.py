@@ -295,7 +295,7 @@ def test_the_table_has_no_circle(table: dict[str, set[str]]):
         ("agent_jobs.emulator.wire", "from agent_jobs.errors import AgentJobsError"),
         ("agent_jobs.emulator.wire", "from ..job import Status"),
         ("agent_jobs.emulator.wire", "import agent_jobs"),
-        ("agent_jobs.app", "from agent_jobs.emulator import running"),
+        ("agent_jobs.app", "from agent_jobs.emulator import run_emulator"),
         ("agent_jobs.__main__", "import click"),
     ],
 )
@@ -309,8 +309,8 @@ def test_a_forbidden_import_is_found(module: str, source: str):
         ("agent_jobs.store.records", "from agent_jobs.store.rows import job_of\nfrom .worker_lock import WorkerLock"),
         ("agent_jobs.emulator.wire", "from .run import Run\nimport starlette.requests"),
         ("agent_jobs.mcp_server.server", "from agent_jobs import __version__, render\nimport json"),
-        ("agent_jobs.rendering.answers", "from agent_jobs.request.json_schema import mismatch"),
-        ("agent_jobs.cli.demo", "from agent_jobs.emulator import running"),
+        ("agent_jobs.rendering.answers", "from agent_jobs.request.json_schema import find_mismatch"),
+        ("agent_jobs.cli.demo", "from agent_jobs.emulator import run_emulator"),
         ("agent_jobs.engine.step", "from agent_jobs.upstream.client import ResponsesClient\nimport anyio, time"),
     ],
 )
