@@ -14,7 +14,7 @@ from mcp_types import TextContent, TextResourceContents
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.markdown import render_markdown
-from agent_jobs.request.presets import our_presets
+from agent_jobs.request.presets import load_our_presets
 from agent_jobs.settings import Settings
 from agent_jobs.text import compact_json
 
@@ -363,7 +363,7 @@ async def test_presets_including_the_user_s_are_prompts(settings: Settings, tmp_
         for name, arguments in (("nothing", {"task": "x"}), ("notes", {}), ("notes", {"task": " "})):
             with pytest.raises(MCPError, match="each accepts a task"):
                 await host.client.get_prompt(name, arguments)
-    assert {*listed} == {*our_presets(), "notes"}
+    assert {*listed} == {*load_our_presets(), "notes"}
     assert listed["quick"].description == "Mine"
     assert [argument.name for argument in listed["notes"].arguments or []] == ["task"]
     assert isinstance(ours.messages[0].content, TextContent)
@@ -379,7 +379,7 @@ async def test_built_in_presets_are_prompts_if_the_engine_cannot_open(settings: 
     async with hosting(replace(settings, presets=tmp_path / "presets.toml")) as host:
         listed = [prompt.name for prompt in (await host.client.list_prompts()).prompts]
         assert "AGENT_JOBS_PRESETS" in await host.refused("agent_start", prompt="x")
-    assert listed == [*our_presets()]
+    assert listed == [*load_our_presets()]
 
 
 async def test_job_and_its_full_output_are_resources(settings: Settings, upstream: RunningServer) -> None:
