@@ -81,6 +81,16 @@ def test_a_dry_run_says_what_it_would_cost_and_starts_nothing(terminal: Terminal
     assert listed(terminal) == []
 
 
+@pytest.mark.parametrize("command", ["run", "start"])
+@pytest.mark.parametrize("asked", [["--dry-run"], ["--option", "dry_run=true"]])
+def test_dry_run_is_in_words_on_a_terminal_and_json_where_it_is_asked_for(
+    terminal: Terminal, command: str, asked: list[str]
+) -> None:
+    shown = terminal.show(command, WORK, *asked)
+    assert (shown.returncode, "Dry run: nothing was sent." in shown.text, "{" in shown.text) == (0, True, False)
+    assert json.loads(terminal.pipe(command, WORK, *asked, "--json").stdout)["dry_run"]
+
+
 def test_a_file_that_the_command_line_names_may_be_read(terminal: Terminal):
     (terminal.folder.parent / "notes.txt").write_text("a note")
     ran = terminal.pipe("run", WORK, "--file", "notes.txt")
