@@ -1,7 +1,6 @@
 """The claims of the README are true."""
 
 import html
-import json
 import re
 import shlex
 import tomllib

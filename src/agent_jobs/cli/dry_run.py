@@ -67,7 +67,8 @@ def _describe_bound(estimate: Estimate) -> str:
         return "no limit"
     bound = _format_estimate(estimate.cost_bound_usd)
     if estimate.bound_parts:
-        return f"{bound}: {_USD.sub(r'$\1', estimate.bound_parts)}"
+        parts = _USD.sub(r"$\1", estimate.bound_parts)
+        return f"{bound}: {parts}"
     return bound
 
 
