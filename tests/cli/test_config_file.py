@@ -356,12 +356,13 @@ def test_host_without_variables_gets_the_presets_and_the_tasks_of_the_file(file:
     ],
 )
 def test_page_shows_a_value_with_its_unit(environ: dict[str, str], name: str, value: str, words: str) -> None:
-    page = config({**environ, name: value}).stdout
+    page = config({**environ, name: value}, "--all").stdout
     assert re.search(rf"^  {name} +(environment|default) +{re.escape(words)}$", page, re.M), page
 
 
-def test_page_shows_first_what_is_set_or_matters(environ: dict[str, str]) -> None:
-    page = config({**environ, "AGENT_JOBS_POOL": "7"}).stdout
+def test_page_shows_first_what_is_set_or_matters(tmp_path: Path) -> None:
+    page = Terminal("http://127.0.0.1:1/v1", tmp_path / "data").show("config", AGENT_JOBS_POOL="7").text
+    assert f"{len(VARIABLES) - 8} other settings have their defaults" in page
     assert [line.split()[0] for line in page.splitlines() if line.startswith("  ")] == [
         "OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_JOBS_MODEL", "AGENT_JOBS_FILE_ROOTS", "AGENT_JOBS_CONFIG",
         "AGENT_JOBS_DATA_DIR", "AGENT_JOBS_POOL", "AGENT_JOBS_DAILY_BUDGET_USD",

@@ -68,7 +68,7 @@ def try_open(settings: Settings) -> AgentJobsError | None:
 def config_command(context: click.Context, is_full: bool, explain: bool, as_json: bool) -> None:
     """Show the settings and where they come from, or change the settings file.
 
-    The page has what is set and what matters first; --json always has all settings, as programs read them. Of a secret
+    A terminal shows what is set and what matters first, a pipe and --json all settings. Of a secret
     only the last characters are shown. The environment takes precedence over --env-file, and that over the
     settings file, which hosts and terminal share.
 

@@ -71,6 +71,14 @@ def list_page(rows: Mapping[str, Row], *, is_full: bool, is_explained: bool) -> 
         between = "\n"
 
 
+def list_lines(rows: Mapping[str, Row]) -> Iterator[str]:
+    """Yield a line for each setting, for `grep` and its like."""
+    name_columns = max(map(len, rows))
+    origin_columns = max(len(row.origin_words) for row in rows.values())
+    for name, row in rows.items():
+        yield f"{name:<{name_columns}}  {row.origin_words:<{origin_columns}}  {_describe_row(name, row)}"
+
+
 def describe_rest(rows: Mapping[str, Row]) -> str:
     """Return a sentence about the settings that the short page leaves out."""
     count = sum(not _is_shown_first(name, row) for name, row in rows.items())
@@ -156,8 +164,12 @@ def _explain_setting(name: str) -> Iterator[str]:
 
 def write_page(rows: Mapping[str, Row], mistakes: list[str], *, is_full: bool, is_explained: bool) -> None:
     """Print the page on stdout, then on stderr what it leaves out and what is wrong with the settings."""
-    click.echo("\n".join(list_page(rows, is_full=is_full or is_explained, is_explained=is_explained)))
-    if sys.stdout.isatty() and not is_full and not is_explained:
+    is_short = not is_full and not is_explained
+    if is_short and not sys.stdout.isatty():
+        click.echo("\n".join(list_lines(rows)))
+    else:
+        click.echo("\n".join(list_page(rows, is_full=not is_short, is_explained=is_explained)))
+    if is_short and sys.stdout.isatty():
         click.echo(f"\n{describe_rest(rows)}", err=True)
     for sentence in mistakes:
         click.echo(f"\n{terminal.join_lines(sentence)}", err=True)
