@@ -364,6 +364,10 @@ def test_stats_sum_up_jobs_and_show_the_budget(desk: Desk):
     assert "of $2.00" in limited
     assert "█" in limited
     assert [row["preset"] for row in desk.read("stats", "--by", "preset")["rows"]] == ["", "quick"]
+    assert [row["owner"] for row in desk.read("stats", "--by", "owner")["rows"]] == [""]
+    assert desk.type("stats", "--by", "owner").stdout.splitlines()[2].split() == [
+        "OWNER", "JOBS", "TOKENS", "IN", "TOKENS", "OUT", "COST",
+    ]  # fmt: skip
     assert len(desk.read("stats")["rows"]) == 1
     desk.write("UPDATE job SET created_at = created_at - 3 * 86400")
     assert "No jobs were started in the last 2 days" in desk.type("stats", "--days", "2").stdout

@@ -1691,7 +1691,7 @@ async def test_each_filter_selects_counts_sorts_and_sums_up_the_same_jobs(store:
         page = await store.list_jobs(group, 9, NOW, JobOrder(key, NOW + 9))
         assert ([found.id for found in page.jobs], page.counts) == (["job_1"], {COMPLETED: 1}), key
     assert [found.id for found in await store.find(group, 9)] == ["job_1"]
-    names: dict[SpendingKey, str] = {"day": "2027-01-15", "model": "m1", "preset": "p", "client": "host"}
+    names: dict[SpendingKey, str] = {"day": "2027-01-15", "model": "m1", "preset": "p", "client": "host", "owner": ""}
     for key, name in names.items():
         assert await store.sum_spending(key, group) == [Spending(name, 1, 0, 5, 7, 0, 0.5, 0)]
     assert await store.sum_day(NOW, spent=True) == 0.5
