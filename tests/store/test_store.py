@@ -1720,6 +1720,10 @@ async def test_search_shows_the_match_in_its_passage(store: Store):
     [hit] = await store.search("needle", 5)
     assert f"{MATCH_BEGIN}needle{MATCH_END}" in hit.passage
     assert len(hit.passage) < 200
+    assert (hit.passage[0], hit.passage[-1]) == ("…", "…")
+    await ended(store, "job_2", output="needless")
+    [hit] = await store.search("needless", 5)
+    assert not hit.passage.endswith("…"), "nothing follows"
 
 
 async def test_search_finds_what_a_job_says_now_and_nothing_of_a_deleted_one(store: Store):
