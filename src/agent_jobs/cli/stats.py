@@ -48,7 +48,7 @@ class _Today(NamedTuple):
 @click.option("--days", type=click.IntRange(1, 36_500), default=30, show_default=True, help="Days, with today.")
 @json_option
 def stats_command(by: SpendingKey, days: int, as_json: bool) -> None:
-    """Show how many jobs were started, their input and output tokens, and their cost.
+    """Show how many jobs were started, their tokens and their cost.
 
     The first line shows what counts against today's budget. Days are those of the budget: in UTC.
 
