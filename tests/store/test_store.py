@@ -1705,7 +1705,7 @@ async def test_each_filter_selects_counts_sorts_and_sums_up_the_same_jobs(store:
         page = await store.list_jobs(group, 9, NOW, JobOrder(key, NOW + 9))
         assert ([found.id for found in page.jobs], page.counts) == (["job_1"], {COMPLETED: 1}), key
     assert [found.id for found in await store.find(group, 9)] == ["job_1"]
-    names: dict[SpendingKey, str] = {"day": "2027-01-15", "model": "m1", "preset": "p", "client": "host"}
+    names: dict[SpendingKey, str] = {"day": "2027-01-15", "model": "m1", "preset": "p", "client": "host", "owner": ""}
     for key, name in names.items():
         assert await store.sum_spending(key, group) == [Spending(name, 1, 0, 5, 7, 0, 0.5, 0)]
     assert await store.sum_day(NOW, spent=True) == 0.5
@@ -1734,6 +1734,10 @@ async def test_search_shows_the_match_in_its_passage(store: Store):
     [hit] = await store.search("needle", 5)
     assert f"{MATCH_BEGIN}needle{MATCH_END}" in hit.passage
     assert len(hit.passage) < 200
+    assert (hit.passage[0], hit.passage[-1]) == ("…", "…")
+    await ended(store, "job_2", output="needless")
+    [hit] = await store.search("needless", 5)
+    assert not hit.passage.endswith("…"), "nothing follows"
 
 
 async def test_search_finds_the_current_text_of_a_job_and_no_deleted_one(store: Store):
