@@ -1735,7 +1735,7 @@ async def test_search_shows_the_match_in_its_passage(store: Store):
     assert f"{MATCH_BEGIN}needle{MATCH_END}" in hit.passage
     assert len(hit.passage) < 200
     assert (hit.passage[0], hit.passage[-1]) == ("…", "…")
-    await ended(store, "job_2", output="needless")
+    await add_finished_job(store, "job_2", output="needless")
     [hit] = await store.search("needless", 5)
     assert not hit.passage.endswith("…"), "nothing follows"
 
