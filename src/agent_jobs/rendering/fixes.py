@@ -197,7 +197,7 @@ class Voice:
         """Return what the reader can do about an error, as one sentence; empty if nothing is known."""
         code = self._find_code(error)
         data = self._write_data(error)
-        if code in USER_STEPS:
+        if code in USER_STEPS and code not in self._fixes:
             return self._write_step(USER_STEPS[code].format_map(data))
         template = self._fixes.get(code) or FIXES.get(code)
         if template is not None:

@@ -145,7 +145,7 @@ class Transitions(Records):
                 await _write_steps(transaction, job)
             return written
 
-        return await self._db.change(save_all, *(job.id for job in jobs))
+        return await self._db.change(save_all, *(job.id for job in jobs), is_progress=True)
 
     async def save_call(self, job: Job, call: Call, *before: str) -> bool:
         async def save_if_unchanged(transaction: Transaction) -> bool:

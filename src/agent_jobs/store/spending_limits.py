@@ -11,6 +11,8 @@ from agent_jobs.store.database import Transaction
 from agent_jobs.store.records import sum_spent
 from agent_jobs.store.rows import RUNNING_SQL
 
+_RUNNING_AND_LIMIT = f"""SELECT (SELECT COUNT(*) FROM job WHERE status IN {RUNNING_SQL}) AS running,
+                                (SELECT max_concurrent FROM owner WHERE name = :owner) AS own_limit"""
 MINUTE_S = 60.0
 DAY_S = 86_400.0
 
@@ -91,19 +93,15 @@ async def _read_start_times(transaction: Transaction, owner: str, since: float) 
 
 async def has_slot(transaction: Transaction, owner: str, limit: int, owner_limit: int) -> bool:
     """Return True if one more job of this owner may run."""
-    if limit < NO_LIMIT and await _count_running(transaction) >= limit:
+    rows = await transaction.execute(_RUNNING_AND_LIMIT, owner=owner)  # one statement: all other starts wait for it
+    if rows[0]["running"] >= limit:
         return False
     if not owner:
         return True
-    rows = await transaction.execute("SELECT max_concurrent FROM owner WHERE name = :owner", owner=owner)
-    own_limits = [row["max_concurrent"] for row in rows if row["max_concurrent"] is not None]
-    most = next(iter(own_limits), owner_limit)
+    most = rows[0]["own_limit"]
+    if most is None:
+        most = owner_limit
     return most >= NO_LIMIT or await _count_running_of(transaction, owner) < most
-
-
-async def _count_running(transaction: Transaction) -> int:
-    rows = await transaction.execute(f"SELECT COUNT(*) AS n FROM job WHERE status IN {RUNNING_SQL}")
-    return rows[0]["n"]
 
 
 async def _count_running_of(transaction: Transaction, owner: str) -> int:
