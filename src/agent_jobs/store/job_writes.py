@@ -223,7 +223,11 @@ class Transitions(Records):
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
         async def cancel(transaction: Transaction, stored: Job) -> Job:
-            return transitions.request_cancel(stored, now, has_uploads=await _has_uploads(transaction, job_id))
+            job = transitions.request_cancel(stored, now, has_uploads=await _has_uploads(transaction, job_id))
+            if job.due_at is None and not job.is_terminal:
+                # A step is under way, and may have read the job before: at its end, the job is due at once.
+                await transaction.execute("UPDATE job SET hinted = TRUE WHERE id = :id", id=job_id)
+            return job
 
         return await self._change_and_get(job_id, cancel)
 
