@@ -36,6 +36,8 @@ PATIENCE_S = 120
 CALL_LIMIT_S = 120.0
 STATEMENT_OPTIONS = "-c shared_preload_libraries=pg_stat_statements"
 TICK_S = 0.5
+#: Of a start. What ends the third one is the event of a stream: a job that is polled has none.
+PHASES = ("call -> planned", "planned -> ready to send", "ready to send -> id stored", "id stored -> answer")
 BALANCER = ROOT / "packaging/team/haproxy.cfg"
 #: Writes when the row of each job showed its end, by the clock of this machine.
 NOTE_ENDS = """
@@ -61,7 +63,8 @@ class Load(NamedTuple):
 class Outcome:
     """What the users and the machine showed."""
 
-    start_s: list[float] = field(default_factory=list[float])
+    started: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])  #: call and answer
+    phases: dict[str, list[float]] = field(default_factory=dict[str, list[float]])  #: seconds of all starts
     answered_at: dict[str, float] = field(default_factory=dict[str, float])
     ended_at: dict[str, float] = field(default_factory=dict[str, float])
     errors: Counter[str] = field(default_factory=Counter[str])
@@ -74,6 +77,11 @@ class Outcome:
     most_rss_mb: list[float] = field(default_factory=lambda: [0.0] * REPLICAS)
     began_at: float = 0.0
     load_average: float = 0.0
+
+    @property
+    def start_s(self) -> list[float]:
+        """Seconds from the call of agent_start to its answer."""
+        return [answered - called for called, answered in self.started.values()]
 
     @property
     def lags_s(self) -> list[float]:
@@ -118,6 +126,7 @@ async def _measure_on(load: Load, url: str, base_url: str, folder: Path) -> Outc
         if os.environ.get("BENCH_LOAD_STATEMENTS"):
             await _print_statements(database, load.jobs)
     outcome.ended_at = {row["job_id"]: row["at"] for row in await database.fetch("SELECT job_id, at FROM bench_end")}
+    await _read_phases(database, outcome)
     outcome.posts, outcome.gets = await _read_counters(base_url)
     await database.close()
     return outcome
@@ -154,10 +163,10 @@ class User:
         """Start jobs one after another; wait for each beside that."""
         for number in range(count):
             prompt = f"{number} {secrets.token_hex(8)} [emulate {json.dumps({'duration_s': seconds})}]"
-            began = time.monotonic()
+            began = time.time()
             started = await self._call("agent_start", {"prompt": prompt, "wait_s": 0})
             if started is not None:
-                self._outcome.start_s.append(time.monotonic() - began)
+                self._outcome.started[started["job_id"]] = (began, time.time())
                 waits.start_soon(self._wait_for, started["job_id"])
 
     async def _wait_for(self, job_id: str) -> None:
@@ -222,6 +231,21 @@ async def _print_statements(database: Any, jobs: int) -> None:
     ):
         query = " ".join(row["query"].split())
         print(f"{row['calls'] / jobs:8.1f} calls a job {row['total_exec_time'] / jobs:8.2f} ms a job  {query[:150]}")
+
+
+async def _read_phases(database: Any, outcome: Outcome) -> None:
+    """Note where the time of the starts went, by what the rows say."""
+    rows = await database.fetch(
+        """SELECT id, created_at, sent_at,
+                  (SELECT MIN(at) FROM event WHERE job_id = id AND kind = 'following') AS read_at
+           FROM job JOIN turn ON turn.job_id = job.id"""
+    )
+    for row in rows:
+        called, answered = outcome.started.get(row["id"], (0.0, 0.0))
+        moments = [called, row["created_at"], row["sent_at"], row["read_at"], answered]
+        if called and all(moments):
+            for name, since, until in zip(PHASES, moments, moments[1:], strict=False):
+                outcome.phases.setdefault(name, []).append(until - since)
 
 
 async def _make_tokens(url: str, folder: Path, users: int) -> list[str]:
@@ -333,6 +357,7 @@ def _list_figures(load: Load, outcome: Outcome) -> list[tuple[str, str, str]]:
         ("errors", str(outcome.errors.total()), "0"),
         ("jobs whose poll showed their end", f"{len(outcome.answered_at)} of {jobs}", "all"),
         ("agent_start, p50; p99; most", _describe_times(outcome.start_s), "p99 2 s"),
+        *((f"  {name}", _describe_times(times), "") for name, times in outcome.phases.items()),
         ("end in the row -> answer, p50; p99; most", _describe_times(lags_s), "p99 1 s"),
         ("CPU of the replicas per job", f"{1e3 * outcome.replica_cpu_s / jobs:.0f} ms", "80 ms"),
         ("CPU of PostgreSQL per job", f"{1e3 * outcome.server_cpu_s / jobs:.0f} ms", ""),

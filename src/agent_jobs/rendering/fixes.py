@@ -105,6 +105,7 @@ USER_STEPS: Mapping[str, str] = {
         "have the operator put it into the folder of AGENT_JOBS_OWNER_KEYS_DIR, or name another with "
         "`agent-jobs owner set --key-ref`"
     ),
+    "owner_name": "choose another name",
     "shared_id": "have the operator of the server set a key of their own with `agent-jobs owner set --key-ref`",
     # The database
     "database_damaged": "move it away, or set AGENT_JOBS_DATA_DIR to another folder",

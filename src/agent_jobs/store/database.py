@@ -50,6 +50,7 @@ class SpendingLock(NamedTuple):
 
     owners: tuple[str, ...]  #: those of these owners
     is_global: bool = False  #: and all that are global, too: a limit of all owners together is checked
+    is_shared: bool = False  #: those that share the lock run beside each other, and beside no other one
 
 
 class Database(Protocol):

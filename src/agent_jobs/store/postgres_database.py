@@ -6,6 +6,7 @@ Rules, each with its reason:
 - A change that may spend takes an advisory lock of its owner: one process at a time decides about the owner's
   duplicates, budget and slots. Where a limit of all owners is set, it then takes one for all. Those of this process
   queue here, without a connection; else a burst of starts would use up the pool.
+- As long as there is a slot for every job that may be on its way, those that take one share these locks.
 - A change is shielded once it has a connection: its outcome would be unknown otherwise.
 - asyncpg's tasks are plain ones of the event loop: a store may be closed by another task than the one that opened it.
 """
@@ -217,14 +218,17 @@ class PostgresDatabase:
     ) -> T:
         """Run this function in a transaction, after the locks that it needs."""
         names = _name_locks(spending)
+        is_shared = spending is not None and spending.is_shared
 
         async def run(connection: PostgresConnection) -> T:
-            async with locking_transaction(connection, names, job_ids):
+            async with locking_transaction(connection, names, job_ids, is_shared=is_shared):
                 return await change(PostgresTransaction(connection))
 
         async with AsyncExitStack() as turns:
             for name in names:
                 await turns.enter_async_context(self._spending_turns.setdefault(name, _new_turn()))
+            if is_shared:
+                await turns.aclose()  # those before it are done, for which it would have kept a connection waiting
             return await self._change_jobs(run, job_ids, is_progress=is_progress)
 
     async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:

@@ -20,10 +20,13 @@ _LOCK_JOBS = "SELECT 1 FROM job WHERE id = ANY($1::text[]) ORDER BY id FOR UPDAT
 
 @asynccontextmanager
 async def locking_transaction(
-    connection: PostgresConnection, names: Sequence[str], job_ids: Sequence[str]
+    connection: PostgresConnection, names: Sequence[str], job_ids: Sequence[str], *, is_shared: bool = False
 ) -> AsyncGenerator[None]:
     """Run what follows in a transaction that holds these advisory locks, and then the rows of these jobs."""
-    opening = ["BEGIN", *map(_lock_by_name, names)]
+    lock = "pg_advisory_xact_lock"
+    if is_shared:
+        lock = "pg_advisory_xact_lock_shared"
+    opening = ["BEGIN", *(f"SELECT {lock}({_hash_name(name)})" for name in names)]
     are_plain = all(map(_PLAIN_ID.fullmatch, job_ids))
     if job_ids and are_plain:
         listed = ", ".join(f"'{job_id}'" for job_id in job_ids)
@@ -47,7 +50,6 @@ async def _roll_back(connection: PostgresConnection) -> None:
         connection.terminate()
 
 
-def _lock_by_name(name: str) -> str:
-    """Return the statement that takes the advisory lock with a name."""
-    key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
-    return f"SELECT pg_advisory_xact_lock({key})"
+def _hash_name(name: str) -> int:
+    """Return the number of the advisory lock with a name, which all processes work out alike."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
