@@ -116,7 +116,7 @@ VERBS: dict[str, Callable[[Engine, Job], Awaitable[object]]] = {
     "result": lambda engine, job: engine.result(job.id),
     "search": lambda engine, job: engine.search("secret", 9),
     "start": lambda engine, job: engine.start(StartRequest(prompts=["x"], previous_job_id=job.id)),
-    "sum_spending": lambda engine, job: engine.sum_spending("day", JobFilter()),
+    "sum_spending": lambda engine, job: engine.sum_spending(["day"], JobFilter()),
     "sum_today": lambda engine, job: engine.sum_today(spent=False),
     "wait_for_any": lambda engine, job: engine.wait_for_any(JobFilter(job_ids=(job.id,))),
     "wait_for_response_id": lambda engine, job: engine.wait_for_response_id(job, wait_s=0),

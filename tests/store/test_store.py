@@ -1692,8 +1692,9 @@ async def test_each_filter_selects_counts_sorts_and_sums_up_the_same_jobs(store:
         assert ([found.id for found in page.jobs], page.counts) == (["job_1"], {COMPLETED: 1}), key
     assert [found.id for found in await store.find(group, 9)] == ["job_1"]
     names: dict[SpendingKey, str] = {"day": "2027-01-15", "model": "m1", "preset": "p", "client": "host"}
-    for key, name in names.items():
-        assert await store.sum_spending(key, group) == [Spending(name, 1, 0, 5, 7, 0, 0.5, 0)]
+    assert await store.sum_spending(get_args(SpendingKey), group) == {
+        key: [Spending(name, 1, 0, 5, 7, 0, 0.5, 0)] for key, name in names.items()
+    }
     assert await store.sum_day(NOW, spent=True) == 0.5
 
 
@@ -1847,7 +1848,7 @@ async def test_spending_is_summed_up_and_what_is_unknown_is_counted(store: Store
     await store.request_cancel("job_5", NOW)
 
     async def sums(key: SpendingKey, **asked: Any) -> list[Spending]:
-        return await store.sum_spending(key, JobFilter(**asked))
+        return (await store.sum_spending([key], JobFilter(**asked)))[key]
 
     assert await sums("model") == [
         Spending("a", 2, 0, 107, 10, 1, 0.5, 1),
@@ -1865,6 +1866,7 @@ async def test_spending_is_summed_up_and_what_is_unknown_is_counted(store: Store
     assert await store.sum_day(NOW, spent=True) == await store.sum_day(NOW, spent=False) == 0.5
     keys: tuple[SpendingKey, ...] = get_args(SpendingKey)
     before = {key: await sums(key) for key in keys}
+    assert await store.sum_spending(keys, JobFilter()) == before
     assert await store.delete_jobs(["job_1", "job_3"])
     assert {key: await sums(key) for key in keys} == before, "a deleted job was paid, too"
 

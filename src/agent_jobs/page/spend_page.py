@@ -20,7 +20,7 @@ PERIODS = (7, 30, 90, 365)
 DEFAULT_PERIOD = 30
 #: In place of a sum of which no part is known.
 UNKNOWN = "unknown"
-TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client", "owner": "Owner"}
+TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client"}
 
 
 class SpendPage:
@@ -66,8 +66,7 @@ async def _read_sums(engine: Engine, days: int) -> dict[SpendingKey, list[Spendi
     """Return the sums of the jobs that started in the last days, today included."""
     today = engine.now() // DAY_S * DAY_S
     group = JobFilter(since=today - (days - 1) * DAY_S)
-    keys: Sequence[SpendingKey] = get_args(SpendingKey)
-    return {key: await engine.sum_spending(key, group) for key in keys}
+    return await engine.sum_spending(get_args(SpendingKey), group)
 
 
 def _list_days(sums: Sequence[Spending], days: int, now: float) -> list[tuple[str, float]]:

@@ -451,8 +451,8 @@ class ReportRecords(Protocol):
         """Return the request of a job's first turn; empty if there is no such job."""
         ...
 
-    async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
-        """Return the sums of the matching jobs by this key: days newest first, other names by cost, highest first."""
+    async def sum_spending(self, keys: Sequence[SpendingKey], group: JobFilter) -> dict[SpendingKey, list[Spending]]:
+        """Return the sums of the matching jobs by each key: days newest first, other names by cost, highest first."""
         ...
 
     async def has_conversation(self, conversation_id: str) -> bool:
