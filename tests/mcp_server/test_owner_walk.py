@@ -91,6 +91,7 @@ PROTOCOL = {
 #: Calls every verb of the engine about a job.
 VERBS: dict[str, Callable[[Engine, Job], Awaitable[object]]] = {
     "adopt": lambda engine, job: engine.adopt(job.id, "resp_x"),
+    "ask_again": lambda engine, job: engine.ask_again(job.id, "tracker/close"),
     "cancel": lambda engine, job: engine.cancel(JobFilter(job_ids=(job.id,))),
     "count_unindexed": lambda engine, job: engine.count_unindexed(),
     "delete": lambda engine, job: engine.delete([job.id]),

@@ -158,6 +158,22 @@ async def test_user_approves_a_call_in_the_card(browser: Browser, settings: Sett
 
 
 @NEEDS_CHROMIUM
+async def test_user_always_allows_a_tool_in_the_card_and_takes_it_back(browser: Browser, settings: Settings) -> None:
+    other = {"mcp_approval": {**APPROVAL, "name": "open"}}
+    script = {**ASKING, "turns": [{"mcp_approval": APPROVAL}, {"mcp_approval": APPROVAL}, other, {"text": "Over."}]}
+    options = scripted_options(script, tools=[TRACKER])
+    async with showing_card(browser, settings, prompt="Close it", options=options) as card:
+        await card.frame.get_by_role("button", name="Always").click(timeout=60_000)
+        await expect(card.frame.locator(".question")).to_contain_text("Allow tracker/open?", timeout=60_000)
+        standing = card.frame.locator(".always")
+        await expect(standing).to_contain_text("Always allowed until this job ends: tracker/close")
+        await standing.get_by_role("button", name="Ask again").click()
+        await expect(standing).to_have_count(0, timeout=60_000)
+        await card.frame.get_by_role("button", name="Deny").click()
+        await expect(card.frame.locator(".status")).to_have_text("done", timeout=60_000)
+
+
+@NEEDS_CHROMIUM
 async def test_card_says_why_no_job_was_started(browser: Browser, settings: Settings) -> None:
     async with showing_card(browser, settings, prompt=" ") as card:
         await expect(card.frame.get_by_role("alert")).to_contain_text("empty")
@@ -198,14 +214,16 @@ async def test_a_host_without_the_cards_form_is_offered_nothing(
         assert len(await list_tools(host)) == 6
 
 
-@pytest.mark.parametrize("key", [None, "", "wrong"])
-async def test_a_model_cannot_approve_by_the_tool_of_the_card(settings: Settings, key: str | None) -> None:
+@pytest.mark.parametrize(
+    ("action", "key"), [("approve", None), ("approve", ""), ("approve", "wrong"), ("always", "wrong"), ("x", None)]
+)
+async def test_a_model_cannot_approve_by_the_tool_of_the_card(settings: Settings, action: str, key: str | None) -> None:
     async with with_apps(settings) as host:
         started = await host.start(emulate=ASKING, options={"tools": [TRACKER]})
         job = {"job_ids": [started["job_id"]]}
         needs = (await host.end(started["job_id"]))["needs"]
         arguments = {**job, "call_id": needs[0]["call_id"]}
-        assert "Only the user may approve" in await host.refused("job_card", action="approve", key=key, **arguments)
+        assert "Only the user may approve" in await host.refused("job_card", action=action, key=key, **arguments)
         [shown] = (await host.call("job_card", **job))["jobs"]
         assert (shown["status"], len(shown["needs"])) == ("input_required", 1)
         [denied] = (await host.call("job_card", action="deny", **arguments))["jobs"]

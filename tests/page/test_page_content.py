@@ -98,7 +98,10 @@ async def test_tool_that_is_always_allowed_is_not_asked_for_again(settings: Sett
         )
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
         html = await until_in(client, path, "<code>tracker/delete</code>?")
-        assert "You always allow <code>tracker/close</code>" in html
+        assert "Always allowed until this job ends: <code>tracker/close</code>" in html
+        for answer in [await send_form(client, path, f"{path}/ask-again", tool="tracker/close") for _ in "twice"]:
+            assert (answer.status_code, answer.headers["location"]) == (303, path)
+        assert "Always allowed" not in (await client.get(path)).text
         call = html.partition('name="call" value="')[2].partition('"')[0]
         turn = html.partition('name="turn" value="')[2].partition('"')[0]
         assert turn == "4", "each call of the same tool had a turn"

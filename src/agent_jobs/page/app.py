@@ -26,7 +26,6 @@ from agent_jobs.page.new_page import NewPage
 from agent_jobs.page.overview import Overview
 from agent_jobs.page.sign_in import SignIn
 from agent_jobs.page.spend_page import SpendPage
-from agent_jobs.page.standing_approvals import StandingApprovals
 from agent_jobs.page.templates import EngineSource, Renderer
 
 STATIC_FOLDER = Path(__file__).with_name("static")
@@ -70,10 +69,10 @@ def build_page(engine: EngineSource, access: Access, server: PageServer) -> Star
 
 
 def _list_routes(engine: EngineSource, renderer: Renderer, access: Access, server: PageServer) -> list[BaseRoute]:
-    forms, approvals = FormReader(access), StandingApprovals(server.tasks)
-    overview, pages = Overview(engine, renderer), JobPages(engine, renderer, approvals)
-    live = LiveUpdates(engine, renderer, access, approvals, server.ending)
-    actions, new = Actions(engine, forms, approvals), NewPage(engine, renderer, forms)
+    forms = FormReader(access)
+    overview, pages = Overview(engine, renderer), JobPages(engine, renderer)
+    live = LiveUpdates(engine, renderer, access, server.ending)
+    actions, new = Actions(engine, forms), NewPage(engine, renderer, forms)
     spend, health = SpendPage(engine, renderer), HealthPage(engine, renderer, hides_machine=access.hides_machine)
     sign_in = SignIn(access, renderer, forms, is_secure=server.is_secure)
     return [
@@ -85,6 +84,7 @@ def _list_routes(engine: EngineSource, renderer: Renderer, access: Access, serve
         Route("/jobs/{job_id}", pages.show),
         Route("/jobs/{job_id}/cancel", actions.cancel, methods=["POST"]),
         Route("/jobs/{job_id}/reply", actions.reply, methods=["POST"]),
+        Route("/jobs/{job_id}/ask-again", actions.ask_again, methods=["POST"]),
         Route("/jobs/{job_id}/ask", actions.follow_up, methods=["POST"]),
         Route("/jobs/{job_id}/delete", actions.delete, methods=["POST"]),
         Route("/new", new.show_form),

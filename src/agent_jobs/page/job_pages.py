@@ -18,11 +18,10 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.page import views
 from agent_jobs.page.formats import format_tokens
 from agent_jobs.page.safe_html import link_citations, render_markdown
-from agent_jobs.page.standing_approvals import StandingApprovals
 from agent_jobs.page.templates import EngineSource, Renderer
 from agent_jobs.rendering import answers
 from agent_jobs.rendering import markdown as markdown_file
-from agent_jobs.rendering.questions import escape_invisible
+from agent_jobs.rendering.questions import escape_invisible, list_always_allowed
 from agent_jobs.rendering.redaction import hide_blobs, redact_request
 from agent_jobs.text import human_size
 
@@ -37,17 +36,16 @@ MAX_RELATED_JOBS = 20
 class JobPages:
     """The pages and downloads of one job."""
 
-    def __init__(self, engine: EngineSource, renderer: Renderer, approvals: StandingApprovals) -> None:
+    def __init__(self, engine: EngineSource, renderer: Renderer) -> None:
         self._engine = engine
         self._renderer = renderer
-        self._approvals = approvals
 
     async def show(self, request: Request) -> Response:
         """Show one job; its result counts as read by that."""
         engine = await self._engine(request)
         details = await engine.details(request.path_params["job_id"])
         job = details.result.job
-        values = await read_job(engine, details, self._approvals)
+        values = await read_job(engine, details)
         values |= {
             "prompt": details.prompt,
             "facts": _list_job_facts(details),
@@ -92,7 +90,7 @@ class JobPages:
         return FileResponse(file.path, media_type="application/octet-stream", filename=file.name)
 
 
-async def read_job(engine: Engine, details: JobDetails, approvals: StandingApprovals) -> dict[str, Any]:
+async def read_job(engine: Engine, details: JobDetails) -> dict[str, Any]:
     """Return the values of the part of a job's page that changes."""
     job, now = details.result.job, engine.now()
     text, sources = job.turn.partial, list[views.Source]()
@@ -106,7 +104,7 @@ async def read_job(engine: Engine, details: JobDetails, approvals: StandingAppro
         "tokens": format_tokens(job.usage),
         "can_ask": job.status in (Status.COMPLETED, Status.INCOMPLETE),
         "questions": [views.build_question(call) for call in await engine.open_calls(job)],
-        "always": approvals.list_tools(job.id),
+        "always": list_always_allowed(job),
         "answer": Markup(answer),  # it was cleaned
         "sources": sources,
         "files": [(escape_invisible(file.name), human_size(file.bytes)) for file in details.result.made],

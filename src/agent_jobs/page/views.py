@@ -21,7 +21,7 @@ from agent_jobs.rendering import answers
 from agent_jobs.rendering.citations import cite_output, insert_numbers
 from agent_jobs.rendering.last_sentence import find_last_sentence
 from agent_jobs.rendering.output import find_sources
-from agent_jobs.rendering.questions import escape_invisible
+from agent_jobs.rendering.questions import escape_invisible, name_tool
 from agent_jobs.rendering.timeline import Moment, build_timeline
 
 #: Names of statuses for a person.
@@ -241,8 +241,8 @@ def _build_source(entry: dict[str, Any]) -> Source:
 def build_question(call: Call) -> dict[str, str]:
     """Return what a person has to decide about a call."""
     name = call.name
-    if call.kind == "function" and call.needs == "approval":
-        name = name.replace("__", "/", 1)
+    if call.needs == "approval":
+        name = name_tool(name)
     return {
         "id": call.id,
         "kind": call.kind,

@@ -1,6 +1,6 @@
 """The protocols of a store: reading jobs, changing them, handing them out, waiting for changes, and housekeeping."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
@@ -237,8 +237,10 @@ class JobTransitions(Protocol):
         """
         ...
 
-    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float, always: Collection[str] = ()) -> bool:
         """Answer calls of a waiting job, all or none; the job is due once it waits for nothing more.
+
+        Calls with the names in `always` are allowed from now on.
 
         Returns False if one of them was answered before, or the job does not wait any more.
         """
