@@ -114,7 +114,7 @@ async def test_card_shows_a_job_until_its_end_and_costs_no_turn(browser: Browser
     options = scripted_options({"duration_s": 3, "text": hostile})
     async with showing_card(browser, settings, prompt="Wait <b>for</b> \u202ethis", options=options) as card:
         await expect(card.frame.locator("h1")).to_have_text("Wait <b>for</b> \\u202ethis")
-        await expect(card.frame.locator(".status")).to_have_text("done", timeout=60_000)
+        await expect(card.frame.locator(".status")).to_have_text("completed", timeout=60_000)
         await card.frame.get_by_text("Answer", exact=True).click()
         await expect(card.frame.locator("pre.text")).to_contain_text("<img src=x onerror=alert(1)>")
         assert await card.frame.locator("img, b, #jobs script").count() == 0
@@ -139,7 +139,7 @@ async def test_card_cancels_a_job(browser: Browser, settings: Settings) -> None:
         first = card.frame.locator("article", has_text="one")
         await first.get_by_role("button", name="Cancel").click()
         await expect(first.locator(".status")).to_have_text("cancelled", timeout=60_000)
-        await expect(card.frame.locator("article", has_text="two").locator(".status")).to_have_text("running")
+        await expect(card.frame.locator("article", has_text="two").locator(".status")).to_have_text("in progress")
 
 
 APPROVAL: dict[str, Any] = {"server_label": "tracker", "name": "close", "arguments": {"id": "<b>42</b>"}}
@@ -154,7 +154,7 @@ async def test_user_approves_a_call_in_the_card(browser: Browser, settings: Sett
         await expect(question).to_contain_text("Allow tracker/close?", timeout=60_000)
         await expect(question.locator("pre")).to_contain_text('"id": "<b>42</b>"')
         await question.get_by_role("button", name="Allow").click()
-        await expect(card.frame.locator(".status")).to_have_text("done", timeout=60_000)
+        await expect(card.frame.locator(".status")).to_have_text("completed", timeout=60_000)
 
 
 @NEEDS_CHROMIUM
@@ -170,7 +170,7 @@ async def test_user_always_allows_a_tool_in_the_card_and_takes_it_back(browser: 
         await standing.get_by_role("button", name="Ask again").click()
         await expect(standing).to_have_count(0, timeout=60_000)
         await card.frame.get_by_role("button", name="Deny").click()
-        await expect(card.frame.locator(".status")).to_have_text("done", timeout=60_000)
+        await expect(card.frame.locator(".status")).to_have_text("completed", timeout=60_000)
 
 
 @NEEDS_CHROMIUM

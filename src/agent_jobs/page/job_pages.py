@@ -17,7 +17,7 @@ from agent_jobs.jobs.queries import JobDetails, JobFilter
 from agent_jobs.jobs.status import Status
 from agent_jobs.page import views
 from agent_jobs.page.formats import format_tokens
-from agent_jobs.page.safe_html import link_citations, render_markdown
+from agent_jobs.page.safe_html import escape_reordering, link_citations, render_markdown
 from agent_jobs.page.templates import EngineSource, Renderer
 from agent_jobs.rendering import answers
 from agent_jobs.rendering import markdown as markdown_file
@@ -47,10 +47,12 @@ class JobPages:
         job = details.result.job
         values = await read_job(engine, details)
         values |= {
-            "prompt": details.prompt,
+            "prompt": escape_reordering(details.prompt),
             "facts": _list_job_facts(details),
             "lineage": await _find_lineage(engine, job),
-            "request_json": json.dumps(redact_request(details.request), ensure_ascii=False, indent=2),
+            "request_json": escape_reordering(
+                json.dumps(redact_request(details.request), ensure_ascii=False, indent=2)
+            ),
             "response_json": _render_response(details),
         }
         response = self._renderer.render_page(request, "job.html", values)
@@ -123,7 +125,7 @@ def _render_response(details: JobDetails) -> str:
     output = details.result.job.output
     if output is None or output.response is None:
         return ""
-    return json.dumps(hide_blobs(output.response), ensure_ascii=False, indent=2)[:RESPONSE_CHARS]
+    return escape_reordering(json.dumps(hide_blobs(output.response), ensure_ascii=False, indent=2)[:RESPONSE_CHARS])
 
 
 async def _find_lineage(engine: Engine, job: Job) -> list[views.JobRow]:
