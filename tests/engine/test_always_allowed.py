@@ -9,7 +9,7 @@ from hosts import SPEED, scripted
 from test_agent_loop import add_tool_servers, call, calling, ledger, lines
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import create_fast_clock
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
@@ -51,13 +51,13 @@ async def reply(engine: Engine, job: Job, answer: Literal["approve", "always"]) 
 
 
 async def test_tool_stays_allowed_in_the_next_process_and_until_it_is_taken_back(settings: Settings):
-    async with open_app(settings, fast_clock(SPEED)) as app:
+    async with open_app(settings, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
         job = await start(engine, asking("close", "close", "open", "close"), tools=[TRACKER])
         job = await reply(engine, job, "always")
         assert (job.turn.number, [each.name for each in await engine.open_calls(job)]) == (3, ["tracker/open"])
         assert list_always_allowed(job) == ["tracker/close"]
-    async with open_app(settings, fast_clock(SPEED)) as app:
+    async with open_app(settings, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
         assert list_always_allowed(await engine.poll(job.id)) == ["tracker/close"]
         with pytest.raises(RequestError, match="does not always allow 'tracker/open'"):
@@ -71,7 +71,7 @@ async def test_tool_stays_allowed_in_the_next_process_and_until_it_is_taken_back
 
 
 async def test_approval_of_one_call_allows_no_other_one(settings: Settings):
-    async with open_app(settings, fast_clock(SPEED)) as app:
+    async with open_app(settings, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
         job = await reply(engine, await start(engine, asking("close", "close"), tools=[TRACKER]), "approve")
         assert (job.turn.number, job.status, job.always_allowed) == (2, Status.INPUT_REQUIRED, ())
@@ -86,7 +86,7 @@ async def test_other_calls_of_the_same_turn_are_allowed_with_it(settings: Settin
     log = tmp_path / "ledger"
     servers = add_tool_servers(settings, ledger=ledger(log, approval={"write": "always", "*": "never"}))
     turns = [call("ledger__write", n=1), call("ledger__write", n=2)], [call("ledger__write", n=3)]
-    async with open_app(servers, fast_clock(SPEED)) as app:
+    async with open_app(servers, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
         job = await start(engine, calling(*turns), toolbox=["ledger"])
         assert len(await engine.open_calls(job)) == 2
@@ -98,7 +98,7 @@ async def test_other_calls_of_the_same_turn_are_allowed_with_it(settings: Settin
 async def test_refused_call_stays_refused_beside_one_that_is_always_allowed(settings: Settings, tmp_path: Path):
     log = tmp_path / "ledger"
     servers = add_tool_servers(settings, ledger=ledger(log, approval="always"))
-    async with open_app(servers, fast_clock(SPEED)) as app:
+    async with open_app(servers, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
         turn = [call("ledger__write", n=1), call("ledger__write", n=2)]
         job = await start(engine, calling(turn), toolbox=["ledger"])
@@ -116,7 +116,7 @@ async def test_refused_call_stays_refused_beside_one_that_is_always_allowed(sett
 
 async def test_output_of_a_function_cannot_be_allowed(settings: Settings):
     function: dict[str, Any] = {"type": "function", "name": "mine", "parameters": {"type": "object", "properties": {}}}
-    async with open_app(settings, fast_clock(SPEED)) as app:
+    async with open_app(settings, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
         job = await start(engine, calling([call("mine")]), tools=[function])
         with pytest.raises(RequestError, match="waits for an output, not for an approval"):

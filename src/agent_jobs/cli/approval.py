@@ -9,7 +9,7 @@ from typing import NamedTuple
 import anyio
 import click
 
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.errors import RequestError
@@ -88,7 +88,7 @@ class Asker:
             return True
         for call in calls:
             if call.id in answered.always:
-                say(_describe_standing_approval(job, call), err=True)
+                print_sentences(_describe_standing_approval(job, call), err=True)
         return True
 
 
