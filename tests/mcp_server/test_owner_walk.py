@@ -91,6 +91,7 @@ PROTOCOL = {
 #: Calls every verb of the engine about a job.
 VERBS: dict[str, Callable[[Engine, Job], Awaitable[object]]] = {
     "adopt": lambda engine, job: engine.adopt(job.id, "resp_x"),
+    "ask_again": lambda engine, job: engine.ask_again(job.id, "tracker/close"),
     "cancel": lambda engine, job: engine.cancel(JobFilter(job_ids=(job.id,))),
     "count_unindexed": lambda engine, job: engine.count_unindexed(),
     "delete": lambda engine, job: engine.delete([job.id]),
@@ -116,7 +117,7 @@ VERBS: dict[str, Callable[[Engine, Job], Awaitable[object]]] = {
     "result": lambda engine, job: engine.result(job.id),
     "search": lambda engine, job: engine.search("secret", 9),
     "start": lambda engine, job: engine.start(StartRequest(prompts=["x"], previous_job_id=job.id)),
-    "sum_spending": lambda engine, job: engine.sum_spending("day", JobFilter()),
+    "sum_spending": lambda engine, job: engine.sum_spending(["day"], JobFilter()),
     "sum_today": lambda engine, job: engine.sum_today(spent=False),
     "wait_for_any": lambda engine, job: engine.wait_for_any(JobFilter(job_ids=(job.id,))),
     "wait_for_response_id": lambda engine, job: engine.wait_for_response_id(job, wait_s=0),

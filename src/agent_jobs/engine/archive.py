@@ -93,9 +93,9 @@ class Archive(ABC):
         """Return how many finished jobs the next search has to read first."""
         return await self._store.count_unindexed()
 
-    async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
-        """Return the sums of these jobs by day, model, preset or client."""
-        return await self._store.sum_spending(key, group)
+    async def sum_spending(self, keys: Sequence[SpendingKey], group: JobFilter) -> dict[SpendingKey, list[Spending]]:
+        """Return the sums of these jobs by each key: day, model, preset or client."""
+        return await self._store.sum_spending(keys, group)
 
     async def sum_today(self, *, spent: bool) -> float:
         """Return what counts against the daily budget today, in USD; with `spent` without reservations."""

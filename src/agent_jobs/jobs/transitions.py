@@ -3,6 +3,7 @@
 Each function takes the stored job and returns the new one, or None if the job may not change so by now.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from agent_jobs.jobs.job import Job, Mode, Turn
@@ -133,8 +134,10 @@ def wait_for_input(stored: Job, number: int, now: float, timeout_s: float) -> Jo
     )
 
 
-def record_reply(stored: Job, now: float, *, is_answered: bool) -> Job | None:
+def record_reply(stored: Job, now: float, *, is_answered: bool, always: Collection[str] = ()) -> Job | None:
     """Have a waiting job continue if all its calls are answered; either way it is due now.
+
+    Calls with the names in `always` are allowed from now on.
 
     A step that is under way has no due time and keeps none: it sees the answers at its end, and a second step
     beside it would run the same calls.
@@ -142,13 +145,19 @@ def record_reply(stored: Job, now: float, *, is_answered: bool) -> Job | None:
     if stored.status is not Status.INPUT_REQUIRED:
         return None
     due_at = None if stored.due_at is None else now
-    job = replace(stored, due_at=due_at, not_before=0.0, revision=stored.revision + 1)
+    allowed = tuple(sorted({*stored.always_allowed, *always}))
+    job = replace(stored, due_at=due_at, not_before=0.0, revision=stored.revision + 1, always_allowed=allowed)
     if not is_answered:
         return job
     running_since = stored.running_since
     if running_since is not None and stored.turn.asked_at is not None:
         running_since += now - stored.turn.asked_at
     return replace(job, status=Status.IN_PROGRESS, running_since=running_since)
+
+
+def ask_again(stored: Job, names: Collection[str]) -> Job:
+    """Have the user asked again before calls with these names."""
+    return replace(stored, always_allowed=tuple(name for name in stored.always_allowed if name not in names))
 
 
 def begin_next_turn(stored: Job, following: Job) -> Job | None:

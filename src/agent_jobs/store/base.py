@@ -1,6 +1,6 @@
 """The protocols of a store: reading jobs, changing them, handing them out, waiting for changes, and housekeeping."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
@@ -237,8 +237,10 @@ class JobTransitions(Protocol):
         """
         ...
 
-    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float, always: Collection[str] = ()) -> bool:
         """Answer calls of a waiting job, all or none; the job is due once it waits for nothing more.
+
+        Calls with the names in `always` are allowed from now on.
 
         Returns False if one of them was answered before, or the job does not wait any more.
         """
@@ -455,8 +457,8 @@ class ReportRecords(Protocol):
         """Return the request of a job's first turn; empty if there is no such job."""
         ...
 
-    async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
-        """Return the sums of the matching jobs by this key: days newest first, other names by cost, highest first."""
+    async def sum_spending(self, keys: Sequence[SpendingKey], group: JobFilter) -> dict[SpendingKey, list[Spending]]:
+        """Return the sums of the matching jobs by each key: days newest first, other names by cost, highest first."""
         ...
 
     async def has_conversation(self, conversation_id: str) -> bool:

@@ -1,6 +1,6 @@
 """Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -194,7 +194,7 @@ class Transitions(Records):
 
         return await self._has_changed_job(job.id, wait)
 
-    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float, always: Collection[str] = ()) -> bool:
         async def reply(transaction: Transaction, stored: Job) -> Job | None:
             if stored.status is not Status.INPUT_REQUIRED or not await _are_all_open(transaction, job, calls):
                 return None
@@ -204,7 +204,7 @@ class Transitions(Records):
                 [_call_values(job, call) for call in calls],
             )
             is_answered = not await _has_open_questions(transaction, stored.id, stored.turn.number)
-            return transitions.record_reply(stored, now, is_answered=is_answered)
+            return transitions.record_reply(stored, now, is_answered=is_answered, always=always)
 
         return await self._has_changed_job(job.id, reply)
 
