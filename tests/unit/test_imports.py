@@ -92,8 +92,8 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "context_check": set(),
     "start_defaults": set(),
     "surroundings": {
-        "access", "activity", "archive", "job_waiter", "live_text", "owner_clients", "start", "team_files",
-        "webhook_intake", "worker",
+        "access", "activity", "archive", "event_feed", "job_waiter", "live_text", "owner_clients", "start",
+        "team_files", "webhook_intake", "worker",
     },
     "steering": {"adopt_response", "job_waiter", "replies", "surroundings"},
     "shared_key": set(),
@@ -109,6 +109,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "replies": set(),
     "access": set(),
     "activity": set(),
+    "event_feed": {"activity"},
     "waits": set(),
     "job_waiter": {"waits"},
     "adopt_response": set(),

@@ -23,6 +23,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.ctrl_c import catch_ctrl_c
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.mcp_server.events import EventsExtension
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.tool_adapter import is_for_team
 from agent_jobs.settings import Settings
@@ -190,7 +191,11 @@ async def _build_team_server(
         caller = current_caller()
         return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
 
-    server = _build_mcp_server(settings, open_caller_engine, card_key=secret.hex())
+    async def report(action: str) -> None:
+        await audit.record_visit(current_caller(), action)
+
+    events = EventsExtension(open_caller_engine, lambda: current_caller().token_id, report)
+    server = _build_mcp_server(settings, open_caller_engine, events, card_key=secret.hex())
     async with _open_verifiers(settings, app, resource) as verifiers, anyio.create_task_group() as tasks:
         is_secure = (settings.public_url or "").startswith("https:")
         page = build_team_page(app.engine, audit, names, secret, tasks, ending, is_secure=is_secure)
@@ -244,7 +249,7 @@ def _require_extra(library: str, setting: str) -> None:
 
 
 def _build_mcp_server(
-    settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]], *, card_key: str
+    settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]], events: EventsExtension, *, card_key: str
 ) -> MCPServer:
     server = build_server(
         open_caller_engine,
@@ -253,8 +258,10 @@ def _build_mcp_server(
         has_tasks=settings.tasks == "auto",
         is_structured=settings.structured,
         card_key=card_key,
+        extensions=[events],
     )
     server.middleware.append(_note_caller)
+    server.middleware.append(events.advertise)
     return server
 
 
