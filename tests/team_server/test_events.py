@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from hosts import SPEED, Host, eventually
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND
-from postgres_server import new_database
 from receiver import Received, Receiver, receiving
 from team_servers import Team, serving_team
 from test_callbacks import verify
@@ -25,7 +23,6 @@ from agent_jobs.callback_hosts import AllowedHost
 from agent_jobs.clock import Clock, steady_wall_clock
 from agent_jobs.engine.event_feed import MAX_SUBSCRIPTIONS
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 from agent_jobs.store.team_records import NewSubscription
 
@@ -499,36 +496,3 @@ async def test_audit_log_has_subscriptions_without_their_address(team: Team, rec
     entries = [entry for _, entry in await team.server.engine.access.read_log(owner=owner)]
     assert [entry.action for entry in entries] == ["subscribe job.finished", "unsubscribe job.finished"]
     assert "s3cret" not in str(entries)
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def on_both(
-    request: pytest.FixtureRequest, team_settings: Settings, receiver: Receiver, tmp_path: Path
-) -> Iterator[Settings]:
-    port = int(receiver.url.rpartition(":")[2])
-    settings = replace(team_settings, data_dir=tmp_path, callback_hosts=(AllowedHost("127.0.0.1", port),))
-    if request.param == "sqlite":
-        yield settings
-        return
-    with new_database(request.getfixturevalue("postgres_server_url")) as url:
-        yield replace(settings, database_url=SecretStr(url))
-
-
-async def test_replicas_share_subscriptions_and_cursors(on_both: Settings, receiver: Receiver):
-    settings = on_both
-    async with serving_team(settings) as one:
-        token = await one.add_token()
-        async with event_host(one, receiver, token=token) as host:
-            made = await host.ask("subscribe", **host.wish())
-        async with serving_team(settings) as other:
-            async with event_host(other, receiver, token=token) as host:
-                job_id = await host.finish()
-                await eventually(lambda: len(host.messages()) == 1)
-                assert await host.ask("unsubscribe", **host.wish()) is not None
-            async with event_host(one, receiver, token=token) as host:
-                [event] = (await host.poll(made["cursor"]))["events"]
-                assert event["data"]["job_id"] == job_id
-                assert (await host.refused("unsubscribe", **host.wish())).code == NOT_FOUND
-    async with serving_team(settings) as restarted, event_host(restarted, receiver, token=token) as host:
-        assert [each["eventId"] for each in (await host.poll(made["cursor"]))["events"]] == [event["eventId"]]
-    assert len(host.messages()) == 1, "one of two processes sends each"
