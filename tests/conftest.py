@@ -16,7 +16,7 @@ from tool_models import keep_tool_models
 from tracing import is_untraced, mark_untraced, traces_emulator, untraced, untraced_portal, untraced_threads
 
 from agent_jobs.emulator import server as emulator_server
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.engine import job_waiter, on_finish
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
@@ -86,7 +86,7 @@ def emulator_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def upstream() -> Iterator[RunningServer]:
-    with running(time_scale=SPEED) as server:
+    with run_emulator(time_scale=SPEED) as server:
         yield server
 
 

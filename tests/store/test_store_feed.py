@@ -38,13 +38,13 @@ async def messages_of(store: Store, now: float = NOW + 50) -> list[CallbackMessa
 
 
 async def test_events_of_each_owner_are_numbered_in_their_order(store: Store):
-    alice, bob = store.of("alice"), store.of("bob")
+    alice, bob = store.for_owner("alice"), store.for_owner("bob")
     await cancelled(alice, "job_1", "job_2")
     await cancelled(bob, "job_3")
     await ended(store, "job_single")  # of no owner
     assert await alice.feed_bounds() == (1, 0), "nobody sees an event before its publication"
     await store.publish_events(NOW)
-    assert (await alice.feed_bounds(), await bob.feed_bounds(), await store.of("").feed_bounds()) == (
+    assert (await alice.feed_bounds(), await bob.feed_bounds(), await store.for_owner("").feed_bounds()) == (
         (1, 2), (1, 1), (1, 0),
     )  # fmt: skip
     assert await ids_of(alice, 0) == ["job_1", "job_2"]
@@ -58,7 +58,7 @@ async def test_events_of_each_owner_are_numbered_in_their_order(store: Store):
 
 
 async def test_two_processes_publish_each_event_once_and_a_reader_misses_none(store: Store, other: Store):
-    alice, seen, cursor = store.of("alice"), list[str](), 0
+    alice, seen, cursor = store.for_owner("alice"), list[str](), 0
     async with anyio.create_task_group() as tasks:
         for number in range(12):
             await cancelled(alice, f"job_{number}")
@@ -73,7 +73,7 @@ async def test_two_processes_publish_each_event_once_and_a_reader_misses_none(st
 
 
 async def test_old_events_are_forgotten_and_no_number_is_given_twice(store: Store):
-    alice = store.of("alice")
+    alice = store.for_owner("alice")
     await cancelled(alice, "job_1", "job_2", "job_3")
     await store.publish_events(NOW)
     await store.forget_events(NOW + 99)
@@ -84,7 +84,7 @@ async def test_old_events_are_forgotten_and_no_number_is_given_twice(store: Stor
 
 
 async def test_subscription_gets_a_message_for_each_of_its_events(store: Store, other: Store):
-    alice = store.of("alice")
+    alice = store.for_owner("alice")
     await store.add_token(TOKEN)
     await cancelled(alice, "job_0")
     await store.publish_events(NOW)
@@ -96,7 +96,7 @@ async def test_subscription_gets_a_message_for_each_of_its_events(store: Store, 
         ("sub_4", {"kind": "needs_input"}),
     ):
         assert await alice.save_subscription(WISH._replace(id=sub, **more), NOW, limit=9)
-    assert await store.of("bob").save_subscription(WISH._replace(id="sub_5"), NOW, limit=9)
+    assert await store.for_owner("bob").save_subscription(WISH._replace(id="sub_5"), NOW, limit=9)
     await cancelled(alice, "job_1", "job_2")
     for process in (store, other, store):
         await process.publish_events(NOW)
@@ -116,7 +116,7 @@ async def test_subscription_gets_a_message_for_each_of_its_events(store: Store, 
 
 
 async def test_new_subscription_is_sent_what_came_after_its_cursor(store: Store):
-    alice = store.of("alice")
+    alice = store.for_owner("alice")
     await store.add_token(TOKEN)
     await cancelled(alice, *(f"job_{number}" for number in range(REPLAYED_MAX + 3)))
     await store.publish_events(NOW)
@@ -130,7 +130,7 @@ async def test_new_subscription_is_sent_what_came_after_its_cursor(store: Store)
 
 @pytest.mark.parametrize("end", ["it expires", "its token expires", "its token is revoked"])
 async def test_subscription_ends_with_its_messages(store: Store, end: str):
-    alice, now = store.of("alice"), NOW + 1
+    alice, now = store.for_owner("alice"), NOW + 1
     await store.add_token(TOKEN)
     expires_at = NOW + 100 if end == "it expires" else NOW + 900
     assert await alice.save_subscription(WISH._replace(expires_at=expires_at), NOW, limit=9)
@@ -148,7 +148,7 @@ async def test_subscription_ends_with_its_messages(store: Store, end: str):
 
 
 async def test_subscriptions_of_an_owner_are_limited(store: Store):
-    alice = store.of("alice")
+    alice = store.for_owner("alice")
     await store.add_token(TOKEN._replace(expires_at=None))
     for number in range(3):
         assert await alice.save_subscription(WISH._replace(id=f"sub_{number}"), NOW, limit=3)
@@ -159,7 +159,7 @@ async def test_subscriptions_of_an_owner_are_limited(store: Store):
 
 
 async def test_changed_secret_signs_beside_the_one_before_for_a_while(store: Store):
-    alice = store.of("alice")
+    alice = store.for_owner("alice")
     await store.add_token(TOKEN._replace(expires_at=None))
     await alice.save_subscription(WISH, NOW, limit=9)
     for _ in range(2):  # a refresh does not forget the old one
@@ -171,7 +171,7 @@ async def test_changed_secret_signs_beside_the_one_before_for_a_while(store: Sto
 
 
 async def test_subscription_of_an_oauth_token_lasts_an_hour(store: Store):
-    granted = await store.of("alice").save_subscription(
+    granted = await store.for_owner("alice").save_subscription(
         WISH._replace(token_id="https://issuer", expires_at=NOW + 9e9), NOW, limit=9
     )
     assert granted is not None
@@ -180,7 +180,7 @@ async def test_subscription_of_an_oauth_token_lasts_an_hour(store: Store):
 
 async def test_event_survives_a_restart(database: Database):
     async with database.open() as store:
-        await cancelled(store.of("alice"), "job_1")
+        await cancelled(store.for_owner("alice"), "job_1")
     async with database.open() as store:
         await store.publish_events(NOW)
-        assert await ids_of(store.of("alice"), 0) == ["job_1"]
+        assert await ids_of(store.for_owner("alice"), 0) == ["job_1"]

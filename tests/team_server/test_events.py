@@ -20,7 +20,7 @@ from test_callbacks import verify
 from test_tasks import ask
 
 from agent_jobs.callback_hosts import AllowedHost
-from agent_jobs.clock import Clock, steady_wall_clock
+from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.engine.event_feed import MAX_SUBSCRIPTIONS
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
@@ -62,7 +62,7 @@ def willing(receiver: Receiver) -> None:
 async def team(team_settings: Settings, receiver: Receiver, anyio_backend: str) -> AsyncGenerator[Team]:
     port = int(receiver.url.rpartition(":")[2])
     hosts = (AllowedHost("127.0.0.1", port), AllowedHost("localhost", 1), AllowedHost("hooks.example.com"))
-    now = steady_wall_clock(SPEED)
+    now = create_steady_clock(SPEED)
     clock = Clock(SPEED, lambda: now() + sum(SKIPPED_S))
     async with serving_team(replace(team_settings, callback_hosts=hosts), clock) as team:
         yield team
@@ -470,7 +470,7 @@ async def test_subscriptions_and_challenges_of_an_owner_are_limited(team: Team, 
     owner = f"owner{next(OWNERS)}"
     async with event_host(team, receiver, token=await team.add_token(owner)) as host:
         made = await host.ask("subscribe", **host.wish())
-        store = team.server.engine._store.of(owner)  # pyright: ignore[reportPrivateUsage]
+        store = team.server.engine._store.for_owner(owner)  # pyright: ignore[reportPrivateUsage]
         now = team.server.engine.now()
         number = 0
         for number in range(10_000):

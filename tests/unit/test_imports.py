@@ -91,11 +91,11 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "owner_limits": set(),
     "context_check": set(),
     "start_defaults": set(),
-    "surroundings": {
+    "inspection": {
         "access", "activity", "archive", "event_feed", "job_waiter", "live_text", "owner_clients", "start",
         "team_files", "webhook_intake", "worker",
     },
-    "steering": {"adopt_response", "job_waiter", "replies", "surroundings"},
+    "job_control": {"adopt_response", "job_waiter", "replies", "inspection"},
     "shared_key": set(),
     "owner_clients": {"live_text", "step", "step_result"},
     "key_pause": set(),
@@ -129,7 +129,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "start_defaults", "team_files", "trace_parent",
     },
     "resend": {"finalize"},
-    "adapt": {"run_limits"},
+    "request_adapter": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
     "background_check": {"retrieve", "stream", "step_result"},
     "stream_step": {"poll_planner", "run_limits", "resend", "step_result", "stream"},
@@ -138,7 +138,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "stream_step",
     },
     "launch": {
-        "adapt", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
+        "request_adapter", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
         "stream_step",
     },
     "tool_loop": {"finalize", "owner_limits", "run_limits", "step_result"},
@@ -148,7 +148,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "worker": {"archive", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
-        "activity", "archive", "job_waiter", "live_text", "start", "steering", "surroundings", "worker",
+        "activity", "archive", "job_waiter", "live_text", "start", "job_control", "inspection", "worker",
     },
 }  # fmt: skip
 
@@ -281,7 +281,7 @@ def test_the_table_has_no_circle(table: dict[str, set[str]]):
         ("agent_jobs.jobs.job", "from agent_jobs.store.base import Store"),
         ("agent_jobs.jobs.job", "import time"),
         ("agent_jobs.rendering.answers", "from asyncio import sleep"),
-        ("agent_jobs.rendering.answers", "from agent_jobs.request.body import mismatch"),
+        ("agent_jobs.rendering.answers", "from agent_jobs.request.body import find_mismatch"),
         ("agent_jobs.rendering.answers", "from agent_jobs.request import json_schema_of"),
         ("agent_jobs.request.body", "import anyio"),
         ("agent_jobs.store.records", "from agent_jobs.upstream.error_mapping import map_error"),
