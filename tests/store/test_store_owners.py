@@ -124,7 +124,7 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
 }
 #: Methods that name no job and no owner, with the reason why they are the same for all.
 SHARED = {
-    "of": "it makes the stores of owners",
+    "for_owner": "it makes the stores of owners",
     "add": "see the tests of keys and of the same work",
     "store_info": "facts about the database",
     "server_info": "facts about the database, for the operator",
