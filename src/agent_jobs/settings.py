@@ -375,8 +375,8 @@ class Settings:
         "AGENT_JOBS_CALLBACK_HOSTS",
         FINISH,
         callback_hosts(),
-        "The hosts that options.callback_url of a start, and hosts that subscribe to events of a team server, may name. "
-        "Without it nothing is called back.",
+        "The hosts that options.callback_url of a start may name, and subscribers to events of a team server. Without "
+        "it nothing is called back.",
         page="team-webhooks.md#callbacks",
     )
     callback_secret_file: Path | None = declare_setting(

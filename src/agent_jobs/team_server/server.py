@@ -33,6 +33,7 @@ from agent_jobs.team_server.caller import get_current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
 from agent_jobs.team_server.files import build_file_routes
 from agent_jobs.team_server.host_check import HostNames, is_loopback
+from agent_jobs.team_server.listening import end_with_token
 from agent_jobs.team_server.oauth import (
     RESOURCE_PATH,
     Resource,
@@ -262,6 +263,7 @@ def _build_mcp_server(
     )
     server.middleware.append(_note_caller)
     server.middleware.append(events.advertise)
+    server.middleware.append(end_with_token)
     return server
 
 
