@@ -27,6 +27,7 @@ from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.owners import Owner, OwnerLimits
 from agent_jobs.jobs.queries import JobFilter, Reply
+from agent_jobs.mcp_server.events import EventsExtension
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings import Settings
@@ -74,6 +75,14 @@ TASKS: dict[str, dict[str, Any]] = {
     "tasks/get": {},
     "tasks/update": {"inputResponses": {"x": {"action": "accept"}}},
     "tasks/cancel": {},
+}
+#: Methods of a team server, with what they need beside the filter that names a job.
+DELIVERY = {"url": "https://hooks.example.com/", "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}
+EVENTS: dict[str, dict[str, Any]] = {
+    "events/list": {},
+    "events/poll": {"cursor": "e0"},
+    "events/subscribe": {"delivery": DELIVERY},
+    "events/unsubscribe": {"delivery": DELIVERY},
 }
 #: Methods of the protocol that name no job, with the reason.
 PROTOCOL = {
@@ -130,6 +139,7 @@ SHARED = {
     "change_mark": "a number",
     "describe_model": "about the endpoint",
     "end_waits": "about this process",
+    "feed": "bound to the owner's store; see EVENTS",
     "files": "bound to the owner's store",
     "figures": "the operator's",
     "follow_text": "see the test of live texts",
@@ -149,6 +159,13 @@ SHARED = {
     "wait_for_any_change": "wakes a waiter, who then reads what is theirs",
     "webhooks": "the provider's, for a server",
 }
+
+
+def make_events(engine: Callable[[], Awaitable[Engine]]) -> EventsExtension:
+    async def report(action: str) -> None:
+        pass
+
+    return EventsExtension(engine, lambda: "", report)
 
 
 @dataclass
@@ -185,7 +202,7 @@ async def serving(settings: Settings, **client: Any) -> AsyncGenerator[Team]:
         async def engine() -> Engine:
             return (await app.engine()).for_owner(teams[0].owner)
 
-        async with Client(build_server(engine, may_approve=True), **client) as mcp:
+        async with Client(build_server(engine, may_approve=True, extensions=[make_events(engine)]), **client) as mcp:
             teams.append(Team(await app.engine(), mcp, extension))
             yield teams[0]
 
@@ -228,8 +245,10 @@ async def test_every_tool_resource_and_method_is_in_the_walk(settings: Settings)
         templates = (await team.client.list_resource_templates()).resource_templates
         assert {str(template.uri_template) for template in templates} == RESOURCES
         assert (await team.client.list_resources()).resources == []
-    low = build_server(team_engine)._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # there is no public list
-    assert low._request_handlers.keys() == PROTOCOL.keys() | TASKS.keys()  # pyright: ignore[reportPrivateUsage]
+    for extensions, more in (((), set[str]()), ([make_events(team_engine)], set(EVENTS))):
+        server = build_server(team_engine, extensions=extensions)
+        low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # there is no public list
+        assert low._request_handlers.keys() == PROTOCOL.keys() | TASKS.keys() | more  # pyright: ignore[reportPrivateUsage]
 
 
 async def team_engine() -> Engine:
@@ -297,6 +316,30 @@ async def test_task_of_another_owner_is_not_found(settings: Settings) -> None:
                     )
                     assert outcome == "-32602 Task not found"
         assert "working" in await team.outcome("alice", lambda: ask(team.client, "tasks/get", taskId=jobs[2].id))
+
+
+async def test_event_of_another_owner_is_not_seen(settings: Settings) -> None:
+    async with serving(settings) as team:
+        for job in await alices_jobs(team):
+            for method, params in EVENTS.items():
+                for name in ("job.finished", "job.needs_input"):
+                    sent = {**params, "name": name}
+                    theirs, nobodys = [
+                        await team.outcome(
+                            "bob",
+                            lambda method=method, sent={**sent, "arguments": {"job_id": each}}: ask(
+                                team.client, method, **sent
+                            ),
+                        )
+                        for each in (job.id, UNKNOWN)
+                    ]
+                    assert theirs == nobodys, method
+                    if method == "events/poll":
+                        assert "'events': []" in await team.outcome(
+                            "bob", lambda method=method, sent=sent: ask(team.client, method, **sent)
+                        )
+        everything = {"name": "job.finished", "cursor": "e0"}
+        assert "completed" in await team.outcome("alice", lambda: ask(team.client, "events/poll", **everything))
 
 
 async def test_live_text_and_launch_of_another_owner_are_not_seen(settings: Settings) -> None:

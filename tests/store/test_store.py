@@ -78,7 +78,19 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         return
     url: str = request.getfixturevalue("postgres_url")
     yield postgres_database(url)
-    tables = ("job", "mode", "tombstone", "replica", "owner", "token", "audit", "shelf", "webhook")
+    tables = (
+        "job",
+        "mode",
+        "tombstone",
+        "replica",
+        "owner",
+        "token",
+        "audit",
+        "shelf",
+        "webhook",
+        "feed",
+        "subscription",
+    )
     run_statements(url, "; ".join(f"DELETE FROM {table}" for table in tables))
 
 

@@ -25,6 +25,7 @@ from agent_jobs.jobs.steps import Step
 from agent_jobs.store.team_records import (
     AuditRecords,
     CallbackRecords,
+    FeedRecords,
     FigureRecords,
     FileRecords,
     TokenRecords,
@@ -547,6 +548,7 @@ class Store(
     AuditRecords,
     WebhookRecords,
     CallbackRecords,
+    FeedRecords,
     FileRecords,
     FigureRecords,
     TraceRecords,

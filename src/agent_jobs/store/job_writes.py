@@ -12,6 +12,7 @@ from agent_jobs.jobs.response import Call, calls_of, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Upload
 from agent_jobs.store.database import SpendingLock, Transaction
+from agent_jobs.store.feed import add_event
 from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records, read_job
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
@@ -298,6 +299,8 @@ class Transitions(Records):
             return False
         if new is not stored:
             await _write_change(transaction, stored, new)
+        if stored.owner:
+            await add_event(transaction, stored, new)
         return True
 
     def _if_claimed(self, change: Callable[[Job], Job | None], seen: Job | None = None) -> _Change:
