@@ -68,8 +68,8 @@ def origin_url(example: str) -> Reader:
         if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
             written.refuse(accepts, f"Set it to something like {example}.")
         if parts.path.strip("/"):
-            fix = "The page, /files and the metadata for sign-ins stand at the root of their host. Give the server a host "
-            written.refuse(accepts, f"{fix}name of its own, such as {example}.")
+            why = "The page, /files and the metadata for sign-ins stand at the root of their host."
+            written.refuse(accepts, f"{why} Give the server a host name of its own, such as {example}.")
         return f"{parts.scheme}://{parts.netloc.lower()}"
 
     return Reader(accepts, read)
