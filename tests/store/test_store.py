@@ -1317,6 +1317,26 @@ async def test_a_waiter_sleeps_on_while_other_jobs_change(store: Store, other: S
         await store.save(replace(job, activity="new"))
 
 
+@pytest.mark.parametrize(("limit", "owner_limit"), [(3, 20), (20, 20), (12, 4), (20, 3)])
+async def test_slots_are_given_once_when_processes_begin_many_jobs_at_once(
+    store: Store, other: Store, limit: int, owner_limit: int
+):
+    begun: list[str] = []
+
+    async def begin(process: Store, job: Job) -> None:
+        if await process.begin_sending(job.mark_sending(NOW), limit, owner_limit):
+            begun.append(job.owner)
+
+    jobs = [a_job(f"job_{number}", owner=("alice", "bob")[number % 2], request_hash="") for number in range(20)]
+    async with anyio.create_task_group() as tasks:
+        for number, job in enumerate(jobs):
+            process = (store, other)[number // 2 % 2]
+            await process.add(job)
+            tasks.start_soon(begin, process, job)
+    assert len(begun) == min(limit, 2 * owner_limit)
+    assert max(begun.count("alice"), begun.count("bob")) <= owner_limit
+
+
 async def test_progress_wakes_no_waiter_of_the_status(store: Store, other: Store):
     job, returned = await standing(store, IN_PROGRESS), anyio.Event()
 
@@ -1338,7 +1358,7 @@ async def test_progress_wakes_no_waiter_of_the_status(store: Store, other: Store
 async def test_who_waits_for_the_status_of_another_owners_job_does_not_wait(store: Store):
     await standing(store, IN_PROGRESS)
     with anyio.fail_after(60):
-        await store.of("mallory").wait_for_status("job_1", IN_PROGRESS)
+        await store.for_owner("mallory").wait_for_status("job_1", IN_PROGRESS)
 
 
 async def test_who_knows_an_old_revision_does_not_wait(store: Store):
