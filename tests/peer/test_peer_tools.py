@@ -24,7 +24,9 @@ async def box(tmp_path: Path, repository: Path) -> AsyncIterator[Toolbox]:
 
 async def test_a_real_server_tells_the_time(box: Toolbox):
     assert [f["name"] for f in await box.list_functions(["time"])] == ["time__convert_time", "time__get_current_time"]
-    assert await box.find_policy("time__get_current_time", ["time"]) == Policy(asks=False, read_only=True, idempotent=True)
+    assert await box.find_policy("time__get_current_time", ["time"]) == Policy(
+        asks=False, read_only=True, idempotent=True
+    )
     called = await box.call("time__get_current_time", '{"timezone": "Europe/Berlin"}', ["time"])
     assert json.loads(str(called.output))["timezone"] == "Europe/Berlin"
     assert (await box.call("time__get_current_time", '{"timezone": "Nowhere"}', ["time"])).failed

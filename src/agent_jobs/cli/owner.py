@@ -39,7 +39,7 @@ class OwnerName(click.ParamType[str]):
         name = normalize("NFC", str(value))
         if is_owner_name(name):
             return name
-        self.fail(f"{truncate(name, MAX_ECHOED_CHARS)!r} is no name of an owner. {NAME_RULE}", param, ctx)
+        self.fail(f"{truncate(name, MAX_ECHOED_CHARS)!r} is not a valid owner name. {NAME_RULE}", param, ctx)
 
 
 class Limit(click.ParamType[Any]):

@@ -104,4 +104,4 @@ class Access:
 def _check_name(owner: str) -> None:
     """Refuse a name that no owner can have: also where a program, not a command, makes a token."""
     if not is_owner_name(owner):
-        raise RequestError("{name!r} is no name of an owner. {rule}", "owner_name", name=owner[:60], rule=NAME_RULE)
+        raise RequestError("{name!r} is not a valid owner name. {rule}", "owner_name", name=owner[:60], rule=NAME_RULE)
