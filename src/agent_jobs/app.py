@@ -430,10 +430,10 @@ class App:
             self._stepper,
             self._clock,
             self._tasks,
-            endpoint=shared.endpoint,
+            client=shared,
             limits=limits,
             retention_s=None if settings.retention_days is None else settings.retention_days * DAY_S,
-            delete_upstream=shared if settings.delete_upstream == "yes" else None,
+            delete_upstream=clients if settings.delete_upstream == "yes" else None,
         )
 
     def _create_finalizer(self, settings: Settings, store: Store, client: ResponsesClient, prices: Prices) -> Finalizer:

@@ -1339,6 +1339,26 @@ async def test_waiter_sleeps_while_other_jobs_change(store: Store, other: Store)
         await store.save(replace(job, activity="new"))
 
 
+@pytest.mark.parametrize(("limit", "owner_limit"), [(3, 20), (20, 20), (12, 4), (20, 3)])
+async def test_slots_are_given_once_when_processes_begin_many_jobs_at_once(
+    store: Store, other: Store, limit: int, owner_limit: int
+):
+    begun: list[str] = []
+
+    async def begin(process: Store, job: Job) -> None:
+        if await process.begin_sending(job.mark_sending(NOW), limit, owner_limit):
+            begun.append(job.owner)
+
+    jobs = [a_job(f"job_{number}", owner=("alice", "bob")[number % 2], request_hash="") for number in range(20)]
+    async with anyio.create_task_group() as tasks:
+        for number, job in enumerate(jobs):
+            process = (store, other)[number // 2 % 2]
+            await process.add(job)
+            tasks.start_soon(begin, process, job)
+    assert len(begun) == min(limit, 2 * owner_limit)
+    assert max(begun.count("alice"), begun.count("bob")) <= owner_limit
+
+
 async def test_progress_wakes_no_waiter_of_the_status(store: Store, other: Store):
     job, returned = await add_job_in(store, IN_PROGRESS), anyio.Event()
 

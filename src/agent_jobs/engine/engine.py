@@ -336,10 +336,10 @@ class Engine(JobControl, Archive):
         """
         from agent_jobs.engine.worker import prune  # loads what sends jobs
 
-        client = None
+        clients = None
         if upstream:
-            client = self._require_upstream().client
-        return await prune(self._store, self._clock.now() - older_than_s, client, unread=unread)
+            clients = self._require_upstream().clients
+        return await prune(self._store, self._clock.now() - older_than_s, clients, unread=unread)
 
     def mark_delivered_later(self, *jobs: Job) -> None:
         """Have it stored, once the caller is done, that a host received these jobs' results.

@@ -183,9 +183,9 @@ class Inspection:
         base_url = self._require_upstream().client.endpoint.base_url
         return await self._store.learned_mode(base_url, model, self._clock.now() - DAY_S)
 
-    def require_client(self) -> ResponsesClient:
-        """Return the client of the endpoint, or raise the ConfigError that says why there is none."""
-        return self._require_upstream().client
+    def require_clients(self) -> OwnerClients:
+        """Return the clients of the endpoint, or raise the ConfigError that says why there are none."""
+        return self._require_upstream().clients
 
     def _require_upstream(self) -> Upstream:
         """Return the endpoint, or raise the ConfigError that says why nothing can be sent from here."""

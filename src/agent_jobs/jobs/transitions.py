@@ -55,13 +55,17 @@ def _may_send(stored: Job) -> bool:
     return stored.status in (Status.PENDING, Status.IN_PROGRESS) and stored.turn.sent_at is None
 
 
-def record_response_id(stored: Job, number: int, response_id: str, now: float, mode: Mode | None = None) -> Job:
+def record_response_id(
+    stored: Job, number: int, response_id: str, now: float, mode: Mode | None = None, fingerprint: str = ""
+) -> Job:
     """Keep the response id of this turn, and how upstream runs it; a job that no process has claimed is due now."""
     if number != stored.turn.number:
         return stored
     job = stored.set_response_id(response_id)
     if mode is not None and mode != stored.turn.mode and stored.turn.response_id is None:
         job = replace(job, turn=replace(job.turn, mode=mode))
+    if fingerprint and stored.turn.response_id is None:
+        job = replace(job, turn=replace(job.turn, fingerprint=fingerprint))
     if job.status is not stored.status and stored.claimed_by is None:
         job = replace(job, due_at=now)
     return job

@@ -50,10 +50,12 @@ class Tombstone(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The endpoint and the id of a response."""
+    """The endpoint and the id of a response, and whose key it was created with."""
 
     base_url: str
     response_id: str
+    owner: str = ""
+    fingerprint: str = ""
 
 
 class Budget(NamedTuple):
@@ -202,9 +204,18 @@ class JobTransitions(Protocol):
         ...
 
     async def record_response_id(
-        self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
+        self,
+        job_id: str,
+        number: int,
+        response_id: str,
+        now: float,
+        *,
+        mode: Mode | None = None,
+        fingerprint: str = "",
     ) -> Job | None:
-        """Store a turn's response id, whatever the job's status, and how upstream runs it; the first id stays.
+        """Store a turn's response id, whatever the job's status, how upstream runs it, and by which key.
+
+        The first id stays.
 
         It re-opens a job that ended because its id was unknown, or because no process could retrieve it.
 

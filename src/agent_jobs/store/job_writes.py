@@ -110,9 +110,18 @@ class Transitions(Records):
         return await self._has_changed_job(job.id, begin_with(has_slot), spending)
 
     async def record_response_id(
-        self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
+        self,
+        job_id: str,
+        number: int,
+        response_id: str,
+        now: float,
+        *,
+        mode: Mode | None = None,
+        fingerprint: str = "",
     ) -> Job | None:
-        record = _in_any_case(lambda stored: transitions.record_response_id(stored, number, response_id, now, mode))
+        record = _in_any_case(
+            lambda stored: transitions.record_response_id(stored, number, response_id, now, mode, fingerprint)
+        )
         return await self._change_and_get(job_id, record)
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
