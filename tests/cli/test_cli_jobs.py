@@ -644,6 +644,13 @@ def test_tool_is_always_allowed_by_a_flag_and_asked_for_again_by_another(termina
     assert terminal.pipe("watch", job_id).returncode == 6, "it asks for the second call"
 
 
+@pytest.mark.parametrize("command", [["owner", "list"], ["token", "list"], ["delete", "last", "--yes"]])
+def test_sentence_on_a_narrow_terminal_breaks_between_words(terminal: Terminal, command: list[str]) -> None:
+    terminal.pipe("run", WORK)
+    shown = terminal.show(*command, columns=60)
+    assert (shown.returncode, shown.width <= 60) == (0, True), shown.text
+
+
 def test_a_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):
     dressed_up = json.dumps({"path": "/tmp/\u202efdp.\u200bsecret"}, ensure_ascii=False) + "\b\b"
     job_id, _ = asking(terminal, SHOP, mcp_approval={**BUY, "arguments": dressed_up})

@@ -15,6 +15,7 @@ from agent_jobs.jobs.queries import (
 )
 from agent_jobs.jobs.response import Call
 from agent_jobs.rendering.questions import escape_invisible, name_tool
+from agent_jobs.text import truncate
 
 DAY_S = 86_400.0
 NEWEST_SHOWN = 3  # jobs that the refusal of an unknown id names
@@ -155,7 +156,7 @@ class JobControl(Inspection):
                 when=_name_day(round((self._clock.now() - purged.finished_at) / DAY_S)),
             )
         newest = await self._store.find(JobFilter(), NEWEST_SHOWN)
-        listed = ", ".join(f"{job.id} ({job.title[:TITLE_CHARS]})" for job in newest)
+        listed = ", ".join(f"{job.id} ({truncate(job.title, TITLE_CHARS)})" for job in newest)
         raise JobNotFoundError(
             "There is no job {given!r}.",
             "no_such_job" if newest else "no_jobs",
