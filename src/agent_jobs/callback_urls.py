@@ -33,7 +33,7 @@ class CallbackUrl(NamedTuple):
         return f"{host}:{self.port}"
 
     def address_of(self, ip: str) -> str:
-        """Return the same address with the number that the host's name stands for."""
+        """Return the same address with the IP address of the host."""
         host = f"[{ip}]" if ":" in ip else ip
         return f"{self.scheme}://{host}:{self.port}{self.target}"
 
@@ -95,7 +95,7 @@ def is_public(address: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Return True if an address is that of this machine."""
+    """Return True if an address belongs to this machine."""
     try:
         return ip_address(address).is_loopback
     except ValueError:

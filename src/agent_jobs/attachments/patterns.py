@@ -61,7 +61,7 @@ def expand_braces(shown: str, names: Names) -> list[Names]:
 
 
 def count_literal_names(names: Names) -> int:
-    """Return how many names stand before the first glob."""
+    """Return the number of names before the first glob."""
     for at, name in enumerate(names):
         if any(char in name for char in "*?["):
             return at

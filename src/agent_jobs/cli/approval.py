@@ -74,7 +74,7 @@ class Asker:
         )
         try:
             await session.engine.reply(job.id, reply)
-        except RequestError as error:  # a host answered it meanwhile
+        except RequestError as error:  # a host answered it in the meantime
             click.echo(describe_error(error), err=True)
         return True
 
@@ -116,7 +116,7 @@ class Asker:
 
 
 def open_asker(hide: Callable[[], None] = lambda: None, *, may_ask: bool = True) -> Asker | None:
-    """Return what asks the user; None if no person reads this terminal and can type into it.
+    """Return the asker of the user; None if no person reads this terminal and can type into it.
 
     `hide` removes what is written over on the terminal, so that the question stays.
     """
@@ -168,7 +168,7 @@ def _describe_call(call: Call) -> str:
 
 
 def _escape_name(call: Call) -> str:
-    """Return a call's name; that of a tool on the user's own servers as `server/tool`."""
+    """Return a call's name; for a tool of the user's servers, `server/tool`."""
     from agent_jobs.rendering.questions import escape_invisible
 
     name = call.name

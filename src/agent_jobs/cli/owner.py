@@ -17,11 +17,11 @@ from agent_jobs.rendering import answers
 MAX_NAME_CHARS = 200  # an issuer and a subject of OAuth fit
 DAY_S = 86_400.0
 GAP = "  "
-#: Takes a limit back, so that the setting for all owners counts.
+#: Removes a limit, so that the setting for all owners counts.
 DEFAULT_WORD = "default"
 #: Columns of figures, which are aligned on the right.
 FIGURES = ("JOBS", "RUNNING", "WAITING", "TODAY")
-#: What a narrow terminal leaves out, first to last.
+#: Columns that a narrow terminal leaves out, in this order.
 DISPENSABLE = ("KEY", "WAITING", "RUNNING", "TODAY", "JOBS")
 MIN_OWNER_COLUMNS = 8  # of a name on a narrow terminal
 #: What the metrics call the owners without a label, and jobs without an owner.
@@ -46,7 +46,7 @@ class OwnerName(click.ParamType[str]):
 
 
 class Limit(click.ParamType[Any]):
-    """A number above 0, or the word that takes the limit back."""
+    """A number above 0, or the word that removes the limit."""
 
     def __init__(self, number: click.ParamType[Any], name: str) -> None:
         self._number = number

@@ -112,7 +112,7 @@ def _render_hits_as_json(hits: Sequence[SearchHit]) -> str:
 
 
 def _render_hit_fields(hit: SearchHit) -> dict[str, Any]:
-    """Return a hit with its passage, and where the matches stand in it."""
+    """Return a hit with its passage, and the places of the matches in it."""
     text, matches, begin = "", list[list[int]](), 0
     for piece in re.split(f"([{MATCH_BEGIN}{MATCH_END}])", hit.passage):
         if piece == MATCH_BEGIN:

@@ -28,7 +28,7 @@ _HEADINGS: dict[SpendingKey, str] = {
     "preset": "PRESET",
     "client": "CLIENT",
 }
-#: What stands for a name that is not known.
+#: Shown in place of an unknown name.
 _UNNAMED = {"model": "unknown", "preset": "none", "client": "unknown", "day": "unknown"}
 
 

@@ -74,7 +74,7 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, stream: bool, no_bel
 
 
 class ShownAnswer(NamedTuple):
-    """The display of a job that finished, and what is still to be printed of it."""
+    """The display of a finished job, and the rest that is still to be printed."""
 
     display: AnswerDisplay
     job: Job
@@ -173,7 +173,7 @@ def format_result_hint(job: Job) -> str:
 
 
 def write_end_line(job: Job) -> None:
-    """Write on stderr how a job finished, with its error and what to do about it."""
+    """Write on stderr how a job finished, with its error and the next step."""
     if job.output and sys.stdout.isatty() and sys.stderr.isatty():
         click.echo(err=True)  # apart from the answer above
     model = terminal.join_lines(str(job.turn.request.get("model") or ""))

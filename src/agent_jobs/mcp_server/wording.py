@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from agent_jobs.rendering.fixes import Voice
 
-#: What a model can do, by the code of the error.
+#: Fixes for a model, by the code of the error.
 FIXES: Mapping[str, str] = {
     # Arguments
     "literal_secret": (
