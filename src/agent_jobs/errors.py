@@ -1,4 +1,4 @@
-"""Define the errors of agent-jobs: a class for each thing that the caller can do about one.
+"""Define the errors of agent-jobs: one class for each reaction of a caller.
 
 An error says what is wrong in a sentence that addresses no reader, with a code and data. Each face finds the fix for
 its reader under the code: a model is to ask its user or to call a tool, a person gets the command or flag to type.

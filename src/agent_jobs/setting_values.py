@@ -19,7 +19,7 @@ KEY_FILE = "AGENT_JOBS_API_KEY_FILE"
 KEY_FILE_CHARS = 8192  # longer than any key, so that a path of another file is found out early
 MAX_COUNT = 9999  # jobs, streams or calls at once; more is a slip of the pen
 MAX_BUDGET_USD = 1e9  # more is a slip of the pen
-PATH_WORDS = "a path"  # what a relative path is accepted as, which the settings file makes absolute
+PATH_WORDS = "a path"  # accepts relative paths, which the settings file makes absolute
 SWITCH_VALUES = "one of 0, 1"
 YES_OR_NO = "one of no, yes"
 #: What people write for 0 and 1.
@@ -341,7 +341,7 @@ def database_url() -> Reader:
 
 
 def _has_clear_password(parts: SplitResult) -> bool:
-    """Return False if a password may reach into what is read as the host, the path or the parameters."""
+    """Return False if a password may have been read as part of the host, the path or the parameters."""
     return parts.netloc.count("@") <= 1 and not any("@" in part for part in parts[2:])
 
 
@@ -520,7 +520,7 @@ def split_web_address(url: str) -> SplitResult | None:
 
 
 def _without_endpoint(parts: SplitResult) -> str:
-    """Return the address of an API from that of one of its endpoints, without what may be secret in its query."""
+    """Return the address of an API from that of one of its endpoints, without secrets in its query."""
     path, query = parts.path, parts.query
     while ending := _ENDPOINT.search(path):
         path = path[: ending.start()]

@@ -199,7 +199,7 @@ class Host:
             del entry[self.env]
 
     def _drop_references(self, entry: Entry, variables: Entry) -> None:
-        """Drop what refers to the key, because the key comes another way from now on."""
+        """Drop references to the key, because the host gets the key in another way from now on."""
         for name, reference in ((KEY, self.secret), (KEY_FILE, KEY_PATH)):
             if name in variables and variables[name] == reference:
                 del variables[name]

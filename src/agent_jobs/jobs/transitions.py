@@ -10,14 +10,14 @@ from agent_jobs.jobs.status import RUNNING, TRANSITIONS, Status
 
 #: Statuses in which nothing runs upstream, so that a cancel ends the job at once.
 _IDLE = frozenset({Status.PENDING, Status.INPUT_REQUIRED})
-#: Seconds after which the process that streams a job polls it for a cancel, whichever process sent that.
+#: Seconds after which the process that streams a job polls it for a cancel of any process.
 CANCEL_CHECK_S = 30.0
 
 
 def can_become(stored: Job, new: Job) -> bool:
     """Return True if the table of statuses allows the change, or one of its two exceptions does.
 
-    A response id that is found queues a job whatever its status was thought to be. A response that failed for
+    A response id that is found queues a job with any assumed status. A response that failed for
     lack of context is replaced by a turn that is sent again.
     """
     if new.status is stored.status or new.status in TRANSITIONS.get(stored.status, ()):
@@ -29,7 +29,7 @@ def can_become(stored: Job, new: Job) -> bool:
 
 
 def begin_sending(stored: Job, sending: Job) -> Job | None:
-    """Take the right to POST the current turn: `sending` is a copy of this job after `mark_sending`."""
+    """Grant the right to POST the current turn: `sending` is a copy of this job after `mark_sending`."""
     if sending.turn.number != stored.turn.number or not _may_send(stored):
         return None
     is_first = stored.turn.number == 1
@@ -46,7 +46,7 @@ def begin_sending(stored: Job, sending: Job) -> Job | None:
 
 
 def _may_send(stored: Job) -> bool:
-    """Return True if the current turn was not sent, or provably not accepted, and the job is not to stop."""
+    """Return True if the current turn was not sent, or provably not accepted, and no cancel was requested."""
     if stored.cancel_requested_at is not None or stored.turn.response_id is not None:
         return False
     if stored.turn.number == 1:
@@ -134,7 +134,7 @@ def wait_for_input(stored: Job, number: int, now: float, timeout_s: float) -> Jo
 
 
 def record_reply(stored: Job, now: float, *, is_answered: bool) -> Job | None:
-    """Have a waiting job continue if all its calls are answered; either way it is due now.
+    """Continue a waiting job if all its calls are answered; in any case it is due now.
 
     A step that is under way has no due time and keeps none: it sees the answers at its end, and a second step
     beside it would run the same calls.
@@ -171,7 +171,7 @@ def begin_next_turn(stored: Job, following: Job) -> Job | None:
 
 
 def rewrite_request(stored: Job, rewritten: Job) -> Job | None:
-    """Replace the request of a turn that was not accepted, and how its context came into it."""
+    """Replace the request of a turn that was not accepted, and the way in which its context is sent."""
     is_unaccepted = stored.status is Status.PENDING or stored.turn.number > 1
     if rewritten.turn.number != stored.turn.number or not is_unaccepted:
         return None
@@ -200,7 +200,7 @@ def reset_for_resend(stored: Job, again: Job, failed_id: str) -> Job | None:
 
 
 def request_cancel(stored: Job, now: float, *, has_uploads: bool) -> Job:
-    """Note that the job is to be cancelled; one that runs nowhere is cancelled by that."""
+    """Request the cancel of the job; a job that is not running is cancelled at once."""
     if stored.is_terminal:
         return stored
     requested_at = now if stored.cancel_requested_at is None else stored.cancel_requested_at

@@ -1,4 +1,4 @@
-"""Do what a form about one job asks: each is a POST, and calls the verb of the engine that the tools call."""
+"""Handle the forms about one job: each is a POST, and calls the same method of the engine as the tools."""
 
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
@@ -67,7 +67,7 @@ class Actions:
 
 
 async def _find_asking_tool(engine: Engine, job_id: str, call_id: str) -> str:
-    """Return the name of the tool that a call for approval names; empty if the job does not wait for it."""
+    """Return the tool of a call that waits for approval; empty if the job does not wait for it."""
     calls = await engine.open_calls(await engine.poll(job_id))
     names = (call.name for call in calls if call.id == call_id and call.needs == "approval")
     return next(names, "")

@@ -18,7 +18,7 @@ DAY_S = 86_400.0
 #: Days that a visitor can choose.
 PERIODS = (7, 30, 90, 365)
 DEFAULT_PERIOD = 30
-#: In place of a sum of which no part is known.
+#: Shown in place of a sum without any known part.
 UNKNOWN = "unknown"
 TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client", "owner": "Owner"}
 

@@ -1,4 +1,4 @@
-"""Approve further calls of the tools that the user always allows in a job, as long as this process runs."""
+"""Approve further calls of tools that the user always allows in a job, while this process runs."""
 
 import logging
 from contextlib import suppress
@@ -13,7 +13,7 @@ from agent_jobs.jobs.queries import JobFilter, Reply
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at a job that changes often.
+#: Seconds between two checks of a job that changes often.
 CHECK_S = 0.5
 
 
@@ -61,5 +61,5 @@ class StandingApprovals:
         approve = tuple(call.id for call in calls if call.needs == "approval" and call.name in allowed)
         if not approve:
             return
-        with suppress(RequestError):  # another caller answered it meanwhile
+        with suppress(RequestError):  # another caller answered it in the meantime
             await engine.reply(job.id, Reply(approve=approve, turn=job.turn.number))

@@ -50,8 +50,8 @@ class JobRow(NamedTuple):
     status_words: str
     is_active: bool
     is_unread: bool
-    activity: str  #: what it does, its last sentence, or why it ended so
-    remedy: str  #: what a person can do about its end
+    activity: str  #: its activity, its last sentence, or the reason of its end
+    remedy: str  #: the next step for a person after its end
     model: str
     owner: str
     started: str
@@ -59,7 +59,7 @@ class JobRow(NamedTuple):
     machine_time: str
     elapsed: str
     cost: str
-    limit: str  #: what it may cost at most
+    limit: str  #: its highest cost
     previous: str  #: the job that it continues
     depth: int = 0  #: in its conversation, below the first job that the list shows
     passage: Sequence[tuple[str, bool]] = ()  #: pieces of a passage that a search found, and whether each matched
@@ -88,7 +88,7 @@ class Source(NamedTuple):
 
 
 class Meter(NamedTuple):
-    """What was spent, beside what may be spent."""
+    """The spent amount, beside its limit."""
 
     used: float
     limit: float
@@ -155,7 +155,7 @@ def is_unread(job: Job) -> bool:
 
 
 def describe_state(job: Job) -> str:
-    """Return what a job does, with the last sentence that it wrote, or why it ended so."""
+    """Return the activity of a job with its last sentence, or the reason of its end."""
     if job.error is not None:
         return f"{job.error.code}: {job.error.message}"
     if job.is_terminal:
@@ -206,7 +206,7 @@ def _build_timeline_row(
     turn = turns.get(moment.turn)
     tokens = ""
     if moment.kind == "sent" and turn is not None:
-        detail = ""  # the id of the response stands among the details
+        detail = ""  # the details have the id of the response
         tokens = " · ".join(filter(None, (format_tokens(turn.usage), format_usd(turn.cost_usd))))
     return TimelineRow(
         kind=moment.kind,
@@ -239,7 +239,7 @@ def _build_source(entry: dict[str, Any]) -> Source:
 
 
 def build_question(call: Call) -> dict[str, str]:
-    """Return what a person has to decide about a call."""
+    """Return the facts of a call for the person who decides about it."""
     name = call.name
     if call.kind == "function" and call.needs == "approval":
         name = name.replace("__", "/", 1)

@@ -253,7 +253,7 @@ class JobTransitions(Protocol):
         ...
 
     async def rewrite_request(self, job: Job) -> bool:
-        """Replace the request of a turn that was not accepted, and how its context came into it."""
+        """Replace the request of a turn that was not accepted, and the way in which its context is sent."""
         ...
 
     async def reset_for_resend(self, job: Job, failed_id: str) -> bool:
@@ -264,7 +264,7 @@ class JobTransitions(Protocol):
         ...
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
-        """Note that the job is to be cancelled, which ends one that runs nowhere. None if there is no such job."""
+        """Request the cancel of the job, which ends a job that is not running. None if there is no such job."""
         ...
 
     async def record_upload(self, job_id: str, name: str, file_id: str) -> None:
@@ -373,12 +373,12 @@ class WorkQueue(Protocol):
         ...
 
     async def announce(self, what: str, base_url: str) -> None:
-        """Let other processes know that this one works on the jobs of an endpoint, as long as it lives."""
+        """Publish that this process works on the jobs of an endpoint, while it lives."""
         ...
 
 
 class ChangeFeed(Protocol):
-    """Waits for changes by any process, and keeps what happened for people and notifications."""
+    """Waits for changes by any process, and stores events for people and notifications."""
 
     async def wait_for_change(self, job_id: str, revision: int) -> None:
         """Return once the job has another revision than this one."""
@@ -465,7 +465,7 @@ class ReportRecords(Protocol):
 
 
 class HousekeepingRecords(Protocol):
-    """Keeps what endpoints taught us, deletes old jobs, and tells the time that all processes share."""
+    """Stores the learned limits of endpoints, deletes old jobs, and returns the time that all processes share."""
 
     async def read_clock(self) -> float | None:
         """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
@@ -492,7 +492,7 @@ class HousekeepingRecords(Protocol):
         ...
 
     async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
-        """Delete some jobs that ended before this time, but for a tombstone.
+        """Delete some jobs that ended before this time, leaving a tombstone each.
 
         A job whose result no reader received is kept unless `unread` is set.
 
@@ -501,7 +501,7 @@ class HousekeepingRecords(Protocol):
         ...
 
     async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Place]]:
-        """Delete these jobs, but for a tombstone each; active ones stay.
+        """Delete these jobs, leaving a tombstone each; active ones stay.
 
         Returns the ids of the deleted jobs, each with the places of all its responses.
         """
@@ -513,7 +513,7 @@ class HousekeepingRecords(Protocol):
 
 
 class OwnerRecords(Protocol):
-    """Keeps what an operator set for the owners of a team server."""
+    """Stores the settings of the owners of a team server."""
 
     async def get_owner(self, name: str) -> Owner | None:
         """Return what was set for an owner; None if nothing was."""

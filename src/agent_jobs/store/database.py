@@ -69,7 +69,7 @@ class Database(Protocol):
         ...
 
     def damage_error(self, error: Exception) -> StoreError:
-        """Return the error for a row that holds nonsense."""
+        """Return the error for an unreadable row."""
         ...
 
     async def read(self, sql: str, **values: Any) -> Sequence[Row]:
@@ -138,7 +138,7 @@ class Database(Protocol):
         ...
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
-        """Let the other processes read what this one does, as long as it lives."""
+        """Publish the role of this process while it lives."""
         ...
 
 

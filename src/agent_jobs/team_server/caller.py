@@ -11,7 +11,7 @@ class Caller:
     owner: str  #: whose jobs the caller sees
     token_id: str  #: of a team token, or the issuer of an OAuth token; for the audit log
     client: str = ""  #: the program that calls, as it names itself
-    address: str = ""  #: where the request came from
+    address: str = ""  #: the address of the sender
 
 
 _current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)

@@ -109,7 +109,7 @@ def cut_text(text: str, room: int = TEXT_CHARS) -> str:
 
 
 def describe_left_out(what: str, why: str) -> str:
-    """Return the note that stands in the place of an omitted part."""
+    """Return the note in place of an omitted part."""
     return f"[{what} is left out: {why}]"
 
 
