@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
+from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.text import ask_if_meant
 from agent_jobs.text_file import BOM, open_text
 from agent_jobs.validation import Kind, number, whole_number
@@ -245,8 +246,8 @@ def owner_names() -> Reader:
 
     def read(written: Written) -> tuple[str, ...]:
         names = tuple(name.strip() for name in written.text.split(",") if name.strip())
-        if not names or not all(name.isprintable() for name in names):
-            return written.refuse(accepts)
+        if not names or not all(map(is_owner_name, names)):
+            return written.refuse(accepts, NAME_RULE)
         return names
 
     return Reader(accepts, read, tuple[str, ...], join=",".join)

@@ -82,6 +82,7 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "claim_cancel": lambda store, job: store.claim_cancel(job.id, NOW, 1.0),
     "clear_cancel_claim": lambda store, job: store.clear_cancel_claim(job.id),
     "wait_for_change": lambda store, job: store.wait_for_change(job.id, job.revision),
+    "wait_for_status": lambda store, job: store.wait_for_status(job.id, job.status),
     "mark_delivered": lambda store, job: store.mark_delivered([job.id], NOW),
     "mark_read": lambda store, job: store.mark_read([job.id], NOW),
     "pending_notification": lambda store, job: store.pending_notification(

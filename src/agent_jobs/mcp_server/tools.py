@@ -366,7 +366,7 @@ class Tools:
         """
         began = jobs.now()
         try:
-            if wait_s < PROGRESS_S:
+            if wait_s < PROGRESS_S or not _wants_progress(ctx):
                 return await work
             return await _report_activity(ctx, jobs, work, select)
         except anyio.get_cancelled_exc_class():
@@ -385,6 +385,14 @@ def _client_name(ctx: Context) -> str:
     if client is None:
         return ""
     return client.client_info.name
+
+
+def _wants_progress(ctx: Context) -> bool:
+    """Return True if the host listens for progress, which is read from the database."""
+    request = ctx.session._request_outbound  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way
+    if request.transport.kind == "direct":
+        return True  # a client in this process has a callback, and no token
+    return bool(ctx.request_context.meta) and "progress_token" in ctx.request_context.meta
 
 
 def _is_cancelled_by_client(ctx: Context) -> bool:
@@ -448,7 +456,7 @@ def _read_statuses(status: str | None) -> frozenset[Status]:
 
 
 async def _report_activity(ctx: Context, jobs: Engine, work: Awaitable[T], select: Callable[[], JobFilter | None]) -> T:
-    """Await the work; every PROGRESS_S report to the host what the selected jobs do, if it gave a progress token."""
+    """Await the work; every PROGRESS_S report to the host what the selected jobs do."""
 
     async def report_regularly() -> None:
         waited_s = 0.0

@@ -105,6 +105,7 @@ USER_STEPS: Mapping[str, str] = {
         "have the operator put it into the folder of AGENT_JOBS_OWNER_KEYS_DIR, or name another with "
         "`agent-jobs owner set --key-ref`"
     ),
+    "owner_name": "choose another name",
     "shared_id": "have the operator of the server set a key of their own with `agent-jobs owner set --key-ref`",
     # The database
     "database_damaged": "move it away, or set AGENT_JOBS_DATA_DIR to another folder",
@@ -197,7 +198,7 @@ class Voice:
         """Return what the reader can do about an error, as one sentence; empty if nothing is known."""
         code = self._find_code(error)
         data = self._write_data(error)
-        if code in USER_STEPS:
+        if code in USER_STEPS and code not in self._fixes:
             return self._write_step(USER_STEPS[code].format_map(data))
         template = self._fixes.get(code) or FIXES.get(code)
         if template is not None:
