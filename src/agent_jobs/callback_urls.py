@@ -67,7 +67,7 @@ def parse_callback_url(url: str, allowed: Sequence[AllowedHost]) -> CallbackUrl:
 
 
 def choose_address(url: CallbackUrl, addresses: Sequence[str]) -> str:
-    """Return the address to connect to, of those that the name of the host stands for.
+    """Return the address to connect to, from the addresses of the host's name.
 
     Raises:
         RefusedUrlError: There is none, or one of them is not public: a name with both could be an attacker's.

@@ -36,7 +36,7 @@ class AgentJobsError(Exception):
     """An error that this program expects. Its text is the problem alone, and holds no key, prompt or output.
 
     Args:
-        problem: One sentence that says what is wrong and addresses no reader. `{name}` stands for a piece of `data`.
+        problem: One sentence about the fault that addresses no reader. `{name}` is replaced by a piece of `data`.
         code: Each face has the fix for its reader under it. Without one, `data` holds an error with the fix, or the
             problem says all to a person, as mistakes in settings and in hosts' files do.
         data: The facts that the problem and the fixes name.

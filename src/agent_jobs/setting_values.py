@@ -106,7 +106,7 @@ class Reader:
 def drop_empty_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that are set to something.
 
-    A reference that a host left as it stands sets nothing: Claude Desktop leaves one for a field that is empty.
+    A reference that a host left unchanged sets nothing: Claude Desktop leaves one for a field that is empty.
     """
     stripped = {name: value.strip() for name, value in environ.items()}
     return {name: value for name, value in stripped.items() if value and (name == KEY or not _is_reference(value))}

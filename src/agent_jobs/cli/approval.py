@@ -118,7 +118,7 @@ class Asker:
 def open_asker(hide: Callable[[], None] = lambda: None, *, may_ask: bool = True) -> Asker | None:
     """Return the asker of the user; None if no person reads this terminal and can type into it.
 
-    `hide` removes what is written over on the terminal, so that the question stays.
+    `hide` removes lines that are overwritten on the terminal, so that the question stays.
     """
     if sys.platform == "win32":
         return None  # its event loop cannot wait for a terminal
@@ -138,7 +138,7 @@ async def _ask_for_output(call: Call) -> str:
 
 
 async def _read_typed_line(question: str) -> str | None:
-    """Return the line that the user types; None at the end of the input. The jobs continue meanwhile."""
+    """Return the line that the user types; None at the end of the input. The jobs continue during the wait."""
     click.echo(question, err=True, nl=False)
     sys.stderr.flush()
     typed = b""

@@ -133,7 +133,7 @@ def _find_shell(environ: Mapping[str, str]) -> str:
     """Return the shell of the user's account.
 
     Raises:
-        click.UsageError: It is none of ours, or unknown.
+        click.UsageError: It is not supported, or unknown.
     """
     shell = Path(environ.get("SHELL", "")).name
     if shell in SHELLS:

@@ -99,7 +99,7 @@ def render_status(job: Job, now: float, width: int, *, has_colours: bool, outage
         now: The time.
         width: Columns of the terminal.
         has_colours: True to paint it.
-        outage: For how long the job has been out of reach, and why, in place of what it does.
+        outage: The time for which the job has been out of reach, and the reason, in place of its activity.
     """
     colour = "yellow" if outage else terminal.COLOURS.get(job.status, "cyan")
     facts = [outage] if outage else list_facts(job)

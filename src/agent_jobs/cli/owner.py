@@ -35,7 +35,7 @@ class OwnerName(click.ParamType[str]):
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name; refuse one that could not be told from another on a terminal."""
+        """Return the name; refuse one that looks like another on a terminal."""
         name = normalize("NFC", str(value))
         if is_owner_name(name):
             return name

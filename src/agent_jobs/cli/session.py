@@ -74,7 +74,7 @@ class Session:
     engine: Engine
     detached: str = ""  #: what Ctrl-C says of the jobs
     is_starting: bool = False  #: the provider has not confirmed the job yet
-    is_interrupted: bool = False  #: Ctrl-C was pressed meanwhile
+    is_interrupted: bool = False  #: Ctrl-C was pressed in the meantime
     hide: Callable[[], None] = lambda: None  #: removes lines that are written over, so that a message can be written
 
     def interrupt(self) -> bool:

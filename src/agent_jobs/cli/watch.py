@@ -220,10 +220,10 @@ async def watch_until_done(
     asker: Asker | None = None,
     has_reader: Callable[[], bool] = lambda: True,
 ) -> list[Job]:
-    """Show the jobs until none of them continues by itself, or nothing reads the display; return them.
+    """Show the jobs until each has finished or waits for the user, or nothing reads the display; return them.
 
-    Meanwhile `session.detached` describes what becomes of the jobs if the user stops the command. With an `asker` the
-    user is asked for what a job waits for.
+    During this, `session.detached` describes what happens to the jobs if the user stops the command. An `asker` asks
+    the user for the answers that a job waits for.
     """
     engine, group = session.engine, JobFilter(job_ids=tuple(job_ids))
     while True:

@@ -100,7 +100,7 @@ class Emulator:
     def forget(
         self, *, response_id: str | None = None, conversation_id: str | None = None, container_id: str | None = None
     ) -> None:
-        """Delete a response, conversation or container, as the API does by itself after days or minutes. The log stays.
+        """Delete a response, conversation or container, as the API does after days or minutes. The log stays.
 
         Raises:
             ApiError: The emulator has no such thing.

@@ -67,7 +67,7 @@ class Engine(JobControl, Archive):
         clock: The time.
         tasks: Runs what no caller has to wait for.
         presets: Requests by name.
-        warnings: What the user should change in the settings, though jobs run without it.
+        warnings: Changes of the settings that the user should make, although jobs run without them.
         report_budget: Called when the day's budget refuses a start.
     """
 

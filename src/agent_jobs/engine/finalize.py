@@ -257,7 +257,7 @@ def _name_result_file(job: Job) -> str:
 
 
 def _choose_file_names(files: Sequence[Entry]) -> list[str]:
-    """Return distinct names within one folder, whatever upstream calls the files."""
+    """Return distinct names within one folder for files with any upstream names."""
     names: list[str] = []
     used: set[str] = set()
     for number, file in enumerate(files, 1):

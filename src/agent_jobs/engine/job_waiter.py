@@ -106,7 +106,7 @@ class JobWaiter:
         return job
 
     async def _wait_for_news(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
-        """Return the job once it finished or asks; the progress of its run wakes nobody meanwhile."""
+        """Return the job once it finished or asks; progress of its run wakes no waiter."""
         with self.waits.limit(wait_s):
             while not (job.is_terminal or has_arrived(job)):
                 if job.status in RUNNING:

@@ -25,7 +25,7 @@ def list_budgets(
         limits: Of the owner.
         owner: Whose job it is.
         started_at: When the job was started: its later turns count to the same day.
-        spent: True if only what was spent counts.
+        spent: True if only spent money counts.
         parts: How the bound of a new job is made up.
     """
     since = find_day_start(started_at)

@@ -105,7 +105,7 @@ class StreamReader:
         """Read events and store what they show, until the job finishes, the stream ends or the time is over.
 
         `attached` is True unless the stream is the POST's own. An attached stream that is soon cut again, or that is
-        JSON, counts as failed, so that it is not attached to for ever.
+        JSON, counts as failed, so that it is not attached again endlessly.
 
         Returns the job as last known. If it is not terminal, only a GET shows its state.
         """

@@ -1,7 +1,7 @@
 """Runs the tool calls of a turn and begins the next turn with their outputs.
 
 Each output is stored before it is used. A process may die at any point: an interrupted call is
-repeated only if its tool says that this does no harm. Otherwise the model is told that its outcome is unknown.
+repeated only if its tool says that this does no harm. Otherwise the model reads that its outcome is unknown.
 """
 
 import re

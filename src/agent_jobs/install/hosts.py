@@ -151,7 +151,7 @@ class Host:
             environment: Variables that were passed for this entry.
             existing: The entry that is in the file.
             approve: Allow the model to call agent_start unasked.
-            has_stored_key: The server finds the key by itself, so that the entry needs no reference to it.
+            has_stored_key: The server finds a stored key, so the entry needs no reference to one.
         """
         entry = {**(existing or {}), **self.ours(launch)}
         variables = dict(entry.get(self.env, {}))

@@ -86,7 +86,7 @@ class Turn:
     base_url: str  #: where the response lives; only a process with this endpoint may retrieve it
     fingerprint: str = ""  #: of the key that creates it; only its owner's "not found" counts
     mode: Mode = "background_stream"
-    attempt: int = 0  #: POSTs of which a byte was sent
+    attempt: int = 0  #: POSTs that sent at least one byte
     sent_at: float | None = None  #: first byte of the latest POST, epoch seconds
     response_id: str | None = None  #: the first id that upstream named; gateways change it from GET to GET
     sequence_number: int | None = None  #: of the last stream event

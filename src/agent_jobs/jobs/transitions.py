@@ -69,7 +69,7 @@ def record_response_id(stored: Job, number: int, response_id: str, now: float, m
 def with_observation(stored: Job, seen: Job) -> Job | None:
     """Apply what another copy of this job observed; None if the job may not go there, or has another turn by now.
 
-    What others wrote meanwhile stays: a cancel, the response id, a cursor that is further. Each observation is a
+    Changes by others stay: a cancel, the response id, a cursor that is further. Each observation is a
     change that waiters see.
     """
     if seen.turn.number != stored.turn.number or not stored.can_move_to(seen.status):

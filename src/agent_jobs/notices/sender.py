@@ -63,7 +63,7 @@ class NoticeSender:
 
         Args:
             job_id: For the log.
-            report: What a command of AGENT_JOBS_ON_FINISH gets of the job.
+            report: The input of a command of AGENT_JOBS_ON_FINISH about the job.
         """
         notice = make_notice(report, self.clock.now())
         if self._is_wanted(notice):
@@ -77,7 +77,7 @@ class NoticeSender:
         """Send a notice to all targets; return for each the reason of a failure, empty if it was sent.
 
         Args:
-            subject: What it is about, for the log.
+            subject: Its subject, for the log.
             notice: The event.
         """
         failures = await self._send_to_all(notice)

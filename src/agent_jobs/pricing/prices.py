@@ -162,7 +162,7 @@ class Prices:
         """Return a request with the limits that it lacks for a bound, as high as a day's budget allows.
 
         Args:
-            body: The body of POST /responses; limits that stand in it stay.
+            body: The body of POST /responses; limits in it stay.
             budget_usd: The budget of a whole day, so that the same request gets the same limits all day long.
             bound: Returns the bound of a body.
         """

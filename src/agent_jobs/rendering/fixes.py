@@ -1,7 +1,8 @@
 """Word errors for one kind of reader, and define the fixes that are the same for every reader.
 
-A fix stands once. If any reader can do it, it is in `FIXES`. If only the user can, it is in `USER_STEPS`: a person is
-given the step, a model is to ask its user for it. If the readers need different words, each face has its own.
+Each fix is defined once. If any reader can do it, it is in `FIXES`. If only the user can, it is in `USER_STEPS`: a
+person reads the step, and a model reads that it should ask its user for it. If the readers need different words, each
+face has its own.
 """
 
 from collections.abc import Callable, Mapping

@@ -131,7 +131,7 @@ def _join_options(given: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options together with the misplaced ones.
 
     Raises:
-        RequestError: An option stands in both places with different values.
+        RequestError: An option is in both places with different values.
     """
     options: dict[str, Any] = {}
     if not is_empty(given):

@@ -90,8 +90,8 @@ def build_body(
 
     Args:
         prompt: The task.
-        job_id: Ours.
-        preset: Stands in for arguments that are left out.
+        job_id: The job's id.
+        preset: Fills in missing arguments.
         presets: All presets by name; None means ours.
         model: The caller's choice, before the preset's, `default_model` and the one in data/.
         default_model: The user's choice.

@@ -186,7 +186,7 @@ class StartOptions:
         conversation: The conversation that the job belongs to: an id, True for a new one, None for none.
         dry_run: True sends nothing and reports what would be sent.
         key: The caller's own key for the job, under which it exists once.
-        max_cost_usd: What the job may cost at most, in US dollars.
+        max_cost_usd: The highest cost of the job, in US dollars.
         timeout_s: The job's own time limit, counted as AGENT_JOBS_JOB_TIMEOUT_S is.
         toolbox: The tools of the user's own servers that the job may call; None if the caller did not say.
         upstream: The checked options that belong into the body of the request.

@@ -35,7 +35,7 @@ class Preset:
 
     Args:
         description: One line for a list.
-        prompt: A host's model reads it when a person calls the preset; `{task}` stands for the person's words.
+        prompt: A host's model reads it when a person calls the preset; `{task}` is replaced by the person's text.
         model: As `agent_start` accepts it, like the following; None leaves it to the caller.
     """
 

@@ -58,7 +58,7 @@ class Place(NamedTuple):
 class Budget(NamedTuple):
     """The most that may be spent on the jobs that are started in the day from `since` on.
 
-    An ended job counts with its cost, deleted or not, and an active one with what it may cost.
+    A finished job counts with its cost, deleted or not, and an active one with its highest cost.
     """
 
     usd: float
@@ -106,7 +106,7 @@ class JobRecords(Protocol):
         """Return the newest matching jobs that run while no living process observes them or will.
 
         Their requests are left out: they may be large, and most callers show only the rows. A job that waits for
-        an answer is none of them. The filter's own statuses do not count.
+        an answer is not included. The filter's own statuses do not count.
         """
         ...
 
@@ -168,7 +168,7 @@ class JobTransitions(Protocol):
             is_claimed: Refuse the change unless this process has claimed the job.
 
         Returns:
-            The job as it stands now. None if there is no such job, if the change was refused, or if its status may
+            The job as it is now. None if there is no such job, if the change was refused, or if its status may
             not follow the stored one.
         """
         ...
@@ -203,18 +203,18 @@ class JobTransitions(Protocol):
     async def record_response_id(
         self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
     ) -> Job | None:
-        """Store a turn's response id, whatever the job's status, and how upstream runs it; the first id stays.
+        """Store a turn's response id in any status of the job, and how upstream runs it; the first id stays.
 
         It re-opens a job that ended because its id was unknown, or because no process could retrieve it.
 
-        Returns the job as it stands now, with a cancel that was requested meanwhile; None if there is no such job.
+        Returns the job as it is now, with a cancel that was requested in the meantime; None if there is no such job.
         """
         ...
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
         """Write what this copy of a job observed upstream, with its output.
 
-        Returns the job as it stands now. None if another process was first: the stored job ended, has another turn or
+        Returns the job as it is now. None if another process was first: the stored job ended, has another turn or
         an answer to its question, or, with `held`, another process has claimed it.
         """
         ...
@@ -336,7 +336,7 @@ class WorkQueue(Protocol):
         ...
 
     async def renew_claims(self, running: Sequence[str], now: float) -> None:
-        """Have the jobs that this process has claimed be due now, but for those that it runs and those that are due.
+        """Make the jobs that this process has claimed due now, except the ones that are running or already due.
 
         They were claimed by a change whose answer was lost with the connection, or stored by one.
         """
@@ -385,7 +385,7 @@ class ChangeFeed(Protocol):
         ...
 
     async def wait_for_status(self, job_id: str, status: Status) -> None:
-        """Return once the job has another status than this one. The progress of a run costs nothing meanwhile."""
+        """Return once the job has another status than this one. The progress of a run does not wake it."""
         ...
 
     async def change_mark(self) -> Mark:
@@ -415,7 +415,7 @@ class ChangeFeed(Protocol):
         ...
 
     async def claim_notification(self, job_id: str, at: float) -> bool:
-        """Claim the notification of what happened at this time, for ever; False if it is claimed or out of date."""
+        """Claim the notification of this time for good; False if it is claimed or out of date."""
         ...
 
     async def record_event(self, job_id: str, at: float, kind: str, text: str = "") -> None:
@@ -435,7 +435,7 @@ class SearchRecords(Protocol):
 
         With `statuses`, only jobs that have one of them.
 
-        A word may be the beginning of one; words in double quotes must stand together. Of an active job only the
+        A word may be the beginning of one; words in double quotes must be adjacent. Of an active job only the
         prompt is searched.
 
         Raises:

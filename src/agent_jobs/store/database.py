@@ -101,9 +101,9 @@ class Database(Protocol):
 
         Args:
             change: What to write. It must be quick.
-            job_ids: Jobs that it changes. No other change of theirs runs meanwhile; their waiters wake afterwards.
-            spending: It may begin to spend money. No other such change that it names runs meanwhile. It is refused
-                while it would be lost with this process.
+            job_ids: Jobs that it changes. No other change of them runs at the same time; waiters wake afterwards.
+            spending: It may begin to spend money. No other such change that it names runs at the same time. It is
+                refused while it would be lost with this process.
             is_progress: It writes the progress of runs, which wakes no waiter of a status.
         """
         ...

@@ -202,7 +202,7 @@ async def _write_copy_statement(db: aiosqlite.Connection, table: str) -> str:
     names = [name for name in await column_names(db, table) if f"{table}.{name}" not in OWN_COLUMNS]
     key = KEY_COLUMNS_OF_TABLE[table]
     is_same = " AND ".join(f"theirs.{name} = mine.{name}" for name in key)
-    # The rows of the audit log are counted anew in their order. A job counts in its day's budget once.
+    # The rows of the audit log are numbered again in their order. A job counts in its day's budget once.
     condition, order = {
         "audit": ("", "mine.number"),
         "tombstone": ("AND mine.job_id NOT IN (SELECT id FROM there.job)", "1"),

@@ -2,7 +2,7 @@
 
 A job that still runs is marked in the file first: its turns name another endpoint, so that no process works on it.
 Then it is written into PostgreSQL, and then it leaves the file for a tombstone. Whenever this stops, the next import
-finds the mark, and goes on.
+finds the mark, and continues.
 """
 
 import shutil

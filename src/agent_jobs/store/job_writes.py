@@ -29,7 +29,7 @@ from agent_jobs.text import encode_text
 
 #: A completed job answers an identical request for this time, unless a reader received its result.
 DUPLICATE_S = 600.0
-#: A caller's own key names one job for ever. Without a key these answer for a start of the same work: an active job, an
+#: A caller's own key names one job for good. Without a key these answer a start of the same work: an active job, an
 #: undelivered result, or a start that may be running unknown to us. The endpoint belongs to the work: a prompt that
 #: went to a wrong address is sent again once the address is right.
 _SAME_KEY = "job.owner = :owner AND job.key = :key"

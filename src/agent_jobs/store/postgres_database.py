@@ -1,7 +1,7 @@
 """The connections to PostgreSQL: a pool for statements, and one that listens.
 
 Rules, each with its reason:
-- READ COMMITTED, and locks first: what follows a lock sees what was committed before it.
+- READ COMMITTED, and locks first: statements after a lock see everything that was committed before it.
 - A change locks its jobs' rows by a statement of its own. One that joins other tables would read these as they were.
 - A change that may spend takes an advisory lock of its owner: one process at a time decides about the owner's
   duplicates, budget and slots. Where a limit of all owners is set, it then takes one for all. Those of this process

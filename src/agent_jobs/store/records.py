@@ -217,7 +217,7 @@ async def sum_spent(
 ) -> float:
     """Return the cost in USD of the jobs of the day from `since` on; of deleted ones, too: what was spent stays spent.
 
-    An active job counts with what it may cost, or, with `only_paid`, with what it cost so far.
+    An active job counts with its highest cost or, with `only_paid`, with its cost so far.
     """
     scope = OwnerScope(owner)
     usd = _PAID_USD if only_paid else _BOUND_USD

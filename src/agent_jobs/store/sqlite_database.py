@@ -7,7 +7,7 @@ Rules, each with its reason:
   It is a coroutine, for PostgreSQL's sake; its statements never suspend it here.
 - Changes are shielded: a task that is cancelled between BEGIN and COMMIT would leave a transaction open.
 - The worker thread is no daemon, so the connection is closed on every path.
-- The reading connection never waits. What it cannot read at once goes through the worker thread.
+- The reading connection never waits. Reads that would wait go through the worker thread.
 """
 
 import json
@@ -274,7 +274,7 @@ def _run_in_transaction(db: sqlite3.Connection, begin: str, run: Callable[[Trans
         result = _run_to_its_end(run(SQLiteTransaction(db)).__await__())
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # a failed COMMIT may have rolled back by itself
+        if db.in_transaction:  # a failed COMMIT may already have rolled back
             db.execute("ROLLBACK")
         raise
     return result

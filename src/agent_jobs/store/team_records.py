@@ -170,7 +170,7 @@ class CallbackRecords(Protocol):
         ...
 
     async def add_callback(self, pending: PendingCallback, message_id: str, body: str, now: float) -> bool:
-        """Claim an event for ever, and store its message, due now; False if another process was first."""
+        """Claim an event for good, and store its message, due now; False if another process was first."""
         ...
 
     async def claim_callbacks(self, now: float, again_at: float, limit: int) -> list[CallbackMessage]:
@@ -257,5 +257,5 @@ class TraceRecords(Protocol):
     """Records the traced jobs."""
 
     async def claim_traces(self, since: float, limit: int) -> list[str]:
-        """Claim for ever some jobs that finished after `since`, and return their ids. Each end is claimed once."""
+        """Claim some jobs that finished after `since` for good, and return their ids. Each end is claimed once."""
         ...
