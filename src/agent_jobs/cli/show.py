@@ -1,4 +1,4 @@
-"""`agent-jobs show`: what was asked, and all that is stored about the job."""
+"""`agent-jobs show`: show the prompt of a job, and everything that is stored about it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from agent_jobs.jobs.stored_request import attached_files_of
 
 #: Fields of a poll that `show` leaves out.
 NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
-#: Bytes of a part: nothing is cut here, since no model pays for it.
+#: Bytes of a part: nothing is cut here, because no model pays for it.
 PART_BYTES = 2**40
 #: Lines of a prompt on a terminal, after which the rest is left out.
 PROMPT_LINES = 30

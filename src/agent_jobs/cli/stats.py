@@ -29,7 +29,7 @@ _HEADINGS: dict[SpendingKey, str] = {
     "client": "CLIENT",
     "owner": "OWNER",
 }
-#: What stands for a name that is not known.
+#: Shown in place of an unknown name.
 _UNNAMED = {"model": "unknown", "preset": "none", "client": "unknown", "day": "unknown", "owner": "none"}
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends 
 DAY_S = 86_400.0
 #: Gets an action of the caller, and the jobs that it was about with their costs as far as they are known.
 ActionReporter = Callable[[str, Mapping[str, float | None]], Awaitable[None]]
-#: How a job that can be continued ended.
+#: Statuses of jobs that can be continued.
 CONTINUABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
 
@@ -34,14 +34,14 @@ class Archive(ABC):
 
     @abstractmethod
     async def result(self, job_id: str) -> Result:
-        """Return all that is kept of a job."""
+        """Return all stored facts of a job."""
 
     @abstractmethod
     def require_clients(self) -> OwnerClients:
         """Return the clients of the endpoint, or raise the ConfigError that says why there are none."""
 
     async def details(self, job_id: str) -> JobDetails:
-        """Return all that is kept of a job, with its prompt, its turns and their steps.
+        """Return all stored facts of a job, with its prompt, its turns and their steps.
 
         Raises:
             JobNotFoundError: There is no such job.
@@ -67,7 +67,7 @@ class Archive(ABC):
         """
         found = await self._store.find(JobFilter(job_ids=(job_id,)), 1)
         if not found:
-            return (await self.result(job_id)).job  # or raises what is known of it
+            return (await self.result(job_id)).job  # or raises an error with the known facts
         return found[0]
 
     async def progress(self, job_id: str) -> JobDetails:

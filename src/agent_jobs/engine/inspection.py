@@ -1,4 +1,4 @@
-"""Show what is around the jobs: the endpoint, the database, other processes, and the owners."""
+"""Show the surroundings of the jobs: the endpoint, the database, other processes, and the owners."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends 
 
 
 DAY_S = 86_400.0
-PAGE_CHECK_S = 2.0  # between two looks for a page that runs: a start is not to pay for each of them
+PAGE_CHECK_S = 2.0  # between two checks for a running page, so that not every start pays for one
 
 
 class Upstream(NamedTuple):
@@ -116,7 +116,7 @@ class Inspection:
 
     @property
     def webhooks(self) -> WebhookIntake | None:
-        """Return what takes the provider's webhooks in; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
+        """Return the intake of the provider's webhooks; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
 
         Raises:
             ConfigError: This process can send nothing.

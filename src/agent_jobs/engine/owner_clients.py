@@ -132,7 +132,7 @@ class OwnerSteppers:
             stepper.begin_shutdown()
 
     async def write_progress(self) -> None:
-        """Write the progress of all streams, for ever."""
+        """Write the progress of all streams until cancelled."""
         await self._shared.write_progress()
 
     async def end_abandoned(self) -> None:
@@ -140,7 +140,7 @@ class OwnerSteppers:
         await self._shared.end_abandoned()
 
     async def cancel(self, job: Job) -> Done | RunAgain:
-        """Have upstream stop the run, then poll it. Takes no claim on the job."""
+        """Ask upstream to stop the run, then poll it. The job is not claimed for this."""
         stepper = await self._find_stepper(job)
         if stepper is None:
             return RunAgain(MISSING_KEY_RETRY_S)

@@ -22,10 +22,10 @@ from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.8  # between looks at other processes' jobs: a dead process is noticed within two of these
+TICK_S = 0.8  # between checks of other processes' jobs: a dead process is noticed within two of these
 RECLAIM_SHARE = 0.9  # of a tick: one that ends a moment early must not skip the look
 STORE_RETRY_S = 1.0  # a locked database is free again within seconds
-CRASH_RETRY_S = 30.0  # a step crashed by a defect of ours; the run itself continues upstream
+CRASH_RETRY_S = 30.0  # a step crashed because of a defect here; the run itself continues upstream
 PURGE_EVERY_S = 3600.0  # retention counts in days
 SHELVED_S = 86_400.0  # an upload of an owner is attached within a day, or never
 
@@ -71,7 +71,7 @@ class Worker:
         return endpoint.base_url, endpoint.fingerprint
 
     async def run(self, what: str) -> None:
-        """Run what is due and take over the jobs of dead processes, for ever.
+        """Run due jobs and take over the jobs of dead processes, until cancelled.
 
         Args:
             what: This process, as other processes report it.

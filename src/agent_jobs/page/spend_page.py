@@ -19,7 +19,7 @@ PERIODS = (7, 30, 90, 365)
 DEFAULT_PERIOD = 30
 #: The tables of the page, whose reader has one owner.
 KEYS: Sequence[SpendingKey] = ("day", "model", "preset", "client")
-#: In place of a sum of which no part is known.
+#: Shown in place of a sum without any known part.
 UNKNOWN = "unknown"
 TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client"}
 
