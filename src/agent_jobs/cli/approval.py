@@ -83,7 +83,7 @@ class Asker:
         )
         try:
             await session.engine.reply(job.id, reply)
-        except RequestError as error:  # a host answered it meanwhile
+        except RequestError as error:  # a host answered it in the meantime
             click.echo(describe_error(error), err=True)
             return True
         for call in calls:
@@ -93,9 +93,9 @@ class Asker:
 
 
 def open_asker(hide: Callable[[], None] = lambda: None, *, may_ask: bool = True) -> Asker | None:
-    """Return what asks the user; None if no person reads this terminal and can type into it.
+    """Return the asker of the user; None if no person reads this terminal and can type into it.
 
-    `hide` removes what is written over on the terminal, so that the question stays.
+    `hide` removes lines that are overwritten on the terminal, so that the question stays.
     """
     if sys.platform == "win32":
         return None  # its event loop cannot wait for a terminal
@@ -151,7 +151,7 @@ async def _ask_for_output(call: Call) -> str:
 
 
 async def _read_typed_line(question: str) -> str | None:
-    """Return the line that the user types; None at the end of the input. The jobs continue meanwhile."""
+    """Return the line that the user types; None at the end of the input. The jobs continue during the wait."""
     click.echo(question, err=True, nl=False)
     sys.stderr.flush()
     typed = b""

@@ -15,6 +15,7 @@ from agent_jobs.jobs.queries import (
 )
 from agent_jobs.jobs.response import Call
 from agent_jobs.rendering.questions import escape_invisible, name_tool
+from agent_jobs.text import truncate
 
 DAY_S = 86_400.0
 NEWEST_SHOWN = 3  # jobs that the refusal of an unknown id names
@@ -28,7 +29,7 @@ class JobControl(Inspection):
     """Changes the course of jobs. A base of `Engine`."""
 
     async def cancel(self, group: JobFilter) -> list[Job]:
-        """Have upstream stop the jobs of a group, and wait a moment for it to confirm that.
+        """Ask upstream to stop the jobs of a group, and wait a moment for the confirmation.
 
         Returns the jobs as upstream left them. If one is not terminal, its cancel is delivered later.
         """
@@ -42,17 +43,17 @@ class JobControl(Inspection):
         return [await self._wait_for_cancel(job, until - self._clock.now()) for job in jobs]
 
     async def open_calls(self, job: Job) -> list[Call]:
-        """Return what a waiting job asks for."""
+        """Return the open calls of a waiting job."""
         if not has_question(job):
             return []
         calls = await self._store.get_calls(job.id, job.turn.number)
         return [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
 
     async def reply(self, job_id: str, reply: Reply) -> Job:
-        """Answer what a waiting job asks for; it continues once all is answered.
+        """Answer calls of a waiting job; it continues once all are answered.
 
         Raises:
-            RequestError: The job does not wait, or an answer fits nothing that it asks for; nothing was changed.
+            RequestError: The job does not wait, or an answer fits none of its calls; nothing was changed.
         """
         job = await self._get_job(job_id)
         open_calls = {call.id: call for call in await self.open_calls(job)}
@@ -139,7 +140,7 @@ class JobControl(Inspection):
         return await self._waiter.watch(job, wait_s)
 
     async def _get_job(self, job_id: str) -> Job:
-        """Return the job, or raise JobNotFoundError with what is known of its id."""
+        """Return the job, or raise JobNotFoundError with the known facts about its id."""
         job = await self._store.get(job_id)
         if job is not None:
             return job
@@ -155,7 +156,7 @@ class JobControl(Inspection):
                 when=_name_day(round((self._clock.now() - purged.finished_at) / DAY_S)),
             )
         newest = await self._store.find(JobFilter(), NEWEST_SHOWN)
-        listed = ", ".join(f"{job.id} ({job.title[:TITLE_CHARS]})" for job in newest)
+        listed = ", ".join(f"{job.id} ({truncate(job.title, TITLE_CHARS)})" for job in newest)
         raise JobNotFoundError(
             "There is no job {given!r}.",
             "no_such_job" if newest else "no_jobs",

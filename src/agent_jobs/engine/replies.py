@@ -16,7 +16,7 @@ def answer_calls(open_calls: Mapping[str, Call], reply: Reply) -> list[Call]:
     """Return the calls that a reply answers, each with its answer.
 
     Args:
-        open_calls: What the job asks for, by call id.
+        open_calls: The open calls of the job, by call id.
         reply: The answers.
 
     Raises:

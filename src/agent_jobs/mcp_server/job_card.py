@@ -33,7 +33,7 @@ CARD_TOOL = "job_card"
 #: The tool whose result the card shows.
 STARTING_TOOL = "agent_start"
 CARD_FILE = Path(__file__).with_name("job_card.html")
-#: Stands in the file for the key that shows that a call comes from the card.
+#: Placeholder in the file for the key that shows that a call is from the card.
 KEY_PLACE = "{{ card key }}"
 #: Jobs that one card shows.
 MAX_CARD_JOBS = 20
@@ -203,7 +203,7 @@ def _read_job_ids(arguments: dict[str, Any]) -> Sequence[str]:
 
 
 async def _render_card_job(engine: Engine, job: Job) -> Answer:
-    """Return what a card shows of a job."""
+    """Return the facts of a job for a card."""
     now = engine.now()
     calls = await engine.open_calls(job)
     answer: Answer = {

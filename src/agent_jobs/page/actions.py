@@ -1,4 +1,4 @@
-"""Do what a form about one job asks: each is a POST, and calls the verb of the engine that the tools call."""
+"""Handle the forms about one job: each is a POST, and calls the same method of the engine as the tools."""
 
 from contextlib import suppress
 

@@ -50,7 +50,7 @@ def format_time(at: float) -> str:
 
 
 def format_machine_time(at: float) -> str:
-    """Return a moment in the form that HTML's `time` takes."""
+    """Return a moment in the form that HTML's `time` accepts."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 

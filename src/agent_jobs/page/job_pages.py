@@ -27,7 +27,7 @@ from agent_jobs.text import human_size
 
 #: Characters of a response that its page shows; all of it is in the database.
 RESPONSE_CHARS = 200_000
-#: Answers whose HTML is kept: a long one takes tens of milliseconds, and is looked at more than once.
+#: Answers whose HTML is cached: rendering a long one costs tens of milliseconds, and it is read more than once.
 KEPT_ANSWERS = 16
 #: Earlier and later jobs of a conversation that a page names.
 MAX_RELATED_JOBS = 20
@@ -78,7 +78,7 @@ class JobPages:
         return PlainTextResponse(markdown_file.render_markdown(job), media_type="text/markdown", headers=name)
 
     async def download_file(self, request: Request) -> Response:
-        """Return a file that the job made, to be saved: no browser shows it as a page of ours."""
+        """Return a file that the job made, as a download: no browser shows it as one of our pages."""
         engine = await self._engine(request)
         made = (await engine.result(request.path_params["job_id"])).made
         number: int = request.path_params["number"]
@@ -100,7 +100,7 @@ async def read_job(engine: Engine, details: JobDetails) -> dict[str, Any]:
     text, sources = job.turn.partial, list[views.Source]()
     if job.output:
         text, sources = views.cite_answer(job)
-    # In a thread: a long answer takes a moment.
+    # In a thread: a long answer needs a moment.
     answer = await anyio.to_thread.run_sync(partial(_render_answer, text, len(sources)))
     return {
         "row": views.build_row(job, now),

@@ -28,7 +28,7 @@ UPDATE_S = 1.0
 REFRESH_S = 10.0
 #: Characters of the digest that names an update.
 ID_CHARS = 16
-#: Parts of pages that are kept for other tabs.
+#: Cached parts of pages, for other tabs.
 KEPT_PARTS = 200
 
 

@@ -23,7 +23,7 @@ LISTED_JOBS = 100
 MAX_LISTED_JOBS = 300
 #: Failures that are shown among what needs the user.
 SHOWN_FAILURES = 5
-#: Jobs that wait for answers and whose questions stand in the list.
+#: Jobs that wait for answers and whose questions the list shows.
 SHOWN_QUESTIONS = 10
 #: Fields of jobs by which the URL can select, too.
 FIELDS = ("model", "preset", "client", "batch")

@@ -1,4 +1,4 @@
-"""Fill in the templates. All text is escaped, but for HTML that `safe_html` made."""
+"""Fill in the templates. All text is escaped, except HTML from `safe_html`."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -63,7 +63,7 @@ class Renderer:
         return html.replace(TOKEN_PLACE, self._access.form_token(session.token))
 
     def render_error(self, request: Request, error: Exception) -> Response:
-        """Return a page, or JSON, that says what is wrong."""
+        """Return a page, or JSON, with the error."""
         status = 400
         if isinstance(error, JobNotFoundError):
             status = 404
@@ -74,7 +74,7 @@ class Renderer:
                 shown = hide_machine(error)
             if shown is not error:
                 logger.warning("a page hides the cause of an error: %s", error)
-            message = word_error(shown)
+            message = word_error(shown, is_for_owner=self._access.hides_machine)
         if isinstance(error, StoreError):
             status = 503
         if isinstance(error, HTTPException):

@@ -52,8 +52,8 @@ class JobRow(NamedTuple):
     status_words: str
     is_active: bool
     is_unread: bool
-    activity: str  #: what it does, its last sentence, or why it ended so
-    remedy: str  #: what a person can do about its end
+    activity: str  #: its activity, its last sentence, or the reason of its end
+    remedy: str  #: the next step for a person after its end
     model: str
     owner: str
     started: str
@@ -93,7 +93,7 @@ class Source(NamedTuple):
 
 
 class Meter(NamedTuple):
-    """What was spent, beside what may be spent."""
+    """The spent amount, beside its limit."""
 
     used: float
     limit: float
@@ -161,7 +161,7 @@ def is_unread(job: Job) -> bool:
 
 
 def describe_state(job: Job) -> str:
-    """Return what a job does, with the last sentence that it wrote, or why it ended so."""
+    """Return the activity of a job with its last sentence, or the reason of its end."""
     if job.error is not None:
         return f"{job.error.code}: {job.error.message}"
     if job.is_terminal:
@@ -222,7 +222,7 @@ def _build_timeline_row(
     turn = turns.get(moment.turn)
     tokens = ""
     if moment.kind == "sent" and turn is not None:
-        detail = ""  # the id of the response stands among the details
+        detail = ""  # the details have the id of the response
         tokens = " · ".join(filter(None, (format_tokens(turn.usage), format_usd(turn.cost_usd))))
     return TimelineRow(
         kind=moment.kind,
@@ -257,7 +257,7 @@ def _build_source(entry: dict[str, Any]) -> Source:
 
 
 def build_question(call: Call) -> dict[str, str]:
-    """Return what a person has to decide about a call."""
+    """Return the facts of a call for the person who decides about it."""
     name = call.name
     if call.needs == "approval":
         name = name_tool(name)

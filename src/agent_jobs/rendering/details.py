@@ -13,7 +13,7 @@ from agent_jobs.rendering.timeline import Moment
 
 
 def render_details(details: JobDetails) -> Answer:
-    """Return what was asked, with which files, and what each turn did."""
+    """Return the prompt, its files, and the steps of each turn."""
     job = details.result.job
     files = [{"name": file.name, "kind": file.kind, "chars": file.chars} for file in attached_files_of(details.request)]
     written = [{"name": file.name, "path": file.path, "bytes": file.bytes} for file in details.result.made]
@@ -34,7 +34,7 @@ def render_details(details: JobDetails) -> Answer:
 
 
 def render_export(details: JobDetails) -> Answer:
-    """Return a job as `export` writes it: what was asked, what was answered, from where, and for how much."""
+    """Return a job as `export` writes it: its prompt, its answer, its sources and its cost."""
     job = details.result.job
     response = (job.output and job.output.response) or {}
     facts: Answer = {

@@ -9,7 +9,7 @@ from agent_jobs.rendering.lines import NAME_CHARS
 from agent_jobs.rendering.paging import count_json_bytes
 from agent_jobs.text import truncate
 
-#: Everything that a waiting job needs takes at most this, unless the id of one call alone takes more.
+#: The open calls of a waiting job have at most this size, unless the id of one call alone is longer.
 ASKING_BYTES = 8_000
 MAX_CALLS = 20  # more calls at once would leave no room for their arguments
 ARGUMENT_CHARS = 2_000
@@ -98,7 +98,7 @@ def list_always_allowed(job: Job) -> list[str]:
 
 
 def word_approval_question(job: Job, call: Call) -> str:
-    """Return what a person reads before they approve a call, without characters that could disguise it."""
+    """Return the text that a person reads before approving a call, without characters that could disguise it."""
     title = truncate(escape_invisible(job.title), LIST_TITLE_CHARS)
     name = truncate(escape_invisible(name_tool(call.name)), NAME_CHARS)
     arguments = _shorten_middle(escape_invisible(call.arguments), job)

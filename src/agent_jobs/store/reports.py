@@ -18,13 +18,14 @@ _GROUPED_BY: Mapping[SpendingKey, str] = {
     "model": "model",
     "preset": "preset",
     "client": "client",
+    "owner": "owner",
 }
 #: True of a finished job that upstream ran, or may have run.
 _RAN = f"""status NOT IN {ACTIVE_SQL}
            AND (usage IS NOT NULL OR error_code = 'start_unconfirmed' OR EXISTS (
                SELECT 1 FROM turn WHERE job_id = job.id AND response_id IS NOT NULL))"""
 
-#: What was spent on each job, deleted ones included: those count as they do in the budget of their day.
+#: The amount spent on each job, including deleted ones, which count as in the budget of their day.
 _SPENDING = f"""SELECT id, owner, title, batch, status, created_at, model, preset, client, previous_job_id, usage,
                        cost_usd, CASE WHEN {_RAN} THEN 1 ELSE 0 END AS ran
                 FROM job
@@ -68,7 +69,7 @@ class Reports(StorePart):
         }
 
     async def has_conversation(self, conversation_id: str) -> bool:
-        # The text finds candidates; it may also stand in metadata, which callers choose.
+        # The text finds candidates; metadata, which callers choose, may contain it, too.
         rows = await self._db.fetch(
             f"""SELECT body FROM request JOIN job ON job.id = request.job_id
                 WHERE {self._scope.job} AND body LIKE :pattern ESCAPE '\\'""",
