@@ -178,3 +178,8 @@ def test_misnamed_variable_suggests_the_setting_and_hides_its_value(name: str, m
 )
 def test_variables_of_other_programs_are_left_alone(environ: dict[str, str]):
     assert Settings.from_env(environ).warnings == ()
+
+
+def test_token_of_a_team_server_is_no_misnamed_setting():
+    assert Settings.from_env({"AGENT_JOBS_TOKEN": f"ajt_{'a' * 43}"}).warnings == ()
+    assert "did you mean OPENAI_API_KEY?" in Settings.from_env({"AGENT_JOBS_TOKEN": "sk-secret"}).warnings[0]

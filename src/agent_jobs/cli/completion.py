@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from agent_jobs.cli.choice import NamedChoice, NamedGroup
+from agent_jobs.cli.sentences import print_sentences
 
 #: The variable that a shell sets when it asks for completions.
 COMPLETION_VARIABLE = "_AGENT_JOBS_COMPLETE"
@@ -58,10 +59,10 @@ def install_command(shell: str | None) -> None:
     for change in changes:
         click.echo(change)
     if not changes:
-        click.echo(f"Nothing to do: completion for {shell} is installed in {target.script}.")
+        print_sentences(f"Nothing to do: completion for {shell} is installed in {target.script}.")
     else:
-        click.echo(f"Next: Start a new {shell}, type `agent-jobs wa` and press Tab.")
-    click.echo(f"To undo it: {target.undo_line}")
+        print_sentences(f"Next: Start a new {shell}, type `agent-jobs wa` and press Tab.")
+    print_sentences(f"To undo it: {target.undo_line}")
     if shutil.which(PROGRAM) is None:
         click.echo("agent-jobs is not on your PATH. Completion works once it is: uv tool install agent-jobs", err=True)
 

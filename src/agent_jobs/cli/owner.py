@@ -10,6 +10,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.key_reference import KeyReference, find_missing_key
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.owners import Owner, OwnerUse
@@ -76,7 +77,7 @@ def list_owners_command(as_json: bool) -> None:
         click.echo(answers.format_json_line({"owners": [_describe_use(use) for use in uses]}))
         return
     if not uses:
-        click.echo("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
+        print_sentences("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
         return
     width = terminal.find_width()
     rows = [_build_owner_row(use) for use in uses]
@@ -143,7 +144,7 @@ def set_owner_command(
         click.echo(answers.format_json_line(_owner_fields(owner)))
         return
     key = terminal.join_lines(owner.key_ref) or "shared"
-    click.echo(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")
+    print_sentences(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")
 
 
 def fit_owner(name: str, width: int | None) -> str:

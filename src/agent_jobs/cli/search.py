@@ -100,7 +100,7 @@ def _highlight_lines(lines: Sequence[str]) -> Iterator[str]:
             if piece in (MATCH_BEGIN, MATCH_END):
                 is_match = piece == MATCH_BEGIN
             elif piece:
-                shown += style(piece, bold=is_match, dim=not is_match)
+                shown += style(piece, bold=is_match)
         yield INDENT + shown
 
 

@@ -40,6 +40,7 @@ FIXES: Mapping[str, str] = {
     "no_jobs": "There are no jobs yet; start one with: agent-jobs run",
     "no_such_batch": "See all jobs with: agent-jobs list",
     "nothing_to_repeat": "See all jobs with: agent-jobs list",
+    "not_always_allowed": "See what is allowed with: agent-jobs show {job_id}",
     "nothing_to_answer": "See its state with: agent-jobs show {job_id}",
     # The program
     "internal": "Jobs continue; see them with: agent-jobs list",

@@ -286,11 +286,8 @@ class Engine(JobControl, Archive):
     async def find(self, group: JobFilter, limit: int, order: SortKey = "created") -> JobPage:
         """Return the first jobs of a group in an order, the number in each status, and the cost of today's jobs."""
         now = self._clock.now()
-        warnings = self._warnings
-        if isinstance(self._upstream, Upstream):
-            warnings += self._upstream.planner.warnings
         page = await self._store.list_jobs(group, limit, now - now % DAY_S, JobOrder(order, now))
-        return replace(page, warnings=warnings)
+        return replace(page, warnings=self._list_warnings())
 
     async def find_unobserved(self, group: JobFilter) -> list[Job]:
         """Return the newest jobs of a group that run upstream and that no living process observes."""
@@ -339,10 +336,10 @@ class Engine(JobControl, Archive):
         """
         from agent_jobs.engine.worker import prune  # loads what sends jobs
 
-        client = None
+        clients = None
         if upstream:
-            client = self._require_upstream().client
-        return await prune(self._store, self._clock.now() - older_than_s, client, unread=unread)
+            clients = self._require_upstream().clients
+        return await prune(self._store, self._clock.now() - older_than_s, clients, unread=unread)
 
     def mark_delivered_later(self, *jobs: Job) -> None:
         """Have it stored, once the caller is done, that a host received these jobs' results.
@@ -368,6 +365,14 @@ class Engine(JobControl, Archive):
             await self._store.mark_delivered([job.id for job in jobs if _is_unread(job)], self._clock.now())
         except StoreError as error:
             logger.warning("cannot record that results were delivered: %s", error)
+
+    def _list_warnings(self) -> tuple[str, ...]:
+        """Return what the user should change in the settings. Those of a team server are its operator's to change."""
+        if self._owner is not None:
+            return ()
+        if isinstance(self._upstream, Upstream):
+            return self._warnings + self._upstream.planner.warnings
+        return self._warnings
 
     async def _find_identical(self, request_hash: str) -> Job | None:
         """Return the job that `start` would return for a request with this hash."""

@@ -273,7 +273,12 @@ class Launcher:
     async def _try_to_record(self, job: Job) -> Job | None:
         """Store the response's id; return None if the job's row was lost and had to be written again."""
         row = await self._store.record_response_id(
-            job.id, job.turn.number, job.turn.response_id or "", self._clock.now(), mode=job.turn.mode
+            job.id,
+            job.turn.number,
+            job.turn.response_id or "",
+            self._clock.now(),
+            mode=job.turn.mode,
+            fingerprint=self._client.endpoint.fingerprint,  # another key may have been read after a refusal
         )
         if row is None:
             await self._restore_row(job)

@@ -19,6 +19,7 @@ import anyio
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
+from agent_jobs.engine.replies import approve_call
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
@@ -139,7 +140,7 @@ class ToolLoop:
         """Return the turn's calls, each with what it needs, after repairing those that a dead process left running."""
         calls: list[Call] = []
         for call in await self._store.get_calls(job.id, job.turn.number):
-            classified = await self._classify_call(job, call)
+            classified = _apply_standing_approval(job, await self._classify_call(job, call))
             if classified != call:
                 await self._store.save_call(job, classified, call.state)
             calls.append(classified)
@@ -324,6 +325,14 @@ def _apply_policy(call: Call, policy: "Policy | None", declared: Sequence[str]) 
         others = [name for name in declared if name != call.name]
         return _finish_call(call, _explain_unknown_function(call.name, others))
     return replace(call, needs="approval" if policy.asks else "run")
+
+
+def _apply_standing_approval(job: Job, call: Call) -> Call:
+    """Return the call as approved if the user always allows its tool in this job."""
+    is_waiting = call.state == "open" and call.needs == "approval"
+    if is_waiting and call.name in job.always_allowed:
+        return approve_call(call)
+    return call
 
 
 def _must_repeat_history(job: Job, calls: Sequence[Call]) -> bool:

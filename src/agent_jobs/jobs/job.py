@@ -144,6 +144,9 @@ class Job:
     cost_before_usd: float | None = None
     max_cost_usd: float | None = None
     toolbox: Sequence[str] = ()  #: which tools of the user's servers it may call
+    always_allowed: tuple[
+        str, ...
+    ] = ()  #: names of calls that the user allows without being asked again, until its end
     output: Output | None = None
     counted: JSON | None = None  #: the response object of an end without output, for its price; not stored
     output_bytes: int = 0  #: of the text in UTF-8, also where it was not read

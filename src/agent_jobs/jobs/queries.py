@@ -252,6 +252,7 @@ class Reply:
 
     outputs: Mapping[str, object] = field(default_factory=dict[str, object])  #: of functions, by call_id
     approve: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()  #: approves these and, until the job ends, all other calls of the same tools
     deny: tuple[str, ...] = ()
     message: str = ""  #: answers every call that nothing else answers
     turn: int | None = None  #: the turn whose calls are meant; None means the current one

@@ -3,6 +3,7 @@
 Each function takes the stored job and returns the new one, or None if the job may not change so by now.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from agent_jobs.jobs.job import Job, Mode, Turn
@@ -54,13 +55,17 @@ def _may_send(stored: Job) -> bool:
     return stored.status in (Status.PENDING, Status.IN_PROGRESS) and stored.turn.sent_at is None
 
 
-def record_response_id(stored: Job, number: int, response_id: str, now: float, mode: Mode | None = None) -> Job:
+def record_response_id(
+    stored: Job, number: int, response_id: str, now: float, mode: Mode | None = None, fingerprint: str = ""
+) -> Job:
     """Keep the response id of this turn, and how upstream runs it; a job that no process has claimed is due now."""
     if number != stored.turn.number:
         return stored
     job = stored.set_response_id(response_id)
     if mode is not None and mode != stored.turn.mode and stored.turn.response_id is None:
         job = replace(job, turn=replace(job.turn, mode=mode))
+    if fingerprint and stored.turn.response_id is None:
+        job = replace(job, turn=replace(job.turn, fingerprint=fingerprint))
     if job.status is not stored.status and stored.claimed_by is None:
         job = replace(job, due_at=now)
     return job
@@ -133,8 +138,10 @@ def wait_for_input(stored: Job, number: int, now: float, timeout_s: float) -> Jo
     )
 
 
-def record_reply(stored: Job, now: float, *, is_answered: bool) -> Job | None:
-    """Continue a waiting job if all its calls are answered; in any case it is due now.
+def record_reply(stored: Job, now: float, *, is_answered: bool, always: Collection[str] = ()) -> Job | None:
+    """Have a waiting job continue if all its calls are answered; either way it is due now.
+
+    Calls with the names in `always` are allowed from now on.
 
     A step that is under way has no due time and keeps none: it sees the answers at its end, and a second step
     beside it would run the same calls.
@@ -142,13 +149,19 @@ def record_reply(stored: Job, now: float, *, is_answered: bool) -> Job | None:
     if stored.status is not Status.INPUT_REQUIRED:
         return None
     due_at = None if stored.due_at is None else now
-    job = replace(stored, due_at=due_at, not_before=0.0, revision=stored.revision + 1)
+    allowed = tuple(sorted({*stored.always_allowed, *always}))
+    job = replace(stored, due_at=due_at, not_before=0.0, revision=stored.revision + 1, always_allowed=allowed)
     if not is_answered:
         return job
     running_since = stored.running_since
     if running_since is not None and stored.turn.asked_at is not None:
         running_since += now - stored.turn.asked_at
     return replace(job, status=Status.IN_PROGRESS, running_since=running_since)
+
+
+def ask_again(stored: Job, names: Collection[str]) -> Job:
+    """Have the user asked again before calls with these names."""
+    return replace(stored, always_allowed=tuple(name for name in stored.always_allowed if name not in names))
 
 
 def begin_next_turn(stored: Job, following: Job) -> Job | None:

@@ -17,12 +17,11 @@ from agent_jobs.jobs.queries import JobDetails, JobFilter
 from agent_jobs.jobs.status import Status
 from agent_jobs.page import views
 from agent_jobs.page.formats import format_tokens
-from agent_jobs.page.safe_html import link_citations, render_markdown
-from agent_jobs.page.standing_approvals import StandingApprovals
+from agent_jobs.page.safe_html import escape_reordering, link_citations, render_markdown
 from agent_jobs.page.templates import EngineSource, Renderer
 from agent_jobs.rendering import answers
 from agent_jobs.rendering import markdown as markdown_file
-from agent_jobs.rendering.questions import escape_invisible
+from agent_jobs.rendering.questions import escape_invisible, list_always_allowed
 from agent_jobs.rendering.redaction import hide_blobs, redact_request
 from agent_jobs.text import human_size
 
@@ -37,22 +36,23 @@ MAX_RELATED_JOBS = 20
 class JobPages:
     """The pages and downloads of one job."""
 
-    def __init__(self, engine: EngineSource, renderer: Renderer, approvals: StandingApprovals) -> None:
+    def __init__(self, engine: EngineSource, renderer: Renderer) -> None:
         self._engine = engine
         self._renderer = renderer
-        self._approvals = approvals
 
     async def show(self, request: Request) -> Response:
         """Show one job; its result counts as read by that."""
         engine = await self._engine(request)
         details = await engine.details(request.path_params["job_id"])
         job = details.result.job
-        values = await read_job(engine, details, self._approvals)
+        values = await read_job(engine, details)
         values |= {
-            "prompt": details.prompt,
+            "prompt": escape_reordering(details.prompt),
             "facts": _list_job_facts(details),
             "lineage": await _find_lineage(engine, job),
-            "request_json": json.dumps(redact_request(details.request), ensure_ascii=False, indent=2),
+            "request_json": escape_reordering(
+                json.dumps(redact_request(details.request), ensure_ascii=False, indent=2)
+            ),
             "response_json": _render_response(details),
         }
         response = self._renderer.render_page(request, "job.html", values)
@@ -94,7 +94,7 @@ class JobPages:
         return FileResponse(file.path, media_type="application/octet-stream", filename=file.name)
 
 
-async def read_job(engine: Engine, details: JobDetails, approvals: StandingApprovals) -> dict[str, Any]:
+async def read_job(engine: Engine, details: JobDetails) -> dict[str, Any]:
     """Return the values of the part of a job's page that changes."""
     job, now = details.result.job, engine.now()
     text, sources = job.turn.partial, list[views.Source]()
@@ -108,7 +108,7 @@ async def read_job(engine: Engine, details: JobDetails, approvals: StandingAppro
         "tokens": format_tokens(job.usage),
         "can_ask": job.status in (Status.COMPLETED, Status.INCOMPLETE),
         "questions": [views.build_question(call) for call in await engine.open_calls(job)],
-        "always": approvals.list_tools(job.id),
+        "always": list_always_allowed(job),
         "answer": Markup(answer),  # it was cleaned
         "sources": sources,
         "files": [(escape_invisible(file.name), human_size(file.bytes)) for file in details.result.made],
@@ -127,7 +127,7 @@ def _render_response(details: JobDetails) -> str:
     output = details.result.job.output
     if output is None or output.response is None:
         return ""
-    return json.dumps(hide_blobs(output.response), ensure_ascii=False, indent=2)[:RESPONSE_CHARS]
+    return escape_reordering(json.dumps(hide_blobs(output.response), ensure_ascii=False, indent=2)[:RESPONSE_CHARS])
 
 
 async def _find_lineage(engine: Engine, job: Job) -> list[views.JobRow]:

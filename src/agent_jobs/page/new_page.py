@@ -73,7 +73,6 @@ class NewPage:
             "unbounded": estimate.unbounded and str(estimate.unbounded),
             "tools": ", ".join(estimate.tools),
             "existing": estimate.existing and estimate.existing.id,
-            "budget": build_budget_meter(await engine.read_budget()),
         }
         return HTMLResponse(self._renderer.render_part(request, "_estimate.html", values))
 

@@ -8,6 +8,7 @@ from agent_jobs.jobs.steps import Step
 from agent_jobs.jobs.stored_request import attached_files_of
 from agent_jobs.rendering.answers import Answer, drop_empty, read_output_text, round_usd
 from agent_jobs.rendering.output import find_sources
+from agent_jobs.rendering.questions import list_always_allowed
 from agent_jobs.rendering.timeline import Moment
 
 
@@ -25,6 +26,7 @@ def render_details(details: JobDetails) -> Answer:
         "files": files or None,
         "written": written or None,
         "turns": [_render_turn(turn) for turn in details.turns],
+        "always_allowed": list_always_allowed(job) or None,
         "steps": [_render_step(step) for step in details.steps],
         "read_at": job.read_at and round(job.read_at),
     }

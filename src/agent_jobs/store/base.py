@@ -1,6 +1,6 @@
 """The protocols of a store: reading jobs, changing them, handing them out, waiting for changes, and housekeeping."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
@@ -25,6 +25,7 @@ from agent_jobs.jobs.steps import Step
 from agent_jobs.store.team_records import (
     AuditRecords,
     CallbackRecords,
+    FeedRecords,
     FigureRecords,
     FileRecords,
     TokenRecords,
@@ -49,10 +50,12 @@ class Tombstone(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The endpoint and the id of a response."""
+    """The endpoint and the id of a response, and whose key it was created with."""
 
     base_url: str
     response_id: str
+    owner: str = ""
+    fingerprint: str = ""
 
 
 class Budget(NamedTuple):
@@ -201,9 +204,18 @@ class JobTransitions(Protocol):
         ...
 
     async def record_response_id(
-        self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
+        self,
+        job_id: str,
+        number: int,
+        response_id: str,
+        now: float,
+        *,
+        mode: Mode | None = None,
+        fingerprint: str = "",
     ) -> Job | None:
-        """Store a turn's response id in any status of the job, and how upstream runs it; the first id stays.
+        """Store a turn's response id, whatever the job's status, how upstream runs it, and by which key.
+
+        The first id stays.
 
         It re-opens a job that ended because its id was unknown, or because no process could retrieve it.
 
@@ -237,8 +249,10 @@ class JobTransitions(Protocol):
         """
         ...
 
-    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float, always: Collection[str] = ()) -> bool:
         """Answer calls of a waiting job, all or none; the job is due once it waits for nothing more.
+
+        Calls with the names in `always` are allowed from now on.
 
         Returns False if one of them was answered before, or the job does not wait any more.
         """
@@ -455,8 +469,8 @@ class ReportRecords(Protocol):
         """Return the request of a job's first turn; empty if there is no such job."""
         ...
 
-    async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
-        """Return the sums of the matching jobs by this key: days newest first, other names by cost, highest first."""
+    async def sum_spending(self, keys: Sequence[SpendingKey], group: JobFilter) -> dict[SpendingKey, list[Spending]]:
+        """Return the sums of the matching jobs by each key: days newest first, other names by cost, highest first."""
         ...
 
     async def has_conversation(self, conversation_id: str) -> bool:
@@ -545,6 +559,7 @@ class Store(
     AuditRecords,
     WebhookRecords,
     CallbackRecords,
+    FeedRecords,
     FileRecords,
     FigureRecords,
     TraceRecords,

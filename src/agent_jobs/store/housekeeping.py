@@ -116,8 +116,8 @@ class Housekeeping(StorePart):
         ):
             return None
         places = await transaction.execute(
-            """SELECT base_url, response_id FROM turn WHERE job_id = :id AND response_id IS NOT NULL
-               ORDER BY number""",
+            """SELECT base_url, response_id, owner, fingerprint FROM turn JOIN job ON job.id = turn.job_id
+               WHERE job_id = :id AND response_id IS NOT NULL ORDER BY number""",
             id=job_id,
         )
         await transaction.execute(

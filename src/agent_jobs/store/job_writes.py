@@ -1,6 +1,6 @@
 """Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -12,6 +12,7 @@ from agent_jobs.jobs.response import Call, calls_of, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Upload
 from agent_jobs.store.database import SpendingLock, Transaction
+from agent_jobs.store.feed import add_event
 from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records, read_job
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
@@ -109,9 +110,18 @@ class Transitions(Records):
         return await self._has_changed_job(job.id, begin_with(has_slot), spending)
 
     async def record_response_id(
-        self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
+        self,
+        job_id: str,
+        number: int,
+        response_id: str,
+        now: float,
+        *,
+        mode: Mode | None = None,
+        fingerprint: str = "",
     ) -> Job | None:
-        record = _in_any_case(lambda stored: transitions.record_response_id(stored, number, response_id, now, mode))
+        record = _in_any_case(
+            lambda stored: transitions.record_response_id(stored, number, response_id, now, mode, fingerprint)
+        )
         return await self._change_and_get(job_id, record)
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
@@ -194,7 +204,7 @@ class Transitions(Records):
 
         return await self._has_changed_job(job.id, wait)
 
-    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float, always: Collection[str] = ()) -> bool:
         async def reply(transaction: Transaction, stored: Job) -> Job | None:
             if stored.status is not Status.INPUT_REQUIRED or not await _are_all_open(transaction, job, calls):
                 return None
@@ -204,7 +214,7 @@ class Transitions(Records):
                 [_call_values(job, call) for call in calls],
             )
             is_answered = not await _has_open_questions(transaction, stored.id, stored.turn.number)
-            return transitions.record_reply(stored, now, is_answered=is_answered)
+            return transitions.record_reply(stored, now, is_answered=is_answered, always=always)
 
         return await self._has_changed_job(job.id, reply)
 
@@ -298,6 +308,8 @@ class Transitions(Records):
             return False
         if new is not stored:
             await _write_change(transaction, stored, new)
+        if stored.owner:
+            await add_event(transaction, stored, new)
         return True
 
     def _if_claimed(self, change: Callable[[Job], Job | None], seen: Job | None = None) -> _Change:

@@ -97,8 +97,17 @@ _FIELDS_OF_JOB = (
 #: Read with each job, but written only by the statement that reclaims jobs.
 _FIELDS_OF_CLAIM = ("lost_claims",)
 #: Columns of a job in another form than its fields.
-_CODED_OF_JOB = ("status", "error_code", "error_message", "usage", "usage_before", "toolbox", "unsettled")
-#: Fields of a turn that are stored unchanged.
+_CODED_OF_JOB = (
+    "status",
+    "error_code",
+    "error_message",
+    "usage",
+    "usage_before",
+    "toolbox",
+    "always_allowed",
+    "unsettled",
+)
+#: Fields of a turn that stand in their columns as they are.
 _FIELDS_OF_TURN = (
     "request_id",
     "base_url",
@@ -158,7 +167,7 @@ COLUMNS = ", ".join(
 def job_of(row: Row) -> Job:
     """Return the job in a row of `COLUMNS`, request, text and size."""
     # By place: SQLite's Row finds a name by comparing it with each column, which takes longer than the query.
-    status, error_code, error_message, usage, usage_before, toolbox, unsettled, *of_turn = row[_CODED_FROM:]
+    status, error_code, error_message, usage, usage_before, toolbox, allowed, unsettled, *of_turn = row[_CODED_FROM:]
     number, acting, rebuilt, request, text, size = of_turn
     turn = Turn(
         number=number,
@@ -173,6 +182,7 @@ def job_of(row: Row) -> Job:
         usage=_parse_usage(usage),
         usage_before=_parse_usage(usage_before),
         toolbox=tuple(json.loads(toolbox)),
+        always_allowed=tuple(json.loads(allowed)),
         output=Output(text) if text is not None else None,
         output_bytes=size or 0,
         needs_finalizing=bool(unsettled),
@@ -255,6 +265,8 @@ def _diff_coded_columns(old: Job, new: Job) -> dict[str, Any]:
         columns["usage"] = _usage_json(new.usage)
     if _has_usage_changed(new.usage_before, old.usage_before):
         columns["usage_before"] = _usage_json(new.usage_before)
+    if new.always_allowed != old.always_allowed:
+        columns["always_allowed"] = compact_json(list(new.always_allowed))
     if new.needs_finalizing != old.needs_finalizing:
         columns["unsettled"] = new.needs_finalizing
     if new.turn.number != old.turn.number:

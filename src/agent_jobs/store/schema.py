@@ -38,6 +38,8 @@ _COPIED_TABLES = (
     "token",
     "audit",
     "webhook",
+    "feed",
+    "subscription",
     "callback",
     "shelf",
 )

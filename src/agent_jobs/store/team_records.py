@@ -1,7 +1,9 @@
-"""The protocols for the other data of a team server: tokens, audit log, webhooks, callbacks, files and traces."""
+"""The protocols for what a team server keeps beside jobs: tokens, audit log, webhooks, callbacks, feeds and files."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+from agent_jobs.jobs.feed import FeedEvent, FeedFilter
 
 #: Seconds between two notes of a token's use: a note at every request would be a write at every poll.
 USE_NOTED_S = 60.0
@@ -159,7 +161,14 @@ class CallbackMessage(NamedTuple):
     body: str
     created_at: float
     attempts: int  #: with this one
-    url: str
+    url: str  #: empty for one of a subscription, which has the address
+    subscription_id: str | None = None
+    number: int | None = None  #: of the event in the feed, for a subscription
+
+    @property
+    def public_id(self) -> str:
+        """Return the id that the receiver sees: that of the event, the same for all its subscriptions."""
+        return self.id.partition(".")[0]
 
 
 class CallbackRecords(Protocol):
@@ -183,6 +192,84 @@ class CallbackRecords(Protocol):
 
     async def finish_callback(self, message_id: str) -> None:
         """Delete a message that was accepted, or is given up."""
+        ...
+
+
+class NewSubscription(NamedTuple):
+    """A wish to have events of a feed sent."""
+
+    id: str  #: derived from the owner, the event, the filter and the address
+    token_id: str  #: of the caller
+    kind: str
+    job_id: str  #: empty for all jobs
+    batch: str  #: empty for all jobs
+    url: str
+    secret: str  #: of the receiver
+    expires_at: float  #: at the latest
+
+
+class GrantedSubscription(NamedTuple):
+    """The answer to such a wish."""
+
+    expires_at: float
+    number: int  #: all events up to this one were accepted or given up
+    is_truncated: bool  #: some past events were left out
+
+
+class Delivery(NamedTuple):
+    """The address and the secrets of the messages of a subscription."""
+
+    url: str
+    secrets: Sequence[str]  #: the first one is the current one
+    oldest: int | None  #: number of the oldest event whose message is neither accepted nor given up
+
+
+class FeedRecords(Protocol):
+    """Keeps the feeds of owners, and where their events are sent."""
+
+    async def publish_events(self, now: float) -> None:
+        """Number the events that have no number yet, and store their messages for subscriptions."""
+        ...
+
+    async def read_feed(self, wanted: FeedFilter, after: int, up_to: int, limit: int) -> list[FeedEvent]:
+        """Return the first events of this store's owner with a number above `after` and at most `up_to`."""
+        ...
+
+    async def feed_bounds(self) -> tuple[int, int]:
+        """Return the numbers of the owner's oldest and newest event that are kept; 1 and 0 without one."""
+        ...
+
+    async def find_number_at(self, at: float) -> int:
+        """Return the number of the owner's last event before this time; 0 if none is kept."""
+        ...
+
+    async def forget_events(self, before: float) -> None:
+        """Delete the events before this time, but for the newest of each owner."""
+        ...
+
+    async def is_verified(self, url: str, now: float) -> bool:
+        """Return True if a subscription of this store's owner sends to this address now."""
+        ...
+
+    async def save_subscription(
+        self, new: NewSubscription, now: float, *, limit: int, after: int | None = None
+    ) -> GrantedSubscription | None:
+        """Store a subscription of this store's owner, or refresh the one with this id.
+
+        A new one is sent the past events with a number above `after`. Returns None if the owner has `limit` others.
+        """
+        ...
+
+    async def delete_subscription(self, subscription_id: str) -> bool:
+        """Delete a subscription with its messages; return False if this store's owner has none with this id."""
+        ...
+
+    async def forget_subscriptions(self, now: float) -> None:
+        """Delete the subscriptions that expired, or whose token expired or was revoked, with their messages."""
+        ...
+
+    async def find_delivery(self, subscription_id: str, now: float) -> Delivery | None:
+        """Return how a message of a subscription is sent; None if it may not be sent any more."""
         ...
 
 

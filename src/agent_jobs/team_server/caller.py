@@ -1,7 +1,8 @@
 """The signed-in caller of a request, for all that runs on its behalf."""
 
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +12,9 @@ class Caller:
     owner: str  #: whose jobs the caller sees
     token_id: str  #: of a team token, or the issuer of an OAuth token; for the audit log
     client: str = ""  #: the program that calls, as it names itself
-    address: str = ""  #: the address of the sender
+    address: str = ""  #: where the request came from
+    #: Verifies the token again, as at the start of the request; None for a caller without one.
+    verify_again: Callable[[], Awaitable[object]] | None = field(default=None, compare=False, repr=False)
 
 
 _current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)

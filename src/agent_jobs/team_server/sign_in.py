@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from starlette.datastructures import Headers
@@ -124,7 +125,9 @@ class SignIn:
         except (StoreError, CannotVerifyError) as error:
             logger.warning("cannot check a token: %s", error)
             return await Refusal.not_now(RETRY_AFTER_S)(scope, receive, send)
-        set_current_caller(replace(caller, client=caller.client or client, address=address))
+        verify_again = partial(self._verify_token, token)
+        caller = replace(caller, client=caller.client or client, address=address, verify_again=verify_again)
+        set_current_caller(caller)
         admit_connection(scope)
         return await self._app(scope, receive, send)
 
