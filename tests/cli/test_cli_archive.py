@@ -1,6 +1,7 @@
 """Finding, reading, repeating, summing up and deleting jobs that exist: each command in this process."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -118,11 +119,11 @@ def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["list", "--since", "tomorrow"], "'tomorrow' is no time. Write an age such as 90m, 12h, 2d or 1w"),
-        (["list", "--since", "2026-13-01"], "is no time"),
-        (["list", "--since", ""], "is no time"),
-        (["list", "--since", "-2d"], "is no time"),
-        (["list", "--since", "2026-11-01T99"], "is no time"),
+        (["list", "--since", "tomorrow"], "'tomorrow' is not a time. Write an age such as 90m, 12h, 2d or 1w"),
+        (["list", "--since", "2026-13-01"], "is not a time"),
+        (["list", "--since", ""], "is not a time"),
+        (["list", "--since", "-2d"], "is not a time"),
+        (["list", "--since", "2026-11-01T99"], "is not a time"),
         (["list", "--since", "2999-01-01"], "is in the future"),
         (["list", "--since", "2d", "--days", "2"], "Give --since or --days, not both."),
         (["list", "--sort", "price"], "'price' is not one of 'created', 'cost'"),
@@ -278,6 +279,32 @@ def test_search_finds_prompts_and_answers_newest_first(desk: Desk):
     assert not {"\x02", "\x03", "\x1b"} & set(line)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("## The majority\n\n- **Raft** [assumes](https://example.com/raft) it.", "The majority Raft assumes it."),
+        ("> A *majority* of `servers`\n\n```sh\nrun\n```", "A majority of servers run"),
+        ("| **majority** | 2 * 3 |\n|---|---|\n| snake_case | no |", "majority 2 * 3"),
+        ("A majority\ue200cite\ue202turn0search1\ue201 is up.", "A majority is up."),
+    ],
+)
+def test_search_shows_a_passage_without_signs_of_markdown(desk: Desk, text: str, shown: str) -> None:
+    desk.run(f"{text}\n")
+    [line] = desk.type("search", "majority").stdout.splitlines()
+    assert shown in line
+
+
+def test_show_and_logs_say_each_thing_once_and_in_words(desk: Desk) -> None:
+    job_id = desk.run("Compare")
+    for kind in ("following", "unwatched", "watched", "polling"):
+        desk.write(f"INSERT INTO event (job_id, at, kind) VALUES ('{job_id}', 1030.0, '{kind}')")
+    shown = desk.type("show", job_id).stdout
+    assert re.findall(r"\b(following|unwatched|watched|polling)\b", shown) == []
+    assert "not observed from here on" in shown
+    kinds = [json.loads(line)["kind"] for line in desk.type("logs", job_id, "--json").stdout.splitlines()]
+    assert [kind for kind in kinds if kind in ("delivered", "read")] == ["read"]
+
+
 def test_ask_continues_a_job_like_run(desk: Desk, upstream: RunningServer):
     first = desk.run("Compare solar panels")
     asked = desk.type("ask", first[:9], scripted("And which is cheapest?", {"text": "The second."}), "--effort", "low")
@@ -364,6 +391,10 @@ def test_stats_sum_up_jobs_and_show_the_budget(desk: Desk):
     assert "of $2.00" in limited
     assert "█" in limited
     assert [row["preset"] for row in desk.read("stats", "--by", "preset")["rows"]] == ["", "quick"]
+    assert [row["owner"] for row in desk.read("stats", "--by", "owner")["rows"]] == [""]
+    assert desk.type("stats", "--by", "owner").stdout.splitlines()[2].split() == [
+        "OWNER", "JOBS", "TOKENS", "IN", "TOKENS", "OUT", "COST",
+    ]  # fmt: skip
     assert len(desk.read("stats")["rows"]) == 1
     desk.write("UPDATE job SET created_at = created_at - 3 * 86400")
     assert "No jobs were started in the last 2 days" in desk.type("stats", "--days", "2").stdout

@@ -86,13 +86,40 @@ def test_it_fits_the_terminal(terminal: Terminal, columns: int):
     assert not terminal.show("doctor", NO_COLOR="1").colours
 
 
-def test_uvx_that_only_a_shell_finds_is_named_by_its_path(terminal: Terminal, tmp_path: Path):
+@pytest.mark.parametrize("is_needed", [True, False])
+def test_uvx_that_only_a_shell_finds_is_a_warning_if_a_host_starts_it(
+    terminal: Terminal, tmp_path: Path, is_needed: bool
+) -> None:
     uvx = tmp_path / "uvx"
     uvx.write_text("#!/bin/sh\n")
     uvx.chmod(0o755)
+    if is_needed:
+        (tmp_path / ".cursor").mkdir()
+        (tmp_path / ".cursor/mcp.json").write_text('{"mcpServers": {"agent-jobs": {"command": "uvx"}}}')
     [finding] = doctor(terminal, PATH=str(tmp_path))[1]["uvx"]
-    assert finding["state"] == "warning"
-    assert str(uvx) in finding["fix"]
+    assert (finding["state"], str(uvx) in finding.get("fix", "")) == (("warning", True) if is_needed else ("ok", False))
+    assert str(uvx) in finding["text"]
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize(
+    ("environment", "end"),
+    [
+        ({}, "No problems."),
+        ({"AGENT_JOBS_MODEL": "gpt-none"}, "1 problem. Begin with this: set AGENT_JOBS_MODEL to a model that"),
+        ({"AGENT_JOBS_FOLOW": "1"}, "1 warning. Begin with this: AGENT_JOBS_FOLOW is no setting"),
+        (
+            {"AGENT_JOBS_FOLLOW": "x", "AGENT_JOBS_FOLOW": "1"},
+            "1 problem, 1 warning. Begin with this: AGENT_JOBS_FOLLOW accepts",
+        ),
+    ],
+)
+def test_doctor_ends_with_the_step_to_begin_with(
+    terminal: Terminal, columns: int, environment: dict[str, str], end: str
+) -> None:
+    shown = terminal.show("doctor", columns=columns, **{"PATH": "/nowhere", **environment})  # pyright: ignore[reportArgumentType]
+    assert end in " ".join(shown.text.rstrip().split("\n\n")[-1].split()), shown.text
+    assert all(len(line) <= columns or len(line[15:].split()) == 1 for line in shown.text.splitlines())
 
 
 #: What the server over stdio says too, and of files each by itself; see WRONG for all the others.
@@ -131,7 +158,7 @@ def test_what_is_not_used_of_the_toolbox_is_a_warning_in_the_same_words(terminal
     assert (status, {finding["state"] for finding in findings["settings"]}) == (0, {"warning"})
     sentences = [finding["text"] for finding in findings["settings"]]
     assert [sentence.partition(":")[0] for sentence in sentences] == ["AGENT_JOBS_TOOLBOX"] * 2
-    assert "old: type sse is of the past" in sentences[0]
+    assert "old: type sse is not supported" in sentences[0]
     assert sentences[1].endswith("git: timeout is not used, since hosts disagree on its unit: write timeout_s.")
     environment = {"AGENT_JOBS_TOOLBOX": str(path), "AGENT_JOBS_DATA_DIR": str(tmp_path / "jobs")}
     shown = CliRunner().invoke(cli, ["config", "--json"], env=environment)

@@ -455,3 +455,11 @@ def test_server_on_stdin_loads_nothing_of_the_team_server():
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_owner_is_sent_to_the_operator_for_a_setting(team: Team, era: str):
+    async with team.host(await team.add_token(), era) as host:
+        limits = {"max_cost_usd": 1, "max_output_tokens": 100}
+        refusal = await host.refused("agent_start", prompt="x", model="priced-nowhere", options=limits)
+    assert refusal.endswith("Ask the operator of this server to add it to the price table of AGENT_JOBS_PRICES.")

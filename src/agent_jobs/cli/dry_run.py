@@ -1,5 +1,6 @@
 """Describe what a request would send and what it may cost, for a person."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from agent_jobs.jobs.queries import Estimate
 if TYPE_CHECKING:  # imported when a job is started
     from agent_jobs.request.start_request import StartRequest
 
+_USD = re.compile(r"(\d[\d.,]*) USD")
 NAME_GAP = 2  # columns between a name and its value
 LISTED_NAMES = 8  # tools or files: more fill the screen
 
@@ -65,7 +67,8 @@ def _describe_bound(estimate: Estimate) -> str:
         return "no limit"
     bound = _format_estimate(estimate.cost_bound_usd)
     if estimate.bound_parts:
-        return f"{bound}: {estimate.bound_parts}"
+        parts = _USD.sub(r"$\1", estimate.bound_parts)
+        return f"{bound}: {parts}"
     return bound
 
 

@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +29,7 @@ from agent_jobs.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.stored_keys import format_set_command
 
 WHAT = "host"
+NOT_INSTALLED = "no host has agent-jobs yet; agent-jobs install HOST adds it"
 #: The bits of a mode that let the file's group or other users read it.
 OTHERS_BITS = 0o077
 #: The bits of a mode that let the file's group or other users write it.
@@ -99,7 +100,12 @@ def check_hosts(machine: Machine, ours: Settings) -> Iterator[Finding]:
         for finding in _check_file(host, machine, scope, ours)
     ]
     if not findings:
-        yield Finding(WHAT, "ok", "no host has agent-jobs in its configuration; agent-jobs install HOST adds it")
+        yield Finding(
+            WHAT,
+            "ok",
+            "no host has agent-jobs in its configuration; agent-jobs install HOST adds it",
+            shown=NOT_INSTALLED,
+        )
     yield from findings
 
 
@@ -164,7 +170,9 @@ def _check_entry(found: "_HostEntry", ours: Settings) -> list[Finding]:
     version = ""
     if found.pin:
         version = f" {found.pin}"
-    return [found.report("ok", f"starts agent-jobs{version}; a poll waits up to {found.cap_s:g} s")]
+    text = f"starts agent-jobs{version}; a poll waits up to {found.cap_s:g} s"
+    shown = f"{found.host.title} starts agent-jobs{version}, and a poll waits up to {found.cap_s:g} s"
+    return [replace(found.report("ok", text), shown=shown)]
 
 
 def _check_encoding(host: Host, file: FileSnapshot, where: str, install: str) -> Iterator[Finding]:

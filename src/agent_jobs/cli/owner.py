@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from math import isnan
 from typing import Any
+from unicodedata import normalize
 
 import click
 
@@ -12,9 +13,11 @@ from agent_jobs.cli.key_reference import KeyReference, find_missing_key
 from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.owners import Owner, OwnerUse
+from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.rendering import answers
+from agent_jobs.text import truncate
 
-MAX_NAME_CHARS = 200  # an issuer and a subject of OAuth fit
+MAX_ECHOED_CHARS = 60  # of a wrong name
 DAY_S = 86_400.0
 GAP = "  "
 #: Takes a limit back, so that the setting for all owners counts.
@@ -24,8 +27,6 @@ FIGURES = ("JOBS", "RUNNING", "WAITING", "TODAY")
 #: What a narrow terminal leaves out, first to last.
 DISPENSABLE = ("KEY", "WAITING", "RUNNING", "TODAY", "JOBS")
 MIN_OWNER_COLUMNS = 8  # of a name on a narrow terminal
-#: What the metrics call the owners without a label, and jobs without an owner.
-RESERVED_NAMES = frozenset({"(others)", "(none)"})
 
 
 class OwnerName(click.ParamType[str]):
@@ -35,12 +36,10 @@ class OwnerName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name; refuse one that could not be told from another on a terminal."""
-        name = str(value)
-        if name.startswith("-") or name in RESERVED_NAMES:
-            self.fail(f"{name!r} is reserved. Choose another name that does not begin with '-'.", param, ctx)
-        if name.isprintable() and name.strip() == name and 0 < len(name) <= MAX_NAME_CHARS:
+        name = normalize("NFC", str(value))
+        if is_owner_name(name):
             return name
-        self.fail(f"{name!r} is no name of an owner. Write 1 to {MAX_NAME_CHARS} letters, digits or signs.", param, ctx)
+        self.fail(f"{truncate(name, MAX_ECHOED_CHARS)!r} is not a valid owner name. {NAME_RULE}", param, ctx)
 
 
 class Limit(click.ParamType[Any]):

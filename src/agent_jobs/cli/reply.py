@@ -1,10 +1,11 @@
 """`agent-jobs reply`: answer what a job asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import click
 
+from agent_jobs.cli import terminal
 from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.session import Exit, JobId, Session, json_option, run_in_session
 from agent_jobs.jobs.job import Job
@@ -78,7 +79,7 @@ def reply_command(
     if as_json:
         _write_state_as_json(state)
     else:
-        _write_state(state)
+        _write_state(state, was_asked=asker is not None)
     raise SystemExit(Exit.RUNNING if state.open_calls else Exit.DONE)
 
 
@@ -125,12 +126,38 @@ def _write_state_as_json(state: _RepliedJob) -> None:
     click.echo(answers.format_json_line({"job_id": state.job.id, "status": state.job.status, "needs": needs}))
 
 
-def _write_state(state: _RepliedJob) -> None:
+def _write_state(state: _RepliedJob, *, was_asked: bool) -> None:
+    """Write what the job waits for on stdout, and on stderr how to answer it, unless the user was just asked."""
     from agent_jobs.rendering.questions import escape_invisible
 
     job = state.job
     click.echo(f"{job.id}  {job.status}")
     for each in state.open_calls:
         click.echo(f"{each.id}  {each.needs}  {escape_invisible(f'{each.name} {each.arguments}')}")
-    if not (state.open_calls or job.is_terminal or state.is_watched):
-        click.echo(f"No process is working on it yet. Continue it with: agent-jobs watch {job.id}", err=True)
+    if not (was_asked and state.open_calls):
+        click.echo("\n".join(_describe_state(state)), err=True)
+
+
+def _describe_state(state: _RepliedJob) -> Iterator[str]:
+    """Yield what the job asks for and how to answer it, or what happens next."""
+    job = state.job
+    for each in state.open_calls:
+        yield _describe_needed_call(job, each)
+    if state.open_calls:
+        return
+    if job.is_terminal:
+        yield f"It asks for nothing: {job.id} is {job.status}. See it with: agent-jobs result {job.id}"
+    elif not state.is_watched:
+        yield f"No process is working on it yet. Continue it with: agent-jobs watch {job.id}"
+    else:
+        yield f"It asks for nothing now. See what it does with: agent-jobs watch {job.id}"
+
+
+def _describe_needed_call(job: Job, needed: Call) -> str:
+    """Return what a call needs, and the option that gives it."""
+    command = f"agent-jobs reply {job.id}"
+    name = terminal.join_lines(needed.name)
+    if needed.needs == "approval":
+        allow, refuse = f"{command} --approve {needed.id}", f"{command} --deny {needed.id}"
+        return f"It asks whether it may call {name}. Allow it with:\n  {allow}\nRefuse it with:\n  {refuse}"
+    return f"It needs the output of {name}. Give it with:\n  {command} --output {needed.id}=TEXT"

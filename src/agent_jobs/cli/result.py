@@ -11,6 +11,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.out_file import OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.read_mark import mark_read
+from agent_jobs.cli.sections import wrap_hanging
 from agent_jobs.cli.session import Exit, JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure, describe_warning
@@ -89,7 +90,8 @@ def _show_part(result: Result, part: Part) -> None:
     elif part in SO_FAR:
         writer.print_text(_render_part(result, part, as_json=False))
     else:
-        click.echo(encode_text(terminal.strip_control_characters(_render_part(result, part, as_json=False))))
+        text = terminal.strip_control_characters(_render_part(result, part, as_json=False))
+        click.echo(encode_text("\n".join(wrap_hanging(text))))
 
 
 def _describe_running(job: Job, note: str) -> str:

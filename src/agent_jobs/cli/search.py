@@ -20,6 +20,16 @@ from agent_jobs.jobs.status import Status
 MANY_JOBS = 1_000
 INDENT = "  "
 _MARK = re.compile(f"[{MATCH_BEGIN}{MATCH_END}]")
+_M = f"[{MATCH_BEGIN}{MATCH_END}]*"
+#: The signs of Markdown in a passage, around which a match may begin or end, and what stays of them.
+_MARKDOWN = (
+    (re.compile(r"!?\[([^\]\n]*)\]\([^()\s]*\)"), r"\1"),  # a link, of which the words stay
+    (re.compile(rf"^(\s*…?{_M})(?:#+|>+|[-*+])(?=\s)\s*", re.M), r"\1"),  # a heading, a quotation, an item
+    (re.compile(r"^\s*(?:```+|~~~+)\w*\s*$|^[\s|:-]*-{3,}[\s|:-]*$", re.M), ""),  # a fence, a rule
+    (re.compile(r"\*\*|__|~~|`"), ""),
+    (re.compile(rf"(?<!\w)[*_](?={_M}\w)|(?<=[\w.,{MATCH_BEGIN}{MATCH_END}])[*_](?!\w)"), ""),  # emphasis
+    (re.compile(r"\s*\|\s*"), "  "),  # cells of a table
+)
 
 
 @click.command("search")
@@ -95,7 +105,12 @@ def _highlight_lines(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _clean_passage(passage: str) -> str:
-    """Return a passage as one line without control characters, but with the marks around its matches."""
+    """Return a passage as one line without signs of Markdown, but with the marks around its matches."""
+    from agent_jobs.rendering.citations import remove_marks
+
+    passage = remove_marks(passage)
+    for pattern, kept_part in _MARKDOWN:
+        passage = pattern.sub(kept_part, passage)
     pieces = re.split(f"([{MATCH_BEGIN}{MATCH_END}])", passage)
     kept = (each if each in (MATCH_BEGIN, MATCH_END) else terminal.strip_control_characters(each) for each in pieces)
     return " ".join("".join(kept).split())

@@ -234,6 +234,10 @@ class JobId(click.ParamType[str]):
 
     name = "id"
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """Return how a job can be named."""
+        return "Give the id of a job or its beginning, or `last` for the newest one. `agent-jobs list` shows them."
+
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the newest jobs whose ids begin with the typed text, with their titles."""
 

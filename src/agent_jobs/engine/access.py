@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from agent_jobs.clock import Clock
+from agent_jobs.errors import RequestError
 from agent_jobs.jobs.owners import Owner, OwnerUse
+from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import AuditEntry, TokenRecord
 from agent_jobs.team_token import create_token, hash_token
@@ -22,7 +24,12 @@ class Access:
     async def add_token(
         self, owner: str, *, note: str = "", lifetime_s: float | None = None
     ) -> tuple[str, TokenRecord]:
-        """Store a new token of an owner; return its text, which nothing else keeps, and its record."""
+        """Store a new token of an owner; return its text, which nothing else keeps, and its record.
+
+        Raises:
+            RequestError: No owner can have this name.
+        """
+        _check_name(owner)
         token, now = create_token(), self._clock.now()
         expires_at = None
         if lifetime_s is not None:
@@ -69,7 +76,12 @@ class Access:
         return await self._store.get_owner(name) or Owner(name)
 
     async def set_owner(self, owner: Owner) -> None:
-        """Store what an owner may use."""
+        """Store what an owner may use.
+
+        Raises:
+            RequestError: No owner can have this name.
+        """
+        _check_name(owner.name)
         await self._store.set_owner(owner)
 
     async def log_action(self, actor: Actor, action: str, costs_usd: Mapping[str, float | None]) -> None:
@@ -87,3 +99,9 @@ class Access:
     ) -> Sequence[tuple[int, AuditEntry]]:
         """Return the next entries of the audit log with a number above `after`; empty after the last one."""
         return await self._store.read_audit(since=since, owner=owner, after=after)
+
+
+def _check_name(owner: str) -> None:
+    """Refuse a name that no owner can have: also where a program, not a command, makes a token."""
+    if not is_owner_name(owner):
+        raise RequestError("{name!r} is not a valid owner name. {rule}", "owner_name", name=owner[:60], rule=NAME_RULE)

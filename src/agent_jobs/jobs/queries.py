@@ -53,7 +53,7 @@ class JobOrder(NamedTuple):
 #: The newest jobs first.
 NEWEST_FIRST = JobOrder()
 #: What spending is summed up by.
-SpendingKey = Literal["day", "model", "preset", "client"]
+SpendingKey = Literal["day", "model", "preset", "client", "owner"]
 
 
 class Spending(NamedTuple):

@@ -10,8 +10,8 @@ from agent_jobs.jobs.status import RUNNING, TRANSITIONS, Status
 
 #: Statuses in which nothing runs upstream, so that a cancel ends the job at once.
 _IDLE = frozenset({Status.PENDING, Status.INPUT_REQUIRED})
-#: Seconds after which the process that streams a job polls it for a cancel, whichever process sent that.
-CANCEL_CHECK_S = 30.0
+#: Seconds after which a job is due whose cancel was requested: the process that is to send it may die before that.
+CANCEL_CHECK_S = 5.0
 
 
 def can_become(stored: Job, new: Job) -> bool:
@@ -214,8 +214,8 @@ def request_cancel(stored: Job, now: float, *, has_uploads: bool) -> Job:
 
 
 def _check_cancel_soon(job: Job, now: float) -> Job:
-    """Have a streamed job polled soon: the caller may end before upstream obeys, and its next poll is far away."""
-    if job.observed_by != "following" or job.due_at is None:
+    """Have a job be due soon: the caller may die before upstream obeys, and its next poll may be far away."""
+    if job.due_at is None:
         return job
     soon = min(job.due_at, now + CANCEL_CHECK_S)
     return replace(job, due_at=soon, not_before=min(job.not_before, soon))

@@ -366,7 +366,7 @@ class Tools:
         """
         began = jobs.now()
         try:
-            if wait_s < PROGRESS_S:
+            if wait_s < PROGRESS_S or not _wants_progress(ctx):
                 return await work
             return await _report_activity(ctx, jobs, work, select)
         except anyio.get_cancelled_exc_class():
@@ -385,6 +385,14 @@ def _client_name(ctx: Context) -> str:
     if client is None:
         return ""
     return client.client_info.name
+
+
+def _wants_progress(ctx: Context) -> bool:
+    """Return True if the host listens for progress, which is read from the database."""
+    request = ctx.session._request_outbound  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way
+    if request.transport.kind == "direct":
+        return True  # a client in this process has a callback, and no token
+    return bool(ctx.request_context.meta) and "progress_token" in ctx.request_context.meta
 
 
 def _is_cancelled_by_client(ctx: Context) -> bool:
@@ -413,7 +421,7 @@ def _choose_prompts(prompt: str | None, prompts: list[str] | None) -> list[str]:
         return prompts
     given = "There is no prompt."
     if prompt is not None:
-        given = "There is a prompt beside prompts."
+        given = "Both prompt and prompts are given."
     raise RequestError(given, "prompt_or_prompts")
 
 
@@ -423,7 +431,7 @@ def _select_jobs(job_id: str | None, job_ids: list[str] | None, batch: str | Non
     if job_id is not None and ids in ((), (job_id,)):
         job_id, ids = None, (job_id,)
     if job_id is not None or (ids and batch):
-        raise RequestError("The call selects jobs in two ways.", "two_selections")
+        raise RequestError("The call names jobs in more than one way.", "two_selections")
     return JobFilter(job_ids=ids, batch=batch or "", active=not (ids or batch))
 
 
@@ -448,7 +456,7 @@ def _read_statuses(status: str | None) -> frozenset[Status]:
 
 
 async def _report_activity(ctx: Context, jobs: Engine, work: Awaitable[T], select: Callable[[], JobFilter | None]) -> T:
-    """Await the work; every PROGRESS_S report to the host what the selected jobs do, if it gave a progress token."""
+    """Await the work; every PROGRESS_S report to the host what the selected jobs do."""
 
     async def report_regularly() -> None:
         waited_s = 0.0

@@ -48,7 +48,9 @@ class NewPage:
             [started] = await engine.start(_parse_form(form, allow_duplicate=True), id_wait_s=0.0)
         except AgentJobsError as error:
             values = {name: str(form.get(name, "")) for name in FIELDS}
-            return await self._render_form(request, engine, values, problem=word_error(error))
+            return await self._render_form(
+                request, engine, values, problem=word_error(error, is_for_owner=bool(engine.owner))
+            )
         return RedirectResponse(f"/jobs/{started.job.id}", 303)
 
     async def estimate(self, request: Request) -> Response:
@@ -60,7 +62,8 @@ class NewPage:
         try:
             estimate = await engine.estimate(_parse_form(form, allow_duplicate=False))
         except AgentJobsError as error:
-            return HTMLResponse(self._renderer.render_part(request, "_estimate.html", {"problem": word_error(error)}))
+            problem = word_error(error, is_for_owner=bool(engine.owner))
+            return HTMLResponse(self._renderer.render_part(request, "_estimate.html", {"problem": problem}))
         values = {
             "problem": "",
             "model": " ".join(filter(None, (estimate.model, estimate.effort))),

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from typing import get_args
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,6 +17,8 @@ DAY_S = 86_400.0
 #: Days that a visitor can choose.
 PERIODS = (7, 30, 90, 365)
 DEFAULT_PERIOD = 30
+#: The tables of the page, whose reader has one owner.
+KEYS: Sequence[SpendingKey] = ("day", "model", "preset", "client")
 #: In place of a sum of which no part is known.
 UNKNOWN = "unknown"
 TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client", "owner": "Owner"}
@@ -66,8 +67,7 @@ async def _read_sums(engine: Engine, days: int) -> dict[SpendingKey, list[Spendi
     """Return the sums of the jobs that started in the last days, today included."""
     today = engine.now() // DAY_S * DAY_S
     group = JobFilter(since=today - (days - 1) * DAY_S)
-    keys: Sequence[SpendingKey] = get_args(SpendingKey)
-    return {key: await engine.sum_spending(key, group) for key in keys}
+    return {key: await engine.sum_spending(key, group) for key in KEYS}
 
 
 def _list_days(sums: Sequence[Spending], days: int, now: float) -> list[tuple[str, float]]:

@@ -73,8 +73,8 @@ class Renderer:
             if self._access.hides_machine:
                 shown = hide_machine(error)
             if shown is not error:
-                logger.warning("a page does not say what is wrong: %s", error)
-            message = word_error(shown)
+                logger.warning("a page hides the cause of an error: %s", error)
+            message = word_error(shown, is_for_owner=self._access.hides_machine)
         if isinstance(error, StoreError):
             status = 503
         if isinstance(error, HTTPException):

@@ -385,6 +385,10 @@ class ChangeFeed(Protocol):
         """Return once the job has another revision than this one."""
         ...
 
+    async def wait_for_status(self, job_id: str, status: Status) -> None:
+        """Return once the job has another status than this one. The progress of a run costs nothing meanwhile."""
+        ...
+
     async def change_mark(self) -> Mark:
         """Return the number of changes up to now, for `wait_for_any_change`."""
         ...

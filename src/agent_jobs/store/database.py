@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import ServerInfo, StoreInfo
 from agent_jobs.store.base import Mark
+from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.owner_scope import ALL_OWNERS, OwnerScope
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class SpendingLock(NamedTuple):
 
     owners: tuple[str, ...]  #: those of these owners
     is_global: bool = False  #: and all that are global, too: a limit of all owners together is checked
+    is_shared: bool = False  #: those that share the lock run beside each other, and beside no other one
 
 
 class Database(Protocol):
@@ -89,7 +91,11 @@ class Database(Protocol):
         ...
 
     async def change(
-        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, spending: SpendingLock | None = None
+        self,
+        change: Callable[[Transaction], Awaitable[T]],
+        *job_ids: str,
+        spending: SpendingLock | None = None,
+        is_progress: bool = False,
     ) -> T:
         """Run this function in a transaction; what it raises takes all of it back.
 
@@ -98,11 +104,12 @@ class Database(Protocol):
             job_ids: Jobs that it changes. No other change of theirs runs meanwhile; their waiters wake afterwards.
             spending: It may begin to spend money. No other such change that it names runs meanwhile. It is refused
                 while it would be lost with this process.
+            is_progress: It writes the progress of runs, which wakes no waiter of a status.
         """
         ...
 
-    async def wait_for_change(self, job_id: str, revision: int) -> None:
-        """Return once the job has another revision than this one."""
+    async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
+        """Return once the job is no more as a waiter knows it, or if there is no such job in the scope."""
         ...
 
     async def change_mark(self) -> Mark:

@@ -25,7 +25,7 @@ from agent_jobs.store.rows import (
     turn_columns,
     turn_spending,
 )
-from agent_jobs.store.spending_limits import check_budgets, check_start_rate, has_slot
+from agent_jobs.store.spending_limits import check_budgets, check_start_rate, has_ample_slots, has_slot
 from agent_jobs.text import encode_text
 
 #: A completed job answers for an identical request this long, as long as no reader received its result.
@@ -90,15 +90,24 @@ class Transitions(Records):
         return None
 
     async def begin_sending(self, job: Job, limit: int = NO_LIMIT, owner_limit: int = NO_LIMIT) -> bool:
-        async def begin(transaction: Transaction, stored: Job) -> Job | None:
-            if not self._has_claim(stored, job):
-                return None
-            if stored.status is Status.PENDING and not await has_slot(transaction, stored.owner, limit, owner_limit):
-                return None
-            return transitions.begin_sending(stored, job)
-
         spending = SpendingLock((job.owner,), is_global=limit < NO_LIMIT)
-        return await self._has_changed_job(job.id, begin, spending)
+
+        def begin_with(can_run: Callable[[Transaction, str, int, int], Awaitable[bool]]) -> _Change:
+            async def begin(transaction: Transaction, stored: Job) -> Job | None:
+                if not self._has_claim(stored, job):
+                    return None
+                if stored.status is Status.PENDING and not await can_run(transaction, stored.owner, limit, owner_limit):
+                    return None
+                return transitions.begin_sending(stored, job)
+
+            return begin
+
+        if self._db.is_shared:
+            # Else all starts of all processes would wait for each other.
+            shared = spending._replace(is_shared=True)
+            if await self._has_changed_job(job.id, begin_with(has_ample_slots), shared):
+                return True
+        return await self._has_changed_job(job.id, begin_with(has_slot), spending)
 
     async def record_response_id(
         self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
@@ -142,11 +151,11 @@ class Transitions(Records):
                     WHERE job_id = :id AND number = :number""",
                 [{"id": job.id, **_progress_values(job.turn)} for job in running],
             )
-            for job in running:
-                await _write_steps(transaction, job)
+            # The rows of all these jobs are locked: one round trip for each job would have their other changes wait.
+            await _write_steps(transaction, *running)
             return written
 
-        return await self._db.change(save_all, *(job.id for job in jobs))
+        return await self._db.change(save_all, *(job.id for job in jobs), is_progress=True)
 
     async def save_call(self, job: Job, call: Call, *before: str) -> bool:
         async def save_if_unchanged(transaction: Transaction) -> bool:
@@ -224,7 +233,11 @@ class Transitions(Records):
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
         async def cancel(transaction: Transaction, stored: Job) -> Job:
-            return transitions.request_cancel(stored, now, has_uploads=await _has_uploads(transaction, job_id))
+            job = transitions.request_cancel(stored, now, has_uploads=await _has_uploads(transaction, job_id))
+            if job.due_at is None and not job.is_terminal:
+                # A step is under way, and may have read the job before: at its end, the job is due at once.
+                await transaction.execute("UPDATE job SET hinted = TRUE WHERE id = :id", id=job_id)
+            return job
 
         return await self._change_and_get(job_id, cancel)
 
@@ -383,9 +396,10 @@ def _diff_current_turn(old: Job, new: Job, job_columns_now: Mapping[str, Any]) -
     return columns | turn_spending(new)
 
 
-async def _write_steps(transaction: Transaction, job: Job) -> None:
-    """Store what was seen of the current turn's steps; the time at which a step was first seen stays."""
-    if not job.turn.steps:
+async def _write_steps(transaction: Transaction, *jobs: Job) -> None:
+    """Store what was seen of the current turns' steps; the time at which a step was first seen stays."""
+    steps = [{"job_id": job.id, **step._asdict()} for job in jobs for step in job.turn.steps]
+    if not steps:
         return
     await transaction.execute_each(
         """INSERT INTO step (job_id, turn, position, kind, name, detail, error, seen_at, finished_at)
@@ -393,7 +407,7 @@ async def _write_steps(transaction: Transaction, job: Job) -> None:
            ON CONFLICT (job_id, turn, position) DO UPDATE
            SET kind = excluded.kind, name = excluded.name, detail = excluded.detail, error = excluded.error,
                finished_at = COALESCE(step.finished_at, excluded.finished_at)""",
-        [{"job_id": job.id, **step._asdict()} for step in job.turn.steps],
+        steps,
     )
 
 

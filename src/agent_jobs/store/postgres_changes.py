@@ -15,6 +15,8 @@ from agent_jobs.errors import StoreError
 from agent_jobs.store.base import Mark
 from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.database import Row
+from agent_jobs.store.known_state import KnownState
+from agent_jobs.store.owner_scope import OwnerScope, select_state
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_errors import ANY_ERROR, PASSING, name_cause
 from agent_jobs.store.postgres_replica import SESSION_LOCK
@@ -36,6 +38,10 @@ ANSWER_LIMIT_S = 5.0
 ECHO_LIMIT_S = 2.0
 #: Stands in place of the sender of such a message.
 _ECHO = "echo"
+#: Stands in place of the ids of jobs with progress alone.
+_PROGRESS = "progress"
+#: Of a job that does not exist.
+_NO_STATE = (-1, "")
 #: Counts transactions that wrote: it moves with every change by anybody.
 _LAST_CHANGE = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS last"
 
@@ -56,45 +62,49 @@ class PostgresChanges:
         self._address = address
         self._fetch = fetch
         self._signals = ChangeSignals()
-        self._waits: Counter[tuple[str, int]] = Counter()
+        self._waits: Counter[KnownState] = Counter()
         self._outbox: dict[str, None] = {}
         self._has_outgoing = asyncio.Event()
         self._has_echo = asyncio.Event()
         self._listening: asyncpg.Connection[asyncpg.Record] | None = None
 
-    def announce(self, job_ids: Iterable[str]) -> None:
-        """Wake the waiters of these jobs, here at once and in other processes soon."""
+    def announce(self, job_ids: Iterable[str], *, is_progress: bool = False) -> None:
+        """Wake the waiters of these jobs, here at once and in other processes soon.
+
+        In other processes, progress wakes the waiters of any job alone; those of one job see it within a second.
+        """
         listed = list(job_ids)
-        self._signals.announce_changes(listed)
+        self._signals.announce_changes(listed, is_progress=is_progress)
+        if is_progress:
+            listed = [_PROGRESS]
         self._outbox.update(dict.fromkeys(listed))
         self._has_outgoing.set()
 
-    async def wait_for_change(self, job_id: str, revision: int) -> None:
-        """Return once the job has another revision than this one. Meanwhile no connection is held."""
-        wait = (job_id, revision)
-        self._waits[wait] += 1
+    async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
+        """Return once the job is no more as a waiter knows it. Meanwhile no connection is held."""
+        self._waits[known] += 1
         try:
             while True:
-                event = self._signals.event_of(job_id)
-                if await self._has_other_revision(job_id, revision):
+                event = self._signals.event_of(known)
+                if await self._has_changed(known, scope):
                     return
                 await event.wait()
         finally:
-            self._waits[wait] -= 1
-            if not self._waits[wait]:
-                del self._waits[wait]
+            self._waits[known] -= 1
+            if not self._waits[known]:
+                del self._waits[known]
 
-    async def _has_other_revision(self, job_id: str, revision: int) -> bool:
-        """Return whether the job has another revision than this one; while PostgreSQL restarts, wait for it."""
+    async def _has_changed(self, known: KnownState, scope: OwnerScope) -> bool:
+        """Return whether the job is no more as a waiter knows it; while PostgreSQL restarts, wait for it."""
         while True:
             try:
-                rows = await self._fetch("SELECT revision FROM job WHERE id = :id", id=job_id)
+                rows = await self._fetch(select_state(scope), id=known.job_id, **scope.values)
             except StoreError as error:
                 if error.code not in PASSING:
                     raise
                 await asyncio.sleep(RECONNECT_S)
             else:
-                return not rows or rows[0]["revision"] != revision
+                return not rows or known.differs_from(rows[0]["revision"], rows[0]["status"])
 
     def mark(self) -> Mark:
         """Return the number of changes that this process knows of."""
@@ -195,13 +205,15 @@ class PostgresChanges:
             self._signals.announce_changes(ids)
 
     async def _look_at_waited(self) -> None:
-        """Wake the waiters whose jobs have another revision than they know."""
+        """Wake the waiters whose jobs are no more as they know them."""
         waits = list(self._waits)
         if not waits:
             return
-        rows = await self._fetch("SELECT id, revision FROM job WHERE id IN (:*ids)", ids=self._list_waited_ids())
-        revisions: dict[str, int] = {row["id"]: row["revision"] for row in rows}
-        changed = {job_id for job_id, revision in waits if revisions.get(job_id) != revision}
+        rows = await self._fetch(
+            "SELECT id, revision, status FROM job WHERE id IN (:*ids)", ids=self._list_waited_ids()
+        )
+        states: dict[str, tuple[int, str]] = {row["id"]: (row["revision"], row["status"]) for row in rows}
+        changed = {known.job_id for known in waits if known.differs_from(*states.get(known.job_id, _NO_STATE))}
         if changed:
             self._signals.announce_changes(changed)
 
@@ -213,7 +225,7 @@ class PostgresChanges:
         return last
 
     def _list_waited_ids(self) -> list[str]:
-        return list({job_id for job_id, _ in self._waits})
+        return list({known.job_id for known in self._waits})
 
 
 def _pack_ids(sender: str, ids: Sequence[str]) -> Iterator[str]:

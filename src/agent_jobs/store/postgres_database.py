@@ -6,6 +6,7 @@ Rules, each with its reason:
 - A change that may spend takes an advisory lock of its owner: one process at a time decides about the owner's
   duplicates, budget and slots. Where a limit of all owners is set, it then takes one for all. Those of this process
   queue here, without a connection; else a burst of starts would use up the pool.
+- As long as there is a slot for every job that may be on its way, those that take one share these locks.
 - A change is shielded once it has a connection: its outcome would be unknown otherwise.
 - asyncpg's tasks are plain ones of the event loop: a store may be closed by another task than the one that opened it.
 """
@@ -27,9 +28,12 @@ from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import ServerInfo, StoreInfo, WorkerInfo
 from agent_jobs.store.base import Mark
 from agent_jobs.store.database import SpendingLock, Transaction
+from agent_jobs.store.known_state import KnownState
+from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_changes import PostgresChanges
 from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
+from agent_jobs.store.postgres_locks import locking_transaction
 from agent_jobs.store.postgres_reader import Reader
 from agent_jobs.store.postgres_replica import Replica
 from agent_jobs.store.postgres_schema import check_schema
@@ -48,8 +52,6 @@ CONNECT_LIMIT_S = 10.0
 STATEMENT_LIMIT_S = 30.0
 #: Attempts of a change that PostgreSQL took back because of a deadlock.
 CHANGE_ATTEMPTS = 5
-_LOCK_JOBS = "SELECT 1 FROM job WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
-_LOCK_SPENDING = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 _ALL_SPENDING = "agent-jobs spending"
 
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
@@ -208,27 +210,30 @@ class PostgresDatabase:
         return await self._change_jobs(run, job_ids)
 
     async def change(
-        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, spending: SpendingLock | None = None
+        self,
+        change: Callable[[Transaction], Awaitable[T]],
+        *job_ids: str,
+        spending: SpendingLock | None = None,
+        is_progress: bool = False,
     ) -> T:
         """Run this function in a transaction, after the locks that it needs."""
         names = _name_locks(spending)
+        is_shared = spending is not None and spending.is_shared
 
         async def run(connection: PostgresConnection) -> T:
-            async with connection.transaction():
-                for name in names:
-                    await connection.execute(_LOCK_SPENDING, name)
-                if job_ids:
-                    await connection.fetch(_LOCK_JOBS, list(job_ids))
+            async with locking_transaction(connection, names, job_ids, is_shared=is_shared):
                 return await change(PostgresTransaction(connection))
 
         async with AsyncExitStack() as turns:
             for name in names:
                 await turns.enter_async_context(self._spending_turns.setdefault(name, _new_turn()))
-            return await self._change_jobs(run, job_ids)
+            if is_shared:
+                await turns.aclose()  # those before it are done, for which it would have kept a connection waiting
+            return await self._change_jobs(run, job_ids, is_progress=is_progress)
 
-    async def wait_for_change(self, job_id: str, revision: int) -> None:
-        """Return once the job has another revision than this one."""
-        await self._changes.wait_for_change(job_id, revision)
+    async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
+        """Return once the job is no more as a waiter knows it, or if there is no such job in the scope."""
+        await self._changes.wait_for_change(known, scope)
 
     async def change_mark(self) -> Mark:
         """Return the number of changes that this process knows of."""
@@ -278,7 +283,9 @@ class PostgresDatabase:
             connections=(row["connections"], row["max_connections"]),
         )
 
-    async def _change_jobs(self, run: Callable[[PostgresConnection], Awaitable[T]], job_ids: Sequence[str]) -> T:
+    async def _change_jobs(
+        self, run: Callable[[PostgresConnection], Awaitable[T]], job_ids: Sequence[str], *, is_progress: bool = False
+    ) -> T:
         """Run a change over a connection, again after a deadlock, and wake the waiters of its jobs."""
         results: list[T] = []
         with as_postgres_error(self._address):
@@ -292,7 +299,7 @@ class PostgresDatabase:
                 await self._reader.leave()
                 raise
         if job_ids:
-            self._changes.announce(job_ids)
+            self._changes.announce(job_ids, is_progress=is_progress)
         return results[0]
 
     async def _fetch_again(self, fetch: _Fetch, sql: str, values: Mapping[str, Any]) -> list[asyncpg.Record]:

@@ -67,12 +67,16 @@ async def _find_ended(
                 SELECT job_id FROM job_words JOIN job ON job.id = job_id WHERE words @@ ({query})
                 AND status IN {format_statuses(statuses)} AND {scope.job}
                 ORDER BY job.created_at DESC LIMIT :limit)
-            SELECT job_id AS id, ts_headline('simple', {_TEXT}, {query}, :options)
-                   AS passage
-            FROM found JOIN prompt USING (job_id) JOIN searchable USING (number)""",
+            SELECT id, CASE WHEN starts_with(text, words) THEN '' ELSE '…' END || passage ||
+                       CASE WHEN right(text, length(words)) = words THEN '' ELSE '…' END AS passage
+            FROM (SELECT id, text, passage, translate(passage, :marks, '') AS words
+                  FROM (SELECT job_id AS id, {_TEXT} AS text,
+                               ts_headline('simple', {_TEXT}, {query}, :options) AS passage
+                        FROM found JOIN prompt USING (job_id) JOIN searchable USING (number)) AS headline) AS cut""",
         **values,
         limit=limit,
         options=_PASSAGE_OPTIONS,
+        marks=MATCH_BEGIN + MATCH_END,
         **scope.values,
     )
     return {row["id"]: row["passage"] for row in rows}

@@ -16,6 +16,7 @@ _GROUPED_BY: Mapping[SpendingKey, str] = {
     "model": "model",
     "preset": "preset",
     "client": "client",
+    "owner": "owner",
 }
 #: True of a finished job that upstream ran, or may have run.
 _RAN = f"""status NOT IN {ACTIVE_SQL}

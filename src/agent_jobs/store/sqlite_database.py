@@ -31,6 +31,8 @@ from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.error_advice import as_store_error, damage_error
 from agent_jobs.store.file_recovery import FileGuard, file_identity, log_paths
+from agent_jobs.store.known_state import KnownState
+from agent_jobs.store.owner_scope import OwnerScope, select_state
 from agent_jobs.store.schema import enable_write_ahead_log, migrate
 from agent_jobs.store.search_index import remove_from_search
 from agent_jobs.store.worker_lock import WorkerLock, folder_lock
@@ -136,19 +138,26 @@ class SQLiteDatabase:
         return await self._run_change(lambda db: _execute_one(db, sql, values), job_ids)
 
     async def change(
-        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, spending: SpendingLock | None = None
+        self,
+        change: Callable[[Transaction], Awaitable[T]],
+        *job_ids: str,
+        spending: SpendingLock | None = None,
+        is_progress: bool = False,
     ) -> T:
         """Run this function in a transaction on the worker thread. Meanwhile no process can write."""
         return await self._run_change(
-            lambda db: _run_in_transaction(db, "BEGIN IMMEDIATE", change), job_ids, is_spending=spending is not None
+            lambda db: _run_in_transaction(db, "BEGIN IMMEDIATE", change),
+            job_ids,
+            is_spending=spending is not None,
+            is_progress=is_progress,
         )
 
-    async def wait_for_change(self, job_id: str, revision: int) -> None:
-        """Return once the job has another revision than this one."""
+    async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
+        """Return once the job is no more as a waiter knows it, or if there is no such job in the scope."""
         while True:
-            event = self._signals.event_of(job_id)
-            rows = await self.read("SELECT revision FROM job WHERE id = :id", id=job_id)
-            if not rows or rows[0]["revision"] != revision:
+            event = self._signals.event_of(known)
+            rows = await self.read(select_state(scope), id=known.job_id, **scope.values)
+            if not rows or known.differs_from(rows[0]["revision"], rows[0]["status"]):
                 # Reading does not yield: a caller that waits in a loop must leave room for its own time limit.
                 await anyio.lowlevel.checkpoint()
                 return
@@ -210,7 +219,12 @@ class SQLiteDatabase:
             return sum(path.stat().st_size for path in (self.path, *log_paths(self.path)) if path.exists())
 
     async def _run_change(
-        self, run: Callable[[sqlite3.Connection], T], job_ids: Iterable[str], *, is_spending: bool = False
+        self,
+        run: Callable[[sqlite3.Connection], T],
+        job_ids: Iterable[str],
+        *,
+        is_spending: bool = False,
+        is_progress: bool = False,
     ) -> T:
         """Run a change on the worker thread, in the file that is at our path."""
         results: list[T] = []
@@ -221,7 +235,7 @@ class SQLiteDatabase:
                     raise self._file_guard.file_replaced_error
                 results.append(await self._run_in_worker(run))
         if job_ids:
-            self._signals.announce_changes(job_ids)
+            self._signals.announce_changes(job_ids, is_progress=is_progress)
         return results[0]
 
     async def _run_in_worker(self, run: Callable[[sqlite3.Connection], T]) -> T:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.owner_name import is_owner_name
 from agent_jobs.settings import Settings
 from agent_jobs.team_server.caller import Caller
 from agent_jobs.team_server.issuer_keys import IssuerKeys
@@ -54,6 +55,8 @@ class Resource(NamedTuple):
         if not isinstance(subject, str) or not subject:
             raise RefusedTokenError(f"no {self.owner_claim}", token_id=self.issuer)
         owner = f"{self.issuer}#{subject}"
+        if not (is_owner_name(subject) and is_owner_name(owner)):
+            raise RefusedTokenError(f"{self.owner_claim} is no name", token_id=self.issuer)
         if SCOPE not in _read_scopes(claims):
             raise RefusedTokenError("wrong scope", owner=owner, token_id=self.issuer, lacks_scope=True)
         client = str(claims.get("client_id") or claims.get("azp") or "")
@@ -159,7 +162,7 @@ class IntrospectedTokens:
         except (httpx2.HTTPError, ValueError) as error:
             raise CannotVerifyError(f"introspection failed: {type(error).__name__}") from None
         if not isinstance(claims, dict):
-            raise CannotVerifyError("introspection answered no object")
+            raise CannotVerifyError("introspection did not answer with an object")
         return cast("dict[str, Any]", claims)
 
 
