@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 KEYRING_WAIT_S = 20.0  # the user may have to unlock the keyring, and hosts cut calls at 60 s
 KEYRING_RETRY_S = 10.0  # a keyring that could not be read makes other calls wait no more often
 READS = "This process only reads jobs."
-COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once take longer than it may
+COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once would exceed its time limit
 DAY_S = 86_400.0
 NOTICE_LAST_S = 5.0  # for notices at the end of this process: a receiver on another continent answers within that
 #: The processes that work for the owners of a team server.
@@ -340,7 +340,7 @@ class App:
             logger.exception("the notice of the budget was not sent")
 
     def _create_toolbox(self, settings: Settings) -> Toolbox | None:
-        """Return the user's tool servers, none of them started; a file that cannot be read stops nothing else."""
+        """Return the user's tool servers, none of them started; an unreadable file stops nothing else."""
         servers = read_tool_servers(settings)
         if servers is None:
             return None
@@ -390,7 +390,7 @@ class App:
         return CallbackRunner(store, self._clock, self._callback_sender.send)
 
     async def _open_traces(self, store: Store, stack: AsyncExitStack) -> None:
-        """Have the spans of finished jobs sent, if this process does that and a variable asks for it."""
+        """Send the spans of finished jobs, if this process does that and a variable asks for it."""
         if self._what in TRACED:
             from agent_jobs.engine.span_exporter import open_traces
 
@@ -399,7 +399,7 @@ class App:
     def _create_webhook_intake(
         self, settings: Settings, store: Store, client: ResponsesClient, worker: Worker
     ) -> WebhookIntake | None:
-        """Return what takes the provider's webhooks in; None if the provider sends none here."""
+        """Return the intake of the provider's webhooks; None if the provider sends none here."""
         if settings.webhook_secret_file is None:
             return None
         from agent_jobs.engine.webhook_intake import WebhookIntake
@@ -430,10 +430,10 @@ class App:
             self._stepper,
             self._clock,
             self._tasks,
-            endpoint=shared.endpoint,
+            client=shared,
             limits=limits,
             retention_s=None if settings.retention_days is None else settings.retention_days * DAY_S,
-            delete_upstream=shared if settings.delete_upstream == "yes" else None,
+            delete_upstream=clients if settings.delete_upstream == "yes" else None,
         )
 
     def _create_finalizer(self, settings: Settings, store: Store, client: ResponsesClient, prices: Prices) -> Finalizer:

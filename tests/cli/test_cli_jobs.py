@@ -616,7 +616,7 @@ def test_a_person_decides_in_the_terminal_and_the_job_goes_on(terminal: Terminal
         (["run"], 2, "Give a prompt, or - to read it from stdin."),
         (["ask", "last"], 2, "Give a prompt, or - to read it from stdin."),
         (["key", "set"], 1, "pipe it in: agent-jobs key set < FILE."),
-        (["init"], 0, "Nothing is changed without --yes, because this is no terminal."),
+        (["init"], 0, "Nothing is changed without --yes, because this is not a terminal."),
     ],
 )
 def test_command_that_cannot_ask_says_what_to_type(
@@ -628,6 +628,27 @@ def test_command_that_cannot_ask_says_what_to_type(
     assert (shown.returncode, advice.replace("JOB", job["job_id"]) in shown.stderr + shown.stdout) == (status, True)
     assert "Aborted" not in shown.stderr
     assert listed(terminal) == [job]
+
+
+def test_tool_is_always_allowed_by_a_flag_and_asked_for_again_by_another(terminal: Terminal):
+    turns = [{"mcp_approval": BUY}, {"mcp_approval": BUY}, {"text": "Bought."}]
+    job_id, [call] = asking(terminal, SHOP, turns=turns)
+    assert terminal.pipe("reply", job_id, "--always", call["call_id"]).returncode == 0
+    assert "always allowed  shop/buy" in terminal.pipe("show", job_id).stdout
+    assert json.loads(terminal.pipe("show", job_id, "--json").stdout)["always_allowed"] == ["shop/buy"]
+    assert terminal.pipe("reply", job_id, "--ask-again", "shop/buy").returncode == 0
+    refused = terminal.pipe("reply", job_id, "--ask-again", "shop/buy")
+    assert refused.returncode == 1
+    assert f"does not always allow 'shop/buy'. See what is allowed with: agent-jobs show {job_id}" in refused.stderr
+    assert "always" not in terminal.pipe("show", job_id).stdout
+    assert terminal.pipe("watch", job_id).returncode == 6, "it asks for the second call"
+
+
+@pytest.mark.parametrize("command", [["owner", "list"], ["token", "list"], ["delete", "last", "--yes"]])
+def test_sentence_on_a_narrow_terminal_breaks_between_words(terminal: Terminal, command: list[str]) -> None:
+    terminal.pipe("run", WORK)
+    shown = terminal.show(*command, columns=60)
+    assert (shown.returncode, shown.width <= 60) == (0, True), shown.text
 
 
 def test_a_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):

@@ -30,6 +30,7 @@ from agent_jobs.jobs.queries import JobFilter, Reply
 from agent_jobs.mcp_server.events import EventsExtension
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.request.start_request import StartRequest
+from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
 UNKNOWN = "job_000000000000"
@@ -100,6 +101,7 @@ PROTOCOL = {
 #: Calls every verb of the engine about a job.
 VERBS: dict[str, Callable[[Engine, Job], Awaitable[object]]] = {
     "adopt": lambda engine, job: engine.adopt(job.id, "resp_x"),
+    "ask_again": lambda engine, job: engine.ask_again(job.id, "tracker/close"),
     "cancel": lambda engine, job: engine.cancel(JobFilter(job_ids=(job.id,))),
     "count_unindexed": lambda engine, job: engine.count_unindexed(),
     "delete": lambda engine, job: engine.delete([job.id]),
@@ -125,7 +127,7 @@ VERBS: dict[str, Callable[[Engine, Job], Awaitable[object]]] = {
     "result": lambda engine, job: engine.result(job.id),
     "search": lambda engine, job: engine.search("secret", 9),
     "start": lambda engine, job: engine.start(StartRequest(prompts=["x"], previous_job_id=job.id)),
-    "sum_spending": lambda engine, job: engine.sum_spending("day", JobFilter()),
+    "sum_spending": lambda engine, job: engine.sum_spending(["day"], JobFilter()),
     "sum_today": lambda engine, job: engine.sum_today(spent=False),
     "wait_for_any": lambda engine, job: engine.wait_for_any(JobFilter(job_ids=(job.id,))),
     "wait_for_response_id": lambda engine, job: engine.wait_for_response_id(job, wait_s=0),
@@ -441,6 +443,43 @@ async def test_jobs_of_an_owner_run_with_the_owners_key_or_not_at_all(
             assert refusal.value.code == "owner_key_missing"
             assert "AGENT_JOBS_OWNER_KEYS_DIR" in await team.call("alice", "agent_start", prompt="y", wait_s=0)
         assert upstream.emulator.counters()["creates"] == creates
+
+
+@pytest.mark.parametrize("verb", ["delete", "prune"])
+async def test_responses_are_deleted_with_the_key_of_their_owner(
+    settings: Settings, upstream: RunningServer, tmp_path: Path, verb: str
+) -> None:
+    (tmp_path / "alice").write_text("sk-alice\n")
+    # The emulator refuses this key, as a provider refuses that of another account.
+    async with serving(replace(settings, owner_keys_dir=tmp_path, api_key=SecretStr("invalid"))) as team:
+        await team.engine.access.set_owner(Owner("alice", key_ref="alice"))
+        alice = team.engine.for_owner("alice")
+        [started] = await alice.start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]), wait_s=600)
+        assert started.job.status == "completed"
+        if verb == "delete":
+            deleted = await alice.delete([started.job.id], upstream=True)
+        else:
+            deleted = await team.engine.prune(0, upstream=True, unread=True)
+        assert (deleted.deleted, deleted.deleted_upstream) == (1, 1)
+    assert upstream.emulator.counters()["deletes"] == 1
+
+
+async def test_running_job_goes_on_with_the_key_that_it_was_sent_with_when_its_owner_gets_another(
+    settings: Settings, upstream: RunningServer, tmp_path: Path
+) -> None:
+    (tmp_path / "first").write_text("sk-first\n")
+    (tmp_path / "second").write_text("invalid\n")
+    async with serving(replace(settings, owner_keys_dir=tmp_path, follow=0)) as team:
+        await team.engine.access.set_owner(Owner("alice", key_ref="first"))
+        alice = team.engine.for_owner("alice")
+        for key_ref in ("first", ""):  # a key of their own, then the shared one
+            await team.engine.access.set_owner(Owner("alice", key_ref=key_ref))
+            [started] = await alice.start(StartRequest(prompts=[scripted(key_ref or "x", {"duration_s": 5})]))
+            await team.engine.access.set_owner(Owner("alice", key_ref="second"))
+            with anyio.fail_after(60):
+                assert (await alice.poll(started.job.id, wait_s=600)).status == "completed"
+        [refused] = await alice.start(StartRequest(prompts=["y"]), wait_s=600)
+        assert refused.job.status == "failed", "the next job is sent with the new key"
 
 
 async def test_step_of_a_job_whose_key_is_gone_waits_and_uses_no_other_key(

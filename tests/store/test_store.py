@@ -1339,6 +1339,26 @@ async def test_waiter_sleeps_while_other_jobs_change(store: Store, other: Store)
         await store.save(replace(job, activity="new"))
 
 
+@pytest.mark.parametrize(("limit", "owner_limit"), [(3, 20), (20, 20), (12, 4), (20, 3)])
+async def test_slots_are_given_once_when_processes_begin_many_jobs_at_once(
+    store: Store, other: Store, limit: int, owner_limit: int
+):
+    begun: list[str] = []
+
+    async def begin(process: Store, job: Job) -> None:
+        if await process.begin_sending(job.mark_sending(NOW), limit, owner_limit):
+            begun.append(job.owner)
+
+    jobs = [a_job(f"job_{number}", owner=("alice", "bob")[number % 2], request_hash="") for number in range(20)]
+    async with anyio.create_task_group() as tasks:
+        for number, job in enumerate(jobs):
+            process = (store, other)[number // 2 % 2]
+            await process.add(job)
+            tasks.start_soon(begin, process, job)
+    assert len(begun) == min(limit, 2 * owner_limit)
+    assert max(begun.count("alice"), begun.count("bob")) <= owner_limit
+
+
 async def test_progress_wakes_no_waiter_of_the_status(store: Store, other: Store):
     job, returned = await add_job_in(store, IN_PROGRESS), anyio.Event()
 
@@ -1360,7 +1380,7 @@ async def test_progress_wakes_no_waiter_of_the_status(store: Store, other: Store
 async def test_waiter_for_the_status_of_another_owners_job_returns_at_once(store: Store):
     await add_job_in(store, IN_PROGRESS)
     with anyio.fail_after(60):
-        await store.of("mallory").wait_for_status("job_1", IN_PROGRESS)
+        await store.for_owner("mallory").wait_for_status("job_1", IN_PROGRESS)
 
 
 async def test_waiter_with_an_old_revision_returns_at_once(store: Store):
@@ -1764,8 +1784,9 @@ async def test_each_filter_selects_counts_sorts_and_sums_up_the_same_jobs(store:
         assert ([found.id for found in page.jobs], page.counts) == (["job_1"], {COMPLETED: 1}), key
     assert [found.id for found in await store.find(group, 9)] == ["job_1"]
     names: dict[SpendingKey, str] = {"day": "2027-01-15", "model": "m1", "preset": "p", "client": "host", "owner": ""}
-    for key, name in names.items():
-        assert await store.sum_spending(key, group) == [Spending(name, 1, 0, 5, 7, 0, 0.5, 0)]
+    assert await store.sum_spending(get_args(SpendingKey), group) == {
+        key: [Spending(name, 1, 0, 5, 7, 0, 0.5, 0)] for key, name in names.items()
+    }
     assert await store.sum_day(NOW, spent=True) == 0.5
 
 
@@ -1923,7 +1944,7 @@ async def test_spending_is_summed_up_and_unknown_costs_are_counted(store: Store)
     await store.request_cancel("job_5", NOW)
 
     async def sums(key: SpendingKey, **asked: Any) -> list[Spending]:
-        return await store.sum_spending(key, JobFilter(**asked))
+        return (await store.sum_spending([key], JobFilter(**asked)))[key]
 
     assert await sums("model") == [
         Spending("a", 2, 0, 107, 10, 1, 0.5, 1),
@@ -1941,6 +1962,7 @@ async def test_spending_is_summed_up_and_unknown_costs_are_counted(store: Store)
     assert await store.sum_day(NOW, spent=True) == await store.sum_day(NOW, spent=False) == 0.5
     keys: tuple[SpendingKey, ...] = get_args(SpendingKey)
     before = {key: await sums(key) for key in keys}
+    assert await store.sum_spending(keys, JobFilter()) == before
     assert await store.delete_jobs(["job_1", "job_3"])
     assert {key: await sums(key) for key in keys} == before, "a deleted job was paid, too"
 

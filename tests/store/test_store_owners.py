@@ -96,7 +96,7 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "search": lambda store, job: store.search("secret", 9),
     "count_unindexed": lambda store, job: store.count_unindexed(),
     "get_first_request": lambda store, job: store.get_first_request(job.id),
-    "sum_spending": lambda store, job: store.sum_spending("model", JobFilter()),
+    "sum_spending": lambda store, job: store.sum_spending(["model"], JobFilter()),
     "has_conversation": lambda store, job: store.has_conversation("conv_a"),
     "sum_day": lambda store, job: store.sum_day(NOW - 1, spent=False),
     "purge": lambda store, job: store.purge(NOW * 2, unread=True),

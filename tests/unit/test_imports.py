@@ -142,7 +142,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "request_adapter", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
         "stream_step",
     },
-    "tool_loop": {"finalize", "owner_limits", "run_limits", "step_result"},
+    "tool_loop": {"finalize", "owner_limits", "replies", "run_limits", "step_result"},
     "step": {
         "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "poll_planner", "resend", "step_result",
         "stream", "stream_step", "tool_loop",

@@ -10,6 +10,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.key_reference import KeyReference, find_missing_key
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.owners import Owner, OwnerUse
@@ -20,11 +21,11 @@ from agent_jobs.text import truncate
 MAX_ECHOED_CHARS = 60  # of a wrong name
 DAY_S = 86_400.0
 GAP = "  "
-#: Takes a limit back, so that the setting for all owners counts.
+#: Removes a limit, so that the setting for all owners counts.
 DEFAULT_WORD = "default"
 #: Columns of figures, which are aligned on the right.
 FIGURES = ("JOBS", "RUNNING", "WAITING", "TODAY")
-#: What a narrow terminal leaves out, first to last.
+#: Columns that a narrow terminal leaves out, in this order.
 DISPENSABLE = ("KEY", "WAITING", "RUNNING", "TODAY", "JOBS")
 MIN_OWNER_COLUMNS = 8  # of a name on a narrow terminal
 
@@ -35,7 +36,7 @@ class OwnerName(click.ParamType[str]):
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name; refuse one that could not be told from another on a terminal."""
+        """Return the name; refuse one that looks like another on a terminal."""
         name = normalize("NFC", str(value))
         if is_owner_name(name):
             return name
@@ -43,7 +44,7 @@ class OwnerName(click.ParamType[str]):
 
 
 class Limit(click.ParamType[Any]):
-    """A number above 0, or the word that takes the limit back."""
+    """A number above 0, or the word that removes the limit."""
 
     def __init__(self, number: click.ParamType[Any], name: str) -> None:
         self._number = number
@@ -76,7 +77,7 @@ def list_owners_command(as_json: bool) -> None:
         click.echo(answers.format_json_line({"owners": [_describe_use(use) for use in uses]}))
         return
     if not uses:
-        click.echo("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
+        print_sentences("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
         return
     width = terminal.find_width()
     rows = [_build_owner_row(use) for use in uses]
@@ -143,7 +144,7 @@ def set_owner_command(
         click.echo(answers.format_json_line(_owner_fields(owner)))
         return
     key = terminal.join_lines(owner.key_ref) or "shared"
-    click.echo(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")
+    print_sentences(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")
 
 
 def fit_owner(name: str, width: int | None) -> str:

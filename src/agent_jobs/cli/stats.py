@@ -29,7 +29,7 @@ _HEADINGS: dict[SpendingKey, str] = {
     "client": "CLIENT",
     "owner": "OWNER",
 }
-#: What stands for a name that is not known.
+#: Shown in place of an unknown name.
 _UNNAMED = {"model": "unknown", "preset": "none", "client": "unknown", "day": "unknown", "owner": "none"}
 
 
@@ -60,7 +60,8 @@ def stats_command(by: SpendingKey, days: int, as_json: bool) -> None:
     async def read(session: Session) -> tuple[float, list[Spending]]:
         engine = session.engine
         today_usd = await engine.sum_today(spent=settings.budget_mode == "spent")
-        return today_usd, await engine.sum_spending(by, JobFilter(since=since))
+        sums = await engine.sum_spending([by], JobFilter(since=since))
+        return today_usd, sums[by]
 
     today_usd, rows = run_in_session(read, settings=replace(settings, warnings=()))
     today = _Today(today_usd, settings.daily_budget_usd, settings.budget_mode)

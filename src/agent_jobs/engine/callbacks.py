@@ -24,7 +24,7 @@ from agent_jobs.store.team_records import CallbackMessage, Delivery, PendingCall
 logger = logging.getLogger(__name__)
 
 CHECK_S = 1.0  # between looks for events and due messages
-LEASE_S = 60.0  # an attempt takes a quarter of this at most; then another process may send the message
+LEASE_S = 60.0  # an attempt lasts a quarter of this at most; then another process may send the message
 FIRST_RETRY_S = 5.0  # a receiver that restarts is back soon
 MAX_RETRY_S = 3600.0
 GIVE_UP_S = 86_400.0  # as long as a result can be expected to matter
@@ -43,7 +43,7 @@ class Attempt(Protocol):
 
     @property
     def is_final(self) -> bool:
-        """Return True if the message is not to be sent again."""
+        """Return True if the message must not be sent again."""
         ...
 
 
@@ -70,7 +70,7 @@ class CallbackRunner:
         self._forget_at = 0.0
 
     async def run(self) -> None:
-        """Send callbacks, for ever."""
+        """Send callbacks until cancelled."""
         while True:
             try:
                 await self._store_events()

@@ -1,4 +1,4 @@
-"""Show what is around the jobs: the endpoint, the database, other processes, and the owners."""
+"""Show the surroundings of the jobs: the endpoint, the database, other processes, and the owners."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends 
 
 
 DAY_S = 86_400.0
-PAGE_CHECK_S = 2.0  # between two looks for a page that runs: a start is not to pay for each of them
+PAGE_CHECK_S = 2.0  # between two checks for a running page, so that not every start pays for one
 
 
 class Upstream(NamedTuple):
@@ -116,7 +116,7 @@ class Inspection:
 
     @property
     def webhooks(self) -> WebhookIntake | None:
-        """Return what takes the provider's webhooks in; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
+        """Return the intake of the provider's webhooks; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
 
         Raises:
             ConfigError: This process can send nothing.
@@ -183,9 +183,9 @@ class Inspection:
         base_url = self._require_upstream().client.endpoint.base_url
         return await self._store.learned_mode(base_url, model, self._clock.now() - DAY_S)
 
-    def require_client(self) -> ResponsesClient:
-        """Return the client of the endpoint, or raise the ConfigError that says why there is none."""
-        return self._require_upstream().client
+    def require_clients(self) -> OwnerClients:
+        """Return the clients of the endpoint, or raise the ConfigError that says why there are none."""
+        return self._require_upstream().clients
 
     def _require_upstream(self) -> Upstream:
         """Return the endpoint, or raise the ConfigError that says why nothing can be sent from here."""

@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 
 
 async def resolve_name(host: str, port: int) -> Sequence[str]:
-    """Return the addresses that a name stands for, as the system resolves it."""
+    """Return the addresses of a name, as the system resolves it."""
     try:
         found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:

@@ -1,4 +1,4 @@
-"""Joins the parts of the store on PostgreSQL over one database."""
+"""Combines the parts of the store over one PostgreSQL database."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

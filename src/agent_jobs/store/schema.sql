@@ -27,6 +27,7 @@ CREATE TABLE job (
     context TEXT NOT NULL DEFAULT '',           -- 'rebuilt' if the conversation before it had to be sent again
     timeout_s REAL,                             -- its own limit; null means the process's
     toolbox TEXT NOT NULL DEFAULT '[]',         -- JSON, the tools of the user's servers that it may call
+    always_allowed TEXT NOT NULL DEFAULT '[]',  -- JSON, the tools that its user allows without being asked again
 
     -- Tokens and money. The columns with `before` sum up the turns before the current one.
     usage TEXT,                                 -- JSON

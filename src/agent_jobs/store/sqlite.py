@@ -1,4 +1,4 @@
-"""Joins the parts of the store on SQLite over one database."""
+"""Combines the parts of the store over one SQLite database."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

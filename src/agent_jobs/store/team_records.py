@@ -22,7 +22,7 @@ class TokenRecord(NamedTuple):
     last_used_at: float | None = None
 
     def find_fault(self, now: float) -> str:
-        """Return why the token lets nobody in; empty if it is good."""
+        """Return the reason why the token is refused; empty if it is valid."""
         if self.revoked_at is not None:
             return "revoked"
         if self.expires_at is not None and self.expires_at <= now:
@@ -50,7 +50,7 @@ class TokenRecords(Protocol):
         ...
 
     async def revoke_token(self, token_id: str, now: float) -> bool:
-        """Have a token let nobody in from now on; return False if there is no such good token."""
+        """Revoke a token; return False if there is no such valid token."""
         ...
 
     async def mark_token_used(self, token_id: str, now: float) -> None:
@@ -68,7 +68,7 @@ class AuditEntry(NamedTuple):
     action: str
     job_id: str = ""
     cost_usd: float | None = None
-    address: str = ""  #: where the request came from
+    address: str = ""  #: the address of the sender
 
 
 class AuditRecords(Protocol):
@@ -103,7 +103,7 @@ class UnknownWebhook(NamedTuple):
 
 
 class WebhookRecords(Protocol):
-    """Keeps the provider's webhooks, and has the jobs that they name retrieved."""
+    """Stores the provider's webhooks, and makes their jobs due."""
 
     async def record_webhook(self, webhook: Webhook, now: float) -> str | None:
         """Store a webhook once, and have the job whose current turn has its response retrieved now.
@@ -125,7 +125,7 @@ class WebhookRecords(Protocol):
         ...
 
     async def resolve_webhook(self, webhook_id: str, job_id: str) -> None:
-        """Note whose response a webhook names; an empty id means that it is of no job here."""
+        """Record the job of a webhook's response; an empty id means that no job here has it."""
         ...
 
     async def expects_webhook(self, base_url: str, response_id: str, since: float) -> bool:
@@ -179,7 +179,7 @@ class CallbackRecords(Protocol):
         ...
 
     async def add_callback(self, pending: PendingCallback, message_id: str, body: str, now: float) -> bool:
-        """Claim an event for ever, and store its message, due now; False if another process was first."""
+        """Claim an event for good, and store its message, due now; False if another process was first."""
         ...
 
     async def claim_callbacks(self, now: float, again_at: float, limit: int) -> list[CallbackMessage]:
@@ -289,7 +289,7 @@ class StoredFile(NamedTuple):
 
 
 class FileRecords(Protocol):
-    """Keeps files in the database: what owners upload, and what their runs made."""
+    """Stores files in the database: uploads of owners, and files that their runs made."""
 
     async def add_shelved_file(self, file: ShelvedFile, now: float, *, since: float, room: int) -> bool:
         """Store a file of this store's owner, and delete the files that are older than `since`.
@@ -341,8 +341,8 @@ class FigureRecords(Protocol):
 
 
 class TraceRecords(Protocol):
-    """Keeps which jobs were traced."""
+    """Records the traced jobs."""
 
     async def claim_traces(self, since: float, limit: int) -> list[str]:
-        """Claim for ever some jobs that finished after `since`, and return their ids. Each end is claimed once."""
+        """Claim some jobs that finished after `since` for good, and return their ids. Each end is claimed once."""
         ...

@@ -29,7 +29,7 @@ def get_current_caller() -> Caller:
     """Return the caller for whom the running task acts.
 
     Raises:
-        LookupError: Nobody has signed in: a route of this server is not behind the check of tokens.
+        LookupError: No caller has signed in: a route of this server is not behind the check of tokens.
     """
     caller = _current_caller.get()
     if caller is None:

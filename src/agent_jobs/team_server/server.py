@@ -154,7 +154,7 @@ async def open_team_server(
     """Open the jobs and build the server over them; close all in order at the end.
 
     Raises:
-        ConfigError: It would be open to others, and nobody could sign in.
+        ConfigError: It would be open to other machines without a way to sign in.
         StoreError: The database cannot be used.
     """
     for name in find_single_user_settings(settings):
@@ -280,7 +280,7 @@ async def _note_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext)
 
 
 async def check_access(settings: Settings, engine: Engine) -> None:
-    """Refuse to listen for other machines while nobody could sign in.
+    """Refuse to listen for other machines while there is no way to sign in.
 
     Raises:
         ConfigError: It would.
@@ -293,7 +293,7 @@ async def check_access(settings: Settings, engine: Engine) -> None:
     if is_loopback(settings.host) or settings.oauth_issuer is not None or await engine.access.has_good_token():
         return
     raise ConfigError(
-        f"The server would listen on {settings.host}, but nobody could sign in, because there is no token. Make one "
+        f"The server would listen on {settings.host}, but no one could sign in, because there is no token. Make one "
         "with `agent-jobs token add OWNER`, set AGENT_JOBS_OAUTH_ISSUER, or listen on 127.0.0.1."
     )
 

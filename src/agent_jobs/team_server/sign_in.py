@@ -25,7 +25,7 @@ RETRY_AFTER_S = 2
 
 
 class RefusedTokenError(Exception):
-    """A token that lets nobody in. The client is not told the reason: it would help to guess."""
+    """A refused token. The client does not learn the reason, which would help to guess."""
 
     def __init__(self, reason: str, *, owner: str = "", token_id: str = "", lacks_scope: bool = False) -> None:
         super().__init__(reason)
@@ -50,7 +50,7 @@ class TokenVerifier(Protocol):
         """Return the caller with this token.
 
         Raises:
-            RefusedTokenError: It lets nobody in.
+            RefusedTokenError: The token is refused.
             StoreError, CannotVerifyError: It cannot be judged now.
         """
         ...

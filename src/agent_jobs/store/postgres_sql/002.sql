@@ -4,6 +4,7 @@ ALTER TABLE job ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT ''; -- who st
 DROP INDEX job_key;
 CREATE UNIQUE INDEX job_key ON job (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_usd, cost_before_usd) WHERE owner <> '';
+ALTER TABLE job ADD COLUMN always_allowed TEXT NOT NULL DEFAULT '[]'; -- JSON, the tools that its user allows without being asked again
 ALTER TABLE job ADD COLUMN lost_claims INTEGER NOT NULL DEFAULT 0; -- times that it was taken from a process that seemed dead
 CREATE INDEX job_previous ON job (previous_job_id) WHERE previous_job_id IS NOT NULL;
 ALTER TABLE tombstone ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT '';
