@@ -33,7 +33,7 @@ MACHINE = ("SSL_", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_PYTHON")
 #: The PATH of an app that was started from a desktop.
 DESKTOP_PATH = "/usr/bin:/bin"
 
-pytestmark = [pytest.mark.skipif(UVX is None, reason="the user has uv"), pytest.mark.untraced]
+pytestmark = pytest.mark.skipif(UVX is None, reason="the user has uv")
 
 
 @dataclass(frozen=True)

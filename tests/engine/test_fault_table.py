@@ -364,7 +364,7 @@ async def test_server_that_is_killed_repeatedly_brings_the_result_of_its_one_pos
 
 
 @FOLLOW
-@pytest.mark.parametrize("length", [60_000, pytest.param(5_000_000, marks=pytest.mark.untraced)], ids=["60 KB", "5 MB"])
+@pytest.mark.parametrize("length", [60_000, 5_000_000], ids=["60 KB", "5 MB"])
 async def test_long_output_is_read_page_by_page_to_its_last_byte(
     settings: Settings, upstream: RunningServer, follow: int, length: int
 ) -> None:

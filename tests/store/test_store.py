@@ -1342,7 +1342,6 @@ async def test_many_writers_on_several_stores_get_in_one_another_s_way_only_by_w
         assert [output.text for name in names if (output := await third.get_output(name))] == names
 
 
-@pytest.mark.untraced
 @pytest.mark.parametrize("seed", range(4))
 async def test_writers_that_are_cancelled_anywhere_leave_nothing_open_and_lose_nothing_acknowledged(
     database: Database, store: Store, seed: int

@@ -84,7 +84,6 @@ class Machine:
 
     def environment(self, **more: str) -> dict[str, str]:
         """What a shell there has set."""
-        # Without coverage, which doubles the time: all that pages show has tests of its own.
         kept = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
         ours = {
             "HOME": str(self.home),

@@ -106,10 +106,6 @@ def answer_of(result: dict[str, Any]) -> dict[str, Any]:
     return json.loads(content["text"])
 
 
-#: Saves the coverage of a server that is killed: it would not report it.
-UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
-
-
 @contextmanager
 def serving(data_dir: Path, base_url: str, *arguments: str, **environment: str) -> Generator[Server]:
     """Start the server with an environment of its own; it is killed at the end if it still lives."""
@@ -134,6 +130,6 @@ def parameters(data_dir: Path, base_url: str) -> StdioServerParameters:
 
 
 def _environment(data_dir: Path, base_url: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON", "COVERAGE"))}
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
     ours = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
     return kept | ours
