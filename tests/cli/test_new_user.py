@@ -65,7 +65,7 @@ class User:
 
     def runs(self, *command: str) -> str:
         done = subprocess.run(
-            command, env=self.environ, cwd=self.home, capture_output=True, text=True, check=False, timeout=50
+            command, env=self.environ, cwd=self.home, capture_output=True, text=True, check=False, timeout=100
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -40,7 +40,7 @@ def run(example: str, *arguments: str) -> str:
     bare = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     ran = subprocess.run(
         [sys.executable, EXAMPLES / f"{example}.py", *arguments],
-        capture_output=True, text=True, env=bare, timeout=50, check=False,
+        capture_output=True, text=True, env=bare, timeout=100, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

@@ -21,7 +21,7 @@ class Client:
     def __init__(self, server: RunningServer) -> None:
         # Nothing is encrypted here, and reading the certificates would take longer than a test.
         headers = {"authorization": "Bearer sk-test"}
-        self.http = httpx2.Client(base_url=server.base_url, headers=headers, timeout=20, verify=False)
+        self.http = httpx2.Client(base_url=server.base_url, headers=headers, timeout=60, verify=False)
 
     def __enter__(self) -> Self:
         return self

@@ -279,7 +279,7 @@ async def test_endless_response_of_a_killed_server_ends_a_day_after_its_limit(
     limited = replace(settings, job_timeout_s=5, follow=0, max_wait_s=3600)
     async with hosting(limited, speed=20_000) as host:
         started = await host.start(emulate={"end": "never"})
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while "next_poll_ms" in (answer := await host.call("agent_poll", job_id=started["job_id"], wait_s=3600)):
                 pass
     assert answer["error"]["code"] == "deadline_exceeded"
@@ -304,7 +304,7 @@ async def test_process_that_sent_a_cancel_polls_less_and_less_often(settings: Se
             await host.call("agent_cancel", job_id=started["job_id"])
             engine = await host.app.engine()
             began = engine.now()
-            await eventually(lambda: engine.now() > began + 400, 30)
+            await eventually(lambda: engine.now() > began + 400)
     assert upstream.emulator.counters()["retrieves"] < 100
 
 

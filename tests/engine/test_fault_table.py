@@ -293,7 +293,7 @@ async def test_connection_that_falls_silent_in_mid_job_is_replaced(
                 line.silent = True
                 assert "next_poll_ms" in await host.call("agent_poll", job_id=started["job_id"], wait_s=10)
             line.silent = False
-            with anyio.fail_after(15):
+            with anyio.fail_after(25):
                 assert (await host.end(started["job_id"]))["output"] == "heard after all"
     assert counters(upstream)["creates"] == 1
 

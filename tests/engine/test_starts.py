@@ -118,7 +118,7 @@ async def test_result_of_a_cancelled_poll_is_delivered_to_the_next_start(
 
 
 async def eventually_delivered(host: Host) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while list_undelivered(await host.call("agent_list")):
             pass
 

@@ -110,7 +110,7 @@ class Machine:
     def run(self, line: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run a line on pipes."""
         return subprocess.run(
-            ["/bin/sh", "-c", line], input=stdin, capture_output=True, text=True, timeout=50, check=False,
+            ["/bin/sh", "-c", line], input=stdin, capture_output=True, text=True, timeout=100, check=False,
             env=self.environment(**environment), cwd=self.home / "work",
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Any
 from fork_server import COMMAND, Process
 from mcp.client.stdio import StdioServerParameters
 
-ANSWER_S = 60.0
+ANSWER_S = 100.0
 MODERN = "2026-07-28"
 
 
@@ -70,7 +70,7 @@ class Server:
     def notify(self, method: str, params: dict[str, Any] | None = None) -> None:
         self._write({"method": method, "params": params or {}})
 
-    def end(self, limit_s: float = 10.0) -> int:
+    def end(self, limit_s: float = 60.0) -> int:
         """Close stdin, as a host does, and give the exit status."""
         assert self.process.stdin is not None
         self.process.stdin.close()

@@ -66,7 +66,7 @@ class Cluster:
         """Send a signal to a replica; return its exit status."""
         process = self.processes.pop(number)
         process.send_signal(signal)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while process.poll() is None:  # noqa: ASYNC110  # another process sets no event of ours
                 await anyio.sleep(0.02)
         return process.wait()

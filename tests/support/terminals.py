@@ -17,7 +17,7 @@ from fork_server import COMMAND, Process, can_fork, control_terminal, run
 from rich.cells import cell_len
 
 KEY = "sk-secret-0123456789"
-LIMIT_S = 40.0
+LIMIT_S = 100.0
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
