@@ -18,8 +18,8 @@ from mcp_types import CallToolResult, Implementation, Request, RequestParams, Re
 from pydantic import Field
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import fast_clock
-from agent_jobs.emulator.server import running
+from agent_jobs.clock import create_fast_clock
+from agent_jobs.emulator.server import run_emulator
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.wait_limits import BACKGROUND_AFTER_S
 from agent_jobs.settings import Settings
@@ -123,7 +123,7 @@ async def waiting(quick: bool) -> list[Figure]:
         if quick and length_s > 600:
             continue
         held: dict[str, Conversation] = {}
-        with running(time_scale=speed) as upstream:
+        with run_emulator(time_scale=speed) as upstream:
             async with anyio.create_task_group() as tasks:
                 for kind in HOSTS:
                     tasks.start_soon(hold_conversation, held, kind, upstream.base_url, length_s, speed)
@@ -192,7 +192,7 @@ def create_figure(what: str, unit: str, most: int | None, ours: float, beside: f
 async def open_host(name: str, base_url: str, speed: int) -> AsyncGenerator[Client]:
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            open_app(Settings.from_env(settings(folder, base_url)), fast_clock(speed)) as app,
+            open_app(Settings.from_env(settings(folder, base_url)), create_fast_clock(speed)) as app,
             Client(
                 build_server(app.engine),
                 client_info=Implementation(name=name, version="1"),

@@ -19,7 +19,7 @@ import anyio
 import asyncpg
 
 from agent_jobs.app import open_app
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings import Settings
@@ -195,7 +195,7 @@ async def take_over(url: str, rounds: int) -> list[Figure]:
     """Measure from the signal that stops a worker to the claim of another one, on both databases."""
     killed = Figure("SIGKILL -> job claimed by another", "<= 4 s", lambda figure: max(figure.ours) <= 4, unit="s")
     stopped = Figure("SIGSTOP -> job claimed by another", "<= 12 s", lambda figure: max(figure.ours) <= 12, unit="s")
-    with running() as upstream:
+    with run_emulator() as upstream:
         for _ in range(rounds):
             for figure, number in ((killed, signal.SIGKILL), (stopped, signal.SIGSTOP)):
                 with tempfile.TemporaryDirectory() as folder:
@@ -245,7 +245,7 @@ async def lateness(url: str, jobs: int) -> list[Figure]:
         Figure("  one of two workers killed, p99", "<= 2 s", lambda figure: figure.p50 <= 2, unit="s"),
         Figure("  the latest", "", unit="s"),
     ]
-    with running() as upstream, tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
+    with run_emulator() as upstream, tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
         places = (shared_place(folder, upstream.base_url, url), file_place(other, upstream.base_url))
         for place in places:
             times = sorted(await _measure_lateness(place, jobs))

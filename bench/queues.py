@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import asyncpg
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.status import Status
 from agent_jobs.store import open_store
@@ -231,7 +231,7 @@ def compare(jobs: int) -> None:
         for fault, count in ((signal.SIGKILL, jobs), (signal.SIGSTOP, max(20, jobs // 5))):
             outcomes: list[Outcome] = []
             for engine in ENGINES:
-                with new_database(server.url) as url, running() as emulator:
+                with new_database(server.url) as url, run_emulator() as emulator:
                     outcomes.append(anyio.run(measure, engine, url, emulator, count, fault))
             for what, show, target in ROWS[fault]:
                 print("{:<32} {:>12} {:>12}  {}".format(what, *map(show, outcomes), target), flush=True)

@@ -13,8 +13,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from agent_jobs.app import App, open_app
-from agent_jobs.clock import fast_clock
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.clock import create_fast_clock
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings import Settings
@@ -43,14 +43,14 @@ async def gets(quick: bool) -> list[Figure]:
 
 async def _run_jobs(count: int, lost: float | None) -> tuple[list[float], list[float]]:
     """The mean of the GETs, and the seconds by which the ends were seen late."""
-    with tempfile.TemporaryDirectory() as folder, running(time_scale=SPEED) as upstream:
+    with tempfile.TemporaryDirectory() as folder, run_emulator(time_scale=SPEED) as upstream:
         secrets = anyio.Path(folder, "secrets")
         await secrets.write_text(SECRET)
         base = Settings.from_env(settings(folder, upstream.base_url))
         ours = replace(
             base, follow=0, max_concurrent=count, webhook_secret_file=None if lost is None else Path(secrets)
         )
-        async with open_app(ours, fast_clock(SPEED)) as app, _taking_webhooks(app, ours) as address:
+        async with open_app(ours, create_fast_clock(SPEED)) as app, _taking_webhooks(app, ours) as address:
             if lost is not None:
                 upstream.emulator.send_webhooks(address, SECRET)
                 await _run(app, 1, 1)  # the endpoint is known to send webhooks after the first

@@ -15,7 +15,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp_types import TextContent
 
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 
 Answer = dict[str, Any]
 #: A tool's name and its arguments; what the tool refuses ends the example.
@@ -29,7 +29,7 @@ async def connected(**environment: str) -> AsyncGenerator[Call]:
         if not os.environ.get("OPENAI_API_KEY"):
             environment |= {
                 "OPENAI_API_KEY": "emulated",
-                "OPENAI_BASE_URL": stack.enter_context(running(time_scale=5)).base_url,
+                "OPENAI_BASE_URL": stack.enter_context(run_emulator(time_scale=5)).base_url,
                 "AGENT_JOBS_DATA_DIR": stack.enter_context(tempfile.TemporaryDirectory()),
                 "NO_PROXY": "127.0.0.1",
             }

@@ -18,7 +18,7 @@ from installed_haproxy import NO_HAPROXY
 from kept_certificates import keep_certificates
 from tool_models import keep_tool_models
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.engine import job_waiter, on_finish
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
@@ -64,7 +64,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def upstream() -> Iterator[RunningServer]:
-    with running(time_scale=SPEED) as server:
+    with run_emulator(time_scale=SPEED) as server:
         yield server
 
 

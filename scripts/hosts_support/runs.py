@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.stored_keys import store_key
 
 from .catalogue import KEY, KEY_FOLDER, MODEL_URL, PROMPT, RealHost
@@ -103,7 +103,7 @@ def open_home(name: str, host: RealHost, cache: Path, agent_jobs: Path) -> Gener
     program = install_host(host, cache)
     path = Path(tempfile.mkdtemp(prefix=f"home-{name}-", dir=cache))
     try:
-        with serve_model() as model, running() as upstream:
+        with serve_model() as model, run_emulator() as upstream:
             (path / "work").mkdir()
             for file, text in host.files.items():
                 (path / file).parent.mkdir(parents=True, exist_ok=True)

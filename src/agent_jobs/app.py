@@ -142,7 +142,7 @@ class App:
         nearby = [
             job
             for job in jobs
-            if job.can_be_retrieved and not job.owner and _may_be_at(settings.base_url, job.turn.base_url)
+            if job.can_be_retrieved and not job.owner and _can_be_same_host(settings.base_url, job.turn.base_url)
         ]
         if not nearby:
             return {}
@@ -336,7 +336,7 @@ class App:
 
     def _create_toolbox(self, settings: Settings) -> Toolbox | None:
         """Return the user's tool servers, none of them started; a file that cannot be read stops nothing else."""
-        servers = tool_servers(settings)
+        servers = read_tool_servers(settings)
         if servers is None:
             return None
         from agent_jobs.toolbox.toolbox import Toolbox
@@ -507,7 +507,7 @@ def _require_postgres(settings: Settings) -> PostgresAddress:
     return address
 
 
-async def leave_on_signal(
+async def cancel_on_signal(
     scope: anyio.CancelScope,
     interrupt: Callable[[], bool] = lambda: True,
     *,
@@ -539,7 +539,7 @@ async def leave_on_signal(
             scope.cancel()
 
 
-def tool_servers(settings: Settings) -> ToolServers | None:
+def read_tool_servers(settings: Settings) -> ToolServers | None:
     """Read the file with the user's tool servers; return None if no file is set."""
     if settings.toolbox is None:
         return None
@@ -663,7 +663,7 @@ def _list_secrets(settings: Settings) -> list[str]:
     return [each.get_secret_value() for each in secrets if each is not None]
 
 
-def _may_be_at(base_url: str, other: str) -> bool:
+def _can_be_same_host(base_url: str, other: str) -> bool:
     """Return False if two addresses are certainly of different hosts; the full comparison loads the HTTP client."""
     hosts = {urlsplit(url).hostname for url in (base_url, other)}
     return len(hosts) == 1 or not all(host and host.isascii() for host in hosts)

@@ -6,7 +6,7 @@ MAX_DOUBLINGS = 64  # more overflow a float, and every limit is reached long bef
 JITTER_SHARE = 0.1  # enough to spread retries of many jobs, and too little for a person to notice
 
 
-def exponential(attempt: int, *, first_s: float, most_s: float) -> float:
+def calculate_backoff_s(attempt: int, *, first_s: float, most_s: float) -> float:
     """Return the seconds to wait after a failed attempt: `first_s` after attempt 1, then doubling to `most_s`."""
     doublings = min(max(attempt - 1, 0), MAX_DOUBLINGS)
     return min(most_s, first_s * 2.0**doublings)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import anyio
 
 
-def steady_wall_clock(speed: float = 1.0) -> Callable[[], float]:
+def create_steady_clock(speed: float = 1.0) -> Callable[[], float]:
     """Return a clock that starts at the wall time and then follows a steady clock, which also runs during sleep.
 
     Deadlines and due times are wall times, because other processes read them. A wall clock that is set an hour forward
@@ -31,7 +31,7 @@ class Clock:
     """Wall time in epoch seconds and waiting; `speed` 60 lets a minute pass in a second."""
 
     speed: float = 1.0
-    now: Callable[[], float] = field(default_factory=steady_wall_clock)
+    now: Callable[[], float] = field(default_factory=create_steady_clock)
 
     def shifted(self, seconds: float) -> "Clock":
         """Return a clock that is ahead of this one."""
@@ -47,6 +47,6 @@ class Clock:
         return anyio.move_on_after(seconds / self.speed)
 
 
-def fast_clock(speed: float) -> Clock:
+def create_fast_clock(speed: float) -> Clock:
     """Return a clock that starts now and runs `speed` times as fast."""
-    return Clock(speed, steady_wall_clock(speed))
+    return Clock(speed, create_steady_clock(speed))

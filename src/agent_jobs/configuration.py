@@ -28,7 +28,7 @@ def load_usable_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str
     """Return the settings without the values that cannot be used, and a sentence for each of these."""
     file = read_settings_file(find_config_file(environ))
     added = file.list_added(environ)
-    settings, more = Settings.forgiving({**environ, **added}, file.label_variables(added))
+    settings, more = Settings.from_env_leniently({**environ, **added}, file.label_variables(added))
     refused = [*file.refused, *more]
     settings = _with_warnings(settings, file)
     try:

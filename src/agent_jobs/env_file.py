@@ -10,7 +10,7 @@ from agent_jobs.text_file import read_text
 _LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>[^\0]*?)\s*")
 
 
-def with_env_file(environ: Mapping[str, str], path: str) -> dict[str, str]:
+def add_env_file(environ: Mapping[str, str], path: str) -> dict[str, str]:
     """Return the environment with the variables of a file; a variable that already has a value keeps it.
 
     Empty lines and lines that begin with # are ignored, as are `export ` before a name and one pair of quotes around

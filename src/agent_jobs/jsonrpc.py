@@ -69,7 +69,7 @@ def repair_message(text: str, request_id: int | str | None = None) -> str | None
     if message is not _BROKEN and is_message(written := _write_json(message)):
         return written
     if message is _BROKEN:
-        number, words = id_of_broken_answer(text), "its answer is not JSON"
+        number, words = find_id_of_broken_answer(text), "its answer is not JSON"
     else:
         number, words = _id_of_answer(message), "its answer is no JSON-RPC message"
     if request_id is not None and not _is_notification(text, message):
@@ -155,7 +155,7 @@ def _read_fields(message: object) -> dict[str, Any]:
     return cast("dict[str, Any]", message)
 
 
-def id_of_broken_answer(text: str) -> int | None:
+def find_id_of_broken_answer(text: str) -> int | None:
     """Return the id of an answer to us in a text that is not JSON."""
     if '"jsonrpc"' not in text or ('"result"' not in text and '"error"' not in text):
         return None  # a log line

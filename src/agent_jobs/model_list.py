@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from agent_jobs.jobs.response import JSON
 from agent_jobs.pricing.price_file import Rates
 from agent_jobs.pricing.prices import Prices, is_openai
-from agent_jobs.request.models import find_listed, find_shutdown_date, known_models, list_efforts, models
+from agent_jobs.request.models import find_listed_model, find_shutdown_date, list_efforts, list_known_names, load_models
 from agent_jobs.settings import Settings
 
 #: The address whose models and prices the built-in tables describe.
@@ -31,7 +31,7 @@ class ModelRow:
 
 def find_default_model(settings: Settings) -> str:
     """Return the model of a job whose start and preset name none."""
-    return settings.model or models()["default"]
+    return settings.model or load_models()["default"]
 
 
 def list_known_models(settings: Settings, now: float) -> list[ModelRow]:
@@ -41,7 +41,7 @@ def list_known_models(settings: Settings, now: float) -> list[ModelRow]:
         ConfigError: The user's price table cannot be read or used.
     """
     prices = Prices.load(settings.prices)
-    names = dict.fromkeys([find_default_model(settings), *known_models(), *prices.own.models])
+    names = dict.fromkeys([find_default_model(settings), *list_known_names(), *prices.own.models])
     return _describe_models(names, {}, settings, prices, OPENAI_URL, now)
 
 
@@ -69,7 +69,7 @@ def _describe_models(
     names: Iterable[str], cards: Mapping[str, JSON], settings: Settings, prices: Prices, url: str, now: float
 ) -> list[ModelRow]:
     names = list(names)
-    default = find_listed(find_default_model(settings), names)
+    default = find_listed_model(find_default_model(settings), names)
     rows: list[ModelRow] = []
     for name in names:
         card = cards.get(name, {})

@@ -102,7 +102,7 @@ class Reader:
         self.join = join
 
 
-def usable_variables(environ: Mapping[str, str]) -> dict[str, str]:
+def drop_empty_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that are set to something.
 
     A reference that a host left as it stands sets nothing: Claude Desktop leaves one for a field that is empty.

@@ -54,7 +54,7 @@ class Variable(NamedTuple):
         return self.reader.accepts
 
 
-def setting(name: str, subject: str, reader: Reader, about: str, *, default: str = "", page: str = "") -> Any:
+def declare_setting(name: str, subject: str, reader: Reader, about: str, *, default: str = "", page: str = "") -> Any:
     """Return a field of `Settings` with the variable that sets it.
 
     Args:
@@ -77,7 +77,7 @@ def setting(name: str, subject: str, reader: Reader, about: str, *, default: str
 class Settings:
     """Everything a user can set. `None` means that the program chooses or does without."""
 
-    api_key: SecretStr | None = setting(
+    api_key: SecretStr | None = declare_setting(
         "OPENAI_API_KEY",
         ENDPOINT,
         values.api_key(),
@@ -85,14 +85,14 @@ class Settings:
         "jobs but not start them.",
         page="install.md#the-key",
     )
-    api_key_file: Path | None = setting(
+    api_key_file: Path | None = declare_setting(
         "AGENT_JOBS_API_KEY_FILE",
         ENDPOINT,
         values.absolute_path(),
         "A file with the key on its first line. It takes precedence over OPENAI_API_KEY.",
         page="install.md#the-key",
     )
-    base_url: str = setting(
+    base_url: str = declare_setting(
         "OPENAI_BASE_URL",
         ENDPOINT,
         values.base_url(DEFAULT_BASE_URL),
@@ -100,18 +100,20 @@ class Settings:
         "address that usually ends in /v1.",
         default=DEFAULT_BASE_URL,
     )
-    organization: str | None = setting(
+    organization: str | None = declare_setting(
         "OPENAI_ORG_ID", ENDPOINT, values.header("a string"), "Sent as OpenAI-Organization."
     )
-    project: str | None = setting("OPENAI_PROJECT_ID", ENDPOINT, values.header("a string"), "Sent as OpenAI-Project.")
-    auth: str = setting(
+    project: str | None = declare_setting(
+        "OPENAI_PROJECT_ID", ENDPOINT, values.header("a string"), "Sent as OpenAI-Project."
+    )
+    auth: str = declare_setting(
         "AGENT_JOBS_AUTH",
         ENDPOINT,
         values.choice(*AUTH_STYLES),
         "The header that carries the key: Authorization (bearer) or api-key. auto uses api-key on Azure.",
         default="auto",
     )
-    mode: SendingMode = setting(
+    mode: SendingMode = declare_setting(
         "AGENT_JOBS_MODE",
         ENDPOINT,
         values.choice(*get_args(SendingMode)),
@@ -119,16 +121,16 @@ class Settings:
         default="auto",
     )
 
-    model: str | None = setting(
+    model: str | None = declare_setting(
         "AGENT_JOBS_MODEL",
         REQUEST,
         values.anything("the name of a model"),
         "The model of a job whose start and preset name none.",
     )
-    presets: Path | None = setting(
+    presets: Path | None = declare_setting(
         "AGENT_JOBS_PRESETS", REQUEST, values.path(), "A TOML file with presets of your own.", page="presets.md"
     )
-    file_roots: tuple[Path, ...] = setting(
+    file_roots: tuple[Path, ...] = declare_setting(
         "AGENT_JOBS_FILE_ROOTS",
         REQUEST,
         values.folders(),
@@ -136,7 +138,7 @@ class Settings:
         "reads what you name. On Windows, separate them with ';'.",
         page="files.md",
     )
-    secrets: Mapping[str, SecretStr] = setting(
+    secrets: Mapping[str, SecretStr] = declare_setting(
         "AGENT_JOBS_SECRETS",
         REQUEST,
         values.secret_names(),
@@ -144,7 +146,7 @@ class Settings:
         page="requests.md#secrets",
     )
 
-    config: Path | None = setting(
+    config: Path | None = declare_setting(
         "AGENT_JOBS_CONFIG",
         STORAGE,
         values.absolute_path(),
@@ -152,27 +154,27 @@ class Settings:
         "is used.",
         page="settings.md#the-settings-file",
     )
-    data_dir: Path | None = setting(
+    data_dir: Path | None = declare_setting(
         "AGENT_JOBS_DATA_DIR",
         STORAGE,
         values.absolute_path(),
         "The folder of the database, the locks and the log. Without it the user data folder is used.",
     )
-    database_url: SecretStr | None = setting(
+    database_url: SecretStr | None = declare_setting(
         "AGENT_JOBS_DATABASE_URL",
         STORAGE,
         values.database_url(),
         "A PostgreSQL database for the jobs of several machines. Without it the jobs are in a file of the data folder.",
         page="team.md",
     )
-    database_password_file: Path | None = setting(
+    database_password_file: Path | None = declare_setting(
         "AGENT_JOBS_DATABASE_PASSWORD_FILE",
         STORAGE,
         values.absolute_path(),
         "A file with the password of the database on its first line. It takes precedence over one in the URL.",
         page="team.md",
     )
-    database_listen_url: SecretStr | None = setting(
+    database_listen_url: SecretStr | None = declare_setting(
         "AGENT_JOBS_DATABASE_LISTEN_URL",
         STORAGE,
         values.database_url(),
@@ -180,7 +182,7 @@ class Settings:
         "to PgBouncer.",
         page="team.md",
     )
-    pool: int = setting(
+    pool: int = declare_setting(
         "AGENT_JOBS_POOL",
         STORAGE,
         values.count(),
@@ -188,21 +190,21 @@ class Settings:
         default="10",
         page="team.md",
     )
-    result_dir: Path | None = setting(
+    result_dir: Path | None = declare_setting(
         "AGENT_JOBS_RESULT_DIR",
         STORAGE,
         values.output_folder(),
         "A folder where every finished result is also written as a Markdown file, with the files that the run made.",
         page="files.md#what-a-run-makes",
     )
-    retention_days: float | None = setting(
+    retention_days: float | None = declare_setting(
         "AGENT_JOBS_RETENTION_DAYS",
         STORAGE,
         values.days(1, 3650, "Without it all jobs are kept."),
         "Finished jobs whose results were read are deleted after this many days. Without it all jobs are kept.",
         page="reliability.md#how-long-jobs-are-kept",
     )
-    delete_upstream: str = setting(
+    delete_upstream: str = declare_setting(
         "AGENT_JOBS_DELETE_UPSTREAM",
         STORAGE,
         values.choice("no", "yes"),
@@ -211,7 +213,7 @@ class Settings:
         page="reliability.md#how-long-jobs-are-kept",
     )
 
-    max_wait_s: float | None = setting(
+    max_wait_s: float | None = declare_setting(
         "AGENT_JOBS_MAX_WAIT_S",
         LIMITS,
         values.seconds(1, 3600),
@@ -221,7 +223,7 @@ class Settings:
         "from then on.",
         page="tools.md#how-long-a-call-waits",
     )
-    webhook_secret_file: Path | None = setting(
+    webhook_secret_file: Path | None = declare_setting(
         "AGENT_JOBS_WEBHOOK_SECRET_FILE",
         LIMITS,
         values.absolute_path(),
@@ -229,7 +231,7 @@ class Settings:
         "it, a server over HTTP takes webhooks in, and jobs are polled seldom.",
         page="team-webhooks.md",
     )
-    tasks: str = setting(
+    tasks: str = declare_setting(
         "AGENT_JOBS_TASKS",
         LIMITS,
         values.choice("auto", "never"),
@@ -238,56 +240,56 @@ class Settings:
         default="auto",
         page="tools.md#native-tasks",
     )
-    start_timeout_s: float = setting(
+    start_timeout_s: float = declare_setting(
         "AGENT_JOBS_START_TIMEOUT_S",
         LIMITS,
         values.seconds(1, 900),
         "How long the start of a job waits for a silent provider.",
         default="120",
     )
-    job_timeout_s: float = setting(
+    job_timeout_s: float = declare_setting(
         "AGENT_JOBS_JOB_TIMEOUT_S",
         LIMITS,
         values.seconds(1, 604_800),
         "A run that takes longer is cancelled. The output until then is kept.",
         default="10800",
     )
-    max_concurrent: int = setting(
+    max_concurrent: int = declare_setting(
         "AGENT_JOBS_MAX_CONCURRENT",
         LIMITS,
         values.count(),
         "How many jobs run at the provider at once, over all servers on one database. The others wait for a slot.",
         default="10",
     )
-    owner_keys_dir: Path | None = setting(
+    owner_keys_dir: Path | None = declare_setting(
         "AGENT_JOBS_OWNER_KEYS_DIR",
         TEAM,
         values.existing_folder(),
         "A folder with API keys of owners of a team server, a file each. agent-jobs owner set --key-ref names one.",
         page="team.md#owners-and-limits",
     )
-    toolbox_owners: tuple[str, ...] = setting(
+    toolbox_owners: tuple[str, ...] = declare_setting(
         "AGENT_JOBS_TOOLBOX_OWNERS",
         TEAM,
         values.owner_names(),
         "The owners of a team server whose jobs may use AGENT_JOBS_TOOLBOX, separated by commas. They get your rights.",
         page="team.md#owners-and-limits",
     )
-    owner_max_concurrent: int | None = setting(
+    owner_max_concurrent: int | None = declare_setting(
         "AGENT_JOBS_OWNER_MAX_CONCURRENT",
         LIMITS,
         values.count(),
         "How many jobs of one owner of a team server run at once. agent-jobs owner set changes it for one owner.",
         page="team.md#owners-and-limits",
     )
-    owner_starts_per_minute: int | None = setting(
+    owner_starts_per_minute: int | None = declare_setting(
         "AGENT_JOBS_OWNER_STARTS_PER_MINUTE",
         LIMITS,
         values.count(),
         "How many jobs one owner of a team server may start in a minute. agent-jobs owner set changes it for one.",
         page="team.md#owners-and-limits",
     )
-    follow: int = setting(
+    follow: int = declare_setting(
         "AGENT_JOBS_FOLLOW",
         LIMITS,
         values.streams(DEFAULT_STREAMS),
@@ -295,7 +297,7 @@ class Settings:
         f"auto is {DEFAULT_STREAMS}.",
         default="auto",
     )
-    resubmit: str = setting(
+    resubmit: str = declare_setting(
         "AGENT_JOBS_RESUBMIT",
         LIMITS,
         values.choice("never", "once"),
@@ -304,17 +306,17 @@ class Settings:
         page="reliability.md#what-is-not-promised",
     )
 
-    toolbox: Path | None = setting(
+    toolbox: Path | None = declare_setting(
         "AGENT_JOBS_TOOLBOX",
         TOOLS,
         values.path(),
         "A file with MCP servers of your own whose tools jobs may use.",
         page="agent-loop.md",
     )
-    tool_concurrency: int = setting(
+    tool_concurrency: int = declare_setting(
         "AGENT_JOBS_TOOL_CONCURRENCY", TOOLS, values.count(), "How many calls of these tools run at once.", default="4"
     )
-    approvals: str = setting(
+    approvals: str = declare_setting(
         "AGENT_JOBS_APPROVALS",
         TOOLS,
         values.choice("ask", "model"),
@@ -323,7 +325,7 @@ class Settings:
         default="ask",
         page="agent-loop.md#who-answers",
     )
-    input_timeout_s: float = setting(
+    input_timeout_s: float = declare_setting(
         "AGENT_JOBS_INPUT_TIMEOUT_S",
         TOOLS,
         values.seconds(10, 2_592_000),
@@ -331,21 +333,21 @@ class Settings:
         default="604800",
     )
 
-    on_finish: tuple[str, ...] = setting(
+    on_finish: tuple[str, ...] = declare_setting(
         "AGENT_JOBS_ON_FINISH",
         FINISH,
         values.command(),
         "A command that runs when a job finishes or asks for something. It gets the job as JSON on its stdin.",
         page="on-finish.md",
     )
-    notify: tuple[NoticeTarget, ...] = setting(
+    notify: tuple[NoticeTarget, ...] = declare_setting(
         "AGENT_JOBS_NOTIFY",
         FINISH,
         notices.notice_targets(),
         "Where you get notices of jobs. $NAME in place of an address stands for the variable that holds it.",
         page="notices.md",
     )
-    notify_events: frozenset[str] = setting(
+    notify_events: frozenset[str] = declare_setting(
         "AGENT_JOBS_NOTIFY_EVENTS",
         FINISH,
         notices.notice_events(),
@@ -353,7 +355,7 @@ class Settings:
         default="finished,needs_input,budget",
         page="notices.md",
     )
-    notify_min_s: float = setting(
+    notify_min_s: float = declare_setting(
         "AGENT_JOBS_NOTIFY_MIN_S",
         FINISH,
         values.seconds(0, 604_800),
@@ -361,7 +363,7 @@ class Settings:
         default="60",
         page="notices.md",
     )
-    notify_secret: SecretStr | None = setting(
+    notify_secret: SecretStr | None = declare_setting(
         "AGENT_JOBS_NOTIFY_SECRET",
         FINISH,
         notices.webhook_secret(),
@@ -369,14 +371,14 @@ class Settings:
         page="notices.md",
     )
 
-    callback_hosts: tuple[AllowedHost, ...] = setting(
+    callback_hosts: tuple[AllowedHost, ...] = declare_setting(
         "AGENT_JOBS_CALLBACK_HOSTS",
         FINISH,
         callback_hosts(),
         "The hosts that options.callback_url of a start may name. Without it no job can be called back.",
         page="team-webhooks.md#callbacks",
     )
-    callback_secret_file: Path | None = setting(
+    callback_secret_file: Path | None = declare_setting(
         "AGENT_JOBS_CALLBACK_SECRET_FILE",
         FINISH,
         values.absolute_path(),
@@ -384,14 +386,14 @@ class Settings:
         page="team-webhooks.md#callbacks",
     )
 
-    daily_budget_usd: float | None = setting(
+    daily_budget_usd: float | None = declare_setting(
         "AGENT_JOBS_DAILY_BUDGET_USD",
         MONEY,
         values.dollars("Set it to an amount such as 20, or remove it for no budget."),
         "The most that all starts of a day (UTC) may cost together. A job that could cost more is not started.",
         page="cost.md#the-budget",
     )
-    budget_mode: str = setting(
+    budget_mode: str = declare_setting(
         "AGENT_JOBS_BUDGET_MODE",
         MONEY,
         values.choice("bound", "spent"),
@@ -399,14 +401,14 @@ class Settings:
         default="bound",
         page="cost.md#the-budget",
     )
-    owner_daily_budget_usd: float | None = setting(
+    owner_daily_budget_usd: float | None = declare_setting(
         "AGENT_JOBS_OWNER_DAILY_BUDGET_USD",
         MONEY,
         values.dollars("Set it to an amount such as 20, or remove it for no budget."),
         "The same for each owner of a team server. agent-jobs owner set gives one owner another budget.",
         page="team.md#owners-and-limits",
     )
-    prices: Path | None = setting(
+    prices: Path | None = declare_setting(
         "AGENT_JOBS_PRICES",
         MONEY,
         values.path(),
@@ -414,14 +416,14 @@ class Settings:
         page="cost.md#your-price-table",
     )
 
-    structured: bool = setting(
+    structured: bool = declare_setting(
         "AGENT_JOBS_STRUCTURED",
         ANSWERS,
         values.switch(),
         "1: tool answers also come as structuredContent, for programs. Some hosts then show a model both copies.",
         default="0",
     )
-    host: str = setting(
+    host: str = declare_setting(
         "AGENT_JOBS_HOST",
         TEAM,
         addresses.host_name(),
@@ -429,7 +431,7 @@ class Settings:
         default="127.0.0.1",
         page="team-install.md",
     )
-    port: int = setting(
+    port: int = declare_setting(
         "AGENT_JOBS_PORT",
         TEAM,
         addresses.port_number(),
@@ -437,7 +439,7 @@ class Settings:
         default="8000",
         page="team-install.md",
     )
-    public_url: str | None = setting(
+    public_url: str | None = declare_setting(
         "AGENT_JOBS_PUBLIC_URL",
         TEAM,
         addresses.origin_url("https://jobs.example.com"),
@@ -445,28 +447,28 @@ class Settings:
         "refused.",
         page="team-install.md#behind-a-balancer",
     )
-    oauth_issuer: str | None = setting(
+    oauth_issuer: str | None = declare_setting(
         "AGENT_JOBS_OAUTH_ISSUER",
         TEAM,
         addresses.issuer_url("https://login.example.com"),
         "The issuer of OAuth access tokens that let callers in, exactly as its tokens name it.",
         page="team-sign-in.md#oauth",
     )
-    oauth_jwks_url: str | None = setting(
+    oauth_jwks_url: str | None = declare_setting(
         "AGENT_JOBS_OAUTH_JWKS_URL",
         TEAM,
         addresses.issuer_url("https://login.example.com/jwks.json"),
         "Where the issuer publishes its keys. Without it the issuer's metadata says that.",
         page="team-sign-in.md#oauth",
     )
-    oauth_introspection_url: SecretStr | None = setting(
+    oauth_introspection_url: SecretStr | None = declare_setting(
         "AGENT_JOBS_OAUTH_INTROSPECTION_URL",
         TEAM,
         addresses.introspection_url(),
         "The endpoint that judges each token instead of the keys, with the name and secret of this server in it.",
         page="team-sign-in.md#oauth",
     )
-    owner_claim: str = setting(
+    owner_claim: str = declare_setting(
         "AGENT_JOBS_OWNER_CLAIM",
         TEAM,
         values.header("the name of a claim"),
@@ -474,7 +476,7 @@ class Settings:
         default="sub",
         page="team-sign-in.md#oauth",
     )
-    drain_s: float = setting(
+    drain_s: float = declare_setting(
         "AGENT_JOBS_DRAIN_S",
         TEAM,
         values.seconds(0, 600),
@@ -482,14 +484,14 @@ class Settings:
         default="5",
         page="team-install.md#behind-a-balancer",
     )
-    metrics_token_file: Path | None = setting(
+    metrics_token_file: Path | None = declare_setting(
         "AGENT_JOBS_METRICS_TOKEN_FILE",
         TEAM,
         values.absolute_path(),
         "A file with the bearer token that Prometheus sends. Without it there is no /metrics.",
         page="team-metrics.md",
     )
-    log_level: str = setting(
+    log_level: str = declare_setting(
         "AGENT_JOBS_LOG_LEVEL",
         LOG,
         values.choice(*LOG_LEVELS),
@@ -512,7 +514,7 @@ class Settings:
         Raises:
             ConfigError: A value cannot be used. The message names the variable and what it accepts.
         """
-        env, labels = values.usable_variables(environ), labels or {}
+        env, labels = values.drop_empty_variables(environ), labels or {}
         warnings: list[str] = []
         given: dict[str, Any] = {}
         for name, variable in VARIABLES.items():
@@ -526,7 +528,7 @@ class Settings:
         return cls(**given, warnings=tuple(warnings))
 
     @classmethod
-    def forgiving(
+    def from_env_leniently(
         cls, environ: Mapping[str, str], labels: Mapping[str, str] | None = None
     ) -> "tuple[Settings, list[str]]":
         """Return the settings without the values that cannot be used, and a sentence for each of these."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, cast
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.setting_values import KEY, KEY_FILE, PATH_WORDS, SWITCH_VALUES, YES_OR_NO, usable_variables
+from agent_jobs.setting_values import KEY, KEY_FILE, PATH_WORDS, SWITCH_VALUES, YES_OR_NO, drop_empty_variables
 from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL, VARIABLES
 from agent_jobs.stored_keys import name_endpoint
 from agent_jobs.text import nearest
@@ -39,7 +39,7 @@ class SettingsFile(NamedTuple):
 
     def list_added(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the variables of this file that an environment does not set."""
-        usable = usable_variables(environ)
+        usable = drop_empty_variables(environ)
         added = {name: text for name, text in self.variables.items() if name not in usable}
         if KEY_FILE in added and not self._may_use_key_file(usable):
             del added[KEY_FILE]

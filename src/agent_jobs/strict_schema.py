@@ -36,7 +36,7 @@ def is_strict(schema: Schema) -> bool:
     return _find_fault(schema, KEYWORDS, DEPTH) is None
 
 
-def fault_of(schema: Schema) -> str | None:
+def find_strict_fault(schema: Schema) -> str | None:
     """Return what to change in a schema so that most models accept it as strict, None if nothing has to change."""
     root = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
     if "anyOf" in root:
@@ -44,17 +44,17 @@ def fault_of(schema: Schema) -> str | None:
     return _find_fault(root, KEYWORDS | MORE_KEYWORDS, MORE_DEPTH)
 
 
-def may_be_array(schema: Schema) -> bool:
+def can_be_array(schema: Schema) -> bool:
     """Return True if the type of a schema allows an array."""
     return "array" in _list_types(schema)
 
 
-def with_items(schema: Any) -> Any:
+def add_missing_items(schema: Any) -> Any:
     """Return a schema in which each part that may be an array has `items`, which the API requires."""
     if not isinstance(schema, Mapping):
         return schema
     given: dict[str, Any] = {keyword: _add_items(keyword, value) for keyword, value in cast(Schema, schema).items()}
-    if may_be_array(given) and given.get("items") is None:
+    if can_be_array(given) and given.get("items") is None:
         given["items"] = {}
     return given
 
@@ -62,11 +62,11 @@ def with_items(schema: Any) -> Any:
 def _add_items(keyword: str, value: Any) -> Any:
     """Return the value of a keyword with `items` in the schemas that it holds."""
     if keyword in _BY_NAME and isinstance(value, dict):
-        return {name: with_items(each) for name, each in cast("dict[str, Any]", value).items()}
+        return {name: add_missing_items(each) for name, each in cast("dict[str, Any]", value).items()}
     if keyword in _IN_LISTS and isinstance(value, list):
-        return [with_items(each) for each in cast("list[Any]", value)]
+        return [add_missing_items(each) for each in cast("list[Any]", value)]
     if keyword in _ALONE:
-        return with_items(value)
+        return add_missing_items(value)
     return value
 
 
@@ -92,7 +92,7 @@ def _fault_of_value(part: Schema) -> str | None:
         return "give every part a type"
     if "$ref" in part:
         return _fault_of_reference(part)
-    if may_be_array(part) and "items" not in part:
+    if can_be_array(part) and "items" not in part:
         return "give every array items"
     if part.get("format", "uuid") not in FORMATS:
         return f"leave out format {part['format']}"

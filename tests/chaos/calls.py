@@ -21,7 +21,7 @@ from typing import Any
 import click
 from processes import Server, serving
 
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 from agent_jobs.engine.tool_loop import UNKNOWN
 from peer.environment import upstream as peer
 
@@ -40,7 +40,7 @@ LIMIT_S = 60.0
 
 @contextmanager
 def emulator() -> Generator[str]:
-    with running(time_scale=SPEED) as upstream:
+    with run_emulator(time_scale=SPEED) as upstream:
         yield upstream.base_url
 
 

@@ -10,7 +10,7 @@ import anyio
 
 from agent_jobs.app import open_app
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
@@ -58,7 +58,7 @@ async def run(options: Options, folder: Path, database: JobDatabase | None = Non
     emulator.queue_faults(fault for story in stories for fault in _create_faults(story.plan))
     emulator.app.add_middleware(witness.middleware)
     progress = Progress(options, stories, witness, folder)
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(progress.report, tasks.cancel_scope)
             progress.stage = "jobs run"

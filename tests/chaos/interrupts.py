@@ -16,7 +16,7 @@ from pathlib import Path
 
 from terminals import COMMAND, Terminal
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 
 SPEED = 10.0
 #: Seconds within which Ctrl-C is pressed: from the start of a command, which are imports and opening on a busy machine,
@@ -45,7 +45,7 @@ def press(folder: Path, *, count: int, seed: int) -> Interrupts:
     pick, found = random.Random(seed), Interrupts()
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else a background job of a shell hands down to ignore it
-    with running(time_scale=SPEED) as upstream:
+    with run_emulator(time_scale=SPEED) as upstream:
         terminal = Terminal(upstream.base_url, folder / "data")
         shown: dict[str, str] = {}
         while found.pressed < count:

@@ -9,7 +9,14 @@ import pytest
 from rich.cells import cell_len
 from terminals import ESCAPES
 
-from agent_jobs.cli.answer_writer import DIFFERENT, NEXT_TURN, SENT_AGAIN, PlainWriter, TerminalWriter, find_rest
+from agent_jobs.cli.answer_writer import (
+    DIFFERENT,
+    NEXT_TURN,
+    SENT_AGAIN,
+    PlainWriter,
+    TerminalWriter,
+    find_unwritten_text,
+)
 from agent_jobs.cli.markdown_blocks import MarkdownBlocks
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.jobs.job import Job, Output, Turn
@@ -182,7 +189,7 @@ def test_what_was_streamed_before_a_failure_is_shown_once(
     ],
 )
 def test_rest_of_an_answer_ignores_blank_lines_between_messages(written: str, final: str, rest: str | None):
-    assert find_rest(written, final) == rest
+    assert find_unwritten_text(written, final) == rest
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_a_demo_that_cannot_show_it_says_so_and_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "SCRIPT", {"duration_s": 3, "end": "failed"})
-    assert demo.run("Is it safe?") == 1
+    assert demo.run_demo("Is it safe?") == 1
     assert "The demo failed: the job ended with status 'failed'." in capsys.readouterr().err
 
 

@@ -20,7 +20,7 @@ from hosts import scripted
 from terminals import KEY, LIMIT_S, Terminal
 
 from agent_jobs.cli.main import cli
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def asked(upstream: RunningServer) -> Counter[str]:
 
 def test_two_hundred_prompts_survive_two_kills_and_none_runs_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     began = time.monotonic()
-    with running(time_scale=10) as upstream:
+    with run_emulator(time_scale=10) as upstream:
         terminal = Terminal(upstream.base_url, tmp_path / "data")
         tasks = written(terminal, *({"prompt": scripted(f"Task {n}", {"duration_s": 10})} for n in range(200)))
         command = [*COMMAND, "batch", str(tasks), "--out", str(tmp_path / "out"), "--concurrency", "40"]
@@ -298,7 +298,7 @@ def test_a_file_of_something_else_is_not_added_to(terminal: Terminal, upstream: 
 
 
 def test_a_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):
-    with running(time_scale=5) as upstream:
+    with run_emulator(time_scale=5) as upstream:
         terminal = Terminal(upstream.base_url, tmp_path / "data")
         tasks = written(terminal, *(scripted(f"Task {n}", {"duration_s": 5 + 20 * (n > 5)}) for n in range(12)))
         left = terminal.show("batch", str(tasks), "--out", "out", stop=lambda seen: "6/12" in seen)

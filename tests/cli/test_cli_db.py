@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from click.testing import CliRunner
-from hosts import SPEED, fast_clock, hosting
+from hosts import SPEED, create_fast_clock, hosting
 from postgres_server import new_database, run_statements
 
 from agent_jobs.app import open_app
@@ -186,7 +186,7 @@ async def test_host_and_command_share_jobs_in_postgresql(
     shared = replace(settings, database_url=SecretStr(url), database_password_file=password_file)
     async with hosting(shared) as host:
         started = await host.start(emulate={"text": "from PostgreSQL"})
-        async with open_app(shared, fast_clock(SPEED), role="reads") as app:
+        async with open_app(shared, create_fast_clock(SPEED), role="reads") as app:
             engine = await app.engine()
             with anyio.fail_after(60):
                 while not (await engine.poll(started["job_id"], wait_s=60.0)).is_terminal:

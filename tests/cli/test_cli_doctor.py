@@ -17,7 +17,7 @@ from terminals import KEY, Terminal
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import VARIABLES, Settings
@@ -336,7 +336,7 @@ def test_jobs_that_nobody_works_on_are_found_and_those_of_a_living_server_are_no
 
 def test_jobs_of_several_addresses_are_told_each_with_its_own(terminal: Terminal, upstream: RunningServer):
     here = terminal.pipe("start", "--detach", scripted("Here", {"duration_s": 3000})).stdout.strip()
-    with running() as elsewhere:
+    with run_emulator() as elsewhere:
         there = terminal.pipe(
             "start", "--detach", scripted("There", {"duration_s": 3000}), OPENAI_BASE_URL=elsewhere.base_url
         )

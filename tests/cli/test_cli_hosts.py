@@ -16,10 +16,10 @@ from agent_jobs.cli import host_checks
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.host_checks import check_hosts, check_key_files
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.install.config_file import Scope, locate
+from agent_jobs.install.config_file import Scope, locate_file
 from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS, Launch, Machine
-from agent_jobs.mcp_server.wait_limits import WAIT_CAPS_S, wait_cap_s
+from agent_jobs.mcp_server.wait_limits import WAIT_CAPS_S, find_wait_cap_s
 from agent_jobs.settings import Settings
 
 WRITTEN = [name for name, host in HOSTS.items() if host.user]
@@ -39,7 +39,7 @@ class Person:
         return Machine("linux", self.home, self.environ, self.home / "project")
 
     def file(self, host: str, scope: Scope = "user") -> Path:
-        return locate(HOSTS[host], self.machine, scope)
+        return locate_file(HOSTS[host], self.machine, scope)
 
     def writes(self, host: str, text: str, scope: Scope = "user") -> None:
         path = self.file(host, scope)
@@ -60,7 +60,7 @@ class Person:
         self.file(host).write_text(json.dumps(document))
 
     def hears(self) -> list[Finding]:
-        return list(check_hosts(self.machine, Settings.forgiving(self.environ)[0]))
+        return list(check_hosts(self.machine, Settings.from_env_leniently(self.environ)[0]))
 
     def hears_one(self) -> Finding:
         [finding] = self.hears()
@@ -98,7 +98,7 @@ def test_what_install_writes_is_right(person: Person, host: str, scope: Scope):
     finding = person.hears_one()
     assert finding.state == "ok"
     assert finding.text.startswith(f"{HOSTS[host].title} ({person.file(host, scope)}) starts agent-jobs {__version__}")
-    assert f"up to {wait_cap_s(host):g} s" in finding.text
+    assert f"up to {find_wait_cap_s(host):g} s" in finding.text
 
 
 @pytest.mark.parametrize("host", WRITTEN)
@@ -204,7 +204,7 @@ def test_a_key_that_the_host_asks_for_is_its_own_matter(person: Person):
 def test_a_key_file_that_is_not_there_is_told_in_the_words_of_the_server(person: Person):
     person.installs("claude-desktop", {"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})
     finding = person.hears_one()
-    [sentence] = Settings.forgiving({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})[1]
+    [sentence] = Settings.from_env_leniently({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})[1]
     assert finding.state == "problem"
     assert sentence in finding.text
     assert finding.fix.startswith("correct it, or set another value: agent-jobs install claude-desktop --env ")
@@ -278,7 +278,7 @@ def test_hosts_that_are_waited_for_longer_are_known_by_the_names_they_give_thems
 def test_in_the_home_folder_a_file_is_looked_at_once(person: Person):
     person.installs("cursor")
     at_home = Machine("linux", person.home, person.environ, person.home)
-    assert len(list(check_hosts(at_home, Settings.forgiving(person.environ)[0]))) == 1
+    assert len(list(check_hosts(at_home, Settings.from_env_leniently(person.environ)[0]))) == 1
 
 
 def test_the_command_shows_it_in_a_terminal(upstream: RunningServer, tmp_path: Path):

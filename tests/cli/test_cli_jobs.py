@@ -17,7 +17,7 @@ from hosts import scripted
 from processes import serving
 from terminals import KEY, Terminal
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 
 WORK = "Compare three caches"
 LONG = {"duration_s": 300}
@@ -205,7 +205,7 @@ def test_start_says_who_watches_in_json_too(terminal: Terminal, upstream: Runnin
 
 
 def test_a_server_of_another_endpoint_watches_nothing_of_ours(terminal: Terminal):
-    with running() as elsewhere, serving(terminal.folder, elsewhere.base_url) as server:
+    with run_emulator() as elsewhere, serving(terminal.folder, elsewhere.base_url) as server:
         server.initialize()
         server.call("agent_list")
         started = terminal.pipe("start", "--wait", WORK)

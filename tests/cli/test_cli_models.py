@@ -14,8 +14,8 @@ from test_model_list import NOT_FOUND, PAGE, Answer, Models, cards
 from agent_jobs.cli.main import cli
 from agent_jobs.cli.table import render_table
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import running
-from agent_jobs.request.models import known_models, models
+from agent_jobs.emulator.server import run_emulator
+from agent_jobs.request.models import list_known_names, load_models
 
 KEY = "sk-secret-0123456789"
 OPENAI = "https://api.openai.com/v1"
@@ -51,7 +51,7 @@ def listing(page: Any) -> Generator[str]:
     answer: Answer = cast(Answer, page) if isinstance(page, tuple) else (200, "application/json", page)
     emulator = Emulator()
     emulator.app.add_middleware(Models, card=NOT_FOUND, pages={"": answer}, asked=[])
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         yield upstream.base_url
 
 
@@ -124,11 +124,11 @@ def test_known_models_are_listed_without_a_provider(
     assert note in errors
     assert bool(note) == ("These are the models that agent-jobs knows" in errors)
     found = json.loads(answer)
-    assert (found["source"], found["provider_url"], found["default"]) == ("known", OPENAI, models()["default"])
+    assert (found["source"], found["provider_url"], found["default"]) == ("known", OPENAI, load_models()["default"])
     rows = {row["model"]: row for row in found["models"]}
-    assert rows.keys() == set(known_models())
+    assert rows.keys() == set(list_known_names())
     assert all(row["input_usd_per_million"] < row["output_usd_per_million"] for row in rows.values())
-    assert [name for name, row in rows.items() if row.get("default")] == [models()["default"]]
+    assert [name for name, row in rows.items() if row.get("default")] == [load_models()["default"]]
 
 
 def test_a_default_of_one_s_own_is_among_the_known_models(run: Run) -> None:
@@ -203,7 +203,7 @@ def test_presets_are_listed_with_the_model_that_a_job_gets(run: Run, tmp_path: P
         "preset": "minutes", "description": "Minutes of a meeting", "model": "m", "options": {}, "source": "yours",
     }  # fmt: skip
     assert by_name["deep_research"]["web_search"] is True
-    assert by_name["deep_research"]["model"] == models()["default"]
+    assert by_name["deep_research"]["model"] == load_models()["default"]
 
 
 def test_a_broken_file_of_presets_is_named(run: Run, tmp_path: Path) -> None:

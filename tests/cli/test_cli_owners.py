@@ -135,7 +135,7 @@ async def add_jobs(folder: Path, *owners: str) -> None:
         for owner in owners:
             turn = Turn(number=1, request={}, request_id=owner, base_url="http://x")
             job = Job(id=f"job_{owner}", title="t", status=Status.PENDING, created_at=time.time(), turn=turn)
-            await store.of(owner).add(job)
+            await store.for_owner(owner).add(job)
 
 
 def test_limits_of_an_owner_are_set_taken_back_and_shown(terminal: Terminal, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_list_counts_in_the_order_of_the_statuses_and_names_the_limit(tmp_path: 
                 turn = Turn(number=1, request={}, request_id=str(number), base_url="http://127.0.0.1:9/v1")
                 now = time.time()
                 job = Job(id=f"job_{number}", title="t", status=status, created_at=now, delivered_at=now, turn=turn)
-                await store.of("alice").add(job)
+                await store.for_owner("alice").add(job)
 
     anyio.run(add)
     counts = "1 in_progress, 2 completed, 1 failed, 1 cancelled"

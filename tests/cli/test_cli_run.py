@@ -14,7 +14,7 @@ from fork_server import COMMAND, Process
 from hosts import scripted
 from terminals import Terminal, screen
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 
 WORK = "Compare three caches"
 #: The first half is written, and no more.
@@ -46,7 +46,7 @@ def begun(terminal: Terminal, *arguments: str) -> "Generator[subprocess.Popen[st
 
 @pytest.mark.parametrize("columns", [60, 80, 160])
 def test_terminal_shows_each_step_and_the_rendered_answer(tmp_path: Path, columns: int):
-    with running(time_scale=8) as upstream:
+    with run_emulator(time_scale=8) as upstream:
         terminal = Terminal(upstream.base_url, tmp_path / "data")
         script = {"duration_s": 12, "searches": 2, "text": f"{MARKDOWN} {'More words. ' * 30}"}
         shown = terminal.show("run", scripted(WORK, script), columns=columns)

@@ -20,7 +20,7 @@ from hosts import WORK, eventually, hosting, scripted
 from test_notify import Ear
 
 from agent_jobs.app import App, open_app
-from agent_jobs.cli import unwatched
+from agent_jobs.cli import unwatched_jobs
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.request.start_request import StartRequest
@@ -36,7 +36,7 @@ LONG: dict[str, Any] = {"duration_s": 600}
 @pytest.fixture(autouse=True)
 def time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with much to do answers late; the bound itself is tested by what never answers."""
-    monkeypatch.setattr(unwatched, "RETRIEVE_S", 20.0)
+    monkeypatch.setattr(unwatched_jobs, "RETRIEVE_S", 20.0)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def test_where_upstream_does_not_say_how_a_job_stands_it_is_as_old_as_it_is(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, why: str
 ):
     if why in ("never answers", "is late"):
-        monkeypatch.setattr(unwatched, "RETRIEVE_S", 0.4)
+        monkeypatch.setattr(unwatched_jobs, "RETRIEVE_S", 0.4)
     job_id = desk.leave({**QUICK, "text": "At last."})
     desk.runs_out(job_id)
     desk.write("UPDATE turn SET sent_at = sent_at - 3700, looked_at = sent_at - 130")
@@ -240,14 +240,14 @@ def test_where_upstream_does_not_say_how_a_job_stands_it_is_as_old_as_it_is(
     row = desk.read("show", job_id)
     assert (row["status"], row["watched_by"]) == ("queued", [])
     assert 130 <= row["last_seen_s"] < 180
-    monkeypatch.setattr(unwatched, "RETRIEVE_S", 20.0)
+    monkeypatch.setattr(unwatched_jobs, "RETRIEVE_S", 20.0)
     httpx2.delete(f"{desk.upstream.url}/_emulator/faults").raise_for_status()
     result = desk.type("result", job_id)
     assert (result.exit_code, result.stdout) == (0, "At last.\n")
 
 
 def test_one_that_does_not_answer_does_not_hold_up_the_others(desk: Desk, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(unwatched, "RETRIEVE_S", 2.0)
+    monkeypatch.setattr(unwatched_jobs, "RETRIEVE_S", 2.0)
     ids = [desk.leave(QUICK) for _ in range(4)]
     silent = ids[-1]  # the newest comes first
     for job_id in ids:

@@ -14,7 +14,7 @@ from hosts import scripted
 from processes import serving
 from terminals import ESCAPES, KEY, Terminal, screen
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 
 WORK = "Compare three caches and say in many words which of them is to be taken for what, and why"
 LONG = {"duration_s": 3000}
@@ -37,7 +37,7 @@ def started(terminal: Terminal, prompt: str) -> str:
 
 @pytest.mark.parametrize("columns", [80, 160])
 def test_a_terminal_shows_a_job_in_place_as_wide_as_it_is(tmp_path: Path, columns: int):
-    with running(time_scale=2) as upstream:
+    with run_emulator(time_scale=2) as upstream:
         terminal = Terminal(upstream.base_url, tmp_path / "data")
         script = {"duration_s": 12, "searches": 2, "text": "Words over words, 東京 among them. " * 40}
         job_id = started(terminal, scripted(WORK, script))

@@ -17,7 +17,7 @@ from terminals import Terminal
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import create_fast_clock
 from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import ConfigError
@@ -253,7 +253,7 @@ async def test_mistake_in_the_file_is_named_and_the_server_stays_up(
             return error
 
     async with (
-        open_app(reload(), fast_clock(SPEED), reload=reload) as app,
+        open_app(reload(), create_fast_clock(SPEED), reload=reload) as app,
         Client(build_server(app.engine)) as client,
     ):
         listed = read(await client.call_tool("agent_list", {}))

@@ -32,7 +32,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "AGENT_JOBS_TOKEN": token}
         machine = Machine("linux", tmp_path, environ, tmp_path / "project")
         assert not list(check_start_times(machine, HOSTS.values()))
-        return list(check_hosts(machine, Settings.forgiving(environ)[0]))
+        return list(check_hosts(machine, Settings.from_env_leniently(environ)[0]))
 
     return install_and_check
 

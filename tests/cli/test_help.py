@@ -227,7 +227,7 @@ async def test_last_is_the_newest_job(settings: Settings) -> None:
     async with hosting(settings) as host:
         engine = await host.app.engine()
         with pytest.raises(JobNotFoundError, match="no job 'last'"):
-            await engine.identify("last")
+            await engine.find_full_id("last")
         for prompt in ("first", "second"):
             newest = (await host.call("agent_start", prompt=prompt, wait_s=0))["job_id"]
-            assert await engine.identify("last") == newest
+            assert await engine.find_full_id("last") == newest

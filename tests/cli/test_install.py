@@ -23,9 +23,9 @@ from agent_jobs.cli.install import PRINTED, WRITTEN
 from agent_jobs.cli.install_report import mask_secrets
 from agent_jobs.cli.main import cli
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.command import launch
-from agent_jobs.install.config_file import locate, read, replace
-from agent_jobs.install.entry import entry_in, fragment, install_entry, remove_entry
+from agent_jobs.install.command import find_launch
+from agent_jobs.install.config_file import locate_file, read_snapshot, write_replacement
+from agent_jobs.install.entry import install_entry, read_entry, remove_entry, render_fragment
 from agent_jobs.install.hosts import HOSTS, KEY_PATH, Launch, Machine
 from agent_jobs.settings import DEFAULT_BASE_URL
 from agent_jobs.stored_keys import store_key
@@ -91,7 +91,7 @@ def read_folder(home: Path) -> dict[str, tuple[bytes, int]]:
     ],
 )
 def test_locate_finds_the_file_of_each_host_on_each_system(home: Path, host: str, platform: str, file: str):
-    assert locate(HOSTS[host], machine(platform, home), "user") == home / file
+    assert locate_file(HOSTS[host], machine(platform, home), "user") == home / file
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_locate_finds_the_file_of_each_host_on_each_system(home: Path, host: str
 )
 def test_folder_variable_wins_over_the_default_folder(home: Path, host: str, platform: str, variable: str, file: str):
     moved = home / "moved"
-    assert locate(HOSTS[host], machine(platform, home, **{variable: str(moved)}), "user") == moved / file
+    assert locate_file(HOSTS[host], machine(platform, home, **{variable: str(moved)}), "user") == moved / file
 
 
 def test_claude_desktop_as_windows_package_uses_the_package_folder(home: Path):
@@ -116,13 +116,13 @@ def test_claude_desktop_as_windows_package_uses_the_package_folder(home: Path):
     packages = home / "AppData/Local/Packages"
     roaming = [packages / f"Claude_{name}/LocalCache/Roaming" for name in ("pzs8", "other")]
     roaming[0].mkdir(parents=True)
-    found = locate(desktop, here, "user")
+    found = locate_file(desktop, here, "user")
     assert found == roaming[0] / "Claude/claude_desktop_config.json"
     roaming[1].mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"Claude_other.*Claude_pzs8.*--print"):
-        locate(desktop, here, "user")
-    replace(read(found), "{}\n")
-    assert locate(desktop, here, "user") == found, "the existing file is read"
+        locate_file(desktop, here, "user")
+    write_replacement(read_snapshot(found), "{}\n")
+    assert locate_file(desktop, here, "user") == found, "the existing file is read"
 
 
 @pytest.mark.parametrize("host", [name for name in WRITTEN if HOSTS[name].project])
@@ -146,9 +146,9 @@ def test_install_adds_one_entry_and_uninstall_removes_it(home: Path, run: Run, h
     assert "Next:" in run("install", host).stdout
     [(name, (content, mode))] = read_folder(home).items()
     assert mode == 0o600, "a file that may hold a secret is readable by its owner only"
-    entry = entry_in(HOSTS[host], content.decode())
+    entry = read_entry(HOSTS[host], content.decode())
     assert entry is not None
-    assert os.path.isabs(HOSTS[host].command_of(entry).command)
+    assert os.path.isabs(HOSTS[host].read_command(entry).command)
     assert "sk-" not in content.decode()
 
     assert run("install", host).stdout == f"Nothing to do in {home / name}.\n"
@@ -157,7 +157,7 @@ def test_install_adds_one_entry_and_uninstall_removes_it(home: Path, run: Run, h
     run("uninstall", host)
     after = read_folder(home)
     assert after.pop(f"{name}.bak-1") == (content, mode)
-    assert entry_in(HOSTS[host], after[name][0].decode()) is None
+    assert read_entry(HOSTS[host], after[name][0].decode()) is None
     assert run("uninstall", host).stdout == f"Nothing to do in {home / name}.\n"
     assert read_folder(home).keys() == {name, f"{name}.bak-1"}
 
@@ -214,7 +214,7 @@ def test_json_report_names_host_file_and_action(home: Path, run: Run):
     ],
 )
 def test_refusal_is_json_with_json_flag(home: Path, run: Run, arguments: tuple[str, ...], code: str):
-    replace(read(home / ".cursor/mcp.json"), "{")
+    write_replacement(read_snapshot(home / ".cursor/mcp.json"), "{")
     said = run(*arguments, status=1).stderr
     refused = run(*arguments, "--json", status=1)
     [(name, error)] = json.loads(refused.stdout).items()
@@ -236,7 +236,7 @@ def test_every_host_is_printed_and_only_writable_hosts_are_written(home: Path, r
 
 
 def test_yaml_entry_has_the_values_of_its_host():
-    assert fragment(HOSTS["goose"], UVX, {"A": 'x: "y"'}) == (
+    assert render_fragment(HOSTS["goose"], UVX, {"A": 'x: "y"'}) == (
         "extensions:\n"
         "  agent-jobs:\n"
         '    name: "agent-jobs"\n'
@@ -290,7 +290,7 @@ def test_codex_entry_approves_reading_tools_and_agent_start_with_approve(home: P
 )
 def test_approval_keeps_the_user_s_own_settings(before: str, tools: dict[str, Any]):
     text = install_entry(HOSTS["codex"], before, UVX, {}, approve=True)
-    entry = entry_in(HOSTS["codex"], text)
+    entry = read_entry(HOSTS["codex"], text)
     assert entry is not None
     assert entry["tools"] == tools
     assert ("# mine" in before) == ("# mine" in text)
@@ -331,12 +331,12 @@ def test_host_with_a_tool_search_loads_tools_at_once_unless_the_user_changed_it(
 )  # fmt: skip
 def test_entry_has_the_form_of_its_host(host: str, entry: dict[str, Any]):
     text = install_entry(HOSTS[host], "", UVX, {"A": "b"})
-    assert entry_in(HOSTS[host], text) == entry
-    assert HOSTS[host].command_of(entry) == UVX
+    assert read_entry(HOSTS[host], text) == entry
+    assert HOSTS[host].read_command(entry) == UVX
 
 
 def test_listed_entry_has_its_name():
-    assert fragment(HOSTS["continue"], UVX, {}) == (
+    assert render_fragment(HOSTS["continue"], UVX, {}) == (
         'mcpServers:\n  - name: "agent-jobs"\n    command: "/opt/bin/uvx"\n    args: ["agent-jobs@0.1.0"]\n'
     )
 
@@ -344,10 +344,10 @@ def test_listed_entry_has_its_name():
 @pytest.mark.parametrize(("host", "name"), [("opencode", "opencode.jsonc"), ("kilo", "kilo.json")])
 def test_existing_file_with_the_other_name_is_used(home: Path, run: Run, host: str, name: str):
     file = home / ".config" / host / name
-    replace(read(file), '{\n  // mine\n  "theme": "dark"\n}\n')
+    write_replacement(read_snapshot(file), '{\n  // mine\n  "theme": "dark"\n}\n')
     run("install", host)
     assert "// mine" in file.read_text()
-    assert entry_in(HOSTS[host], file.read_text()) is not None
+    assert read_entry(HOSTS[host], file.read_text()) is not None
     assert sorted(path.name for path in file.parent.iterdir()) == [name, f"{name}.bak-1"]
 
 
@@ -373,13 +373,13 @@ def test_other_hosts_get_no_key_or_the_passed_key(home: Path, run: Run):
     file = home / ".config/Claude/claude_desktop_config.json"
     output = run("install", "claude-desktop").stdout
     assert "Next: Store your API key once, for all hosts: agent-jobs key set" in output
-    assert "env" not in (entry_in(HOSTS["claude-desktop"], file.read_text()) or {"env": {}})
+    assert "env" not in (read_entry(HOSTS["claude-desktop"], file.read_text()) or {"env": {}})
     dry = run("install", "claude-desktop", "--env", "OPENAI_API_KEY=sk-secret", "--dry-run").stdout
     assert "sk-secret" not in dry
     assert '+        "OPENAI_API_KEY": "********"' in dry
     output = run("install", "claude-desktop", "--env", "OPENAI_API_KEY=sk-secret").stdout
     assert "sk-secret" not in output
-    assert entry_in(HOSTS["claude-desktop"], file.read_text())["env"] == {"OPENAI_API_KEY": "sk-secret"}  # pyright: ignore[reportOptionalSubscript]
+    assert read_entry(HOSTS["claude-desktop"], file.read_text())["env"] == {"OPENAI_API_KEY": "sk-secret"}  # pyright: ignore[reportOptionalSubscript]
 
 
 @pytest.mark.parametrize("host", [name for name, host in HOSTS.items() if host.user is not None])
@@ -394,7 +394,7 @@ def test_stored_key_needs_no_word_in_the_file_of_any_host(
     assert ("KEY" in before) is HOSTS[host].hands_key_over
     assert "KEY" not in printed
     output = run("install", host).stdout
-    text = locate(HOSTS[host], Machine(sys.platform, home, os.environ, home / "project"), "user").read_text()
+    text = locate_file(HOSTS[host], Machine(sys.platform, home, os.environ, home / "project"), "user").read_text()
     assert not re.search("KEY|openai-key|API key", text)
     assert not re.search("KEY|key set", output)
     assert f"Nothing to do in {home}" in run("install", host).stdout
@@ -407,7 +407,7 @@ def test_entry_of_an_earlier_version_loses_its_key_file_for_the_stored_key(home:
     run("install", "claude-desktop", "--env", f"AGENT_JOBS_API_KEY_FILE={KEY_PATH}", "--env", "AGENT_JOBS_MODEL=x")
     store_key(str(home / ".config/agent-jobs/keys"), DEFAULT_BASE_URL, "sk-stored-0123456789", use_keyring=False)
     run("install", "claude-desktop")
-    assert (entry_in(HOSTS["claude-desktop"], file.read_text()) or {})["env"] == {"AGENT_JOBS_MODEL": "x"}
+    assert (read_entry(HOSTS["claude-desktop"], file.read_text()) or {})["env"] == {"AGENT_JOBS_MODEL": "x"}
 
 
 def test_settings_file_in_a_place_that_hosts_do_not_know_is_named_to_them(
@@ -469,7 +469,7 @@ def test_key_file_replaces_the_host_s_reference(host: str):
     passed = {"AGENT_JOBS_API_KEY_FILE": "/run/secrets/openai"}
     for before in ("", text):
         if HOSTS[host].format == "yaml":
-            after = fragment(HOSTS[host], UVX, passed)
+            after = render_fragment(HOSTS[host], UVX, passed)
         else:
             after = install_entry(HOSTS[host], before, UVX, passed)
         assert "/run/secrets/openai" in after
@@ -502,7 +502,7 @@ def test_diff_masks_secrets_of_other_servers(home: Path, run: Run):
         "url": "https://h/?t=ghp_secret5abcdefghi", "args": ["--token=secret-6", "https://me:secret-7@h/"],
     }  # fmt: skip
     file = home / ".cursor/mcp.json"
-    replace(read(file), json.dumps({"mcpServers": {"other": {"env": secrets}}}))
+    write_replacement(read_snapshot(file), json.dumps({"mcpServers": {"other": {"env": secrets}}}))
     shown = run("install", "cursor", "--dry-run").stdout
     assert "GITHUB_TOKEN" in shown
     assert "secret" not in shown.replace(str(home), "")
@@ -519,7 +519,7 @@ def test_references_and_paths_are_no_secrets(text: str):
 def test_install_keeps_mode_link_and_line_ends_and_drops_the_byte_order_mark(home: Path, run: Run):
     real = home / "dotfiles/cursor.json"
     text = '\ufeff{\r\n\t"theme": "caf\u00e9",\r\n\t"mcpServers": {\r\n\t\t"other": {"command": "x"}\r\n\t}\r\n}\r\n'
-    replace(read(real), text)
+    write_replacement(read_snapshot(real), text)
     real.chmod(0o640)
     (home / ".cursor").mkdir()
     (home / ".cursor/mcp.json").symlink_to(real)
@@ -552,7 +552,7 @@ def test_empty_file_counts_as_missing(home: Path, run: Run, content: bytes):
     file.parent.mkdir()
     file.write_bytes(content)
     run("install", "cursor")
-    assert entry_in(HOSTS["cursor"], read(file).text)
+    assert read_entry(HOSTS["cursor"], read_snapshot(file).text)
 
 
 @pytest.mark.parametrize(
@@ -573,7 +573,7 @@ def test_empty_file_counts_as_missing(home: Path, run: Run, content: bytes):
     ],
 )  # fmt: skip
 def test_broken_file_is_refused_in_one_line_and_stays_unchanged(home: Path, run: Run, host: str, content: bytes):
-    file = locate(HOSTS[host], machine(sys.platform, home), "user")
+    file = locate_file(HOSTS[host], machine(sys.platform, home), "user")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     before = read_folder(home)
@@ -600,10 +600,10 @@ def test_file_in_place_of_a_folder_is_refused_in_one_line(home: Path, run: Run):
 def test_replace_refuses_a_file_that_changed_since_it_was_read(tmp_path: Path):
     file = tmp_path / "mcp.json"
     file.write_text("{}")
-    before = read(file)
+    before = read_snapshot(file)
     file.write_text('{"new": 1}')
     with pytest.raises(ConfigError, match="changed by another program"):
-        replace(before, '{"ours": 1}')
+        write_replacement(before, '{"ours": 1}')
     assert read_folder(tmp_path).keys() == {"mcp.json"}, "no backup either, which may hold a secret"
     assert file.read_text() == '{"new": 1}'
 
@@ -656,7 +656,7 @@ def test_install_keeps_comments_and_commas_of_json():
 )
 def test_uninstall_restores_json_of_any_layout(text: str):
     with_ours = install_entry(HOSTS["cursor"], text, UVX, {})
-    assert entry_in(HOSTS["cursor"], with_ours)
+    assert read_entry(HOSTS["cursor"], with_ours)
     assert remove_entry(HOSTS["cursor"], with_ours) == text
 
 
@@ -721,7 +721,7 @@ def test_install_keeps_comments_and_order_of_toml():
 def test_toml_of_any_layout_keeps_its_values(text: str):
     codex = HOSTS["codex"]
     with_ours = install_entry(codex, text, UVX, {"A": "b"})
-    entry = entry_in(codex, with_ours)
+    entry = read_entry(codex, with_ours)
     assert entry is not None
     assert entry["env"] == {"A": "b"}
     assert install_entry(codex, with_ours, UVX, {}) == with_ours
@@ -764,7 +764,7 @@ def test_comments_below_our_toml_table_survive_uninstall(before: str, after: str
 def test_new_toml_table_does_not_separate_a_comment_from_its_table(before: str, after: str):
     codex = HOSTS["codex"]
     with_ours = install_entry(codex, before + after, UVX, {})
-    assert with_ours == f"{before}\n{fragment(codex, UVX, {})}{after}"
+    assert with_ours == f"{before}\n{render_fragment(codex, UVX, {})}{after}"
     assert remove_entry(codex, with_ours) == before + after
 
 
@@ -804,7 +804,7 @@ def test_any_json_object_survives_install_and_uninstall(
             document[name] = data.draw(strategy)
     text = json.dumps(document, indent=indent, ensure_ascii=ascii_only)
     with_ours = install_entry(HOSTS[host], text, UVX, {})
-    assert entry_in(HOSTS[host], with_ours) is not None
+    assert read_entry(HOSTS[host], with_ours) is not None
     assert install_entry(HOSTS[host], with_ours, UVX, {}) == with_ours
     without = remove_entry(HOSTS[host], with_ours)
     empty: dict[str, Any] = {container: {}}
@@ -825,9 +825,9 @@ def test_comments_in_any_place_survive_install_and_uninstall(host: str, data: st
     tokens = re.findall(r'"[^"]*"|[\w.]+|[{}\[\]:,]', json.dumps(document))
     text = "".join(data.draw(TRIVIA) + token for token in tokens) + data.draw(TRIVIA)
     with_ours = install_entry(HOSTS[host], text, UVX, {})
-    assert entry_in(HOSTS[host], with_ours) is not None
+    assert read_entry(HOSTS[host], with_ours) is not None
     without = remove_entry(HOSTS[host], with_ours)
-    assert entry_in(HOSTS[host], without) is None
+    assert read_entry(HOSTS[host], without) is None
     comments = re.compile(r"// c|/\*\s*c \*/")
     assert comments.findall(with_ours) == comments.findall(without) == comments.findall(text)
 
@@ -863,7 +863,7 @@ def test_any_toml_document_survives_install_and_uninstall(
     except ConfigError as refusal:
         assert "by hand" in str(refusal), "a layout that cannot be changed safely is refused"
         return
-    assert entry_in(codex, with_ours) is not None
+    assert read_entry(codex, with_ours) is not None
     assert install_entry(codex, with_ours, UVX, {}) == with_ours
     without = remove_entry(codex, with_ours)
     assert drop_empty_servers(tomllib.loads(without)) == drop_empty_servers(said)
@@ -881,19 +881,21 @@ def test_launch_names_uvx_by_its_absolute_path(tmp_path: Path):
         tool.parent.mkdir(parents=True)
         tool.write_text("#!/bin/sh\n")
         tool.chmod(0o755)
-    assert launch(machine("linux", tmp_path, PATH=str(tmp_path / "bin"))).command == str(tmp_path / "bin/uvx")
-    assert launch(machine("linux", tmp_path, PATH="", UV=str(tmp_path / "uv/uv"))).command == str(tmp_path / "uv/uvx")
+    assert find_launch(machine("linux", tmp_path, PATH=str(tmp_path / "bin"))).command == str(tmp_path / "bin/uvx")
+    assert find_launch(machine("linux", tmp_path, PATH="", UV=str(tmp_path / "uv/uv"))).command == str(
+        tmp_path / "uv/uvx"
+    )
     shutil.rmtree(tmp_path / "uv")
-    assert launch(machine("linux", tmp_path, PATH="")).command == str(tmp_path / ".local/bin/uvx")
+    assert find_launch(machine("linux", tmp_path, PATH="")).command == str(tmp_path / ".local/bin/uvx")
     shutil.rmtree(tmp_path / ".local")
-    assert launch(machine("win32", tmp_path, PATH="")) == Launch(sys.executable, ("-m", "agent_jobs"))
+    assert find_launch(machine("win32", tmp_path, PATH="")) == Launch(sys.executable, ("-m", "agent_jobs"))
 
 
 def test_launch_pins_a_version_from_pypi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "uvx").write_text("")
     (tmp_path / "uvx").chmod(0o755)
     monkeypatch.setattr("agent_jobs.install.command._find_source", lambda: None)
-    assert launch(machine("linux", tmp_path, PATH=str(tmp_path))).args == (f"agent-jobs@{__version__}",)
+    assert find_launch(machine("linux", tmp_path, PATH=str(tmp_path))).args == (f"agent-jobs@{__version__}",)
 
 
 def test_env_file_applies_to_every_command(home: Path, tmp_path: Path):

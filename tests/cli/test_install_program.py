@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from agent_jobs import __version__
 from agent_jobs.cli.main import cli
-from agent_jobs.install.config_file import locate
-from agent_jobs.install.entry import entry_in
+from agent_jobs.install.config_file import locate_file
+from agent_jobs.install.entry import read_entry
 from agent_jobs.install.hosts import HOSTS, Launch, Machine
 from agent_jobs.install.service_files import Service, render_unit
 
@@ -85,9 +85,9 @@ class Tools:
 
     def read_launch(self, host: str) -> Launch:
         machine = Machine("linux", self.home, {}, self.home)
-        entry = entry_in(HOSTS[host], locate(HOSTS[host], machine, "user").read_text())
+        entry = read_entry(HOSTS[host], locate_file(HOSTS[host], machine, "user").read_text())
         assert entry is not None
-        return HOSTS[host].command_of(entry)
+        return HOSTS[host].read_command(entry)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from agent_jobs.cli.install_report import mask_secrets
 from agent_jobs.cli.main import cli
-from agent_jobs.install.entry import entry_in, install_entry, replace_entry
+from agent_jobs.install.entry import install_entry, read_entry, replace_entry
 from agent_jobs.install.hosts import HOSTS, Launch
 from agent_jobs.install.remote import create_remote_entry
 
@@ -90,8 +90,8 @@ def test_replaced_entry_is_named(home: Path, old: dict[str, object], words: str)
 def test_local_entry_keeps_nothing_of_an_address(name: str):
     host, launch = HOSTS[name], Launch("agent-jobs", ())
     remote = replace_entry(host, "", create_remote_entry(host, f"{URL}/mcp", "AGENT_JOBS_TOKEN"))
-    entry = entry_in(host, install_entry(host, remote, launch, {}))
-    assert entry == entry_in(host, install_entry(host, "", launch, {}))
+    entry = read_entry(host, install_entry(host, remote, launch, {}))
+    assert entry == read_entry(host, install_entry(host, "", launch, {}))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding
-from agent_jobs.cli.install import here
+from agent_jobs.cli.install import find_machine
 from agent_jobs.cli.main import cli
 from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.install.config_file import locate
+from agent_jobs.install.config_file import locate_file
 from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS, Launch
 
@@ -94,7 +94,7 @@ def test_command_that_does_not_start_is_a_warning_with_its_last_line(uvx: Path):
 
 
 def found() -> list[Finding]:
-    return list(check_start_times(here(), HOSTS.values()))
+    return list(check_start_times(find_machine(), HOSTS.values()))
 
 
 def test_doctor_reports_an_entry_that_starts_uvx_with_both_times(uvx: Path):
@@ -116,7 +116,7 @@ def test_doctor_measures_a_direct_start_and_reports_an_older_program(home: Path)
     version = '[ "$1" = --version ] && echo "agent-jobs, version 0.0.9" && exit'
     old.write_text(f"#!/bin/sh\n{version}\nexec {sys.executable} -m agent_jobs\n")
     old.chmod(0o755)
-    file = locate(HOSTS["claude-code"], here(), "user")
+    file = locate_file(HOSTS["claude-code"], find_machine(), "user")
     file.write_text(install_entry(HOSTS["claude-code"], "", Launch(str(old), ()), {}))
     [finding] = found()
     assert (finding.state, finding.fix) == ("warning", "agent-jobs install claude-code")

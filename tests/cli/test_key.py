@@ -18,10 +18,10 @@ from terminals import Terminal
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import create_fast_clock
 from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_settings, load_usable_settings
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
@@ -58,7 +58,7 @@ async def served(environ: dict[str, str]) -> AsyncGenerator[Host]:
             return error
 
     async with (
-        open_app(reload(), fast_clock(SPEED), reload=reload) as app,
+        open_app(reload(), create_fast_clock(SPEED), reload=reload) as app,
         Client(build_server(app.engine)) as client,
     ):
         yield Host(app, client)
@@ -194,7 +194,7 @@ def test_key_belongs_to_an_endpoint_however_its_address_is_written(environ: dict
 
 async def test_stored_key_is_never_sent_to_another_endpoint(environ: dict[str, str], upstream: RunningServer):
     """Another endpoint gets no request at all, and the answer names the command for its own key."""
-    with running(time_scale=SPEED) as other:
+    with run_emulator(time_scale=SPEED) as other:
         store_key(find_key_folder(environ), upstream.base_url, KEY, use_keyring=False)
         async with served({**environ, "OPENAI_BASE_URL": other.base_url}) as host:
             refusal = await host.refused("agent_start", prompt="x")

@@ -10,10 +10,10 @@ import pytest
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 from pydantic import TypeAdapter
 
-from agent_jobs.request.body import build, sent_as
-from agent_jobs.request.hosted_tools import resolved
+from agent_jobs.request.body import build_body, shape_for_mode
+from agent_jobs.request.hosted_tools import fill_in_secrets
 from agent_jobs.request.options import OPTIONS
-from agent_jobs.request.presets import Preset, load_presets, our_presets
+from agent_jobs.request.presets import Preset, load_our_presets, load_presets
 from agent_jobs.setting_values import SecretStr
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -30,9 +30,9 @@ def rows(heading: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_makes_a_body_that_the_openai_sdk_would_send(example: dict[str, Any]) -> None:
-    body = build(job_id="job_1", **example)
+    body = build_body(job_id="job_1", **example)
     adapter = TypeAdapter[Any](ResponseCreateParamsNonStreaming)
-    checked = adapter.validate_python(sent_as(body, "background"))
+    checked = adapter.validate_python(shape_for_mode(body, "background"))
     list(checked.get("tools", ()))  # checked only as they are read
 
 
@@ -46,8 +46,8 @@ def test_every_option_stands_in_its_table_and_no_other() -> None:
 
 
 def test_when_to_use_each_preset_is_said() -> None:
-    assert re.findall(r"^\* \*\*`(\w+)`\*\*", PRESETS, re.M) == [*our_presets()]
-    assert all(preset.model is None for preset in our_presets().values())
+    assert re.findall(r"^\* \*\*`(\w+)`\*\*", PRESETS, re.M) == [*load_our_presets()]
+    assert all(preset.model is None for preset in load_our_presets().values())
 
 
 def test_every_key_of_a_preset_stands_in_its_table() -> None:
@@ -62,10 +62,10 @@ def test_the_users_presets_can_be_written_as_shown(tmp_path: Path) -> None:
     path.write_text(block)
     presets = load_presets(path)
     assert presets["deep_research"].model == "gpt-6.2-astra"
-    assert build("x", job_id="job_1", preset="release_notes", presets=presets)["reasoning"] == {"effort": "medium"}
+    assert build_body("x", job_id="job_1", preset="release_notes", presets=presets)["reasoning"] == {"effort": "medium"}
 
 
 def test_the_secret_of_the_example_is_put_in() -> None:
-    body = build(job_id="job_1", **EXAMPLES[-1])
-    sent = resolved(body, {"TRACKER_TOKEN": SecretStr("t")})
+    body = build_body(job_id="job_1", **EXAMPLES[-1])
+    sent = fill_in_secrets(body, {"TRACKER_TOKEN": SecretStr("t")})
     assert sent["tools"][0]["headers"] == {"Authorization": "Bearer t"}

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from agent_jobs.install.command import PINNED
-from agent_jobs.install.entry import fragment
+from agent_jobs.install.entry import render_fragment
 from agent_jobs.install.hosts import HOSTS, Launch
 from agent_jobs.settings import Settings
 
@@ -53,7 +53,7 @@ def test_the_page_shows_the_entry_of_every_host(host: str):
         if re.match(rf"\*\*.*{re.escape(HOSTS[host].title.removesuffix(' (Cascade)'))}", section)
         and "<!-- begin" in section
     ]
-    assert f"```{HOSTS[host].format}\n{fragment(HOSTS[host], SHOWN, {})}```" in section
+    assert f"```{HOSTS[host].format}\n{render_fragment(HOSTS[host], SHOWN, {})}```" in section
 
 
 def test_cursor_s_link_holds_its_entry():
@@ -96,6 +96,6 @@ def test_no_entry_holds_what_looks_like_a_key_and_every_variable_is_a_setting():
     names = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
     assert Settings.from_env(dict.fromkeys(names, ""))
     for host in HOSTS.values():
-        assert "sk-" not in fragment(host, SHOWN, {})
+        assert "sk-" not in render_fragment(host, SHOWN, {})
         entry = host.entry(SHOWN, {})
         assert {*entry.get(host.env, {}), *entry.get(host.forwards or "", ())} <= names

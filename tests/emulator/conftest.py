@@ -4,7 +4,7 @@ import pytest
 from emulator_client import Client
 from openai import AsyncOpenAI
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def session_server() -> Generator[RunningServer]:
-    with running(time_scale=100.0) as server:
+    with run_emulator(time_scale=100.0) as server:
         yield server
 
 

@@ -9,7 +9,7 @@ import pytest
 from emulator_client import MODEL, TERMINAL, Client, Json, list_types, parse_events, read_live_events, request, text_of
 
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 
 ENDS = ("response.completed", "response.failed", "response.incomplete")
 
@@ -519,7 +519,7 @@ def test_faults_are_queued_and_cleared_over_http(client: Client, server: Running
 
 
 def test_a_request_whose_client_has_gone_is_not_accepted() -> None:
-    with running(emulator=Emulator(100)) as server:
+    with run_emulator(emulator=Emulator(100)) as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(b"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")

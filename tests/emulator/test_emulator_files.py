@@ -14,7 +14,7 @@ from openai.types.containers import FileListResponse, FileRetrieveResponse
 from openai.types.responses import Response
 
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 
 TABLE = ("table.csv", b"a,b\n1,2\n", "text/csv")
 MADE = [{"filename": "sum.csv", "text": "sum\n3\n"}, {"filename": "naïve notes.txt", "text": "東京"}]
@@ -85,7 +85,7 @@ async def test_counters_and_log_prove_that_an_upload_was_removed(sdk: AsyncOpenA
 
 
 async def test_a_file_expires_when_it_was_asked_to() -> None:
-    with running(time_scale=1e7) as server:
+    with run_emulator(time_scale=1e7) as server:
         async with AsyncOpenAI(base_url=server.base_url, api_key="sk-test", max_retries=0) as sdk:
             expiry: Any = {"anchor": "created_at", "seconds": 3600}
             file = await sdk.files.create(file=TABLE, purpose="user_data", expires_after=expiry)
@@ -177,7 +177,7 @@ async def test_container_is_used_again_by_its_id_until_it_is_deleted(sdk: AsyncO
 
 
 async def test_unused_container_expires() -> None:
-    with running(emulator=Emulator(100, container_idle_s=-1)) as server:
+    with run_emulator(emulator=Emulator(100, container_idle_s=-1)) as server:
         async with AsyncOpenAI(base_url=server.base_url, api_key="sk-test", max_retries=0) as sdk:
             note = list_cited_files(await run_code(sdk))[0]
             with pytest.raises(openai.NotFoundError):

@@ -12,7 +12,7 @@ from emulator_client import MODEL, Client, Json, list_types, read_live_events, t
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
-from agent_jobs.emulator.structured import sample
+from agent_jobs.emulator.structured import build_sample
 
 SERVER: Json = {"type": "mcp", "server_label": "docs", "server_url": "https://example.com/mcp"}
 
@@ -191,7 +191,7 @@ SCHEMAS: dict[str, Json] = {
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 def test_a_sample_fits_its_schema(client: Client, schema: Json) -> None:
-    value = sample(schema)
+    value = build_sample(schema)
     jsonschema.Draft202012Validator(schema).validate(value)  # pyright: ignore[reportUnknownMemberType]
     form = {"type": "json_schema", "name": "thing", "schema": schema}
     body = client.post(text={"format": form}).json()
@@ -201,7 +201,7 @@ def test_a_sample_fits_its_schema(client: Client, schema: Json) -> None:
 def test_an_incomplete_structured_answer_is_cut_in_its_middle(client: Client) -> None:
     form = {"type": "json_schema", "name": "thing", "schema": SCHEMAS["bounds"]}
     body = run_to_end(client, {"end": "incomplete"}, text={"format": form})
-    assert json.dumps(sample(SCHEMAS["bounds"])).startswith(text_of(body)) and text_of(body)
+    assert json.dumps(build_sample(SCHEMAS["bounds"])).startswith(text_of(body)) and text_of(body)
     with pytest.raises(ValueError):
         json.loads(text_of(body))
 

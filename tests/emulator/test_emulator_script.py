@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_jobs.emulator.faults import Fault, FaultQueue, combine
+from agent_jobs.emulator.faults import Fault, FaultQueue, combine_faults
 from agent_jobs.emulator.script import Script, answer_text, read_question, read_request
 from agent_jobs.emulator.timeline import build_timeline
 from agent_jobs.emulator.tool_items import Container
@@ -173,7 +173,7 @@ def test_unlimited_fault_applies_until_it_is_cleared() -> None:
 
 
 def test_later_fault_wins_over_an_earlier_one() -> None:
-    assert combine(Fault(status=500, crlf=True), Fault(status=400)) == Fault(status=400, crlf=True)
+    assert combine_faults(Fault(status=500, crlf=True), Fault(status=400)) == Fault(status=400, crlf=True)
 
 
 @pytest.mark.parametrize("given", [{"stauts": 500}, {"on": "update"}, {"drop": "everything"}])

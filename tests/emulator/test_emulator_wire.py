@@ -8,7 +8,7 @@ import pytest
 from emulator_client import MODEL, Client, Json, list_types, parse_events, read_live_events, text_of
 
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import RunningServer, running, serve
+from agent_jobs.emulator.server import RunningServer, run_emulator, serve
 
 CREATED = ["response.created", "response.queued", "response.in_progress"]
 
@@ -124,7 +124,7 @@ def test_only_background_streams_can_be_resumed(client: Client) -> None:
 
 
 def test_a_stream_can_be_resumed_for_five_minutes_only() -> None:
-    with running(time_scale=1_000_000) as server, Client(server) as client:
+    with run_emulator(time_scale=1_000_000) as server, Client(server) as client:
         response_id = client.stream()[0]["response"]["id"]
         answer = client.get(response_id, stream="true")
         while answer.status_code == 200:
@@ -134,7 +134,7 @@ def test_a_stream_can_be_resumed_for_five_minutes_only() -> None:
 
 
 def test_response_without_store_is_deleted_after_a_while() -> None:
-    with running(emulator=Emulator(100, retention_s=0)) as server, Client(server) as client:
+    with run_emulator(emulator=Emulator(100, retention_s=0)) as server, Client(server) as client:
         kept, lost = client.create()["id"], client.create(store=None)["id"]
         assert client.wait_until_ended(kept)["status"] == "completed"
         client.wait_until(lost, lambda body: "error" in body and body["error"] is not None)
@@ -327,13 +327,13 @@ def test_a_body_that_is_no_json_object_is_refused(client: Client, content: bytes
 
 def test_background_without_store_is_refused_by_a_strict_server_only(client: Client) -> None:
     assert client.post(background=True, store=False).status_code == 200
-    with running(emulator=Emulator(100, strict_store=True)) as server, Client(server) as strict:
+    with run_emulator(emulator=Emulator(100, strict_store=True)) as server, Client(server) as strict:
         error = error_of(strict.post(background=True, store=False))
         assert (error["status"], error["param"]) == (400, "store")
 
 
 def test_more_models_can_be_made_known() -> None:
-    with running(emulator=Emulator(100, models=["my-deployment"])) as server, Client(server) as client:
+    with run_emulator(emulator=Emulator(100, models=["my-deployment"])) as server, Client(server) as client:
         for model in ("my-deployment", "emulated-1"):
             body = {"model": model, "input": "x", "temperature": 0.5, "reasoning": {"effort": "none"}}
             assert client.http.post("/responses", json=body).json()["model"] == model
@@ -475,7 +475,7 @@ def test_an_approval_request_ends_a_turn(client: Client) -> None:
 
 
 def test_silence_is_filled_with_numbered_keepalives() -> None:
-    with running(time_scale=1000) as server, Client(server) as client:
+    with run_emulator(time_scale=1000) as server, Client(server) as client:
         events = client.stream(emulate={"duration_s": 100, "reasoning": 0, "text": "x"})
     assert list_types(events)[:5] == [*CREATED, "response.output_item.added", "response.content_part.added"]
     assert list_types(events)[5:9] == [*["keepalive"] * 3, "response.output_text.delta"]
@@ -529,7 +529,7 @@ def test_counters_and_log_show_requests_and_results(client: Client, server: Runn
 
 
 def test_stopping_does_not_wait_for_open_streams() -> None:
-    with running() as server:
+    with run_emulator() as server:
         client = Client(server)
         body = {"model": MODEL, "input": "x", "stream": True, "metadata": {"emulate": '{"end": "never"}'}}
         opened = client.http.send(client.http.build_request("POST", "/responses", json=body), stream=True)
@@ -540,7 +540,7 @@ def test_stopping_does_not_wait_for_open_streams() -> None:
 
 async def test_serve_runs_until_cancelled() -> None:
     emulator = Emulator(time_scale=100)
-    with running() as taken:
+    with run_emulator() as taken:
         port = int(taken.url.rsplit(":", 1)[1])
         with pytest.raises(OSError):
             await serve(emulator, port=port)
@@ -561,8 +561,8 @@ async def test_serve_runs_until_cancelled() -> None:
 
 def test_restarted_server_does_not_continue_old_runs() -> None:
     emulator = Emulator(time_scale=100)
-    with running(emulator=emulator) as server, Client(server) as client:
+    with run_emulator(emulator=emulator) as server, Client(server) as client:
         response_id = client.create(emulate={"duration_s": 1000})["id"]
-    with running(emulator=emulator) as server, Client(server) as client:
+    with run_emulator(emulator=emulator) as server, Client(server) as client:
         assert client.get(response_id).json()["status"] in ("queued", "in_progress")
         assert client.create()["status"] == "queued"

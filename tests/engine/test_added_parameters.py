@@ -8,8 +8,8 @@ import pytest
 from hosts import Host, hosting, scripted
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.request.added_parameters import ASKED, refused_of
-from agent_jobs.request.body import build
+from agent_jobs.request.added_parameters import ASKED, find_refused_additions
+from agent_jobs.request.body import build_body
 from agent_jobs.settings import Settings
 
 SCHEMA: dict[str, Any] = {
@@ -21,7 +21,7 @@ SCHEMA: dict[str, Any] = {
 #: A request with everything that we add unasked.
 OPTIONS = {"json_schema": SCHEMA, "verbosity": "low"}
 FULL: dict[str, Any] = {
-    **build("x", job_id="job_1", model="m", preset="deep_research", options=OPTIONS),
+    **build_body("x", job_id="job_1", model="m", preset="deep_research", options=OPTIONS),
     ASKED: [],
 }
 
@@ -78,7 +78,7 @@ WORDINGS: list[tuple[str, str, list[str]]] = [
 
 @pytest.mark.parametrize(("words", "param", "names"), WORDINGS)
 def test_refusal_names_added_parameters_in_every_wording(words: str, param: str, names: list[str]) -> None:
-    assert refused_of("", param, words, FULL) == names
+    assert find_refused_additions("", param, words, FULL) == names
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_refusal_names_added_parameters_in_every_wording(words: str, param: str,
     ],
 )
 def test_refusal_never_names_what_the_caller_asked_for(words: str, asked: str) -> None:
-    assert refused_of("", "", words, FULL)
-    assert refused_of("", "", words, {**FULL, ASKED: [asked]}) == []
+    assert find_refused_additions("", "", words, FULL)
+    assert find_refused_additions("", "", words, {**FULL, ASKED: [asked]}) == []
 
 
 def envelope(message: str, **more: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from test_follow_ups import Now
 from test_tools import runs
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.pricing.prices import DAY_S, day_start
+from agent_jobs.pricing.prices import DAY_S, find_day_start
 from agent_jobs.settings import Settings
 
 HOUR_S = 3600.0
@@ -177,7 +177,7 @@ async def test_budget_limits_turns_of_many_jobs_at_once(boxed: Settings, upstrea
 
 async def test_turns_count_to_the_day_on_which_the_job_was_started(settings: Settings, upstream: RunningServer) -> None:
     now = Now()
-    now.pass_s(day_start(now()) + DAY_S - HOUR_S - now())  # an hour before midnight
+    now.pass_s(find_day_start(now()) + DAY_S - HOUR_S - now())  # an hour before midnight
     priced = replace(add_tool_servers(settings, ledger=ledger(Path("/dev/null"))), daily_budget_usd=2.5)
     async with hosting(priced, clock=now.clock()) as host:
         asks = script(usage=USED, function_calls=[call("lookup", word="one")])

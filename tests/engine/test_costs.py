@@ -14,7 +14,7 @@ from test_many import all_done
 from test_tools import creates, runs
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.pricing.prices import DAY_S, day_start
+from agent_jobs.pricing.prices import DAY_S, find_day_start
 from agent_jobs.settings import Settings
 
 PRICES = """
@@ -238,7 +238,7 @@ async def test_unsent_job_returns_its_reservation(priced: Settings, upstream: Ru
 
 async def test_budget_is_full_again_at_midnight_utc(priced: Settings) -> None:
     now = Now()
-    now.pass_s(day_start(now()) + DAY_S / 2 - now())  # noon
+    now.pass_s(find_day_start(now()) + DAY_S / 2 - now())  # noon
     async with hosting(replace(priced, daily_budget_usd=1.1), clock=now.clock()) as host:
         await complete_job(host, "morning", options={**DOLLAR, "metadata": {"emulate": '{"usage": null}'}})
         now.pass_s(DAY_S / 2 - 3600)

@@ -18,7 +18,7 @@ from postgres_proxy import Proxy, proxied
 from postgres_server import Server, make_template, new_database, run_statements, running_server
 
 from agent_jobs.cli.main import cli
-from agent_jobs.clock import Clock, steady_wall_clock
+from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
@@ -292,7 +292,7 @@ async def test_machine_whose_clock_is_an_hour_off_shares_jobs_as_any_other(
     url: str, settings: Settings, upstream: RunningServer, ahead_s: float
 ) -> None:
     """The clock of the database counts: a limit of 20 minutes ends no job, and none waits for an hour."""
-    steady = steady_wall_clock(SPEED)
+    steady = create_steady_clock(SPEED)
     wrong = Clock(SPEED, lambda: steady() + ahead_s)
     short = on(url, settings, job_timeout_s=1200.0)
     async with hosting(short) as right:

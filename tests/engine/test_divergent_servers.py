@@ -31,7 +31,7 @@ from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.settings import Settings
 from agent_jobs.upstream import client
 
@@ -118,7 +118,7 @@ async def behind(
     """A host of ours on a server that diverges."""
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(Divergent, **divergent)
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.url if root else upstream.base_url)) as host:
             yield host, upstream
 
@@ -222,7 +222,7 @@ async def test_first_of_many_long_ids_is_retrieved(settings: Settings) -> None:
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(Renaming)
     emulator.app.add_middleware(Divergent, shown=renamed)
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.base_url, follow=0)) as host:
             await completes(host, upstream, duration_s=30)
     [first] = asked
@@ -297,7 +297,7 @@ async def test_ignored_cancel_frees_job_and_slot_at_last(settings: Settings, ups
 
 
 async def test_process_that_sent_a_cancel_polls_less_and_less_often(settings: Settings) -> None:
-    with running(time_scale=50) as upstream:
+    with run_emulator(time_scale=50) as upstream:
         upstream.queue_fault(on="cancel", status=200, body={"id": "resp_x"}, times=-1)
         async with hosting(replace(settings, base_url=upstream.base_url, follow=0), speed=50) as host:
             started = await host.start(emulate={"end": "never"})
@@ -311,7 +311,7 @@ async def test_process_that_sent_a_cancel_polls_less_and_less_often(settings: Se
 async def test_poll_that_was_overtaken_is_repeated(settings: Settings) -> None:
     emulator, arrived, let_go = Emulator(time_scale=SPEED), threading.Event(), threading.Event()
     emulator.app.add_middleware(Late, arrived=arrived, let_go=let_go)
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         upstream.queue_fault(on="cancel", status=200, body={"id": "resp_x"}, times=-1)
         polled = replace(settings, base_url=upstream.base_url, follow=0, mode="background")
         async with hosting(polled) as host:
@@ -436,7 +436,7 @@ async def test_error_in_a_200_is_a_refusal_in_the_provider_s_words(
 ) -> None:
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(instead_of_creating(answering(200, kind, body)))
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.base_url)) as host:
             answer = await host.start(wait_s=20)
     assert answer["status"] == "failed"
@@ -458,7 +458,7 @@ UNCLEAR_IN_A_200: dict[str, tuple[str, bytes]] = {
 async def test_start_that_may_have_been_accepted_stays_unconfirmed(settings: Settings, kind: str, body: bytes) -> None:
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(instead_of_creating(answering(200, kind, body)))
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.base_url)) as host:
             answer = await host.start(wait_s=20)
     assert answer["error"]["code"] == "start_unconfirmed"

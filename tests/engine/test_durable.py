@@ -14,8 +14,8 @@ from processes import serving
 from test_divergent_servers import Divergent
 
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import RunningServer, running
-from agent_jobs.request.models import models
+from agent_jobs.emulator.server import RunningServer, run_emulator
+from agent_jobs.request.models import load_models
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 from agent_jobs.upstream import client
@@ -377,7 +377,7 @@ async def test_job_belongs_to_the_key_that_sent_it(settings: Settings, upstream:
 async def test_job_of_an_abandoned_endpoint_ends_and_its_result_can_be_adopted(
     settings: Settings, upstream: RunningServer
 ) -> None:
-    with running(time_scale=SPEED) as moved:
+    with run_emulator(time_scale=SPEED) as moved:
         async with hosting(settings) as host:
             started = await host.start(emulate={"duration_s": 1, "text": "left behind"})
         elsewhere = replace(settings, base_url=moved.base_url, job_timeout_s=60)
@@ -451,7 +451,7 @@ async def wait_until_learned(host: Host) -> None:
     """Wait until the endpoint is known to run nothing in the background."""
     engine = await host.app.engine()
     with anyio.fail_after(60):
-        while await engine.learned_mode(models()["default"]) != "foreground":  # noqa: ASYNC110  # it sets no event
+        while await engine.learned_mode(load_models()["default"]) != "foreground":  # noqa: ASYNC110  # it sets no event
             await anyio.sleep(0.01)
 
 
@@ -512,7 +512,7 @@ async def test_response_that_cannot_be_retrieved_at_first_is_not_held_for_good(
 
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(Divergent, shown=shown)
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.base_url)) as host:
             started = await host.start(emulate={"end": "never", "faults": [{"not_found_for_s": lag_s}]})
             engine = await host.app.engine()
@@ -523,7 +523,7 @@ async def test_response_that_cannot_be_retrieved_at_first_is_not_held_for_good(
                     await host.call("agent_poll", job_id=started["job_id"], wait_s=1)
             assert "lasts" not in await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
             assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "cancelled"
-            assert await engine.learned_mode(models()["default"]) is None
+            assert await engine.learned_mode(load_models()["default"]) is None
         [run] = [entry for entry in emulator.log() if entry["entry"] == "response"]
         assert run["status"] == "cancelled", "upstream was asked to stop it"
 

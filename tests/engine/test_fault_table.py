@@ -24,7 +24,7 @@ from test_request_rates import check_rates
 
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.emulator.server import running as running_unchecked
+from agent_jobs.emulator.server import run_emulator as running_unchecked
 from agent_jobs.settings import Settings
 from agent_jobs.upstream import client
 

@@ -26,12 +26,12 @@ def grow(top: Path, *paths: str) -> None:
 
 
 def taken(top: Path, *patterns: str, upload: bool = False) -> list[str]:
-    return [one.data.decode() for one in gather.gather(patterns, [top], upload=upload)]
+    return [one.data.decode() for one in gather.gather_attachments(patterns, [top], upload=upload)]
 
 
 def refusal(top: Path, *patterns: str, upload: bool = False) -> str:
     with pytest.raises(RequestError) as refused:
-        gather.gather(patterns, [top], upload=upload)
+        gather.gather_attachments(patterns, [top], upload=upload)
     sentence = MODEL.describe(refused.value)
     assert sentence.isprintable()
     assert sentence.endswith((".", "?"))
@@ -125,7 +125,7 @@ def test_several_that_may_be_meant_are_named_and_none_is_taken(
 def test_similar_names_below_two_roots_are_refused_with_their_roots(tmp_path: Path):
     grow(tmp_path, "one/A.txt", "two/a.TXT")
     with pytest.raises(RequestError) as refused:
-        gather.gather(["a.txt"], [tmp_path / "one", tmp_path / "two"])
+        gather.gather_attachments(["a.txt"], [tmp_path / "one", tmp_path / "two"])
     assert re.search(r"one/A\.txt.*two/a\.TXT", MODEL.describe(refused.value))
 
 
@@ -159,7 +159,7 @@ async def test_a_screenshot_by_its_spoken_name_reaches_upstream(settings: Settin
 
 def text_part(tmp_path: Path, data: bytes) -> str:
     (tmp_path / "a.txt").write_bytes(data)
-    [part] = gather.build_content_parts(gather.gather(["a.txt"], [tmp_path]))
+    [part] = gather.build_content_parts(gather.gather_attachments(["a.txt"], [tmp_path]))
     return part["text"]
 
 

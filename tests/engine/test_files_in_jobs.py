@@ -14,7 +14,7 @@ import pytest
 from hosts import SPEED, Host, eventually, hosting
 from processes import serving
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.settings import Settings
 from agent_jobs.text import compact_json
 
@@ -337,7 +337,7 @@ async def test_files_of_the_same_name_under_roots_of_the_same_name_are_all_uploa
 
 def test_the_uploads_of_a_killed_server_are_removed_by_the_next(tmp_path: Path, root: Path) -> None:
     (root / "sums.csv").write_bytes(CSV)
-    with running(time_scale=SPEED) as upstream:
+    with run_emulator(time_scale=SPEED) as upstream:
         with serving(tmp_path / "data", upstream.base_url, AGENT_JOBS_FILE_ROOTS=str(root)) as server:
             server.initialize()
             prompt = 'work [emulate {"duration_s": 20, "text": "2"}]'
@@ -353,7 +353,7 @@ def test_the_uploads_of_a_killed_server_are_removed_by_the_next(tmp_path: Path, 
 def test_upload_of_a_killed_server_is_used_by_the_next_one(tmp_path: Path, root: Path) -> None:
     (root / "a.csv").write_bytes(CSV)
     (root / "b.csv").write_bytes(CSV)
-    with running(time_scale=SPEED) as upstream:
+    with run_emulator(time_scale=SPEED) as upstream:
         upstream.queue_fault(on="upload", skip=1, status=503, times=1)
         with serving(tmp_path / "data", upstream.base_url, AGENT_JOBS_FILE_ROOTS=str(root)) as server:
             server.initialize()
@@ -544,7 +544,7 @@ async def test_a_container_that_is_gone_takes_nothing_else_with_it(
 def test_a_kill_between_the_end_and_its_files_is_made_up_for(tmp_path: Path) -> None:
     data, results = tmp_path / "data", tmp_path / "results"
     files = '"container_files": [{"filename": "table.csv", "text": "a,b"}]'
-    with running(time_scale=SPEED) as upstream:
+    with run_emulator(time_scale=SPEED) as upstream:
         upstream.queue_fault(on="download", hang=True)
         with serving(data, upstream.base_url, AGENT_JOBS_RESULT_DIR=str(results)) as server:
             server.initialize()

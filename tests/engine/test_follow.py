@@ -9,7 +9,7 @@ import anyio
 import pytest
 from hosts import Host, eventually, hosting
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.settings import Settings
 
 
@@ -47,7 +47,7 @@ async def test_running_job_shows_its_progress(settings: Settings) -> None:
 
 
 async def test_progress_before_a_pause_of_the_stream_is_stored_during_it(settings: Settings) -> None:
-    with running(time_scale=1.0) as slow:
+    with run_emulator(time_scale=1.0) as slow:
         async with hosting(replace(settings, base_url=slow.base_url), speed=1.0) as host:
             # Its first events come at once; the next one is a keepalive, half a minute later.
             started = await host.start(emulate={"duration_s": 600, "searches": 2})

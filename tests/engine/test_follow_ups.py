@@ -14,8 +14,8 @@ from hosts import SPEED, Host, eventually, hosting, scripted
 from processes import serving
 from test_tools import creates, runs
 
-from agent_jobs.clock import Clock, steady_wall_clock
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.clock import Clock, create_steady_clock
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -59,7 +59,7 @@ class Now:
     """A clock's time, which can be set forward."""
 
     def __init__(self) -> None:
-        self._now, self._ahead_s = steady_wall_clock(SPEED), 0.0
+        self._now, self._ahead_s = create_steady_clock(SPEED), 0.0
 
     def __call__(self) -> float:
         return self._now() + self._ahead_s
@@ -353,7 +353,7 @@ async def test_history_is_repeated_to_another_endpoint_and_another_key(
         first = await complete_job(host, "one")
     async with hosting(replace(settings, api_key=SecretStr("another"))) as host:
         second = await complete_job(host, "two", previous_job_id=first)
-    with running(time_scale=SPEED) as moved:
+    with run_emulator(time_scale=SPEED) as moved:
         async with hosting(replace(settings, base_url=moved.base_url)) as host:
             third = await complete_job(host, "three", previous_job_id=second)
         assert [words for _, words in list_sent_messages(moved, third)] == [

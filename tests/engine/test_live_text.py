@@ -8,7 +8,7 @@ import pytest
 from hosts import SPEED, scripted
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import create_fast_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.engine import Engine
 from agent_jobs.engine.live_text import PARTIAL_CHARS, LiveText
@@ -46,7 +46,7 @@ async def read_until_end(engine: Engine, live: LiveText, job_id: str) -> tuple[J
     ids=["streamed", "dropped and resumed", "with commentary before", "without sequence numbers"],
 )
 async def test_text_grows_to_the_answer_from_its_beginning(settings: Settings, script: dict[str, Any]):
-    async with open_app(settings, fast_clock(SPEED)) as app:
+    async with open_app(settings, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
         prompt = scripted("Write", {"duration_s": 30, "text": LONG_TEXT, **script})
         [started] = await engine.submit(await engine.plan(StartRequest(prompts=[prompt])))
@@ -64,7 +64,7 @@ async def test_text_begins_again_with_another_turn(settings: Settings):
         {"text": "I look it up first.", "function_calls": [{"name": "lookup", "arguments": {}}]},
         {"text": "It is blue."},
     ]
-    async with open_app(settings, fast_clock(SPEED)) as app:
+    async with open_app(settings, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
         request = StartRequest(
             prompts=[scripted("Ask", {"duration_s": 5, "turns": turns})], options={"tools": [FUNCTION]}
@@ -84,8 +84,8 @@ async def test_text_begins_again_with_another_turn(settings: Settings):
 
 async def test_text_of_another_process_is_followed_by_its_stored_tail(settings: Settings, upstream: RunningServer):
     async with (
-        open_app(settings, fast_clock(SPEED)) as theirs,
-        open_app(settings, fast_clock(SPEED), role="acts") as ours,
+        open_app(settings, create_fast_clock(SPEED)) as theirs,
+        open_app(settings, create_fast_clock(SPEED), role="acts") as ours,
     ):
         engine, watcher = await theirs.engine(), await ours.engine()
         prompt = scripted("Write", {"duration_s": 60, "text": LONG_TEXT})

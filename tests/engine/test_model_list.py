@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.cli.finding import Finding
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 from agent_jobs.settings import Settings
 
 JSON = dict[str, Any]
@@ -58,7 +58,7 @@ async def run_doctor(
     emulator = Emulator()
     answers = {query: _answer(body) for query, body in pages}
     emulator.app.add_middleware(Models, card=card, pages=answers, asked=[] if asked is None else asked)
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         there = replace(settings, base_url=upstream.base_url, model=model)
         async with hosting(there) as host:
             findings = await check_endpoint(await host.app.engine(), there)

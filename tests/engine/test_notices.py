@@ -22,7 +22,7 @@ from test_costs import DOLLAR, PRICES
 from test_notify import Ear, ear
 
 from agent_jobs.cli.main import cli
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import create_fast_clock
 from agent_jobs.engine.on_finish import AT_ONCE
 from agent_jobs.notice_targets import NoticeTarget
 from agent_jobs.notices.daily import claim_day
@@ -193,7 +193,7 @@ def make_sender(*targets: NoticeTarget, secret: str | None = None) -> NoticeSend
         min_s=0.0,
         secret=None if secret is None else SecretStr(secret),
         environ={},
-        clock=fast_clock(1000.0),
+        clock=create_fast_clock(1000.0),
     )
 
 

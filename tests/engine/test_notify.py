@@ -19,7 +19,7 @@ from terminals import Terminal
 from test_asking import script as asking_script
 from test_stdio import start
 
-from agent_jobs.clock import Clock, steady_wall_clock
+from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S
 from agent_jobs.engine.on_finish_command import STDERR_BYTES, Command
@@ -249,7 +249,7 @@ async def test_job_that_a_dead_process_did_not_report_is_reported_by_the_next(
 async def test_job_that_finished_long_ago_is_not_reported(settings: Settings, ear: Ear) -> None:
     async with hosting(settings) as host:
         await host.end((await host.start(emulate={"duration_s": 0.2}))["job_id"])
-    later = steady_wall_clock(SPEED)
+    later = create_steady_clock(SPEED)
     clock = Clock(SPEED, lambda: later() + NEWS_S + 60)
     async with hosting(replace(settings, on_finish=ear.words), clock=clock) as host:
         job = await host.start(emulate={"duration_s": 0.2})

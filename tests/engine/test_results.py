@@ -14,7 +14,7 @@ from mcp_types import TextContent, TextResourceContents
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.markdown import render_markdown
-from agent_jobs.request.presets import our_presets
+from agent_jobs.request.presets import load_our_presets
 from agent_jobs.settings import Settings
 from agent_jobs.text import compact_json
 
@@ -361,7 +361,7 @@ async def test_the_presets_are_prompts_the_users_too(settings: Settings, tmp_pat
         for name, arguments in (("nothing", {"task": "x"}), ("notes", {}), ("notes", {"task": " "})):
             with pytest.raises(MCPError, match="each accepts a task"):
                 await host.client.get_prompt(name, arguments)
-    assert {*listed} == {*our_presets(), "notes"}
+    assert {*listed} == {*load_our_presets(), "notes"}
     assert listed["quick"].description == "Mine"
     assert [argument.name for argument in listed["notes"].arguments or []] == ["task"]
     assert isinstance(ours.messages[0].content, TextContent)
@@ -377,7 +377,7 @@ async def test_our_presets_are_the_prompts_if_the_engine_cannot_open(settings: S
     async with hosting(replace(settings, presets=tmp_path / "presets.toml")) as host:
         listed = [prompt.name for prompt in (await host.client.list_prompts()).prompts]
         assert "AGENT_JOBS_PRESETS" in await host.refused("agent_start", prompt="x")
-    assert listed == [*our_presets()]
+    assert listed == [*load_our_presets()]
 
 
 async def test_a_job_is_a_resource_and_so_is_its_whole_output(settings: Settings, upstream: RunningServer) -> None:

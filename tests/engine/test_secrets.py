@@ -12,7 +12,7 @@ from test_divergent_servers import Divergent
 from test_results import PARTS
 
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -133,7 +133,7 @@ async def test_tools_that_a_server_echoes_are_not_stored(settings: Settings, tmp
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(Divergent, shown=echoing)
     settings = replace(settings, api_key=SecretStr(KEY), follow=follow, result_dir=tmp_path / "results")
-    with running(emulator=emulator) as upstream:
+    with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.base_url)) as host:
             started = await host.start(emulate={"duration_s": 2, "text": "whole"}, options={"tools": [TRACKER]})
             assert (await host.end(started["job_id"]))["output"] == "whole"
@@ -187,7 +187,7 @@ def test_no_file_and_no_answer_holds_a_secret(tmp_path: Path) -> None:
         **SEEDED,
     }
     results: list[Any] = []
-    with running(time_scale=SPEED) as upstream, serving(tmp_path / "data", upstream.base_url, **ours) as server:
+    with run_emulator(time_scale=SPEED) as upstream, serving(tmp_path / "data", upstream.base_url, **ours) as server:
         upstream.queue_fault(on="retrieve", status=500, times=2)
         server.initialize()
         everything(server, results)

@@ -14,8 +14,8 @@ from hosts import SPEED, eventually, hosting, scripted
 from processes import serving
 from test_fault_table import line_to, mend
 
-from agent_jobs.clock import Clock, steady_wall_clock
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.clock import Clock, create_steady_clock
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.settings import Settings
 
 FOLLOW = pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
@@ -26,7 +26,7 @@ class Sleeper:
     """The time of a machine that may sleep."""
 
     def __init__(self) -> None:
-        self._now = steady_wall_clock(SPEED)
+        self._now = create_steady_clock(SPEED)
         self.slept_s = 0.0
 
     def __call__(self) -> float:
@@ -67,7 +67,7 @@ def test_changed_wall_clock_neither_ends_a_run_nor_leaves_it_unobserved(
 async def test_job_of_a_process_with_another_time_is_polled_at_once(
     settings: Settings, upstream: RunningServer, ahead_s: float
 ) -> None:
-    other = steady_wall_clock(SPEED)
+    other = create_steady_clock(SPEED)
     async with hosting(settings, clock=Clock(SPEED, lambda: other() + ahead_s)) as host:
         started = await host.start(emulate={"duration_s": 3, "text": "found"})
     async with hosting(settings) as host:
@@ -104,7 +104,7 @@ async def test_run_that_still_runs_after_its_limit_passed_in_sleep_is_cancelled(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows stops no process")
 async def test_server_that_was_stopped_during_a_run_brings_its_result(settings: Settings) -> None:
     assert settings.data_dir is not None
-    with running(time_scale=1000) as upstream:
+    with run_emulator(time_scale=1000) as upstream:
         async with line_to(upstream) as line:
             with serving(settings.data_dir, line.base_url) as server:
 

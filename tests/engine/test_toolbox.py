@@ -66,7 +66,7 @@ def is_alive(pid: int) -> bool:
 
 async def test_the_tools_of_a_server_are_functions_under_its_name(tmp_path: Path):
     async with opened(tmp_path, one=bad(allow=["ec*", "env"], deny=["env"]), two=bad(allow=["write"])) as box:
-        assert await box.functions(["one", "two"]) == [
+        assert await box.list_functions(["one", "two"]) == [
             {
                 "type": "function",
                 "name": name,
@@ -81,9 +81,12 @@ async def test_the_tools_of_a_server_are_functions_under_its_name(tmp_path: Path
 
 async def test_nothing_is_offered_and_nothing_runs_that_a_job_does_not_name(tmp_path: Path):
     async with opened(tmp_path, one=bad(), unstartable={"command": "/no/such/program"}) as box:
-        assert await box.functions([]) == []
-        assert [f["name"] for f in await box.functions(["one/p*", "one/echo", "!one/p?t"])] == ["one__echo", "one__pid"]
-        assert await box.policy("one__put", ["one", "!one/put"]) is None
+        assert await box.list_functions([]) == []
+        assert [f["name"] for f in await box.list_functions(["one/p*", "one/echo", "!one/p?t"])] == [
+            "one__echo",
+            "one__pid",
+        ]
+        assert await box.find_policy("one__put", ["one", "!one/put"]) is None
         assert (await box.call("one__put", "{}", ["one/echo"])).failed
         assert (await box.call("one__echo", "{}", [])).failed
 
@@ -94,7 +97,7 @@ async def test_a_rule_that_holds_back_no_tool_at_all_is_said_once_in_the_log(
     rules = {"deny": ["wrte", "ec*"], "approval": {"putt": "always", "x": "never", "put": "ask"}}
     async with opened(tmp_path, one=bad(**rules)) as box:
         for _ in range(2):
-            await box.functions(["one"])
+            await box.list_functions(["one"])
     said = [record.getMessage() for record in caplog.records if record.name.startswith("agent_jobs")]
     assert said == [
         f"tool server one: deny or approval names '{glob}', and it has no such tool" for glob in ("wrte", "putt")
@@ -104,40 +107,40 @@ async def test_a_rule_that_holds_back_no_tool_at_all_is_said_once_in_the_log(
 async def test_job_cannot_name_a_tool_that_the_user_does_not_allow(tmp_path: Path):
     async with opened(tmp_path, one=bad(deny=["crash"])) as box:
         with pytest.raises(RequestError, match="no tool 'crash'"):
-            await box.functions(["one/crash"])
+            await box.list_functions(["one/crash"])
         assert (await call(box, "one__crash")).output == "There is no function one__crash."
 
 
 async def test_names_that_do_not_exist_are_refused_with_the_nearest_one(tmp_path: Path):
     async with opened(tmp_path, tracker=bad()) as box:
         with pytest.raises(RequestError, match="no tool server 'traker'") as refused:
-            box.check(["traker"])
+            box.check_names(["traker"])
         assert refused.value.data["near"] == "tracker"
         with pytest.raises(RequestError, match="tracker has no tool 'ecko'") as refused:
-            await box.functions(["tracker/ecko"])
+            await box.list_functions(["tracker/ecko"])
         assert refused.value.data["near"] == "echo"
-        box.check(["tracker", "tracker/not-looked-at-yet", "!tracker/x"])
+        box.check_names(["tracker", "tracker/not-looked-at-yet", "!tracker/x"])
     async with opened(tmp_path) as box:
         with pytest.raises(RequestError, match="there are no tool servers") as refused:
-            box.check(["anything"])
+            box.check_names(["anything"])
         assert refused.value.code == "no_tool_servers"
 
 
 async def test_a_function_is_known_by_its_name_before_its_server_runs(tmp_path: Path):
     async with opened(tmp_path, **{"one": bad(), "Brave Search": {"command": "/no/such/program"}}) as box:
         names = ["one/e*", "Brave Search"]
-        assert box.knows("one__echo", names)
-        assert box.knows("Brave_Search__web_0123456789", names)
-        assert not box.knows("onetwo__echo", names)
-        assert not box.knows("one__echo", ["Brave Search"])
+        assert box.has_function("one__echo", names)
+        assert box.has_function("Brave_Search__web_0123456789", names)
+        assert not box.has_function("onetwo__echo", names)
+        assert not box.has_function("one__echo", ["Brave Search"])
 
 
 async def test_another_process_calls_a_function_that_it_never_listed(tmp_path: Path):
     name = "a server with spaces"
     async with opened(tmp_path, **{name: bad()}) as box:
-        functions = {f["description"]: f["name"] for f in await box.functions([name])}
+        functions = {f["description"]: f["name"] for f in await box.list_functions([name])}
     async with opened(tmp_path, **{name: bad()}) as box:
-        assert await box.policy(functions["Does write."], [name]) == Policy(True, False, False)
+        assert await box.find_policy(functions["Does write."], [name]) == Policy(True, False, False)
         assert await box.call(functions["Does echo."], '{"text": "x"}', [name]) == ToolOutput("x")
 
 
@@ -146,7 +149,9 @@ async def test_another_process_calls_a_function_that_it_never_listed(tmp_path: P
 
 async def test_tool_that_declares_itself_read_only_runs_and_others_wait(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
-        policies = {name: await box.policy(f"one__{name}", ["one"]) for name in ("echo", "write", "put", "nothing")}
+        policies = {
+            name: await box.find_policy(f"one__{name}", ["one"]) for name in ("echo", "write", "put", "nothing")
+        }
     assert policies == {
         "echo": Policy(asks=False, read_only=True, idempotent=False),
         "write": Policy(asks=True, read_only=False, idempotent=False),
@@ -161,7 +166,7 @@ async def test_tool_that_declares_itself_read_only_runs_and_others_wait(tmp_path
 )
 async def test_the_users_file_says_otherwise(tmp_path: Path, approval: Any, asks: str):
     async with opened(tmp_path, one=bad(approval=approval)) as box:
-        policies = {name: await box.policy(f"one__{name}", ["one"]) for name in ("echo", "write")}
+        policies = {name: await box.find_policy(f"one__{name}", ["one"]) for name in ("echo", "write")}
     assert " ".join(name for name, policy in policies.items() if policy and policy.asks) == asks
 
 
@@ -386,10 +391,10 @@ async def test_a_variable_that_is_not_set_is_missed_where_it_is_used_and_found_o
     environ: dict[str, str] = {}
     async with opened(tmp_path, environ, one=bad(env={"T": "${TOKEN}"}), two=bad()) as box:
         with pytest.raises(ConfigError, match=r"one: env.T names \$\{TOKEN\}"):
-            await box.functions(["one"])
-        assert await box.functions(["two"])
+            await box.list_functions(["one"])
+        assert await box.list_functions(["two"])
         environ["TOKEN"] = TOKEN
-        assert await box.functions(["one"])
+        assert await box.list_functions(["one"])
 
 
 # Servers that misbehave
@@ -404,7 +409,7 @@ async def test_garbage_on_stdout_is_skipped(tmp_path: Path):
 async def test_a_flood_is_read_and_forgotten(tmp_path: Path, tool: str, sign: str):
     """100 MB in one line, as noise, as stderr, and as an answer."""
     async with opened(tmp_path, one=bad()) as box:
-        await box.functions(["one"])
+        await box.list_functions(["one"])
         tracemalloc.start()
         try:
             called = await call(box, f"one__{tool}")
@@ -436,7 +441,7 @@ async def test_several_jobs_share_one_run_of_a_server(tmp_path: Path):
     pids: set[object] = set()
 
     async def job(box: Toolbox) -> None:
-        await box.functions(["one"])
+        await box.list_functions(["one"])
         pids.add((await call(box, "one__pid")).output)
 
     async with opened(tmp_path, one=bad()) as box, anyio.create_task_group() as jobs:
@@ -463,11 +468,11 @@ async def test_a_server_that_cannot_start_is_named_with_its_last_words(tmp_path:
     missing = tmp_path / "missing"
     async with opened(tmp_path, one=bad("unready", str(missing)), two={"command": "/no/such/program"}) as box:
         with pytest.raises(ToolServerError, match=r"one cannot be started: .*status 1.*ImportError: no module"):
-            await box.functions(["one"])
+            await box.list_functions(["one"])
         with pytest.raises(ToolServerError, match="two cannot be started: there is no /no/such/program"):
-            await box.functions(["two"])
+            await box.list_functions(["two"])
         missing.touch()
-        assert await box.functions(["one"])
+        assert await box.list_functions(["one"])
 
 
 async def test_a_server_that_never_starts_is_tried_at_growing_distances(tmp_path: Path):
@@ -480,7 +485,7 @@ async def test_a_server_that_never_starts_is_tried_at_growing_distances(tmp_path
 async def test_a_server_that_hangs_at_its_start_is_given_up(tmp_path: Path, entry: dict[str, Any]):
     async with opened(tmp_path, {}, 0.3, one=entry) as box:
         with pytest.raises(ToolServerError, match=r"one cannot be started: it was not ready within 0.3 s"):
-            await box.functions(["one"])
+            await box.list_functions(["one"])
 
 
 async def test_a_call_without_an_answer_ends_in_time_and_is_cancelled_there(tmp_path: Path):
@@ -507,21 +512,21 @@ async def test_cancelling_a_call_cancels_it_on_the_server_and_leaves_the_others_
 async def test_cancelled_call_does_not_stop_a_server_that_starts_for_others(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
         with anyio.move_on_after(0):
-            await box.functions(["one"])
-        assert await box.functions(["one"])
+            await box.list_functions(["one"])
+        assert await box.list_functions(["one"])
 
 
 async def test_two_hundred_tools_are_too_many_for_a_request_but_some_of_them_are_not(tmp_path: Path):
     async with opened(tmp_path, one=bad("many")) as box:
         with pytest.raises(RequestError, match="names 200 tools, and the API accepts 128"):
-            await box.functions(["one"])
-        assert len(await box.functions(["one/tool_1*"])) == 111
+            await box.list_functions(["one"])
+        assert len(await box.list_functions(["one/tool_1*"])) == 111
 
 
 async def test_schemas_that_no_api_takes_are_made_to_fit(tmp_path: Path):
     async with opened(tmp_path, one=bad("bad-schemas")) as box:
-        parameters = [f["parameters"] for f in await box.functions(["one"])]
-        descriptions = [f["description"] for f in await box.functions(["one"])]
+        parameters = [f["parameters"] for f in await box.list_functions(["one"])]
+        descriptions = [f["description"] for f in await box.list_functions(["one"])]
     assert parameters == [
         {"type": "object", "properties": {"a": {}, "b": {"type": "array", "items": {}}}},
         {"type": "object", "properties": {"x": {"type": "string"}}},
@@ -536,7 +541,7 @@ async def test_list_or_answer_outside_the_protocol_fails_with_a_sentence(tmp_pat
         with pytest.raises(
             ToolServerError, match=r"one did not list its tools in a form that the protocol knows: tools"
         ):
-            await box.functions(["one"])
+            await box.list_functions(["one"])
         assert "did not answer odd in a form that the protocol knows" in str((await call(box, "two__odd")).output)
         assert await call(box, "two__echo", text="x") == ToolOutput("x")
 
@@ -545,9 +550,9 @@ async def test_an_odd_tool_costs_no_other_and_is_offered_if_it_has_a_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     async with opened(tmp_path, one=bad("odd-tools")) as box:
-        parameters = {each["name"]: each["parameters"] for each in await box.functions(["one"])}
-        await box.functions(["one"])
-        policies = {name: await box.policy(f"one__{name}", ["one"]) for name in ("echo", "odd_hints", "odd_hint")}
+        parameters = {each["name"]: each["parameters"] for each in await box.list_functions(["one"])}
+        await box.list_functions(["one"])
+        policies = {name: await box.find_policy(f"one__{name}", ["one"]) for name in ("echo", "odd_hints", "odd_hint")}
     none: dict[str, Any] = {"type": "object", "properties": {}}
     a = {"a": {"type": "string"}}
     odd = ("none", "null", "text", "output", "outputs", "words", "hints", "hint")
@@ -571,7 +576,7 @@ async def test_started_servers_end_with_the_process_in_under_two_seconds(tmp_pat
 
     async def process() -> None:
         async with opened(tmp_path, one=entry, two=bad()) as box:
-            await box.functions(["one", "two"])
+            await box.list_functions(["one", "two"])
             alive.extend(map(int, [*pids.read_text().split(), str((await call(box, "two__pid")).output)]))
             assert [is_alive(pid) for pid in alive] == [True, True, True]
             leave.set()
@@ -607,7 +612,7 @@ async def test_only_so_many_calls_run_at_once(tmp_path: Path):
             await first.start(run, "hang")
             tasks.start_soon(run, "echo")
             for _ in range(3):
-                await box.functions(["one"])  # asks the server: as far as that call could have come, too
+                await box.list_functions(["one"])  # asks the server: as far as that call could have come, too
             assert slots == ["hang"]
             first.cancel_scope.cancel()
         with anyio.fail_after(60):
@@ -681,7 +686,7 @@ async def test_a_server_behind_a_url_gets_its_headers_and_its_answers_have_a_lim
     async with serving(listener, json_response=json_response) as url:
         entry = {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${TOKEN}"}}
         async with opened(tmp_path, {"TOKEN": TOKEN}, web=entry) as box:
-            assert [f["name"] for f in await box.functions(["web"])] == ["web__huge", "web__sure", "web__who"]
+            assert [f["name"] for f in await box.list_functions(["web"])] == ["web__huge", "web__sure", "web__who"]
             assert await call(box, "web__who") == ToolOutput("[secret] 2026-07-28")
             huge = await call(box, "web__huge")
             assert huge.failed
@@ -709,6 +714,6 @@ async def test_a_server_that_is_not_there_or_refuses_is_named_with_the_reason(tm
         servers = {"gone": {"url": f"http://127.0.0.1:{port}/mcp"}, "wrong": {"url": url.replace("/mcp", "/no")}}
         async with opened(tmp_path, **servers) as box:
             with pytest.raises(ToolServerError, match=r"gone cannot be started: .*connect"):
-                await box.functions(["gone"])
+                await box.list_functions(["gone"])
             with pytest.raises(ToolServerError, match=r"wrong cannot be started: .*status 404"):
-                await box.functions(["wrong"])
+                await box.list_functions(["wrong"])

@@ -22,7 +22,7 @@ from receiver import Receiver, receiving
 from test_agent_loop import add_tool_servers, call, calling, ledger, start_with_ledger
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import create_fast_clock
 from agent_jobs.engine.job_traces import TraceRunner, to_ns
 from agent_jobs.engine.span_exporter import NO_EXTRA, captures_content, find_endpoint_variable
 from agent_jobs.mcp_server.server import build_server
@@ -53,7 +53,7 @@ async def trace_jobs(folder: Path, *, has_content: bool = False) -> list[Readabl
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(spans))
     async with open_store(folder) as store:
-        runner = TraceRunner(store, fast_clock(1), provider.get_tracer("t"), has_content=has_content)
+        runner = TraceRunner(store, create_fast_clock(1), provider.get_tracer("t"), has_content=has_content)
         await runner.trace_finished()
     return sorted(spans.get_finished_spans(), key=lambda span: span.start_time or 0)
 
@@ -181,7 +181,10 @@ async def test_finished_job_is_traced_once(settings: Settings):
 
 @asynccontextmanager
 async def hosting_as(what: str, settings: Settings) -> AsyncGenerator[Host]:
-    async with open_app(settings, fast_clock(SPEED), what=what) as app, Client(build_server(app.engine)) as client:
+    async with (
+        open_app(settings, create_fast_clock(SPEED), what=what) as app,
+        Client(build_server(app.engine)) as client,
+    ):
         yield Host(app, client)
 
 

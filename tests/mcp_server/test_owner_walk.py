@@ -20,7 +20,7 @@ from test_asking import LOOKUP
 from test_tasks import TaskHost, ask
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import create_fast_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -103,7 +103,7 @@ VERBS: dict[str, Callable[[Engine, Job], Awaitable[object]]] = {
     "find_progress": lambda engine, job: engine.find_progress(job.id),
     "find_unobserved": lambda engine, job: engine.find_unobserved(JobFilter()),
     "find_view": lambda engine, job: engine.find_view(f"/jobs/{job.id}"),
-    "identify": lambda engine, job: engine.identify(job.id),
+    "find_full_id": lambda engine, job: engine.find_full_id(job.id),
     "mark_delivered": lambda engine, job: engine.mark_delivered(job),
     "mark_read": lambda engine, job: engine.mark_read(job),
     "open_calls": lambda engine, job: engine.open_calls(job),
@@ -137,10 +137,10 @@ SHARED = {
     "list_models": "about the endpoint",
     "mark_delivered_later": "mark_delivered in the background",
     "now": "the time",
-    "of": "it makes the engines of owners",
+    "for_owner": "it makes the engines of owners",
     "other_workers": "about processes",
     "owner": "the owner's name",
-    "reporting": "it changes nothing but reports",
+    "with_reporter": "it changes nothing but reports",
     "require_client": "about the endpoint",
     "server_info": "about the database",
     "store_info": "about the database",
@@ -177,12 +177,12 @@ class Team:
 
 @asynccontextmanager
 async def serving(settings: Settings, **client: Any) -> AsyncGenerator[Team]:
-    async with open_app(settings, fast_clock(SPEED)) as app:
+    async with open_app(settings, create_fast_clock(SPEED)) as app:
         extension = TaskHost()
         teams: list[Team] = []
 
         async def engine() -> Engine:
-            return (await app.engine()).of(teams[0].owner)
+            return (await app.engine()).for_owner(teams[0].owner)
 
         async with Client(build_server(engine, may_approve=True), **client) as mcp:
             teams.append(Team(await app.engine(), mcp, extension))
@@ -191,7 +191,7 @@ async def serving(settings: Settings, **client: Any) -> AsyncGenerator[Team]:
 
 async def alices_jobs(team: Team) -> list[Job]:
     """A finished job, one that asks, and one that runs, all in one batch."""
-    alice = team.engine.of("alice")
+    alice = team.engine.for_owner("alice")
     started: list[Job] = []
     scripts: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (DONE, {"key": "k"}),
@@ -258,7 +258,7 @@ async def test_job_of_another_owner_is_an_unknown_job_for_every_face(
     async with serving(settings) as team:
         jobs = await alices_jobs(team)
         before = await describe(team.engine, jobs)
-        bob = team.engine.of("bob")
+        bob = team.engine.for_owner("bob")
         posts = upstream.emulator.counters()["creates"]
         for job in jobs:
             unknown = replace(job, id=UNKNOWN)
@@ -301,13 +301,13 @@ async def test_task_of_another_owner_is_not_found(settings: Settings) -> None:
 async def test_live_text_and_launch_of_another_owner_are_not_seen(settings: Settings) -> None:
     async with serving(settings) as team:
         emulate = {"duration_s": 30, "text": "secret " * 50}
-        [started] = await team.engine.of("alice").start(StartRequest(prompts=[scripted("write", emulate)]))
+        [started] = await team.engine.for_owner("alice").start(StartRequest(prompts=[scripted("write", emulate)]))
         text = team.engine.follow_text(started.job.id)
         with anyio.fail_after(60):
             while not text.text:  # noqa: ASYNC110  # a stream sets no event of ours
                 await anyio.sleep(0.01)
-        assert team.engine.of("bob").follow_text(started.job.id).text == ""
-        assert not team.engine.of("bob").is_deciding(started.job.id)
+        assert team.engine.for_owner("bob").follow_text(started.job.id).text == ""
+        assert not team.engine.for_owner("bob").is_deciding(started.job.id)
 
 
 async def test_polls_of_two_owners_are_paced_apart(settings: Settings) -> None:
@@ -315,7 +315,7 @@ async def test_polls_of_two_owners_are_paced_apart(settings: Settings) -> None:
     async with serving(settings) as team:
         for owner in ("alice", "bob"):
             request = StartRequest(prompts=[scripted(f"work of {owner}", {"end": "never"})])
-            await team.engine.of(owner).start(request)
+            await team.engine.for_owner(owner).start(request)
         answers = [await team.call("alice", "agent_poll", wait_s=0.05) for _ in range(6)]
         assert "end your turn" in answers[-1] or answers[-1] != answers[0]
         began = team.engine.now()
@@ -340,23 +340,27 @@ async def test_id_of_the_provider_that_may_be_anothers_is_refused(
 ) -> None:
     async with serving(settings) as team:
         metadata = {"metadata": {"conversation": "conv_alice"}}
-        await team.engine.of("bob").start(StartRequest(prompts=['"conversation":"conv_alice"'], options=metadata))
+        await team.engine.for_owner("bob").start(
+            StartRequest(prompts=['"conversation":"conv_alice"'], options=metadata)
+        )
         creates = upstream.emulator.counters()["creates"]
         with pytest.raises(AgentJobsError) as refusal:
-            await team.engine.of("bob").start(StartRequest(prompts=["x"], options=options))
+            await team.engine.for_owner("bob").start(StartRequest(prompts=["x"], options=options))
         assert refusal.value.code == code
         assert upstream.emulator.counters()["creates"] == creates
 
 
 async def test_conversation_of_the_owners_own_job_can_be_continued(settings: Settings) -> None:
     async with serving(settings) as team:
-        alice = team.engine.of("alice")
+        alice = team.engine.for_owner("alice")
         [started] = await alice.start(StartRequest(prompts=["x"], options={"conversation": True}), wait_s=600)
         conversation = (await alice.details(started.job.id)).request["conversation"]
         [again] = await alice.start(StartRequest(prompts=["y"], options={"conversation": conversation}))
         assert again.job.owner == "alice"
         with pytest.raises(AgentJobsError, match="There is no conversation"):
-            await team.engine.of("bob").start(StartRequest(prompts=["y"], options={"conversation": conversation}))
+            await team.engine.for_owner("bob").start(
+                StartRequest(prompts=["y"], options={"conversation": conversation})
+            )
 
 
 async def test_limits_of_an_owner_refuse_a_start_with_what_to_do(settings: Settings) -> None:
@@ -377,7 +381,7 @@ async def test_jobs_of_an_owner_run_with_the_owners_key_or_not_at_all(
     (tmp_path / "keys" / "alice").write_text("sk-alice\n")
     async with serving(replace(settings, owner_keys_dir=tmp_path / "keys")) as team:
         await team.engine.access.set_owner(Owner("alice", key_ref="alice"))
-        alice, bob = team.engine.of("alice"), team.engine.of("bob")
+        alice, bob = team.engine.for_owner("alice"), team.engine.for_owner("bob")
         jobs = [
             (await engine.start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]), wait_s=600))[0].job
             for engine in (alice, bob)
@@ -400,12 +404,12 @@ async def test_step_of_a_job_whose_key_is_gone_waits_and_uses_no_other_key(
     settings: Settings, upstream: RunningServer, tmp_path: Path
 ) -> None:
     async with serving(replace(settings, owner_keys_dir=tmp_path)) as team:
-        alice = team.engine.of("alice")
+        alice = team.engine.for_owner("alice")
         planned = await alice.plan(StartRequest(prompts=["x"]))
         await team.engine.access.set_owner(Owner("alice", key_ref="gone"))
         [started] = await alice.submit(planned)
-        [other] = await team.engine.of("bob").start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]))
-        await team.engine.of("bob").poll(other.job.id, wait_s=600)
+        [other] = await team.engine.for_owner("bob").start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]))
+        await team.engine.for_owner("bob").poll(other.job.id, wait_s=600)
         assert (await alice.poll(started.job.id)).status == "pending"
         assert upstream.emulator.counters()["creates"] == 1
         (tmp_path / "gone").write_text("sk-back\n")
@@ -423,6 +427,6 @@ async def test_tool_servers_are_lent_only_to_the_owners_of_a_setting(
     async with serving(replace(settings, toolbox=toolbox, toolbox_owners=lent)) as team:
         for owner in ("alice", "bob"):
             with pytest.raises(AgentJobsError) as refusal:
-                await team.engine.of(owner).start(StartRequest(prompts=["x"], options={"toolbox": ["box"]}))
+                await team.engine.for_owner(owner).start(StartRequest(prompts=["x"], options={"toolbox": ["box"]}))
             codes[owner] = refusal.value.code
     assert {owner for owner, code in codes.items() if code != "no_tool_servers"} == set(lent)

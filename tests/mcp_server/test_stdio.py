@@ -13,7 +13,7 @@ from mcp.client.stdio import stdio_client
 from mcp_types import TextContent, TextResourceContents
 from processes import MODERN, Server, answer_of, parameters, serving
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.settings import Settings
 from agent_jobs.text import compact_json
 
@@ -174,7 +174,7 @@ async def test_a_server_killed_before_the_first_byte_of_the_post_costs_nothing(t
         started = start(server, {"duration_s": 1, "text": "run after all"})
         assert started["status"] == "pending"
         server.process.kill()
-    with running(port=port, time_scale=10) as upstream, serving(tmp_path, base_url) as server:
+    with run_emulator(port=port, time_scale=10) as upstream, serving(tmp_path, base_url) as server:
         server.initialize()
         assert server.call("agent_poll", job_id=started["job_id"])["output"] == "run after all"
         assert upstream.emulator.counters()["creates"] == 1

@@ -11,7 +11,7 @@ import pytest
 from hosts import SPEED, eventually, hosting, scripted
 from upstream_log import creates, ended, runs, size
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.queries import GATHERED_MAX
 from agent_jobs.mcp_server import tools
@@ -325,7 +325,7 @@ async def test_a_job_whose_upstream_is_down_waits_for_it(tmp_path: Path, setting
         assert started["status"] == "pending"
         assert f"cannot connect to 127.0.0.1:{port}" in started["activity"]
         assert size(started) <= 240
-        with running(port=port, time_scale=SPEED):
+        with run_emulator(port=port, time_scale=SPEED):
             answer = await host.end(started["job_id"])
     assert answer["output"] == "worth the wait"
 

@@ -17,11 +17,11 @@ from processes import MODERN
 from upstream_log import creates, size
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import Clock, fast_clock, steady_wall_clock
+from agent_jobs.clock import Clock, create_fast_clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server import tools
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.mcp_server.wait_limits import BACKGROUND_NOTE, WaitLimits, wait_cap_s
+from agent_jobs.mcp_server.wait_limits import BACKGROUND_NOTE, WaitLimits, find_wait_cap_s
 from agent_jobs.settings import Settings
 
 ENDLESS = {"end": "never"}
@@ -63,7 +63,7 @@ WIRES = ["legacy", MODERN, "direct"]
     ],
 )
 def test_client_waits_as_long_as_its_host_was_seen_to_allow(client: str, cap_s: float) -> None:
-    assert wait_cap_s(client) == cap_s
+    assert find_wait_cap_s(client) == cap_s
     assert WaitLimits(None).limit_s(client) == cap_s
     assert WaitLimits(50).limit_s(client) == 50
 
@@ -79,7 +79,7 @@ class Cutting(Clock):
     @classmethod
     def at(cls, cut_s: float) -> "Cutting":
         passed_s: list[float] = []
-        wall = steady_wall_clock(PASSING)
+        wall = create_steady_clock(PASSING)
         return cls(PASSING, lambda: wall() + sum(passed_s), cut_s, [], passed_s)
 
     def limit(self, seconds: float) -> anyio.CancelScope:
@@ -179,9 +179,9 @@ async def test_a_learned_limit_overrides_the_setting_and_the_table(settings: Set
     waits.learn_limit("codex-mcp-client", 5)
     assert waits.limit_s("codex-mcp-client") == waits.limit_s("codex-mcp-client") == 4
     assert waits.start_limit_s("codex-mcp-client") == 4
-    assert waits.hint_ms("codex-mcp-client", 30_000) == 4_000
-    assert waits.hint_ms("codex-mcp-client", 2_000) == 2_000
-    assert waits.hint_ms("another", 30_000) == 30_000
+    assert waits.choose_hint_ms("codex-mcp-client", 30_000) == 4_000
+    assert waits.choose_hint_ms("codex-mcp-client", 2_000) == 2_000
+    assert waits.choose_hint_ms("another", 30_000) == 30_000
 
 
 @pytest.mark.parametrize("end", ["the host leaves", "the process ends"])
@@ -266,7 +266,7 @@ async def test_progress_shows_the_activity_of_the_jobs(
 
     prompt = scripted("SECRET-PROMPT", {"duration_s": 0.1, "searches": 12, "end": "never", "text": "SECRET-OUTPUT"})
     given = {"prompt": prompt} if count == 1 else {"prompts": [prompt] * count}
-    async with hosting(settings) if wire == "direct" else connected(settings, fast_clock(SPEED), wire) as host:
+    async with hosting(settings) if wire == "direct" else connected(settings, create_fast_clock(SPEED), wire) as host:
         if tool == "agent_poll":
             started = await host.call("agent_start", **given, wait_s=0)
             given = {name: started[name] for name in ("job_id", "batch") if name in started}

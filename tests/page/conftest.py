@@ -6,7 +6,7 @@ import pytest
 from browsers import PageServer, browsing, serving_page
 from playwright.async_api import Browser
 
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -22,7 +22,7 @@ async def browser() -> AsyncGenerator[Browser]:
 
 @pytest.fixture(scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[PageServer]:
-    with running(time_scale=SPEED) as upstream:
+    with run_emulator(time_scale=SPEED) as upstream:
         settings = Settings(
             api_key=SecretStr("sk-secret"), base_url=upstream.base_url, data_dir=tmp_path_factory.mktemp("data")
         )

@@ -11,7 +11,7 @@ from browsers import PageServer, Tab, serving_page, signed_in
 from installed_browser import NEEDS_BROWSER, NO_BROWSER, find_browser
 from playwright.async_api import Browser, expect
 
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -127,7 +127,7 @@ async def test_pages_need_no_sideways_scrolling(browser: Browser, server: PageSe
 def priced_settings(tmp_path: Path) -> Iterator[Settings]:
     prices = tmp_path / "prices.toml"
     prices.write_text('[models."emulated-1"]\ninput = 2.0\noutput = 10.0\n')
-    with running(time_scale=10.0) as upstream:
+    with run_emulator(time_scale=10.0) as upstream:
         yield Settings(api_key=SecretStr("sk-secret"), base_url=upstream.base_url, data_dir=tmp_path, prices=prices)
 
 

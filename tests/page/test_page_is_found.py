@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from hosts import hosting
 
-from agent_jobs.rendering.paging import size
+from agent_jobs.rendering.paging import count_json_bytes
 from agent_jobs.settings import Settings
 from agent_jobs.store import open_store
 
@@ -27,7 +27,7 @@ async def test_start_names_the_page_of_its_job_within_its_bytes(settings: Settin
     async with announced(settings, f"ui {PAGE}"), hosting(settings) as host:
         started = await host.start("Find " + "x" * length, wait_s=5, emulate={"duration_s": 600})
         assert started["view"] == f"{PAGE}/jobs/{started['job_id']}"
-        assert size(started) <= 240, json.dumps(started)
+        assert count_json_bytes(started) <= 240, json.dumps(started)
         assert "view" not in await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
 
 
@@ -39,7 +39,7 @@ async def test_start_of_several_jobs_names_their_page_within_its_bytes(
     prompts = [f"task {index} " + '[emulate {"duration_s": 600}]' for index in range(number)]
     async with announced(settings, f"ui {PAGE}"), hosting(settings) as host:
         started = await host.call("agent_start", prompts=prompts, batch=batch)
-    assert size(started) <= 400, json.dumps(started)
+    assert count_json_bytes(started) <= 400, json.dumps(started)
     pages = {None: "/", "ünï & co": "/?batch=%C3%BCn%C3%AF+%26+co", "b" * 60: f"/?batch={'b' * 60}"}
     path = pages[batch]
     if batch is None and "batch" in started:

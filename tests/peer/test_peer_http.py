@@ -22,7 +22,7 @@ from installed_haproxy import find_haproxy
 from postgres_server import new_database
 from replicas import Cluster, find_free_port, running_cluster
 
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 
 HERE = Path(__file__).with_name("http")
 PEERS = Path(os.environ.get("HTTP_PEERS", "/nowhere"))
@@ -58,7 +58,7 @@ async def cluster(
     peer_database_url: str, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str
 ) -> AsyncGenerator[Cluster]:
     folder = tmp_path_factory.mktemp("peers")
-    with running(time_scale=SPEED) as upstream:
+    with run_emulator(time_scale=SPEED) as upstream:
         async with running_cluster(peer_database_url, upstream.base_url, folder) as cluster:
             yield cluster
 

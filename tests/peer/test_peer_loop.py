@@ -12,7 +12,7 @@ from hosts import read
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 from chaos.calls import UPSTREAMS, runs
 from peer.environment import upstream as peer
 from peer.servers import git, git_server, time_server
@@ -76,7 +76,7 @@ async def test_a_job_commits_and_tells_the_time_with_two_real_servers(
     ]
     scripted = [{"function_calls": [{"name": name, "arguments": given} for name, given in calls]} for calls in turns]
     script = {"duration_s": 1, "turns": [*scripted, {"text": "the end"}]}
-    with running(time_scale=10) as emulator:
+    with run_emulator(time_scale=10) as emulator:
         async with host(emulator.base_url, tmp_path, toolbox) as client:
             prompt = f"commit [emulate {json.dumps(script)}]"
             started = await call(client, "agent_start", prompt=prompt, options={"toolbox": ["git", "time"]}, wait_s=0)

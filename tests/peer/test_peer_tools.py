@@ -23,18 +23,20 @@ async def box(tmp_path: Path, repository: Path) -> AsyncIterator[Toolbox]:
 
 
 async def test_a_real_server_tells_the_time(box: Toolbox):
-    assert [f["name"] for f in await box.functions(["time"])] == ["time__convert_time", "time__get_current_time"]
-    assert await box.policy("time__get_current_time", ["time"]) == Policy(asks=False, read_only=True, idempotent=True)
+    assert [f["name"] for f in await box.list_functions(["time"])] == ["time__convert_time", "time__get_current_time"]
+    assert await box.find_policy("time__get_current_time", ["time"]) == Policy(
+        asks=False, read_only=True, idempotent=True
+    )
     called = await box.call("time__get_current_time", '{"timezone": "Europe/Berlin"}', ["time"])
     assert json.loads(str(called.output))["timezone"] == "Europe/Berlin"
     assert (await box.call("time__get_current_time", '{"timezone": "Nowhere"}', ["time"])).failed
 
 
 async def test_a_real_server_commits_to_git_only_when_asked_to(box: Toolbox, repository: Path):
-    offered = {f["name"] for f in await box.functions(["git"])}
+    offered = {f["name"] for f in await box.list_functions(["git"])}
     assert {"git__git_commit", "git__git_log"} < offered
     assert "git__git_reset" not in offered
-    asks = {name: await box.policy(f"git__git_{name}", ["git"]) for name in ("commit", "status")}
+    asks = {name: await box.find_policy(f"git__git_{name}", ["git"]) for name in ("commit", "status")}
     assert {name: policy and policy.asks for name, policy in asks.items()} == {"commit": True, "status": False}
     where = {"repo_path": str(repository)}
     assert not (await box.call("git__git_add", json.dumps({**where, "files": ["note.txt"]}), ["git"])).failed

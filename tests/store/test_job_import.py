@@ -170,10 +170,10 @@ async def test_file_of_an_owner_goes_into_the_database(order: JobImport) -> None
         db.commit()
     assert (await import_jobs(replace(order, owner="ada"))).files == 1
     async with open_store(Path(), order.address) as store:
-        found = await store.of("ada").find_made_file("made_1")
+        found = await store.for_owner("ada").find_made_file("made_1")
         assert found is not None
         assert (found.name, found.data) == ("plot.png", b"a picture")
-        assert await store.of("bob").find_made_file("made_1") is None
+        assert await store.for_owner("bob").find_made_file("made_1") is None
 
 
 def test_every_table_is_imported_and_carried_over() -> None:

@@ -163,7 +163,7 @@ async def jobs_of_alice(store: Store) -> list[Job]:
     await store.set_owner(Owner("alice", OwnerLimits(7), "key_of_alice"))
     await store.add_token(TOKEN)
     await store.add_audit([ENTRY])
-    alice = store.of("alice")
+    alice = store.for_owner("alice")
     await alice.add_shelved_file(ShelvedFile("up_alice", "a.txt", b"secret"), NOW, since=0.0, room=99)
     await ended(alice, "job_gone", output="secret", cost_usd=1.0)
     await store.delete_jobs(["job_gone"])
@@ -204,19 +204,21 @@ async def outcome_of(call: Awaitable[object]) -> object:
 async def test_job_of_another_owner_is_an_unknown_job_for_every_method(store: Store):
     jobs = await jobs_of_alice(store)
     before = await describe(store, jobs)
-    bob = store.of("bob")
+    bob = store.for_owner("bob")
     for name, call in WALK.items():
         for job in jobs:
             unknown = replace(job, id="job_unknown")
             assert await outcome_of(call(bob, job)) == await outcome_of(call(bob, unknown)), name
     assert await describe(store, jobs) == before
-    assert await bob.list_jobs(JobFilter(), 9, NOW - 1) == await store.of("carol").list_jobs(JobFilter(), 9, NOW - 1)
+    assert await bob.list_jobs(JobFilter(), 9, NOW - 1) == await store.for_owner("carol").list_jobs(
+        JobFilter(), 9, NOW - 1
+    )
     assert (await bob.list_tokens(), await bob.list_owners(NOW - 1), await bob.sum_day(NOW - 1, spent=False)) == (
         [],
         [],
         0.0,
     )
-    assert [job.id for job in await store.of("alice").find(JobFilter(), 9)] == [
+    assert [job.id for job in await store.for_owner("alice").find(JobFilter(), 9)] == [
         job.id for job in await store.find(JobFilter(), 9)
     ]
 
@@ -224,7 +226,7 @@ async def test_job_of_another_owner_is_an_unknown_job_for_every_method(store: St
 async def test_owner_sees_and_changes_what_is_theirs(store: Store):
     """The other side of the walk: that nothing is found there must not be because nothing ever is."""
     jobs = await jobs_of_alice(store)
-    alice = store.of("alice")
+    alice = store.for_owner("alice")
     for job in jobs:
         assert await alice.get(job.id) == job
         assert job.owner == "alice"
@@ -244,7 +246,7 @@ async def test_owner_sees_and_changes_what_is_theirs(store: Store):
 
 
 async def test_keys_and_the_same_work_are_each_owners_own(store: Store):
-    alice, bob = store.of("alice"), store.of("bob")
+    alice, bob = store.for_owner("alice"), store.for_owner("bob")
     assert await alice.add(a_job("job_1", key="monday")) == [None]
     assert await bob.add(a_job("job_2", key="monday")) == [None]
     assert await alice.add(a_job("job_3", request_hash="same")) == [None]
@@ -257,7 +259,7 @@ async def test_keys_and_the_same_work_are_each_owners_own(store: Store):
 
 @pytest.mark.parametrize("spent", [False, True])
 async def test_budget_of_an_owner_counts_only_the_owners_jobs_also_deleted_ones(store: Store, spent: bool):
-    alice, bob = store.of("alice"), store.of("bob")
+    alice, bob = store.for_owner("alice"), store.for_owner("bob")
     await ended(alice, "job_1", cost_usd=4.0)
     await store.delete_jobs(["job_1"])
     await ended(bob, "job_2", cost_usd=1.0)
@@ -273,7 +275,7 @@ async def test_budget_of_an_owner_counts_only_the_owners_jobs_also_deleted_ones(
 
 
 async def test_starts_in_a_minute_are_limited_for_each_owner_also_if_deleted(store: Store):
-    alice, bob = store.of("alice"), store.of("bob")
+    alice, bob = store.for_owner("alice"), store.for_owner("bob")
 
     async def start(owner: Store, number: int, at_s: float) -> list[Job | None]:
         job = a_job(f"job_{number}", request_hash=f"h{number}", created_at=NOW + at_s)
@@ -301,7 +303,7 @@ async def run(store: Store, job: Job, **limits: int) -> bool:
 
 async def test_free_slots_go_to_the_owner_with_the_fewest_jobs(store: Store, other: Store):
     """500 waiting jobs of one owner, older and of a higher priority, do not keep another owner's only one waiting."""
-    alice, bob, carol = (store.of(name) for name in ("alice", "bob", "carol"))
+    alice, bob, carol = (store.for_owner(name) for name in ("alice", "bob", "carol"))
     running = a_job("job_running", request_hash="r")
     await alice.add(running)
     assert await run(store, running, limit=4)
@@ -318,7 +320,7 @@ async def test_free_slots_go_to_the_owner_with_the_fewest_jobs(store: Store, oth
 @pytest.mark.parametrize(("default", "own", "most"), [(2, None, 2), (NO_LIMIT, 1, 1), (1, 3, 3)])
 async def test_owner_runs_no_more_jobs_at_once_than_set(store: Store, default: int, own: int | None, most: int):
     await store.set_owner(Owner("alice", OwnerLimits(max_concurrent=own)))
-    alice, bob = store.of("alice"), store.of("bob")
+    alice, bob = store.for_owner("alice"), store.for_owner("bob")
     jobs = [a_job(f"job_{n}", request_hash=f"h{n}", created_at=NOW + n) for n in range(5)]
     await alice.add(*jobs)
     assert [await run(store, job, owner_limit=default) for job in jobs[:-1]] == [True] * most + [False] * (4 - most)
@@ -343,7 +345,7 @@ class OwnerRivals:
 
     async def work(self, process: Store, owner: str, names: list[str]) -> None:
         for name in names:
-            await self.start(process.of(owner), name, owner)
+            await self.start(process.for_owner(owner), name, owner)
             for waiting in await process.claim_free_slots(HERE, self.SLOTS, self.DEFAULT):
                 await self.step(process, waiting)
             await self.check(process)
@@ -372,7 +374,7 @@ class OwnerRivals:
 
     async def check(self, process: Store) -> None:
         for owner, most in self.LIMITS.items():
-            page = await process.of(owner).list_jobs(JobFilter(), 99, NOW - 1)
+            page = await process.for_owner(owner).list_jobs(JobFilter(), 99, NOW - 1)
             assert sum(page.counts.get(status, 0) for status in RUNNING) <= most
             assert page.today_usd <= self.USD
             assert sum(page.counts.values()) <= self.STARTS
@@ -398,8 +400,8 @@ async def test_owners_are_listed_with_what_they_use(store: Store):
     await store.set_owner(Owner("dave", OwnerLimits(daily_budget_usd=2.5), "key_of_dave"))
     await store.set_owner(Owner("dave", OwnerLimits(starts_per_minute=3)))
     await store.add_token(TOKEN)
-    await ended(store.of("bob"), "job_1", cost_usd=1.5)
-    await store.of("bob").add(a_job("job_2", request_hash="2"))
+    await ended(store.for_owner("bob"), "job_1", cost_usd=1.5)
+    await store.for_owner("bob").add(a_job("job_2", request_hash="2"))
     uses = await store.list_owners(NOW - 1)
     assert [(use.owner.name, use.jobs, use.running, use.waiting, use.today_usd) for use in uses] == [
         ("alice", 0, 0, 0, 0.0),

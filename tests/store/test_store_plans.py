@@ -14,7 +14,7 @@ from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import TRANSITIONS, Status
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Budget, Store
-from agent_jobs.store.sqlite_database import SQLiteDatabase, SQLiteTransaction, sqlite_statement, sqlite_values
+from agent_jobs.store.sqlite_database import SQLiteDatabase, SQLiteTransaction, encode_values, translate_statement
 
 HERE = "http://here/v1"
 #: Short by itself.
@@ -54,7 +54,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]
     fetch, write = SQLiteDatabase.fetch, SQLiteDatabase.write
 
     def note(sql: str, values: Mapping[str, Any]) -> None:
-        asked.append((sqlite_statement(sql), sqlite_values(values)))
+        asked.append((translate_statement(sql), encode_values(values)))
 
     async def executed(self: SQLiteTransaction, sql: str, **values: Any) -> list[sqlite3.Row]:
         note(sql, values)

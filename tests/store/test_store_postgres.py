@@ -26,7 +26,7 @@ from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_database import PostgresTransaction
 from agent_jobs.store.postgres_errors import as_postgres_error
 from agent_jobs.store.postgres_schema import SchemaState, read_schema_state, upgrade
-from agent_jobs.store.postgres_statement import bind
+from agent_jobs.store.postgres_statement import bind_values
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ STATEMENTS: list[tuple[str, dict[str, object], tuple[str, list[object]]]] = [
 
 @pytest.mark.parametrize(("sql", "values", "expected"), STATEMENTS)
 def test_statement_is_put_into_the_form_of_asyncpg(sql: str, values: dict[str, object], expected: object):
-    assert bind(sql, values) == expected
+    assert bind_values(sql, values) == expected
 
 
 # Starts.

@@ -267,7 +267,9 @@ async def test_rows_of_a_team_are_carried_over_and_those_that_are_there_stay(fol
             copy_to(folder, folder.with_name("other"))
         assert await store.revoke_token("tok_1", NOW + 5)
         await store.add_audit(entries)
-        await store.of("alice").add_shelved_file(ShelvedFile("file_1", "a.txt", b"a"), NOW, since=NOW - 9, room=99)
+        await store.for_owner("alice").add_shelved_file(
+            ShelvedFile("file_1", "a.txt", b"a"), NOW, since=NOW - 9, room=99
+        )
         await store.record_webhook(Webhook("wh_1", "https://x/v1", "resp_1", "response.completed"), NOW)
         if has_other:
             async with open_store(folder.with_name("other")) as other:
@@ -284,7 +286,7 @@ async def test_rows_of_a_team_are_carried_over_and_those_that_are_there_stay(fol
             revoked = {token.id: token.revoked_at for token in await after.list_tokens()}
             assert revoked == {"tok_1": NOW + 5, "tok_2": NOW + 6 if has_other else None}
             assert [entry for _, entry in await after.read_audit()] == entries
-            assert await after.of("alice").find_shelved_file("file_1", NOW - 9) == StoredFile("a.txt", b"a")
+            assert await after.for_owner("alice").find_shelved_file("file_1", NOW - 9) == StoredFile("a.txt", b"a")
             assert await after.last_webhook_at("https://x/v1") == NOW
 
 
@@ -667,16 +669,16 @@ def test_the_lock_of_a_process_that_was_killed_is_cleared_away(tmp_path: Path):
 def test_what_a_process_told_outlasts_its_lock_file_and_a_file_without_a_word_is_left_alone(tmp_path: Path):
     me, neighbour = WorkerLock(tmp_path / "run"), WorkerLock(tmp_path / "run")
     try:
-        assert me.others() == {}
+        assert me.list_others() == {}
         neighbour.announce({"what": "server"})
-        assert me.others() == {neighbour.name: {"what": "server"}}
+        assert me.list_others() == {neighbour.name: {"what": "server"}}
         (tmp_path / "run" / f"{neighbour.name}.lock").unlink()
         neighbour.restore_file()
-        assert me.others() == {neighbour.name: {"what": "server"}}
+        assert me.list_others() == {neighbour.name: {"what": "server"}}
         starting = tmp_path / "run" / "4711-abc.lock"
         starting.touch()
         (tmp_path / "run" / "4712-abc.lock").write_text("\nno json")
-        assert me.others().keys() == {neighbour.name}
+        assert me.list_others().keys() == {neighbour.name}
         assert starting.exists(), "its process may be about to lock it"
     finally:
         neighbour.close()

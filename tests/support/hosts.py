@@ -12,7 +12,7 @@ from mcp import Client
 from mcp_types import CallToolResult, TextContent
 
 from agent_jobs.app import App, open_app
-from agent_jobs.clock import Clock, fast_clock
+from agent_jobs.clock import Clock, create_fast_clock
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
 
@@ -76,7 +76,7 @@ async def hosting(
 ) -> AsyncGenerator[Host]:
     """A process of ours, as its host sees it."""
     async with (
-        open_app(settings, clock or fast_clock(speed)) as app,
+        open_app(settings, clock or create_fast_clock(speed)) as app,
         Client(
             build_server(
                 app.engine,

@@ -21,7 +21,7 @@ from terminals import on_terminal, screen
 from agent_jobs import __version__
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.script import Script, read_question
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.emulator.wire import Exchange
 
 #: Emulated seconds in a second.
@@ -155,7 +155,11 @@ def machine(*, has_forks: bool = False, uses_uvx: bool = False) -> Generator[Mac
             (home / ".local/bin" / name).write_text(text.replace("{home}", str(home)))
             (home / ".local/bin" / name).chmod(0o755)
         emulator = Prompted()
-        with running(emulator=emulator, port=_free_port()) as upstream, ExitStack() as forks, ExitStack() as beside:
+        with (
+            run_emulator(emulator=emulator, port=_free_port()) as upstream,
+            ExitStack() as forks,
+            ExitStack() as beside,
+        ):
             here = Machine(home, upstream, emulator.scripts, beside)
             for python in [installed] * has_forks + [of_uvx] * uses_uvx:
                 forks.enter_context(listening(python, here.environment(), _address(home, python)))

@@ -14,7 +14,7 @@ from browsers import PageServer, browsing, serving_page
 from playwright.async_api import Browser
 from small_png import shrink_png
 
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -85,7 +85,7 @@ per_1000 = 10.0
 
 async def take_pictures(folder: Path, *, is_full: bool) -> None:
     """Take all pictures, of whole pages or of what a window shows of them."""
-    with tempfile.TemporaryDirectory() as home, running(time_scale=10) as upstream:
+    with tempfile.TemporaryDirectory() as home, run_emulator(time_scale=10) as upstream:
         prices = anyio.Path(home, "prices.toml")
         await prices.write_text(PRICES)
         settings = Settings(

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from agent_jobs.emulator.webhooks import sign
+from agent_jobs.emulator.webhooks import sign_message
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 NEXT_SECRET = "whsec_" + base64.b64encode(b"fedcba9876543210fedcba9876543210").decode()
@@ -59,7 +59,7 @@ def webhook_request(
     headers = {
         "webhook-id": message_id,
         "webhook-timestamp": str(at),
-        "webhook-signature": sign(secret, message_id, at, body),
+        "webhook-signature": sign_message(secret, message_id, at, body),
     }
     return {"content": body, "headers": headers}
 

@@ -11,7 +11,7 @@ from hosts import SPEED, Host
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from agent_jobs.clock import Clock, fast_clock
+from agent_jobs.clock import Clock, create_fast_clock
 from agent_jobs.settings import Settings
 from agent_jobs.team_server.server import TeamServer, open_listener, open_team_server
 
@@ -53,7 +53,7 @@ async def serving_team(settings: Settings, clock: Clock | None = None) -> AsyncG
         listener = open_listener(settings)
         stack.callback(listener.close)
         settings = replace(settings, port=listener.getsockname()[1])
-        server = await stack.enter_async_context(open_team_server(settings, clock or fast_clock(SPEED)))
+        server = await stack.enter_async_context(open_team_server(settings, clock or create_fast_clock(SPEED)))
         async with anyio.create_task_group() as tasks:
             await tasks.start(server.run, listener)
             host, port = listener.getsockname()[:2]

@@ -6,7 +6,7 @@ import pytest
 from hosts import SPEED
 from team_servers import Team, serving_team
 
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -15,7 +15,7 @@ PRICES = '[models."gpt-6.1-sol"]\ninput = 2.0\noutput = 10.0\n'
 
 @pytest.fixture(scope="module")
 def team_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    with running(time_scale=SPEED) as upstream:
+    with run_emulator(time_scale=SPEED) as upstream:
         folder = tmp_path_factory.mktemp("team")
         prices = folder / "prices.toml"
         prices.write_text(PRICES)

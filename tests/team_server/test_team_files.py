@@ -14,7 +14,7 @@ from starlette.routing import Route
 from team_apps import client_of, serving_routes
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import Clock, fast_clock, steady_wall_clock
+from agent_jobs.clock import Clock, create_fast_clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine import team_files
 from agent_jobs.engine.engine import Engine
@@ -42,9 +42,9 @@ class Team:
 
 @asynccontextmanager
 async def team(settings: Settings, clock: Clock | None = None) -> AsyncGenerator[Team]:
-    async with open_app(settings, clock or fast_clock(SPEED)) as app:
+    async with open_app(settings, clock or create_fast_clock(SPEED)) as app:
         unbound = await app.engine()
-        ada, bob = unbound.of("ada"), unbound.of("bob")
+        ada, bob = unbound.for_owner("ada"), unbound.for_owner("bob")
         async with (
             serving_routes(routes_of(ada)) as url_of_ada,
             serving_routes(routes_of(bob)) as url_of_bob,
@@ -130,7 +130,7 @@ async def test_upload_is_gone_after_a_day_and_its_room_is_free(
     monkeypatch.setattr(team_files, "OWNER_BYTES", 10)
     ahead_s = [0.0]
 
-    wall = steady_wall_clock()
+    wall = create_steady_clock()
     async with team(on_both, Clock(now=lambda: wall() + ahead_s[0])) as server:
         first = await server.http_of_ada.put("/files/a.txt", content=b"12345678")
         path = "/files/" + first.json()["file"].removeprefix("upload:")

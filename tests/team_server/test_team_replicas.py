@@ -12,7 +12,7 @@ from installed_haproxy import NEEDS_HAPROXY, NO_HAPROXY, find_haproxy
 from postgres_server import new_database
 from replicas import Cluster, ReplicaHost, running_cluster
 
-from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, run_emulator
 
 pytestmark = pytest.mark.skipif(find_haproxy() is None and NEEDS_HAPROXY not in os.environ, reason=NO_HAPROXY)
 
@@ -21,7 +21,7 @@ POLLS = 6  # of each era
 
 @pytest.fixture(scope="module")
 def cluster_upstream() -> Iterator[RunningServer]:
-    with running(time_scale=SPEED) as upstream:
+    with run_emulator(time_scale=SPEED) as upstream:
         yield upstream
 
 

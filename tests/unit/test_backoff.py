@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from agent_jobs.backoff import exponential, with_jitter
+from agent_jobs.backoff import calculate_backoff_s, with_jitter
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from agent_jobs.backoff import exponential, with_jitter
     ],
 )
 def test_wait_doubles_from_the_first_up_to_the_most(attempt: int, first_s: float, most_s: float, wait_s: float) -> None:
-    assert exponential(attempt, first_s=first_s, most_s=most_s) == wait_s
+    assert calculate_backoff_s(attempt, first_s=first_s, most_s=most_s) == wait_s
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ from agent_jobs.rendering.lines import LINE_CHARS, TITLE_CHARS
 from agent_jobs.rendering.markdown import render_markdown
 from agent_jobs.rendering.outline import MAX_HEADINGS, find_headings
 from agent_jobs.rendering.output import decode_image, find_sources, join_reasoning, list_files, list_items
-from agent_jobs.rendering.paging import page, page_of, size
+from agent_jobs.rendering.paging import count_json_bytes, cut_page, select_page
 from agent_jobs.rendering.redaction import hide_blobs, redact_request
 
 NOW = 1_800_000_000.0
@@ -109,14 +109,14 @@ def test_the_outline_has_the_headings_outside_code_with_their_offsets():
     found = find_headings(text)
     assert [(entry["level"], entry["title"]) for entry in found] == [(1, "Ergebnis"), (2, "Kosten 🎈 #1"), (6, "Ende")]
     for entry in found:
-        assert page(text, entry["offset"], 1_000)[0].lstrip(" #").startswith(entry["title"])
+        assert cut_page(text, entry["offset"], 1_000)[0].lstrip(" #").startswith(entry["title"])
 
 
 def test_an_outline_is_bounded():
     found = find_headings(("# " + "long " * 1_000 + "\n") * 2_000)
     assert len(found) == MAX_HEADINGS
     assert max(len(entry["title"]) for entry in found) == TITLE_CHARS
-    assert size(page_of(found, 0, 4_000)[0]) <= 4_000
+    assert count_json_bytes(select_page(found, 0, 4_000)[0]) <= 4_000
 
 
 @given(st.text(st.sampled_from("#`~ \t\r\nab長")))
@@ -507,8 +507,10 @@ def lengthen_texts(value: Any) -> Any:
 def test_an_entry_is_bounded_and_a_request_is_too(output: list[Any]):
     wide = lengthen_texts(output)
     for entries in (find_sources(wide), list_items(wide), list_files(wide)):
-        assert all(size(entry) <= 7_000 for entry in entries)
-    assert size(redact_request({f"field {number}": value for number, value in enumerate(wide * 20)})) <= 4_000
+        assert all(count_json_bytes(entry) <= 7_000 for entry in entries)
+    assert (
+        count_json_bytes(redact_request({f"field {number}": value for number, value in enumerate(wide * 20)})) <= 4_000
+    )
 
 
 @pytest.mark.parametrize("wrap", ["list", *KINDS])

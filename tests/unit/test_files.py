@@ -43,13 +43,13 @@ def grow(top: Path, tree: dict[str, bytes | str]) -> Path:
 
 
 def names(patterns: Sequence[str], *roots: Path, upload: bool = False) -> list[str]:
-    return [attachment.name for attachment in gather.gather(patterns, roots, upload=upload)]
+    return [attachment.name for attachment in gather.gather_attachments(patterns, roots, upload=upload)]
 
 
 def refusal(patterns: Sequence[str], *roots: Path, upload: bool = False) -> str:
     """Return the sentence of the refusal."""
     with pytest.raises(RequestError) as refused:
-        gather.gather(patterns, roots, upload=upload)
+        gather.gather_attachments(patterns, roots, upload=upload)
     sentence = MODEL.describe(refused.value)
     assert sentence.endswith((".", "?"))
     assert "\n" not in sentence
@@ -69,7 +69,7 @@ def sparse(path: Path, size_bytes: int, head: bytes = b"") -> Path:
 def test_without_a_root_nothing_can_be_attached_and_the_setting_is_named(tmp_path: Path):
     grow(tmp_path, {"a.txt": INSIDE})
     assert "AGENT_JOBS_FILE_ROOTS" in refusal([str(tmp_path / "a.txt")])
-    assert gather.gather([], []) == []
+    assert gather.gather_attachments([], []) == []
 
 
 def test_a_file_is_named_relative_to_its_root_or_absolutely_or_from_home(
@@ -78,7 +78,7 @@ def test_a_file_is_named_relative_to_its_root_or_absolutely_or_from_home(
     grow(tmp_path, {"src/a.py": INSIDE})
     monkeypatch.setenv("HOME", str(tmp_path))
     for pattern in ("src/a.py", "./src/a.py", "src//a.py", str(tmp_path / "src/a.py"), "~/src/a.py", "~/src/*.py"):
-        [attachment] = gather.gather([pattern], [tmp_path])
+        [attachment] = gather.gather_attachments([pattern], [tmp_path])
         assert attachment == gather.Attachment("src/a.py", "text", "text/plain", INSIDE)
 
 
@@ -122,7 +122,7 @@ def test_each_file_comes_once_in_the_order_of_the_patterns(tmp_path: Path):
 
 def test_relative_path_is_searched_below_every_root_and_equal_names_get_a_prefix(tmp_path: Path):
     one, two = grow(tmp_path / "one", {"a.txt": b"1", "b.txt": b"b"}), grow(tmp_path / "two", {"a.txt": b"2"})
-    found = gather.gather(["a.txt", "b.txt"], [one, two])
+    found = gather.gather_attachments(["a.txt", "b.txt"], [one, two])
     assert [(attachment.name, attachment.data) for attachment in found] == [
         ("one/a.txt", b"1"),
         ("two/a.txt", b"2"),
@@ -225,7 +225,7 @@ def test_folder_that_is_swapped_for_a_link_meanwhile_leads_nowhere_outside(tmp_p
     try:
         for pattern in ("in/a.txt", "in/*", "*/a.txt") * 200:
             try:
-                assert {attachment.data for attachment in gather.gather([pattern], [inside])} == {INSIDE}
+                assert {attachment.data for attachment in gather.gather_attachments([pattern], [inside])} == {INSIDE}
             except RequestError:
                 continue
     finally:
@@ -235,7 +235,7 @@ def test_folder_that_is_swapped_for_a_link_meanwhile_leads_nowhere_outside(tmp_p
 
 def test_missing_root_is_named_with_its_setting(tmp_path: Path):
     with pytest.raises(ConfigError, match="AGENT_JOBS_FILE_ROOTS"):
-        gather.gather(["a.txt"], [tmp_path / "gone"])
+        gather.gather_attachments(["a.txt"], [tmp_path / "gone"])
 
 
 @contextmanager
@@ -309,7 +309,7 @@ def test_all_files_together_have_a_limit_that_names_the_first_that_does_not_fit(
 def test_more_files_than_a_job_accepts_are_refused(tmp_path: Path):
     grow(tmp_path, {f"{number}.txt": INSIDE for number in range(collector.MAX_FILES)})
     (tmp_path / "binary").write_bytes(b"\0")
-    assert len(gather.gather(["*"], [tmp_path])) == collector.MAX_FILES
+    assert len(gather.gather_attachments(["*"], [tmp_path])) == collector.MAX_FILES
     (tmp_path / "more.txt").touch()
     assert str(collector.MAX_FILES) in refusal(["*"], tmp_path)
 
@@ -325,7 +325,7 @@ def test_a_pattern_that_looks_too_far_around_is_refused(
 
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="this system has no /proc")
 def test_a_file_that_says_it_is_empty_is_read_within_its_limit(monkeypatch: pytest.MonkeyPatch):
-    [attachment] = gather.gather(["version"], [Path("/proc")])
+    [attachment] = gather.gather_attachments(["version"], [Path("/proc")])
     assert attachment.data == Path("/proc/version").read_bytes()
     monkeypatch.setattr(collector, "HEAD_BYTES", 5)
     monkeypatch.setattr(collector, "LIMIT_BYTES", {**collector.LIMIT_BYTES, "text": 10})
@@ -346,7 +346,7 @@ def test_a_binary_is_refused_by_name_left_out_of_globs_and_taken_as_data_for_the
     assert "1 binary" in refusal(["th*"], tmp_path)
     assert names(["*"], tmp_path) == ["a.txt"]
     assert names(["*"], tmp_path, upload=True) == ["a.txt"]
-    [attachment] = gather.gather(["thing"], [tmp_path], upload=True)
+    [attachment] = gather.gather_attachments(["thing"], [tmp_path], upload=True)
     assert (attachment.kind, attachment.data) == ("data", data)
 
 
@@ -354,10 +354,13 @@ def test_tables_and_archives_are_data_where_they_are_uploaded_and_else_what_they
     grow(
         tmp_path, {"t.csv": b"a,b\n", "t.xlsx": b"PK\x03\x04\0", "t.parquet": b"PAR1\0", "t.py": b"1", "t.zip": b"PK\0"}
     )
-    assert {one.name: one.kind for one in gather.gather(["*"], [tmp_path], upload=True)} == {
+    assert {one.name: one.kind for one in gather.gather_attachments(["*"], [tmp_path], upload=True)} == {
         "t.csv": "data", "t.parquet": "data", "t.py": "text", "t.xlsx": "data", "t.zip": "data",
     }  # fmt: skip
-    assert {one.name: one.kind for one in gather.gather(["*"], [tmp_path])} == {"t.csv": "text", "t.py": "text"}
+    assert {one.name: one.kind for one in gather.gather_attachments(["*"], [tmp_path])} == {
+        "t.csv": "text",
+        "t.py": "text",
+    }
     sparse(tmp_path / "t.zip", 65 * 2**20)
     assert "64.0 MiB" in refusal(["t.zip"], tmp_path, upload=True)
     for number in range(3):
@@ -380,7 +383,7 @@ def test_tables_and_archives_are_data_where_they_are_uploaded_and_else_what_they
 )
 def test_text_is_decoded(tmp_path: Path, data: bytes, told: str):
     (tmp_path / "a.txt").write_bytes(data)
-    [part] = gather.build_content_parts(gather.gather(["a.txt"], [tmp_path]))
+    [part] = gather.build_content_parts(gather.gather_attachments(["a.txt"], [tmp_path]))
     guessed = ' encoding="guessed: latin-1"' if data == b"gr\xfc\xdfe" else ""
     assert part == {"type": "input_text", "text": f'<file name="a.txt"{guessed}>\n{told}\n</file>'}
 
@@ -397,7 +400,7 @@ def test_no_text_can_end_its_own_fence(text: str):
 
 def test_a_name_cannot_break_out_of_its_line(tmp_path: Path):
     grow(tmp_path, {'a">\n<file>\x1b\u202e.txt': INSIDE, os.fsdecode(b"b\xff.txt"): INSIDE})
-    found = gather.gather(["*"], [tmp_path])
+    found = gather.gather_attachments(["*"], [tmp_path])
     assert [attachment.name for attachment in found] == ['a">?<file>??.txt', "b?.txt"]
     assert [part["text"] for part in gather.build_content_parts(found)] == [
         "<file name='a\"&gt;?&lt;file&gt;??.txt'>\ninside\n</file>",
@@ -439,7 +442,7 @@ def test_image_is_recognized_by_its_content_named_and_counted_by_its_patches(
     tmp_path: Path, data: bytes, media_type: str, tokens: int
 ):
     (tmp_path / "shot.bin").write_bytes(data)
-    found = gather.gather(["shot.bin"], [tmp_path])
+    found = gather.gather_attachments(["shot.bin"], [tmp_path])
     named, image = gather.build_content_parts(found)
     assert named == {"type": "input_text", "text": '<image name="shot.bin"/>'}
     assert image["image_url"] == f"data:{media_type};base64,{base64.b64encode(data).decode()}"
@@ -449,7 +452,7 @@ def test_image_is_recognized_by_its_content_named_and_counted_by_its_patches(
 def test_a_pdf_goes_as_a_file_and_is_counted_by_its_pages(tmp_path: Path):
     pages = b"%PDF-1.7\n/Type /Pages /Type /Page /Type/Page\0"
     grow(tmp_path, {"a.pdf": pages, "b.pdf": b"\n\n%PDF-1.5\0" + b"x" * 60_000})
-    first, second = gather.gather(["a.pdf", "b.pdf"], [tmp_path])
+    first, second = gather.gather_attachments(["a.pdf", "b.pdf"], [tmp_path])
     data = base64.b64encode(pages).decode()
     assert gather.build_content_parts([first]) == [
         {"type": "input_file", "filename": "a.pdf", "file_data": f"data:application/pdf;base64,{data}"}
@@ -459,7 +462,7 @@ def test_a_pdf_goes_as_a_file_and_is_counted_by_its_pages(tmp_path: Path):
 
 def test_parts_have_the_form_that_the_api_accepts(tmp_path: Path):
     grow(tmp_path, {"a.txt": INSIDE, "b.png": png(1, 1), "c.pdf": b"%PDF-1.7", "d.csv": b"1,2"})
-    found = gather.gather(["*"], [tmp_path], upload=True)
+    found = gather.gather_attachments(["*"], [tmp_path], upload=True)
     parts: Any = TypeAdapter(ResponseInputMessageContentListParam).validate_python(gather.build_content_parts(found))
     assert [part["type"] for part in parts] == ["input_text", "input_text", "input_image", "input_file"]
     assert gather.describe_attachments(found)[0] == {"name": "a.txt", "bytes": 6, "kind": "text"}
@@ -488,7 +491,7 @@ def test_file_with_the_name_of_a_secret_is_refused_and_left_out(tmp_path: Path, 
     every = ["**", "**/.*", ".*/**", "**/.*/**", "**/.git/*", ".example", ".env.ex*"]
     for pattern in every:
         try:
-            assert all(one.data != OUTSIDE for one in gather.gather([pattern], [tmp_path]))
+            assert all(one.data != OUTSIDE for one in gather.gather_attachments([pattern], [tmp_path]))
         except RequestError:
             continue
     assert names(["**"], tmp_path) == ["a.txt"]
@@ -644,7 +647,7 @@ STEPS = ["..", ".", "", "a", "in", "up", "out", "top", "abs", "back", "loop", "s
 def test_no_pattern_ever_brings_a_byte_from_outside(trap: Path, start: str, steps: list[str], upload: bool):
     pattern = start.replace("TOP", str(trap)) + "/".join(steps)
     try:
-        found = gather.gather([pattern], [trap / "root"], upload=upload)
+        found = gather.gather_attachments([pattern], [trap / "root"], upload=upload)
     except RequestError as refused:
         assert "\n" not in str(refused)
     else:
@@ -655,7 +658,7 @@ def test_no_pattern_ever_brings_a_byte_from_outside(trap: Path, start: str, step
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=2))
 def test_every_pattern_is_answered_with_a_sentence(trap: Path, patterns: list[str]):
     try:
-        found = gather.gather(patterns, [trap / "root"])
+        found = gather.gather_attachments(patterns, [trap / "root"])
     except AgentJobsError as refused:
         assert str(refused).isprintable()
     else:

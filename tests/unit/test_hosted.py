@@ -7,8 +7,8 @@ import pytest
 
 from agent_jobs.errors import RequestError
 from agent_jobs.mcp_server.wording import MODEL
-from agent_jobs.request.body import build
-from agent_jobs.request.hosted_tools import CLIENT_TOOLS, resolved
+from agent_jobs.request.body import build_body
+from agent_jobs.request.hosted_tools import CLIENT_TOOLS, fill_in_secrets
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -23,7 +23,7 @@ SECRETS = {"TOKEN": SecretStr(SECRET), "UNSET": SecretStr("")}
 
 
 def body_with(*tools: dict[str, Any], openai: bool = True) -> Any:
-    return build("x", job_id="job_1", options={"tools": [*tools]}, openai=openai)
+    return build_body("x", job_id="job_1", options={"tools": [*tools]}, openai=openai)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_secret_in_an_address_is_refused_and_not_echoed(url: str) -> None:
 @pytest.mark.parametrize("tool", CARRYING)
 def test_a_named_secret_is_put_in_on_the_way_out_and_only_there(tool: dict[str, Any], scheme: str) -> None:
     body = body_with(put(tool, scheme + "${TOKEN}"))
-    sent = resolved(body, SECRETS)
+    sent = fill_in_secrets(body, SECRETS)
     assert SECRET not in json.dumps(body)
     assert sent == body_with(put(tool, scheme + "${TOKEN}")) | {"tools": [put_in(body["tools"][0])]}
     assert json.dumps(sent).count(SECRET) == 1
@@ -145,13 +145,13 @@ def put_in(tool: dict[str, Any]) -> Any:
 
 def test_a_name_stays_a_name_where_no_secret_belongs() -> None:
     tools = [{**MCP, "server_description": "${TOKEN}"}, {"type": "later", "url": "https://example.org/${TOKEN}"}]
-    body = build("${TOKEN}", job_id="job_1", options={"tools": tools, "instructions": "${TOKEN}"})
-    assert resolved(body, SECRETS) == body
+    body = build_body("${TOKEN}", job_id="job_1", options={"tools": tools, "instructions": "${TOKEN}"})
+    assert fill_in_secrets(body, SECRETS) == body
 
 
 def test_a_body_without_tools_goes_out_as_it_is() -> None:
-    body = build("x", job_id="job_1")
-    assert resolved(body, {}) == body
+    body = build_body("x", job_id="job_1")
+    assert fill_in_secrets(body, {}) == body
 
 
 @pytest.mark.parametrize(
@@ -165,16 +165,16 @@ def test_a_body_without_tools_goes_out_as_it_is() -> None:
 def test_a_secret_that_may_not_be_read_or_is_not_there_is_refused_by_its_name(name: str, sentence: str) -> None:
     body = body_with({**MCP, "authorization": f"${{{name}}}"})
     with pytest.raises(RequestError) as refusal:
-        resolved(body, SECRETS)
+        fill_in_secrets(body, SECRETS)
     assert sentence in MODEL.describe(refusal.value)
     assert SECRET not in MODEL.describe(refusal.value)
 
 
 def test_the_users_list_is_what_may_be_read() -> None:
     settings = Settings.from_env({"AGENT_JOBS_SECRETS": "TOKEN", "TOKEN": SECRET, "OTHER": "x"})
-    assert resolved(body_with({**MCP, "authorization": "${TOKEN}"}), settings.secrets)["tools"][0] == {
+    assert fill_in_secrets(body_with({**MCP, "authorization": "${TOKEN}"}), settings.secrets)["tools"][0] == {
         **MCP,
         "authorization": SECRET,
     }
     with pytest.raises(RequestError):
-        resolved(body_with({**MCP, "authorization": "${OTHER}"}), settings.secrets)
+        fill_in_secrets(body_with({**MCP, "authorization": "${OTHER}"}), settings.secrets)

@@ -91,11 +91,11 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "owner_limits": set(),
     "context_check": set(),
     "start_defaults": set(),
-    "surroundings": {
+    "inspection": {
         "access", "activity", "archive", "job_waiter", "live_text", "owner_clients", "start", "team_files",
         "webhook_intake", "worker",
     },
-    "steering": {"adopt_response", "job_waiter", "replies", "surroundings"},
+    "job_control": {"adopt_response", "job_waiter", "replies", "inspection"},
     "shared_key": set(),
     "owner_clients": {"live_text", "step", "step_result"},
     "key_pause": set(),
@@ -128,7 +128,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "start_defaults", "team_files", "trace_parent",
     },
     "resend": {"finalize"},
-    "adapt": {"run_limits"},
+    "request_adapter": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
     "background_check": {"retrieve", "stream", "step_result"},
     "stream_step": {"poll_planner", "run_limits", "resend", "step_result", "stream"},
@@ -137,7 +137,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "stream_step",
     },
     "launch": {
-        "adapt", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
+        "request_adapter", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
         "stream_step",
     },
     "tool_loop": {"finalize", "owner_limits", "run_limits", "step_result"},
@@ -147,7 +147,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "worker": {"archive", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
-        "activity", "archive", "job_waiter", "live_text", "start", "steering", "surroundings", "worker",
+        "activity", "archive", "job_waiter", "live_text", "start", "job_control", "inspection", "worker",
     },
 }  # fmt: skip
 
@@ -280,7 +280,7 @@ def test_the_table_has_no_circle(table: dict[str, set[str]]):
         ("agent_jobs.jobs.job", "from agent_jobs.store.base import Store"),
         ("agent_jobs.jobs.job", "import time"),
         ("agent_jobs.rendering.answers", "from asyncio import sleep"),
-        ("agent_jobs.rendering.answers", "from agent_jobs.request.body import mismatch"),
+        ("agent_jobs.rendering.answers", "from agent_jobs.request.body import find_mismatch"),
         ("agent_jobs.rendering.answers", "from agent_jobs.request import json_schema_of"),
         ("agent_jobs.request.body", "import anyio"),
         ("agent_jobs.store.records", "from agent_jobs.upstream.error_mapping import map_error"),
@@ -295,7 +295,7 @@ def test_the_table_has_no_circle(table: dict[str, set[str]]):
         ("agent_jobs.emulator.wire", "from agent_jobs.errors import AgentJobsError"),
         ("agent_jobs.emulator.wire", "from ..job import Status"),
         ("agent_jobs.emulator.wire", "import agent_jobs"),
-        ("agent_jobs.app", "from agent_jobs.emulator import running"),
+        ("agent_jobs.app", "from agent_jobs.emulator import run_emulator"),
         ("agent_jobs.__main__", "import click"),
     ],
 )
@@ -309,8 +309,8 @@ def test_a_forbidden_import_is_found(module: str, source: str):
         ("agent_jobs.store.records", "from agent_jobs.store.rows import job_of\nfrom .worker_lock import WorkerLock"),
         ("agent_jobs.emulator.wire", "from .run import Run\nimport starlette.requests"),
         ("agent_jobs.mcp_server.server", "from agent_jobs import __version__, render\nimport json"),
-        ("agent_jobs.rendering.answers", "from agent_jobs.request.json_schema import mismatch"),
-        ("agent_jobs.cli.demo", "from agent_jobs.emulator import running"),
+        ("agent_jobs.rendering.answers", "from agent_jobs.request.json_schema import find_mismatch"),
+        ("agent_jobs.cli.demo", "from agent_jobs.emulator import run_emulator"),
         ("agent_jobs.engine.step", "from agent_jobs.upstream.client import ResponsesClient\nimport anyio, time"),
     ],
 )

@@ -15,8 +15,8 @@ from agent_jobs.cli.batch_files import read_tasks
 from agent_jobs.cli.host_checks import check_hosts
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.env_file import with_env_file
-from agent_jobs.install.config_file import Scope, locate
+from agent_jobs.env_file import add_env_file
+from agent_jobs.install.config_file import Scope, locate_file
 from agent_jobs.install.hosts import HOSTS, Machine
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.request.presets import load_presets
@@ -47,7 +47,7 @@ def toolbox(path: Path) -> Any:
 
 
 def env_file(path: Path) -> Any:
-    return with_env_file({}, str(path))
+    return add_env_file({}, str(path))
 
 
 def key_file(path: Path) -> Any:
@@ -123,13 +123,13 @@ def run(*arguments: str, status: int = 0) -> Result:
 
 
 def file_of(machine: Machine, host: str, scope: Scope = "user") -> Path:
-    path = locate(HOSTS[host], machine, scope)
+    path = locate_file(HOSTS[host], machine, scope)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def doctor(machine: Machine) -> list[tuple[str, str, str]]:
-    findings = check_hosts(machine, Settings.forgiving(machine.environ)[0])
+    findings = check_hosts(machine, Settings.from_env_leniently(machine.environ)[0])
     return [(each.state, each.text, each.fix) for each in findings]
 
 

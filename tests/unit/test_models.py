@@ -8,37 +8,39 @@ import pytest
 
 from agent_jobs.errors import RequestError
 from agent_jobs.mcp_server.wording import MODEL
-from agent_jobs.request.body import build
-from agent_jobs.request.models import check_model, models, obituary
-from agent_jobs.request.presets import EFFORTS, our_presets
+from agent_jobs.request.body import build_body
+from agent_jobs.request.models import check_model, describe_retirement, load_models
+from agent_jobs.request.presets import EFFORTS, load_our_presets
 
 ROOT = Path(__file__).parents[2]
-GONE = [(name, row) for row in models()["retired"] if row["on"] <= models()["as_of"] for name in row["names"]]
-LEAVING = [(name, row) for row in models()["retired"] if row["on"] > models()["as_of"] for name in row["names"]]
+GONE = [(name, row) for row in load_models()["retired"] if row["on"] <= load_models()["as_of"] for name in row["names"]]
+LEAVING = [
+    (name, row) for row in load_models()["retired"] if row["on"] > load_models()["as_of"] for name in row["names"]
+]
 
 
 @pytest.mark.parametrize(("name", "row"), GONE)
 def test_a_model_that_was_shut_down_is_refused_with_its_successor(name: str, row: dict[str, Any]) -> None:
     for model in (name, f"{name}-2025-01-31"):
         with pytest.raises(RequestError) as refusal:
-            build("x", job_id="job_1", model=model)
+            build_body("x", job_id="job_1", model=model)
         assert MODEL.describe(refusal.value).startswith(f"{model} was shut down on {row['on']}. Use {row['use']}")
 
 
 def test_a_research_model_is_succeeded_by_the_preset() -> None:
     with pytest.raises(RequestError) as refusal:
-        build("x", job_id="job_1", model="o3-deep-research-2025-06-26")
+        build_body("x", job_id="job_1", model="o3-deep-research-2025-06-26")
     assert MODEL.describe(refusal.value).endswith('Use gpt-6.1-sol with preset "deep_research".')
 
 
 @pytest.mark.parametrize(("name", "row"), LEAVING)
 def test_a_model_that_will_be_shut_down_is_taken_and_explained_once_it_is_missed(name: str, row: Any) -> None:
-    assert build("x", job_id="job_1", model=name)["model"] == name
-    assert f"{row['on']}: use {row['use']}" in obituary(name)
+    assert build_body("x", job_id="job_1", model=name)["model"] == name
+    assert f"{row['on']}: use {row['use']}" in describe_retirement(name)
 
 
 def test_of_a_model_that_nobody_told_us_of_nothing_is_known() -> None:
-    assert obituary("gpt-9") == ""
+    assert describe_retirement("gpt-9") == ""
     check_model("gpt-9", "minimal", ["temperature"])
 
 
@@ -51,22 +53,22 @@ def test_a_snapshot_of_its_own_may_be_gone_before_its_model() -> None:
 
 def test_no_name_stands_in_the_table_twice() -> None:
     for table in ("retired", "family"):
-        names = [name for row in models()[table] for name in row["names"]]
+        names = [name for row in load_models()[table] for name in row["names"]]
         assert sorted(names) == sorted(set(names))
 
 
 def test_nothing_names_a_model_that_has_been_shut_down() -> None:
     gone = {name for name, _ in GONE}
-    named = {models()["default"], *(row["use"] for row in models()["retired"])}
-    named |= {name for row in models()["family"] for name in row["names"]}
-    named |= {preset.model for preset in our_presets().values() if preset.model}
+    named = {load_models()["default"], *(row["use"] for row in load_models()["retired"])}
+    named |= {name for row in load_models()["family"] for name in row["names"]}
+    named |= {preset.model for preset in load_our_presets().values() if preset.model}
     texts = [ROOT / "README.md", ROOT / ".env.example", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.py")]
     # The emulator knows the models that a provider refuses, whether it has them still or not.
     ours = (path for path in ROOT.glob("src/**/*") if path.suffix in (".py", ".toml") and "emulator" not in path.parts)
     texts += [path for path in ours if path.name != "models.toml"]
     for path in texts:
         named |= set(re.findall(r"[\w.-]*\w", path.read_text()))
-    assert models()["default"] in named
+    assert load_models()["default"] in named
     assert not gone & named
 
 
@@ -84,10 +86,10 @@ def test_an_effort_that_a_model_is_known_to_refuse_is_answered_with_those_it_tak
 ) -> None:
     for effort in EFFORTS:
         if effort not in refused:
-            assert build("x", job_id="job_1", model=model, effort=effort)["reasoning"] == {"effort": effort}
+            assert build_body("x", job_id="job_1", model=model, effort=effort)["reasoning"] == {"effort": effort}
             continue
         with pytest.raises(RequestError) as refusal:
-            build("x", job_id="job_1", model=model, effort=effort)
+            build_body("x", job_id="job_1", model=model, effort=effort)
         assert f"effort {effort!r} is refused by {model}. Use one of " in MODEL.describe(refusal.value)
         assert MODEL.describe(refusal.value).endswith("low, medium, high, xhigh, max.")
 
@@ -95,13 +97,13 @@ def test_an_effort_that_a_model_is_known_to_refuse_is_answered_with_those_it_tak
 def test_sampling_is_refused_by_models_that_reason() -> None:
     hot: dict[str, Any] = {"job_id": "job_1", "options": {"temperature": 1, "top_p": 0.5}}
     with pytest.raises(RequestError, match=r"options\.temperature is refused by gpt-6\.1-sol\."):
-        build("x", **hot)
+        build_body("x", **hot)
     with pytest.raises(RequestError, match=r"refused by gpt-6-luna without effort 'none'\."):
-        build("x", model="gpt-6-luna", **hot)
-    assert build("x", model="gpt-6-luna", effort="none", **hot)["temperature"] == 1
+        build_body("x", model="gpt-6-luna", **hot)
+    assert build_body("x", model="gpt-6-luna", effort="none", **hot)["temperature"] == 1
 
 
 def test_on_another_endpoint_a_name_may_mean_anything() -> None:
-    body = build("x", job_id="job_1", model="gpt-4", effort="minimal", openai=False)
+    body = build_body("x", job_id="job_1", model="gpt-4", effort="minimal", openai=False)
     assert body["model"] == "gpt-4"
-    assert build("x", job_id="job_1", effort="minimal", options={"top_p": 1}, openai=False)["top_p"] == 1
+    assert build_body("x", job_id="job_1", effort="minimal", options={"top_p": 1}, openai=False)["top_p"] == 1

@@ -6,19 +6,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent_jobs.rendering.paging import page, page_of, size
+from agent_jobs.rendering.paging import count_json_bytes, cut_page, select_page
 
 
 def test_a_size_is_that_of_compact_json_in_utf_8():
-    assert size("é\n") == len(b'"\xc3\xa9\\n"')
-    assert size({"a": [1, "b"]}) == len('{"a":[1,"b"]}')
+    assert count_json_bytes("é\n") == len(b'"\xc3\xa9\\n"')
+    assert count_json_bytes({"a": [1, "b"]}) == len('{"a":[1,"b"]}')
 
 
 def pages_of(text: str, limit_bytes: int) -> list[str]:
     parts, offset = list[str](), 0
     while offset is not None:
-        part, offset = page(text, offset, limit_bytes)
-        assert size(part) <= limit_bytes
+        part, offset = cut_page(text, offset, limit_bytes)
+        assert count_json_bytes(part) <= limit_bytes
         assert part or not text
         parts.append(part)
     assert "".join(parts).encode() == text.encode()
@@ -54,7 +54,7 @@ def test_pages_of_any_text_and_any_size_put_together_are_the_text(text: str, lim
 @given(texts, st.integers(-5, 60))
 def test_the_smallest_pages_still_advance(text: str, limit_bytes: int):
     pages_of(text, max(8, limit_bytes))
-    assert page(text, 3, min(8, limit_bytes)) == page(text, 3, 8)
+    assert cut_page(text, 3, min(8, limit_bytes)) == cut_page(text, 3, 8)
 
 
 @pytest.mark.parametrize("characters", [0, 61_000, 1_000_000])
@@ -62,12 +62,12 @@ def test_the_smallest_pages_still_advance(text: str, limit_bytes: int):
 def test_long_texts_are_read_in_pages_that_are_at_least_half_full(piece: str, characters: int):
     text = (piece * (characters // len(piece) + 1))[:characters]
     limit_bytes = 24_000
-    assert len(pages_of(text, limit_bytes)) <= 2 + 2 * size(text) / limit_bytes
+    assert len(pages_of(text, limit_bytes)) <= 2 + 2 * count_json_bytes(text) / limit_bytes
 
 
 def test_a_page_ends_after_a_paragraph_line_sentence_or_word_in_its_second_half():
     def cut(text: str) -> str:
-        return page(text + "z" * 200, 0, 102)[0]
+        return cut_page(text + "z" * 200, 0, 102)[0]
 
     assert cut("x" * 60 + "\n\n" + "y" * 20 + "\n" + "y" * 10) == "x" * 60 + "\n\n"
     assert cut("x" * 20 + "\n\n" + "y" * 40 + "\n" + "y" * 10) == "x" * 20 + "\n\n" + "y" * 40 + "\n"
@@ -79,7 +79,7 @@ def test_a_page_ends_after_a_paragraph_line_sentence_or_word_in_its_second_half(
 
 
 def test_a_text_that_fits_is_not_cut_at_its_lines():
-    assert page("one\n\ntwo\nthree", 0, 100) == ("one\n\ntwo\nthree", None)
+    assert cut_page("one\n\ntwo\nthree", 0, 100) == ("one\n\ntwo\nthree", None)
 
 
 MIXED = 'a"é\n\n長🎈\x00👩‍🚀\u202eש'
@@ -90,24 +90,24 @@ MIXED = 'a"é\n\n長🎈\x00👩‍🚀\u202eש'
 def test_a_page_from_the_middle_of_a_character_begins_with_that_character(offset: int, limit_bytes: int):
     starts = [len(MIXED[:count].encode()) for count in range(len(MIXED) + 1)]
     start = max([start for start in starts if start <= offset], default=0)
-    part, after = page(MIXED, offset, limit_bytes)
+    part, after = cut_page(MIXED, offset, limit_bytes)
     assert MIXED.encode()[start:].startswith(part.encode())
-    assert size(part) <= limit_bytes
+    assert count_json_bytes(part) <= limit_bytes
     assert after == (None if start + len(part.encode()) == len(MIXED.encode()) else start + len(part.encode()))
     assert bool(part) == (start < len(MIXED.encode()))
 
 
 def test_half_a_surrogate_pair_becomes_a_question_mark():
-    assert page("a\ud83d\nb", 0, 100) == ("a?\nb", None)
+    assert cut_page("a\ud83d\nb", 0, 100) == ("a?\nb", None)
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("ab"), st.text(max_size=30)), max_size=40), st.integers(10, 300))
 def test_entries_are_read_in_pages_too(entries: list[dict[str, Any]], limit_bytes: int):
     read, offset = list[dict[str, Any]](), 0
     while offset is not None:
-        part, offset = page_of(entries, offset, limit_bytes)
-        assert len(part) <= 1 or size(part) <= limit_bytes
+        part, offset = select_page(entries, offset, limit_bytes)
+        assert len(part) <= 1 or count_json_bytes(part) <= limit_bytes
         assert part or not entries
         read += part
     assert read == entries
-    assert page_of(entries, len(entries) + 7, limit_bytes) == ([], None)
+    assert select_page(entries, len(entries) + 7, limit_bytes) == ([], None)

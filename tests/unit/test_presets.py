@@ -7,8 +7,8 @@ import pytest
 
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.wording import MODEL
-from agent_jobs.request.body import build
-from agent_jobs.request.presets import Preset, load_presets, our_presets
+from agent_jobs.request.body import build_body
+from agent_jobs.request.presets import Preset, load_our_presets, load_presets
 
 OWN = """
 [deep_research]
@@ -34,15 +34,15 @@ def file(tmp_path: Path) -> Path:
 def test_without_a_file_there_are_ours():
     presets = load_presets(None)
     assert [*presets] == ["deep_research", "think", "review", "quick"]
-    assert presets is our_presets()
+    assert presets is load_our_presets()
 
 
-@pytest.mark.parametrize("name", our_presets())
+@pytest.mark.parametrize("name", load_our_presets())
 def test_each_of_ours_has_a_line_for_a_list_and_a_prompt_that_calls_it(name: str):
-    preset = our_presets()[name]
+    preset = load_our_presets()[name]
     assert 0 < len(preset.description) <= 80
     assert "\n" not in preset.description
-    asked = preset.asking("Why {is} the {task}?")
+    asked = preset.fill_in_task("Why {is} the {task}?")
     assert f'preset="{name}"' in asked
     assert asked.endswith("\n\nWhy {is} the {task}?")
     assert preset.model is None
@@ -50,28 +50,28 @@ def test_each_of_ours_has_a_line_for_a_list_and_a_prompt_that_calls_it(name: str
 
 def test_the_users_file_adds_presets_and_changes_ours_in_what_it_says(file: Path):
     file.write_text(OWN)
-    presets, ours = load_presets(file), our_presets()["deep_research"]
-    assert [*presets] == [*our_presets(), "notes-2"]
-    assert presets["think"] == our_presets()["think"]
+    presets, ours = load_presets(file), load_our_presets()["deep_research"]
+    assert [*presets] == [*load_our_presets(), "notes-2"]
+    assert presets["think"] == load_our_presets()["think"]
     changed = presets["deep_research"]
     assert (changed.model, changed.effort, changed.web_search) == ("gpt-6.2-astra", ours.effort, True)
     assert (changed.description, changed.prompt) == (ours.description, ours.prompt)
     assert changed.options == {**ours.options, "reasoning_summary": "concise", "max_tool_calls": 40}
-    body = build("x", job_id="job_1", preset="notes-2", presets=presets)
+    body = build_body("x", job_id="job_1", preset="notes-2", presets=presets)
     assert (body["reasoning"], body["text"]) == ({"effort": "medium"}, {"verbosity": "low"})
     assert body["metadata"] == {"team": "a", "job_id": "job_1"}
 
 
 def test_a_preset_without_a_prompt_gets_one(file: Path):
     file.write_text('[own]\ndescription = "Mine"')
-    asked = load_presets(file)["own"].asking("Do it.")
+    asked = load_presets(file)["own"].fill_in_task("Do it.")
     assert 'agent_start with preset="own"' in asked
     assert asked.endswith("Do it.")
 
 
 def test_an_empty_file_changes_nothing(file: Path):
     file.write_text("# later\n")
-    assert load_presets(file) == our_presets()
+    assert load_presets(file) == load_our_presets()
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,10 @@ def test_a_file_that_is_not_there_or_is_no_text_is_refused_with_its_path(file: P
 
 
 def test_presets_do_not_change():
-    preset = our_presets()["think"]
+    preset = load_our_presets()["think"]
     with pytest.raises(FrozenInstanceError):
         preset.effort = "low"  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(TypeError):
         preset.options["verbosity"] = "high"  # pyright: ignore[reportIndexIssue]
     with pytest.raises(TypeError):
-        our_presets()["own"] = Preset(description="", prompt="")  # pyright: ignore[reportIndexIssue]
+        load_our_presets()["own"] = Preset(description="", prompt="")  # pyright: ignore[reportIndexIssue]

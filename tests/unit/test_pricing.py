@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.jobs.response import Usage
 from agent_jobs.mcp_server.wording import MODEL
-from agent_jobs.pricing.prices import Prices, calls_of, day_start
+from agent_jobs.pricing.prices import Prices, count_calls, find_day_start
 
 AT = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
 OPENAI = "https://api.openai.com/v1"
@@ -209,12 +209,14 @@ def test_calls_that_upstream_answers_itself_are_counted_by_tool():
         None,
         {},
     ]
-    assert calls_of({"output": output}) == {"web_search": 2, "file_search": 1, "mcp": 1}
+    assert count_calls({"output": output}) == {"web_search": 2, "file_search": 1, "mcp": 1}
     counted = {"output": output, "tool_usage": {"web_search": {"num_requests": 5}}}
-    assert calls_of(counted)["web_search"] == 5
-    assert calls_of({"output": output, "tools": [{"type": "web_search_preview_2025_03_11"}]})["web_search_preview"] == 2
-    assert calls_of({"output": output, "tools": [{"type": "web_search_2025_08_26"}]})["web_search"] == 2
-    assert calls_of({}) == calls_of({"output": "?", "tool_usage": None, "tools": 1}) == {}
+    assert count_calls(counted)["web_search"] == 5
+    assert (
+        count_calls({"output": output, "tools": [{"type": "web_search_preview_2025_03_11"}]})["web_search_preview"] == 2
+    )
+    assert count_calls({"output": output, "tools": [{"type": "web_search_2025_08_26"}]})["web_search"] == 2
+    assert count_calls({}) == count_calls({"output": "?", "tool_usage": None, "tools": 1}) == {}
 
 
 ASKED: dict[str, Any] = {"model": "gpt-6.1-sol", "input": "x" * 1000, "max_output_tokens": 1000}
@@ -367,7 +369,7 @@ def test_an_empty_table_changes_nothing(tmp_path: Path):
 
 def test_a_day_begins_at_midnight_utc():
     noon = datetime(2026, 11, 20, 12, 30, tzinfo=UTC).timestamp()
-    assert day_start(noon) == AT == day_start(AT)
+    assert find_day_start(noon) == AT == find_day_start(AT)
 
 
 def test_the_library_is_imported_only_when_its_list_is_asked_for():

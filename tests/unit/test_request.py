@@ -12,15 +12,23 @@ from hypothesis import strategies as st
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import RequestError
 from agent_jobs.mcp_server.wording import MODEL
-from agent_jobs.request.body import TITLE_CHARS, build, hash_of, options_with, sent_as, sentence_for, title_of
-from agent_jobs.request.models import models
+from agent_jobs.request.body import (
+    TITLE_CHARS,
+    build_body,
+    describe_refusal,
+    hash_of,
+    merge_preset_options,
+    shape_for_mode,
+    title_of,
+)
+from agent_jobs.request.models import load_models
 from agent_jobs.request.options import OPTIONS, StartOptions
-from agent_jobs.request.presets import EFFORTS, Preset, our_presets
+from agent_jobs.request.presets import EFFORTS, Preset, load_our_presets
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.validation import Choice
 
 PLAIN: dict[str, Any] = {
-    "model": models()["default"],
+    "model": load_models()["default"],
     "input": "Say hi",
     "background": True,
     "stream": True,
@@ -118,12 +126,12 @@ ANY_JSON = st.recursive(
     ],
 )  # fmt: skip
 def test_what_is_asked_for_stands_in_the_body(asked: dict[str, Any], more: dict[str, Any]):
-    assert build("Say hi", job_id="job_1", **asked) == {**PLAIN, **more}
+    assert build_body("Say hi", job_id="job_1", **asked) == {**PLAIN, **more}
 
 
 @pytest.mark.parametrize("effort", EFFORTS)
 def test_every_effort_that_the_data_names_can_be_asked_for(effort: str):
-    assert build("x", job_id="job_1", model="local", effort=effort)["reasoning"] == {"effort": effort}
+    assert build_body("x", job_id="job_1", model="local", effort=effort)["reasoning"] == {"effort": effort}
 
 
 def pairs(count: int, key: int = 3, value: int = 3) -> dict[str, str]:
@@ -132,7 +140,10 @@ def pairs(count: int, key: int = 3, value: int = 3) -> dict[str, str]:
 
 @pytest.mark.parametrize("metadata", [pairs(15), pairs(1, key=64), pairs(1, value=512), pairs(1, value=0)])
 def test_metadata_may_be_as_large_as_the_api_takes_besides_ours(metadata: dict[str, str]):
-    assert build("x", job_id="job_1", options={"metadata": metadata})["metadata"] == {**metadata, "job_id": "job_1"}
+    assert build_body("x", job_id="job_1", options={"metadata": metadata})["metadata"] == {
+        **metadata,
+        "job_id": "job_1",
+    }
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -198,7 +209,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("asked", "hint"), REFUSED)
 def test_what_cannot_be_asked_for_is_refused_with_what_can(asked: dict[str, Any], hint: str):
     with pytest.raises(RequestError) as refusal:
-        build("Say hi", job_id="job_1", **asked)
+        build_body("Say hi", job_id="job_1", **asked)
     assert hint in MODEL.describe(refusal.value)
     assert len(MODEL.describe(refusal.value)) < 310
 
@@ -206,12 +217,12 @@ def test_what_cannot_be_asked_for_is_refused_with_what_can(asked: dict[str, Any]
 @pytest.mark.parametrize("prompt", ["", " ", "\n\t \n", "\u3000"])
 def test_an_empty_prompt_is_refused(prompt: str):
     with pytest.raises(RequestError, match="prompt is empty"):
-        build(prompt, job_id="job_1")
+        build_body(prompt, job_id="job_1")
 
 
 def test_what_the_caller_handed_over_is_not_changed():
     tools, metadata = [PYTHON], {"team": "a"}
-    build("x", job_id="job_1", web_search=True, options={"tools": tools, "metadata": metadata})
+    build_body("x", job_id="job_1", web_search=True, options={"tools": tools, "metadata": metadata})
     assert (tools, metadata) == ([PYTHON], {"team": "a"})
 
 
@@ -248,7 +259,7 @@ def test_the_title_is_the_first_line(prompt: str, title: str):
 
 @given(st.text(min_size=1).filter(str.strip))
 def test_any_prompt_goes_out_as_it_came_under_a_short_title_of_one_line(prompt: str):
-    assert build(prompt, job_id="job_1")["input"] == prompt
+    assert build_body(prompt, job_id="job_1")["input"] == prompt
     title = title_of(prompt)
     assert 0 < len(title) <= TITLE_CHARS
     assert title == title.strip()
@@ -256,7 +267,7 @@ def test_any_prompt_goes_out_as_it_came_under_a_short_title_of_one_line(prompt: 
 
 
 def test_a_preset_stands_in_for_what_the_caller_leaves_out() -> None:
-    body = build("Why is the sky blue?", job_id="job_1", preset="deep_research")
+    body = build_body("Why is the sky blue?", job_id="job_1", preset="deep_research")
     assert body["reasoning"] == {"effort": "high", "summary": "auto"}
     assert (body["tools"], body["include"]) == (SEARCH["tools"], SEARCH["include"])
     assert "source" in body["instructions"]
@@ -276,24 +287,24 @@ def test_a_preset_stands_in_for_what_the_caller_leaves_out() -> None:
     ],
 )
 def test_the_callers_own_words_beat_the_presets(asked: dict[str, Any], name: str, value: Any) -> None:
-    assert build("x", job_id="job_1", preset="deep_research", **asked).get(name) == value
+    assert build_body("x", job_id="job_1", preset="deep_research", **asked).get(name) == value
 
 
 def test_the_model_is_the_callers_else_the_presets_else_the_users_else_ours() -> None:
     presets = {"own": Preset(description="", prompt="{task}", model="preset")}
     asked: dict[str, Any] = {"job_id": "job_1", "presets": presets}
-    assert build("x", **asked, preset="own", default_model="user", model="caller")["model"] == "caller"
-    assert build("x", **asked, preset="own", default_model="user")["model"] == "preset"
-    assert build("x", **asked, default_model="user")["model"] == "user"
-    assert build("x", **asked)["model"] == models()["default"]
+    assert build_body("x", **asked, preset="own", default_model="user", model="caller")["model"] == "caller"
+    assert build_body("x", **asked, preset="own", default_model="user")["model"] == "preset"
+    assert build_body("x", **asked, default_model="user")["model"] == "user"
+    assert build_body("x", **asked)["model"] == load_models()["default"]
 
 
 def test_option_of_the_caller_beats_that_of_the_preset() -> None:
     presets = {"own": Preset(description="", prompt="{task}", options={"timeout_s": 60})}
     timeouts = [(None, 60), ({"timeout_s": 90}, 90), ({"timeout_s": None}, None)]
     for options, timeout_s in timeouts:
-        assert StartOptions.parse(options_with("own", options, presets)).timeout_s == timeout_s
-    assert StartOptions.parse(options_with(None, {"timeout_s": 90}, presets)).timeout_s == 90
+        assert StartOptions.parse(merge_preset_options("own", options, presets)).timeout_s == timeout_s
+    assert StartOptions.parse(merge_preset_options(None, {"timeout_s": 90}, presets)).timeout_s == 90
 
 
 OURS: list[tuple[str, Any]] = [
@@ -314,7 +325,9 @@ def test_option_of_ours_becomes_a_field_and_stays_out_of_the_body(name: str, val
     given = {(): "none", ("git", "time__*"): ["git", "time__*"]}.get(value, value)
     options = StartOptions.parse({name: given, "verbosity": "low"})
     assert options == replace(StartOptions(upstream={"verbosity": "low"}), **{name: value})
-    assert build("x", job_id="job_1", options=options) == build("x", job_id="job_1", options={"verbosity": "low"})
+    assert build_body("x", job_id="job_1", options=options) == build_body(
+        "x", job_id="job_1", options={"verbosity": "low"}
+    )
     assert StartOptions.parse({name: None}) == StartOptions.parse({}) == StartOptions()
     with pytest.raises(RequestError, match=f"options.{name} accepts"):
         StartOptions.parse({name: []})
@@ -336,7 +349,7 @@ SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"options": {"key": "monday", "allow_duplicate": True, "timeout_s": 60, "max_cost_usd": 1}}),
     ({"preset": "think", "effort": "low"}, {"preset": "think", "effort": "low", "options": {"dry_run": True}}),
     ({"options": {"verbosity": "low"}, "effort": "low"}, {"preset": "quick"}),
-    ({"model": models()["default"]}, {}),
+    ({"model": load_models()["default"]}, {}),
 ]
 OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"preset": "think"}),
@@ -351,18 +364,18 @@ OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_the_same_work_has_the_same_hash_in_whatever_job(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert hash_of(build("x", job_id="job_1", **one)) == hash_of(build("x", job_id="job_2", **other))
+    assert hash_of(build_body("x", job_id="job_1", **one)) == hash_of(build_body("x", job_id="job_2", **other))
 
 
 @pytest.mark.parametrize(("one", "other"), OTHER)
 def test_other_work_has_another_hash(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert hash_of(build("x", job_id="job_1", **one)) != hash_of(build("x", job_id="job_1", **other))
+    assert hash_of(build_body("x", job_id="job_1", **one)) != hash_of(build_body("x", job_id="job_1", **other))
 
 
 @given(st.dictionaries(st.sampled_from([*OPTIONS]) | st.text(), ANY_JSON, max_size=5), st.none() | st.text())
 def test_whatever_options_say_a_body_or_a_refusal_comes_of_it(options: dict[str, Any], preset: str | None) -> None:
     try:
-        body = build("x", job_id="job_1", options=options, preset=preset)
+        body = build_body("x", job_id="job_1", options=options, preset=preset)
     except RequestError as refusal:
         assert MODEL.describe(refusal)
     else:
@@ -374,7 +387,7 @@ def test_whatever_options_say_a_body_or_a_refusal_comes_of_it(options: dict[str,
 def test_whatever_a_tool_says_a_body_or_a_refusal_comes_of_it(kind: str, fields: dict[str, Any]) -> None:
     tool = {"type": kind, "server_label": "s", "require_approval": "never", "vector_store_ids": ["vs"], **fields}
     try:
-        build("x", job_id="job_1", options={"tools": [tool]})
+        build_body("x", job_id="job_1", options={"tools": [tool]})
     except RequestError as refusal:
         assert MODEL.describe(refusal)
 
@@ -385,7 +398,7 @@ def test_options_that_are_nested_without_end_are_refused() -> None:
         deep = {"a": deep}
     for options in ({"tools": [{"type": "later", "x": deep}]}, {"json_schema": {"type": "object", "properties": deep}}):
         with pytest.raises(RequestError, match="JSON cannot"):
-            build("x", job_id="job_1", options=options)
+            build_body("x", job_id="job_1", options=options)
 
 
 REFUSALS: list[tuple[dict[str, Any], str, str, str]] = [
@@ -417,17 +430,17 @@ REFUSALS: list[tuple[dict[str, Any], str, str, str]] = [
 def test_a_refusal_names_the_argument_that_has_to_change(
     asked: dict[str, Any], code: str, param: str, sentence: str
 ) -> None:
-    assert sentence_for(code, param, "No.", build("x", job_id="job_1", **asked)) == sentence
+    assert describe_refusal(code, param, "No.", build_body("x", job_id="job_1", **asked)) == sentence
 
 
 @given(st.text() | st.from_regex(r"(tools|include|input)[\[\].0-9a-z]{0,12}"))
 def test_whatever_upstream_names_its_words_are_told(param: str) -> None:
-    body = build("x", job_id="job_1", web_search=True)
-    assert sentence_for("", param, "Its words.", body).endswith("Its words.")
+    body = build_body("x", job_id="job_1", web_search=True)
+    assert describe_refusal("", param, "Its words.", body).endswith("Its words.")
 
 
 TAKEN: list[dict[str, Any]] = [
-    *({"preset": preset} for preset in our_presets()),
+    *({"preset": preset} for preset in load_our_presets()),
     {"attachments": [{"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}]},
     {"options": {"json_schema": {"type": "object"}, "verbosity": "low", "include": [SEARCH["include"][0]]}},
     {"web_search": True, "effort": "max", "options": {"tools": [PYTHON], "reasoning_mode": "pro", "timeout_s": 60}},
@@ -436,7 +449,7 @@ TAKEN: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("asked", TAKEN)
 def test_what_is_built_is_taken_upstream(asked: dict[str, Any], upstream: RunningServer) -> None:
-    body = sent_as(build("x", job_id="job_1", **asked), "background")
+    body = shape_for_mode(build_body("x", job_id="job_1", **asked), "background")
     with httpx2.Client(trust_env=False) as http:
         answer = http.post(
             f"{upstream.base_url}/responses", json=dict(body), headers={"Authorization": "Bearer sk-secret"}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.env_file import with_env_file
+from agent_jobs.env_file import add_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Mode
 from agent_jobs.setting_values import SecretStr
@@ -237,14 +237,16 @@ def test_a_result_folder_that_cannot_be_written_is_told_and_one_that_can_be_made
 
 
 def test_a_variable_that_is_called_like_a_word_of_a_refusal_is_no_mistake():
-    settings, refused = Settings.forgiving({"AGENT_JOBS_SECRETS": "takes", "takes": "t", "AGENT_JOBS_FOLLOW": "all"})
+    settings, refused = Settings.from_env_leniently(
+        {"AGENT_JOBS_SECRETS": "takes", "takes": "t", "AGENT_JOBS_FOLLOW": "all"}
+    )
     assert len(refused) == 1
     assert settings == Settings(secrets={"takes": SecretStr("t")})
 
 
 def test_what_is_left_without_the_mistakes_is_in_force():
     environ = {"AGENT_JOBS_FOLLOW": "all", "AGENT_JOBS_AUTH": "none", "AGENT_JOBS_MODEL": "gpt-x"}
-    settings, refused = Settings.forgiving({**environ, "AGENT_JOBS_SECRETS": "T", "T": "\u00e9"})
+    settings, refused = Settings.from_env_leniently({**environ, "AGENT_JOBS_SECRETS": "T", "T": "\u00e9"})
     assert [sentence.split()[0] for sentence in refused] == ["AGENT_JOBS_AUTH", "T", "AGENT_JOBS_FOLLOW"]
     assert settings == Settings(model="gpt-x", secrets={"T": SecretStr("")})
 
@@ -341,7 +343,7 @@ def test_an_env_file_adds_what_the_environment_leaves_open(tmp_path: Path):
         b'C="a=b"\nD=\nE="\nF=\'a" \nSET=file\nEMPTY=file\nTWICE=1\nTWICE=2\n'
     )
     environ = {"SET": "environment", "EMPTY": " ", "OTHER": "x"}
-    assert with_env_file(environ, str(file)) == {
+    assert add_env_file(environ, str(file)) == {
         "OPENAI_API_KEY": "sk-file",
         "A": "1 2 # 3",
         "B": 'x "y"',
@@ -366,7 +368,7 @@ def test_a_line_of_an_env_file_that_is_something_else_is_refused_by_its_number_a
     file = tmp_path / "my.env"
     file.write_text(f"# mine\n{line}\n")
     with pytest.raises(ConfigError, match="Line 2") as refusal:
-        with_env_file({}, str(file))
+        add_env_file({}, str(file))
     assert "sk-secret" not in str(refusal.value)
 
 
@@ -374,7 +376,7 @@ def test_an_env_file_that_cannot_be_read_is_refused(tmp_path: Path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "gone", tmp_path, tmp_path / "binary"):
         with pytest.raises(ConfigError, match="--env-file"):
-            with_env_file({}, str(path))
+            add_env_file({}, str(path))
 
 
 #: Text that is no key, and how its refusal names it.

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from agent_jobs.errors import RequestError
 from agent_jobs.mcp_server.wording import MODEL
-from agent_jobs.request.body import build
-from agent_jobs.request.json_schema import mismatch
+from agent_jobs.request.body import build_body
+from agent_jobs.request.json_schema import find_mismatch
 
 OPEN: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 CLOSED: dict[str, Any] = {**OPEN, "additionalProperties": False}
 
 
 def body_with(schema: Any) -> Any:
-    return build("x", job_id="job_1", options={"json_schema": schema})
+    return build_body("x", job_id="job_1", options={"json_schema": schema})
 
 
 def object_of(**properties: Any) -> dict[str, Any]:
@@ -158,7 +158,7 @@ FENCED = [
 
 @pytest.mark.parametrize("text", ['{"n":1}', ' {"n": 1}\n', '{"n":1,"more":true}', *FENCED])
 def test_an_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
-    assert mismatch(text, body_with(OPEN)) is None
+    assert find_mismatch(text, body_with(OPEN)) is None
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_an_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
     ],
 )
 def test_an_answer_that_does_not_is_told_in_a_sentence_without_its_words(text: str, sentence: str) -> None:
-    said = mismatch(text, body_with(CLOSED))
+    said = find_mismatch(text, body_with(CLOSED))
     assert said is not None
     assert sentence in said
     assert "secret words" not in said
@@ -200,18 +200,18 @@ def test_an_answer_that_does_not_is_told_in_a_sentence_without_its_words(text: s
     ],
 )
 def test_a_schema_that_cannot_be_checked_against_is_said_to_be_one_and_nothing_is_fetched(schema: Any) -> None:
-    said = mismatch('{"n":"x"}', body_with(schema))
+    said = find_mismatch('{"n":"x"}', body_with(schema))
     assert said == "The output is JSON, but its JSON schema is none that it can be checked against."
 
 
 def test_where_no_schema_was_asked_for_any_text_will_do() -> None:
-    assert mismatch("Hello", build("x", job_id="job_1", options={"verbosity": "low"})) is None
-    assert mismatch("Hello", build("x", job_id="job_1")) is None
+    assert find_mismatch("Hello", build_body("x", job_id="job_1", options={"verbosity": "low"})) is None
+    assert find_mismatch("Hello", build_body("x", job_id="job_1")) is None
 
 
 @given(st.text())
 def test_any_text_is_judged(text: str) -> None:
-    said = mismatch(text, body_with(CLOSED))
+    said = find_mismatch(text, body_with(CLOSED))
     assert said is None or said.startswith("The output")
 
 

@@ -25,10 +25,16 @@ from mcp_types import (
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import ConfigError
-from agent_jobs.request.body import build, sent_as
+from agent_jobs.request.body import build_body, shape_for_mode
 from agent_jobs.strict_schema import is_strict
 from agent_jobs.toolbox.config import ServerConfig, ToolServers, load_toolbox
-from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, build_function, function_name, prefix_of
+from agent_jobs.toolbox.functions import (
+    DESCRIPTION_CHARS,
+    MAX_FUNCTIONS,
+    build_function,
+    build_function_name,
+    prefix_of,
+)
 from agent_jobs.toolbox.output import MAX_IMAGES, TEXT_CHARS, read_output
 from agent_jobs.toolbox.schema import fit_schema
 from agent_jobs.toolbox.server_entry import KEYS
@@ -268,17 +274,17 @@ def test_representation_of_a_server_contains_no_secret(tmp_path: Path):
     ],
 )
 def test_a_tool_has_the_same_name_in_every_process_and_every_version(server: str, tool: str, name: str):
-    assert function_name(server, tool) == name
+    assert build_function_name(server, tool) == name
 
 
 @given(st.sets(st.tuples(st.text("a_", min_size=1, max_size=6), st.text("a_.", min_size=1, max_size=6)), min_size=2))
 def test_no_two_tools_share_a_name(tools: set[tuple[str, str]]):
-    assert len({function_name(*each) for each in tools}) == len(tools)
+    assert len({build_function_name(*each) for each in tools}) == len(tools)
 
 
 @given(st.text(min_size=1, max_size=40), st.text(min_size=1))
 def test_every_name_is_one_that_the_api_takes(server: str, tool: str):
-    name = function_name(server, tool)
+    name = build_function_name(server, tool)
     assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)
     assert name.startswith(prefix_of(server))
 
@@ -488,14 +494,14 @@ def test_every_part_that_may_be_an_array_has_items(kind: Any, place: Callable[[A
     sent = build_function("a__b", "", schema)["parameters"]
     assert sent["properties"] == place({"type": kind, "items": {}})
     assert sent["$defs"] == {"a": {"type": kind, "items": {}}}
-    own = build("x", job_id="job_1", options={"tools": [{"type": "function", "name": "f", "parameters": schema}]})
+    own = build_body("x", job_id="job_1", options={"tools": [{"type": "function", "name": "f", "parameters": schema}]})
     assert own["tools"][0]["parameters"] == sent
 
 
 def test_an_array_without_items_is_taken_upstream(upstream: RunningServer) -> None:
     schema = {"type": "object", "properties": {"x": {"type": ["array", "null"]}}}
     function = {"type": "function", "name": "f", "parameters": schema}
-    body = sent_as(build("x", job_id="job_1", options={"tools": [function]}), "background")
+    body = shape_for_mode(build_body("x", job_id="job_1", options={"tools": [function]}), "background")
     with httpx2.Client(trust_env=False, base_url=upstream.base_url) as http:
         answer = http.post("/responses", json=dict(body), headers={"Authorization": "Bearer sk-secret"})
     assert answer.status_code == 200, answer.text

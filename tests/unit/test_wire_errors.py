@@ -365,11 +365,11 @@ CALLS: dict[str, Callable[[ResponsesClient], Awaitable[object]]] = {
     "delete": lambda client: client.delete("resp_1"),
     "delete_file": lambda client: client.delete_file("file_1"),
     "upload": lambda client: client.upload("a.txt", b"a"),
-    "container_file": lambda client: client.container_file("cntr_1", "cfile_1"),
+    "download_container_file": lambda client: client.download_container_file("cntr_1", "cfile_1"),
     "find_in_container": lambda client: client.find_in_container("cntr_1", "/mnt/a"),
     "create_conversation": lambda client: client.create_conversation(),
     "describe_model": lambda client: client.describe_model("gpt"),
-    "model_pages": lambda client: client.model_pages(),
+    "list_model_pages": lambda client: client.list_model_pages(),
 }
 OF_RESPONSE = {"retrieve", "stream", "cancel", "delete"}
 #: Calls for which such an answer means that there is nothing left to do.
@@ -431,7 +431,7 @@ async def test_success_without_an_object_is_unclear(
 async def test_model_list_that_is_no_json_is_unclear(client: ResponsesClient, httpx2_mock: respx.Router):
     httpx2_mock.get(f"{BASE_URL}/models").respond(200, html="<html></html>")
     with pytest.raises(UnclearError, match="answered without JSON"):
-        await client.model_pages()
+        await client.list_model_pages()
 
 
 # Headers

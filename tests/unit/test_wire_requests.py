@@ -90,15 +90,17 @@ REQUESTS: dict[str, Sent] = {
     "delete": Sent(lambda client: client.delete("resp_1"), "DELETE", "/responses/resp_1"),
     "delete_file": Sent(lambda client: client.delete_file("file/1"), "DELETE", "/files/file%2F1"),
     "upload": Sent(lambda client: client.upload("a.csv", b"a,b"), "POST", "/files", None),
-    "container_file": Sent(
-        lambda client: client.container_file("cntr_1", "cfile_1"), "GET", "/containers/cntr_1/files/cfile_1/content"
+    "download_container_file": Sent(
+        lambda client: client.download_container_file("cntr_1", "cfile_1"),
+        "GET",
+        "/containers/cntr_1/files/cfile_1/content",
     ),
     "find_in_container": Sent(
         lambda client: client.find_in_container("cntr_1", "/a"), "GET", "/containers/cntr_1/files?limit=100"
     ),
     "create_conversation": Sent(lambda client: client.create_conversation(), "POST", "/conversations", "{}"),
     "describe_model": Sent(lambda client: client.describe_model("ft:gpt/x"), "GET", "/models/ft%3Agpt%2Fx"),
-    "model_pages": Sent(lambda client: client.model_pages(), "GET", "/models"),
+    "list_model_pages": Sent(lambda client: client.list_model_pages(), "GET", "/models"),
 }
 #: Headers that say who sends a request.
 ENDPOINT_HEADERS = {"authorization", "api-key", "openai-organization", "openai-project"}
@@ -238,7 +240,7 @@ async def test_next_page_of_models_is_requested_where_the_list_names_it(
 ):
     route = httpx2_mock.route(host="up.example")
     route.side_effect = [httpx.Response(200, json=page), httpx.Response(200, json={"data": []})]
-    pages = await client.model_pages()
+    pages = await client.list_model_pages()
     addresses = [str(request.url) for request in list_requests(httpx2_mock)]
     expected = [] if target is None else [f"{BASE_URL}/models{target}"]
     assert addresses == [f"{BASE_URL}/models", *expected]

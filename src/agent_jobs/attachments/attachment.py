@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
-from agent_jobs.attachments.decoding import Decoded, decode, is_text
+from agent_jobs.attachments.decoding import Decoded, decode_file, is_text
 
 Kind = Literal["text", "image", "pdf", "data"]
 
@@ -124,7 +124,7 @@ def _build_parts_of(attachment: Attachment) -> list[dict[str, Any]]:
 
 
 def _fence_text(attachment: Attachment) -> str:
-    decoded = decode(attachment.data) or Decoded("", "utf-8")
+    decoded = decode_file(attachment.data) or Decoded("", "utf-8")
     text = decoded.text
     used = set(re.findall(r"</file((?:-\d+)?)>", text.lower()))
     endings = chain([""], (f"-{number}" for number in count(2)))

@@ -15,7 +15,7 @@ from agent_jobs.attachments.attachment import (
     recognize,
     suffix_of,
 )
-from agent_jobs.attachments.decoding import decode
+from agent_jobs.attachments.decoding import decode_file
 from agent_jobs.attachments.roots import Budget, Root
 from agent_jobs.attachments.unfit import Names, UnfitError, printable_path, secret_error, unreadable_error
 from agent_jobs.errors import RequestError
@@ -107,7 +107,7 @@ class Collector:
     def _accept_data(self, names: Names, kind: Kind, media_type: str, data: bytes, *, named: bool) -> Attachment:
         """Return the attachment of a file that was read, if there is room for it."""
         self._require_room(names, len(data), kind)
-        if kind == "text" and decode(data) is None:
+        if kind == "text" and decode_file(data) is None:
             kind, media_type = self._accept_binary(names, named=named)
         self._take_room(len(data), kind)
         return Attachment(printable_path(names), kind, media_type, data)

@@ -34,7 +34,7 @@ def is_text(head: bytes) -> bool:
     return find_marked_encoding(head) is not None or b"\0" not in head or _detect_utf16(head) is not None
 
 
-def decode(data: bytes) -> Decoded | None:
+def decode_file(data: bytes) -> Decoded | None:
     """Return the text of a whole file, None for a binary file.
 
     UTF-8, and UTF-16 or UTF-32 with a byte order mark, are known. Everything else is a guess: UTF-16 without a mark,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
 from agent_jobs.attachments.collector import Collector
-from agent_jobs.attachments.hints import explain_nothing
+from agent_jobs.attachments.hints import explain_no_match
 from agent_jobs.attachments.naming import choose_place, fold_appearance, trim_pattern
 from agent_jobs.attachments.patterns import Place, count_literal_names, expand_braces, find_places
 from agent_jobs.attachments.roots import Root
@@ -23,10 +23,10 @@ from agent_jobs.attachments.unfit import Names, UnfitError, refuse_protected
 from agent_jobs.attachments.walk import walk_files
 from agent_jobs.errors import RequestError
 
-__all__ = ["Attachment", "build_content_parts", "describe_attachments", "estimate_tokens", "gather"]
+__all__ = ["Attachment", "build_content_parts", "describe_attachments", "estimate_tokens", "gather_attachments"]
 
 
-def gather(patterns: Sequence[str], roots: Sequence[Path], *, upload: bool = False) -> list[Attachment]:
+def gather_attachments(patterns: Sequence[str], roots: Sequence[Path], *, upload: bool = False) -> list[Attachment]:
     """Read the files that the patterns name, each once: in the order of the patterns, and of names within one.
 
     A pattern is one of these: a path, absolute, from `~`, or relative to every root; a folder, which stands for all
@@ -81,7 +81,7 @@ class _Search:
                 _Search(self._roots, self._collector).add_matches(trimmed)
                 return
         if not is_added:
-            raise explain_nothing(shown, places, self._left_out)
+            raise explain_no_match(shown, places, self._left_out)
 
     def _add_named(self, places: Iterable[Place]) -> bool:
         """Add the files at these places and below the folders at them; return False if there are none."""

@@ -14,7 +14,7 @@ HINT_NAMES = 5  # names of a folder that an answer shows
 HINT_ENTRIES = 1_000  # entries of a folder that are compared with a name: a hint must not take seconds
 
 
-def explain_nothing(shown: str, places: Iterable[Place], left_out: Counter[str]) -> RequestError:
+def explain_no_match(shown: str, places: Iterable[Place], left_out: Counter[str]) -> RequestError:
     """Return the refusal of a pattern that attaches nothing.
 
     Args:

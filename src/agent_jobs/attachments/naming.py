@@ -39,7 +39,7 @@ def trim_pattern(pattern: str) -> str:
     return pattern[start:end]
 
 
-def names_below(root: Root, path: Path) -> Names | None:
+def find_names_below(root: Root, path: Path) -> Names | None:
     """Return the names of an absolute path below a root whose own path looks a little different there, else None."""
     for base in (root.written, root.real):
         depth = len(base.parts)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agent_jobs.attachments.naming import names_below
+from agent_jobs.attachments.naming import find_names_below
 from agent_jobs.attachments.roots import Root
 from agent_jobs.attachments.unfit import Names, printable_path
 from agent_jobs.errors import Argument, RequestError
@@ -29,9 +29,9 @@ def find_places(pattern: str, roots: Sequence[Root]) -> tuple[str, list[Place]]:
     shown = printable_path((pattern[:SHOWN_CHARS],))
     path = _parse_path(pattern, shown)
     _refuse_upwards(shown, path.parts)
-    places = _list_places(roots, lambda root: root.names_below_root(path))
+    places = _list_places(roots, lambda root: root.find_names_below(path))
     if not places and path.is_absolute():
-        places = _list_places(roots, lambda root: names_below(root, path))
+        places = _list_places(roots, lambda root: find_names_below(root, path))
     if not places:
         folders = ", ".join(printable_path((str(root.written),)) for root in roots)
         raise RequestError("{given!r} lies outside of what may be read.", "outside_roots", given=shown, folders=folders)

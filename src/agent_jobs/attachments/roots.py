@@ -67,7 +67,7 @@ class Root:
             )
         return cls(folder, real)
 
-    def names_below_root(self, path: Path) -> Names | None:
+    def find_names_below(self, path: Path) -> Names | None:
         """Return the names of a path below this root, None if it is written to lie elsewhere."""
         if not path.is_absolute():
             return path.parts

@@ -13,7 +13,13 @@ import anyio
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.answer_writer import AnswerWriter, PlainWriter, TerminalWriter, is_stdout_pipe, leads_to_next_turn
+from agent_jobs.cli.answer_writer import (
+    AnswerWriter,
+    PlainWriter,
+    TerminalWriter,
+    can_lead_to_next_turn,
+    is_stdout_pipe,
+)
 from agent_jobs.cli.job_line import render_status
 from agent_jobs.cli.live_area import LiveArea
 from agent_jobs.cli.outage import OutageClock, describe_outage
@@ -119,7 +125,7 @@ class AnswerDisplay:
         if sys.stdout.isatty():
             return TerminalWriter(self._area.erase, is_streaming=is_streaming)
         # Into a pipe goes the answer alone: the text of a turn that calls tools is none.
-        is_certain = is_stdout_pipe() and not leads_to_next_turn(job.turn.request)
+        is_certain = is_stdout_pipe() and not can_lead_to_next_turn(job.turn.request)
         return PlainWriter(self._area.erase, is_streaming=is_streaming and is_certain)
 
     def _import_renderer(self) -> None:
@@ -169,7 +175,7 @@ class AnswerDisplay:
 
 
 @asynccontextmanager
-async def run_beside(display: object) -> AsyncGenerator[None]:
+async def run_display(display: object) -> AsyncGenerator[None]:
     """Have a display show its text while the body runs; raise an error of either as it is, not in a group."""
     failures: list[Exception] = []
     async with anyio.create_task_group() as tasks:

@@ -94,7 +94,7 @@ class PlainWriter:
     def finish(self, job: Job, output: object) -> None:
         """Write the rest of the answer."""
         final = choose_final_text(job, self._written)
-        rest = find_rest(self._written, final)
+        rest = find_unwritten_text(self._written, final)
         if rest is None:
             self._hide()
             click.echo(f"\n{DIFFERENT}", err=True)
@@ -178,7 +178,7 @@ class TerminalWriter:
         """Print the blocks that are left, and the sources."""
         final = choose_final_text(job, self._text)
         places, sources = cite_output(output)
-        rest = find_rest(self._text[: self._printed], final)
+        rest = find_unwritten_text(self._text[: self._printed], final)
         if rest is None:
             self._restart_answer(DIFFERENT)
         else:
@@ -254,7 +254,7 @@ def choose_final_text(job: Job, written: str) -> str:
     return final
 
 
-def find_rest(written: str, final: str) -> str | None:
+def find_unwritten_text(written: str, final: str) -> str | None:
     """Return what of the final text is not written yet; None if it begins with something else.
 
     White space does not count: only the final text has blank lines between messages.
@@ -287,7 +287,7 @@ def render_sources(sources: Sequence[Mapping[str, Any]], has_colours: bool) -> l
     return lines
 
 
-def leads_to_next_turn(request: JSON) -> bool:
+def can_lead_to_next_turn(request: JSON) -> bool:
     """Return True if the request has tools whose calls lead to another turn."""
     tools = items_of(request.get("tools"))
     return any(

@@ -6,7 +6,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.owner import fit_owner
-from agent_jobs.cli.session import Session, call
+from agent_jobs.cli.session import Session, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.times import Since, format_utc_time
 from agent_jobs.engine.engine import AuditEntry
@@ -39,12 +39,12 @@ def audit_command(since: float | None, owner: str | None, json_lines: bool) -> N
         if not after and not json_lines:
             click.echo(_describe_empty(is_filtered=bool(since or owner)), err=True)
 
-    call(print_log)
+    run_in_session(print_log)
 
 
 def _print_log_as_json(entries: Sequence[AuditEntry]) -> None:
     for entry in entries:
-        click.echo(answers.json_line(entry._asdict()))
+        click.echo(answers.format_json_line(entry._asdict()))
 
 
 def _print_table(entries: Sequence[AuditEntry], header: str) -> str:

@@ -16,7 +16,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.batch_files import RESULTS_NAME, BatchTask, Results, find_retry, open_results, read_tasks
 from agent_jobs.cli.out_file import OutFolder
-from agent_jobs.cli.session import CLIENT, Exit, Session, call, json_option, read_settings
+from agent_jobs.cli.session import CLIENT, Exit, Session, json_option, read_settings, run_in_session
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
@@ -86,7 +86,7 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
 
         if left:
             settings, hint = _limit_concurrency(min(concurrency, len(left)))
-            call(work, role="works", what="batch", roots=_find_roots(tasks, left), settings=settings)
+            run_in_session(work, role="works", what="batch", roots=_find_roots(tasks, left), settings=settings)
     _write_totals(results, name, tasks, out / RESULTS_NAME, as_json=as_json)
     raise SystemExit(_find_worst_exit(results))
 

@@ -13,7 +13,7 @@ import click
 
 from agent_jobs import file_lock
 from agent_jobs.atomic_file import replace_file
-from agent_jobs.cli.session import refuse
+from agent_jobs.cli.session import create_refusal
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
@@ -71,7 +71,7 @@ class Results:
             row["error"] = {"code": job.error.code, "message": job.error.message}
         if job.cost_usd is not None:
             row["cost_usd"] = job.cost_usd
-        self.file.write(answers.json_line(row, compact=False) + "\n")
+        self.file.write(answers.format_json_line(row, compact=False) + "\n")
         self.file.flush()
         self.count(row)
 
@@ -114,7 +114,7 @@ def open_results(out: Path) -> Generator[Results]:
             file_lock.take(guard.fileno())
         except (BlockingIOError, PermissionError):
             reason = f"Another batch writes to {out}. Wait until it finishes, or name another --out."
-            raise refuse(RequestError(reason)) from None
+            raise create_refusal(RequestError(reason)) from None
         except OSError:
             pass  # some file systems cannot lock
         done = _load_results(out / RESULTS_NAME)
@@ -126,7 +126,9 @@ def _read_task_lines(path: Path) -> list[str]:
     try:
         return read_text(path).split("\n")
     except UnicodeDecodeError:
-        raise refuse(RequestError(f"{path} is not UTF-8. Save it as UTF-8 text with one JSON object a line.")) from None
+        raise create_refusal(
+            RequestError(f"{path} is not UTF-8. Save it as UTF-8 text with one JSON object a line.")
+        ) from None
 
 
 def _parse_line(line: str, number: int) -> Mapping[str, Any]:
@@ -174,7 +176,7 @@ def _has_type(value: Any, kind: type) -> bool:
 
 
 def _refuse_line(number: int, reason: str) -> click.ClickException:
-    return refuse(RequestError(f"Line {number}: {reason}"))
+    return create_refusal(RequestError(f"Line {number}: {reason}"))
 
 
 def _load_results(path: Path) -> dict[str, dict[str, Any]]:
@@ -203,5 +205,5 @@ def _parse_result(line: str, path: Path, number: int) -> dict[str, Any]:
         _ = row["key"], Status(row["status"])
     except (ValueError, TypeError, KeyError):
         reason = f"Line {number} of {path} is not a result of a batch. Move the file away, or name another --out."
-        raise refuse(RequestError(reason)) from None
+        raise create_refusal(RequestError(reason)) from None
     return row

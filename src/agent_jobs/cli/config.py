@@ -8,17 +8,17 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from agent_jobs.app import tool_servers
+from agent_jobs.app import read_tool_servers
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
-from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors, json_option
+from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.setting_values import KEY, SecretStr, hide_database_password, usable_variables
+from agent_jobs.setting_values import KEY, SecretStr, drop_empty_variables, hide_database_password
 from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
 from agent_jobs.settings_file import NAMES, read_settings_file
 
@@ -53,7 +53,7 @@ def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:
 
 def find_toolbox_mistakes(settings: Settings) -> tuple[Sequence[str], Sequence[str]]:
     """Return why the file of tool servers cannot be used, and which parts of a usable one are ignored."""
-    servers = tool_servers(settings)
+    servers = read_tool_servers(settings)
     if servers is None:
         return (), ()
     broken = [servers.broken] if servers.broken else []
@@ -67,7 +67,7 @@ def try_open(settings: Settings) -> AgentJobsError | None:
         pass
 
     try:
-        call(do_nothing, role="acts", settings=settings)
+        run_in_session(do_nothing, role="acts", settings=settings)
     except Refusal as refusal:
         return refusal.error
     return None
@@ -117,7 +117,7 @@ def get_command(name: str, as_json: bool) -> None:
     if as_json:
         from agent_jobs.rendering import answers
 
-        click.echo(answers.json_line({"name": name, "value": value, "from": origin}))
+        click.echo(answers.format_json_line({"name": name, "value": value, "from": origin}))
     elif value is not None:
         click.echo(_format_plain(value))
     else:
@@ -150,7 +150,7 @@ def _write_rows_as_json(rows: Mapping[str, _Row], mistakes: Sequence[str], *, ex
         settings[name] = {"value": row.value, "from": row.origin}
         if explain:
             settings[name] |= _describe_variable(VARIABLES[name])
-    click.echo(answers.json_line({"settings": settings, "mistakes": mistakes}))
+    click.echo(answers.format_json_line({"settings": settings, "mistakes": mistakes}))
 
 
 def _write_rows(rows: Mapping[str, _Row], mistakes: Sequence[str], *, explain: bool) -> None:
@@ -189,7 +189,7 @@ def _explain_lines(lines: Mapping[str, str]) -> Iterator[str]:
 def _find_origins(settings: Settings) -> Iterator[str]:
     """Yield where each variable's value comes from."""
     in_env_file = find_env_file_variables()
-    usable = usable_variables(os.environ)
+    usable = drop_empty_variables(os.environ)
     in_file = read_settings_file(find_config_file(os.environ)).list_added(os.environ)
     for name in VARIABLES:
         if name == KEY and settings.api_key_file is not None:
@@ -227,9 +227,9 @@ def _find_setting_value(settings: Settings, field: str) -> Any:
         case "data_dir":
             return settings.data_path()
         case "model" if value is None:
-            from agent_jobs.request.models import models
+            from agent_jobs.request.models import load_models
 
-            return models()["default"]
+            return load_models()["default"]
         case _:
             return _format_several(field, value)
 

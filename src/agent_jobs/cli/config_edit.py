@@ -12,13 +12,13 @@ from click.shell_completion import CompletionItem
 
 from agent_jobs.cli.config_checks import refuse_empty, refuse_useless
 from agent_jobs.cli.key_origin import find_env_file_variables
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import convert_errors, json_option
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
 from agent_jobs.private_file import lock_writers, write_private
-from agent_jobs.setting_values import Written, usable_variables
+from agent_jobs.setting_values import Written, drop_empty_variables
 from agent_jobs.settings import CONFIG, VARIABLES
 from agent_jobs.settings_file import NAMES, find_near_setting, find_setting, is_key_name, name_setting
 from agent_jobs.text_file import read_text
@@ -108,8 +108,8 @@ def unset_command(name: str, as_json: bool) -> None:
     if as_json:
         return _print_json({"removed": list(removed), "file": str(path)})
     if not removed:
-        return say(f"{name} is not set in {path}.")
-    return say(f"Removed {', '.join(removed)} from {path}.")
+        return print_sentences(f"{name} is not set in {path}.")
+    return print_sentences(f"Removed {', '.join(removed)} from {path}.")
 
 
 @click.command("path")
@@ -218,18 +218,18 @@ def _make_path_absolute(text: str) -> str:
 
 def _report_change(name: str, value: Any, path: Path, *, as_json: bool) -> None:
     variable = NAMES[name]
-    is_overruled = variable in usable_variables(os.environ)
+    is_overruled = variable in drop_empty_variables(os.environ)
     if as_json:
         return _print_json(
             {"name": name, "value": _hide_secret(name, value), "file": str(path), "in_force": not is_overruled}
         )
     click.echo(f"{name} = {_show_toml(name, value)}")
-    say(f"Written to {path}. Hosts read it when they start the server again.")
+    print_sentences(f"Written to {path}. Hosts read it when they start the server again.")
     if is_overruled:
         origin = "the environment"
         if variable in find_env_file_variables():
             origin = "--env-file"
-        say(f"Here {origin} sets {variable}, which takes precedence.")
+        print_sentences(f"Here {origin} sets {variable}, which takes precedence.")
     return None
 
 
@@ -252,4 +252,4 @@ def _hide_secret(name: str, value: Any) -> Any:
 def _print_json(answer: dict[str, Any]) -> None:
     from agent_jobs.rendering import answers
 
-    click.echo(answers.json_line(answer))
+    click.echo(answers.format_json_line(answer))

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.session import CLIENT, Session, call, read_settings, refuse
+from agent_jobs.cli.session import CLIENT, Session, create_refusal, read_settings, run_in_session
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
 
@@ -26,9 +26,9 @@ def find_previous(arguments: Mapping[str, Any]) -> str | None:
     async def find(session: Session) -> Job | None:
         return await session.engine.find_newest_finished(CLIENT)
 
-    job = call(find, settings=replace(read_settings(), warnings=()))
+    job = run_in_session(find, settings=replace(read_settings(), warnings=()))
     if job is None:
-        raise refuse(
+        raise create_refusal(
             RequestError(
                 "No job of the terminal has finished, so there is none to continue. Name one of a host with "
                 "--previous ID; `agent-jobs list` shows them."

@@ -7,7 +7,7 @@ import anyio
 import click
 
 from agent_jobs.app import read_schema_state, upgrade_database
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
 from agent_jobs.rendering import answers
 from agent_jobs.setting_values import hide_database_password
@@ -39,15 +39,15 @@ def upgrade_command(check: bool) -> None:
     settings = read_settings()
     if check:
         state = _ask_database(read_schema_state, settings)
-        say(_describe_schema(state))
+        print_sentences(_describe_schema(state))
         if state.version != state.needed:
             raise SystemExit(Exit.REFUSED)
         return
     state = _ask_database(upgrade_database, settings)
     if state.version == state.needed:
-        say(_describe_schema(state))
+        print_sentences(_describe_schema(state))
     else:
-        say(f"Upgraded from schema {state.version} to {state.needed}.")
+        print_sentences(f"Upgraded from schema {state.version} to {state.needed}.")
 
 
 @db_command.command("status")
@@ -58,9 +58,9 @@ def status_command(as_json: bool) -> None:
     state = _ask_database(read_schema_state, settings)
     url = hide_database_password(settings.database_url)
     if as_json:
-        click.echo(answers.json_line({"url": url, "schema": state.version, "needed": state.needed}))
+        click.echo(answers.format_json_line({"url": url, "schema": state.version, "needed": state.needed}))
         return
-    say(f"{url}: {_describe_schema(state)}")
+    print_sentences(f"{url}: {_describe_schema(state)}")
 
 
 def _ask_database(ask: Callable[[Settings], Awaitable[T]], settings: Settings) -> T:

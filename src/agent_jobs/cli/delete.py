@@ -7,7 +7,7 @@ from typing import NamedTuple
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.session import Exit, JobId, Session, call, json_option, read_settings
+from agent_jobs.cli.session import Exit, JobId, Session, json_option, read_settings, run_in_session
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned
@@ -52,7 +52,7 @@ def delete_command(job_ids: tuple[str, ...], upstream: bool | None, yes: bool, a
     async def delete(session: Session) -> _Deleted:
         return await _cancel_and_delete(session, jobs, upstream=upstream)
 
-    deleted = call(delete, role="acts", settings=quiet)
+    deleted = run_in_session(delete, role="acts", settings=quiet)
     if as_json:
         _write_outcome_as_json(deleted)
     else:
@@ -77,11 +77,11 @@ def _find_jobs(job_ids: Sequence[str], settings: Settings) -> list[Job]:
     """Return the jobs that the user means, each once."""
 
     async def find(session: Session) -> list[Job]:
-        ids = dict.fromkeys([await session.engine.identify(job_id) for job_id in job_ids])
+        ids = dict.fromkeys([await session.engine.find_full_id(job_id) for job_id in job_ids])
         page = await session.engine.find(JobFilter(job_ids=tuple(ids)), len(ids))
         return page.jobs
 
-    return call(find, settings=settings)
+    return run_in_session(find, settings=settings)
 
 
 def _confirm_deletion(jobs: Sequence[Job], *, upstream: bool) -> None:
@@ -135,4 +135,4 @@ def _write_outcome_as_json(deleted: _Deleted) -> None:
         "still_running": [job.id for job in deleted.still_running],
         "deleted_upstream": deleted.pruned.deleted_upstream,
     }
-    click.echo(answers.json_line(answer))
+    click.echo(answers.format_json_line(answer))

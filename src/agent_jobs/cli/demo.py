@@ -10,6 +10,6 @@ def demo_command(question: str | None) -> None:
 
     Needs no key and no network, and takes about ten seconds.
     """
-    from agent_jobs.cli.demo_story import QUESTION, run
+    from agent_jobs.cli.demo_story import QUESTION, run_demo
 
-    raise SystemExit(run(question or QUESTION))
+    raise SystemExit(run_demo(question or QUESTION))

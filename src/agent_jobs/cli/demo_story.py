@@ -18,11 +18,11 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent
 
 from agent_jobs.cli.interruption import Interrupted
-from agent_jobs.cli.output import is_stdout_left
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.output import is_stdout_abandoned
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.terminal import find_width, has_colours, wrap_lines
 from agent_jobs.ctrl_c import raise_on_ctrl_c
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 
 LIMIT_S = 90.0  # the story takes ten; the first start after an installation compiles every module
 #: What the emulated model answers to the demo's own question, and to any other.
@@ -52,12 +52,16 @@ class DemoError(Exception):
     """The demo could not show what it promises."""
 
 
-def run(question: str) -> int:
+def run_demo(question: str) -> int:
     """Show the demo; return 0 only if the job survived, completed and was paid for once."""
-    say("A job that survives a killed server. No key, no network: only the model is emulated.\n")
+    print_sentences("A job that survives a killed server. No key, no network: only the model is emulated.\n")
     failures: list[str] = []
     is_interrupted = False
-    with raise_on_ctrl_c(), tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder, running() as upstream:
+    with (
+        raise_on_ctrl_c(),
+        tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder,
+        run_emulator() as upstream,
+    ):
         demo = _Demo(Path(folder), upstream.base_url)
         try:
             demo.print_line("api", f"an emulated Responses API is listening on {upstream.base_url}")
@@ -75,7 +79,7 @@ def run(question: str) -> int:
     if failures:
         click.echo(f"\nThe demo failed: {'; '.join(failures)}.", err=True)
         return 1
-    say("\nNext: `agent-jobs install HOST` adds this server to claude-code, codex, cursor or another.")
+    print_sentences("\nNext: `agent-jobs install HOST` adds this server to claude-code, codex, cursor or another.")
     return 0
 
 
@@ -125,7 +129,7 @@ class _Demo:
         if has_colours(sys.stdout):
             elapsed, actor = click.style(elapsed, dim=True), click.style(actor, fg=COLOURS[who], bold=True)
         click.echo(f"{elapsed}  {actor}  {what}")
-        if is_stdout_left():
+        if is_stdout_abandoned():
             raise DemoError("the reader of its output is gone")
 
     async def play(self, question: str) -> None:

@@ -51,7 +51,7 @@ FATES = {
 }
 
 
-def resume_hint(*job_ids: str) -> str:
+def format_resume_hint(*job_ids: str) -> str:
     """Return the sentence with the command that watches these jobs again, or all jobs."""
     names = " ".join(job_ids) or "--all"
     return f"Resume with: agent-jobs watch {names}"

@@ -17,25 +17,25 @@ from agent_jobs.cli.config import find_toolbox_mistakes, try_open
 from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.cli.finding import Finding, print_finding, report_error
 from agent_jobs.cli.host_checks import check_hosts, check_key_files, check_settings_file
-from agent_jobs.cli.install import here
+from agent_jobs.cli.install import find_machine
 from agent_jobs.cli.key_origin import (
     add_key_end,
     find_env_file,
     find_env_file_variables,
     find_other_key,
     find_own_key,
-    read_stored,
+    read_stored_key,
 )
 from agent_jobs.cli.notify import check_targets
 from agent_jobs.cli.server_checks import check_server
-from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
+from agent_jobs.cli.session import Exit, Refusal, Session, json_option, run_in_session
 from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file, find_key_folder
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.install.command import desktop_path
+from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.hosts import HOSTS
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter, StoreInfo, WorkerInfo
@@ -77,7 +77,7 @@ def _write_as_json(findings: Sequence[Finding]) -> None:
     from agent_jobs.rendering import answers
 
     rows = [finding.as_json() for finding in findings]
-    click.echo(answers.json_line({"version": __version__, "findings": rows}))
+    click.echo(answers.format_json_line({"version": __version__, "findings": rows}))
 
 
 def _check_everything() -> Iterator[Finding]:
@@ -93,10 +93,10 @@ def _check_everything() -> Iterator[Finding]:
     yield from _check_settings(settings, refused)
     yield from check_settings_file(find_config_file(os.environ))
     yield from _check_key(settings)
-    yield from check_key_files(here(), _find_own_key_files(settings))
+    yield from check_key_files(find_machine(), _find_own_key_files(settings))
     yield from check_targets(settings)
-    yield from check_hosts(here(), settings)
-    yield from check_start_times(here(), HOSTS.values())
+    yield from check_hosts(find_machine(), settings)
+    yield from check_start_times(find_machine(), HOSTS.values())
     asks_provider = settings.has_key and not is_address_refused
     yield from _check_engine(quiet, error, asks_provider=asks_provider)
     yield from _test_own_server()
@@ -110,7 +110,7 @@ def _check_provider() -> Iterator[Finding]:
         return await check_endpoint(session.engine, settings)
 
     if settings.has_key and not may_lack_address(refused):
-        yield from call(check, role="acts", settings=replace(settings, log_level="error"))
+        yield from run_in_session(check, role="acts", settings=replace(settings, log_level="error"))
 
 
 def _check_uvx() -> Finding:
@@ -120,7 +120,7 @@ def _check_uvx() -> Finding:
         fix = "install uv (https://docs.astral.sh/uv/), or start agent-jobs by its own path in your host's entry"
         return Finding("uvx", "warning", "uvx is not on the PATH", fix)
     path = str(Path(found).absolute())
-    if shutil.which("uvx", path=desktop_path(here())):
+    if shutil.which("uvx", path=build_desktop_path(find_machine())):
         return Finding("uvx", "ok", f"{path}, also found by apps started from a desktop")
     fix = f'write "command": "{path}" into the host\'s entry'
     return Finding("uvx", "warning", f"{path}, not found by apps started from a desktop", fix)
@@ -147,7 +147,7 @@ def _check_key(settings: Settings) -> Iterator[Finding]:
     try:
         used = None
         if settings.stored_key is not None:
-            used = read_stored(settings.stored_key)
+            used = read_stored_key(settings.stored_key)
         elif settings.api_key is not None:
             used = find_own_key(settings, settings.api_key)
         other = find_other_key(settings.base_url, used)
@@ -177,7 +177,9 @@ def _check_engine(settings: Settings, error: AgentJobsError | None, *, asks_prov
     """Check the provider, the database and the jobs with an open engine, unless it could not be opened."""
     if error is None:
         try:
-            yield from call(_build_engine_check(settings, asks_provider=asks_provider), role="acts", settings=settings)
+            yield from run_in_session(
+                _build_engine_check(settings, asks_provider=asks_provider), role="acts", settings=settings
+            )
         except Refusal as refusal:  # only a query finds some kinds of damage
             error = refusal.error
     if error is not None and not isinstance(error, ConfigError):
@@ -272,11 +274,11 @@ def _name_jobs(jobs: Sequence[Job]) -> str:
 
 def _test_own_server() -> Iterator[Finding]:
     """Start two servers of this installation, and ask them as old and as new hosts do."""
-    from agent_jobs.cli.selftest import MODERN, OLD, SelfTestError, start_own
+    from agent_jobs.cli.selftest import MODERN, OLD, SelfTestError, start_this_installation
 
     for version in (OLD, MODERN):
         try:
-            started = start_own(version)
+            started = start_this_installation(version)
         except SelfTestError as error:
             fix = "run agent-jobs serve < /dev/null to see its error"
             yield Finding("self-test", "problem", f"protocol {version}: {error}", fix)

@@ -27,11 +27,11 @@ def emulator_command(host: str, port: int, time_scale: float) -> None:
 
     Use it to try agent-jobs without a key.
     """
-    from agent_jobs.emulator.server import running
+    from agent_jobs.emulator.server import run_emulator
 
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(running(host=host, port=port, time_scale=time_scale))
+            server = stack.enter_context(run_emulator(host=host, port=port, time_scale=time_scale))
         except (OSError, ValueError) as error:  # a name that IDNA cannot encode is a ValueError
             reason = describe_listen_error(error)
             raise click.ClickException(

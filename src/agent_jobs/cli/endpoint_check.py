@@ -10,7 +10,7 @@ from agent_jobs.cli.wording import describe_problem
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError, UpstreamError
 from agent_jobs.jobs.response import JSON
-from agent_jobs.request.models import find_listed, models, near_models, suggest_model
+from agent_jobs.request.models import find_listed_model, find_near_models, load_models, suggest_model
 from agent_jobs.settings import Settings
 
 #: Days before its shutdown from which a model is reported.
@@ -29,7 +29,7 @@ MODE_NOTES = {
 
 async def check_endpoint(engine: Engine, settings: Settings) -> list[Finding]:
     """Ask for the model by its name. If the endpoint does not serve that, read the list of models."""
-    name = settings.model or models()["default"]
+    name = settings.model or load_models()["default"]
     address = hide_query(settings.base_url)
     try:
         answer = await engine.describe_model(name)
@@ -61,7 +61,7 @@ async def _check_by_list(engine: Engine, name: str, address: str, error: Upstrea
     if not listed:
         return await _check_without_list(engine, name, address, error, list_error)
     known = await _report_reachable(engine, name, f"{address} answers with this key and lists its models")
-    found = find_listed(name, listed)
+    found = find_listed_model(name, listed)
     if found is None:
         return [known, _report_unlisted_model(name, address, listed)]
     return [known, _report_model(name, listed[found].get("shutdown_date"), engine.now())]
@@ -86,7 +86,7 @@ async def _check_without_list(
 
 def _report_unlisted_model(name: str, address: str, listed: Mapping[str, JSON]) -> Finding:
     """Return the finding of a model that the endpoint does not list, with the nearest names."""
-    near = near_models(name, listed)
+    near = find_near_models(name, listed)
     shown = near or list(listed)[:SHOWN_MODELS]
     names = ", ".join(shown)
     if not near and len(listed) > len(shown):
@@ -132,7 +132,7 @@ def _report_model(name: str, shutdown: object, now: float) -> Finding:
     text = f"{name} was shut down on {shutdown}"
     if days >= 0:
         text = f"{name} will be shut down on {shutdown}, in {days} days"
-    return Finding("model", "warning", text, f"set AGENT_JOBS_MODEL to another, such as {models()['default']}")
+    return Finding("model", "warning", text, f"set AGENT_JOBS_MODEL to another, such as {load_models()['default']}")
 
 
 def _count_days_until(day: object, now: float) -> int | None:

@@ -12,7 +12,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice, require_one
 from agent_jobs.cli.out_file import OutPath, check_out_file, check_out_folder, force_option, write_whole_file
-from agent_jobs.cli.session import JobId, Session, call
+from agent_jobs.cli.session import JobId, Session, run_in_session
 from agent_jobs.cli.times import format_day, since_option
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter
@@ -64,7 +64,7 @@ def export_command(
                 check_out_file(_name_exported_file(out, job, form), may_overwrite=force)
         return await _write_folder(jobs, out, form, may_overwrite=force)
 
-    count = call(export)
+    count = run_in_session(export)
     _report_count(count, out)
 
 
@@ -99,7 +99,7 @@ async def _find_exported_jobs(session: Session, job_ids: Sequence[str], since: f
     if not job_ids:
         page = await session.engine.find(JobFilter(since=since), NO_LIMIT)
         return page.jobs[::-1]
-    ids = tuple(dict.fromkeys([await session.engine.identify(job_id) for job_id in job_ids]))
+    ids = tuple(dict.fromkeys([await session.engine.find_full_id(job_id) for job_id in job_ids]))
     page = await session.engine.find(JobFilter(job_ids=ids), NO_LIMIT)
     return sorted(page.jobs, key=lambda job: ids.index(job.id))
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.session import JobId, Session, call, refuse
+from agent_jobs.cli.session import JobId, Session, create_refusal, run_in_session
 from agent_jobs.cli.start import run_command
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import RequestError
@@ -28,7 +28,7 @@ def _ask_follow_up(job_id: str, **arguments: Any) -> None:
 def _retry_job(job_id: str, new: bool, **arguments: Any) -> None:
     job, prompt = _read_job(job_id)
     if not job.is_terminal and not new:
-        raise refuse(
+        raise create_refusal(
             RequestError(
                 f"{job.id} has not finished: it is {job.status}. Watch it with `agent-jobs watch {job.id}`, or add "
                 "--new to start the same request beside it."
@@ -44,11 +44,11 @@ def _read_job(job_id: str) -> tuple[Job, str]:
     """Return the job and its prompt."""
 
     async def read(session: Session) -> tuple[Job, str]:
-        full_id = await session.engine.identify(job_id)
+        full_id = await session.engine.find_full_id(job_id)
         page = await session.engine.find(JobFilter(job_ids=(full_id,)), 1)
         return page.jobs[0], (await session.engine.details(full_id)).prompt
 
-    return call(read)
+    return run_in_session(read)
 
 
 def _confirm_unconfirmed(job: Job, *, as_json: bool) -> None:
@@ -58,13 +58,13 @@ def _confirm_unconfirmed(job: Job, *, as_json: bool) -> None:
         bound = f", up to {terminal.format_usd(job.reserved_usd)}"
     risk = f"The provider may already be running {job.id}{bound}: its start was not confirmed."
     if as_json or not sys.stdin.isatty():
-        raise refuse(
+        raise create_refusal(
             RequestError(
                 f"{risk} Find it in the provider's dashboard by metadata job_id={job.id} and run `agent-jobs adopt "
                 f"{job.id} RESPONSE_ID`, or add --new to send the request again and maybe pay twice."
             )
         )
-    click.echo(f"{risk} {terminal.advise(job)}", err=True)
+    click.echo(f"{risk} {terminal.suggest_next_step(job)}", err=True)
     with raise_on_ctrl_c():  # the terminal has to be reset
         click.confirm("Send the request again? You may pay twice.", abort=True, err=True)
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.install.detect import FoundHost
 from agent_jobs.install.hosts import HOSTS
 
@@ -34,14 +34,16 @@ def print_hosts(rows: list[dict[str, Any]]) -> None:
             click.echo(f"  {terminal.fit_columns(row['title'], titles)}  {_describe_installation(row)}")
         click.echo("")
     else:
-        say("No host was found on this machine.")
+        print_sentences("No host was found on this machine.")
     others = [host for name, host in HOSTS.items() if name not in {row["host"] for row in rows}]
     written = [host.name for host in others if host.user is not None]
     printed = [host.name for host in others if host.user is None]
     if written:
-        say(f"Others: {', '.join(written)}. `agent-jobs install HOST` installs.")
+        print_sentences(f"Others: {', '.join(written)}. `agent-jobs install HOST` installs.")
     if printed:
-        say(f"By hand: {', '.join(printed)}. `agent-jobs install HOST --print` prints the entry for the host's file.")
+        print_sentences(
+            f"By hand: {', '.join(printed)}. `agent-jobs install HOST --print` prints the entry for the host's file."
+        )
 
 
 def format_command(found: FoundHost) -> str:

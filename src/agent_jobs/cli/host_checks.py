@@ -19,12 +19,12 @@ from agent_jobs.cli.references import REFERENCE, resolve_references
 from agent_jobs.cli.remote_checks import RemoteEntry
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.command import desktop_path
-from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read
-from agent_jobs.install.entry import entry_in, refuse_comments
+from agent_jobs.install.command import build_desktop_path
+from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot
+from agent_jobs.install.entry import read_entry, refuse_comments
 from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, find_disabling_values
-from agent_jobs.install.local_scope import LocalScope, local_scope
-from agent_jobs.mcp_server.wait_limits import wait_cap_s
+from agent_jobs.install.local_scope import LocalScope, find_local_scope
+from agent_jobs.mcp_server.wait_limits import find_wait_cap_s
 from agent_jobs.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.stored_keys import format_set_command
 
@@ -77,7 +77,7 @@ def _find_key_files(machine: Machine) -> Iterator[Path]:
     for host in HOSTS.values():
         for scope in find_scopes(host, machine):
             with suppress(ConfigError):  # check_hosts reports it
-                entry = entry_in(host, read(locate(host, machine, scope)).text)
+                entry = read_entry(host, read_snapshot(locate_file(host, machine, scope)).text)
                 if entry is None:
                     continue
                 settings, _ = read_entry_settings(host, entry, machine)
@@ -116,12 +116,12 @@ def _check_file(host: Host, machine: Machine, scope: Scope, ours: Settings) -> I
     """Yield the findings of one file of a host."""
     where, text = host.title, ""
     try:
-        path = locate(host, machine, scope)
+        path = locate_file(host, machine, scope)
         where = f"{host.title} ({path})"
-        file = read(path)
+        file = read_snapshot(path)
         text = file.text
-        entry = entry_in(host, text)
-        local = local_scope(host, text, machine) if scope == "user" else LocalScope()
+        entry = read_entry(host, text)
+        local = find_local_scope(host, text, machine) if scope == "user" else LocalScope()
     except ConfigError as error:
         fix = f"correct it, or move it away and run agent-jobs install {host.name}"
         yield Finding(WHAT, "problem" if SERVER in text else "warning", f"{where}: {error}", fix)
@@ -220,13 +220,13 @@ class _HostEntry:
     @property
     def pin(self) -> str | None:
         """Return the version that the entry asks for, if it does."""
-        words = self.host.command_of(self.entry).args
+        words = self.host.read_command(self.entry).args
         return next((pin[1] for word in words if (pin := PIN.fullmatch(word))), None)
 
     @property
     def cap_s(self) -> float:
         """Return the seconds that a poll of this host waits at most."""
-        return self.settings.max_wait_s or wait_cap_s(self.host.name)
+        return self.settings.max_wait_s or find_wait_cap_s(self.host.name)
 
     @property
     def is_remote(self) -> bool:
@@ -263,18 +263,18 @@ class _HostEntry:
 
     def _check_command(self) -> Iterator[Finding]:
         """Yield a finding if the host cannot start the command."""
-        command = self.host.command_of(self.entry).command
+        command = self.host.read_command(self.entry).command
         if not isinstance(self.entry.get("command"), str | list) or not command:
             yield self.report("problem", "names no command", self.install)
         elif shutil.which(command, path=self.machine.environ.get("PATH", "")) is None:
             yield self.report("problem", f"starts {command}, which does not exist here", self.install)
-        elif self.host.desktop and shutil.which(command, path=desktop_path(self.machine)) is None:
+        elif self.host.desktop and shutil.which(command, path=build_desktop_path(self.machine)) is None:
             text = f"starts {command}, which an app started from a desktop does not find"
             yield self.report("warning", text, self.install)
 
     def _check_source(self) -> Iterator[Finding]:
         """Yield a finding if the command takes this program from a folder that is gone."""
-        args = list(self.host.command_of(self.entry).args)
+        args = list(self.host.read_command(self.entry).args)
         if "--from" not in args[:-1]:
             return
         source = args[args.index("--from") + 1]

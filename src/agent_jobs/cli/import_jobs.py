@@ -10,7 +10,7 @@ import click
 
 from agent_jobs.app import import_job_file
 from agent_jobs.cli.owner import OwnerName
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import convert_errors, json_option, read_settings
 from agent_jobs.rendering import answers
 from agent_jobs.setting_values import hide_database_password
@@ -37,10 +37,10 @@ def import_command(path: Path, owner: str | None, dry_run: bool, as_json: bool) 
     with convert_errors():
         counts = anyio.run(import_job_file, settings, path, owner, dry_run)
     if as_json:
-        click.echo(answers.json_line(asdict(counts)))
+        click.echo(answers.format_json_line(asdict(counts)))
         return
     for line in _describe_import(counts, hide_database_password(settings.database_url) or "", is_dry_run=dry_run):
-        say(line)
+        print_sentences(line)
 
 
 def _describe_import(counts: "ImportCounts", url: str, *, is_dry_run: bool) -> Iterator[str]:

@@ -12,18 +12,18 @@ from agent_jobs.app import missing_key_error
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.endpoint_check import REFUSED_KEY_FIX, check_endpoint
 from agent_jobs.cli.finding import Finding
-from agent_jobs.cli.install import WRITTEN, here, write_entry
+from agent_jobs.cli.install import WRITTEN, find_machine, write_entry
 from agent_jobs.cli.key import check_key, find_base_url, read_key, store_key_safely
 from agent_jobs.cli.key_origin import (
     KeyInUse,
     add_key_end,
-    describe_stored,
+    describe_stored_key,
     find_key_in_use,
     is_same_endpoint,
     name_key,
 )
-from agent_jobs.cli.sentences import ask, ask_to_agree, say
-from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors
+from agent_jobs.cli.sentences import ask_for_line, ask_to_agree, print_sentences
+from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, run_in_session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
@@ -99,19 +99,19 @@ def _describe_plan(plan: Plan) -> None:
     endpoint = name_endpoint(plan.base_url)
     with convert_errors():
         used = find_key_in_use(plan.base_url)
-    say("Nothing is changed without --yes, because this is no terminal. With it, init would:")
+    print_sentences("Nothing is changed without --yes, because this is no terminal. With it, init would:")
     if used is None:
-        say(f"- stop, because no API key is set for {endpoint}; --stdin reads one")
+        print_sentences(f"- stop, because no API key is set for {endpoint}; --stdin reads one")
     else:
-        say(f"- ask {endpoint} whether it accepts {add_key_end('the key', used.secret)}, from {used.where}")
+        print_sentences(f"- ask {endpoint} whether it accepts {add_key_end('the key', used.secret)}, from {used.where}")
         if not used.is_stored:
-            say("- store that key for the hosts")
+            print_sentences("- store that key for the hosts")
     if not _is_address_known(plan.base_url):
-        say(f"- write base_url = {plan.base_url} to {find_config_file(os.environ)}")
+        print_sentences(f"- write base_url = {plan.base_url} to {find_config_file(os.environ)}")
     names = plan.hosts or tuple(_list_found())
-    say(f"- install into {_join_titles(names)}")
+    print_sentences(f"- install into {_join_titles(names)}")
     if plan.has_job:
-        say(f"- run a first job at {endpoint}, which costs about a cent at most; --no-job runs none")
+        print_sentences(f"- run a first job at {endpoint}, which costs about a cent at most; --no-job runs none")
 
 
 def _set_up_key(plan: Plan) -> None:
@@ -136,7 +136,7 @@ def _use_known_key(plan: Plan, used: KeyInUse) -> bool:
     Raises:
         ConfigError: It does not, and the user cannot be asked for another.
     """
-    say(f"Key: {name_key(used.secret)}, from {used.where}.")
+    print_sentences(f"Key: {name_key(used.secret)}, from {used.where}.")
     refusal = _try_key(plan, used.secret)
     if refusal is None:
         if not used.is_stored and _ask_or_agree(plan, "Store it for the hosts, too?"):
@@ -144,7 +144,7 @@ def _use_known_key(plan: Plan, used: KeyInUse) -> bool:
         return True
     if not plan.is_asking:
         raise ConfigError(refusal)
-    say(refusal, err=True)
+    print_sentences(refusal, err=True)
     return False
 
 
@@ -164,7 +164,7 @@ def _ask_until_accepted(plan: Plan) -> None:
             return _store_checked_key(plan, secret)
         if not questions_left:
             raise ConfigError(refusal or "No key was given.")
-        say(f"{refusal} Try again.", err=True)
+        print_sentences(f"{refusal} Try again.", err=True)
 
 
 def _ask_for_key(plan: Plan, endpoint: str) -> tuple[SecretStr | None, str | None]:
@@ -174,7 +174,7 @@ def _ask_for_key(plan: Plan, endpoint: str) -> tuple[SecretStr | None, str | Non
     except ConfigError as error:
         return None, describe_error(error)
     for words in left_out:
-        say(f"Left out {words}.")
+        print_sentences(f"Left out {words}.")
     secret = SecretStr(key)
     return secret, _try_key(plan, secret)
 
@@ -183,20 +183,20 @@ def _try_key(plan: Plan, secret: SecretStr) -> str | None:
     """Ask the provider about the key; return why it cannot be used, None if it can."""
     settings, _ = load_usable_settings(os.environ)
     settings = replace(settings, api_key=secret, stored_key=None, base_url=plan.base_url, log_level="error")
-    say(f"Asking {name_endpoint(plan.base_url)} whether it accepts the key ...")
+    print_sentences(f"Asking {name_endpoint(plan.base_url)} whether it accepts the key ...")
 
     async def check(session: Session) -> list[Finding]:
         return await check_endpoint(session.engine, settings)
 
     try:
-        findings = call(check, role="acts", settings=settings)
+        findings = run_in_session(check, role="acts", settings=settings)
     except Refusal as refusal:
         return describe_error(refusal.error)
     for finding in findings:
         if finding.what == "upstream" and finding.state == "problem":
             return _format_finding(finding)
     for finding in findings:
-        say(_format_finding(finding))
+        print_sentences(_format_finding(finding))
     return None
 
 
@@ -209,7 +209,7 @@ def _format_finding(finding: Finding) -> str:
 
 def _store_checked_key(plan: Plan, secret: SecretStr) -> None:
     stored = store_key_safely(plan.base_url, secret.get_secret_value())
-    say(f"Stored for {stored.endpoint}: {name_key(secret)}, in {describe_stored(stored)}.")
+    print_sentences(f"Stored for {stored.endpoint}: {name_key(secret)}, in {describe_stored_key(stored)}.")
 
 
 def _set_up_address(plan: Plan) -> None:
@@ -221,7 +221,7 @@ def _set_up_address(plan: Plan) -> None:
 
     if _ask_or_agree(plan, f"Have all hosts and this terminal use {plan.base_url}?"):
         path = write_setting("base_url", plan.base_url)
-        say(f"Wrote base_url = {plan.base_url} to {path}.")
+        print_sentences(f"Wrote base_url = {plan.base_url} to {path}.")
 
 
 def _is_address_known(base_url: str) -> bool:
@@ -237,9 +237,9 @@ def _choose_hosts(plan: Plan) -> Sequence[str]:
     found = list(_list_found())
     click.echo("")
     if not found:
-        say("No host was found on this machine. `agent-jobs install` lists all.")
+        print_sentences("No host was found on this machine. `agent-jobs install` lists all.")
         return []
-    say(f"Hosts on this machine: {_join_titles(found)}.")
+    print_sentences(f"Hosts on this machine: {_join_titles(found)}.")
     if not plan.is_asking:
         return found
     return _ask_for_hosts(found)
@@ -251,7 +251,7 @@ def _ask_for_hosts(found: Sequence[str]) -> Sequence[str]:
     if len(found) == 1:
         question, default = f"Install into {_join_titles(found)}?", "Y/n"
     while True:
-        names = ask(question, default).replace(",", " ").lower().split()
+        names = ask_for_line(question, default).replace(",", " ").lower().split()
         if names in (["all"], ["y"], ["yes"], ["y/n"]):
             return found
         if names in (["none"], ["n"], ["no"]):
@@ -259,7 +259,7 @@ def _ask_for_hosts(found: Sequence[str]) -> Sequence[str]:
         unknown = [name for name in names if name not in WRITTEN]
         if not unknown:
             return names
-        say(f"{', '.join(unknown)} is no host whose file agent-jobs writes.", err=True)
+        print_sentences(f"{', '.join(unknown)} is no host whose file agent-jobs writes.", err=True)
 
 
 def _install_hosts(names: Iterable[str], *, checks: bool) -> tuple[dict[str, list[str]], bool]:
@@ -269,10 +269,10 @@ def _install_hosts(names: Iterable[str], *, checks: bool) -> tuple[dict[str, lis
     for name in dict.fromkeys(names):
         title = HOSTS[name].title
         try:
-            report = write_entry(HOSTS[name], here(), {}, checks=checks)
+            report = write_entry(HOSTS[name], find_machine(), {}, checks=checks)
         except AgentJobsError as error:
             has_failed = True
-            say(f"{title}: not installed. {describe_error(error)}", err=True)
+            print_sentences(f"{title}: not installed. {describe_error(error)}", err=True)
             continue
         steps[title] = report["next"]
         _print_installation(title, report)
@@ -283,9 +283,9 @@ def _print_installation(title: str, report: dict[str, Any]) -> None:
     state = "installed"
     if report["action"] == "unchanged":
         state = "was installed already"
-    say(f"{title}: {state}, in {report['file']}.")
+    print_sentences(f"{title}: {state}, in {report['file']}.")
     for warning in report.get("warnings", ()):
-        say(f"Warning: {warning}", err=True)
+        print_sentences(f"Warning: {warning}", err=True)
 
 
 def _run_first_job(plan: Plan) -> bool:
@@ -301,7 +301,7 @@ def _run_first_job(plan: Plan) -> bool:
     if is_same_endpoint(plan.base_url, DEFAULT_BASE_URL):
         options = ["--preset", "quick"]  # other servers may not know its options
     command = ["run", *options, "--option", "max_output_tokens=1000", FIRST_PROMPT]
-    say(f"agent-jobs {' '.join(command[:-1])} '{FIRST_PROMPT}'")
+    print_sentences(f"agent-jobs {' '.join(command[:-1])} '{FIRST_PROMPT}'")
     try:
         cli.main(command, prog_name="agent-jobs", standalone_mode=False)
     except click.ClickException as error:
@@ -317,11 +317,11 @@ def _describe_next_steps(steps: dict[str, list[str]]) -> None:
     click.echo("")
     for title, each in steps.items():
         for step in each:
-            say(_name_host(title, step))
+            print_sentences(_name_host(title, step))
     if steps:
-        say(f"Then say to your assistant: {SAY_THIS}")
+        print_sentences(f"Then say to your assistant: {SAY_THIS}")
     else:
-        say(f"Try it here: agent-jobs run '{FIRST_PROMPT}'")
+        print_sentences(f"Try it here: agent-jobs run '{FIRST_PROMPT}'")
 
 
 def _name_host(title: str, step: str) -> str:
@@ -337,7 +337,7 @@ def _ask_or_agree(plan: Plan, question: str) -> bool:
 
 
 def _list_found() -> Iterator[str]:
-    return (found.host.name for found in find_hosts(here()) if found.path is not None)
+    return (found.host.name for found in find_hosts(find_machine()) if found.path is not None)
 
 
 def _join_titles(names: Iterable[str]) -> str:

@@ -22,10 +22,17 @@ from agent_jobs.cli.trial import try_entry
 from agent_jobs.config_folder import find_config_file, find_key_folder, is_default_place
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.install.command import launch as uvx_launch
-from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read, replace
+from agent_jobs.install.command import find_launch
+from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot, write_replacement
 from agent_jobs.install.detect import find_hosts
-from agent_jobs.install.entry import enable_entry, entry_in, fragment, install_entry, refuse_comments, remove_entry
+from agent_jobs.install.entry import (
+    enable_entry,
+    install_entry,
+    read_entry,
+    refuse_comments,
+    remove_entry,
+    render_fragment,
+)
 from agent_jobs.install.hosts import (
     HOSTS,
     KEY,
@@ -37,7 +44,7 @@ from agent_jobs.install.hosts import (
     Machine,
     find_disabling_values,
 )
-from agent_jobs.install.local_scope import local_scope
+from agent_jobs.install.local_scope import find_local_scope
 from agent_jobs.install.remote import TOKEN_VARIABLE
 from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL
 from agent_jobs.stored_keys import format_set_command
@@ -103,14 +110,14 @@ def install_command(
         local_options = {"--env": env, "--uvx": options["uvx"], "--approve": options["approve"]}
         check_remote_arguments(host, url, token_env, local_options)
         kept = {name: options[name] for name in ("scope", "dry_run", "as_json")}
-        install_remote(HOSTS[host or ""], here(), url, token_env, print_only=print_only, **kept)
+        install_remote(HOSTS[host or ""], find_machine(), url, token_env, print_only=print_only, **kept)
     elif host is None:
-        list_hosts(here(), as_json=options["as_json"])
+        list_hosts(find_machine(), as_json=options["as_json"])
     elif print_only:
         shown = {name: options[name] for name in ("uvx", "approve", "as_json")}
-        print_entry(HOSTS[host], here(), variables, **shown)
+        print_entry(HOSTS[host], find_machine(), variables, **shown)
     else:
-        install(HOSTS[host], here(), variables, **options)
+        install(HOSTS[host], find_machine(), variables, **options)
 
 
 @click.command("uninstall")
@@ -126,7 +133,7 @@ def uninstall_command(host: str, dry_run: bool, scope: Scope, as_json: bool) -> 
 
     Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
     """
-    uninstall(HOSTS[host], here(), scope, dry_run=dry_run, as_json=as_json)
+    uninstall(HOSTS[host], find_machine(), scope, dry_run=dry_run, as_json=as_json)
 
 
 def list_hosts(machine: Machine, *, as_json: bool) -> None:
@@ -160,11 +167,11 @@ def write_entry(
         AgentJobsError: Nothing was written.
     """
     _check_arguments(host, environment, approve=approve)
-    before = read(locate(host, machine, scope))
+    before = read_snapshot(locate_file(host, machine, scope))
     _name_file(before, lambda: refuse_comments(host, before.text))
-    program = Program(uvx_launch(machine)) if uvx else plan_program(machine)
+    program = Program(find_launch(machine)) if uvx else plan_program(machine)
     environment = {**_name_settings_file(machine), **environment}
-    old = _name_file(before, lambda: entry_in(host, before.text))
+    old = _name_file(before, lambda: read_entry(host, before.text))
     has_stored_key = scope == "user" and _has_stored_key(host, old, environment, machine)
 
     def change(launch: Launch) -> str:
@@ -183,7 +190,7 @@ def write_entry(
         text = merge(launch)
     notes += _describe_corrections(host, before, dry_run=dry_run)
     notes += _describe_local_scope(host, machine, "takes precedence over this one")
-    entry = entry_in(host, text) or {}
+    entry = read_entry(host, text) or {}
     report = _write_host_file(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
     if checks and report["action"] == "installed":
         report["warnings"] = try_entry(host, entry, machine)
@@ -210,12 +217,12 @@ def _has_stored_key(host: Host, entry: Entry | None, environment: Mapping[str, s
 @convert_errors()
 def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
     """Remove our entry from the host's file, and our program if `install` installed it; everything else stays."""
-    before = read(locate(host, machine, scope))
+    before = read_snapshot(locate_file(host, machine, scope))
     text = _name_file(before, lambda: remove_entry(host, before.text))
     notes = _describe_local_scope(host, machine, "is still there")
     report = _write_host_file(host, before, text, "removed", dry_run=dry_run)
-    if removed := entry_in(host, before.text):
-        notes += remove_program(host.command_of(removed).command, before.path, machine, dry_run=dry_run)
+    if removed := read_entry(host, before.text):
+        notes += remove_program(host.read_command(removed).command, before.path, machine, dry_run=dry_run)
     print_report(_add_notes(report, notes) | {"next": [f"Start {host.title} again."]}, as_json=as_json)
 
 
@@ -225,10 +232,10 @@ def print_entry(
 ) -> None:
     """Print a file of the host that contains nothing but our entry."""
     _check_arguments(host, environment, approve=approve)
-    program = Program(uvx_launch(machine)) if uvx else plan_printed_program(machine)
+    program = Program(find_launch(machine)) if uvx else plan_printed_program(machine)
     environment = {**_name_settings_file(machine), **environment}
     has_stored_key = _has_stored_key(host, None, environment, machine)
-    entry = fragment(host, program.launch, environment, approve=approve, has_stored_key=has_stored_key)
+    entry = render_fragment(host, program.launch, environment, approve=approve, has_stored_key=has_stored_key)
     if as_json:
         return print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})
     click.echo(f"{host.title}: {host.where}", err=True)
@@ -237,9 +244,9 @@ def print_entry(
     return click.echo(entry, nl=False)
 
 
-def configuration() -> str:
+def render_entry() -> str:
     """Return the entry for hosts that read `mcpServers`, as it works on this machine."""
-    start = plan_printed_program(here()).launch
+    start = plan_printed_program(find_machine()).launch
     entry = {"command": start.command, "args": list(start.args), "env": {KEY: "sk-..."}}
     return json.dumps({"mcpServers": {SERVER: entry}}, indent=2)
 
@@ -255,7 +262,7 @@ def parse_variables(pairs: tuple[str, ...]) -> dict[str, str]:
     return variables
 
 
-def here() -> Machine:
+def find_machine() -> Machine:
     """Return the machine, user and folder of this process."""
     return Machine(sys.platform, Path.home(), os.environ, Path.cwd())
 
@@ -288,7 +295,7 @@ def _name_file(before: FileSnapshot, change: Callable[[], T]) -> T:
 
 def _describe_corrections(host: Host, before: FileSnapshot, *, dry_run: bool) -> Iterator[str]:
     """Yield sentences about changes besides our entry's command and variables."""
-    if off := format_switches(find_disabling_values(entry_in(host, before.text))):
+    if off := format_switches(find_disabling_values(read_entry(host, before.text))):
         now = "is on now"
         if dry_run:
             now = "would be switched on"
@@ -311,7 +318,7 @@ def _describe_local_scope(host: Host, machine: Machine, relation: str) -> list[s
     if not host.has_local_scope:
         return []
     with suppress(ConfigError):
-        local = local_scope(host, read(locate(host, machine, "user")).text, machine)
+        local = find_local_scope(host, read_snapshot(locate_file(host, machine, "user")).text, machine)
         if local.entry is not None:
             entry = f"{host.title}'s entry of local scope for {local.project}"
             return [f"{entry} {relation}. Remove it with: {REMOVE_LOCAL}"]
@@ -330,7 +337,7 @@ def _write_host_file(
     if dry_run:
         return report | {"action": f"would be {action}", "diff": render_diff(before, text)}
     with raise_on_ctrl_c():  # a temporary file must be removed
-        backup = replace(before, text)
+        backup = write_replacement(before, text)
     report["action"] = action
     if backup:
         report["backup"] = str(backup)

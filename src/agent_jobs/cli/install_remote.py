@@ -14,8 +14,8 @@ from agent_jobs.cli.install_report import mask_secrets, print_json, print_report
 from agent_jobs.cli.session import convert_errors
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read, replace
-from agent_jobs.install.entry import entry_in, refuse_comments, replace_entry
+from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot, write_replacement
+from agent_jobs.install.entry import read_entry, refuse_comments, replace_entry
 from agent_jobs.install.hosts import Entry, Host, Machine
 from agent_jobs.install.remote import NO_TOKEN, REMOTE_ENTRIES, complete_url, create_remote_entry
 
@@ -56,11 +56,11 @@ def install_remote(
     entry = create_remote_entry(host, complete_url(url), variable)
     if print_only:
         return _print_remote_entry(host, entry, as_json=as_json)
-    before = read(locate(host, machine, scope))
+    before = read_snapshot(locate_file(host, machine, scope))
     try:
         refuse_comments(host, before.text)
         text = replace_entry(host, before.text, entry)
-        replaced = _describe_replaced_entry(host, entry_in(host, before.text), entry)
+        replaced = _describe_replaced_entry(host, read_entry(host, before.text), entry)
     except ConfigError as error:
         raise ConfigError(f"{before.path}: {error}") from None
     report = _write_remote_entry(host, before, text, dry_run=dry_run)
@@ -76,7 +76,7 @@ def _describe_replaced_entry(host: Host, old: Entry | None, new: Entry) -> str:
         return ""
     if "url" in old:
         return f"connected to {mask_secrets(str(old['url']))}"
-    start = host.command_of(old)
+    start = host.read_command(old)
     return f"started {mask_secrets(shlex.join([start.command, *start.args]))}"
 
 
@@ -95,7 +95,7 @@ def _write_remote_entry(host: Host, before: FileSnapshot, text: str, *, dry_run:
     if dry_run:
         return report | {"action": "would be installed", "diff": render_diff(before, text)}
     with raise_on_ctrl_c():  # a temporary file must be removed
-        backup = replace(before, text)
+        backup = write_replacement(before, text)
     report["action"] = "installed"
     if backup is not None:
         report["backup"] = str(backup)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.install.config_file import FileSnapshot
 from agent_jobs.install.hosts import SERVER
 
@@ -60,7 +60,7 @@ def print_report(report: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         return print_json(report)
     for line in _list_lines(report):
-        say(line)
+        print_sentences(line)
     if "diff" in report:
         click.echo(report["diff"])
     return None

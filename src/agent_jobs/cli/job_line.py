@@ -60,7 +60,7 @@ def _find_activity_phase(job: Job) -> str:
 def list_facts(job: Job) -> list[str]:
     """Return what a running job did so far, and what that used; of a finished one its error, size, cost and tokens."""
     if job.is_terminal:
-        return list_end(job)
+        return list_end_facts(job)
     parts = terminal.join_lines(job.activity).split("; ")
     facts = [", ".join(part for part in parts if part and part not in PHASE_WORDS)]
     used = [f"{tokens} tokens" for tokens in [terminal.format_tokens(job)] if tokens]
@@ -73,7 +73,7 @@ def list_facts(job: Job) -> list[str]:
     return [fact for fact in facts if fact]
 
 
-def list_end(job: Job) -> list[str]:
+def list_end_facts(job: Job) -> list[str]:
     """Return the error, size, cost and tokens of a finished job."""
     parts: list[str] = []
     if job.error:

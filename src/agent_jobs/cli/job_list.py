@@ -10,10 +10,10 @@ import click
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.job_table import describe_pending, render_table, wrap_sentence
 from agent_jobs.cli.parameters import BatchName
-from agent_jobs.cli.session import Session, call, json_option
+from agent_jobs.cli.session import Session, json_option, run_in_session
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option
-from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
+from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, JobPage, SortKey
 from agent_jobs.jobs.status import ACTIVE, Status
@@ -96,11 +96,11 @@ def list_command(
         owner=owner,
     )
 
-    async def find(session: Session) -> tuple[Unwatched, JobPage, float]:
+    async def find(session: Session) -> tuple[UnwatchedJobs, JobPage, float]:
         unwatched = await retrieve_unwatched(session, group)
         return unwatched, await session.engine.find(group, limit, sort), session.engine.now()
 
-    unwatched, page, now = call(find)
+    unwatched, page, now = run_in_session(find)
     if as_json:
         return click.echo(_render_page_as_json(page, unwatched, now))
     if not page.jobs:
@@ -133,14 +133,14 @@ def _describe_no_jobs(group: JobFilter) -> str:
     return "No jobs found with these options. The newest of all: agent-jobs list"
 
 
-def _render_page_as_json(page: JobPage, unwatched: Unwatched, now: float) -> str:
+def _render_page_as_json(page: JobPage, unwatched: UnwatchedJobs, now: float) -> str:
     from agent_jobs.rendering import answers
 
     answer = answers.render_list(page, now)
     for row, job in zip(answer["jobs"], page.jobs, strict=True):
         row |= {name: value for name, value in _list_more_fields(job, now) if value not in (None, "", False)}
         row |= unwatched.list_fields(job, now)
-    return answers.json_line(answer)
+    return answers.format_json_line(answer)
 
 
 def _list_more_fields(job: Job, now: float) -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.sections import measure_columns, style
-from agent_jobs.cli.symbols import branch_mark, icon_of, unread_mark
+from agent_jobs.cli.symbols import choose_branch_mark, choose_icon, choose_unread_mark
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobPage
 from agent_jobs.jobs.status import Status
@@ -70,7 +70,7 @@ def _build_row(job: Job, now: float) -> dict[str, str]:
     """Return a job's cells by the names of their columns."""
     return {
         "ID": job.id,
-        "STATUS": f"{icon_of(job.status)} {job.status}",
+        "STATUS": f"{choose_icon(job.status)} {job.status}",
         "AGE": terminal.format_age(now - job.created_at),
         "TIME": terminal.format_elapsed((job.finished_at or now) - job.created_at),
         "OWNER": terminal.fit_columns(terminal.join_lines(job.owner), OWNER_COLUMNS).rstrip(),
@@ -112,7 +112,7 @@ def _sum_widths(widths: Mapping[str, int]) -> int:
 def _render_cells(job: Job, row: Mapping[str, str], widths: Mapping[str, int]) -> Iterator[str]:
     """Yield the aligned cells of a row, with the status in its colour on a terminal."""
     for name, width in widths.items():
-        cell = _align_cell(name, row.get(name, icon_of(job.status)), width)
+        cell = _align_cell(name, row.get(name, choose_icon(job.status)), width)
         if name in ("STATUS", ""):
             cell = style(cell, colour=terminal.COLOURS.get(job.status, "cyan"))
         yield cell
@@ -139,7 +139,7 @@ def _render_title(job: Job, depth: int, width: int | None, now: float, *, has_un
 def _find_mark(job: Job) -> str:
     """Return the sign of an unread result, or a blank."""
     if _has_unread_result(job):
-        return unread_mark()
+        return choose_unread_mark()
     return " "
 
 
@@ -156,7 +156,7 @@ def _indent_title(job: Job, depth: int) -> str:
     title = terminal.join_lines(job.title)
     if depth == 0:
         return title
-    return f"{'  ' * (depth - 1)}{branch_mark()}{title}"
+    return f"{'  ' * (depth - 1)}{choose_branch_mark()}{title}"
 
 
 def _has_unread_result(job: Job) -> bool:
@@ -167,7 +167,7 @@ def _summarize_page(page: JobPage) -> str:
     """Return how many jobs have each status, how many are unread or not shown, and what today cost."""
     summary = ", ".join(f"{count} {status}" for status, count in page.counts.items())
     if unread := sum(map(_has_unread_result, page.jobs)):
-        summary += f"; {unread} unread ({unread_mark()})"
+        summary += f"; {unread} unread ({choose_unread_mark()})"
     if page.today_usd:
         summary += f"; today {terminal.format_usd(page.today_usd)}"
     total = sum(page.counts.values())

@@ -9,7 +9,7 @@ import click
 from agent_jobs.cli.choice import require_one
 from agent_jobs.cli.job_list import DAY_S, Days
 from agent_jobs.cli.parameters import BatchName
-from agent_jobs.cli.session import Exit, JobId, Session, call, json_option, read_settings
+from agent_jobs.cli.session import Exit, JobId, Session, json_option, read_settings, run_in_session
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned
@@ -28,7 +28,7 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
     require_one({"IDs": bool(job_ids), "--batch": bool(batch)})
 
     async def cancel(session: Session) -> tuple[list[Job], list[str]]:
-        ids = [await session.engine.identify(job_id) for job_id in job_ids]
+        ids = [await session.engine.find_full_id(job_id) for job_id in job_ids]
         if not ids:
             return await session.engine.cancel(JobFilter(batch=batch)), []
         group = JobFilter(job_ids=tuple(ids))
@@ -36,7 +36,7 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
         jobs = sorted(await session.engine.cancel(group), key=lambda job: ids.index(job.id))
         return jobs, [job.id for job in jobs if job.id in finished]
 
-    jobs, finished = call(cancel, role="acts")
+    jobs, finished = run_in_session(cancel, role="acts")
     _write_cancelled(jobs, batch, as_json=as_json)
     if finished:
         click.echo(f"There was nothing to cancel: {', '.join(finished)} had already finished.", err=True)
@@ -47,7 +47,7 @@ def _write_cancelled(jobs: Sequence[Job], batch: str, *, as_json: bool) -> None:
     if as_json:
         from agent_jobs.rendering import answers
 
-        return click.echo(answers.json_line({job.id: job.status for job in jobs}))
+        return click.echo(answers.format_json_line({job.id: job.status for job in jobs}))
     if not jobs:
         return click.echo(f"No jobs of batch {batch!r} are running.", err=True)
     for job in jobs:
@@ -69,15 +69,15 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
     """
 
     async def adopt(session: Session) -> tuple[Job, bool]:
-        job = await session.engine.adopt(await session.engine.identify(job_id), response_id)
+        job = await session.engine.adopt(await session.engine.find_full_id(job_id), response_id)
         return job, bool(await session.engine.other_workers())
 
-    job, is_watched = call(adopt, role="acts")
+    job, is_watched = run_in_session(adopt, role="acts")
     if as_json:
         from agent_jobs.rendering import answers
 
         answer = {"job_id": job.id, "status": job.status, "response_id": job.turn.response_id}
-        return click.echo(answers.json_line(answer))
+        return click.echo(answers.format_json_line(answer))
     click.echo(f"{job.id}  {job.status}  {job.turn.response_id}")
     if not is_watched:
         click.echo(f"No process is watching it yet. Collect it with: agent-jobs watch {job.id}", err=True)
@@ -115,7 +115,7 @@ def prune_command(days: float | None, upstream: bool | None, unread: bool, yes: 
     async def prune(session: Session) -> Pruned:
         return await session.engine.prune(older_than_s, upstream=upstream, unread=unread)
 
-    pruned = call(prune, role="acts", settings=replace(settings, warnings=()))
+    pruned = run_in_session(prune, role="acts", settings=replace(settings, warnings=()))
     if as_json:
         answer = {
             "forgotten": pruned.deleted,

@@ -15,15 +15,15 @@ from agent_jobs.cli.finding import Finding, print_finding
 from agent_jobs.cli.key_origin import (
     KeyInUse,
     add_key_end,
-    describe_stored,
+    describe_stored_key,
     find_key_in_use,
     find_other_key,
     mask_secret,
     name_key,
 )
 from agent_jobs.cli.sections import format_pairs
-from agent_jobs.cli.sentences import say
-from agent_jobs.cli.session import Exit, Session, call, convert_errors, json_option
+from agent_jobs.cli.sentences import print_sentences
+from agent_jobs.cli.session import Exit, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_usable_settings
@@ -99,11 +99,11 @@ def set_command(endpoint: str | None, from_stdin: bool, in_file: bool, as_json: 
     if as_json:
         return _print_answer({"endpoint": stored.endpoint, "key": mask_secret(SecretStr(key)), **_list_place(stored)})
     for words in left_out:
-        say(f"Left out {words}.")
-    say(f"Stored for {stored.endpoint}: {name_key(SecretStr(key))}, in {describe_stored(stored)}.")
-    say(note or "Hosts and this terminal use it from the next call on.")
+        print_sentences(f"Left out {words}.")
+    print_sentences(f"Stored for {stored.endpoint}: {name_key(SecretStr(key))}, in {describe_stored_key(stored)}.")
+    print_sentences(note or "Hosts and this terminal use it from the next call on.")
     if not is_new:
-        say("Running hosts use the earlier key until the provider refuses it, then the new one.")
+        print_sentences("Running hosts use the earlier key until the provider refuses it, then the new one.")
     return None
 
 
@@ -150,12 +150,12 @@ def delete_command(endpoint: str | None, as_json: bool) -> None:
     if as_json:
         return _print_answer({"endpoint": name, "deleted": path is not None})
     if path is None:
-        say(f"No key is stored for {name}.")
+        print_sentences(f"No key is stored for {name}.")
     else:
-        say(f"Deleted the stored key for {name}.")
+        print_sentences(f"Deleted the stored key for {name}.")
     used = find_key_in_use(base_url)
     if used is not None:
-        say(f"This terminal still uses {name_key(used.secret)}, from {used.where}.")
+        print_sentences(f"This terminal still uses {name_key(used.secret)}, from {used.where}.")
     return None
 
 
@@ -179,7 +179,7 @@ def check_command(as_json: bool) -> None:
     async def check(session: Session) -> list[Finding]:
         return await check_endpoint(session.engine, settings)
 
-    findings = call(check, role="acts", settings=settings)
+    findings = run_in_session(check, role="acts", settings=settings)
     if as_json:
         _print_answer({"findings": [finding.as_json() for finding in findings]})
     else:
@@ -279,7 +279,7 @@ def _describe_precedence(base_url: str, key: str) -> str:
 
 def _write_keys(base_url: str, used: KeyInUse | None, other: KeyInUse | None, others: list[str]) -> None:
     if used is None:
-        say(describe_error(missing_key_error(Settings(base_url=base_url))), err=True)
+        print_sentences(describe_error(missing_key_error(Settings(base_url=base_url))), err=True)
     rows = list(_list_key_rows(base_url, used, other, others))
     if used is not None or others:
         click.echo("\n".join(format_pairs(rows, indent="")))
@@ -307,4 +307,4 @@ def _list_place(stored: StoredKey) -> dict[str, str]:
 def _print_answer(answer: dict[str, Any]) -> None:
     from agent_jobs.rendering import answers
 
-    click.echo(answers.json_line(answer))
+    click.echo(answers.format_json_line(answer))

@@ -8,7 +8,7 @@ import click
 
 from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_usable_settings
-from agent_jobs.env_file import with_env_file
+from agent_jobs.env_file import add_env_file
 from agent_jobs.setting_values import KEY, KEY_FILE, SecretStr
 from agent_jobs.settings import Settings
 from agent_jobs.stored_keys import StoredKey, find_stored_key, name_endpoint, read_keyring
@@ -71,7 +71,7 @@ def find_key_in_use(base_url: str | None = None) -> KeyInUse | None:
         environ["OPENAI_BASE_URL"] = base_url
     settings, _ = load_usable_settings(environ)
     if settings.stored_key is not None:
-        return read_stored(settings.stored_key)
+        return read_stored_key(settings.stored_key)
     if settings.api_key is None:
         return None
     return find_own_key(settings, settings.api_key)
@@ -97,13 +97,13 @@ def find_other_key(base_url: str, used: KeyInUse | None) -> KeyInUse | None:
     stored = find_stored_key(find_key_folder(os.environ), base_url)
     if stored is None:
         return None
-    other = read_stored(stored)
+    other = read_stored_key(stored)
     if other.secret == used.secret:
         return None
     return other
 
 
-def read_stored(stored: StoredKey) -> KeyInUse:
+def read_stored_key(stored: StoredKey) -> KeyInUse:
     """Return a stored key with its origin.
 
     Raises:
@@ -114,7 +114,7 @@ def read_stored(stored: StoredKey) -> KeyInUse:
     return KeyInUse(read_keyring(stored.endpoint), "keyring", f"the system's keyring, for {stored.endpoint}")
 
 
-def describe_stored(stored: StoredKey) -> str:
+def describe_stored_key(stored: StoredKey) -> str:
     """Return the place of a stored key."""
     if stored.is_in_keyring:
         return "the system's keyring"
@@ -137,7 +137,7 @@ def find_env_file_variables() -> dict[str, str]:
     path = find_env_file()
     if path is None:
         return {}
-    return with_env_file({}, str(path))
+    return add_env_file({}, str(path))
 
 
 def is_same_endpoint(one: str, other: str) -> bool:

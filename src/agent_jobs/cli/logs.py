@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.detach import describe_detached, resume_hint
+from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.sections import style
-from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.show import format_took
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import format_clock_time, format_day
-from agent_jobs.cli.unwatched import retrieve_unwatched
+from agent_jobs.cli.unwatched_jobs import retrieve_unwatched
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter
 from agent_jobs.jobs.status import Status
@@ -48,27 +48,27 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
     Exit status: 0, or with --follow as for watch.
     """
     if follow:
-        jobs = call(lambda session: _follow_job(session, job_id, as_json=as_json), role="acts", what="logs")
+        jobs = run_in_session(lambda session: _follow_job(session, job_id, as_json=as_json), role="acts", what="logs")
         raise SystemExit(find_exit(jobs))
 
     async def read(session: Session) -> tuple[JobDetails, float]:
-        full_id = await session.engine.identify(job_id)
+        full_id = await session.engine.find_full_id(job_id)
         await retrieve_unwatched(session, JobFilter(job_ids=(full_id,)))
         return await session.engine.details(full_id), session.engine.now()
 
-    details, now = call(read)
+    details, now = run_in_session(read)
     _Log(as_json=as_json).show(details, now, is_final=True)
 
 
 async def _follow_job(session: Session, job_id: str, *, as_json: bool) -> Job:
     """Show what is new until the job finishes or waits for the user; return the job."""
     engine, log = session.engine, _Log(as_json=as_json)
-    full_id = await engine.identify(job_id)
+    full_id = await engine.find_full_id(job_id)
     session.app.work()
     while True:
         details = await engine.details(full_id)
         job = details.result.job
-        session.detached = describe_detached([job], resume_hint(job.id))
+        session.detached = describe_detached([job], format_resume_hint(job.id))
         is_over = job.is_terminal or job.status is Status.INPUT_REQUIRED
         log.show(details, engine.now(), is_final=is_over)
         if is_over:
@@ -102,11 +102,11 @@ class _Log:
         sys.stdout.flush()
 
     def _write_moments_as_json(self, moments: "Sequence[Moment]") -> None:
-        from agent_jobs.rendering.answers import json_line
+        from agent_jobs.rendering.answers import format_json_line
         from agent_jobs.rendering.details import render_moment
 
         for moment in moments:
-            click.echo(json_line(render_moment(moment)))
+            click.echo(format_json_line(render_moment(moment)))
 
     def _write_lines(self, moments: "Sequence[Moment]", now: float) -> None:
         for moment in moments:

@@ -18,7 +18,7 @@ from agent_jobs.cli.command_help import (
     list_groups,
 )
 from agent_jobs.cli.interruption import report_interruption
-from agent_jobs.cli.output import OutputError, outlive_readers
+from agent_jobs.cli.output import OutputError, replace_output_streams
 from agent_jobs.errors import ConfigError
 
 ABOUT = """\
@@ -129,7 +129,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **more: Any) -> Any:
         """Run the command line. A reader of the output that leaves does not make it fail."""
-        outlive_readers()
+        replace_output_streams()
         try:
             return super().main(*args, **more)
         except OutputError as error:
@@ -174,17 +174,17 @@ def cli(context: click.Context, env_file: str | None) -> None:
     command, and started by a host, this is the MCP server.
     """
     if env_file is not None:
-        from agent_jobs.env_file import with_env_file
+        from agent_jobs.env_file import add_env_file
 
         try:
-            os.environ.update(with_env_file(os.environ, env_file))
+            os.environ.update(add_env_file(os.environ, env_file))
         except ConfigError as error:
             from agent_jobs.cli.wording import describe_error
 
             raise click.ClickException(describe_error(error)) from None
     if context.invoked_subcommand is None:
-        from agent_jobs.cli.install import configuration
-        from agent_jobs.cli.sentences import say
+        from agent_jobs.cli.install import render_entry
+        from agent_jobs.cli.sentences import print_sentences
 
-        say(ABOUT)
-        click.echo(configuration())
+        print_sentences(ABOUT)
+        click.echo(render_entry())

@@ -9,7 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import hide_query
-from agent_jobs.cli.session import Session, call, convert_errors, json_option, read_settings, refuse
+from agent_jobs.cli.session import Session, convert_errors, create_refusal, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.errors import AccountError, AgentJobsError, RequestError, UpstreamError
@@ -73,10 +73,10 @@ def _find_models(settings: Settings) -> tuple[list[ModelRow], str]:
         return _find_known_models(settings), "The provider was not asked, because no API key is set."
     address = hide_query(settings.base_url)
     try:
-        cards = call(lambda session: _ask_provider(session, address), role="acts", settings=settings)
+        cards = run_in_session(lambda session: _ask_provider(session, address), role="acts", settings=settings)
     except _NotReachedError as error:
         if not is_list_known(settings):
-            raise refuse(error.cause) from None
+            raise create_refusal(error.cause) from None
         return _find_known_models(settings), f"{address} was not reached ({describe_error(error.cause).rstrip('.')})."
     with convert_errors():
         return describe_listed_models(cards, settings, time.time()), ""

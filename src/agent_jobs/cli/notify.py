@@ -9,7 +9,7 @@ import click
 
 from agent_jobs.app import create_notice_sender
 from agent_jobs.cli.finding import Finding
-from agent_jobs.cli.session import Exit, json_option, read_settings, refuse
+from agent_jobs.cli.session import Exit, create_refusal, json_option, read_settings
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError
 from agent_jobs.notice_targets import EVENTS, NoticeTarget
@@ -33,7 +33,7 @@ def notify_command(is_test: bool, as_json: bool) -> None:
     """
     settings = read_settings()
     if not settings.notify:
-        raise refuse(ConfigError(NO_TARGET))
+        raise create_refusal(ConfigError(NO_TARGET))
     failures: Mapping[NoticeTarget, str] = {}
     if is_test:
         failures = _send_test(settings)
@@ -110,4 +110,4 @@ def _write_targets_as_json(settings: Settings, failures: Mapping[NoticeTarget, s
         if failures.get(target):
             row["failure"] = failures[target]
         rows.append(row)
-    click.echo(answers.json_line({"targets": rows, "events": sorted(settings.notify_events)}))
+    click.echo(answers.format_json_line({"targets": rows, "events": sorted(settings.notify_events)}))

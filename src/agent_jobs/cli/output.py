@@ -68,7 +68,7 @@ class _ClosedFile(io.RawIOBase):
         return memoryview(data).nbytes
 
 
-def outlive_readers() -> None:
+def replace_output_streams() -> None:
     """Replace stdout and stderr by streams that work without a reader, and a closed stdout by one that reports it."""
     if _is_stdout_closed():
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(_ClosedFile()), "utf-8")
@@ -79,7 +79,7 @@ def outlive_readers() -> None:
                 setattr(sys, name, _open_patient_stream(cast("io.TextIOWrapper[io.BufferedWriter]", stream)))
 
 
-def is_stdout_left() -> bool:
+def is_stdout_abandoned() -> bool:
     """Return True if a write to stdout failed because its reader is gone."""
     return STDOUT in _left
 

@@ -9,7 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.key_reference import KeyReference, find_missing_key
-from agent_jobs.cli.session import Session, call, json_option, read_settings
+from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.rendering import answers
@@ -74,7 +74,7 @@ def list_owners_command(as_json: bool) -> None:
     """List the owners, their jobs and limits."""
     uses = _read_uses()
     if as_json:
-        click.echo(answers.json_line({"owners": [_describe_use(use) for use in uses]}))
+        click.echo(answers.format_json_line({"owners": [_describe_use(use) for use in uses]}))
         return
     if not uses:
         click.echo("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
@@ -96,7 +96,7 @@ def show_owner_command(name: str, as_json: bool) -> None:
     if use is None:
         raise click.ClickException(f"There is no owner {name!r}. See all with: agent-jobs owner list")
     if as_json:
-        click.echo(answers.json_line(_describe_use(use)))
+        click.echo(answers.format_json_line(_describe_use(use)))
         return
     row = _build_owner_row(use)
     width = max(map(len, row))
@@ -137,11 +137,11 @@ def set_owner_command(
         await access.set_owner(owner)
         return owner
 
-    owner = call(change_owner, settings=settings)
+    owner = run_in_session(change_owner, settings=settings)
     if key_ref and (warning := find_missing_key(settings, key_ref)):
         click.echo(f"Warning: {warning}", err=True)
     if as_json:
-        click.echo(answers.json_line(_owner_fields(owner)))
+        click.echo(answers.format_json_line(_owner_fields(owner)))
         return
     key = terminal.join_lines(owner.key_ref) or "shared"
     click.echo(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")
@@ -166,7 +166,7 @@ def _read_uses() -> Sequence[OwnerUse]:
     async def read(session: Session) -> Sequence[OwnerUse]:
         return await session.engine.access.list_owners(now - now % DAY_S)
 
-    return call(read)
+    return run_in_session(read)
 
 
 def _describe_use(use: OwnerUse) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import click
 from click.shell_completion import CompletionItem
 
-from agent_jobs.cli.session import Session, call
+from agent_jobs.cli.session import Session, run_in_session
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
@@ -22,10 +22,10 @@ class ModelName(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin with the typed text; the default model comes first."""
-        from agent_jobs.request.models import known_models, models
+        from agent_jobs.request.models import list_known_names, load_models
 
-        default = load_usable_settings(os.environ)[0].model or models()["default"]
-        helps = {default: "the default", **dict.fromkeys((name for name in known_models() if name != default), "")}
+        default = load_usable_settings(os.environ)[0].model or load_models()["default"]
+        helps = {default: "the default", **dict.fromkeys((name for name in list_known_names() if name != default), "")}
         return [CompletionItem(name, help=text) for name, text in helps.items() if name.startswith(incomplete)]
 
 
@@ -57,7 +57,7 @@ class BatchName(click.ParamType[str]):
         # A log line would appear in the command that the user is typing.
         quiet = replace(load_usable_settings(os.environ)[0], log_level="error")
         try:
-            jobs = call(find_newest, settings=quiet)
+            jobs = run_in_session(find_newest, settings=quiet)
         except click.ClickException:
             return []
         names = dict.fromkeys(job.batch for job in jobs if job.batch)

@@ -8,8 +8,8 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.session import convert_errors, json_option, read_settings
 from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.response import JSON
-from agent_jobs.request.models import models
-from agent_jobs.request.presets import Preset, load_presets, our_presets
+from agent_jobs.request.models import load_models
+from agent_jobs.request.presets import Preset, load_our_presets, load_presets
 from agent_jobs.settings import Settings
 from agent_jobs.text import compact_json
 
@@ -78,12 +78,12 @@ def _build_preset_cells(name: str, preset: Preset, settings: Settings) -> dict[s
 
 
 def _find_preset_model(preset: Preset, settings: Settings) -> str:
-    return preset.model or settings.model or models()["default"]
+    return preset.model or settings.model or load_models()["default"]
 
 
 def _name_source(name: str, preset: Preset) -> str:
     """Return who wrote a preset."""
-    ours = our_presets().get(name)
+    ours = load_our_presets().get(name)
     if ours is None:
         return "yours"
     if ours == preset:

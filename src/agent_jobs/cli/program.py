@@ -17,12 +17,11 @@ import click
 
 from agent_jobs import __version__
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.command import find_program, requirement
-from agent_jobs.install.command import launch as uvx_launch
-from agent_jobs.install.config_file import Scope, locate, read
-from agent_jobs.install.entry import entry_in
+from agent_jobs.install.command import build_requirement, find_launch, find_program
+from agent_jobs.install.config_file import Scope, locate_file, read_snapshot
+from agent_jobs.install.entry import read_entry
 from agent_jobs.install.hosts import HOSTS, SERVER, Launch, Machine
-from agent_jobs.install.service_files import service_path, starts_program
+from agent_jobs.install.service_files import locate_service_file, starts_program
 
 INSTALL_LIMIT_S = 300.0  # a first installation downloads about 40 packages
 QUERY_LIMIT_S = 30.0  # uv and pipx answer within seconds, on a busy machine too
@@ -63,7 +62,7 @@ class Installer:
     @property
     def install_line(self) -> str:
         """Return the command that a user can type to install the program."""
-        return " ".join((self.name, *self.install, requirement()))
+        return " ".join((self.name, *self.install, build_requirement()))
 
     @property
     def uninstall_line(self) -> str:
@@ -98,7 +97,7 @@ def plan_program(machine: Machine) -> Program:
     if installer:
         program = installer.program
     if installer is None or program is None:
-        return Program(uvx_launch(machine))
+        return Program(find_launch(machine))
     return Program(Launch(str(program), ()), installer)
 
 
@@ -107,7 +106,7 @@ def plan_printed_program(machine: Machine) -> Program:
     program = plan_program(machine)
     if program.installer is None or read_version(program.launch.command) == __version__:
         return Program(program.launch)
-    return Program(uvx_launch(machine), program.installer)
+    return Program(find_launch(machine), program.installer)
 
 
 def make_permanent(program: Program, machine: Machine) -> tuple[Launch, list[str]]:
@@ -117,7 +116,7 @@ def make_permanent(program: Program, machine: Machine) -> tuple[Launch, list[str
         return program.launch, []
     path = program.launch.command
     before = read_version(path)
-    if before == __version__ and requirement().startswith(f"{SERVER}=="):
+    if before == __version__ and build_requirement().startswith(f"{SERVER}=="):
         return program.launch, []
     click.echo(f"Installing {SERVER} {__version__}: {installer.install_line} ...", err=True)
     reason = _install_program(installer, path)
@@ -133,7 +132,7 @@ def make_permanent(program: Program, machine: Machine) -> tuple[Launch, list[str
 
 def _fall_back(installer: Installer, reason: str, machine: Machine) -> tuple[Launch, list[str]]:
     """Return the command that works without the program, and why it was chosen."""
-    fallback = uvx_launch(machine)
+    fallback = find_launch(machine)
     return fallback, [
         f"{installer.install_line} failed ({reason}), so the entry starts {fallback.command} instead. That is slower "
         "at each start. Run this command again when the cause is fixed."
@@ -188,11 +187,11 @@ def _find_files_that_start(command: str, machine: Machine) -> Iterator[Path]:
     for host in HOSTS.values():
         for scope in scopes:
             with suppress(ConfigError):
-                path = locate(host, machine, scope)
-                entry = entry_in(host, read(path).text)
-                if entry is not None and _is_same_path(host.command_of(entry).command, command):
+                path = locate_file(host, machine, scope)
+                entry = read_entry(host, read_snapshot(path).text)
+                if entry is not None and _is_same_path(host.read_command(entry).command, command):
                     yield path
-    service = service_path(machine)
+    service = locate_service_file(machine)
     if service is not None and service.is_file():
         text = service.read_text()
         if any(starts_program(text, path) for path in (command, os.path.realpath(command))):
@@ -295,7 +294,9 @@ def _run_installer(installer: Installer) -> str:
         attempts = (("--offline",), ())
     reason = ""
     for options in attempts:
-        done = _run_command(installer.command, *installer.install, requirement(), *options, limit_s=INSTALL_LIMIT_S)
+        done = _run_command(
+            installer.command, *installer.install, build_requirement(), *options, limit_s=INSTALL_LIMIT_S
+        )
         if done is None:
             return "it did not finish, or could not be started"
         if done.returncode == 0:

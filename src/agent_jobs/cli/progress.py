@@ -9,7 +9,7 @@ from typing import IO, Any, Protocol, Self
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.job_line import format_run_time, list_end, render_row
+from agent_jobs.cli.job_line import format_run_time, list_end_facts, render_row
 from agent_jobs.cli.live_area import LiveArea
 from agent_jobs.cli.wording import word_answer
 from agent_jobs.jobs.job import Job
@@ -79,7 +79,7 @@ class Lines(Unmanaged):
                 if now - job.created_at < SLOW_CONFIRMATION_S:
                     continue  # its command has just said that it is sent
                 activity = UNCONFIRMED_YET
-            parts = (job.status, activity, ", ".join(list_end(job) if job.is_terminal else []))
+            parts = (job.status, activity, ", ".join(list_end_facts(job) if job.is_terminal else []))
             state = "  ".join(part for part in parts if part)
             if self._last.get(job.id) != state and self._is_due(job, now):
                 self._last[job.id] = state
@@ -111,7 +111,7 @@ class Records(Unmanaged):
                 self._last[job.id] = state
                 shown = word_answer(answers.render_job(job, now), job)
                 record = {key: value for key, value in shown.items() if key not in NOT_IN_RECORDS}
-                click.echo(answers.json_line(record))
+                click.echo(answers.format_json_line(record))
                 sys.stdout.flush()
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import click
 
 from agent_jobs.cli.approval import open_asker
-from agent_jobs.cli.session import Exit, JobId, Session, call, json_option
+from agent_jobs.cli.session import Exit, JobId, Session, json_option, run_in_session
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
 from agent_jobs.jobs.response import Call
@@ -67,14 +67,14 @@ def reply_command(
     asker = open_asker(may_ask=not as_json)
 
     async def reply(session: Session) -> _RepliedJob:
-        job = await session.engine.poll(await session.engine.identify(job_id))
+        job = await session.engine.poll(await session.engine.find_full_id(job_id))
         if not given.is_empty:
             job = await session.engine.reply(job.id, await _build_reply(session, job, given))
         elif asker is not None and await asker.answer_questions(session, [job]):
             job = await session.engine.poll(job.id)
         return await _read_state(session, job)
 
-    state = call(reply)
+    state = run_in_session(reply)
     if as_json:
         _write_state_as_json(state)
     else:
@@ -122,7 +122,7 @@ def _write_state_as_json(state: _RepliedJob) -> None:
         {"call_id": each.id, "needs": each.needs, "name": each.name, "arguments": each.arguments}
         for each in state.open_calls
     ]
-    click.echo(answers.json_line({"job_id": state.job.id, "status": state.job.status, "needs": needs}))
+    click.echo(answers.format_json_line({"job_id": state.job.id, "status": state.job.status, "needs": needs}))
 
 
 def _write_state(state: _RepliedJob) -> None:

@@ -11,8 +11,8 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.out_file import OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.read_mark import mark_read
-from agent_jobs.cli.session import Exit, JobId, Session, call, find_exit, json_option
-from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
+from agent_jobs.cli.session import Exit, JobId, Session, find_exit, json_option, run_in_session
+from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure, describe_warning
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
@@ -65,15 +65,15 @@ def result_command(job_id: str, part: Part, out: Path | None, force: bool, as_js
     raise SystemExit(find_exit(job))
 
 
-def read_result(job_id: str) -> tuple[Result, Unwatched, float]:
+def read_result(job_id: str) -> tuple[Result, UnwatchedJobs, float]:
     """Return all that is stored of a job, after asking the provider if no process watches it, and the time."""
 
-    async def read(session: Session) -> tuple[Result, Unwatched, float]:
-        full_id = await session.engine.identify(job_id)
+    async def read(session: Session) -> tuple[Result, UnwatchedJobs, float]:
+        full_id = await session.engine.find_full_id(job_id)
         unwatched = await retrieve_unwatched(session, JobFilter(job_ids=(full_id,)))
         return await session.engine.result(full_id), unwatched, session.engine.now()
 
-    return call(read)
+    return run_in_session(read)
 
 
 def _show_part(result: Result, part: Part) -> None:
@@ -108,7 +108,7 @@ def _render_part(result: Result, part: Part, *, as_json: bool) -> str:
 
     answer = render_part(result, part, 0, PART_BYTES)
     if as_json:
-        return answers.json_line(answer)
+        return answers.format_json_line(answer)
     value: Any = answer["output" if part == "text" else part]
     return format_part(part, value)
 
@@ -140,5 +140,5 @@ def _write_notes(job: Job, note: str) -> None:
         click.echo(f"{job.id} is {job.status}, {note}.", err=True)
     if warning := describe_warning(job):
         click.echo(warning, err=True)
-    if advice := terminal.advise(job):
+    if advice := terminal.suggest_next_step(job):
         click.echo(advice, err=True)

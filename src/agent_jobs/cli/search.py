@@ -10,8 +10,8 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.job_list import STATUS_NAMES, find_statuses
 from agent_jobs.cli.sections import style, wrap_line
-from agent_jobs.cli.session import Session, call, json_option
-from agent_jobs.cli.symbols import echo, icon_of
+from agent_jobs.cli.session import Session, json_option, run_in_session
+from agent_jobs.cli.symbols import choose_icon, echo
 from agent_jobs.cli.times import format_day
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
 from agent_jobs.jobs.status import Status
@@ -44,7 +44,7 @@ def search_command(words: tuple[str, ...], status: str | None, limit: int, as_js
             click.echo(f"Indexing {count:,} jobs, once ...", err=True)
         return await session.engine.search(text, limit, find_statuses(status))
 
-    hits = call(search)
+    hits = run_in_session(search)
     if as_json:
         return click.echo(_render_hits_as_json(hits))
     if not hits:
@@ -75,7 +75,7 @@ def _render_hit(hit: SearchHit) -> Iterator[str]:
     if width is None:
         yield f"{lead}{job.status}  {title}  {_MARK.sub('', _clean_passage(hit.passage))}"
         return
-    icon = style(icon_of(job.status), colour=_colour_of(job.status))
+    icon = style(choose_icon(job.status), colour=_colour_of(job.status))
     room = max(terminal.MIN_WRAP_COLUMNS, width - len(lead) - 2)
     yield f"{lead}{icon} {terminal.fit_columns(title, room).rstrip()}"
     yield from _highlight_lines(wrap_line(_clean_passage(hit.passage), width - len(INDENT)))
@@ -108,7 +108,7 @@ def _colour_of(status: Status) -> str:
 def _render_hits_as_json(hits: Sequence[SearchHit]) -> str:
     from agent_jobs.rendering import answers
 
-    return answers.json_line({"jobs": [_render_hit_fields(hit) for hit in hits]})
+    return answers.format_json_line({"jobs": [_render_hit_fields(hit) for hit in hits]})
 
 
 def _render_hit_fields(hit: SearchHit) -> dict[str, Any]:

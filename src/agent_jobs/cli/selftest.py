@@ -34,7 +34,7 @@ class Started:
     listed_s: float  #: from the start of the process until its tools were listed
 
 
-def start_own(version: str) -> Started:
+def start_this_installation(version: str) -> Started:
     """Start this installation, without the user's settings.
 
     Raises:

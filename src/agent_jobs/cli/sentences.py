@@ -9,7 +9,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.wrapping import wrap_text
 
 
-def say(text: str, *, err: bool = False, indent: str = "") -> None:
+def print_sentences(text: str, *, err: bool = False, indent: str = "") -> None:
     """Print sentences; on a terminal they are wrapped by the rule of `wrapping`. Later lines begin with `indent`."""
     stream = sys.stderr if err else sys.stdout
     if not stream.isatty():
@@ -19,7 +19,7 @@ def say(text: str, *, err: bool = False, indent: str = "") -> None:
     return click.echo("\n".join([first, *(indent + line for line in more)]), err=err)
 
 
-def ask(question: str, default: str) -> str:
+def ask_for_line(question: str, default: str) -> str:
     """Return the line that the user types, or the default for an empty one.
 
     The library of line editing, which click uses, may lose a Ctrl-C that comes while it starts.
@@ -37,7 +37,7 @@ def ask(question: str, default: str) -> str:
 def ask_to_agree(question: str) -> bool:
     """Return True if the user agrees; an empty line does."""
     while True:
-        answer = ask(question, "Y/n").lower()
+        answer = ask_for_line(question, "Y/n").lower()
         if answer in ("y", "yes", "y/n"):
             return True
         if answer in ("n", "no"):

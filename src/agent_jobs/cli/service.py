@@ -11,16 +11,16 @@ import click
 
 from agent_jobs.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.cli import terminal
-from agent_jobs.cli.install import here
+from agent_jobs.cli.install import find_machine
 from agent_jobs.cli.program import make_permanent, plan_program, remove_program
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.service_manager import ServiceManager, ServiceState, find_manager
 from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
 from agent_jobs.configuration import load_settings
-from agent_jobs.env_file import with_env_file
+from agent_jobs.env_file import add_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.hosts import KEY, Launch, Machine
-from agent_jobs.install.service_files import Service, collector_command, find_env_file_of
+from agent_jobs.install.service_files import Service, build_collector_command, find_env_file_of
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import VARIABLES, Settings
 
@@ -55,7 +55,7 @@ def install_command(print_only: bool) -> None:
 
     Exit status: 0 done, or nothing to do; 1 refused, and nothing was written.
     """
-    install_service(here(), find_env_file(), print_only=print_only)
+    install_service(find_machine(), find_env_file(), print_only=print_only)
 
 
 @service_command.command("status")
@@ -67,7 +67,7 @@ def status_command(as_json: bool) -> None:
 
     Exit status: 0 it runs; 1 it does not.
     """
-    show_service(here(), as_json=as_json)
+    show_service(find_machine(), as_json=as_json)
 
 
 @service_command.command("remove")
@@ -78,7 +78,7 @@ def remove_command() -> None:
 
     Exit status: 0 done, or nothing to do; 1 refused.
     """
-    remove_service(here())
+    remove_service(find_machine())
 
 
 def find_env_file() -> Path | None:
@@ -112,9 +112,9 @@ def install_service(machine: Machine, env_file: Path | None, *, print_only: bool
     launch, notes = make_permanent(program, machine)
     text = manager.render(_build_service(settings, launch, environment, env_file))
     for line in (*notes, *_start_service(manager, text), *_advise_on_variables(left_out)):
-        say(line)
+        print_sentences(line)
     if limit := manager.find_limit():
-        say(limit)
+        print_sentences(limit)
     return None
 
 
@@ -133,7 +133,7 @@ def show_service(machine: Machine, *, as_json: bool) -> None:
         click.echo(json.dumps(report))
     else:
         for line in _describe_service(manager, state):
-            say(line)
+            print_sentences(line)
         click.echo("\n".join(f"  {terminal.join_lines(line)}" for line in lines))
     raise SystemExit(Exit.DONE if state.is_running else Exit.REFUSED)
 
@@ -142,7 +142,7 @@ def _show_missing_service(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"installed": False, "running": False}))
     else:
-        say("The collector is not installed. Install it with: agent-jobs service install")
+        print_sentences("The collector is not installed. Install it with: agent-jobs service install")
 
 
 @convert_errors()
@@ -154,15 +154,15 @@ def remove_service(machine: Machine) -> None:
     """
     manager = find_manager(machine)
     if manager is None or not manager.path.is_file():
-        return say("Nothing to do: the collector is not installed.")
+        return print_sentences("Nothing to do: the collector is not installed.")
     if not manager.find_obstacle():
         manager.stop()
     manager.path.unlink()
     if not manager.find_obstacle():
         manager.forget()
-    say(f"The collector was stopped, and {manager.path} was removed. Jobs, settings and the key stay.")
+    print_sentences(f"The collector was stopped, and {manager.path} was removed. Jobs, settings and the key stay.")
     for line in remove_program(plan_program(machine).launch.command, manager.path, machine, dry_run=False):
-        say(line)
+        print_sentences(line)
     return None
 
 
@@ -173,7 +173,7 @@ def _read_earlier_env_file(path: Path) -> Path | None:
     env_file = find_env_file_of(path.read_text())
     if env_file is None or not env_file.is_file():
         return None
-    os.environ.update(with_env_file(os.environ, str(env_file)))
+    os.environ.update(add_env_file(os.environ, str(env_file)))
     return env_file
 
 
@@ -184,7 +184,7 @@ def select_environment(
 
     Variables that the service reads from `env_file` are in neither.
     """
-    in_file = with_env_file({}, str(env_file)) if env_file else {}
+    in_file = add_env_file({}, str(env_file)) if env_file else {}
     selected: dict[str, str] = {}
     left_out: list[str] = []
     for name in dict.fromkeys((*PASSED_ON, *VARIABLES, *settings.secrets)):
@@ -224,7 +224,7 @@ def _require_usable_key(settings: Settings, environment: Mapping[str, str], env_
     """
     complete = {"HOME": os.environ.get("HOME", ""), **environment}
     if env_file is not None:
-        complete = with_env_file(complete, str(env_file))
+        complete = add_env_file(complete, str(env_file))
     found = load_settings(complete)
     again = "then run: agent-jobs --env-file FILE service install"
     if found.base_url != settings.base_url:
@@ -243,7 +243,7 @@ def _build_service(
     settings: Settings, launch: Launch, environment: Mapping[str, str], env_file: Path | None
 ) -> Service:
     starts_programs = settings.toolbox is not None or bool(settings.on_finish)
-    return Service(collector_command(launch, env_file), environment, is_confined=not starts_programs)
+    return Service(build_collector_command(launch, env_file), environment, is_confined=not starts_programs)
 
 
 def _require_manager(manager: ServiceManager, launch: Launch, env_file: Path | None) -> None:
@@ -253,7 +253,7 @@ def _require_manager(manager: ServiceManager, launch: Launch, env_file: Path | N
         ConfigError: The user has none; the sentence says what to run instead.
     """
     if obstacle := manager.find_obstacle():
-        command = shlex.join(collector_command(launch, env_file))
+        command = shlex.join(build_collector_command(launch, env_file))
         raise ConfigError(
             f"No service can be installed here ({obstacle.rstrip('.')}). Run the collector under a supervisor of "
             f"your own instead: {command}"
@@ -309,7 +309,7 @@ def _describe_service(manager: ServiceManager, state: ServiceState) -> Iterator[
 
 def _describe_windows_task(launch: Launch, env_file: Path | None) -> str:
     """Return how a user of Windows has the collector started at each login."""
-    command = " ".join(f'\\"{word}\\"' if " " in word else word for word in collector_command(launch, env_file))
+    command = " ".join(f'\\"{word}\\"' if " " in word else word for word in build_collector_command(launch, env_file))
     return (
         "This command writes no task for Windows. Create one with: "
         f'schtasks /Create /TN agent-jobs /SC ONLOGON /TR "{command}"'

@@ -19,11 +19,11 @@ from agent_jobs.install.service_files import (
     STOP_S,
     UNIT,
     Service,
-    agent_log,
-    agent_path,
+    locate_agent,
+    locate_agent_log,
+    locate_unit,
     render_agent,
     render_unit,
-    unit_path,
 )
 
 #: Seconds for one call. Stopping waits for the process itself.
@@ -102,7 +102,7 @@ class Systemd:
     log_command = f"journalctl --user -u {UNIT} -f"
 
     def __init__(self, machine: Machine) -> None:
-        self.path = unit_path(machine)
+        self.path = locate_unit(machine)
 
     def find_obstacle(self) -> str:
         """Return why there is no instance for this user, an empty string if there is one."""
@@ -166,8 +166,8 @@ class Launchd:
     """The launchd of the user's session."""
 
     def __init__(self, machine: Machine) -> None:
-        self.path = agent_path(machine)
-        self._log = agent_log(machine)
+        self.path = locate_agent(machine)
+        self._log = locate_agent_log(machine)
         self._domain = f"gui/{os.getuid()}"
         self.log_command = f"tail -f {self._log}"
 

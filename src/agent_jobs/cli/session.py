@@ -13,7 +13,7 @@ import anyio
 import click
 from click.shell_completion import CompletionItem
 
-from agent_jobs.app import App, Role, leave_on_signal, open_app
+from agent_jobs.app import App, Role, cancel_on_signal, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.wording import describe_error
@@ -106,7 +106,7 @@ def read_settings() -> Settings:
     return settings
 
 
-def call(
+def run_in_session(
     work: Callable[[Session], Awaitable[T]],
     *,
     role: Role = "reads",
@@ -139,10 +139,10 @@ def convert_errors() -> Generator[None]:
     try:
         yield
     except AgentJobsError as error:
-        raise refuse(error) from None
+        raise create_refusal(error) from None
 
 
-def refuse(error: AgentJobsError) -> "Refusal":
+def create_refusal(error: AgentJobsError) -> "Refusal":
     """Return an error of ours as the exception that the command line shows."""
     context = click.get_current_context(silent=True)
     return Refusal(error, as_json=bool(context and context.params.get("as_json")))
@@ -166,7 +166,7 @@ class Refusal(click.ClickException):
             return super().show(file)
         from agent_jobs.rendering import answers
 
-        return click.echo(answers.json_line(answers.render_error(self.error, self.format_message())))
+        return click.echo(answers.format_json_line(answers.render_error(self.error, self.format_message())))
 
 
 def _hide_lines_for_logs(session: Session) -> None:
@@ -195,7 +195,7 @@ async def _run_work(
             describe_interruption(lambda: session.detached)
             try:
                 async with anyio.create_task_group() as tasks:
-                    await tasks.start(leave_on_signal, tasks.cancel_scope, session.interrupt)
+                    await tasks.start(cancel_on_signal, tasks.cancel_scope, session.interrupt)
                     try:
                         results.append(await work(session))
                         closing.enter_context(delay_ctrl_c())  # the work is done, so its result must be shown
@@ -243,7 +243,7 @@ class JobId(click.ParamType[str]):
         # A log line would appear in the command that the user is typing.
         quiet = replace(load_usable_settings(os.environ)[0], log_level="error")
         try:
-            jobs = call(find_newest, settings=quiet)
+            jobs = run_in_session(find_newest, settings=quiet)
         except click.ClickException:
             return []
         wanted = (incomplete, f"job_{incomplete}")

@@ -7,10 +7,10 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.sections import format_heading, format_pairs, format_table, style, wrap_text
-from agent_jobs.cli.session import JobId, Session, call, json_option
-from agent_jobs.cli.symbols import echo, icon_of
+from agent_jobs.cli.session import JobId, Session, json_option, run_in_session
+from agent_jobs.cli.symbols import choose_icon, echo
 from agent_jobs.cli.times import format_clock_time, format_local_time
-from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
+from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter, TurnRecord
@@ -43,19 +43,19 @@ def show_command(job_id: str, as_json: bool) -> None:
         from agent_jobs.rendering import answers
 
         fields = _collect_fields(details, now)
-        return click.echo(answers.json_line(fields | dict(unwatched.list_fields(details.result.job, now))))
+        return click.echo(answers.format_json_line(fields | dict(unwatched.list_fields(details.result.job, now))))
     return echo("\n".join(_render_sections(details, unwatched, now)))
 
 
-def read_details(job_id: str) -> tuple[JobDetails, Unwatched, float]:
+def read_details(job_id: str) -> tuple[JobDetails, UnwatchedJobs, float]:
     """Return all that is stored of a job, after asking the provider if no process watches it, and the time."""
 
-    async def read(session: Session) -> tuple[JobDetails, Unwatched, float]:
-        full_id = await session.engine.identify(job_id)
+    async def read(session: Session) -> tuple[JobDetails, UnwatchedJobs, float]:
+        full_id = await session.engine.find_full_id(job_id)
         unwatched = await retrieve_unwatched(session, JobFilter(job_ids=(full_id,)))
         return await session.engine.details(full_id), unwatched, session.engine.now()
 
-    return call(read)
+    return run_in_session(read)
 
 
 def _collect_fields(details: JobDetails, now: float) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _collect_fields(details: JobDetails, now: float) -> dict[str, Any]:
     return fields
 
 
-def _render_sections(details: JobDetails, unwatched: Unwatched, now: float) -> Iterator[str]:
+def _render_sections(details: JobDetails, unwatched: UnwatchedJobs, now: float) -> Iterator[str]:
     """Yield the lines of all sections, the prompt first."""
     job = details.result.job
     yield format_heading("Prompt")
@@ -100,7 +100,7 @@ def _render_section(heading: str, lines: "Iterator[str] | list[str]") -> Iterato
     yield from lines
 
 
-def _render_status(details: JobDetails, unwatched: Unwatched, now: float) -> Iterator[str]:
+def _render_status(details: JobDetails, unwatched: UnwatchedJobs, now: float) -> Iterator[str]:
     """Yield the line with status, time, tokens and cost, then the other facts."""
     job = details.result.job
     yield f"  {render_status_line(job, now)}"
@@ -116,7 +116,7 @@ def render_status_line(job: Job, now: float) -> str:
     if tokens := terminal.format_tokens(job):
         facts.append(f"{tokens} tokens")
     facts.append(terminal.format_usd(job.cost_usd))
-    status = style(f"{icon_of(job.status)} {job.status}", colour=terminal.COLOURS.get(job.status, "cyan"))
+    status = style(f"{choose_icon(job.status)} {job.status}", colour=terminal.COLOURS.get(job.status, "cyan"))
     return "  ".join([status, *(fact for fact in facts if fact)])
 
 
@@ -136,7 +136,7 @@ def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "activity", terminal.join_lines(job.activity)
     if job.error is not None:
         yield "error", f"{job.error.code}: {describe_failure(job.error)}"
-    yield "next", terminal.advise(job)
+    yield "next", terminal.suggest_next_step(job)
     yield "written to", job.result_path
 
 

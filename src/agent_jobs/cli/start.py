@@ -15,26 +15,26 @@ from anyio import CancelScope
 from click.shell_completion import CompletionItem
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.answer_display import AnswerDisplay, run_beside
+from agent_jobs.cli.answer_display import AnswerDisplay, run_display
 from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.bell import bell_option, ring_bell
 from agent_jobs.cli.continue_last import continue_option, find_previous
-from agent_jobs.cli.detach import describe_detached, resume_hint
+from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.out_file import NOT_SENT, OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.output import require_stdout
 from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
 from agent_jobs.cli.prompt_command import PromptCommand
 from agent_jobs.cli.read_mark import mark_read
-from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.session import CLIENT, JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.terminal import show_notice
-from agent_jobs.cli.unwatched import NO_RUNNER
-from agent_jobs.cli.unwritten import report_unwritten
+from agent_jobs.cli.unwatched_jobs import NO_RUNNER
+from agent_jobs.cli.unwritten_answer import report_unwritten
 from agent_jobs.cli.watch import (
     ShownAnswer,
     announce_pending,
+    format_result_hint,
     read_answer,
-    result_hint,
     watch_until_done,
     write_end_line,
 )
@@ -83,7 +83,7 @@ class PresetName(click.ParamType[str]):
         ]
 
 
-def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def add_start_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments that describe a job."""
     for option in reversed(
         (
@@ -116,7 +116,7 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("run", cls=PromptCommand)
-@start_options
+@add_start_options
 @click.option("--stream/--no-stream", default=True, help="Print the answer as it is written, or only at the end.")
 @click.option("--out", type=OutPath(path_type=Path), metavar="FILE", help="Write the answer to this file instead.")
 @force_option
@@ -154,13 +154,13 @@ def run_command(
         started_ids.append(started.job.id)
         show = _open_display(session, started.job, writes_answer=not as_json and out is None, is_streaming=stream)
         with show as display:
-            async with run_beside(display):
+            async with run_display(display):
                 job = await _run_started(session, started, display, may_ask=not as_json)
                 answer = await read_answer(session, display, job.id)
         return _Finished(answer, await session.engine.open_calls(answer.job), began)
 
     with report_unwritten(started_ids):
-        finished = _call_asking(run, request, what="run", roots=roots, as_json=as_json)
+        finished = _run_start(run, request, what="run", roots=roots, as_json=as_json)
         if isinstance(finished, Estimate):
             return _write_estimate(finished, request, as_json=as_json or not dry_run)
         _write_finished(finished, out, as_json=as_json, may_overwrite=force)
@@ -173,7 +173,7 @@ def run_command(
 
 
 @click.command("start", cls=PromptCommand)
-@start_options
+@add_start_options
 @click.option("--wait", is_flag=True, help="Wait until the job finishes, so that this process collects the result.")
 @click.option("--detach", is_flag=True, hidden=True, help="The default; kept for scripts.")
 def start_command(as_json: bool, wait: bool, detach: bool, dry_run: bool, **arguments: Any) -> None:
@@ -201,14 +201,14 @@ def start_command(as_json: bool, wait: bool, detach: bool, dry_run: bool, **argu
         return await _leave_or_wait(session, started, wait=wait, as_json=as_json)
 
     with report_unwritten(started_ids):
-        started = _call_asking(start, request, what="start", roots=roots, as_json=as_json)
+        started = _run_start(start, request, what="start", roots=roots, as_json=as_json)
     if isinstance(started, Estimate):
         return _write_estimate(started, request, as_json=as_json or not dry_run)
     if not started.is_terminal:
         return None
     write_end_line(started)
     if started.output_bytes:
-        click.echo(result_hint(started), err=True)
+        click.echo(format_result_hint(started), err=True)
     raise SystemExit(find_exit(started))
 
 
@@ -253,7 +253,7 @@ async def _leave_or_wait(session: Session, started: Started, *, wait: bool, as_j
     click.echo(_describe_wait(job, is_bound=is_bound), err=True)
     await announce_pending(session, job.id)
     with _open_display(session, job, writes_answer=False, is_streaming=False) as display:
-        async with run_beside(display):
+        async with run_display(display):
             return await _watch_started(session, job, display, sent_here=sent_here, may_ask=not as_json)
 
 
@@ -282,7 +282,7 @@ async def _run_started(session: Session, started: Started, display: AnswerDispla
     if sent_here:
         if view := await session.engine.find_view(f"/jobs/{job.id}"):
             click.echo(f"Watch it at {view}", err=True)
-        click.echo(_describe_sent(job), err=True)
+        click.echo(_describe_sending(job), err=True)
         job = await _confirm_start(session, job, display)
     await announce_pending(session, job.id)
     return await _watch_started(session, job, display, sent_here=sent_here, may_ask=may_ask)
@@ -293,19 +293,19 @@ async def _watch_started(
 ) -> Job:
     """Work on the job and show its progress on stderr until it finishes."""
     session.app.work()
-    resume = resume_hint(job.id)
+    resume = format_resume_hint(job.id)
     session.detached = describe_detached([job], resume, sent_here=sent_here)
     asker = open_asker(display.hide, may_ask=may_ask)
     [watched] = await watch_until_done(session, [job.id], display, resume=resume, sent_here=sent_here, asker=asker)
     return watched
 
 
-def _describe_sent(job: Job) -> str:
+def _describe_sending(job: Job) -> str:
     """Return the line that names a job which is being sent, once it is stored."""
     return f"Sending {job.id}."
 
 
-def _call_asking(
+def _run_start(
     work: "Callable[[StartRequest, bool, Session], Awaitable[T]]",
     request: "StartRequest",
     *,
@@ -316,14 +316,14 @@ def _call_asking(
     """Run a command that starts a job. At a terminal, ask the user what to do about an unconfirmed identical job."""
     may_ask = sys.stdin.isatty() and not as_json
     try:
-        return call(partial(work, request, may_ask), role="acts", what=what, roots=roots)
+        return run_in_session(partial(work, request, may_ask), role="acts", what=what, roots=roots)
     except _UnconfirmedStart as found:
         job = found.job
-    click.echo(f"The start of an identical job, {job.id}, is unconfirmed. {terminal.advise(job)}", err=True)
+    click.echo(f"The start of an identical job, {job.id}, is unconfirmed. {terminal.suggest_next_step(job)}", err=True)
     with raise_on_ctrl_c():  # the terminal has to be reset
         if click.confirm("Send the prompt again? You may pay twice.", err=True):
             request = _allow_duplicate(request)
-    return call(partial(work, request, False), role="acts", what=what, roots=roots)
+    return run_in_session(partial(work, request, False), role="acts", what=what, roots=roots)
 
 
 async def _submit_job(session: Session, request: "StartRequest", *, may_ask: bool) -> Started:
@@ -337,12 +337,12 @@ async def _submit_job(session: Session, request: "StartRequest", *, may_ask: boo
     [started] = await session.engine.submit(planned)
     job = started.job
     if not started.duplicate:
-        session.detached = describe_detached([job], resume_hint(job.id), sent_here=True)
+        session.detached = describe_detached([job], format_resume_hint(job.id), sent_here=True)
         return started
     if may_ask and job.is_unconfirmed:
         raise _UnconfirmedStart(job)
     click.echo(_describe_duplicate(job), err=True)
-    session.detached = describe_detached([job], resume_hint(job.id))
+    session.detached = describe_detached([job], format_resume_hint(job.id))
     session.finish_starting()
     return started
 
@@ -385,7 +385,7 @@ async def _confirm_start(session: Session, job: Job, display: AnswerDisplay | No
         # Read the row again: a user who leaves must learn whether the request was sent.
         with CancelScope(shield=True), suppress(AgentJobsError):
             job = await session.engine.wait_for_response_id(job, wait_s=0.0)
-        session.detached = describe_detached([job], resume_hint(job.id), sent_here=True)
+        session.detached = describe_detached([job], format_resume_hint(job.id), sent_here=True)
     session.finish_starting()
     return job
 
@@ -434,7 +434,7 @@ async def _complete_previous_id(session: Session, request: "StartRequest") -> "S
     """Return the request with the full id of the job from which it continues."""
     if request.previous_job_id is None:
         return request
-    return replace(request, previous_job_id=await session.engine.identify(request.previous_job_id))
+    return replace(request, previous_job_id=await session.engine.find_full_id(request.previous_job_id))
 
 
 def _parse_option(argument: str) -> tuple[str, Any]:
@@ -478,7 +478,7 @@ def _describe_wait(job: Job, *, is_bound: bool) -> str:
     """Return why the command waits until the job finishes."""
     if is_bound:
         return "This endpoint does not support background mode, so the job runs in this process. Ctrl-C ends it."
-    return f"Waiting until it finishes. Ctrl-C stops waiting. {resume_hint(job.id)}"
+    return f"Waiting until it finishes. Ctrl-C stops waiting. {format_resume_hint(job.id)}"
 
 
 def _write_estimate(estimate: Estimate, request: "StartRequest", *, as_json: bool) -> None:
@@ -489,7 +489,7 @@ def _write_estimate(estimate: Estimate, request: "StartRequest", *, as_json: boo
         unbounded = ""
         if estimate.unbounded is not None:
             unbounded = describe_error(estimate.unbounded)
-        click.echo(answers.json_line(answers.render_estimate(estimate, unbounded)))
+        click.echo(answers.format_json_line(answers.render_estimate(estimate, unbounded)))
     else:
         click.echo(describe_estimate(estimate, request))
 
@@ -499,7 +499,7 @@ def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float
 
     answer = answers.render_start(started.job, now, duplicate=started.duplicate)
     watched_by = [{"what": worker.what, "pid": worker.pid} for worker in workers]
-    click.echo(answers.json_line(word_answer(answer, started.job) | {"watched_by": watched_by}))
+    click.echo(answers.format_json_line(word_answer(answer, started.job) | {"watched_by": watched_by}))
 
 
 def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may_overwrite: bool) -> None:
@@ -537,4 +537,4 @@ def _render_end_as_json(finished: _Finished) -> str:
         answer = word_answer(answers.render_finished_job(job), job)
         if job.output:
             answer["output"] = job.output.text  # the whole text, which `ended` cuts to a page
-    return answers.json_line(answer)
+    return answers.format_json_line(answer)

@@ -9,11 +9,11 @@ from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.host_checks import find_scopes, format_install_command
 from agent_jobs.cli.program import read_version
-from agent_jobs.cli.selftest import MODERN, SelfTestError, start_own, start_server
+from agent_jobs.cli.selftest import MODERN, SelfTestError, start_server, start_this_installation
 from agent_jobs.cli.trial import build_host_environment
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.config_file import locate, read
-from agent_jobs.install.entry import entry_in
+from agent_jobs.install.config_file import locate_file, read_snapshot
+from agent_jobs.install.entry import read_entry
 from agent_jobs.install.hosts import SERVER, Entry, Host, Launch, Machine
 
 WHAT = "start"
@@ -32,7 +32,7 @@ class _StartEntry:
     @property
     def start(self) -> Launch:
         """Return the command of the entry."""
-        return self.host.command_of(self.entry)
+        return self.host.read_command(self.entry)
 
     @property
     def program(self) -> str:
@@ -84,7 +84,7 @@ def _describe_patience(host: Host) -> str:
 def _find_entries(host: Host, machine: Machine) -> Iterator[_StartEntry]:
     for scope in find_scopes(host, machine):
         with suppress(ConfigError):  # check_hosts reports it
-            entry = entry_in(host, read(locate(host, machine, scope)).text)
+            entry = read_entry(host, read_snapshot(locate_file(host, machine, scope)).text)
             if entry is not None and "url" not in entry:  # the host starts no program there
                 yield _StartEntry(host, entry, format_install_command(host, scope))
 
@@ -101,6 +101,6 @@ def _measure_entry(each: _StartEntry, machine: Machine) -> float | None:
 def _measure_own() -> float | None:
     """Return the seconds until this installation listed its tools, None if it did not."""
     try:
-        return start_own(MODERN).listed_s
+        return start_this_installation(MODERN).listed_s
     except SelfTestError:
         return None

@@ -11,7 +11,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.job_table import wrap_sentence
 from agent_jobs.cli.sections import format_table, style
-from agent_jobs.cli.session import Session, call, json_option, read_settings
+from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.symbols import draw_bar, echo
 from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
 
@@ -61,7 +61,7 @@ def stats_command(by: SpendingKey, days: int, as_json: bool) -> None:
         today_usd = await engine.sum_today(spent=settings.budget_mode == "spent")
         return today_usd, await engine.sum_spending(by, JobFilter(since=since))
 
-    today_usd, rows = call(read, settings=replace(settings, warnings=()))
+    today_usd, rows = run_in_session(read, settings=replace(settings, warnings=()))
     today = _Today(today_usd, settings.daily_budget_usd, settings.budget_mode)
     if as_json:
         return click.echo(_render_sums_as_json(today, rows, by, days))
@@ -146,7 +146,7 @@ def _render_sums_as_json(today: _Today, rows: Sequence[Spending], by: SpendingKe
     answer = {"by": by, "days": days, "today": day, "rows": [_render_sum_fields(row, by) for row in rows]}
     if rows:
         answer["all"] = _render_sum_fields(_sum_rows(rows), by)
-    return answers.json_line(answer)
+    return answers.format_json_line(answer)
 
 
 def _render_sum_fields(row: Spending, by: SpendingKey) -> dict[str, Any]:

@@ -35,17 +35,17 @@ def has_signs() -> bool:
     return True
 
 
-def icon_of(status: Status) -> str:
+def choose_icon(status: Status) -> str:
     """Return the sign of a status, one column wide."""
     return _choose_sign(_ICONS[status])
 
 
-def unread_mark() -> str:
+def choose_unread_mark() -> str:
     """Return the sign of a result that no reader received."""
     return _choose_sign(_UNREAD)
 
 
-def branch_mark() -> str:
+def choose_branch_mark() -> str:
     """Return what stands before the title of a follow-up."""
     return _choose_sign(_BRANCH)
 

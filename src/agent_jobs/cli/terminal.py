@@ -171,7 +171,7 @@ def format_pairs(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def advise(job: Job) -> str:
+def suggest_next_step(job: Job) -> str:
     """Return what a person can do about a job that waits for answers or failed; empty if nothing."""
     if job.status is Status.INPUT_REQUIRED:
         return f"See what it asks for with: agent-jobs reply {job.id}"

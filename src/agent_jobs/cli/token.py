@@ -7,7 +7,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.owner import OwnerName, fit_owner
-from agent_jobs.cli.session import Exit, Session, call, json_option
+from agent_jobs.cli.session import Exit, Session, json_option, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.times import Lifetime, format_day, format_local_minute, format_local_time
 from agent_jobs.engine.engine import TokenRecord
@@ -54,9 +54,9 @@ def add_token_command(owner: str, expires: float | None, note: str, as_json: boo
     async def add(session: Session) -> tuple[str, TokenRecord]:
         return await session.engine.access.add_token(owner, note=note, lifetime_s=expires)
 
-    text, record = call(add)
+    text, record = run_in_session(add)
     if as_json:
-        click.echo(answers.json_line({"token": text, **_describe_token(record)}))
+        click.echo(answers.format_json_line({"token": text, **_describe_token(record)}))
         return
     click.echo(text)
     until = "It never expires."
@@ -77,9 +77,9 @@ def list_tokens_command(as_json: bool) -> None:
     async def read(session: Session) -> list[TokenRecord]:
         return list(await session.engine.access.list_tokens())
 
-    records = call(read)
+    records = run_in_session(read)
     if as_json:
-        click.echo(answers.json_line({"tokens": [_describe_token(record) for record in records]}))
+        click.echo(answers.format_json_line({"tokens": [_describe_token(record) for record in records]}))
         return
     if not records:
         click.echo("There are no tokens yet. Make one with: agent-jobs token add OWNER")
@@ -103,7 +103,7 @@ def revoke_token_command(token_id: str) -> None:
         is_revoked = await access.revoke_token(token_id)
         return is_revoked, any(record.id == token_id for record in await access.list_tokens())
 
-    is_revoked, is_known = call(revoke)
+    is_revoked, is_known = run_in_session(revoke)
     if is_revoked:
         click.echo(f"{token_id} is revoked.")
     elif is_known:

@@ -9,7 +9,7 @@ from typing import Any
 from agent_jobs.cli.host_checks import build_environment, read_entry_settings
 from agent_jobs.cli.selftest import SelfTestError, start_server
 from agent_jobs.configuration import load_usable_settings
-from agent_jobs.install.command import desktop_path
+from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.hosts import KEY, Entry, Host, Machine
 
 #: Variables that hosts pass on from their own environment, besides those that the entry names.
@@ -23,7 +23,7 @@ PROVIDER_LIMIT_S = 30.0  # a slow provider answers a list of models within secon
 
 def try_entry(host: Host, entry: Entry, machine: Machine) -> list[str]:
     """Start the entry's command, list and call tools, and ask the provider; return what went wrong."""
-    start = host.command_of(entry)
+    start = host.read_command(entry)
     command, environment = [start.command, *start.args], build_host_environment(host, entry, machine)
     try:
         start_server(command, environment, tool="agent_list")
@@ -37,7 +37,7 @@ def build_host_environment(host: Host, entry: Entry, machine: Machine) -> dict[s
     names = PASSED_ON_WINDOWS if machine.platform == "win32" else PASSED_ON
     environment = {name: machine.environ[name] for name in names if name in machine.environ}
     environment |= build_environment(host, entry, machine.environ)
-    environment["PATH"] = desktop_path(machine) if host.desktop else machine.environ.get("PATH", "")
+    environment["PATH"] = build_desktop_path(machine) if host.desktop else machine.environ.get("PATH", "")
     return environment
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from agent_jobs.cli.session import Session, call, read_settings
+from agent_jobs.cli.session import Session, read_settings, run_in_session
 from agent_jobs.text import describe_listen_error
 
 #: No well-known program listens there.
@@ -37,7 +37,7 @@ def ui_command(port: int, opens: bool) -> None:
             await _serve_page(session, settings.data_path(), listener, opens=opens)
 
         # Other processes read there where the page is.
-        call(serve, role="works", what=f"ui http://{LOOPBACK}:{listener.getsockname()[1]}", settings=settings)
+        run_in_session(serve, role="works", what=f"ui http://{LOOPBACK}:{listener.getsockname()[1]}", settings=settings)
 
 
 def _open_listener(port: int) -> socket.socket:

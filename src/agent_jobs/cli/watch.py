@@ -7,16 +7,16 @@ from typing import NamedTuple
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.answer_display import AnswerDisplay, run_beside
+from agent_jobs.cli.answer_display import AnswerDisplay, run_display
 from agent_jobs.cli.approval import Asker, open_asker
 from agent_jobs.cli.bell import bell_option, ring_bell
-from agent_jobs.cli.detach import describe_detached, resume_hint
+from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.job_line import format_run_time
-from agent_jobs.cli.output import is_stdout_left, require_stdout
+from agent_jobs.cli.output import is_stdout_abandoned, require_stdout
 from agent_jobs.cli.progress import Display, Records, open_display
 from agent_jobs.cli.read_mark import mark_read
-from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
-from agent_jobs.cli.unwritten import report_unwritten
+from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
+from agent_jobs.cli.unwritten_answer import report_unwritten
 from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter
@@ -62,11 +62,11 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, stream: bool, no_bel
         if stream and len(ids) == 1:
             shown_ids.extend(ids)
             return await _watch_answer(session, ids[0])
-        resume = resume_hint(*job_ids and ids)
+        resume = format_resume_hint(*job_ids and ids)
         return await _watch_progress(session, ids, resume, as_json=as_json)
 
     with report_unwritten(shown_ids):
-        watched = call(watch, role="acts", what="watch")
+        watched = run_in_session(watch, role="acts", what="watch")
         _write_watched(watched, as_json=as_json)
     if not no_bell:
         ring_bell(watched.jobs, since=watched.began)
@@ -116,10 +116,10 @@ async def _watch_answer(session: Session, job_id: str) -> _Watched:
     job = await engine.poll(job_id)
     with AnswerDisplay(engine.follow_text(job_id), job, writes_answer=True, is_streaming=True) as display:
         session.hide = display.hide
-        async with run_beside(display):
+        async with run_display(display):
             session.app.work()
             asker = open_asker(display.hide)
-            await watch_until_done(session, [job_id], display, resume=resume_hint(job_id), asker=asker)
+            await watch_until_done(session, [job_id], display, resume=format_resume_hint(job_id), asker=asker)
             answer = await read_answer(session, display, job_id)
     return _Watched([answer.job], began, answer)
 
@@ -137,7 +137,7 @@ async def _find_watched_ids(session: Session, job_ids: Sequence[str]) -> list[st
     """Return the full ids of these jobs, or the ids of all active jobs."""
     engine = session.engine
     if job_ids:
-        return [await engine.identify(job_id) for job_id in job_ids]
+        return [await engine.find_full_id(job_id) for job_id in job_ids]
     active = await engine.find(JobFilter(active=True, since=engine.now()), GATHERED_MAX)
     return [job.id for job in active.jobs]
 
@@ -160,14 +160,14 @@ def _write_summary(jobs: Sequence[Job]) -> None:
     if len(jobs) != 1:
         return
     [job] = jobs
-    advice = terminal.advise(job)
+    advice = terminal.suggest_next_step(job)
     if advice:
         click.echo(advice, err=True)
     if job.output_bytes or not advice:
-        click.echo(result_hint(job), err=True)
+        click.echo(format_result_hint(job), err=True)
 
 
-def result_hint(job: Job) -> str:
+def format_result_hint(job: Job) -> str:
     """Return the sentence with the command that prints a job's result."""
     return f"Print the result with: agent-jobs result {job.id}"
 
@@ -187,13 +187,13 @@ def write_end_line(job: Job) -> None:
     click.echo("  ".join(part for part in parts if part), err=True)
     if job.error is not None:
         click.echo(f"{job.error.code}: {terminal.join_lines(describe_failure(job.error))}", err=True)
-    if advice := terminal.advise(job):
+    if advice := terminal.suggest_next_step(job):
         click.echo(advice, err=True)
 
 
 def has_reader() -> bool:
     """Return False once a write to stdout failed because its reader is gone."""
-    return not is_stdout_left()
+    return not is_stdout_abandoned()
 
 
 async def announce_pending(session: Session, *but: str) -> None:

@@ -9,7 +9,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.detach import describe_detached
 from agent_jobs.cli.interruption import Interrupted
-from agent_jobs.cli.session import Session, call, read_settings
+from agent_jobs.cli.session import Session, read_settings, run_in_session
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job
@@ -46,7 +46,7 @@ def work_command(until_idle: bool) -> None:
         await collect_jobs(session, until_idle=until_idle)
 
     try:
-        call(work, role="acts", what="work", settings=settings)
+        run_in_session(work, role="acts", what="work", settings=settings)
     except Interrupted as interruption:
         logger.info("%s", interruption.message or "Stopped.")
 

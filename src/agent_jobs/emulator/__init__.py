@@ -2,6 +2,6 @@
 
 from .app import Emulator
 from .faults import Fault
-from .server import RunningServer, running, serve
+from .server import RunningServer, run_emulator, serve
 
-__all__ = ["Emulator", "Fault", "RunningServer", "running", "serve"]
+__all__ = ["Emulator", "Fault", "RunningServer", "run_emulator", "serve"]

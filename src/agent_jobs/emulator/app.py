@@ -17,16 +17,16 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from .containers import Containers
-from .conversations import Conversations, conversation_id
-from .errors import ApiError, cannot_stream, no_key, response_not_found, wrong_key
-from .faults import Fault, FaultQueue, combine
+from .conversations import Conversations, find_conversation_id
+from .errors import ApiError, missing_key_error, no_stream_error, response_not_found_error, wrong_key_error
+from .faults import Fault, FaultQueue, combine_faults
 from .files import Files
-from .items import check_outputs, input_items
+from .items import check_outputs, list_input_items
 from .models import Models
 from .references import check_files, check_items
 from .run import Clock, Run, count_tokens
 from .script import Script, read_request
-from .validate import check_create, check_mode, part_of
+from .validate import check_create, check_mode, read_object
 from .webhooks import WebhookSender
 from .wire import Exchange
 
@@ -216,13 +216,13 @@ class Emulator:
         lasting = Fault()
         if operation == "create":
             script, body = self._read_create_body(exchange)
-            exchange.entry["job_id"] = part_of(body, "metadata").get("job_id")
+            exchange.entry["job_id"] = read_object(body, "metadata").get("job_id")
             exchange.brought = FaultQueue(Fault.read(fault) for fault in script.faults)
         elif response_id in self._runs:
             exchange.brought = self._runs[response_id].brought
             lasting = self._runs[response_id].fault.select_lasting()
         queued = self._queued.take(operation, text)
-        return combine(lasting, queued, exchange.brought.take_all(operation, text))
+        return combine_faults(lasting, queued, exchange.brought.take_all(operation, text))
 
     def _read_create_body(self, exchange: Exchange) -> tuple[Script, Json]:
         body = exchange.read_body()
@@ -251,7 +251,7 @@ class Emulator:
         run = self._accept_run(exchange, script, body)
         try:
             if body.get("stream") and not fault.json_instead_of_stream:
-                wanted = part_of(body, "stream_options").get("include_obfuscation", True)
+                wanted = read_object(body, "stream_options").get("include_obfuscation", True)
                 await exchange.send_events(run, obfuscated=wanted)
             else:
                 await exchange.send_json(await _wait_for_answer(run, fault))
@@ -267,7 +267,7 @@ class Emulator:
         exchange.entry["response_id"] = run.id
         self._runs[run.id] = run
         self._created.append(run)
-        conversation = conversation_id(body)
+        conversation = find_conversation_id(body)
         if conversation:
             self._conversations.hold(conversation, run)
         assert self._tasks is not None, "the app runs only with its lifespan"
@@ -282,7 +282,7 @@ class Emulator:
             await self._webhooks.send(run, self._queued.take("webhook", run.id))
 
     def _find_previous_run(self, body: Json) -> Run | None:
-        conversation = conversation_id(body)
+        conversation = find_conversation_id(body)
         if conversation:
             return self._conversations.find_last_run(conversation)
         return self._runs.get(str(body.get("previous_response_id")))
@@ -299,13 +299,13 @@ class Emulator:
                     param="previous_response_id",
                     code="previous_response_not_found",
                 ) from None
-        conversation = conversation_id(body)
+        conversation = find_conversation_id(body)
         if conversation:
             return self._conversations.items(conversation)
         return []
 
     def _list_stored_item_ids(self) -> Iterator[str]:
-        yield from self._conversations.item_ids()
+        yield from self._conversations.list_item_ids()
         for run in self._runs.values():
             if run.body.get("store") is not False and not self._is_expired(run):
                 yield from (item["id"] for item in run.output)
@@ -315,7 +315,7 @@ class Emulator:
         if run is not None:
             run.catch_up()
         if run is None or self._is_expired(run) or self._is_not_yet_visible(run, fault or run.fault):
-            raise response_not_found(response_id)
+            raise response_not_found_error(response_id)
         return run
 
     def _is_expired(self, run: Run) -> bool:
@@ -349,10 +349,12 @@ class Emulator:
     async def _resume_stream(self, exchange: Exchange, run: Run) -> None:
         for created_so, wanted in ((run.background, "background"), (run.body.get("stream"), "stream")):
             if not created_so:
-                raise cannot_stream(f"This response cannot be streamed because it was not created with {wanted}=true.")
+                raise no_stream_error(
+                    f"This response cannot be streamed because it was not created with {wanted}=true."
+                )
         if self._clock.now() > run.created_s + self._resume_window_s:
             minutes = f"{self._resume_window_s / 60:g}"
-            raise cannot_stream(
+            raise no_stream_error(
                 f"This response can no longer be streamed because it is more than {minutes} minutes old"
             )
         after = exchange.read_number("starting_after", -1)
@@ -381,7 +383,7 @@ class Emulator:
 
     async def _list_input_items(self, exchange: Exchange) -> None:
         run = self._find_requested_run(exchange)
-        await exchange.send_json(exchange.read_page(input_items(run.body.get("input"), run.id)))
+        await exchange.send_json(exchange.read_page(list_input_items(run.body.get("input"), run.id)))
 
     async def _count_tokens(self, exchange: Exchange) -> None:
         await exchange.send_json(
@@ -389,10 +391,10 @@ class Emulator:
         )
 
     async def _list_models(self, exchange: Exchange) -> None:
-        await exchange.send_json(self._models.listing())
+        await exchange.send_json(self._models.list_cards())
 
     async def _retrieve_model(self, exchange: Exchange) -> None:
-        await exchange.send_json(self._models.card(exchange.request.path_params["model_id"]))
+        await exchange.send_json(self._models.find_card(exchange.request.path_params["model_id"]))
 
     def _find_requested_run(self, exchange: Exchange) -> Run:
         if exchange.fault.no_retrieve:
@@ -457,9 +459,9 @@ def _check_api_key(request: Request) -> None:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     key = request.headers.get("api-key") or (token.strip() if scheme.lower() == "bearer" else "")
     if not key:
-        raise no_key()
+        raise missing_key_error()
     if key == "invalid":
-        raise wrong_key(key)
+        raise wrong_key_error(key)
 
 
 async def _wait_for_answer(run: Run, fault: Fault) -> Json:
@@ -486,7 +488,7 @@ def _build_log_entry(run: Run) -> Json:
         "entry": "response",
         "id": run.id,
         "client_request_id": run.client_request_id,
-        "metadata": part_of(run.body, "metadata"),
+        "metadata": read_object(run.body, "metadata"),
         "background": run.background,
         "ended": run.ended,
         "status": run.status,

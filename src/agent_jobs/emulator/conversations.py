@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from .errors import ApiError
-from .items import build_page, input_items
+from .items import build_page, list_input_items
 from .run import Run
 from .wire import Exchange
 
-__all__ = ["Conversations", "conversation_id"]
+__all__ = ["Conversations", "find_conversation_id"]
 
 Json = dict[str, Any]
 
 _ITEMS_PER_REQUEST = 20  # OpenAI's limit for items added in one request
 
 
-def conversation_id(body: Json) -> str | None:
+def find_conversation_id(body: Json) -> str | None:
     """Return the id of the conversation that a create body names."""
     given: Any = body.get("conversation")
     if isinstance(given, dict):
@@ -44,7 +44,7 @@ class Conversations:
         self._find_card(id)
         del self._cards[id], self._items[id]
 
-    def item_ids(self) -> Iterator[str]:
+    def list_item_ids(self) -> Iterator[str]:
         """Return the ids of all items."""
         return (item["id"] for items in self._items.values() for item in items)
 
@@ -72,7 +72,7 @@ class Conversations:
     def append(self, id: str, run: Run) -> None:
         """Add the input and the output of a completed response."""
         if id in self._items and run.status == "completed":
-            self._items[id] += [*input_items(run.body.get("input"), run.id), *run.output]
+            self._items[id] += [*list_input_items(run.body.get("input"), run.id), *run.output]
 
     async def create(self, exchange: Exchange) -> None:
         """Answer POST /conversations."""
@@ -151,4 +151,4 @@ def _read_new_items(body: Json, owner_id: str) -> list[Json]:
             f" array with length {len(given)} instead."
         )
         raise ApiError(400, message, param="items", code="array_above_max_length")
-    return input_items(given, owner_id)
+    return list_input_items(given, owner_id)

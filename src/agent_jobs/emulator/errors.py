@@ -60,11 +60,11 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": code}}
 
 
-def response_not_found(response_id: str) -> ApiError:
+def response_not_found_error(response_id: str) -> ApiError:
     return ApiError(404, f"Response with id '{response_id}' not found.")
 
 
-def no_key() -> ApiError:
+def missing_key_error() -> ApiError:
     return ApiError(
         401,
         "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth"
@@ -72,7 +72,7 @@ def no_key() -> ApiError:
     )
 
 
-def wrong_key(key: str) -> ApiError:
+def wrong_key_error(key: str) -> ApiError:
     return ApiError(
         401,
         f"Incorrect API key provided: {key}. You can find your API key at https://platform.openai.com/account/api-keys.",
@@ -80,9 +80,9 @@ def wrong_key(key: str) -> ApiError:
     )
 
 
-def not_json() -> ApiError:
+def broken_json_error() -> ApiError:
     return ApiError(400, "We could not parse the JSON body of your request.")
 
 
-def cannot_stream(reason: str) -> ApiError:
+def no_stream_error(reason: str) -> ApiError:
     return ApiError(400, reason, param="stream", code="invalid_request_error")

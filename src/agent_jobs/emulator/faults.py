@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, cast, get_args
 
-__all__ = ["Fault", "FaultQueue", "combine"]
+__all__ = ["Fault", "FaultQueue", "combine_faults"]
 
 Operation = Literal[
     "create",
@@ -135,7 +135,7 @@ class Fault:
 _NONE = Fault()
 
 
-def combine(*faults: Fault) -> Fault:
+def combine_faults(*faults: Fault) -> Fault:
     """Join faults into one; if two set the same field, the later one wins."""
     result = _NONE
     for fault in faults:
@@ -164,7 +164,7 @@ class FaultQueue:
 
     def take_all(self, operation: str, text: str) -> Fault:
         """Take every fault meant for this request, as one."""
-        return combine(*[waiting.fault for waiting in self._waiting if waiting.take_if_meant(operation, text)])
+        return combine_faults(*[waiting.fault for waiting in self._waiting if waiting.take_if_meant(operation, text)])
 
 
 @dataclass

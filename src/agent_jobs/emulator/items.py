@@ -6,14 +6,14 @@ from typing import Any, cast
 
 from .errors import ApiError
 
-__all__ = ["build_page", "check_outputs", "input_items"]
+__all__ = ["build_page", "check_outputs", "list_input_items"]
 
 Json = dict[str, Any]
 
 _PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 
 
-def input_items(given: Any, owner_id: str) -> list[Json]:
+def list_input_items(given: Any, owner_id: str) -> list[Json]:
     """Return the input of a request as stored items, each with an id."""
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import ApiError
-from .validate import EFFORTS, check_settings, part_of
+from .validate import EFFORTS, check_settings, read_object
 
 __all__ = ["Models"]
 
@@ -22,13 +22,14 @@ class EmulatedModel:
     sampling: Literal["never", "without effort", "always"] = "never"
     shutdown_date: str | None = None
 
-    def card(self) -> Json:
+    def build_card(self) -> Json:
+        """Return the model as the API's lists show it."""
         card: Json = {"id": self.id, "object": "model", "created": _CREATED, "owned_by": "openai"}
         if self.shutdown_date:
             card["shutdown_date"] = self.shutdown_date
         return card
 
-    def samples(self, effort: str | None) -> bool:
+    def can_sample(self, effort: str | None) -> bool:
         """Return True if the model accepts sampling parameters."""
         return self.sampling == "always" or (self.sampling == "without effort" and effort == "none")
 
@@ -72,16 +73,16 @@ class Models:
         if model is None:
             message = f"The requested model '{model_id}' does not exist."
             raise ApiError(400, message, param="model", code="model_not_found")
-        sampling = model.samples(part_of(body, "reasoning").get("effort"))
+        sampling = model.can_sample(read_object(body, "reasoning").get("effort"))
         check_settings(body, efforts=model.efforts, sampling=sampling)
 
-    def listing(self) -> Json:
+    def list_cards(self) -> Json:
         """Return the answer to GET /models."""
-        return {"object": "list", "data": [model.card() for model in self._known.values()]}
+        return {"object": "list", "data": [model.build_card() for model in self._known.values()]}
 
-    def card(self, model_id: str) -> Json:
+    def find_card(self, model_id: str) -> Json:
         """Return the answer to GET /models/{id}."""
         model = self.find(model_id)
         if model is None:
             raise ApiError(404, f"The model '{model_id}' does not exist", param="model", code="model_not_found")
-        return model.card()
+        return model.build_card()

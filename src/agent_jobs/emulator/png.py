@@ -5,10 +5,10 @@ import random
 import struct
 import zlib
 
-__all__ = ["png_base64"]
+__all__ = ["draw_png_base64"]
 
 
-def png_base64(side_px: int, seed: str) -> str:
+def draw_png_base64(side_px: int, seed: str) -> str:
     """Return a square PNG as base64; noise does not compress, so it has about three bytes for each pixel."""
     pick = random.Random(seed)
     rows = b"".join(b"\0" + pick.randbytes(3 * side_px) for _ in range(side_px))  # the first byte of a row: no filter

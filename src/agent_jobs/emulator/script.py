@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
-from .structured import sample_text
+from .structured import write_sample
 
 __all__ = ["Script", "answer_text", "read_question", "read_request"]
 
@@ -148,7 +148,7 @@ def answer_text(script: Script, body: Json) -> str:
     """Return the text of the answer: the same for the same input, as long as the script or the format says."""
     if script.text is not None:
         return script.text
-    structured = sample_text(body)
+    structured = write_sample(body)
     if structured is None:
         return _write_answer_text(script, body)
     if script.end == "incomplete":

@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from .app import Emulator
 
-__all__ = ["RunningServer", "running", "serve"]
+__all__ = ["RunningServer", "run_emulator", "serve"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RunningServer:
 
 
 @contextmanager
-def running(
+def run_emulator(
     *, time_scale: float = 1.0, host: str = "127.0.0.1", port: int = 0, emulator: Emulator | None = None
 ) -> Generator[RunningServer]:
     """Serve an emulator from a thread of its own, ready when entered."""

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, cast
 
 from .errors import ApiError
 
-__all__ = ["check_format", "check_schema", "sample", "sample_text"]
+__all__ = ["build_sample", "check_format", "check_schema", "write_sample"]
 
 Json = Mapping[str, Any]
 
@@ -76,17 +76,17 @@ def check_schema(schema: Any, what: str, param: str, code: str, *, strict: bool)
             _refuse_schema(f"Invalid schema for {what}: In context={path!r}, {broken_rule}", param, code)
 
 
-def sample_text(body: Json) -> str | None:
+def write_sample(body: Json) -> str | None:
     """Return an answer in the format of `text.format`; None if that is plain text."""
     given = _read_format(body)
     if given.get("type") == "json_object":
         return json.dumps({"answer": "This is an emulated answer."})
     if given.get("type") == "json_schema":
-        return json.dumps(sample(given["schema"]), ensure_ascii=False)
+        return json.dumps(build_sample(given["schema"]), ensure_ascii=False)
     return None
 
 
-def sample(schema: Json) -> Any:
+def build_sample(schema: Json) -> Any:
     """Return a value that fits a schema, the same one each time. Patterns are ignored."""
     return _build_sample(schema, schema, "answer", 0)
 

@@ -15,11 +15,11 @@ from .tool_items import (
     build_approval,
     build_code,
     build_function_call,
-    build_hologram,
     build_image,
     build_mcp_call,
     build_mcp_tools,
     build_search,
+    build_unknown_item,
     is_preapproved,
     list_allowed_tools,
 )
@@ -97,7 +97,7 @@ def _list_builds(
     for server, name in calls:
         yield "mcp", partial(build_mcp_call, tool=server, name=name)
     if unknown:
-        yield "holo", build_hologram
+        yield "holo", build_unknown_item
     if script.function_calls:
         yield from _list_function_calls(script.function_calls)
     elif call_to_approve:

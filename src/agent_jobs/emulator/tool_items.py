@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from .item_events import TimedEvent, build_progress, cut_into_deltas, wrap_item
-from .png import png_base64
+from .png import draw_png_base64
 
 __all__ = [
     "Container",
@@ -14,10 +14,10 @@ __all__ = [
     "build_approval",
     "build_code",
     "build_function_call",
-    "build_hologram",
     "build_image",
     "build_mcp_call",
     "build_mcp_tools",
+    "build_unknown_item",
 ]
 
 Json = dict[str, Any]
@@ -90,7 +90,7 @@ def build_image(index: int, item_id: str, side_px: int, partial: int, given: str
     properties: Json = {"background": "opaque", "quality": "high", "size": "1024x1024"}
     picture = given
     if picture is None:
-        picture = png_base64(side_px, item_id)
+        picture = draw_png_base64(side_px, item_id)
         properties["output_format"] = "png"
     opening: Json = {"id": item_id, "type": "image_generation_call", "status": "in_progress", "result": None}
     where, kind = _locate_item(index, item_id), "response.image_generation_call"
@@ -185,7 +185,7 @@ def build_function_call(index: int, item_id: str, call: Json) -> list[TimedEvent
     return wrap_item(index, done | {"status": "in_progress", "arguments": ""}, inner, done)
 
 
-def build_hologram(index: int, item_id: str) -> list[TimedEvent]:
+def build_unknown_item(index: int, item_id: str) -> list[TimedEvent]:
     """Build an item and events that no client knows yet."""
     done = {"id": item_id, "type": "hologram_call", "status": "completed", "shape": {"sides": 5}}
     inner = [TimedEvent({"type": "response.hologram_call.rendering", **_locate_item(index, item_id)}, 1)]

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, cast
 from .errors import ApiError
 from .structured import check_format, check_schema
 
-__all__ = ["EFFORTS", "check_create", "check_mode", "check_settings", "part_of"]
+__all__ = ["EFFORTS", "check_create", "check_mode", "check_settings", "read_object"]
 
 Json = Mapping[str, Any]
 
@@ -132,7 +132,7 @@ def check_mode(body: Json, *, no_background: bool, no_background_stream: bool) -
 def check_settings(body: Json, *, efforts: Collection[str], sampling: bool) -> None:
     """Raise if the model does not accept a parameter of the body."""
     model = body["model"]
-    effort = part_of(body, "reasoning").get("effort")
+    effort = read_object(body, "reasoning").get("effort")
     if effort is not None and effort not in efforts:
         _refuse_parameter(
             f"Unsupported value: '{effort}' is not supported with the '{model}' model."
@@ -146,7 +146,7 @@ def check_settings(body: Json, *, efforts: Collection[str], sampling: bool) -> N
             _refuse_parameter(message, name, "unsupported_parameter")
 
 
-def part_of(body: Json, name: str) -> Json:
+def read_object(body: Json, name: str) -> Json:
     """Return an object inside the body; an empty one if it is null or missing."""
     return cast("Json", body.get(name) or {})
 
@@ -266,7 +266,7 @@ def _check_includes(include: Sequence[Any]) -> None:
 
 
 def _check_format(body: Json) -> None:
-    given = part_of(body, "text").get("format")
+    given = read_object(body, "text").get("format")
     if given is not None:
         _check_object("text.format", given)
         check_format(body)
@@ -307,7 +307,7 @@ def _refuse_length(name: str, limit: int, value: str) -> NoReturn:
 
 def _find_value(body: Json, path: tuple[str, ...]) -> Any:
     for name in path[:-1]:
-        body = part_of(body, name)
+        body = read_object(body, name)
     return body.get(path[-1])
 
 

@@ -18,7 +18,7 @@ from .run import Clock, Run
 if TYPE_CHECKING:  # most emulators send no webhooks
     import httpx2
 
-__all__ = ["ATTEMPTS", "WebhookSender", "sign"]
+__all__ = ["ATTEMPTS", "WebhookSender", "sign_message"]
 
 ATTEMPTS = 5  # OpenAI tries for three days
 FIRST_RETRY_S = 5.0  # emulated, then doubling
@@ -79,7 +79,7 @@ class WebhookSender:
             "user-agent": "OpenAI/1.0 (+https://platform.openai.com/docs/webhooks)",
             "webhook-id": message_id,
             "webhook-timestamp": str(sent_at),
-            "webhook-signature": sign(self._secret, message_id, sent_at, body),
+            "webhook-signature": sign_message(self._secret, message_id, sent_at, body),
         }
         import httpx2
 
@@ -93,7 +93,7 @@ class WebhookSender:
         return answer.is_success
 
 
-def sign(secret: str, message_id: str, sent_at: int, body: bytes) -> str:
+def sign_message(secret: str, message_id: str, sent_at: int, body: bytes) -> str:
     """Return the signature of a message, with a secret that begins with whsec_."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     digest = hmac.digest(key, f"{message_id}.{sent_at}.".encode() + body, hashlib.sha256)

@@ -13,7 +13,7 @@ import anyio
 from starlette.requests import Request
 from starlette.types import Send
 
-from .errors import ApiError, not_json
+from .errors import ApiError, broken_json_error
 from .faults import Fault, FaultQueue
 from .items import build_page
 from .run import TERMINAL, Clock, Run
@@ -58,9 +58,9 @@ class Exchange:
         try:
             value = json.loads(self.raw or b"{}")
         except ValueError:
-            raise not_json() from None
+            raise broken_json_error() from None
         if not isinstance(value, dict):
-            raise not_json()
+            raise broken_json_error()
         return cast("Json", value)
 
     def read_flag(self, name: str, *, default: bool = False) -> bool:

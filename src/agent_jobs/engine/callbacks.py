@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import anyio
 
-from agent_jobs.backoff import exponential, with_jitter
+from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError
 from agent_jobs.store.base import Store
@@ -98,7 +98,7 @@ class CallbackRunner:
             await self._store.record_event(message.job_id, now, "callback", outcome.problem)
             return await self._store.finish_callback(message.id)
         logger.info("%s: its callback was not accepted: %s", message.job_id, outcome.problem)
-        wait_s = with_jitter(exponential(message.attempts, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S))
+        wait_s = with_jitter(calculate_backoff_s(message.attempts, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S))
         return await self._store.schedule_callback(message.id, now + wait_s)
 
 

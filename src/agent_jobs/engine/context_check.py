@@ -13,7 +13,7 @@ MOST_TOKEN_CHARS = 8  # ordinary text has fewer characters a token on average, s
 SMALLEST_CONTEXT = 8_000  # tokens that every model reads, so that a short text needs no price list
 
 
-async def check_fits(
+async def check_context_size(
     request: StartRequest,
     body: JSON,
     attached: Sequence[Attachment],

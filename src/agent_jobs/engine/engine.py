@@ -15,10 +15,10 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.engine.activity import Activity
 from agent_jobs.engine.archive import ActionReporter, Archive
+from agent_jobs.engine.inspection import Upstream as Upstream
+from agent_jobs.engine.job_control import JobControl
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText as LiveText
-from agent_jobs.engine.steering import Steering
-from agent_jobs.engine.surroundings import Upstream as Upstream
 from agent_jobs.errors import BudgetError, ConfigError, RequestError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import (
@@ -58,7 +58,7 @@ class Started(NamedTuple):
     duplicate: bool
 
 
-class Engine(Steering, Archive):
+class Engine(JobControl, Archive):
     """Jobs of one user, on one store.
 
     Args:
@@ -94,21 +94,21 @@ class Engine(Steering, Archive):
         self._activity = Activity()
         self._action_reporter: ActionReporter | None = None
 
-    def of(self, owner: str) -> Engine:
+    def for_owner(self, owner: str) -> Engine:
         """Return the engine of one owner, to whom the jobs of others do not exist. It shares all else with this one.
 
         Another owner's job is refused in the words for an unknown id.
         """
         bound = copy(self)
         bound._owner = owner
-        bound._store = self._store.of(owner)
-        bound._waiter = self._waiter.of(bound._store)
+        bound._store = self._store.for_owner(owner)
+        bound._waiter = self._waiter.for_owner(bound._store)
         if isinstance(self._upstream, Upstream):
-            planner = self._upstream.planner.of(bound._store, owner)
+            planner = self._upstream.planner.for_owner(bound._store, owner)
             bound._upstream = self._upstream._replace(planner=planner)
         return bound
 
-    def reporting(self, reporter: ActionReporter) -> Engine:
+    def with_reporter(self, reporter: ActionReporter) -> Engine:
         """Return this engine so that it reports what its caller does with jobs, for an audit log."""
         bound = copy(self)
         bound._action_reporter = reporter
@@ -296,7 +296,7 @@ class Engine(Steering, Archive):
         """Return the newest jobs of a group that run upstream and that no living process observes."""
         return await self._store.find_unobserved(group, GATHERED_MAX)
 
-    async def identify(self, text: str) -> str:
+    async def find_full_id(self, text: str) -> str:
         """Return the id that the user means: a full id, the beginning of one with or without `job_`, or `last`.
 
         Raises:

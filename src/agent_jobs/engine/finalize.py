@@ -169,7 +169,7 @@ class Finalizer:
             # Written by an earlier attempt that failed elsewhere; the container may be gone by now.
             data = await anyio.Path(path).read_bytes()
         elif "container_id" in file:
-            data = await self._client.container_file(file["container_id"], file["file_id"])
+            data = await self._client.download_container_file(file["container_id"], file["file_id"])
         elif file["type"] == "sandbox_file":
             data = await self._fetch_linked_file(file)
         if data is None:
@@ -203,7 +203,7 @@ class Finalizer:
             except (MissingError, RefusedError):
                 continue  # the container is gone, or the endpoint serves no containers
             if file_id is not None:
-                return await self._client.container_file(container_id, file_id)
+                return await self._client.download_container_file(container_id, file_id)
         return None
 
     async def _write_file(self, path: Path, data: bytes) -> str:

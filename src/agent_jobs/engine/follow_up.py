@@ -8,7 +8,7 @@ from agent_jobs.engine.context_check import MOST_TOKEN_CHARS
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.response import JSON, items_of, upstream_call_id
+from agent_jobs.jobs.response import JSON, find_upstream_call_id, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.endpoint import Endpoint
@@ -18,7 +18,7 @@ INHERITED = ("instructions", "reasoning", "text", "tools", "include")
 
 
 @dataclass(frozen=True, slots=True)
-class Previous:
+class PreviousJob:
     """The job that a new one continues; empty if there is none."""
 
     request: JSON = field(default_factory=dict[str, Any])
@@ -29,7 +29,7 @@ class Previous:
     toolbox: Sequence[str] = ()
     least_tokens: int = 0  #: of its history that the next job certainly reads
 
-    def tools(self, *, of_toolbox: bool) -> list[JSON]:
+    def list_tools(self, *, of_toolbox: bool) -> list[JSON]:
         """Return the functions of the user's own tool servers in its request, or all its other tools."""
         tools = items_of(self.request.get("tools"))
         if not self.toolbox:
@@ -38,13 +38,13 @@ class Previous:
             return tools
         from agent_jobs.toolbox.toolbox import Toolbox  # loads the MCP client
 
-        return [tool for tool in tools if Toolbox.knows(str(tool.get("name")), self.toolbox) is of_toolbox]
+        return [tool for tool in tools if Toolbox.has_function(str(tool.get("name")), self.toolbox) is of_toolbox]
 
-    def fields_to_inherit(self, web_search: bool | None) -> JSON:
+    def list_inherited_fields(self, web_search: bool | None) -> JSON:
         """Return the fields that the next request takes over, without the functions of its toolbox."""
         kept = {name: self.request[name] for name in INHERITED if name in self.request}
         if "tools" in kept:
-            tools = self.tools(of_toolbox=False)
+            tools = self.list_tools(of_toolbox=False)
             if web_search is False:
                 tools = [tool for tool in tools if not str(tool["type"]).startswith("web_search")]
             kept["tools"] = tools
@@ -58,25 +58,25 @@ class PreviousFinder:
         self._store = store
         self._endpoint = endpoint
 
-    async def find(self, job_id: str | None, conversation: bool | str | None) -> Previous:
+    async def find(self, job_id: str | None, conversation: bool | str | None) -> PreviousJob:
         """Return what a new job in this conversation continues, in the cheapest way that upstream still knows.
 
         Raises:
             RequestError: The job has not finished, or nothing of it is left to continue.
         """
         if job_id is None:
-            return Previous()
+            return PreviousJob()
         job = await self._get_finished_job(job_id)
         link = self._find_link(job, conversation)
         if link and job.status is Status.COMPLETED:
             return await self._continue_by_link(job, link, ())
         return await self._continue_unfinished(job, link)
 
-    async def _continue_unfinished(self, job: Job, link: JSON) -> Previous:
+    async def _continue_unfinished(self, job: Job, link: JSON) -> PreviousJob:
         """Return a previous job that upstream did not complete, or whose history it does not have."""
         number, response = await self._find_last_turn(job)
         calls = await self._store.get_calls(job.id, number)
-        closing = history.closing_answers(response, calls, _explain_open_calls(job))
+        closing = history.build_closing_answers(response, calls, _explain_open_calls(job))
         if link and not any(map(_has_made_id, closing)):
             return await self._continue_by_link(job, link, closing)
         has_progress = job.status is Status.INCOMPLETE or number > 1 or any(call.state == "done" for call in calls)
@@ -87,9 +87,9 @@ class PreviousFinder:
             raise RequestError(problem, "nothing_to_continue", job_id=job.id, status=job.status)
         return await self._continue_by_history(job, number, closing)
 
-    async def _continue_by_link(self, job: Job, link: JSON, closing: Sequence[JSON]) -> Previous:
+    async def _continue_by_link(self, job: Job, link: JSON, closing: Sequence[JSON]) -> PreviousJob:
         """Return the previous job with the parameter by which upstream finds its history."""
-        return Previous(
+        return PreviousJob(
             job.turn.request,
             link=link,
             closing=closing,
@@ -98,7 +98,7 @@ class PreviousFinder:
             least_tokens=await self._count_history_tokens(job),
         )
 
-    async def _continue_by_history(self, job: Job, number: int, closing: Sequence[JSON]) -> Previous:
+    async def _continue_by_history(self, job: Job, number: int, closing: Sequence[JSON]) -> PreviousJob:
         """Return the previous job with its whole history up to a turn."""
         exchanges = await self._store.get_exchanges(job.id, before_turn=number + 1)
         if not exchanges:
@@ -108,7 +108,7 @@ class PreviousFinder:
                 job_id=job.id,
             )
         least = history.count_exchange_chars(exchanges) // MOST_TOKEN_CHARS
-        previous = Previous(job.turn.request, closing=closing, toolbox=job.toolbox)
+        previous = PreviousJob(job.turn.request, closing=closing, toolbox=job.toolbox)
         return replace(previous, exchanges=exchanges, least_tokens=least)
 
     async def _get_finished_job(self, job_id: str) -> Job:
@@ -171,4 +171,4 @@ def _explain_open_calls(job: Job) -> str:
 def _has_made_id(answer: JSON) -> bool:
     """Return True if an answer names a call by an id that is not upstream's."""
     call_id = str(answer.get("call_id") or answer.get("approval_request_id"))
-    return upstream_call_id(call_id) != call_id
+    return find_upstream_call_id(call_id) != call_id

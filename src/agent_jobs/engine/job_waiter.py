@@ -39,7 +39,7 @@ class JobWaiter:
         """End all waits of this process as if their time ran out."""
         self.waits.end_all()
 
-    def of(self, store: Store) -> "JobWaiter":
+    def for_owner(self, store: Store) -> "JobWaiter":
         """Return the same on the store of one owner."""
         bound = copy(self)
         bound._store = store

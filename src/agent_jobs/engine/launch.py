@@ -11,12 +11,12 @@ from typing import TypeVar
 
 import anyio
 
-from agent_jobs.backoff import exponential, with_jitter
+from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
-from agent_jobs.engine.adapt import RequestAdapter
 from agent_jobs.engine.background_check import BackgroundCheck
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.key_pause import KeyPause
+from agent_jobs.engine.request_adapter import RequestAdapter
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.run_limits import PENDING_MAX_S, RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain, WaitForSlot
@@ -35,10 +35,10 @@ from agent_jobs.errors import (
 from agent_jobs.jobs.job import TRYING_AGAIN, Job
 from agent_jobs.jobs.response import JSON
 from agent_jobs.jobs.status import Status
-from agent_jobs.request.body import sent_as, sentence_for, with_files
-from agent_jobs.request.hosted_tools import Secret, resolved
+from agent_jobs.request.body import add_uploaded_files, describe_refusal, shape_for_mode
+from agent_jobs.request.hosted_tools import Secret, fill_in_secrets
 from agent_jobs.store.base import Store
-from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, in_background
+from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, find_background_flag
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Launcher:
             case RefusedError():
                 if await self._adapter.learn_from(job, error) or await self._resender.after_refusal(job, error):
                     return RunAgain(0)
-                why = sentence_for(error.code, error.param, str(error), job.turn.request)
+                why = describe_refusal(error.code, error.param, str(error), job.turn.request)
                 await self._finalizer.fail_job(job, error.code or "upstream_rejected", why)
             case RequestError():
                 await self._finalizer.fail_job(job, "missing_secret", str(error))
@@ -191,8 +191,8 @@ class Launcher:
         mode = await self._adapter.choose_mode(job)
         job = replace(job, turn=replace(job.turn, mode=mode, fingerprint=ours))
         # Only the sent copy gets secrets and upload ids: neither belongs into the database.
-        body = with_files(resolved(job.turn.request, self._secrets), file_ids)
-        body = await self._adapter.remove_refused(sent_as(body, mode), job.turn)
+        body = add_uploaded_files(fill_in_secrets(job.turn.request, self._secrets), file_ids)
+        body = await self._adapter.remove_refused(shape_for_mode(body, mode), job.turn)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -206,7 +206,7 @@ class Launcher:
     ) -> RunAgain:
         """Store the response's id, then read on, for speed or because the run ends with the connection."""
         self._failed_attempts.pop(job.id, None)
-        if in_background(event) is False:
+        if find_background_flag(event) is False:
             job = replace(job, turn=replace(job.turn, mode="foreground"))
         if not self._is_shutting_down:
             scope.deadline = inf  # an id is never given up while this process lives
@@ -226,11 +226,11 @@ class Launcher:
         """Return True if the answer is a stream, and there is room for it or the run may end without it."""
         if event.get("type") == ANSWERED_JSON:
             return False
-        return self._reader.has_room or in_background(event) is not True
+        return self._reader.has_room or find_background_flag(event) is not True
 
     def _must_check_background(self, job: Job, event: JSON) -> bool:
         """Return True if upstream did not say whether the run continues without this connection."""
-        if in_background(event) is not None or event.get("type") == ANSWERED_JSON:
+        if find_background_flag(event) is not None or event.get("type") == ANSWERED_JSON:
             return False
         return not job.is_terminal and job.turn.mode != "foreground" and self._limits.mode is None
 
@@ -291,7 +291,7 @@ class Launcher:
         """Have a POST sent again that upstream provably did not accept, after a longer wait each time."""
         self._failed_attempts[job.id] += 1
         await self._store.save(job.mark_not_sent(f"{error}{TRYING_AGAIN}"))
-        wait_s = exponential(self._failed_attempts[job.id], first_s=RELAUNCH_FIRST_S, most_s=RELAUNCH_MOST_S)
+        wait_s = calculate_backoff_s(self._failed_attempts[job.id], first_s=RELAUNCH_FIRST_S, most_s=RELAUNCH_MOST_S)
         wait_s = with_jitter(max(wait_s, error.retry_after_s or 0.0))
         return RunAgain(wait_s, wait_s)
 

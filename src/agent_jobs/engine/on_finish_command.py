@@ -48,7 +48,7 @@ class Command:
 
     def run(self, job_id: str, notice: Mapping[str, Any]) -> None:
         """Run it to its end with the notice on its stdin, and log how it ended. Blocks until then."""
-        text = answers.json_line(notice)
+        text = answers.format_json_line(notice)
         try:
             # A pipe would break when this process ends, and be held open by what the command leaves behind.
             with tempfile.TemporaryFile(buffering=0, dir=self.folder) as stderr:

@@ -1,7 +1,7 @@
 """Finds the limits of the owner of a job."""
 
 from agent_jobs.jobs.owners import UNLIMITED, OwnerLimits
-from agent_jobs.pricing.prices import day_start
+from agent_jobs.pricing.prices import find_day_start
 from agent_jobs.store.base import Budget, Store
 
 
@@ -12,7 +12,7 @@ async def find_limits(store: Store, owner: str, default: OwnerLimits) -> OwnerLi
     row = await store.get_owner(owner)
     if row is None:
         return default
-    return row.limits.or_else(default)
+    return row.limits.with_defaults(default)
 
 
 def list_budgets(
@@ -28,7 +28,7 @@ def list_budgets(
         spent: True if only what was spent counts.
         parts: How the bound of a new job is made up.
     """
-    since = day_start(started_at)
+    since = find_day_start(started_at)
     budgets: list[Budget] = []
     if limits.daily_budget_usd is not None:
         budgets.append(Budget(limits.daily_budget_usd, since, spent, parts, owner))

@@ -17,7 +17,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
-from agent_jobs.upstream.endpoint import redacted_url
+from agent_jobs.upstream.endpoint import redact_url
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class Poller:
 
     async def _end_unreachable(self, job: Job, why: str) -> None:
         """End a job that no process could work on; the message says how its result can still be read."""
-        where = f"{why} with OPENAI_BASE_URL={redacted_url(job.turn.base_url)}"
+        where = f"{why} with OPENAI_BASE_URL={redact_url(job.turn.base_url)}"
         response_id = job.turn.response_id
         if job.status is Status.PENDING:
             await self._finalizer.fail_job(job, "endpoint_lost", f"{where} for a week, so nothing was sent.")

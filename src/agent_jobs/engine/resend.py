@@ -14,7 +14,7 @@ from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.errors import UpstreamError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
-from agent_jobs.jobs.response import JSON, Failure, Usage, failure_in, has_answer, items_of, mapping_of
+from agent_jobs.jobs.response import JSON, Failure, Usage, has_answer, items_of, mapping_of, read_failure
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
@@ -72,7 +72,7 @@ class Resender:
 
     async def after_stream_error(self, job: Job, event: JSON) -> bool:
         """Do the same for a stream that ended with an error event and without a response object."""
-        error = failure_in({"error": event.get("error") or event})
+        error = read_failure({"error": event.get("error") or event})
         param = str(mapping_of(event.get("error") or event).get("param") or "")
         if error is None or await self._rewrite_turn(job, error.code, param, error.message) is None:
             return False

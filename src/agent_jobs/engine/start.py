@@ -13,12 +13,12 @@ from uuid import uuid4
 import anyio
 
 from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
-from agent_jobs.attachments.gather import gather
+from agent_jobs.attachments.gather import gather_attachments
 from agent_jobs.attachments.uploads import attach_uploads
 from agent_jobs.clock import Clock
 from agent_jobs.engine.callback_check import check_callback
-from agent_jobs.engine.context_check import check_fits
-from agent_jobs.engine.follow_up import Previous, PreviousFinder
+from agent_jobs.engine.context_check import check_context_size
+from agent_jobs.engine.follow_up import PreviousFinder, PreviousJob
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
@@ -37,8 +37,15 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.stored_request import effort_of, model_of
 from agent_jobs.pricing.prices import Bound
 from agent_jobs.request.added_parameters import ASKED
-from agent_jobs.request.body import asked_by, build, given_options, hash_of, options_with, title_of
-from agent_jobs.request.hosted_tools import resolved
+from agent_jobs.request.body import (
+    build_body,
+    hash_of,
+    list_requested_names,
+    merge_preset_options,
+    select_given_options,
+    title_of,
+)
+from agent_jobs.request.hosted_tools import fill_in_secrets
 from agent_jobs.request.options import StartOptions
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.store.base import Budget, Store, Upload
@@ -58,7 +65,7 @@ class _Draft(NamedTuple):
 
     jobs: list[Job]
     options: StartOptions
-    previous: Previous
+    previous: PreviousJob
     attached: list[Attachment]
 
 
@@ -68,7 +75,7 @@ class _Shared(NamedTuple):
     request: StartRequest
     options: StartOptions
     batch: str
-    previous: Previous
+    previous: PreviousJob
     contents: Sequence[JSON]  #: the attached files as parts of the input
     functions: Sequence[JSON]  #: of the user's own tool servers
 
@@ -85,7 +92,7 @@ class StartPlanner:
         self._owner = ""
         self._shares_key = True
 
-    def of(self, store: Store, owner: str) -> "StartPlanner":
+    def for_owner(self, store: Store, owner: str) -> "StartPlanner":
         """Return the same for the jobs of one owner, with the owner's store."""
         bound = copy(self)
         bound._store = store
@@ -158,7 +165,7 @@ class StartPlanner:
         if repeated is None:
             raise RequestError("There is no job {job_id!r} to repeat.", "nothing_to_repeat", job_id=job_id)
         request, uploads = await read_repeated(self._store, repeated)
-        resolved(request, self._defaults.secrets)
+        fill_in_secrets(request, self._defaults.secrets)
         job = repeat_job(
             repeated,
             request,
@@ -169,7 +176,7 @@ class StartPlanner:
             endpoint=self._endpoint,
             now=self._clock.now(),
         )
-        previous = Previous()
+        previous = PreviousJob()
         if repeated.previous_job_id is not None and not job.turn.rebuilt:
             previous = await self._finder.find(repeated.previous_job_id, None)
         limits = await self._find_limits()
@@ -237,23 +244,25 @@ class StartPlanner:
     async def _draft_jobs(self, request: StartRequest, batch: str) -> _Draft:
         request.check()
         presets = self._defaults.presets
-        request = replace(request, options=given_options(request.preset, request.options, presets))
-        options = StartOptions.parse(options_with(request.preset, request.options, presets))
+        request = replace(request, options=select_given_options(request.preset, request.options, presets))
+        options = StartOptions.parse(merge_preset_options(request.preset, request.options, presets))
         check_callback(options.callback_url, self._defaults.callback_hosts)
         if self._owner and self._shares_key:
-            await check_shared_ids(self._store, options, options_with(request.preset, {}, presets))
+            await check_shared_ids(self._store, options, merge_preset_options(request.preset, {}, presets))
         previous = await self._finder.find(request.previous_job_id, options.conversation)
         attached = await self._attach_files(request, options, previous)
         functions = await self._list_functions(options, previous)
         shared = _Shared(request, options, batch, previous, build_content_parts(attached), functions)
         jobs = [self._draft_job(prompt, shared) for prompt in request.prompts]
-        await check_fits(request, jobs[0].turn.request, attached, previous.least_tokens, self._find_context_tokens)
+        await check_context_size(
+            request, jobs[0].turn.request, attached, previous.least_tokens, self._find_context_tokens
+        )
         return _Draft(jobs, options, previous, attached)
 
     def _draft_job(self, prompt: str, shared: _Shared) -> Job:
         job_id = _create_id("job")
         body = self._build_body(prompt, job_id, shared)
-        resolved(body, self._defaults.secrets)  # a missing secret is refused now rather than when it is sent
+        fill_in_secrets(body, self._defaults.secrets)  # a missing secret is refused now rather than when it is sent
         options, previous = shared.options, shared.previous
         toolbox = options.toolbox
         return Job(
@@ -291,7 +300,7 @@ class StartPlanner:
     def _build_body(self, prompt: str, job_id: str, shared: _Shared) -> JSON:
         """Return the body of a job's first POST, with its history."""
         request, previous = shared.request, shared.previous
-        body = build(
+        body = build_body(
             prompt,
             job_id=job_id,
             preset=request.preset,
@@ -304,7 +313,7 @@ class StartPlanner:
             attachments=shared.contents,
             openai=self._endpoint.openai,
         )
-        body = {**previous.fields_to_inherit(request.web_search), **body}
+        body = {**previous.list_inherited_fields(request.web_search), **body}
         if shared.functions:
             names = {function["name"] for function in shared.functions}
             kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in names]
@@ -315,7 +324,7 @@ class StartPlanner:
 
     def _list_asked(self, shared: _Shared) -> list[str]:
         """Return the names of the parameters that callers asked for, in this request or the ones before it."""
-        asked = asked_by(shared.request, self._defaults.presets)
+        asked = list_requested_names(shared.request, self._defaults.presets)
         before: list[str] = shared.previous.request.get(ASKED, [])
         return [*asked, *(name for name in before if name not in asked)]
 
@@ -324,7 +333,7 @@ class StartPlanner:
         url = self._endpoint.base_url
         return self._defaults.prices.context_tokens(model, at=self._clock.now(), provider_url=url)
 
-    async def _list_functions(self, options: StartOptions, previous: Previous) -> Sequence[JSON]:
+    async def _list_functions(self, options: StartOptions, previous: PreviousJob) -> Sequence[JSON]:
         """Return the functions of the tool servers that the caller named, else those of the job before."""
         names = options.toolbox
         if names is None:
@@ -333,23 +342,25 @@ class StartPlanner:
             return ()
         if self._lent_toolbox is None:
             raise RequestError("There are no tool servers.", "no_tool_servers")
-        return await self._lent_toolbox.functions(names)
+        return await self._lent_toolbox.list_functions(names)
 
-    def _inherit_functions(self, previous: Previous) -> Sequence[JSON]:
+    def _inherit_functions(self, previous: PreviousJob) -> Sequence[JSON]:
         """Return the functions of tool servers that the job before had."""
         if not previous.toolbox:
             return ()
         if self._lent_toolbox is None:
             raise RequestError("There are no tool servers for the tools of the previous job.", "tool_servers_gone")
-        self._lent_toolbox.check(previous.toolbox)
-        return previous.tools(of_toolbox=True)
+        self._lent_toolbox.check_names(previous.toolbox)
+        return previous.list_tools(of_toolbox=True)
 
-    async def _attach_files(self, request: StartRequest, options: StartOptions, previous: Previous) -> list[Attachment]:
+    async def _attach_files(
+        self, request: StartRequest, options: StartOptions, previous: PreviousJob
+    ) -> list[Attachment]:
         if not request.files:
             return []
         tools = items_of(options.upstream.get("tools", previous.request.get("tools")))
         upload = any(map(_has_own_container, tools))
-        gathering = partial(gather, list(request.files), self._defaults.file_roots, upload=upload)
+        gathering = partial(gather_attachments, list(request.files), self._defaults.file_roots, upload=upload)
         if self._owner:  # paths of this machine are not the owner's
             files = await TeamFiles(self._store, self._clock).find_uploads(request.files)
             gathering = partial(attach_uploads, files, upload=upload)
@@ -371,7 +382,7 @@ class StartPlanner:
             parts=bound_parts,
         )
 
-    async def _check_cost(self, job: Job, previous: Previous, limits: OwnerLimits) -> tuple[Job, str]:
+    async def _check_cost(self, job: Job, previous: PreviousJob, limits: OwnerLimits) -> tuple[Job, str]:
         """Return the job with the most that it may cost, if that is limited, and the parts of that bound."""
         limit_usd = job.max_cost_usd
         if limit_usd is None and not self._list_reserved(limits):
@@ -393,17 +404,17 @@ class StartPlanner:
             return []
         return [usd for usd in (self._defaults.budget_usd, limits.daily_budget_usd) if usd is not None]
 
-    async def _limit_cost(self, job: Job, previous: Previous, limits: OwnerLimits) -> tuple[Job, Bound]:
+    async def _limit_cost(self, job: Job, previous: PreviousJob, limits: OwnerLimits) -> tuple[Job, Bound]:
         """Return the job with the limits that a budget needs, and its bound; its hash stays that without limits."""
         body, bound = job.turn.request, partial(self._bound_first_turn, job, previous)
         if budgets_usd := self._list_reserved(limits):
             # In a thread: loading the price list takes a moment.
-            add_limits = partial(self._defaults.prices.capped, body, min(budgets_usd), bound)
+            add_limits = partial(self._defaults.prices.cap_request, body, min(budgets_usd), bound)
             body = await anyio.to_thread.run_sync(add_limits)
         job = replace(job, turn=replace(job.turn, request=body))
         return job, await anyio.to_thread.run_sync(bound, body)
 
-    def _bound_first_turn(self, job: Job, previous: Previous, body: JSON) -> Bound:
+    def _bound_first_turn(self, job: Job, previous: PreviousJob, body: JSON) -> Bound:
         """Return the most that the job's first turn can cost with this body."""
         url, tokens = self._endpoint.base_url, previous.tokens
         return self._defaults.prices.bound(body, at=job.created_at, provider_url=url, history_tokens=tokens)

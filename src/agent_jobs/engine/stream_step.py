@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from math import inf
 
-from agent_jobs.backoff import exponential, with_jitter
+from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.engine.poll_planner import PollPlanner
 from agent_jobs.engine.resend import Resender
@@ -65,7 +65,9 @@ class StreamStep:
             return await self._end_held_run(job)
         if job.turn.stream_failures == 0:
             return await self.poll_instead(job, 0)
-        wait_s = with_jitter(exponential(job.turn.stream_failures, first_s=REATTACH_FIRST_S, most_s=REATTACH_MOST_S))
+        wait_s = with_jitter(
+            calculate_backoff_s(job.turn.stream_failures, first_s=REATTACH_FIRST_S, most_s=REATTACH_MOST_S)
+        )
         return replace(await self.poll_instead(job, wait_s), not_before_s=wait_s)
 
     async def poll_instead(self, job: Job, after_s: float | None = None) -> RunAgain:

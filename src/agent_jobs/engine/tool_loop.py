@@ -24,7 +24,7 @@ from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import UNANSWERED, Job
-from agent_jobs.jobs.response import Call, Failure, Usage, activity_of, items_of, upstream_call_id
+from agent_jobs.jobs.response import Call, Failure, Usage, activity_of, find_upstream_call_id, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.store.base import Budget, Store
@@ -130,7 +130,7 @@ class ToolLoop:
             return True
         try:
             if self._toolbox is not None:
-                self._toolbox.check(job.toolbox)
+                self._toolbox.check_names(job.toolbox)
         except (RequestError, ConfigError):
             return False
         return self._toolbox is not None
@@ -151,10 +151,10 @@ class ToolLoop:
         declared = _list_declared_functions(job)
         if call.name not in declared:
             return _finish_call(call, _explain_unknown_function(call.name, declared))
-        if self._toolbox is None or not self._toolbox.knows(call.name, job.toolbox):
+        if self._toolbox is None or not self._toolbox.has_function(call.name, job.toolbox):
             return replace(call, needs="output")
         try:
-            policy = await self._toolbox.policy(call.name, job.toolbox)
+            policy = await self._toolbox.find_policy(call.name, job.toolbox)
         except AgentJobsError as error:
             return _finish_call(call, UNKNOWN if call.state == "running" else str(error))
         return _apply_policy(call, policy, declared)
@@ -261,11 +261,11 @@ class ToolLoop:
 
     async def _add_next_turn(self, job: Job, calls: Sequence[Call]) -> Job:
         """Return the job with its next turn, which has the answers to these calls as its input."""
-        body = {**job.turn.request, "input": [history.answer_item(call) for call in calls]}
+        body = {**job.turn.request, "input": [history.build_answer_item(call) for call in calls]}
         if _must_repeat_history(job, calls) and (exchanges := await self._store.get_exchanges(job.id)):
             return job.with_next_turn(dict(history.continue_request(body, {}, exchanges)), str(uuid4()), rebuilt=True)
         # Upstream knows calls by the ids that it gave them.
-        body["input"] = [history.answer_item(replace(call, id=upstream_call_id(call.id))) for call in calls]
+        body["input"] = [history.build_answer_item(replace(call, id=find_upstream_call_id(call.id))) for call in calls]
         if "conversation" not in body:
             body = {**body, "previous_response_id": job.turn.response_id}
         return job.with_next_turn(body, str(uuid4()))
@@ -330,7 +330,7 @@ def _must_repeat_history(job: Job, calls: Sequence[Call]) -> bool:
     # If a later turn had to be rebuilt, upstream did not even store the response before it.
     if job.turn.mode == "foreground" or (job.turn.rebuilt and job.turn.number > 1):
         return True
-    return "conversation" not in job.turn.request and any(upstream_call_id(call.id) != call.id for call in calls)
+    return "conversation" not in job.turn.request and any(find_upstream_call_id(call.id) != call.id for call in calls)
 
 
 def _list_declared_functions(job: Job) -> list[str]:

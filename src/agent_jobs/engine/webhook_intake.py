@@ -7,7 +7,7 @@ response belongs to another program with the same key. The response's own metada
 import logging
 from collections.abc import Callable
 
-from agent_jobs.backoff import exponential
+from agent_jobs.backoff import calculate_backoff_s
 from agent_jobs.clock import Clock
 from agent_jobs.errors import MissingError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job
@@ -123,7 +123,7 @@ class WebhookIntake:
     async def _retry_later(self, webhook: UnknownWebhook) -> None:
         if webhook.attempts >= MAX_ATTEMPTS:
             return await self._store.resolve_webhook(webhook.id, "")
-        wait_s = exponential(webhook.attempts, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S)
+        wait_s = calculate_backoff_s(webhook.attempts, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S)
         return await self._store.schedule_webhook(webhook.id, self._clock.now() + wait_s)
 
     async def _purge_old(self) -> None:

@@ -21,7 +21,7 @@ LINUX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PINNED = Launch("uvx", (f"{SERVER}@{__version__}",))
 
 
-def launch(machine: Machine) -> Launch:
+def find_launch(machine: Machine) -> Launch:
     """Return uvx by its absolute path with the version that runs now; without uvx, the installation that runs now."""
     found = find_program("uvx", machine)
     if found is None:
@@ -32,7 +32,7 @@ def launch(machine: Machine) -> Launch:
     return Launch(found, ("--from", source, SERVER))
 
 
-def requirement() -> str:
+def build_requirement() -> str:
     """Return the requirement that gives an installer the version that runs now."""
     return _find_source() or f"{SERVER}=={__version__}"
 
@@ -49,7 +49,7 @@ def find_program(name: str, machine: Machine) -> str | None:
     return os.path.abspath(found)
 
 
-def desktop_path(machine: Machine) -> str:
+def build_desktop_path(machine: Machine) -> str:
     """Return the PATH of an app that was started from a desktop."""
     if machine.platform == "win32":
         return machine.environ.get("PATH", "")

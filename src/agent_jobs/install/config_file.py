@@ -25,7 +25,7 @@ class FileSnapshot:
     bom: bool = False
 
 
-def locate(host: Host, machine: Machine, scope: Scope) -> Path:
+def locate_file(host: Host, machine: Machine, scope: Scope) -> Path:
     """Return the file in which this host keeps its servers.
 
     Raises:
@@ -46,7 +46,7 @@ def locate(host: Host, machine: Machine, scope: Scope) -> Path:
     return found[0]
 
 
-def read(path: Path) -> FileSnapshot:
+def read_snapshot(path: Path) -> FileSnapshot:
     """Return the file as it is now.
 
     Raises:
@@ -65,7 +65,7 @@ def read(path: Path) -> FileSnapshot:
         raise ConfigError(f"{path} is not UTF-8. Save it as UTF-8, then try again.") from None
 
 
-def replace(before: FileSnapshot, text: str) -> Path | None:
+def write_replacement(before: FileSnapshot, text: str) -> Path | None:
     """Put this text into the file that was read, in one step, and return the path of the backup beside it.
 
     Links are followed and the mode stays. A byte order mark is removed, because many hosts read no file that has one.
@@ -79,7 +79,7 @@ def replace(before: FileSnapshot, text: str) -> Path | None:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = write_temporary_file(target, text.encode(), mode=PRIVATE_MODE)
         try:
-            if read(before.path).raw != before.raw:
+            if read_snapshot(before.path).raw != before.raw:
                 raise ConfigError(f"{before.path} was changed by another program just now. Try again.")
             backup = _back_up(target, before)
             temporary.replace(target)

@@ -4,49 +4,49 @@ import json
 from base64 import b64encode
 from urllib.parse import quote, urlencode
 
-from agent_jobs.install.hosts import HOSTS, KEY, SERVER, Launch, input_of
+from agent_jobs.install.hosts import HOSTS, KEY, SERVER, Launch, find_input
 
 ABOUT = "Long work as OpenAI background responses"
 
 
-def cursor(launch: Launch) -> str:
+def build_cursor_link(launch: Launch) -> str:
     """Return Cursor's link, by its web address: pages such as a README allow no other schemes."""
     return "https://cursor.com/en/install-mcp?" + _encode_query(
         name=SERVER, config=_encode_base64(HOSTS["cursor"].entry(launch, {}))
     )
 
 
-def vscode(launch: Launch, *, insiders: bool = False) -> str:
+def build_vscode_link(launch: Launch, *, insiders: bool = False) -> str:
     """Return VS Code's link, with the question for the key."""
     entry = HOSTS["vscode"].entry(launch, {})
-    query = _encode_query(name=SERVER, inputs=_compact_json([input_of(entry)]), config=_compact_json(entry))
+    query = _encode_query(name=SERVER, inputs=_compact_json([find_input(entry)]), config=_compact_json(entry))
     if insiders:
         query += "&quality=insiders"
     return f"https://insiders.vscode.dev/redirect/mcp/install?{query}"
 
 
-def lm_studio(launch: Launch) -> str:
+def build_lm_studio_link(launch: Launch) -> str:
     """Return LM Studio's link, by its web address."""
     return "https://lmstudio.ai/install-mcp?" + _encode_query(
         name=SERVER, config=_encode_base64(HOSTS["lm-studio"].entry(launch, {}))
     )
 
 
-def goose(launch: Launch) -> str:
+def build_goose_link(launch: Launch) -> str:
     """Return Goose's link, by its web address; Goose asks for the key and keeps it in its keyring."""
     args = "".join(f"&arg={quote(arg, safe='')}" for arg in launch.args)
     rest = _encode_query(id=SERVER, name=SERVER, description=ABOUT, timeout="300", env=f"{KEY}=OpenAI API key")
     return f"https://block.github.io/goose/extension?cmd={quote(launch.command, safe='')}{args}&{rest}"
 
 
-def badges(launch: Launch) -> str:
+def build_badges(launch: Launch) -> str:
     """Return the links as the README shows them."""
     shown = (
-        ("Add to Cursor", "https://cursor.com/deeplink/mcp-install-dark.svg", cursor(launch)),
-        ("Install in VS Code", _shield_address("VS_Code"), vscode(launch)),
-        ("Install in VS Code Insiders", _shield_address("VS_Code_Insiders"), vscode(launch, insiders=True)),
-        ("Add to LM Studio", "https://files.lmstudio.ai/deeplink/mcp-install-light.svg", lm_studio(launch)),
-        ("Install in Goose", "https://block.github.io/goose/img/extension-install-dark.svg", goose(launch)),
+        ("Add to Cursor", "https://cursor.com/deeplink/mcp-install-dark.svg", build_cursor_link(launch)),
+        ("Install in VS Code", _shield_address("VS_Code"), build_vscode_link(launch)),
+        ("Install in VS Code Insiders", _shield_address("VS_Code_Insiders"), build_vscode_link(launch, insiders=True)),
+        ("Add to LM Studio", "https://files.lmstudio.ai/deeplink/mcp-install-light.svg", build_lm_studio_link(launch)),
+        ("Install in Goose", "https://block.github.io/goose/img/extension-install-dark.svg", build_goose_link(launch)),
     )
     return "\n".join(f"[![{text}]({picture})]({link})" for text, picture, link in shown)
 

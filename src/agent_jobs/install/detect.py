@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.config_file import locate, read
-from agent_jobs.install.entry import entry_in
+from agent_jobs.install.config_file import locate_file, read_snapshot
+from agent_jobs.install.entry import read_entry
 from agent_jobs.install.hosts import HOSTS, Host, Machine
 
 #: The program of each host that has one on the PATH.
@@ -50,7 +50,7 @@ def _locate_file(host: Host, machine: Machine) -> Path | None:
     if host.user is None:
         return None
     with suppress(ConfigError):
-        return locate(host, machine, "user")
+        return locate_file(host, machine, "user")
     return None
 
 
@@ -66,5 +66,5 @@ def _has_traces(path: Path, machine: Machine) -> bool:
 
 def _has_entry(host: Host, path: Path) -> bool:
     with suppress(ConfigError):
-        return entry_in(host, read(path).text) is not None
+        return read_entry(host, read_snapshot(path).text) is not None
     return False

@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.hosts import Entry, Host, Launch, find_disabling_values, input_of
-from agent_jobs.install.json_edit import Changes, Item, Path, edit_json, is_array, is_object, parse
+from agent_jobs.install.hosts import Entry, Host, Launch, find_disabling_values, find_input
+from agent_jobs.install.json_edit import Changes, Item, Path, edit_json, is_array, is_object, parse_text
 from agent_jobs.install.toml_edit import edit_document, edit_table
 
 _Edit = Callable[[str, Changes], str]
@@ -33,13 +33,13 @@ def install_entry(
     Raises:
         ConfigError: The text cannot be read, or its layout cannot be changed safely.
     """
-    old = entry_in(host, text)
+    old = read_entry(host, text)
     kept = _drop_address(old)
     new = host.entry(launch, environment, kept, approve=approve, has_stored_key=has_stored_key)
     changes: dict[Path, Any] = dict(_list_differences(host.path, old, new))
-    if question := input_of(old):
+    if question := find_input(old):
         changes["inputs", Item(question["id"])] = None
-    if question := input_of(new):
+    if question := find_input(new):
         changes["inputs", Item(question["id"])] = question
     return _apply_changes(host, text, changes)
 
@@ -50,7 +50,7 @@ def replace_entry(host: Host, text: str, entry: Entry) -> str:
     Raises:
         ConfigError: As `install_entry`.
     """
-    return _apply_changes(host, text, dict(_list_differences(host.path, entry_in(host, text), entry)))
+    return _apply_changes(host, text, dict(_list_differences(host.path, read_entry(host, text), entry)))
 
 
 def enable_entry(host: Host, text: str) -> str:
@@ -59,7 +59,7 @@ def enable_entry(host: Host, text: str) -> str:
     Raises:
         ConfigError: As `install_entry`.
     """
-    disabling = find_disabling_values(entry_in(host, text))
+    disabling = find_disabling_values(read_entry(host, text))
     return _apply_changes(host, text, {(*host.path, name): not value for name, value in disabling.items()})
 
 
@@ -69,16 +69,16 @@ def remove_entry(host: Host, text: str) -> str:
     Raises:
         ConfigError: As `install_entry`.
     """
-    entry = entry_in(host, text)
+    entry = read_entry(host, text)
     if entry is None:
         return text
     changes: dict[Path, Any] = {host.path: None}
-    if question := input_of(entry):
+    if question := find_input(entry):
         changes["inputs", Item(question["id"])] = None
     return _apply_changes(host, text, changes)
 
 
-def fragment(
+def render_fragment(
     host: Host,
     launch: Launch,
     environment: Mapping[str, str],
@@ -115,7 +115,7 @@ def refuse_comments(host: Host, text: str) -> None:
         ) from None
 
 
-def entry_in(host: Host, text: str) -> Entry | None:
+def read_entry(host: Host, text: str) -> Entry | None:
     """Return our entry in a text, or None.
 
     Raises:
@@ -156,7 +156,7 @@ def read_values(host: Host, text: str) -> Any:
             return tomllib.loads(text)
         if not text.strip():
             return {}
-        return parse(text).value
+        return parse_text(text).value
     except (ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ConfigError(f"This is not valid {host.format.upper()} ({reason}). Fix it, then try again.") from None

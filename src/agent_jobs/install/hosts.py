@@ -21,7 +21,7 @@ __all__ = [
     "Machine",
     "Place",
     "find_disabling_values",
-    "input_of",
+    "find_input",
 ]
 
 SERVER = "agent-jobs"
@@ -50,7 +50,7 @@ class Machine:
     environ: Mapping[str, str]
     folder: Path
 
-    def folder_from(self, name: str, otherwise: Path) -> Path:
+    def find_folder(self, name: str, otherwise: Path) -> Path:
         """Return the folder that a variable names, if it names one."""
         value = self.environ.get(name, "").strip()
         return Path(value or otherwise)
@@ -58,7 +58,7 @@ class Machine:
     @property
     def roaming(self) -> Path:
         """Return the folder of Windows' %APPDATA%."""
-        return self.folder_from("APPDATA", self.home / "AppData/Roaming")
+        return self.find_folder("APPDATA", self.home / "AppData/Roaming")
 
     @property
     def config(self) -> Path:
@@ -67,7 +67,7 @@ class Machine:
             return self.roaming
         if self.platform == "darwin":
             return self.home / "Library/Application Support"
-        return self.folder_from("XDG_CONFIG_HOME", self.home / ".config")
+        return self.find_folder("XDG_CONFIG_HOME", self.home / ".config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class Host:
         self._set_variables(entry, variables)
         return entry
 
-    def command_of(self, entry: Entry) -> Launch:
+    def read_command(self, entry: Entry) -> Launch:
         """Return the command that an entry of this host starts."""
         words: list[Any] = []
         for part in (entry.get("command", ""), entry.get("args", [])):  # some hosts have both in one list
@@ -241,7 +241,7 @@ def find_disabling_values(entry: Entry | None) -> dict[str, bool]:
     return {name: value for name, value in _DISABLING.items() if values.get(name) is value}
 
 
-def input_of(entry: Entry | None) -> Entry | None:
+def find_input(entry: Entry | None) -> Entry | None:
     """Return the question that VS Code asks for the key, if the entry refers to it."""
     variables: Mapping[str, Any] = (entry or {}).get("env", {})
     if variables.get(KEY) != f"${{input:{INPUT}}}":
@@ -256,17 +256,17 @@ def _claude_desktop_places(machine: Machine) -> tuple[Place, ...]:
         return (classic,)
     # The official installer installs an MSIX package, which reads a folder of its own and never the classic one.
     roaming = (
-        machine.folder_from("LOCALAPPDATA", machine.home / "AppData/Local") / "Packages/Claude_*/LocalCache/Roaming"
+        machine.find_folder("LOCALAPPDATA", machine.home / "AppData/Local") / "Packages/Claude_*/LocalCache/Roaming"
     )
     return (Place(roaming / file, only_if=roaming), classic)
 
 
 def _claude_code_places(machine: Machine) -> tuple[Place, ...]:
-    return (Place(machine.folder_from("CLAUDE_CONFIG_DIR", machine.home) / ".claude.json"),)
+    return (Place(machine.find_folder("CLAUDE_CONFIG_DIR", machine.home) / ".claude.json"),)
 
 
 def _codex_places(machine: Machine) -> tuple[Place, ...]:
-    return (Place(machine.folder_from("CODEX_HOME", machine.home / ".codex") / "config.toml"),)
+    return (Place(machine.find_folder("CODEX_HOME", machine.home / ".codex") / "config.toml"),)
 
 
 def _stdio_entry(launch: Launch) -> Entry:
@@ -293,7 +293,7 @@ def _first_existing(folder: Path, *names: str) -> tuple[Place, ...]:
 
 def _xdg_config(machine: Machine) -> Path:
     """Return the folder in which programs of the terminal keep their settings, on each system."""
-    return machine.folder_from("XDG_CONFIG_HOME", machine.home / ".config")
+    return machine.find_folder("XDG_CONFIG_HOME", machine.home / ".config")
 
 
 _ALL = (
@@ -420,7 +420,7 @@ _ALL = (
         where="~/.copilot/mcp-config.json",
         after="Start Copilot CLI again; /mcp show lists the server.",
         user=lambda machine: (
-            Place(machine.folder_from("COPILOT_HOME", machine.home / ".copilot") / "mcp-config.json"),
+            Place(machine.find_folder("COPILOT_HOME", machine.home / ".copilot") / "mcp-config.json"),
         ),
         ours=_copilot_entry,
         first={"tools": ["*"]},

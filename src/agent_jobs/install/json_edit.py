@@ -72,13 +72,13 @@ def edit_json(text: str, changes: Changes) -> str:
         text = "{}\n"
     for path, value in changes.items():
         if value is None:
-            text = drop(text, path)
+            text = drop_value(text, path)
             continue
-        text = put(text, path, value)
+        text = put_value(text, path, value)
     return text
 
 
-def parse(text: str) -> Node:
+def parse_text(text: str) -> Node:
     """Read a text.
 
     Raises:
@@ -94,14 +94,14 @@ def parse(text: str) -> Node:
     return node
 
 
-def put(text: str, path: Path, value: Any) -> str:
+def put_value(text: str, path: Path, value: Any) -> str:
     """Return the text with this value at that path; objects and arrays that are missing on the way are added.
 
     Raises:
         TypeError: Something on the way is neither object nor array as the path has it.
         ValueError: The text is not JSON.
     """
-    node = parse(text)
+    node = parse_text(text)
     for depth, key in enumerate(path):
         member = node.find_member(key)
         if member is None:
@@ -114,9 +114,9 @@ def put(text: str, path: Path, value: Any) -> str:
     return text[: node.start] + replacement + text[node.end :]
 
 
-def drop(text: str, path: Path) -> str:
-    """Return the text without what stands at that path; the same text if nothing does. Raises as `put` does."""
-    node = holder = parse(text)
+def drop_value(text: str, path: Path) -> str:
+    """Return the text without what stands at that path; the same text if nothing does. Raises as `put_value` does."""
+    node = holder = parse_text(text)
     member = None
     for key in path:
         holder, member = node, node.find_member(key)

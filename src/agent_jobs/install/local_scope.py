@@ -24,7 +24,7 @@ class LocalScope:
     is_switched_off: bool = False
 
 
-def local_scope(host: Host, text: str, machine: Machine) -> LocalScope:
+def find_local_scope(host: Host, text: str, machine: Machine) -> LocalScope:
     """Return our entry for the folder of this machine in the text of the user's file.
 
     Raises:

@@ -53,7 +53,7 @@ class Service:
     is_confined: bool = True
 
 
-def collector_command(launch: Launch, env_file: Path | None) -> tuple[str, ...]:
+def build_collector_command(launch: Launch, env_file: Path | None) -> tuple[str, ...]:
     """Return the command that collects jobs, from the one that starts the server."""
     options: tuple[str, ...] = ()
     if env_file is not None:
@@ -61,30 +61,30 @@ def collector_command(launch: Launch, env_file: Path | None) -> tuple[str, ...]:
     return (launch.command, *launch.args, *options, "work")
 
 
-def unit_path(machine: Machine) -> Path:
+def locate_unit(machine: Machine) -> Path:
     """Return the path of the user's systemd unit."""
-    return machine.folder_from("XDG_CONFIG_HOME", machine.home / ".config") / "systemd/user" / UNIT
+    return machine.find_folder("XDG_CONFIG_HOME", machine.home / ".config") / "systemd/user" / UNIT
 
 
-def agent_path(machine: Machine) -> Path:
+def locate_agent(machine: Machine) -> Path:
     """Return the path of the user's launch agent."""
     return machine.home / "Library/LaunchAgents" / f"{LABEL}.plist"
 
 
-def agent_log(machine: Machine) -> Path:
+def locate_agent_log(machine: Machine) -> Path:
     """Return the file into which launchd writes the log."""
     return machine.home / "Library/Logs" / SERVER / "work.log"
 
 
-def service_path(machine: Machine) -> Path | None:
+def locate_service_file(machine: Machine) -> Path | None:
     """Return the file of the service on this system, None if the system has no services that this program writes."""
     match machine.platform:
         case "win32":
             return None
         case "darwin":
-            return agent_path(machine)
+            return locate_agent(machine)
         case _:
-            return unit_path(machine)
+            return locate_unit(machine)
 
 
 def render_unit(service: Service) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
-from agent_jobs.jobs.response import JSON, Call, arguments_text, calls_of, items_of, with_call_ids
+from agent_jobs.jobs.response import JSON, Call, calls_of, format_arguments, items_of, with_call_ids
 
 #: Parameters that link a request to what went before it; a request may have one of them.
 LINKS = ("previous_response_id", "conversation")
@@ -53,7 +53,7 @@ def continue_request(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSO
     return {**kept, **link, "input": [*conversation, *_input_items(body)], "include": include}
 
 
-def answer_item(call: Call) -> JSON:
+def build_answer_item(call: Call) -> JSON:
     """Return the input item that answers a call."""
     if call.kind == "approval":
         item = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": call.output is True}
@@ -96,7 +96,7 @@ def has_output_or_calls(response: JSON) -> bool:
     return has_repeatable_output(response) or bool(calls_of(items_of(response.get("output"))))
 
 
-def closing_answers(response: JSON, calls: Iterable[Call], why: str) -> list[JSON]:
+def build_closing_answers(response: JSON, calls: Iterable[Call], why: str) -> list[JSON]:
     """Return an answer to each call that a response asks for, so that another request can continue it.
 
     Args:
@@ -106,7 +106,7 @@ def closing_answers(response: JSON, calls: Iterable[Call], why: str) -> list[JSO
     """
     known = {call.id: call for call in calls}
     asked = [known.get(call.id, call) for call in calls_of(items_of(response.get("output")))]
-    return [answer_item(replace(call, output=_closing_output(call, why))) for call in asked]
+    return [build_answer_item(replace(call, output=_closing_output(call, why))) for call in asked]
 
 
 def _closing_output(call: Call, why: str) -> object:
@@ -198,7 +198,7 @@ def _item_as_input(item: JSON, answers: Container[object]) -> JSON | None:
         case {"type": "function_call", "call_id": call_id, **rest} if call_id in answers:
             kept = {name: value for name, value in rest.items() if name not in ("id", "status")}
             name = _REFUSED_IN_NAME.sub("_", str(rest.get("name") or "_"))[:NAME_CHARS]
-            arguments = arguments_text(rest.get("arguments"))
+            arguments = format_arguments(rest.get("arguments"))
             return {"type": "function_call", "call_id": call_id, **kept, "name": name, "arguments": arguments}
         case {"type": "compaction" | "custom_tool_call" as kind} as whole if (
             kind == "compaction" or whole.get("call_id") in answers

@@ -14,14 +14,14 @@ from agent_jobs.jobs.response import (
     Usage,
     activity_of,
     calls_of,
-    failure_of_end,
     has_answer,
     has_ended,
     items_of,
     mapping_of,
-    response_status,
+    read_end_failure,
+    read_status,
+    read_whole_number,
     text_of,
-    whole_number,
     with_text,
 )
 from agent_jobs.jobs.status import RUNNING, TERMINAL, TRANSITIONS, Status
@@ -210,7 +210,7 @@ class Job:
         """
         response = mapping_of(event.get("response"))
         job = self.set_response_id(response.get("id"))  # also from an event that repeats
-        number = whole_number(event.get("sequence_number"))
+        number = read_whole_number(event.get("sequence_number"))
         if number is None:
             return job._apply_event_response(response, now)
         if job.turn.sequence_number is not None and number <= job.turn.sequence_number:
@@ -403,7 +403,7 @@ class Job:
         steps = list_steps(items, self.turn.number, now, is_over=has_ended(response))
         turn = replace(self.turn, steps=steps)
         job = replace(self, activity=activity_of(items) or self.activity, turn=turn)
-        status = response_status(response)
+        status = read_status(response)
         if status == "queued":
             return job._move_to(Status.QUEUED)
         if has_ended(response):
@@ -426,7 +426,7 @@ class Job:
             return job._await_calls(now)
         if end is Status.CANCELLED and self.turn.timed_out_at is not None and self.cancel_requested_at is None:
             return job.mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
-        return job._end_as(end, now, failure_of_end(response, end))
+        return job._end_as(end, now, read_end_failure(response, end))
 
     def _sum_usage(self, used: Usage | None) -> Usage | None:
         """Return the usage of all turns, given this one's; partial if that of any turn is not known."""

@@ -10,7 +10,7 @@ class OwnerLimits(NamedTuple):
     daily_budget_usd: float | None = None  #: for the jobs that are started in one day (UTC)
     starts_per_minute: int | None = None
 
-    def or_else(self, default: "OwnerLimits") -> "OwnerLimits":
+    def with_defaults(self, default: "OwnerLimits") -> "OwnerLimits":
         """Return these limits, with those of `default` where one is not set."""
         own = {name: value for name, value in self._asdict().items() if value is not None}
         return default._replace(**own)

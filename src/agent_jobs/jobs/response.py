@@ -129,7 +129,7 @@ def calls_of(items: list[JSON]) -> list[Call]:
 
 
 def _call_of(item: JSON) -> Call:
-    name, arguments = str(item.get("name") or ""), arguments_text(item.get("arguments"))
+    name, arguments = str(item.get("name") or ""), format_arguments(item.get("arguments"))
     if item["type"] == "function_call":
         return Call(id=item["call_id"], kind="function", name=name, arguments=arguments)
     server = item.get("server_label") or "mcp"
@@ -172,12 +172,12 @@ def _is_name(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and value != ""
 
 
-def upstream_call_id(call_id: str) -> str:
+def find_upstream_call_id(call_id: str) -> str:
     """Return the id by which upstream knows a call, if it gave the call one."""
     return _MADE_ID.sub("", call_id)
 
 
-def arguments_text(arguments: object) -> str:
+def format_arguments(arguments: object) -> str:
     """Return a call's arguments as JSON text; null and lists stay what they are."""
     if isinstance(arguments, str):
         return arguments
@@ -254,17 +254,17 @@ def _count_words(number: int, plural: str) -> str:
     return f"{number} {plural.removesuffix('s')}"
 
 
-def failure_of_end(response: JSON, end: str) -> Failure | None:
+def read_end_failure(response: JSON, end: str) -> Failure | None:
     """Return the reason of an end other than `completed`, from wherever upstream wrote it."""
     details = mapping_of(response.get("incomplete_details"))
     if end == "failed":
-        return failure_in(response) or Failure("failed", "Upstream gave no reason.")
+        return read_failure(response) or Failure("failed", "Upstream gave no reason.")
     if end == "incomplete":
         return Failure(str(details.get("reason") or "incomplete"), "The output was cut short.")
     return None
 
 
-def failure_in(response: JSON) -> Failure | None:
+def read_failure(response: JSON) -> Failure | None:
     """Return the error that a response names: an object, a text, or one or several of them in a list."""
     for name in ("error", "errors", "last_error", "detail", "message"):
         failure = _join_errors(_errors_of(response.get(name)))
@@ -289,7 +289,7 @@ def _errors_of(value: object) -> list[JSON]:
     return [mapping_of(error) or {"message": error} for error in errors if error]
 
 
-def response_status(response: JSON) -> object:
+def read_status(response: JSON) -> object:
     """Return the status in OpenAI's spelling; an error without a status is a failure."""
     status = response.get("status")
     if isinstance(status, str) and status in _STATUS_SPELLINGS:
@@ -301,7 +301,7 @@ def response_status(response: JSON) -> object:
 
 def has_ended(response: JSON) -> bool:
     """Return True if the response says that it ended."""
-    return response_status(response) in ("completed", "incomplete", "failed", "cancelled")
+    return read_status(response) in ("completed", "incomplete", "failed", "cancelled")
 
 
 def _part_text(part: JSON) -> str:
@@ -311,14 +311,14 @@ def _part_text(part: JSON) -> str:
 
 def _read_count(counts: JSON, *names: str) -> int | None:
     """Return the largest count under these names: gateways fill the name that they do not use with 0."""
-    return max((count for name in names if (count := whole_number(counts.get(name))) is not None), default=None)
+    return max((count for name in names if (count := read_whole_number(counts.get(name))) is not None), default=None)
 
 
 def _read_count_detail(counts: JSON, names: Sequence[str], detail: str) -> int:
-    return max(whole_number(mapping_of(counts.get(f"{name}_details")).get(detail)) or 0 for name in names)
+    return max(read_whole_number(mapping_of(counts.get(f"{name}_details")).get(detail)) or 0 for name in names)
 
 
-def whole_number(value: object) -> int | None:
+def read_whole_number(value: object) -> int | None:
     """Return a whole number that fits a column of the database; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int):
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-from agent_jobs.jobs.response import JSON, arguments_text, failure_in, mapping_of
+from agent_jobs.jobs.response import JSON, format_arguments, mapping_of, read_failure
 from agent_jobs.text import truncate
 
 #: Characters of what a step did: one line of a terminal or a page.
@@ -46,7 +46,7 @@ def list_steps(items: Sequence[JSON], turn: int, now: float, *, is_over: bool) -
 
 def read_step(item: JSON, turn: int, position: int, now: float, *, is_finished: bool) -> Step:
     """Return the step that an item shows at this time."""
-    error = failure_in({"error": item.get("error")})
+    error = read_failure({"error": item.get("error")})
     return Step(
         turn=turn,
         position=position,
@@ -96,4 +96,4 @@ def _describe_item(item: JSON) -> str:
 def _join_value(value: object) -> str:
     if isinstance(value, list):
         return "; ".join(_join_value(each) for each in cast("list[object]", value))
-    return arguments_text(value)
+    return format_arguments(value)

@@ -21,7 +21,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
 from agent_jobs.jobs.response import Call
 from agent_jobs.mcp_server.tool_adapter import describe_error
-from agent_jobs.rendering.questions import approval_question
+from agent_jobs.rendering.questions import word_approval_question
 
 #: A form without fields: to accept it is to approve the call.
 NO_FIELDS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -63,7 +63,7 @@ async def poll_with_dialogs(
         return job, ""
     if _is_modern(ctx):
         return InputRequiredResult(
-            input_requests={question_key(job, call): create_question(job, call) for call in calls}
+            input_requests={build_question_key(job, call): create_question(job, call) for call in calls}
         )
     note = await _show_dialogs(ctx, jobs, job, calls, began + cap_s)
     return await jobs.poll(job_id, wait_s=max(0.0, began + wait_s - jobs.now())), note
@@ -75,7 +75,7 @@ async def _show_dialogs(ctx: Context, jobs: Engine, job: Job, calls: Sequence[Ca
     for call in calls:
         answer = await _show_dialog(ctx, jobs, job, call, until - jobs.now())
         if answer is not None:
-            notes.append(await apply_answers(jobs, job.id, {question_key(job, call): answer}))
+            notes.append(await apply_answers(jobs, job.id, {build_question_key(job, call): answer}))
         is_dismissed = answer is not None and answer.action == "cancel"
         if is_dismissed or jobs.now() >= until:
             break
@@ -94,7 +94,7 @@ async def _show_dialog(ctx: Context, jobs: Engine, job: Job, call: Call, wait_s:
 
         tasks.start_soon(withdraw_when_answered)
         with suppress(MCPError):
-            answer = await ctx.session.elicit_form(approval_question(job, call), {**NO_FIELDS}, ctx.request_id)
+            answer = await ctx.session.elicit_form(word_approval_question(job, call), {**NO_FIELDS}, ctx.request_id)
         tasks.cancel_scope.cancel()
     return answer
 
@@ -130,11 +130,11 @@ def _read_reply(key: str, answer: object) -> Reply | None:
 
 def create_question(job: Job, call: Call) -> ElicitRequest:
     """Return the question for a host to ask: whether a job may make a call."""
-    params = ElicitRequestFormParams(message=approval_question(job, call), requested_schema={**NO_FIELDS})
+    params = ElicitRequestFormParams(message=word_approval_question(job, call), requested_schema={**NO_FIELDS})
     return ElicitRequest(params=params)
 
 
-def question_key(job: Job, call: Call) -> str:
+def build_question_key(job: Job, call: Call) -> str:
     """Return the key that connects a question with its answer."""
     return f"{job.turn.number}:{call.id}"
 

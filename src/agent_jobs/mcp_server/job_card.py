@@ -203,7 +203,7 @@ async def _render_card_job(engine: Engine, job: Job) -> Answer:
         answer["needs"] = [_render_card_call(call) for call in calls]
     if job.is_terminal:
         stored = await engine.poll(job.id)  # with its text
-        text = answers.output_text(stored)
+        text = answers.read_output_text(stored)
         answer |= {"text": text[:TEXT_CHARS], "cut": len(text) > TEXT_CHARS or None}
         answer["error"] = job.error and f"{job.error.code}: {job.error.message}"
     else:

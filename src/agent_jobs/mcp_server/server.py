@@ -33,7 +33,7 @@ from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.mcp_server.job_card import CARD_TOOL, CARD_URI, JobCard, declares_apps
 from agent_jobs.mcp_server.tool_adapter import JobTool, describe_error
 from agent_jobs.mcp_server.tools import Tools
-from agent_jobs.request.presets import Preset, our_presets
+from agent_jobs.request.presets import Preset, load_our_presets
 
 if TYPE_CHECKING:
     from agent_jobs.mcp_server.tasks import TasksExtension
@@ -156,7 +156,7 @@ class AgentJobsServer(MCPServer):
         task = (arguments or {}).get("task")
         if name not in presets or not isinstance(task, str) or not task.strip():
             raise MCPError(INVALID_PARAMS, f"Prompts are {', '.join(presets)}; each accepts a task.")
-        text = TextContent(type="text", text=presets[name].asking(task))
+        text = TextContent(type="text", text=presets[name].fill_in_task(task))
         return GetPromptResult(
             description=presets[name].description, messages=[PromptMessage(role="user", content=text)]
         )
@@ -181,7 +181,7 @@ class AgentJobsServer(MCPServer):
         try:
             return (await self._engine()).presets
         except AgentJobsError:  # the tools report the cause
-            return our_presets()
+            return load_our_presets()
 
 
 @contextmanager

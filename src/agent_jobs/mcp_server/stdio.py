@@ -19,7 +19,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCResponse
 
 from agent_jobs import jsonrpc
-from agent_jobs.app import leave_on_signal, open_app
+from agent_jobs.app import cancel_on_signal, open_app
 from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.front_door import FrontDoor, write_all
@@ -54,9 +54,9 @@ def _load_settings(env_file: str | None) -> Settings | ConfigError:
     """Return the settings, or the error that says what is wrong with them."""
     try:
         if env_file is not None:
-            from agent_jobs.env_file import with_env_file  # few hosts name one
+            from agent_jobs.env_file import add_env_file  # few hosts name one
 
-            os.environ.update(with_env_file(os.environ, env_file))
+            os.environ.update(add_env_file(os.environ, env_file))
         return load_settings(os.environ)
     except ConfigError as error:
         return error
@@ -67,7 +67,7 @@ async def _serve_until_closed(
 ) -> None:
     # A signal cancels the task group. The app is outside of it, because its last writes need the loop.
     async with open_app(settings, reload=reload) as app, anyio.create_task_group() as tasks:
-        tasks.start_soon(leave_on_signal, tasks.cancel_scope)
+        tasks.start_soon(cancel_on_signal, tasks.cancel_scope)
         if isinstance(settings, Settings):
             tasks.start_soon(anyio.to_thread.run_sync, _log_to_file, settings)
             server = build_server(

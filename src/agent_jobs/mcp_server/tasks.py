@@ -43,14 +43,14 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.mcp_server.elicitation import (
     MAX_DIALOGS,
     apply_answers,
+    build_question_key,
     can_show_form,
     create_question,
-    question_key,
 )
 from agent_jobs.mcp_server.tool_adapter import create_result, describe_error
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.answers import Answer
-from agent_jobs.rendering.paging import OUTPUT_BYTES, page_cap_bytes
+from agent_jobs.rendering.paging import OUTPUT_BYTES, find_page_cap_bytes
 from agent_jobs.rendering.questions import escape_invisible, render_questions
 from agent_jobs.request.start_request import StartRequest
 
@@ -227,7 +227,7 @@ class TasksExtension(Extension):
             return {}
 
     async def _apply_answer(self, jobs: Engine, job: Job, call: Call, answer: ElicitResult) -> None:
-        key = question_key(job, call)
+        key = build_question_key(job, call)
         if answer.action == "cancel":
             self._dismissed.add((job.id, key))
             self._dismissals[job.id, key] = self._count_dismissals(job, call) + 1
@@ -302,9 +302,9 @@ class TasksExtension(Extension):
         if not host.may_ask or self._may_approve:
             return {}
         approvals = (call for call in calls if call.needs == "approval")
-        undismissed = (call for call in approvals if (job.id, question_key(job, call)) not in self._dismissed)
+        undismissed = (call for call in approvals if (job.id, build_question_key(job, call)) not in self._dismissed)
         return {
-            f"{job.id}:{self._count_dismissals(job, call)}:{question_key(job, call)}": (job, call)
+            f"{job.id}:{self._count_dismissals(job, call)}:{build_question_key(job, call)}": (job, call)
             for call in islice(undismissed, MAX_DIALOGS)
         }
 
@@ -322,7 +322,7 @@ class TasksExtension(Extension):
             self._known_revisions[job.id] = self._reported_revisions[job.id]
 
     def _count_dismissals(self, job: Job, call: Call) -> int:
-        return self._dismissals.get((job.id, question_key(job, call)), 0)
+        return self._dismissals.get((job.id, build_question_key(job, call)), 0)
 
     def _render_outcome(self, state: TaskState) -> dict[str, Any]:
         """Return what a task has beside its status: its result, or the questions for the user."""
@@ -337,7 +337,7 @@ class TasksExtension(Extension):
 def _describe_host(capabilities: ClientCapabilities | None, client: InitializeRequestParams | None) -> TaskHost:
     if client is None:
         return TaskHost(can_show_form(capabilities))
-    return TaskHost(can_show_form(capabilities), page_cap_bytes(client.client_info.name))
+    return TaskHost(can_show_form(capabilities), find_page_cap_bytes(client.client_info.name))
 
 
 async def _find_group(jobs: Engine, task_id: str) -> JobFilter:

@@ -22,7 +22,7 @@ from agent_jobs.mcp_server.tool_adapter import describe_error
 from agent_jobs.mcp_server.wait_limits import WaitLimits
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.answers import Answer
-from agent_jobs.rendering.paging import page_cap_bytes
+from agent_jobs.rendering.paging import find_page_cap_bytes
 from agent_jobs.rendering.questions import render_questions
 from agent_jobs.rendering.result_parts import render_part
 from agent_jobs.request.presets import EFFORTS
@@ -232,14 +232,14 @@ class Tools:
         """Return the full output of a job."""
         jobs = await self._engine()
         result = await jobs.result(job_id)
-        return answers.output_text(result.job)
+        return answers.read_output_text(result.job)
 
     async def _start_several(self, ctx: Context, jobs: Engine, order: StartRequest, wait_s: float | None) -> Answer:
         if wait_s is None:
             wait_s = 0.0  # the jobs of several prompts are polled together
         started = await self._start_jobs(ctx, jobs, order, wait_s)
         submitted = [one.job for one in started]
-        view = await jobs.find_view(answers.page_path(submitted))
+        view = await jobs.find_view(answers.build_page_path(submitted))
         return answers.render_starts(submitted, sum(one.duplicate for one in started), view)
 
     async def _start_jobs(
@@ -298,8 +298,8 @@ class Tools:
             group,
             jobs.now(),
             advise=not state.done and wait_s > 0 and self._pacing.count_empty_wait(key),
-            host_note=self._limits.background_note(client),
-            limit_bytes=page_cap_bytes(client),
+            host_note=self._limits.describe_background(client),
+            limit_bytes=find_page_cap_bytes(client),
         )
         answer = self._limit_hint(jobs, client, answer)
         self._record_hint(jobs, key, state, answer)
@@ -330,9 +330,9 @@ class Tools:
             started.job,
             jobs.now(),
             duplicate=started.duplicate,
-            host_note=self._limits.background_note(client),
+            host_note=self._limits.describe_background(client),
             view=view,
-            limit_bytes=page_cap_bytes(client),
+            limit_bytes=find_page_cap_bytes(client),
         )
         return self._limit_hint(jobs, client, answer)
 
@@ -345,9 +345,9 @@ class Tools:
         host_note = ""
         # The note and the activity do not both fit, and a poll that does not wait asks for the activity.
         if not job.is_terminal and (waits or not job.activity):
-            host_note = self._limits.background_note(client)
+            host_note = self._limits.describe_background(client)
         answer = answers.render_job(
-            job, jobs.now(), advise=advise, note=note, host_note=host_note, limit_bytes=page_cap_bytes(client)
+            job, jobs.now(), advise=advise, note=note, host_note=host_note, limit_bytes=find_page_cap_bytes(client)
         )
         return self._limit_hint(jobs, client, answer)
 
@@ -355,7 +355,7 @@ class Tools:
         """Return the answer with a hint that is no longer than the client lets a call wait."""
         if "next_poll_ms" not in answer:
             return answer
-        return answer | {"next_poll_ms": self._limits.hint_ms(client, answer["next_poll_ms"], jobs.owner)}
+        return answer | {"next_poll_ms": self._limits.choose_hint_ms(client, answer["next_poll_ms"], jobs.owner)}
 
     async def _await_engine(
         self, ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, select: Callable[[], JobFilter | None]
@@ -377,7 +377,7 @@ class Tools:
 
 def _poll_key(jobs: Engine, group: JobFilter) -> str:
     """Return the name by which the polls of a caller for some jobs are paced: owners share no memory."""
-    return f"{jobs.owner} {answers.filter_arguments(group)}"
+    return f"{jobs.owner} {answers.format_filter_arguments(group)}"
 
 
 def _client_name(ctx: Context) -> str:
@@ -396,7 +396,7 @@ def _is_cancelled_by_client(ctx: Context) -> bool:
 
 def _page_bytes(ctx: Context) -> int:
     """Return how much of an output the host shows uncut."""
-    return page_cap_bytes(_client_name(ctx))
+    return find_page_cap_bytes(_client_name(ctx))
 
 
 def _render_estimate(estimate: Estimate) -> Answer:

@@ -42,7 +42,7 @@ MAX_REMEMBERED = 256
 
 
 @lru_cache(MAX_REMEMBERED)  # called at every poll
-def wait_cap_s(client: str) -> float:
+def find_wait_cap_s(client: str) -> float:
     """Return how many seconds a call of this client may wait."""
     if _normalize_name(client) in SDK_NAMES:
         return SDK_WAIT_CAP_S
@@ -81,7 +81,7 @@ class WaitLimits:
         """Return how many seconds any call of this client may wait; owners learn nothing from each other."""
         limit_s = self._max_wait_s
         if limit_s is None:
-            limit_s = wait_cap_s(client)
+            limit_s = find_wait_cap_s(client)
         return min(limit_s, self._learned_s.get(_name_caller(client, owner), limit_s))
 
     def start_limit_s(self, client: str, owner: str = "") -> float:
@@ -99,14 +99,14 @@ class WaitLimits:
         limit_s = min(waited_s * LEARNED_SHARE, self._learned_s.get(caller, waited_s))
         put_last(self._learned_s, caller, limit_s)
 
-    def hint_ms(self, client: str, next_poll_ms: int, owner: str = "") -> int:
+    def choose_hint_ms(self, client: str, next_poll_ms: int, owner: str = "") -> int:
         """Return the hint, which is never longer than a learned limit."""
         caller = _name_caller(client, owner)
         if caller not in self._learned_s:
             return next_poll_ms
         return min(next_poll_ms, round(self._learned_s[caller] * 1000))
 
-    def background_note(self, client: str) -> str:
+    def describe_background(self, client: str) -> str:
         """Return what the model should know of a poll by this client; empty if it stays in the foreground."""
         if self.limit_s(client) > _background_after_s(client):
             return BACKGROUND_NOTE

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import httpx2
 
-from agent_jobs.backoff import exponential, with_jitter
+from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.notice_targets import NoticeTarget, decode_secret
 from agent_jobs.notices.desktop import show_on_desktop
@@ -133,7 +133,9 @@ class NoticeSender:
                 if is_final:
                     return failure
                 if attempt < ATTEMPTS:
-                    await self.clock.sleep(with_jitter(exponential(attempt, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S)))
+                    await self.clock.sleep(
+                        with_jitter(calculate_backoff_s(attempt, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S))
+                    )
         return f"{failure}, {ATTEMPTS} times"
 
 

@@ -66,7 +66,9 @@ class JobPages:
         job = details.result.job
         answer = answers.render_job(job, engine.now())
         steps = [step._asdict() for step in details.steps]
-        return JSONResponse({**answer, "output": answers.output_text(job), "prompt": details.prompt, "steps": steps})
+        return JSONResponse(
+            {**answer, "output": answers.read_output_text(job), "prompt": details.prompt, "steps": steps}
+        )
 
     async def download_markdown(self, request: Request) -> Response:
         """Return the answer as a Markdown file."""

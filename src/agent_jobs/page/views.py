@@ -223,7 +223,7 @@ def _build_timeline_row(
 def cite_answer(job: Job) -> tuple[str, list[Source]]:
     """Return the answer of a job with the numbers of its sources, and these sources in the order of their numbers."""
     response = (job.output and job.output.response) or {}
-    text = answers.output_text(job)
+    text = answers.read_output_text(job)
     places, cited = cite_output(response.get("output"))
     if not cited:
         return text, [_build_source(entry) for entry in find_sources(response.get("output"))]

@@ -103,7 +103,7 @@ class Table:
         return self.models.get(name) or self.models.get(_SNAPSHOT.sub("", name))
 
 
-def tier_name(name: object) -> str:
+def normalize_tier(name: object) -> str:
     """Return the standard name of a tier."""
     if not isinstance(name, str):
         return _TIERS[""]
@@ -166,7 +166,7 @@ def _read_model(where: str, value: object) -> Row:
             cache_write=_read_price(where, keys, "cache_write"),
             context_tokens=_read_tokens(where, keys, "context_tokens"),
         ),
-        tiers={tier_name(name): _require_price(f"{where}.tiers", tiers, name) for name in tiers},
+        tiers={normalize_tier(name): _require_price(f"{where}.tiers", tiers, name) for name in tiers},
         **_read_long(f"{where}.long", keys.get("long", {})),
     )
 

@@ -21,9 +21,9 @@ from agent_jobs.pricing.price_file import (
     Rates,
     Table,
     Tool,
+    normalize_tier,
     parse_table,
     read_table,
-    tier_name,
 )
 from agent_jobs.text import encode_text
 
@@ -114,7 +114,7 @@ class Prices:
             at=at,
             provider_url=provider_url,
             service_tier=tier if isinstance(tier, str) else None,
-            calls=calls_of(response),
+            calls=count_calls(response),
             cache_write_tokens=written,
         )
 
@@ -137,10 +137,10 @@ class Prices:
             at: When the response was created, epoch seconds.
             provider_url: The base URL it was sent to.
             service_tier: The one that upstream says it used.
-            calls: Of hosted tools, by their names, see `calls_of`.
+            calls: Of hosted tools, by their names, see `count_calls`.
             cache_write_tokens: A part of the input, like the cached ones.
         """
-        offer = _Offer(model, tier_name(service_tier), _host_kind(provider_url), at)
+        offer = _Offer(model, normalize_tier(service_tier), _host_kind(provider_url), at)
         rates = self._find_rates(offer, usage.input_tokens)
         usd = None
         if rates:
@@ -158,7 +158,7 @@ class Prices:
         """Return the most that one response to a request can cost; see `bound`."""
         return self.bound(body, at=at, provider_url=provider_url, history_tokens=history_tokens).usd
 
-    def capped(self, body: JSON, budget_usd: float, bound: Callable[[JSON], "Bound"]) -> JSON:
+    def cap_request(self, body: JSON, budget_usd: float, bound: Callable[[JSON], "Bound"]) -> JSON:
         """Return a request with the limits that it lacks for a bound, as high as a day's budget allows.
 
         Args:
@@ -191,7 +191,7 @@ class Prices:
             ConfigError: A price that the bound needs is unknown. The sentence names the price table.
         """
         model = str(body.get("model"))[:MODEL_CHARS]
-        offer = _Offer(model, tier_name(body.get("service_tier")), _host_kind(provider_url), at)
+        offer = _Offer(model, normalize_tier(body.get("service_tier")), _host_kind(provider_url), at)
         output = _read_usage_count(body.get("max_output_tokens"))
         if not output:
             raise RequestError("Without a limit of its output the cost has no bound.", "unbounded_output")
@@ -277,7 +277,7 @@ class Prices:
         return own
 
 
-def calls_of(response: JSON) -> dict[str, int]:
+def count_calls(response: JSON) -> dict[str, int]:
     """Return how often a response called each tool that upstream runs, by the tool's name in the price tables.
 
     Of web searches only searches count, not the pages opened; upstream's own count of them goes first.
@@ -301,7 +301,7 @@ def is_openai(url: str) -> bool:
     return _host_kind(url) == "openai"
 
 
-def day_start(now: float) -> float:
+def find_day_start(now: float) -> float:
     """Return when the day of a budget began: midnight in UTC, epoch seconds."""
     return now - now % DAY_S
 

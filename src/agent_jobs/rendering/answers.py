@@ -25,8 +25,8 @@ from agent_jobs.jobs.poll_schedule import POLL_MIN_MS, next_poll_ms
 from agent_jobs.jobs.queries import BatchState, Estimate, JobFilter, JobPage
 from agent_jobs.jobs.response import Failure
 from agent_jobs.jobs.status import Status
-from agent_jobs.rendering.paging import OUTPUT_BYTES, page, page_of, size
-from agent_jobs.request.json_schema import mismatch
+from agent_jobs.rendering.paging import OUTPUT_BYTES, count_json_bytes, cut_page, select_page
+from agent_jobs.request.json_schema import find_mismatch
 from agent_jobs.text import compact_json, encode_text, truncate
 
 Answer = dict[str, Any]
@@ -112,14 +112,14 @@ def render_start(
     ids = {"job_id": job.id, **note, "response_id": job.turn.response_id, "view": view or None}
     answer = {**ids, **_describe_progress(job, now, host_note)}
     answer = _fit_activity(drop_empty(answer), START_BYTES)
-    if size(answer) > START_BYTES:
+    if count_json_bytes(answer) > START_BYTES:
         answer.pop("response_id", "")  # some gateways give ids of 421 characters, which no reader needs
-    if size(answer) > START_BYTES:
+    if count_json_bytes(answer) > START_BYTES:
         answer.pop("view", "")
     return answer
 
 
-def page_path(jobs: Sequence[Job]) -> str:
+def build_page_path(jobs: Sequence[Job]) -> str:
     """Return the path on the page at which the user can watch these jobs together."""
     if len(jobs) == 1:
         return f"/jobs/{jobs[0].id}"
@@ -142,18 +142,18 @@ def render_starts(jobs: Sequence[Job], duplicates: int, view: str = "") -> Answe
             "duplicates": duplicates or None,
             "view": view or None,
             "next_poll_ms": POLL_MIN_MS,
-            "next": f"agent_poll {filter_arguments(together)}",
+            "next": f"agent_poll {format_filter_arguments(together)}",
             "job_ids": [job.id for job in jobs],
         }
     )
-    if size(answer) <= ADVICE_BYTES:
+    if count_json_bytes(answer) <= ADVICE_BYTES:
         return answer
     without_view = {name: value for name, value in answer.items() if name != "view"}
-    if not together.batch or size(without_view) <= ADVICE_BYTES:
+    if not together.batch or count_json_bytes(without_view) <= ADVICE_BYTES:
         return without_view
     del answer["job_ids"]
     answer["next"] += f"; agent_list batch={together.batch} lists the job_ids"
-    if size(answer) > ADVICE_BYTES:
+    if count_json_bytes(answer) > ADVICE_BYTES:
         answer.pop("view", "")
     return answer
 
@@ -172,7 +172,7 @@ def render_estimate(estimate: Estimate, unbounded: str) -> Answer:
 
     `unbounded` says for the reader why there is no bound.
     """
-    files, after = page_of(estimate.files, 0, DRY_RUN_BYTES)
+    files, after = select_page(estimate.files, 0, DRY_RUN_BYTES)
     answer: Answer = {"dry_run": True}
     if estimate.jobs > 1:
         answer["jobs"] = estimate.jobs
@@ -231,7 +231,7 @@ def _collect_outcome(job: Job, limit_bytes: int) -> Answer:
         "result_path": job.result_path,
     }
     if job.status is Status.COMPLETED:
-        facts = {"invalid": mismatch(output_text(job), job.turn.request), **facts}
+        facts = {"invalid": find_mismatch(read_output_text(job), job.turn.request), **facts}
     return answer | drop_empty(facts)
 
 
@@ -298,7 +298,7 @@ def find_warning(job: Job) -> str:
     """Return the code of what a reader must know of an output that upstream did not finish or did not give."""
     if _is_empty_success(job):
         return "empty_output"
-    text = output_text(job)
+    text = read_output_text(job)
     if text and text == job.turn.partial and _is_cut(job):
         return "cut_output"
     if "sandbox:/" in text:
@@ -321,15 +321,15 @@ def _is_cut(job: Job) -> bool:
 
 def page_output(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> Answer:
     """Return one page of a job's output from a byte offset, and the call that reads the next one."""
-    text = output_text(job)
-    part, after = page(text, offset, limit_bytes)
+    text = read_output_text(job)
+    part, after = cut_page(text, offset, limit_bytes)
     if after is None:
         return {"output": part}
     call = f"agent_result job_id={job.id} offset={after}"
     return {"bytes": len(encode_text(text)), "next": call, "output": part}
 
 
-def output_text(job: Job) -> str:
+def read_output_text(job: Job) -> str:
     """Return the text of a job's output; empty if there is none."""
     if job.output is None:
         return ""
@@ -353,7 +353,7 @@ def render_batch(
 
     If one job has finished, its output is included, provided that it fits. If several have, they come by title.
     """
-    poll = f"agent_poll {filter_arguments(group)}".strip() + host_note
+    poll = f"agent_poll {format_filter_arguments(group)}".strip() + host_note
     if not state.done:
         return _render_waiting(state, group, now, poll, advise=advise), []
     if len(state.done) == 1:
@@ -363,7 +363,7 @@ def render_batch(
     rows = [_render_row(state.done[0])]
     for job in state.done[1:]:
         more_rows = [*rows, _render_row(job)]
-        if size(_render_rows(state, more_rows, poll)) > rows_bytes:
+        if count_json_bytes(_render_rows(state, more_rows, poll)) > rows_bytes:
             break
         rows = more_rows
     return _render_rows(state, rows, poll), state.done[: len(rows)]
@@ -378,7 +378,7 @@ def _render_waiting(state: BatchState, group: JobFilter, now: float, poll: str, 
     }
     unfinished = [*state.running, *state.asking]
     if not unfinished:
-        answer["next"] = f"all results were reported before: agent_list {filter_arguments(group)}".strip()
+        answer["next"] = f"all results were reported before: agent_list {format_filter_arguments(group)}".strip()
         return drop_empty(answer)
     answer["next_poll_ms"] = min(next_poll_ms(job, now) for job in unfinished)
     answer["next"] = "agent_list status=input_required, then agent_poll each"
@@ -433,7 +433,7 @@ def render_list(found: JobPage, now: float, limit_bytes: int | None = None) -> A
     """
     rows = [_render_list_row(job, now) for job in found.jobs]
     if limit_bytes is not None:
-        rows, _ = page_of(rows, 0, limit_bytes)
+        rows, _ = select_page(rows, 0, limit_bytes)
     more = sum(found.counts.values()) - len(rows)
     answer = {
         "more": more or None,
@@ -468,24 +468,24 @@ def render_cancel(jobs: Sequence[Job], group: JobFilter) -> Answer:
     """Return the answer to a cancel of several jobs."""
     answer: Answer = {"counts": Counter(str(job.status) for job in jobs)}
     if not all(job.is_terminal for job in jobs):
-        answer["next"] = f"agent_poll {filter_arguments(group)}"
+        answer["next"] = f"agent_poll {format_filter_arguments(group)}"
     return drop_empty(answer)
 
 
-def filter_arguments(group: JobFilter) -> str:
+def format_filter_arguments(group: JobFilter) -> str:
     """Return the arguments by which a call selects a group of jobs."""
     if group.batch:
         return f"batch={group.batch}"
     if len(group.job_ids) > MAX_ECHOED_IDS:
         return "with the same job_ids"
     if len(group.job_ids) == 1:
-        return job_argument(group.job_ids[0])
+        return format_job_argument(group.job_ids[0])
     if not group.job_ids:
         return ""
     return f"job_ids={compact_json(group.job_ids)}"
 
 
-def job_argument(job_id: str) -> str:
+def format_job_argument(job_id: str) -> str:
     """Return the argument by which a call selects one job."""
     return f"job_id={job_id}"
 
@@ -499,7 +499,7 @@ def render_error(error: AgentJobsError, message: str) -> Answer:
     return {"error": {"code": code, "message": message}}
 
 
-def json_line(answer: object, *, compact: bool = True) -> str:
+def format_json_line(answer: object, *, compact: bool = True) -> str:
     """Return JSON as one line for every reader: characters that only some read as a line end are escaped.
 
     Half a surrogate pair, which a model may write, stays an escape as well.
@@ -524,7 +524,7 @@ def drop_empty(answer: Answer) -> Answer:
 
 def _fit_activity(answer: Answer, limit_bytes: int) -> Answer:
     """Shorten the activity, the one free text, until the answer fits."""
-    while (excess := size(answer) - limit_bytes) > 0 and answer.get("activity"):
+    while (excess := count_json_bytes(answer) - limit_bytes) > 0 and answer.get("activity"):
         kept = answer["activity"].removesuffix("…")[:-excess].rstrip()
         answer = drop_empty(answer | {"activity": kept and f"{kept}…"})
     return answer

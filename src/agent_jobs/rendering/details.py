@@ -6,7 +6,7 @@ from agent_jobs.jobs.queries import JobDetails, TurnRecord
 from agent_jobs.jobs.response import Usage
 from agent_jobs.jobs.steps import Step
 from agent_jobs.jobs.stored_request import attached_files_of
-from agent_jobs.rendering.answers import Answer, drop_empty, output_text, round_usd
+from agent_jobs.rendering.answers import Answer, drop_empty, read_output_text, round_usd
 from agent_jobs.rendering.output import find_sources
 from agent_jobs.rendering.timeline import Moment
 
@@ -47,7 +47,7 @@ def render_export(details: JobDetails) -> Answer:
         "usage": _render_token_counts(job.usage),
         **render_details(details),
         "error": job.error and {"code": job.error.code, "message": job.error.message},
-        "output": output_text(job),
+        "output": read_output_text(job),
         "sources": find_sources(response.get("output")) or None,
     }
     return drop_empty(facts)

@@ -22,21 +22,21 @@ _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,[\w+/=%-]*
 _BASE64 = re.compile(rf"(?<![\w+/-])[\w+/-]{{{BLOB_CHARS},}}=*", re.ASCII)
 
 
-def text_or_empty(value: object) -> str:
+def read_text(value: object) -> str:
     """Return the value if it is a text, else an empty text."""
     if isinstance(value, str):
         return value
     return ""
 
 
-def one_line(value: object, chars: int) -> str:
+def shorten_to_line(value: object, chars: int) -> str:
     """Return a text as one line without base64, truncated; empty if the value is no text."""
-    return truncate(" ".join(hide_base64(text_or_empty(value)).split()), chars)
+    return truncate(" ".join(hide_base64(read_text(value)).split()), chars)
 
 
 def collect_lines(values: Mapping[str, Any]) -> Entry:
     """Return the texts among these values, each as one line."""
-    return {name: line for name, value in values.items() if (line := one_line(value, FACT_CHARS))}
+    return {name: line for name, value in values.items() if (line := shorten_to_line(value, FACT_CHARS))}
 
 
 def hide_base64(text: str) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from agent_jobs.rendering.lines import TITLE_CHARS, Entry, one_line
+from agent_jobs.rendering.lines import TITLE_CHARS, Entry, shorten_to_line
 from agent_jobs.text import encode_text
 
 MAX_HEADINGS = 1_000
@@ -60,5 +60,5 @@ def _clean_heading(title: str) -> str:
     """Return a heading's title without its closing marks."""
     without_marks = title.strip().rstrip("#")
     if without_marks and without_marks[-1] not in " \t":
-        return one_line(title, TITLE_CHARS)  # the marks belong to a word, as in C#
-    return one_line(without_marks, TITLE_CHARS)
+        return shorten_to_line(title, TITLE_CHARS)  # the marks belong to a word, as in C#
+    return shorten_to_line(without_marks, TITLE_CHARS)

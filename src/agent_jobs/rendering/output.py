@@ -20,8 +20,8 @@ from agent_jobs.rendering.lines import (
     URL_CHARS,
     Entry,
     collect_lines,
-    one_line,
-    text_or_empty,
+    read_text,
+    shorten_to_line,
 )
 from agent_jobs.rendering.redaction import hide_blobs
 from agent_jobs.text import truncate, valid_unicode
@@ -111,7 +111,7 @@ def join_reasoning(output: object) -> str:
     for item in items_of(output):
         if item.get("type") == "reasoning":
             parts = items_of(item.get("summary")) or items_of(item.get("content"))
-            texts += [text_or_empty(part.get("text")) for part in parts]
+            texts += [read_text(part.get("text")) for part in parts]
     return valid_unicode("\n\n".join(text for text in texts if text))
 
 
@@ -152,7 +152,7 @@ def decode_image(item: JSON) -> bytes | None:
     """Return the image of an image_generation_call; None if there is none or it is not base64."""
     if item.get("type") != "image_generation_call":
         return None
-    encoded = "".join(text_or_empty(item.get("result")).rpartition(",")[2].split())
+    encoded = "".join(read_text(item.get("result")).rpartition(",")[2].split())
     try:
         return base64.b64decode(encoded, validate=True) or None
     except ValueError:
@@ -166,13 +166,13 @@ def _find_images(output: object) -> list[tuple[Entry, bytes | None]]:
         data = decode_image(item)
         if data is not None:
             images.append((_describe_image(item, data), data))
-        urls = (text_or_empty(each.get("url")) for each in items_of(item.get("outputs")))
+        urls = (read_text(each.get("url")) for each in items_of(item.get("outputs")))
         images += [_read_code_image(url) for url in urls if url]
     return images
 
 
 def _describe_image(item: JSON, data: bytes) -> Entry:
-    declared = _MEDIA_TYPES.get(text_or_empty(item.get("output_format")), "image/png")
+    declared = _MEDIA_TYPES.get(read_text(item.get("output_format")), "image/png")
     facts = {"type": "image", "id": item.get("id"), "media_type": detect_media_type(data) or declared}
     return collect_lines(facts) | {"bytes": len(data)}
 
@@ -200,7 +200,7 @@ def _find_named_files(output: object) -> list[Entry]:
     """Return the files that annotations name, each once."""
     named: dict[str, Entry] = {}
     for annotation in _iterate_annotations(output):
-        kind = _FILE_TYPES.get(text_or_empty(annotation.get("type")))
+        kind = _FILE_TYPES.get(read_text(annotation.get("type")))
         names = _read_file_names(annotation)
         if kind and names:
             named[str(names)] = {"type": kind, **names}
@@ -209,7 +209,7 @@ def _find_named_files(output: object) -> list[Entry]:
 
 def _find_sandbox_files(output: object) -> list[Entry]:
     """Return the files that the text links in a container, with the containers that may hold them."""
-    containers = dict.fromkeys(text_or_empty(item.get("container_id")) for item in items_of(output))
+    containers = dict.fromkeys(read_text(item.get("container_id")) for item in items_of(output))
     links = [
         unquote(link).rstrip(_AFTER_LINK) for text in _iterate_texts(output) for link in SANDBOX_LINK.findall(text)
     ]
@@ -223,7 +223,7 @@ def _find_sandbox_files(output: object) -> list[Entry]:
 def _iterate_texts(output: object) -> Iterator[str]:
     for item in items_of(output):
         for part in items_of(item.get("content")):
-            yield text_or_empty(part.get("text"))
+            yield read_text(part.get("text"))
 
 
 def _iterate_annotations(output: object) -> Iterator[JSON]:
@@ -238,7 +238,7 @@ def _read_file_names(values: JSON) -> Entry:
 
 def add_source(found: dict[str, Entry], source: JSON, *, cited: int) -> str:
     """Add a source to those that were found, or count one of them; return its key, empty if it is no source."""
-    url = valid_unicode(text_or_empty(source.get("url")).strip())
+    url = valid_unicode(read_text(source.get("url")).strip())
     if url and not _is_data_url(url):
         key, shown_url = _normalize_url(url)
         entry = found.setdefault(key, {"url": truncate(shown_url, URL_CHARS), "cited": 0})
@@ -247,7 +247,7 @@ def add_source(found: dict[str, Entry], source: JSON, *, cited: int) -> str:
         entry = found.setdefault(key, {**file, "cited": 0})
     else:
         return ""
-    if title := one_line(source.get("title"), TITLE_CHARS):
+    if title := shorten_to_line(source.get("title"), TITLE_CHARS):
         entry.setdefault("title", title)
     entry["cited"] += cited
     return key
@@ -270,9 +270,9 @@ def _normalize_url(url: str) -> tuple[str, str]:
 
 def _summarize_item(item: JSON) -> Entry:
     facts = _collect_item_facts(item)
-    entry: Entry = {"type": one_line(item.get("type"), NAME_CHARS) or "unknown"}
+    entry: Entry = {"type": shorten_to_line(item.get("type"), NAME_CHARS) or "unknown"}
     for name, label in _ITEM_FIELDS.items():
-        if line := one_line(_join_texts(facts.get(name)), LINE_CHARS):
+        if line := shorten_to_line(_join_texts(facts.get(name)), LINE_CHARS):
             entry[label] = line
     for name in _COUNTED_FIELDS:
         values = facts.get(name)
@@ -295,7 +295,7 @@ def _collect_item_facts(item: JSON) -> dict[str, Any]:
 def _join_texts(value: object, depth: int = MAX_TEXT_DEPTH) -> str:
     """Return the texts in a text, a list of texts, or an object that keeps them in a field that we know."""
     if isinstance(value, str) or not depth:
-        return text_or_empty(value)
+        return read_text(value)
     if isinstance(value, list):
         texts = (_join_texts(each, depth - 1) for each in cast("list[object]", value))
         return "; ".join(filter(None, texts))

@@ -30,7 +30,7 @@ _WORD_ENDS = (" ", "\t", "\u3000")
 _PAGE_ENDS = (_PARAGRAPH_ENDS, _LINE_ENDS, _SENTENCE_ENDS, _WORD_ENDS)
 
 
-def page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]:
+def cut_page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]:
     """Return the text from a byte offset that takes at most `limit_bytes` as JSON, and the offset after it.
 
     The second value is None at the end of the text. A page ends after a paragraph, line, sentence or word if one of
@@ -43,21 +43,21 @@ def page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]:
     while offset < len(data) and data[offset] & 0xC0 == 0x80:  # a continuation byte
         offset -= 1
     ahead = data[offset : offset + limit_bytes + MAX_CHAR_BYTES].decode(errors="ignore")
-    if size(ahead) <= limit_bytes:
+    if count_json_bytes(ahead) <= limit_bytes:
         return ahead, None
-    fits = bisect_right(range(1, len(ahead) + 1), limit_bytes, key=lambda count: size(ahead[:count]))
+    fits = bisect_right(range(1, len(ahead) + 1), limit_bytes, key=lambda count: count_json_bytes(ahead[:count]))
     part = ahead[: _find_page_end(ahead, fits)]
     return part, offset + len(part.encode())
 
 
 @lru_cache(MAX_CACHED_CLIENTS)
-def page_cap_bytes(client: str) -> int:
+def find_page_cap_bytes(client: str) -> int:
     """Return how much of an output a client of this name shows uncut, in bytes of JSON."""
     name = client.strip().lower().replace(" ", "-").replace("_", "-")
     return next((limit for known, limit in SMALLER_OUTPUT_BYTES.items() if name.startswith(known)), OUTPUT_BYTES)
 
 
-def page_of(entries: Sequence[T], offset: int, limit_bytes: int) -> tuple[list[T], int | None]:
+def select_page(entries: Sequence[T], offset: int, limit_bytes: int) -> tuple[list[T], int | None]:
     """Return the entries from an index that take at most `limit_bytes` as JSON, and the index after them.
 
     At least one entry comes, even if it is longer. The second value is None at the end of the list.
@@ -65,13 +65,13 @@ def page_of(entries: Sequence[T], offset: int, limit_bytes: int) -> tuple[list[T
     start = min(max(0, offset), len(entries))
     taken_bytes = len("[]")
     for index in range(start, len(entries)):
-        taken_bytes += size(entries[index]) + len(",")
+        taken_bytes += count_json_bytes(entries[index]) + len(",")
         if taken_bytes > limit_bytes and index > start:
             return [*entries[start:index]], index
     return [*entries[start:]], None
 
 
-def size(value: object) -> int:
+def count_json_bytes(value: object) -> int:
     """Return how many bytes a value takes as compact JSON."""
     return len(encode_text(compact_json(value)))
 

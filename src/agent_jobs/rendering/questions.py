@@ -6,7 +6,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import Call
 from agent_jobs.rendering.answers import LIST_TITLE_CHARS, Answer, drop_empty
 from agent_jobs.rendering.lines import NAME_CHARS
-from agent_jobs.rendering.paging import size
+from agent_jobs.rendering.paging import count_json_bytes
 from agent_jobs.text import truncate
 
 #: Everything that a waiting job needs takes at most this, unless the id of one call alone takes more.
@@ -27,7 +27,7 @@ def render_questions(
     answer: Answer = {}
     for count, chars in _iterate_sizes(len(calls)):
         answer = _render_calls(job, calls, count, chars, replies)
-        if size(answer) <= ASKING_BYTES:
+        if count_json_bytes(answer) <= ASKING_BYTES:
             break
     return answer
 
@@ -83,7 +83,7 @@ def _describe_replies(job: Job, calls: Sequence[Call], *, may_approve: bool, dia
     return answer
 
 
-def approval_question(job: Job, call: Call) -> str:
+def word_approval_question(job: Job, call: Call) -> str:
     """Return what a person reads before they approve a call, without characters that could disguise it."""
     title = truncate(escape_invisible(job.title), LIST_TITLE_CHARS)
     name = truncate(escape_invisible(call.name), NAME_CHARS)

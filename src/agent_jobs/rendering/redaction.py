@@ -14,10 +14,10 @@ from agent_jobs.rendering.lines import (
     describe_hidden,
     finite_or_none,
     hide_base64,
-    one_line,
-    text_or_empty,
+    read_text,
+    shorten_to_line,
 )
-from agent_jobs.rendering.paging import size
+from agent_jobs.rendering.paging import count_json_bytes
 from agent_jobs.text import valid_unicode
 
 REQUEST_BYTES = 4_000
@@ -71,15 +71,15 @@ def redact_request(body: JSON) -> dict[str, Any]:
     """
     fields = {name: value for name, value in body.items() if not name.startswith("_")}  # the others are our own notes
     redacted = {
-        one_line(name, NAME_CHARS): _redact_value(name, value, _Treatment.PLAIN, MAX_DEPTH)
+        shorten_to_line(name, NAME_CHARS): _redact_value(name, value, _Treatment.PLAIN, MAX_DEPTH)
         for name, value in fields.items()
     }
-    sizes = {name: size({name: value}) for name, value in redacted.items()}
+    sizes = {name: count_json_bytes({name: value}) for name, value in redacted.items()}
     for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
         if sum(sizes.values()) <= REQUEST_BYTES:
             return redacted
         redacted[name] = f"[{sizes[name]} bytes]"
-        sizes[name] = size({name: redacted[name]})
+        sizes[name] = count_json_bytes({name: redacted[name]})
     if sum(sizes.values()) <= REQUEST_BYTES:
         return redacted
     return {"fields": len(body)}
@@ -108,7 +108,7 @@ def _hide_scalar_blob(value: Any) -> Any:
 
 
 def _hide_blob_field(name: str, value: Any, blobs: frozenset[str], depth: int) -> Any:
-    if name in blobs and text_or_empty(value):
+    if name in blobs and read_text(value):
         return describe_hidden(value)
     if _SECRET_NAME.search(name):
         return _redact_value(name, value, _Treatment.MASKED, depth)
@@ -142,7 +142,9 @@ def _redact_value(name: str, value: Any, treatment: _Treatment, depth: int) -> A
     if isinstance(value, list):
         return [_redact_value("", each, treatment, depth - 1) for each in cast("list[Any]", value)]
     fields = cast("dict[str, Any]", value)
-    return {one_line(key, NAME_CHARS): _redact_value(key, each, treatment, depth - 1) for key, each in fields.items()}
+    return {
+        shorten_to_line(key, NAME_CHARS): _redact_value(key, each, treatment, depth - 1) for key, each in fields.items()
+    }
 
 
 def _choose_treatment(name: str, inherited: _Treatment) -> _Treatment:
@@ -161,7 +163,7 @@ def _redact_plain(name: str, value: Any) -> Any:
         return value
     if name.endswith("url"):
         return _redact_url(value)
-    return one_line(value, LINE_CHARS)
+    return shorten_to_line(value, LINE_CHARS)
 
 
 def _redact_prompt(name: str, value: Any) -> Any:
@@ -173,7 +175,7 @@ def _redact_prompt(name: str, value: Any) -> Any:
 def _redact_secret(name: str, value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    return " ".join(_PLACEHOLDER.findall(text_or_empty(value))) or MASK
+    return " ".join(_PLACEHOLDER.findall(read_text(value))) or MASK
 
 
 _REDACT_SCALAR: dict[_Treatment, Callable[[str, Any], Any]] = {
@@ -191,4 +193,4 @@ def _redact_url(url: str) -> str:
         return MASK
     if not parts.hostname:
         return MASK
-    return one_line(f"{parts.scheme}://{parts.hostname}/…", TITLE_CHARS)
+    return shorten_to_line(f"{parts.scheme}://{parts.hostname}/…", TITLE_CHARS)

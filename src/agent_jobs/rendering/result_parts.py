@@ -7,10 +7,10 @@ from typing import Any, cast
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import OutputFile, Result
 from agent_jobs.jobs.response import Call, Usage
-from agent_jobs.rendering.answers import MESSAGE_CHARS, Answer, drop_empty, output_text, page_output, round_usd
+from agent_jobs.rendering.answers import MESSAGE_CHARS, Answer, drop_empty, page_output, read_output_text, round_usd
 from agent_jobs.rendering.outline import find_headings
 from agent_jobs.rendering.output import find_sources, join_reasoning, list_files, list_items
-from agent_jobs.rendering.paging import page, page_of, size
+from agent_jobs.rendering.paging import count_json_bytes, cut_page, select_page
 from agent_jobs.rendering.questions import ARGUMENT_CHARS
 from agent_jobs.rendering.redaction import redact_request
 from agent_jobs.text import truncate
@@ -35,30 +35,30 @@ def render_part(result: Result, name: str, offset: int, limit_bytes: int) -> Ans
 
 
 def _page_outline(result: Result, offset: int, limit_bytes: int) -> _Page:
-    return page_of(find_headings(output_text(result.job)), offset, limit_bytes)
+    return select_page(find_headings(read_output_text(result.job)), offset, limit_bytes)
 
 
 def _page_sources(result: Result, offset: int, limit_bytes: int) -> _Page:
-    return page_of(find_sources(_read_output_items(result.job)), offset, limit_bytes)
+    return select_page(find_sources(_read_output_items(result.job)), offset, limit_bytes)
 
 
 def _page_items(result: Result, offset: int, limit_bytes: int) -> _Page:
     entries = [*_list_calls(result), *list_items(_read_output_items(result.job))]
-    return page_of(entries, offset, limit_bytes)
+    return select_page(entries, offset, limit_bytes)
 
 
 def _page_files(result: Result, offset: int, limit_bytes: int) -> _Page:
-    return page_of(_list_result_files(result), offset, limit_bytes)
+    return select_page(_list_result_files(result), offset, limit_bytes)
 
 
 def _page_reasoning(result: Result, offset: int, limit_bytes: int) -> _Page:
     text = join_reasoning(_read_output_items(result.job)) or result.job.turn.reasoning
-    return page(text, offset, limit_bytes)
+    return cut_page(text, offset, limit_bytes)
 
 
 def _page_partial(result: Result, offset: int, limit_bytes: int) -> _Page:
-    text = output_text(result.job) or result.job.turn.partial
-    return page(text, offset, limit_bytes)
+    text = read_output_text(result.job) or result.job.turn.partial
+    return cut_page(text, offset, limit_bytes)
 
 
 def _render_usage(result: Result, offset: int, limit_bytes: int) -> _Page:
@@ -97,9 +97,9 @@ def _render_meta(result: Result, offset: int, limit_bytes: int) -> _Page:
             "request": redact_request(job.turn.request),
         }
     )
-    while size(meta) > limit_bytes and events:
+    while count_json_bytes(meta) > limit_bytes and events:
         del events[0]
-    if size(meta) > limit_bytes:
+    if count_json_bytes(meta) > limit_bytes:
         del meta["request"]
     return meta, None
 

@@ -97,7 +97,7 @@ def list_asked_names(options: JSON, *, effort: bool) -> list[str]:
     return names
 
 
-def is_asked(body: JSON, name: str) -> bool:
+def is_from_caller(body: JSON, name: str) -> bool:
     """Return True if the caller asked for it; of a request that does not say so, if it is an ordinary option."""
     if ASKED in body:
         return name in body[ASKED]
@@ -106,7 +106,7 @@ def is_asked(body: JSON, name: str) -> bool:
     return name not in ("", "include")
 
 
-def refused_of(code: str, param: str, words: str, body: JSON) -> list[str]:
+def find_refused_additions(code: str, param: str, words: str, body: JSON) -> list[str]:
     """Return what we added to a body and a refusal names, as `ADDED` has it; `store` or `NO_STORE` for that."""
     said = _fold_words(words)
     found = _find_added(param, said, body)
@@ -121,17 +121,19 @@ def refused_of(code: str, param: str, words: str, body: JSON) -> list[str]:
 
 def _blame_schema(found: list[str], body: JSON) -> list[str]:
     """Return the refused parameters with the schema in place of strictness, if we chose to send one as strict."""
-    if lenient(body) == body:
+    if relax_schemas(body) == body:
         return found
     return [*(path for path in found if path != STRICT), THIS_SCHEMA]
 
 
-def budget_limit_of(param: str, words: str, body: JSON) -> str | None:
+def find_refused_budget_limit(param: str, words: str, body: JSON) -> str | None:
     """Return the limit that only a budget added and a refusal names; None if there is none."""
     if ASKED not in body:
         return None
     named = set(_find_refused_names(param.lower(), _fold_words(words), body))
-    return next((each for each in OF_A_BUDGET if each in named and each in body and not is_asked(body, each)), None)
+    return next(
+        (each for each in OF_A_BUDGET if each in named and each in body and not is_from_caller(body, each)), None
+    )
 
 
 def is_added(body: JSON, path: str) -> bool:
@@ -143,10 +145,10 @@ def is_added(body: JSON, path: str) -> bool:
         if not isinstance(place, Mapping):
             return False
         place = cast(JSON, place).get(step)
-    return bool(place) and not (ADDED[path] and is_asked(body, ADDED[path]))
+    return bool(place) and not (ADDED[path] and is_from_caller(body, ADDED[path]))
 
 
-def without(body: JSON, refused: Collection[str]) -> JSON:
+def remove_refused(body: JSON, refused: Collection[str]) -> JSON:
     """Return the body without those of the refused parameters that only we added."""
     kept = {name: value for name, value in body.items() if name != ASKED}
     for path in sorted(ADDED.keys() & refused):
@@ -163,12 +165,12 @@ def _drop_empty_groups(body: JSON) -> JSON:
     return {name: value for name, value in body.items() if value or name not in ("include", "reasoning", "text")}
 
 
-def lenient(body: JSON) -> JSON:
+def relax_schemas(body: JSON) -> JSON:
     """Return the body without the strictness that we chose for schemas: the answer's, and those of the toolbox."""
     changed: dict[str, Any] = {}
     if is_added(body, STRICT):
         changed |= _without_own_strict(body)
-    if ASKED in body and not is_asked(body, "tools") and body.get("tools"):
+    if ASKED in body and not is_from_caller(body, "tools") and body.get("tools"):
         changed["tools"] = [_without_strict(tool) for tool in body["tools"]]
     return {**body, **changed}
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
 from agent_jobs.request.hosted_tools import NEEDING_NOTHING
-from agent_jobs.request.options import OPTIONS, SCHEMA_ALIASES, with_one_schema
+from agent_jobs.request.options import OPTIONS, SCHEMA_ALIASES, normalize_schema_option
 from agent_jobs.validation import Choice, value_error
 
 #: Some hosts add such an argument to a tool whose arguments are all optional.
@@ -349,7 +349,7 @@ def _read_options(name: str, value: Any) -> Any:
     options = cast("dict[str, Any]", given)
     if name != "options":
         return options
-    options = with_one_schema(options)
+    options = normalize_schema_option(options)
     return {key: _read_option(key, each) for key, each in options.items() if not _is_not_given(key, each)}
 
 

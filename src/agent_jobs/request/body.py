@@ -11,23 +11,15 @@ from agent_jobs.jobs.job import Mode
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.added_parameters import (
     ASKED,
-    budget_limit_of,
-    is_asked,
-    lenient,
+    find_refused_budget_limit,
+    is_from_caller,
     list_asked_names,
-    refused_of,
-    without,
 )
-from agent_jobs.request.arguments import read_arguments
-from agent_jobs.request.hosted_tools import INCLUDED, Secret, resolved
-from agent_jobs.request.json_schema import mismatch
+from agent_jobs.request.hosted_tools import INCLUDED
 from agent_jobs.request.models import (
     check_model,
-    find_listed,
-    listed_models,
-    models,
-    near_models,
-    obituary,
+    describe_retirement,
+    load_models,
     suggest_model,
 )
 from agent_jobs.request.options import (
@@ -35,43 +27,12 @@ from agent_jobs.request.options import (
     OPTIONS,
     StartOptions,
     no_json_error,
-    with_one_schema,
+    normalize_schema_option,
 )
-from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
+from agent_jobs.request.presets import EFFORTS, Preset, load_our_presets
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.text import encode_text, truncate
 from agent_jobs.validation import Choice
-
-__all__ = [
-    "ASKED",
-    "EFFORTS",
-    "Preset",
-    "Secret",
-    "StartOptions",
-    "StartRequest",
-    "asked_by",
-    "build",
-    "find_listed",
-    "given_options",
-    "hash_of",
-    "lenient",
-    "listed_models",
-    "load_presets",
-    "mismatch",
-    "models",
-    "near_models",
-    "options_with",
-    "our_presets",
-    "read_arguments",
-    "refused_of",
-    "resolved",
-    "sent_as",
-    "sentence_for",
-    "suggest_model",
-    "title_of",
-    "with_files",
-    "without",
-]
 
 TITLE_CHARS = 80  # fits one row of a list
 #: The caller's names for upstream's parameters where they differ, the longest first.
@@ -108,7 +69,7 @@ _DROPPED: Mapping[Mode, Collection[str]] = {
 }
 
 
-def build(
+def build_body(
     prompt: str,
     *,
     job_id: str,
@@ -148,7 +109,7 @@ def build(
     chosen = _find_preset(preset, presets)
     parsed = options if isinstance(options, StartOptions) else StartOptions.parse(_merge_options(chosen, options))
     body: dict[str, Any] = {
-        "model": model or chosen.model or default_model or models()["default"],
+        "model": model or chosen.model or default_model or load_models()["default"],
         "input": _input_parts(prompt, attachments),
         "background": True,
         "stream": True,
@@ -164,39 +125,39 @@ def build(
     return _sendable_copy(body)
 
 
-def options_with(preset: str | None, options: JSON | None, presets: Mapping[str, Preset] | None = None) -> JSON:
+def merge_preset_options(preset: str | None, options: JSON | None, presets: Mapping[str, Preset] | None = None) -> JSON:
     """Return the options of a start, still unparsed: the caller's over the preset's."""
     return _merge_options(_find_preset(preset, presets), options)
 
 
-def given_options(preset: str | None, options: JSON, presets: Mapping[str, Preset]) -> JSON:
+def select_given_options(preset: str | None, options: JSON, presets: Mapping[str, Preset]) -> JSON:
     """Return the caller's options under our names; a null that removes nothing of the preset is not given."""
     chosen = presets.get(preset or "")
     removable: Collection[str] = chosen.options if chosen else ()
     return {
         name: value
-        for name, value in with_one_schema(options).items()
+        for name, value in normalize_schema_option(options).items()
         if value is not None or name in removable or name not in OPTIONS
     }
 
 
-def asked_by(order: StartRequest, presets: Mapping[str, Preset]) -> list[str]:
+def list_requested_names(order: StartRequest, presets: Mapping[str, Preset]) -> list[str]:
     """Return what the caller, or the user's own preset, asked for; what our presets hold is not among it."""
     chosen = presets.get(order.preset or "")
     if chosen is None:
         return list_asked_names(order.options, effort=order.effort is not None)
-    ours = our_presets().get(order.preset or "", _EMPTY_PRESET)
+    ours = load_our_presets().get(order.preset or "", _EMPTY_PRESET)
     own = {name: value for name, value in chosen.options.items() if ours.options.get(name) != value}
     has_own_effort = chosen.effort is not None and chosen.effort != ours.effort
     return list_asked_names({**own, **order.options}, effort=order.effort is not None or has_own_effort)
 
 
-def sent_as(body: JSON, mode: Mode) -> JSON:
+def shape_for_mode(body: JSON, mode: Mode) -> JSON:
     """Return the body as an endpoint accepts it: in the background with a stream, without one, or held open."""
     return {name: value for name, value in body.items() if name != ASKED and name not in _DROPPED[mode]}
 
 
-def with_files(body: JSON, file_ids: Sequence[str]) -> JSON:
+def add_uploaded_files(body: JSON, file_ids: Sequence[str]) -> JSON:
     """Return the body with files that its code interpreter can open."""
     if not file_ids:
         return body
@@ -218,12 +179,12 @@ def title_of(prompt: str) -> str:
     return truncate(line, TITLE_CHARS)
 
 
-def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
+def describe_refusal(error_code: str, param: str, message: str, body: JSON) -> str:
     """Return upstream's refusal, with the argument of ours that has to change if it names one.
 
     The sentence is stored for every reader, so it has the bare name of an option.
     """
-    if (limit := budget_limit_of(param, message, body)) is not None:
+    if (limit := find_refused_budget_limit(param, message, body)) is not None:
         return (
             f"Upstream does not accept {limit}, without which the daily budget has no bound, "
             f"unless AGENT_JOBS_BUDGET_MODE=spent. Upstream says: {message}"
@@ -233,7 +194,7 @@ def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
         return message
     if error_code == "model_not_found" or argument == "model":
         model = str(body.get("model"))
-        return " ".join(filter(None, [f"Change model: {message}", obituary(model) or suggest_model(model)]))
+        return " ".join(filter(None, [f"Change model: {message}", describe_retirement(model) or suggest_model(model)]))
     if argument:
         return f"Change {argument.removeprefix('options.')}: {message}"
     return message
@@ -242,13 +203,13 @@ def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
 def _find_preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
     if name is None:
         return _EMPTY_PRESET
-    known = presets if presets is not None else our_presets()
+    known = presets if presets is not None else load_our_presets()
     return known[Choice(known).check("preset", name)]
 
 
 def _merge_options(preset: Preset, options: JSON | None) -> JSON:
     """Return the caller's options over the preset's, without those that a null removes."""
-    merged = {**preset.options, **with_one_schema(options or {})}
+    merged = {**preset.options, **normalize_schema_option(options or {})}
     return {name: value for name, value in merged.items() if value is not None or name not in preset.options}
 
 
@@ -308,7 +269,7 @@ def _is_filled_in(argument: str | None, body: JSON) -> bool:
     """Return True if a preset of ours filled in an argument, so that the caller cannot change it."""
     if ASKED not in body or argument not in _UNASKED:
         return False
-    return not is_asked(body, _UNASKED[argument])
+    return not is_from_caller(body, _UNASKED[argument])
 
 
 def _find_argument(param: str, body: JSON) -> str | None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON
-from agent_jobs.strict_schema import with_items
+from agent_jobs.strict_schema import add_missing_items
 from agent_jobs.validation import STRING, STRINGS, Choice, Kind, mapping, value_error, whole_number
 
 #: The client has to answer their calls, and agent-jobs cannot. Calls of functions are answered by the caller.
@@ -61,7 +61,7 @@ def check_tools(name: str, value: Any) -> list[JSON]:
     return [_check_hosted_tool(name, tool) for tool in cast("list[Any]", value)]
 
 
-def resolved(body: JSON, secrets: Mapping[str, Secret]) -> JSON:
+def fill_in_secrets(body: JSON, secrets: Mapping[str, Secret]) -> JSON:
     """Return the body with each `${NAME}` in its tools' headers and authorization replaced, to be sent and not kept.
 
     Call it before every POST, and once at a start to refuse early.
@@ -184,7 +184,7 @@ def _check_function(where: str, tool: JSON) -> JSON:
     if "parameters" not in tool:
         return {}
     parameters = mapping('{"type":"object","properties":{}}').check(f"{where}.parameters", tool["parameters"])
-    return {"parameters": with_items(parameters)}
+    return {"parameters": add_missing_items(parameters)}
 
 
 def _check_url(where: str, url: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON
-from agent_jobs.strict_schema import fault_of, with_items
+from agent_jobs.strict_schema import add_missing_items, find_strict_fault
 from agent_jobs.validation import FLAG, STRING, mapping, value_error
 
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
@@ -21,7 +21,7 @@ _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<inside>.*?)(?:^ 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-def format_of(name: str, value: Any) -> JSON:
+def build_format(name: str, value: Any) -> JSON:
     """Return the `text.format` for a JSON schema, or for a `{name, schema, strict, description}` around one.
 
     It is strict if the schema keeps to the API's rules for that, unless the caller says otherwise.
@@ -30,11 +30,11 @@ def format_of(name: str, value: Any) -> JSON:
         RequestError: It is no object schema, or declared strict and is not.
     """
     asked = _unwrap_schema(name, value)
-    schema = with_items(_check_object_schema(name, asked["schema"]))
+    schema = add_missing_items(_check_object_schema(name, asked["schema"]))
     label = asked.get("name", "answer")
     if not isinstance(label, str) or not _NAME.fullmatch(label):
         raise value_error(f"{name}.name", "up to 64 letters, digits, _ and -", label)
-    fault = fault_of(schema)
+    fault = find_strict_fault(schema)
     strict = FLAG.check(f"{name}.strict", asked.get("strict", fault is None))
     if strict and fault is not None:
         raise RequestError("{name} is not strict: {fault}.", "not_strict", name=Argument(name), fault=fault)
@@ -44,10 +44,10 @@ def format_of(name: str, value: Any) -> JSON:
     return form
 
 
-def same_schema(one: Any, other: Any) -> bool:
+def is_same_schema(one: Any, other: Any) -> bool:
     """Return True if both ask for the same, in any form."""
     try:
-        return format_of("json_schema", one) == format_of("json_schema", other)
+        return build_format("json_schema", one) == build_format("json_schema", other)
     except RequestError:
         return False
 
@@ -107,7 +107,7 @@ def _parse_object(value: Any) -> Any:
     return value
 
 
-def mismatch(text: str, body: JSON) -> str | None:
+def find_mismatch(text: str, body: JSON) -> str | None:
     """Return why a complete answer is not the JSON that its body asked for; None if it is, or if none was asked for.
 
     JSON in a fence counts, with words around it or not, unless there are two.

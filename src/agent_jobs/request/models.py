@@ -19,7 +19,7 @@ _SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
 @cache
-def models() -> Mapping[str, Any]:
+def load_models() -> Mapping[str, Any]:
     """Return data/models.toml."""
     import tomllib  # not needed to answer `initialize`
 
@@ -38,7 +38,7 @@ def check_model(model: str, effort: str | None = None, sampling: Iterable[str] =
         RequestError: The model was shut down, or does not accept one of these.
     """
     gone = _find_row("retired", model)
-    if gone is not None and gone["on"] <= models()["as_of"]:
+    if gone is not None and gone["on"] <= load_models()["as_of"]:
         raise RequestError(
             "{model} was shut down on {date}.",
             "model_retired",
@@ -74,9 +74,9 @@ def _check_family(family: Mapping[str, Any], model: str, effort: str | None, sam
         )
 
 
-def known_models() -> list[str]:
+def list_known_names() -> list[str]:
     """Return the names of the current models that are known without asking a provider."""
-    return [name for family in models()["family"] for name in family["names"]]
+    return [name for family in load_models()["family"] for name in family["names"]]
 
 
 def list_efforts(model: str) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def find_shutdown_date(model: str) -> str | None:
     return None
 
 
-def obituary(model: str) -> str:
+def describe_retirement(model: str) -> str:
     """Return a sentence about the end of a model that upstream does not know, or nothing if it is in no table."""
     gone = _find_row("retired", model)
     if gone is None:
@@ -105,16 +105,16 @@ def obituary(model: str) -> str:
 
 def suggest_model(model: str) -> str:
     """Return the question whether a similar model was meant, or nothing."""
-    known = known_models()
+    known = list_known_names()
     if model in known:
         return ""
     return ask_if_meant(model, known, MODEL_CUTOFF)
 
 
-def listed_models(pages: Iterable[object]) -> dict[str, JSON]:
+def index_listed_models(pages: Iterable[object]) -> dict[str, JSON]:
     """Return the entry of each model in a list, by its name; the pages may have any known form.
 
-    Names stand below `data` or `models` or in a bare list, as strings, as keys, or in objects.
+    Names stand below `data` or `load_models` or in a bare list, as strings, as keys, or in objects.
     """
     found: dict[str, JSON] = {}
     for page in pages:
@@ -126,14 +126,14 @@ def listed_models(pages: Iterable[object]) -> dict[str, JSON]:
     return found
 
 
-def find_listed(name: str, listed: Iterable[str]) -> str | None:
+def find_listed_model(name: str, listed: Iterable[str]) -> str | None:
     """Return the listed name that means this model: itself, as a resource, with a default tag, or by a pattern."""
     names = list(listed)
     same = next((each for each in (name, f"models/{name}", f"{name}:latest") if each in names), None)
     return same or next((each for each in names if "*" in each and fnmatchcase(name, each)), None)
 
 
-def near_models(name: str, listed: Iterable[str], most: int = 3) -> list[str]:
+def find_near_models(name: str, listed: Iterable[str], most: int = 3) -> list[str]:
     """Return the listed names that are most like this one: first those that differ by a prefix or in case."""
     names = [each for each in listed if "*" not in each]
     same = [each for each in names if _last_part(each) == _last_part(name)]
@@ -173,7 +173,7 @@ def _as_object(value: object) -> JSON:
 
 def _find_row(table: str, model: str) -> Mapping[str, Any] | None:
     for name in (model, _SNAPSHOT.sub("", model)):
-        for row in models()[table]:
+        for row in load_models()[table]:
             if name in row["names"]:
                 return row
     return None

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Self, cast
 from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.hosted_tools import check_tools
-from agent_jobs.request.json_schema import format_of, same_schema
+from agent_jobs.request.json_schema import build_format, is_same_schema
 from agent_jobs.validation import FLAG, STRING, STRINGS, Choice, Kind, number, value_error, whole_number
 
 KEY_CHARS = 200  # fits a URL or a path, and a row of a list
@@ -35,7 +35,7 @@ INCLUDES = (
 SCHEMA_ALIASES = ("response_format", "text", "format", "text_format", "output_schema")
 
 
-def with_one_schema(options: JSON) -> JSON:
+def normalize_schema_option(options: JSON) -> JSON:
     """Return the options with a schema under a name of another interface as `json_schema`.
 
     Raises:
@@ -60,7 +60,7 @@ def no_json_error() -> RequestError:
 
 
 def _is_same_option(name: str, one: Any, other: Any) -> bool:
-    return one is other or one == other or (name == "json_schema" and same_schema(one, other))
+    return one is other or one == other or (name == "json_schema" and is_same_schema(one, other))
 
 
 def _read_alias(name: str, value: Any) -> JSON:
@@ -153,7 +153,7 @@ _KEY: Kind[str] = Kind(
 OPTIONS: Mapping[str, Option] = {
     "instructions": Option(STRING.check, ("instructions",)),
     "include": Option(_read_includes, ("include",), _STRINGS),
-    "json_schema": Option(format_of, ("text", "format")),
+    "json_schema": Option(build_format, ("text", "format")),
     "max_output_tokens": Option(whole_number(MIN_OUTPUT_TOKENS).check, ("max_output_tokens",), _WHOLE),
     "max_tool_calls": Option(whole_number(1).check, ("max_tool_calls",), _WHOLE),
     "metadata": Option(_METADATA.check, ("metadata",), _OBJECT),

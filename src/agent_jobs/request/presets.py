@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.jobs.response import JSON
-from agent_jobs.request.options import StartOptions, with_one_schema
+from agent_jobs.request.options import StartOptions, normalize_schema_option
 from agent_jobs.text_file import read_text
 from agent_jobs.validation import ENTRY_CODES, FLAG, STRING, Choice, mapping
 
@@ -46,13 +46,13 @@ class Preset:
     web_search: bool | None = None
     options: JSON = field(default_factory=lambda: MappingProxyType({}))
 
-    def asking(self, task: str) -> str:
+    def fill_in_task(self, task: str) -> str:
         """Return the prompt for a task."""
         return self.prompt.replace("{task}", task)
 
 
 @cache
-def our_presets() -> Mapping[str, Preset]:
+def load_our_presets() -> Mapping[str, Preset]:
     """Return the presets that come with the program."""
     written = resources.files("agent_jobs").joinpath("data", "presets.toml").read_text("utf-8")
     return _read_presets(written, "data/presets.toml", {})
@@ -65,7 +65,7 @@ def load_presets(path: Path | None) -> Mapping[str, Preset]:
         ConfigError: The file cannot be read or used; the message names the file and the key.
     """
     if path is None:
-        return our_presets()
+        return load_our_presets()
     try:
         written = read_text(path)
     except (OSError, ValueError) as error:
@@ -77,7 +77,7 @@ def load_presets(path: Path | None) -> Mapping[str, Preset]:
             path=path,
             reason=why,
         ) from None
-    return MappingProxyType({**our_presets(), **_read_presets(written, str(path), our_presets())})
+    return MappingProxyType({**load_our_presets(), **_read_presets(written, str(path), load_our_presets())})
 
 
 def _read_presets(written: str, source: str, known: Mapping[str, Preset]) -> Mapping[str, Preset]:
@@ -138,7 +138,7 @@ def _read_prompt(name: str, value: Any) -> str:
 
 
 def _read_preset_options(name: str, value: Any) -> JSON:
-    options = with_one_schema(mapping('{ verbosity = "low" }').check(name, value))
+    options = normalize_schema_option(mapping('{ verbosity = "low" }').check(name, value))
     if "key" in options:
         raise RequestError("options.key belongs to one job and not to a preset.", "wrong_value")
     StartOptions.parse(options)

@@ -14,7 +14,7 @@ BATCH_CHARS = 60  # a name fits a row of a list
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
-    """The arguments of a start: the same for each prompt, a job for each. See `request.body.build` for them."""
+    """The arguments of a start: the same for each prompt, a job for each. See `request.body.build_body` for them."""
 
     prompts: Sequence[str]
     preset: str | None = None

@@ -551,7 +551,7 @@ class Store(
     Every method raises StoreError if the database fails; then nothing was written.
     """
 
-    def of(self, owner: str) -> Self:
+    def for_owner(self, owner: str) -> Self:
         """Return the store of one owner, which shares all else with this one.
 
         Jobs that it adds are this owner's. The jobs of others do not exist for it: it reads, counts and changes none.

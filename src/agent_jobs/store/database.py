@@ -149,7 +149,7 @@ class StorePart:
         self._db = db
         self._scope = ALL_OWNERS
 
-    def of(self, owner: str) -> Self:
+    def for_owner(self, owner: str) -> Self:
         """Return the store of one owner, to whom the jobs of others do not exist. It shares all else with this one."""
         bound = copy(self)
         bound._scope = OwnerScope(owner)

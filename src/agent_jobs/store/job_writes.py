@@ -24,7 +24,7 @@ from agent_jobs.store.rows import (
     turn_columns,
     turn_spending,
 )
-from agent_jobs.store.spending_limits import check_budgets, check_starts, has_slot
+from agent_jobs.store.spending_limits import check_budgets, check_start_rate, has_slot
 from agent_jobs.text import encode_text
 
 #: A completed job answers for an identical request this long, as long as no reader received its result.
@@ -68,7 +68,7 @@ class Transitions(Records):
             existing = [await self._add_job(transaction, job, allow_duplicate, uploads) for job in jobs]
             added = [job for job, other in zip(jobs, existing, strict=True) if other is None]
             if added:
-                await check_starts(transaction, added, starts_per_minute)
+                await check_start_rate(transaction, added, starts_per_minute)
                 await check_budgets(transaction, budgets)
             return existing
 

@@ -31,7 +31,7 @@ class OwnerScope:
         # The second half lets an index of owners serve it.
         return f"{table}.{column} = :owner AND {table}.{column} <> ''"
 
-    def within(self, group: JobFilter) -> JobFilter:
+    def restrict(self, group: JobFilter) -> JobFilter:
         """Return the part of a group that lies in the scope."""
         if self.owner is None:
             return group

@@ -33,7 +33,7 @@ from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_post
 from agent_jobs.store.postgres_reader import Reader
 from agent_jobs.store.postgres_replica import Replica
 from agent_jobs.store.postgres_schema import check_schema
-from agent_jobs.store.postgres_statement import bind
+from agent_jobs.store.postgres_statement import bind_values
 
 if TYPE_CHECKING:
     from agent_jobs.store.postgres_errors import PostgresConnection
@@ -101,14 +101,14 @@ class PostgresTransaction:
 
     async def execute(self, sql: str, **values: Any) -> list[asyncpg.Record]:
         """Return all rows of a statement."""
-        text, arguments = bind(sql, values)
+        text, arguments = bind_values(sql, values)
         return await self._connection.fetch(text, *arguments)
 
     async def execute_each(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Run a statement that returns no rows once for each of these values."""
         arguments_of: dict[str, list[list[Any]]] = {}
         for row in rows:
-            text, arguments = bind(sql, row)
+            text, arguments = bind_values(sql, row)
             arguments_of.setdefault(text, []).append(arguments)
         for text, each in arguments_of.items():
             await self._connection.executemany(text, each)
@@ -202,7 +202,7 @@ class PostgresDatabase:
         """Run one statement that changes something; by itself it is all or none."""
 
         async def run(connection: PostgresConnection) -> list[asyncpg.Record]:
-            text, arguments = bind(sql, values)
+            text, arguments = bind_values(sql, values)
             return await connection.fetch(text, *arguments)
 
         return await self._change_jobs(run, job_ids)
@@ -297,7 +297,7 @@ class PostgresDatabase:
 
     async def _fetch_again(self, fetch: _Fetch, sql: str, values: Mapping[str, Any]) -> list[asyncpg.Record]:
         """Return the rows of one query. One that met a closed connection is asked again, over a new one."""
-        text, arguments = bind(sql, values)
+        text, arguments = bind_values(sql, values)
         with as_postgres_error(self._address):
             try:
                 return await fetch(text, arguments)

@@ -7,7 +7,7 @@ from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.owner_scope import OwnerScope
-from agent_jobs.store.rows import sql_list
+from agent_jobs.store.rows import format_statuses
 from agent_jobs.store.search_index import PASSAGE_WORDS, find_hits, split_phrases
 
 #: Jobs whose words one change keeps.
@@ -65,7 +65,7 @@ async def _find_ended(
     rows = await transaction.execute(
         f"""WITH found AS MATERIALIZED (
                 SELECT job_id FROM job_words JOIN job ON job.id = job_id WHERE words @@ ({query})
-                AND status IN {sql_list(statuses)} AND {scope.job}
+                AND status IN {format_statuses(statuses)} AND {scope.job}
                 ORDER BY job.created_at DESC LIMIT :limit)
             SELECT job_id AS id, ts_headline('simple', {_TEXT}, {query}, :options)
                    AS passage

@@ -23,7 +23,7 @@ _SQLITE_WORDS = re.compile(r"INDEXED BY \w+")
 _KEPT_STATEMENTS = 2000
 
 
-def bind(sql: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+def bind_values(sql: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
     """Return a statement with numbered parameters, and their values."""
     text, order = _number_parameters(sql, tuple((name, _type_of(value)) for name, value in values.items()))
     return text, [_postgres_value(values[name]) for name in order]

@@ -24,7 +24,7 @@ from agent_jobs.jobs.steps import Step
 from agent_jobs.store.base import Tombstone, Upload
 from agent_jobs.store.database import Row, StorePart, Transaction
 from agent_jobs.store.owner_scope import OwnerScope
-from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, call_of, job_of, order_by, turn_record_of, where
+from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, build_order_by, build_where, call_of, job_of, turn_record_of
 
 DAY_S = 86_400.0
 JOB = f"""SELECT {COLUMNS}, request.body, output.text, output.bytes FROM job
@@ -77,11 +77,11 @@ class Records(StorePart):
         return None
 
     async def find(self, group: JobFilter, limit: int) -> list[Job]:
-        sql, values = _newest_jobs(self._scope.within(group), limit)
+        sql, values = _newest_jobs(self._scope.restrict(group), limit)
         return [read_job(row, self._db.damage_error) for row in await self._db.fetch(sql, **values)]
 
     async def list_jobs(self, group: JobFilter, limit: int, since: float, order: JobOrder = NEWEST_FIRST) -> JobPage:
-        group = self._scope.within(group)
+        group = self._scope.restrict(group)
 
         async def read_page(transaction: Transaction) -> tuple[Sequence[Row], float, dict[Status, int]]:
             sql, values = _first_jobs(group, limit, order)
@@ -181,7 +181,7 @@ class Records(StorePart):
         return await self._db.store_info()
 
     async def find_unobserved(self, group: JobFilter, limit: int) -> list[Job]:
-        clauses, values = where(replace(self._scope.within(group), statuses=_UNATTENDED, active=False))
+        clauses, values = build_where(replace(self._scope.restrict(group), statuses=_UNATTENDED, active=False))
         workers = await self._db.other_workers()
         watched = {str(announced.get("base_url")) for announced in workers.values()}
         rows = await self._db.fetch(
@@ -248,7 +248,7 @@ async def _count_by_status(transaction: Transaction, group: JobFilter) -> dict[S
     if group == JobFilter(statuses=group.statuses):
         rows = await transaction.execute("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
     else:
-        clauses, values = where(group)
+        clauses, values = build_where(group)
         # The other form keeps SQLite from an index over the statuses, with which it would read all jobs.
         rows = await transaction.execute(
             f"""SELECT status || '' AS status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY status || ''""", **values
@@ -262,13 +262,13 @@ def _first_jobs(group: JobFilter, limit: int, order: JobOrder) -> tuple[str, dic
     """Return the query for the first jobs in an order; the turns are read of these alone."""
     if order.key == "created":
         return _newest_jobs(group, limit)
-    clauses, values = where(group)
-    sorting = order_by(order.key)
+    clauses, values = build_where(group)
+    sorting = build_order_by(order.key)
     ids = f"SELECT id FROM job WHERE {clauses} {sorting} LIMIT :limit"
     return f"{JOB_WITHOUT_TEXTS} WHERE job.id IN ({ids}) {sorting}", {**values, "limit": limit, "now": order.now}
 
 
 def _newest_jobs(group: JobFilter, limit: int) -> tuple[str, dict[str, Any]]:
-    clauses, values = where(group)
+    clauses, values = build_where(group)
     order = "ORDER BY job.created_at DESC, job.id LIMIT :limit"
     return f"{JOB_WITHOUT_TEXTS} WHERE {clauses} {order}", {**values, "limit": limit}

@@ -8,7 +8,7 @@ from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
 from agent_jobs.jobs.response import JSON
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.records import DAY_S, sum_spent
-from agent_jobs.store.rows import ACTIVE_SQL, compact_json, escape_like, where
+from agent_jobs.store.rows import ACTIVE_SQL, build_where, compact_json, escape_like
 
 #: The column or value that jobs are grouped by.
 _GROUPED_BY: Mapping[SpendingKey, str] = {
@@ -46,7 +46,7 @@ class Reports(StorePart):
         return {}
 
     async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
-        clauses, values = where(self._scope.within(group))
+        clauses, values = build_where(self._scope.restrict(group))
         order = "cost_usd DESC, jobs DESC, name"
         if key == "day":
             order = "name DESC"

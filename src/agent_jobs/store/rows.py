@@ -12,16 +12,16 @@ from agent_jobs.jobs.status import ACTIVE, RUNNING, Status
 from agent_jobs.store.database import Row
 
 
-def sql_list(statuses: Iterable[Status]) -> str:
+def format_statuses(statuses: Iterable[Status]) -> str:
     """Return statuses as an SQL list, in the order of their declaration."""
     members = frozenset(statuses)
     return "({})".format(", ".join(f"'{status}'" for status in Status if status in members))
 
 
 #: The statuses in which something may still happen, as an SQL list.
-ACTIVE_SQL = sql_list(ACTIVE)
+ACTIVE_SQL = format_statuses(ACTIVE)
 #: The statuses that take a slot, as an SQL list.
-RUNNING_SQL = sql_list(RUNNING)
+RUNNING_SQL = format_statuses(RUNNING)
 #: The ids of the active jobs, and of those that ended since then and were not delivered. The index is named because
 #: SQLite would otherwise take the one of all ended jobs, and read every job that ended since then.
 _ACTIVE_IDS = f"""SELECT id FROM job WHERE status IN {ACTIVE_SQL}
@@ -294,13 +294,13 @@ def _has_usage_changed(new: Usage | None, old: Usage | None) -> bool:
     return new != old or (new is not None and old is not None and new.partial != old.partial)
 
 
-def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
+def build_where(group: JobFilter) -> tuple[str, dict[str, Any]]:
     """Return the WHERE of a filter, and its values; only what was asked stands in it, so that an index can serve it."""
     clauses = {
         "job.id IN (:*ids)": group.job_ids,
         # The second half lets the index of those that have a batch serve it.
         "job.batch = :batch AND job.batch <> ''": group.batch,
-        f"job.status IN {sql_list(group.statuses)}": group.statuses,
+        f"job.status IN {format_statuses(group.statuses)}": group.statuses,
         "lower(job.title) LIKE lower(:words) ESCAPE '\\'": group.words,
         "job.created_at >= :since": group.since and not group.active,
         f"job.id IN ({_ACTIVE_IDS})": group.active,
@@ -326,7 +326,7 @@ def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
     return " AND ".join(clause for clause, asked in clauses.items() if asked) or "TRUE", values
 
 
-def order_by(key: SortKey) -> str:
+def build_order_by(key: SortKey) -> str:
     """Return the ORDER BY of a list of jobs; `:now` stands in it for the end of an active job."""
     return f"ORDER BY {_SORTED_BY[key]}job.created_at DESC, job.id"
 

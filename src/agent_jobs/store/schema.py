@@ -86,7 +86,7 @@ async def migrate(db: aiosqlite.Connection, path: Path) -> None:
         raise
 
 
-async def write_ahead(db: aiosqlite.Connection, timeout_s: float) -> None:
+async def enable_write_ahead_log(db: aiosqlite.Connection, timeout_s: float) -> None:
     """Switch to WAL, which SQLite refuses at once, without its busy timeout, while another process does the same."""
     give_up_at = anyio.current_time() + timeout_s
     while True:

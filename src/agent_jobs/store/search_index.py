@@ -14,7 +14,7 @@ from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
 from agent_jobs.store.database import Database, Row, StorePart, Transaction
 from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.records import JOB_WITHOUT_TEXTS, read_job
-from agent_jobs.store.rows import escape_like, sql_list
+from agent_jobs.store.rows import escape_like, format_statuses
 from agent_jobs.store.schema import SEARCH_INDEX
 from agent_jobs.text import truncate
 
@@ -121,7 +121,7 @@ async def _find_indexed(
     """Return passages by the ids of the newest ended jobs that have all phrases; a phrase may be a word's beginning."""
     has_status = "TRUE"
     if statuses != TERMINAL:
-        has_status = f"EXISTS (SELECT 1 FROM job WHERE id = prompt.job_id AND status IN {sql_list(statuses)})"
+        has_status = f"EXISTS (SELECT 1 FROM job WHERE id = prompt.job_id AND status IN {format_statuses(statuses)})"
     quoted = ['"{}"*'.format(phrase.replace('"', '""')) for phrase in phrases]
     rows = await transaction.execute(
         f"""SELECT prompt.job_id AS id,
@@ -174,8 +174,8 @@ async def find_active(
     contained = " AND ".join(f"lower(text) LIKE lower(:phrase_{number}) ESCAPE '\\'" for number in range(len(phrases)))
     values: dict[str, Any] = {f"phrase_{number}": f"%{escape_like(phrase)}%" for number, phrase in enumerate(phrases)}
     rows = await transaction.execute(
-        f"""SELECT id, text FROM job JOIN prompt ON job_id = id WHERE status IN {sql_list(statuses)} AND {contained}
-            AND {scope.job} ORDER BY created_at DESC LIMIT :limit""",
+        f"""SELECT id, text FROM job JOIN prompt ON job_id = id WHERE status IN {format_statuses(statuses)}
+            AND {contained} AND {scope.job} ORDER BY created_at DESC LIMIT :limit""",
         **values,
         limit=limit,
         **scope.values,

@@ -50,7 +50,7 @@ async def _check_bound(transaction: Transaction, budget: Budget) -> None:
     raise BudgetError(problem, "owner_budget_too_small", **facts)
 
 
-async def check_starts(transaction: Transaction, added: Sequence[Job], limit: int | None) -> None:
+async def check_start_rate(transaction: Transaction, added: Sequence[Job], limit: int | None) -> None:
     """Refuse new jobs, which are written already, if their owner started more than the limit within a minute.
 
     Raises:

@@ -31,7 +31,7 @@ from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.error_advice import as_store_error, damage_error
 from agent_jobs.store.file_recovery import FileGuard, file_identity, log_paths
-from agent_jobs.store.schema import migrate, write_ahead
+from agent_jobs.store.schema import enable_write_ahead_log, migrate
 from agent_jobs.store.search_index import remove_from_search
 from agent_jobs.store.worker_lock import WorkerLock, folder_lock
 from agent_jobs.text import valid_unicode
@@ -77,11 +77,11 @@ class SQLiteTransaction:
 
     async def execute(self, sql: str, **values: Any) -> list[sqlite3.Row]:
         """Return all rows of a statement. They are fetched to the end: an open cursor keeps the database locked."""
-        return self._db.execute(sqlite_statement(sql), sqlite_values(values)).fetchall()
+        return self._db.execute(translate_statement(sql), encode_values(values)).fetchall()
 
     async def execute_each(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Run a statement that returns no rows once for each of these values."""
-        self._db.executemany(sqlite_statement(sql), [sqlite_values(row) for row in rows])
+        self._db.executemany(translate_statement(sql), [encode_values(row) for row in rows])
 
     async def remove_from_search(self, job_id: str) -> None:
         """Take a job's texts out of the search index, before one of them changes or is deleted."""
@@ -113,7 +113,7 @@ class SQLiteDatabase:
         """Return the rows of a short query about few jobs, on this thread: it is many times faster than the worker."""
         if self._reader is not None:
             with suppress(sqlite3.Error):  # locked or damaged: the worker waits, and its error says what to do
-                return self._reader.execute(sqlite_statement(sql), sqlite_values(values)).fetchall()
+                return self._reader.execute(translate_statement(sql), encode_values(values)).fetchall()
         return await self.fetch(sql, **values)
 
     async def fetch(self, sql: str, **values: Any) -> list[sqlite3.Row]:
@@ -172,7 +172,7 @@ class SQLiteDatabase:
     async def other_workers(self) -> dict[str, Mapping[str, Any]]:
         """Return what the other living processes announced, by their names."""
         with as_store_error(self.folder):
-            return self._worker_lock.others()
+            return self._worker_lock.list_others()
 
     async def read_clock(self) -> None:
         """Return None: all processes are on one machine."""
@@ -251,7 +251,7 @@ class SQLiteDatabase:
 
 
 def _execute_one(db: sqlite3.Connection, sql: str, values: Mapping[str, Any]) -> list[sqlite3.Row]:
-    return db.execute(sqlite_statement(sql), sqlite_values(values)).fetchall()
+    return db.execute(translate_statement(sql), encode_values(values)).fetchall()
 
 
 def _run_in_transaction(db: sqlite3.Connection, begin: str, run: Callable[[Transaction], Awaitable[T]]) -> T:
@@ -277,12 +277,12 @@ def _run_to_its_end(steps: Generator[Any, Any, T]) -> T:
 
 
 @lru_cache(maxsize=500)
-def sqlite_statement(sql: str) -> str:
+def translate_statement(sql: str) -> str:
     """Return a statement as SQLite accepts it: a list is read from JSON, so that its length changes no statement."""
     return _LIST.sub(r"SELECT value FROM json_each(:\1)", sql)
 
 
-def sqlite_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def encode_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a statement as SQLite accepts them."""
     return {name: value if _is_plain(value) else _sqlite_value(value) for name, value in values.items()}
 
@@ -312,7 +312,7 @@ async def _connect_to_file(path: Path, busy_timeout_s: float) -> aiosqlite.Conne
             await db
             await migrate(db, path)
         db.row_factory = sqlite3.Row
-        await write_ahead(db, busy_timeout_s)
+        await enable_write_ahead_log(db, busy_timeout_s)
         await db.execute_fetchall("PRAGMA synchronous = FULL")
         await db.execute_fetchall("PRAGMA foreign_keys = ON")
         await db.execute_fetchall("SELECT 1 FROM job LIMIT 1")  # now its log stands beside it

@@ -2,7 +2,7 @@
 
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.database import StorePart, Transaction
-from agent_jobs.store.rows import sql_list
+from agent_jobs.store.rows import format_statuses
 from agent_jobs.store.team_records import UnknownWebhook, Webhook
 
 #: Webhooks of unknown jobs that one call claims. Each of them costs a GET.
@@ -10,7 +10,7 @@ CLAIMED_AT_ONCE = 20
 #: Seconds until a webhook of an unknown job is looked up: most creates are answered by then.
 FIRST_ATTEMPT_S = 1.0
 #: A response is awaited in these statuses.
-_AWAITED_SQL = sql_list({Status.QUEUED, Status.IN_PROGRESS})
+_AWAITED_SQL = format_statuses({Status.QUEUED, Status.IN_PROGRESS})
 #: The turn whose response a webhook names.
 _ITS_TURN = "response_id = :response_id AND base_url = :base_url"
 #: Makes a job due. During a step it has no due time: then the end of the step sees the hint.

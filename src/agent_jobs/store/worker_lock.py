@@ -52,7 +52,7 @@ class WorkerLock:
         # The first byte is empty: where locks are mandatory, other processes cannot read it.
         os.write(self._descriptor, b"\n" + json.dumps(announced).encode() + b"\n")
 
-    def others(self) -> dict[str, Mapping[str, Any]]:
+    def list_others(self) -> dict[str, Mapping[str, Any]]:
         """Return what the other living processes announced, by their names."""
         found: dict[str, Mapping[str, Any]] = {}
         for path in sorted(self._folder.glob("*.lock")):

@@ -30,7 +30,7 @@ class AuditWriter:
         self._minute = 0
         self._refused = 0
 
-    def recorder_of(self, caller: Caller) -> Callable[[str, Mapping[str, float | None]], Awaitable[None]]:
+    def create_recorder(self, caller: Caller) -> Callable[[str, Mapping[str, float | None]], Awaitable[None]]:
         """Return what records the actions of one request; of one job only the first: its answer is no further one."""
         recorded: set[str] = set()
 

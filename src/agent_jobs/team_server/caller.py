@@ -22,7 +22,7 @@ def set_current_caller(caller: Caller) -> None:
     _current_caller.set(caller)
 
 
-def current_caller() -> Caller:
+def get_current_caller() -> Caller:
     """Return the caller for whom the running task acts.
 
     Raises:

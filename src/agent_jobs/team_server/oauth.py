@@ -77,7 +77,7 @@ class SignedTokens:
         self._resource = resource
         self._keys = keys
 
-    def handles(self, token: str) -> bool:
+    def can_verify(self, token: str) -> bool:
         """Return True: whatever is no team token may be one of these."""
         return True
 
@@ -129,7 +129,7 @@ class IntrospectedTokens:
         self._url, self._credentials = _split_credentials(url)
         self._http = http
 
-    def handles(self, token: str) -> bool:
+    def can_verify(self, token: str) -> bool:
         """Return True: whatever is no team token may be one of these."""
         return True
 

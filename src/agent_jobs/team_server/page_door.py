@@ -84,7 +84,7 @@ def build_team_page(
         admit_connection(request.scope)
         session: Session = request.scope["page_session"]
         caller = Caller(session.owner, session.token_id, CLIENT, read_address(request.scope))
-        return (await engine()).of(session.owner).reporting(audit.recorder_of(caller))
+        return (await engine()).for_owner(session.owner).with_reporter(audit.create_recorder(caller))
 
     access = TokenAccess(secret, time.time, find_owner, report_refused, record_visit)
     limits = [Middleware(LimitedBody, is_open=_is_not_signed_in)]

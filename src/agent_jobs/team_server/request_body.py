@@ -20,7 +20,7 @@ DISCARDED_BYTES = 64 * 1024 * 1024
 DISCARD_S = 5.0
 
 
-def never(_: Scope) -> bool:
+def is_never_open(_: Scope) -> bool:
     """Return False: each sender has signed in."""
     return False
 
@@ -35,7 +35,7 @@ class LimitedBody:
     """
 
     def __init__(
-        self, app: ASGIApp, exempt_paths: tuple[str, ...] = (), is_open: Callable[[Scope], bool] = never
+        self, app: ASGIApp, exempt_paths: tuple[str, ...] = (), is_open: Callable[[Scope], bool] = is_never_open
     ) -> None:
         self._app = app
         self._is_open = is_open

@@ -28,7 +28,7 @@ from agent_jobs.mcp_server.tool_adapter import is_for_team
 from agent_jobs.settings import Settings
 from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
-from agent_jobs.team_server.caller import current_caller, set_current_caller
+from agent_jobs.team_server.caller import get_current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
 from agent_jobs.team_server.files import build_file_routes
 from agent_jobs.team_server.host_check import HostNames, is_loopback
@@ -187,8 +187,8 @@ async def _build_team_server(
     secret = derive_page_secret(settings)
 
     async def open_caller_engine() -> Engine:
-        caller = current_caller()
-        return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
+        caller = get_current_caller()
+        return (await app.engine()).for_owner(caller.owner).with_reporter(audit.create_recorder(caller))
 
     server = _build_mcp_server(settings, open_caller_engine, card_key=secret.hex())
     async with _open_verifiers(settings, app, resource) as verifiers, anyio.create_task_group() as tasks:
@@ -266,7 +266,7 @@ async def _note_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext)
     is_for_team.set(True)
     client = ctx.session.client_params
     if client is not None:
-        set_current_caller(replace(current_caller(), client=client.client_info.name[:MAX_CLIENT_CHARS]))
+        set_current_caller(replace(get_current_caller(), client=client.client_info.name[:MAX_CLIENT_CHARS]))
     return await call_next(ctx)
 
 

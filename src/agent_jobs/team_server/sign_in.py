@@ -41,7 +41,7 @@ class CannotVerifyError(Exception):
 class TokenVerifier(Protocol):
     """Knows the owners of one kind of token."""
 
-    def handles(self, token: str) -> bool:
+    def can_verify(self, token: str) -> bool:
         """Return True if a token looks like one of this kind."""
         ...
 
@@ -132,7 +132,7 @@ class SignIn:
         if len(token) > MAX_TOKEN_CHARS:
             raise RefusedTokenError("too long")
         for verifier in self._verifiers:
-            if verifier.handles(token):
+            if verifier.can_verify(token):
                 return await verifier.verify(token)
         raise RefusedTokenError("unknown kind")
 

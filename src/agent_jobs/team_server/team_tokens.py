@@ -14,7 +14,7 @@ class TeamTokens:
     def __init__(self, engine: Callable[[], Awaitable[Engine]]) -> None:
         self._engine = engine
 
-    def handles(self, token: str) -> bool:
+    def can_verify(self, token: str) -> bool:
         """Return True if a token looks like one of these."""
         return token.startswith(TOKEN_PREFIX)
 

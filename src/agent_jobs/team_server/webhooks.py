@@ -48,7 +48,7 @@ class SecretsFile:
         self._read_at = self._find_version()
         self._keys = read_secrets(path)
 
-    def current_keys(self) -> Sequence[Webhook]:
+    def read_current_keys(self) -> Sequence[Webhook]:
         """Return what checks signatures. While the file cannot be used, the secrets before it stay."""
         try:
             version = self._find_version()
@@ -116,7 +116,7 @@ class _WebhookDoor:
             body = await _read_short_body(request)
         if body is None:
             return PlainTextResponse("The body is too long or too slow.", 413, {"Connection": "close"})
-        event = read_event(self._secrets.current_keys(), body, dict(request.headers))
+        event = read_event(self._secrets.read_current_keys(), body, dict(request.headers))
         if event is None:
             return PlainTextResponse("This is not signed with a secret of this server, or not lately.", 400)
         if not event.response_id:

@@ -22,7 +22,7 @@ from mcp_types import (
 from pydantic import TypeAdapter, ValidationError
 
 from agent_jobs import __version__
-from agent_jobs.backoff import exponential
+from agent_jobs.backoff import calculate_backoff_s
 from agent_jobs.errors import AgentJobsError, ConfigError, ToolServerError
 from agent_jobs.toolbox.config import ServerConfig
 from agent_jobs.toolbox.http_transport import Remote
@@ -175,7 +175,7 @@ class Connection:
         self._not_before = anyio.current_time()
         # A single failure may be an accident: the next use starts the server again at once.
         if self._failures > 1:
-            self._not_before += exponential(self._failures - 1, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MAX_S)
+            self._not_before += calculate_backoff_s(self._failures - 1, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MAX_S)
         event = "cannot be started"
         if run.client is not None:
             event = "ended"

@@ -17,7 +17,7 @@ _DIGEST_CHARS = 10
 _PLAIN = re.compile(rf"(?!.*_[0-9a-f]{{{_DIGEST_CHARS}}}$)[A-Za-z0-9_-]{{1,{NAME_CHARS}}}")
 
 
-def function_name(server: str, tool: str) -> str:
+def build_function_name(server: str, tool: str) -> str:
     """Return the only name of a tool, `server__tool`, which is the same in every process.
 
     A name that the API refuses, or that another tool could have too, ends in a digest of both names.
@@ -35,7 +35,7 @@ def prefix_of(server: str) -> str:
     return _sanitize_name(f"{server}__")[: NAME_CHARS - _DIGEST_CHARS - 1]
 
 
-def is_given(name: str, names: Sequence[str]) -> bool:
+def is_function_of(name: str, names: Sequence[str]) -> bool:
     """Return True if a function of this name belongs to a server of a job.
 
     A server's name may contain slashes, so it may end before each of them.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from agent_jobs.strict_schema import TYPES, may_be_array
+from agent_jobs.strict_schema import TYPES, can_be_array
 from agent_jobs.strict_schema import is_strict as is_strict
 
 Schema = dict[str, Any]
@@ -66,7 +66,7 @@ def _fit_subschema(value: Any, depth: int) -> Schema:
         given |= {"prefixItems": given["items"], "items": {}}
     found = {key: _KEYWORDS[key](each, depth + 1) for key, each in given.items() if key in _KEYWORDS}
     kept = {key: each for key, each in found.items() if each is not _UNFIT}
-    if may_be_array(kept):
+    if can_be_array(kept):
         kept.setdefault("items", {})  # the API asks for them
     return kept
 

@@ -161,7 +161,7 @@ def _read_message_line(line: bytes, *, is_whole: bool) -> SessionMessage | None:
 
 def _refuse_long_answer(head: bytes) -> SessionMessage | None:
     """Return an error for the call whose answer was too long."""
-    number = jsonrpc.id_of_broken_answer(head.decode("utf-8", "replace"))
+    number = jsonrpc.find_id_of_broken_answer(head.decode("utf-8", "replace"))
     if number is None:
         return None
     error = ErrorData(code=INTERNAL_ERROR, message=f"the answer was longer than {MESSAGE_BYTES >> 20} MiB")

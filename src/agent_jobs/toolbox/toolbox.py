@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from agent_jobs.errors import AgentJobsError, Argument, ConfigError, RequestError, ToolServerError
 from agent_jobs.toolbox.config import ServerConfig, ToolServers, load_toolbox, matches_any, read_toolbox
 from agent_jobs.toolbox.connection import Connection
-from agent_jobs.toolbox.functions import MAX_FUNCTIONS, build_function, function_name, is_given, prefix_of
+from agent_jobs.toolbox.functions import MAX_FUNCTIONS, build_function, build_function_name, is_function_of, prefix_of
 from agent_jobs.toolbox.output import ToolOutput
 from agent_jobs.validation import choice_error
 
@@ -72,7 +72,7 @@ class Toolbox:
             return ()
         return (self._servers.broken,)
 
-    def check(self, names: Sequence[str]) -> None:
+    def check_names(self, names: Sequence[str]) -> None:
         """Refuse names of servers that do not exist or cannot be used; nothing is started.
 
         Raises:
@@ -82,11 +82,11 @@ class Toolbox:
         self._choose_servers(names)
 
     @staticmethod
-    def knows(name: str, names: Sequence[str]) -> bool:
+    def has_function(name: str, names: Sequence[str]) -> bool:
         """Return True if a function of this name belongs to a server in `names`, even if that server is not here."""
-        return is_given(name, names)
+        return is_function_of(name, names)
 
-    async def functions(self, names: Sequence[str]) -> list[dict[str, Any]]:
+    async def list_functions(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return the function tools for the body of POST /responses, by name; the servers list them again.
 
         Raises:
@@ -97,7 +97,7 @@ class Toolbox:
         chosen = self._choose_servers(names)
         listed = await _list_side_by_side(chosen)
         found = {
-            function_name(choice.server, tool.name): tool
+            build_function_name(choice.server, tool.name): tool
             for choice in chosen
             for tool in choice.select_tools(listed[choice.server])
         }
@@ -114,7 +114,7 @@ class Toolbox:
             build_function(name, _choose_description(tool), tool.input_schema) for name, tool in sorted(found.items())
         ]
 
-    async def policy(self, name: str, names: Sequence[str]) -> Policy | None:
+    async def find_policy(self, name: str, names: Sequence[str]) -> Policy | None:
         """Return the policy of a function, None if the job has no such function.
 
         Raises:
@@ -234,7 +234,7 @@ class _Choice:
     def find_tool(self, function: str, tools: Mapping[str, Tool]) -> Tool | None:
         """Return the tool of a function's name, None if the job has no such tool."""
         for tool in tools.values():
-            if function_name(self.server, tool.name) == function and self.has(tool.name):
+            if build_function_name(self.server, tool.name) == function and self.has(tool.name):
                 return tool
         return None
 

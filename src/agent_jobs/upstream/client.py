@@ -16,7 +16,7 @@ import httpx2
 
 from agent_jobs.errors import AccountError, ConfigError, MissingError, RefusedError, UnclearError, UpstreamError
 from agent_jobs.upstream.connection_failure import Dialed
-from agent_jobs.upstream.endpoint import Endpoint, quote_segment, read_response_id, redacted_url
+from agent_jobs.upstream.endpoint import Endpoint, quote_segment, read_response_id, redact_url
 from agent_jobs.upstream.error_body import DEFAULT_STATUS, has_error, read_status
 from agent_jobs.upstream.error_mapping import map_error, map_transport_error
 from agent_jobs.upstream.json_object import JSON, parse_object
@@ -195,7 +195,7 @@ class ResponsesClient:
         """
         return _read_object(await self._send_request("GET", self.endpoint.url(f"/models/{quote_segment(name)}")))
 
-    async def model_pages(self) -> list[object]:
+    async def list_model_pages(self) -> list[object]:
         """GET the list of models, each page as upstream sent it; a page that fails ends the list.
 
         Raises:
@@ -215,7 +215,7 @@ class ResponsesClient:
                     break
                 if isinstance(error, UpstreamError):
                     raise
-                words = f"{redacted_url(url)} answered without JSON"
+                words = f"{redact_url(url)} answered without JSON"
                 raise UnclearError(words, code="not_a_responses_api") from None
             url = find_next_page(url, pages[-1])
         return pages
@@ -244,7 +244,7 @@ class ResponsesClient:
         """Delete a file upstream; one that it does not know counts as deleted."""
         await self._delete_at(self.endpoint.url(f"/files/{quote_segment(file_id)}"))
 
-    async def container_file(self, container_id: str, file_id: str) -> bytes:
+    async def download_container_file(self, container_id: str, file_id: str) -> bytes:
         """Return the content of a file that a run of the code interpreter wrote."""
         path = f"/containers/{quote_segment(container_id)}/files/{quote_segment(file_id)}/content"
         answer = await self._send_request("GET", self.endpoint.url(path), total_s=FILE_TOTAL_S)
@@ -359,7 +359,7 @@ class ResponsesClient:
         return text
 
 
-def in_background(event: JSON) -> bool | None:
+def find_background_flag(event: JSON) -> bool | None:
     """Return whether upstream says that the run continues without this connection; None where it does not say.
 
     Some servers accept `background` and ignore it.
@@ -382,7 +382,7 @@ def _limit_silence(is_background: bool | None) -> float:
 
 def _read_background(event: JSON, known: bool | None) -> bool:
     """Return whether the run continues without this connection; where nothing says so, it may depend on it."""
-    background = in_background(event)
+    background = find_background_flag(event)
     if background is None:
         return bool(known)
     return background
@@ -395,7 +395,7 @@ def _read_object(answer: httpx2.Response) -> JSON:
         return body
     url = answer.request.url
     kind = read_content_type(answer) or "nothing"
-    words = f"{redacted_url(url)} answered {kind}, which is no response object"
+    words = f"{redact_url(url)} answered {kind}, which is no response object"
     if body is None and answer.request.method == "GET" and read_response_id(url):
         words = f"retrieve is not served here: {words}"
     raise UnclearError(words, code="not_a_responses_api", status=answer.status_code)

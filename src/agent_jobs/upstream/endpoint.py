@@ -63,7 +63,7 @@ class Endpoint:
         return _replace_path(base, _get_raw_path(base).rstrip("/") + path)
 
 
-def redacted_url(url: httpx2.URL | str | None) -> str:
+def redact_url(url: httpx2.URL | str | None) -> str:
     """Return an address without its query and user name, which may be secret."""
     if url is None:
         return "upstream"

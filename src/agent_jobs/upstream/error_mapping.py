@@ -16,7 +16,7 @@ from agent_jobs.errors import (
     UpstreamError,
 )
 from agent_jobs.upstream.connection_failure import Dialed, explain_failure, explain_refusal
-from agent_jobs.upstream.endpoint import read_response_id, redacted_url
+from agent_jobs.upstream.endpoint import read_response_id, redact_url
 from agent_jobs.upstream.error_body import ErrorBody, read_error_body
 from agent_jobs.upstream.json_object import parse_object
 from agent_jobs.upstream.retry_after import read_retry_after_s
@@ -85,7 +85,7 @@ class _Refusal:
     def message(self) -> str:
         """Return one sentence, in upstream's words where it gave any."""
         if self.is_no_endpoint():
-            return f"there is no Responses API at {redacted_url(self.url)}"
+            return f"there is no Responses API at {redact_url(self.url)}"
         return self.error.message[:MESSAGE_CHARS] or f"HTTP {self.status}"
 
 

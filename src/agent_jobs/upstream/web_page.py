@@ -4,7 +4,7 @@ import re
 
 import httpx2
 
-from agent_jobs.upstream.endpoint import redacted_url
+from agent_jobs.upstream.endpoint import redact_url
 
 _SCANNED_CHARS = 20_000  # a sign-in form stands near the top, and a page may be large
 _BEGIN_CHARS = 200
@@ -35,5 +35,5 @@ def describe_page(answer: httpx2.Response) -> str:
     title = ""
     if found := _TITLE.search(answer.text[:_SCANNED_CHARS]):
         title = f' ("{" ".join(found[1].split())}")'
-    where = redacted_url(answer.request.url)
+    where = redact_url(answer.request.url)
     return f"{where} answered with a web page{title} and not with a response: check OPENAI_BASE_URL and the login there"

@@ -8,7 +8,7 @@ import click
 from agent_jobs.cli.session import Exit
 
 
-class Unwritten(click.ClickException):
+class UnwrittenAnswer(click.ClickException):
     """An answer could not be written; the message says how to print it."""
 
     exit_code = Exit.UNWRITTEN
@@ -23,10 +23,10 @@ class Unwritten(click.ClickException):
 
 @contextmanager
 def report_unwritten(started_ids: Sequence[str]) -> Generator[None]:
-    """Turn an error of the output in here into `Unwritten`, if a job was started until then."""
+    """Turn an error of the output in here into `UnwrittenAnswer`, if a job was started until then."""
     try:
         yield
     except OSError as error:
         if not started_ids:
             raise
-        raise Unwritten(error, started_ids[-1]) from None
+        raise UnwrittenAnswer(error, started_ids[-1]) from None

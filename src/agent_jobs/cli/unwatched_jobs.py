@@ -17,7 +17,7 @@ NO_RUNNER = "No process is running {jobs}. Keep one running, or watch here:\n  a
 
 
 @dataclass(frozen=True)
-class Unwatched:
+class UnwatchedJobs:
     """The jobs that no process observes, by their ids, and those of them that were retrieved just now."""
 
     ids: frozenset[str] = frozenset()
@@ -61,13 +61,13 @@ class Unwatched:
             yield f"{len(unsent)} jobs: not being watched; not sent yet. Send them with: agent-jobs watch"
 
 
-async def retrieve_unwatched(session: Session, group: JobFilter) -> Unwatched:
+async def retrieve_unwatched(session: Session, group: JobFilter) -> UnwatchedJobs:
     """Retrieve the running jobs of a group that no process observes, for at most `RETRIEVE_S`."""
     jobs = await session.engine.find_unobserved(group)
     if not jobs:
-        return Unwatched()
+        return UnwatchedJobs()
     retrieved = await session.app.collect(jobs, RETRIEVE_S)
-    return Unwatched(frozenset(job.id for job in jobs), frozenset(retrieved))
+    return UnwatchedJobs(frozenset(job.id for job in jobs), frozenset(retrieved))
 
 
 def _describe_last_seen(job: Job, now: float) -> str:

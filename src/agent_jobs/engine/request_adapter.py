@@ -9,7 +9,14 @@ from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.errors import RefusedError
 from agent_jobs.jobs.job import Job, Mode, Turn
 from agent_jobs.jobs.response import JSON
-from agent_jobs.request.added_parameters import ASKED, OF_A_MODEL, THIS_SCHEMA, lenient, refused_of, without
+from agent_jobs.request.added_parameters import (
+    ASKED,
+    OF_A_MODEL,
+    THIS_SCHEMA,
+    find_refused_additions,
+    relax_schemas,
+    remove_refused,
+)
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 
@@ -45,7 +52,7 @@ class RequestAdapter:
         refused = await self._store.refused_parameters(turn.base_url, self._clock.now() - LESSON_KEPT_S)
         of_model = f"@{body.get('model')}"
         asked = {name: turn.request[name] for name in (ASKED,) if name in turn.request}
-        return without({**body, **asked}, {name.removesuffix(of_model) for name in refused})
+        return remove_refused({**body, **asked}, {name.removesuffix(of_model) for name in refused})
 
     async def learn_from(self, job: Job, error: RefusedError) -> bool:
         """If the request can be sent in another way, remember that and return True."""
@@ -55,7 +62,7 @@ class RequestAdapter:
         """If upstream refused what only we added, remember to leave it out and return True, once for each."""
         body, now = job.turn.request, self._clock.now()
         known = await self._store.refused_parameters(job.turn.base_url, now - LESSON_KEPT_S)
-        refused = refused_of(error.code, error.param, str(error), body)
+        refused = find_refused_additions(error.code, error.param, str(error), body)
         dropped = [name for name in refused if _choose_stored_name(name, body) not in known and self._can_drop(name)]
         if not dropped:
             return False
@@ -64,7 +71,7 @@ class RequestAdapter:
         if await self._store.save(job.mark_not_sent("")) is None:
             return False
         if THIS_SCHEMA in dropped:
-            return await self._store.rewrite_request(replace(job, turn=replace(job.turn, request=lenient(body))))
+            return await self._store.rewrite_request(replace(job, turn=replace(job.turn, request=relax_schemas(body))))
         return True
 
     async def _remember_parameter(self, job: Job, name: str, answer: str, now: float) -> None:

@@ -1,10 +1,10 @@
-"""The verbs that change the course of a job: answer it, cancel it, or give it a response."""
+"""Change the course of a job: answer it, cancel it, or give it a response."""
 
 from __future__ import annotations
 
+from agent_jobs.engine.inspection import Inspection
 from agent_jobs.engine.job_waiter import has_question
 from agent_jobs.engine.replies import answer_calls
-from agent_jobs.engine.surroundings import Surroundings
 from agent_jobs.errors import JobNotFoundError, RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import (
@@ -21,7 +21,7 @@ TITLE_CHARS = 30  # of each title there
 CANCEL_WAIT_S = 10.0  # for which a cancel waits for upstream to confirm it
 
 
-class Steering(Surroundings):
+class JobControl(Inspection):
     """Changes the course of jobs. A base of `Engine`."""
 
     async def cancel(self, group: JobFilter) -> list[Job]:

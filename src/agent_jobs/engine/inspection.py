@@ -1,4 +1,4 @@
-"""The verbs that show what is around the jobs: the endpoint, the database, other processes, and the owners."""
+"""Show what is around the jobs: the endpoint, the database, other processes, and the owners."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Upstream(NamedTuple):
     webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
 
 
-class Surroundings:
-    """Shows the surroundings of jobs. A base of `Engine`."""
+class Inspection:
+    """Shows the endpoint, the database, other processes and the owners. A base of `Engine`."""
 
     _store: Store
     _clock: Clock
@@ -150,9 +150,9 @@ class Surroundings:
             ConfigError: This process can send nothing.
             UpstreamError: It refuses the key, or has no list.
         """
-        from agent_jobs.request.models import listed_models
+        from agent_jobs.request.models import index_listed_models
 
-        return listed_models(await self._require_upstream().client.model_pages())
+        return index_listed_models(await self._require_upstream().client.list_model_pages())
 
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
