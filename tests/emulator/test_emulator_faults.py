@@ -383,7 +383,7 @@ def test_a_run_may_be_complete_at_once(client: Client, server: RunningServer) ->
 
 
 def test_a_new_response_may_be_unknown_for_a_while(client: Client, server: RunningServer) -> None:
-    server.queue_fault(not_found_for_s=20)
+    server.queue_fault(not_found_for_s=300)
     response_id = client.first_event()["response"]["id"]
     lagging = [client.get(response_id), client.cancel(response_id), client.get(response_id, stream="true")]
     assert {answer.status_code for answer in lagging} == {404}
@@ -393,7 +393,7 @@ def test_a_new_response_may_be_unknown_for_a_while(client: Client, server: Runni
 
 
 def test_an_ended_response_may_be_unknown_for_a_while(client: Client, server: RunningServer) -> None:
-    server.queue_fault(not_found_after_end_s=20)
+    server.queue_fault(not_found_after_end_s=300)
     response_id = client.stream()[0]["response"]["id"]
     assert client.get(response_id).status_code == 404
     assert client.wait_until(response_id, lambda body: "status" in body)["status"] == "completed"
@@ -477,7 +477,7 @@ def test_bodies_may_lack_required_fields(client: Client, server: RunningServer) 
 
 def test_a_running_response_may_have_an_unknown_status(client: Client, server: RunningServer) -> None:
     server.queue_fault(unknown_status="warming_up")
-    response_id = client.create()["id"]
+    response_id = client.create(emulate={"duration_s": 300})["id"]
     assert client.get(response_id).json()["status"] == "warming_up"
     assert client.wait_until(response_id, lambda body: body["status"] in TERMINAL)["status"] == "completed"
 

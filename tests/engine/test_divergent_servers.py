@@ -180,7 +180,7 @@ async def test_result_arrives_after_any_answer_to_a_resumed_stream(
         await stream(scope, receive, send)
 
     async with behind(settings, stream=noted) as (host, upstream):
-        await completes(host, upstream, **BROKEN_STREAM)
+        await completes(host, upstream, duration_s=20, **BROKEN_STREAM)
     assert asked
 
 
@@ -189,7 +189,7 @@ async def test_finished_response_as_json_instead_of_a_stream_ends_the_job(
 ) -> None:
     upstream.queue_fault(on="stream", json_instead_of_stream=True, times=-1)
     async with hosting(settings) as host:
-        await completes(host, upstream, **BROKEN_STREAM)
+        await completes(host, upstream, duration_s=20, **BROKEN_STREAM)
     assert upstream.emulator.counters()["streams"] >= 1
 
 

@@ -69,7 +69,7 @@ def script(**emulate: Any) -> dict[str, Any]:
 async def asking(host: Host, **emulate: Any) -> dict[str, Any]:
     """Start a job that asks, and return the answer that a host without dialogs gets."""
     started = await host.start(**script(**emulate))
-    return await host.call("agent_poll", job_id=started["job_id"], wait_s=20)
+    return await host.end(started["job_id"], wait_s=20)
 
 
 def given(told: dict[str, Any], output: object = "found") -> list[dict[str, Any]]:
