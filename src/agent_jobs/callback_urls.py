@@ -33,7 +33,7 @@ class CallbackUrl(NamedTuple):
         return f"{host}:{self.port}"
 
     def address_of(self, ip: str) -> str:
-        """Return the same address with the number that the host's name stands for."""
+        """Return the same address with the IP address of the host."""
         host = f"[{ip}]" if ":" in ip else ip
         return f"{self.scheme}://{host}:{self.port}{self.target}"
 
@@ -54,9 +54,9 @@ def parse_callback_url(url: str, allowed: Sequence[AllowedHost]) -> CallbackUrl:
         parts = urlsplit(url)
         port = HTTPS_PORT if parts.port is None else parts.port
     except ValueError:
-        raise RefusedUrlError("it is no address") from None
+        raise RefusedUrlError("it is not an address") from None
     if "@" in parts.netloc:
-        raise RefusedUrlError("it has a user name, which belongs into no address")
+        raise RefusedUrlError("it has a user name, which an address must not have")
     host = parts.hostname or ""
     entry = _find_entry(host, port, allowed)
     if entry is None:
@@ -67,16 +67,16 @@ def parse_callback_url(url: str, allowed: Sequence[AllowedHost]) -> CallbackUrl:
 
 
 def choose_address(url: CallbackUrl, addresses: Sequence[str]) -> str:
-    """Return the address to connect to, of those that the name of the host stands for.
+    """Return the address to connect to, from the addresses of the host's name.
 
     Raises:
         RefusedUrlError: There is none, or one of them is not public: a name with both could be an attacker's.
     """
     if not addresses:
-        raise RefusedUrlError("its name has no address")
+        raise RefusedUrlError("its name does not resolve")
     check = is_loopback if url.allowed.is_loopback else is_public
     if not all(map(check, addresses)):
-        raise RefusedUrlError("its name stands for an address that is not public")
+        raise RefusedUrlError("its name resolves to an address that is not public")
     return addresses[0]
 
 
@@ -95,7 +95,7 @@ def is_public(address: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Return True if an address is that of this machine."""
+    """Return True if an address belongs to this machine."""
     try:
         return ip_address(address).is_loopback
     except ValueError:

@@ -20,7 +20,7 @@ from agent_jobs.text_file import BOM
 
 MAX_DEPTH = 100  # the SDK reads about 200 levels; deeper levels of an answer are cut off
 TOO_DEEP = '"[nested too deeply]"'
-#: Stands for the value of a text that is not JSON.
+#: The value of a text that is not JSON.
 _BROKEN = object()
 
 #: A string in JSON, or a bracket. Brackets in strings do not count.
@@ -50,7 +50,7 @@ def read_request(line: str) -> tuple[JSONRPCMessage | None, JSONRPCError | None]
         return None, _build_error(_find_id(line), PARSE_ERROR, "This line is not JSON.")
     if (message := read_message(_write_json(parsed))) is not None:
         return message, None
-    words = "This line is no JSON-RPC message: send one request a line."
+    words = "This line is not a JSON-RPC message: send one request a line."
     return None, _build_error(_id_of_request(parsed), INVALID_REQUEST, words)
 
 
@@ -71,7 +71,7 @@ def repair_message(text: str, request_id: int | str | None = None) -> str | None
     if message is _BROKEN:
         number, words = find_id_of_broken_answer(text), "its answer is not JSON"
     else:
-        number, words = _id_of_answer(message), "its answer is no JSON-RPC message"
+        number, words = _id_of_answer(message), "its answer is not a JSON-RPC message"
     if request_id is not None and not _is_notification(text, message):
         number = request_id
     if number is None:
@@ -130,7 +130,7 @@ def _cut_depths(text: str) -> str:
 
 
 def _id_of_request(message: object) -> int | str | None:
-    """Return the id of a request; None for an answer, whose id is one of ours, and for a message without an id."""
+    """Return the id of a request; None for a message without one, and for an answer with an id of this process."""
     fields = _read_fields(message)
     number = fields.get("id")
     if _is_answer(fields) or isinstance(number, bool) or not isinstance(number, int | str):

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
+from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.text import ask_if_meant
 from agent_jobs.text_file import BOM, open_text
 from agent_jobs.validation import Kind, number, whole_number
@@ -19,7 +20,7 @@ KEY_FILE = "AGENT_JOBS_API_KEY_FILE"
 KEY_FILE_CHARS = 8192  # longer than any key, so that a path of another file is found out early
 MAX_COUNT = 9999  # jobs, streams or calls at once; more is a slip of the pen
 MAX_BUDGET_USD = 1e9  # more is a slip of the pen
-PATH_WORDS = "a path"  # what a relative path is accepted as, which the settings file makes absolute
+PATH_WORDS = "a path"  # accepts relative paths, which the settings file makes absolute
 SWITCH_VALUES = "one of 0, 1"
 YES_OR_NO = "one of no, yes"
 #: What people write for 0 and 1.
@@ -105,7 +106,7 @@ class Reader:
 def drop_empty_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that are set to something.
 
-    A reference that a host left as it stands sets nothing: Claude Desktop leaves one for a field that is empty.
+    A reference that a host left unchanged sets nothing: Claude Desktop leaves one for a field that is empty.
     """
     stripped = {name: value.strip() for name, value in environ.items()}
     return {name: value for name, value in stripped.items() if value and (name == KEY or not _is_reference(value))}
@@ -221,7 +222,7 @@ def check_header(name: str, value: str) -> str:
     """
     if not (value.isascii() and value.isprintable()):
         raise ConfigError(
-            f"{name} holds characters that no header can carry. Copy it again, without what is around it."
+            f"{name} holds characters that no header can carry. Copy it again, without the surrounding text."
         )
     return value
 
@@ -245,8 +246,8 @@ def owner_names() -> Reader:
 
     def read(written: Written) -> tuple[str, ...]:
         names = tuple(name.strip() for name in written.text.split(",") if name.strip())
-        if not names or not all(name.isprintable() for name in names):
-            return written.refuse(accepts)
+        if not names or not all(map(is_owner_name, names)):
+            return written.refuse(accepts, NAME_RULE)
         return names
 
     return Reader(accepts, read, tuple[str, ...], join=",".join)
@@ -318,7 +319,7 @@ def _read_first_line(path: Path) -> str:
             if file.encoding != "utf-8" and not line.isascii():
                 raise ValueError  # its first bytes were no mark
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(f"{KEY_FILE} names {path}, which cannot be read ({reason}). Put the key there.") from None
     return line
 
@@ -341,7 +342,7 @@ def database_url() -> Reader:
 
 
 def _has_clear_password(parts: SplitResult) -> bool:
-    """Return False if a password may reach into what is read as the host, the path or the parameters."""
+    """Return False if a password may have been read as part of the host, the path or the parameters."""
     return parts.netloc.count("@") <= 1 and not any("@" in part for part in parts[2:])
 
 
@@ -365,7 +366,7 @@ def read_password_file(path: Path) -> str:
         with open_text(path) as file:
             return file.readline(KEY_FILE_CHARS).lstrip(BOM).rstrip("\r\n")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(
             f"AGENT_JOBS_DATABASE_PASSWORD_FILE names {path}, which cannot be read ({reason}). Put the password there."
         ) from None
@@ -410,7 +411,7 @@ def output_folder() -> Reader:
         standing = next((each for each in (folder, *folder.parents) if os.path.exists(each)), None)
         if standing is not None and not (os.path.isdir(standing) and os.access(standing, os.W_OK | os.X_OK)):
             written.warnings.append(
-                f"{written.name} names {folder}, where nothing can be written. Make {standing} a writable folder."
+                f"{written.name} names {folder}, which cannot be written to. Make {standing} a writable folder."
             )
         return folder
 
@@ -421,7 +422,7 @@ def _expand_user(name: str, text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ConfigError(f"{name} begins with a home folder that does not exist. Write the whole path.") from None
+        raise ConfigError(f"{name} begins with a home folder that does not exist. Write the full path.") from None
 
 
 def folders() -> Reader:
@@ -437,7 +438,7 @@ def folders() -> Reader:
             if not folder.is_absolute():
                 written.refuse(accepts, "One of them is not absolute.")
             if not os.path.isdir(folder):
-                raise ConfigError(f"{written.name} names {folder}, which is no folder. Name folders that exist.")
+                raise ConfigError(f"{written.name} names {folder}, which is not a folder. Name folders that exist.")
         return tuple(dict.fromkeys(found))
 
     return Reader(accepts, read, tuple[Path, ...], join=os.pathsep.join)
@@ -481,7 +482,7 @@ def _find_program_fault(program: str, search_path: str | None) -> str | None:
     if os.path.dirname(program) and not os.path.isabs(program):
         return "its program is neither a name nor a path that starts with / or ~"
     if shutil.which(program, path=search_path) is None:
-        return "its first word is no program that can be found and run"
+        return "its first word is not a program that can be found and run"
     return None
 
 
@@ -520,7 +521,7 @@ def split_web_address(url: str) -> SplitResult | None:
 
 
 def _without_endpoint(parts: SplitResult) -> str:
-    """Return the address of an API from that of one of its endpoints, without what may be secret in its query."""
+    """Return the address of an API from that of one of its endpoints, without secrets in its query."""
     path, query = parts.path, parts.query
     while ending := _ENDPOINT.search(path):
         path = path[: ending.start()]

@@ -15,7 +15,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.setting_values import KEY_FILE_CHARS, SecretStr, check_header
 from agent_jobs.text_file import BOM
 
-#: Stands in the file in place of a key that the keyring has, so that only then the keyring is asked.
+#: In the file in place of a key that is in the keyring, so that the keyring is asked only then.
 IN_KEYRING = "keyring:agent-jobs"
 KEYRING_SERVICE = "agent-jobs"
 #: A keyring of lower priority is not recommended by its own package, for example because it is not encrypted.
@@ -65,7 +65,7 @@ def find_stored_key(folder: str, base_url: str) -> StoredKey | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise _refuse_file(path, f"cannot be read ({reason})", endpoint) from None
     if text == IN_KEYRING:
         return StoredKey(endpoint, Path(path), None)

@@ -40,7 +40,7 @@ def trim_pattern(pattern: str) -> str:
 
 
 def find_names_below(root: Root, path: Path) -> Names | None:
-    """Return the names of an absolute path below a root whose own path looks a little different there, else None."""
+    """Return the names of an absolute path below a root, even if it writes the root a little differently; else None."""
     for base in (root.written, root.real):
         depth = len(base.parts)
         start = path.parts[:depth]
@@ -82,7 +82,7 @@ def choose_place(shown: str, places: Sequence[tuple[Root, Names]], budget: Budge
             return found[0]
         if found:
             raise RequestError(
-                "No file is named exactly {given!r}, and several are like it.",
+                "No file is named exactly {given!r}, and several names are similar.",
                 "ambiguous_file",
                 given=shown,
                 paths=_list_similar_paths(found),

@@ -24,7 +24,7 @@ class RemoteEntry:
     machine: Machine
 
     def check(self) -> list[Finding]:
-        """Return what keeps the host from using the server, or that it can."""
+        """Return the finding of the address: why the host cannot use it, or that it can."""
         findings = [*self._check_server(), *self._check_token()]
         if findings:
             return findings
@@ -60,13 +60,13 @@ class RemoteEntry:
             yield self._report_entry("problem", f"{about}, which {error}", start)
             return
         except NoWebAddressError:
-            yield self._report_entry("problem", f"{about}, which is no web address", correct)
+            yield self._report_entry("problem", f"{about}, which is not a web address", correct)
             return
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             fix = "wait a moment, then run agent-jobs doctor again; if it stays so, ask the operator of the server"
             yield self._report_entry("warning", f"{about}, which is not ready (503)", fix)
         elif status != HTTPStatus.OK:
-            text = f"{about}, which answers {READY_PATH} with {status}, as no team server of agent-jobs does"
+            text = f"{about}, which answers {READY_PATH} with {status}, unlike a team server of agent-jobs"
             yield self._report_entry("problem", text, correct)
 
     def _check_token(self) -> Iterator[Finding]:
@@ -83,7 +83,7 @@ class RemoteEntry:
         return ""
 
     def _list_token_variables(self) -> list[str]:
-        """Return the names of the variables from which the host takes the token."""
+        """Return the names of the variables that may hold the token for the host."""
         named = self.entry.get("bearer_token_env_var")
         if isinstance(named, str) and named:
             return [named]

@@ -1,4 +1,4 @@
-"""`agent-jobs stats`: what jobs cost, by day, model, preset or client."""
+"""`agent-jobs stats`: what jobs cost, by day, model, preset, client or owner."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,17 +19,18 @@ DAY_S = 86_400.0
 BAR_COLUMNS = 20
 #: From this share of the budget on, the bar is yellow.
 HIGH_SHARE = 0.8
-_FIGURES = frozenset({"JOBS", "RUNNING", "READ", "WRITTEN", "COST"})
+_FIGURES = frozenset({"JOBS", "RUNNING", "TOKENS IN", "TOKENS OUT", "COST"})
 #: Columns that a narrow terminal leaves out, first to last.
-_DROPPED = ("RUNNING", "READ", "WRITTEN")
+_DROPPED = ("RUNNING", "TOKENS IN", "TOKENS OUT")
 _HEADINGS: dict[SpendingKey, str] = {
     "day": "DAY (UTC)",
     "model": "MODEL",
     "preset": "PRESET",
     "client": "CLIENT",
+    "owner": "OWNER",
 }
-#: What stands for a name that is not known.
-_UNNAMED = {"model": "unknown", "preset": "none", "client": "unknown", "day": "unknown"}
+#: Shown in place of an unknown name.
+_UNNAMED = {"model": "unknown", "preset": "none", "client": "unknown", "day": "unknown", "owner": "none"}
 
 
 class _Today(NamedTuple):
@@ -59,7 +60,8 @@ def stats_command(by: SpendingKey, days: int, as_json: bool) -> None:
     async def read(session: Session) -> tuple[float, list[Spending]]:
         engine = session.engine
         today_usd = await engine.sum_today(spent=settings.budget_mode == "spent")
-        return today_usd, await engine.sum_spending(by, JobFilter(since=since))
+        sums = await engine.sum_spending([by], JobFilter(since=since))
+        return today_usd, sums[by]
 
     today_usd, rows = run_in_session(read, settings=replace(settings, warnings=()))
     today = _Today(today_usd, settings.daily_budget_usd, settings.budget_mode)
@@ -110,8 +112,8 @@ def _render_sum_row(row: Spending, by: SpendingKey) -> dict[str, str]:
         _HEADINGS[by]: name,
         "JOBS": str(row.jobs),
         "RUNNING": str(row.active or ""),
-        "READ": _format_count(row.input_tokens, row.uncounted),
-        "WRITTEN": _format_count(row.output_tokens, row.uncounted),
+        "TOKENS IN": _format_count(row.input_tokens, row.uncounted),
+        "TOKENS OUT": _format_count(row.output_tokens, row.uncounted),
         "COST": _format_cost(row),
     }
 

@@ -7,6 +7,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.owner import OwnerName, fit_owner
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Exit, Session, json_option, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.times import Lifetime, format_day, format_local_minute, format_local_time
@@ -14,7 +15,7 @@ from agent_jobs.engine.engine import TokenRecord
 from agent_jobs.rendering import answers
 
 MAX_NOTE_CHARS = 200
-#: What a narrow terminal leaves out, first to last.
+#: Columns that a narrow terminal leaves out, in this order.
 DISPENSABLE = ("CREATED", "EXPIRES", "USED", "STATE", "OWNER")
 HOUR_S = 3_600.0
 
@@ -43,7 +44,7 @@ def token_command() -> None:
 @token_command.command("add")
 @click.argument("owner", type=OwnerName())
 @click.option("--expires", type=Lifetime(), metavar="AGE", help="Refuse the token after that time: 12h, 90d or 8w.")
-@click.option("--note", type=Note(), default="", help="A word about who uses it, and where.")
+@click.option("--note", type=Note(), default="", help="A note on who uses it, and where.")
 @json_option
 def add_token_command(owner: str, expires: float | None, note: str, as_json: bool) -> None:
     """Make a token for an owner and print it.
@@ -82,7 +83,7 @@ def list_tokens_command(as_json: bool) -> None:
         click.echo(answers.format_json_line({"tokens": [_describe_token(record) for record in records]}))
         return
     if not records:
-        click.echo("There are no tokens yet. Make one with: agent-jobs token add OWNER")
+        print_sentences("There are no tokens yet. Make one with: agent-jobs token add OWNER")
         return
     width, now = terminal.find_width(), time.time()
     rows = [_build_token_row(record, now, width) for record in records]

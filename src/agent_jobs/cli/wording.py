@@ -9,7 +9,7 @@ from agent_jobs.jobs.job import UNANSWERED, Job
 from agent_jobs.jobs.response import Failure
 from agent_jobs.rendering.fixes import Voice
 
-#: What a person can do, by the code of the error.
+#: Fixes for a person, by the code of the error.
 FIXES: Mapping[str, str] = {
     # Arguments
     "literal_secret": "List its name in AGENT_JOBS_SECRETS, and write ${{NAME}} or Bearer ${{NAME}} in its place.",
@@ -19,27 +19,28 @@ FIXES: Mapping[str, str] = {
     "wrong_value": "Correct it and try again.",
     # Costs
     "budget_spent": "Wait until midnight UTC, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
-    "budget_too_small": "Bound it lower with --option max_output_tokens=N, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
+    "budget_too_small": "Lower its bound with --option max_output_tokens=N, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
     "owner_budget_spent": "Wait until midnight UTC, or raise it with: agent-jobs owner set NAME --daily-budget USD",
     "owner_budget_too_small": (
-        "Bound it lower with --option max_output_tokens=N, or raise it with: "
+        "Lower its bound with --option max_output_tokens=N, or raise it with: "
         "agent-jobs owner set NAME --daily-budget USD"
     ),
     "over_max_cost": "Lower --option max_output_tokens or --option max_tool_calls, or allow more.",
     "unbounded_calls": "Add --option max_tool_calls=N.",
     "unbounded_output": "Add --option max_output_tokens=N.",
-    "unbounded_turns": "Bound them all with --option max_cost_usd=USD.",
+    "unbounded_turns": "Limit them all with --option max_cost_usd=USD.",
     "too_many_starts": "Try again in {seconds} s.",
     # Jobs
     "empty_reply": "Use --output, --approve, --deny or --message.",
     "has_response": "See it with: agent-jobs show {job_id}",
     "job_asks": "Answer with: agent-jobs reply {job_id}",
-    "job_running": "Wait for its end with: agent-jobs watch {job_id}",
+    "job_running": "Watch it with: agent-jobs watch {job_id}",
     "needs_approval": "Use --approve or --deny.",
     "needs_output": "Give it with --output.",
     "no_jobs": "There are no jobs yet; start one with: agent-jobs run",
     "no_such_batch": "See all jobs with: agent-jobs list",
     "nothing_to_repeat": "See all jobs with: agent-jobs list",
+    "not_always_allowed": "See what is allowed with: agent-jobs show {job_id}",
     "nothing_to_answer": "See its state with: agent-jobs show {job_id}",
     # The program
     "internal": "Jobs continue; see them with: agent-jobs list",
@@ -87,11 +88,11 @@ NEXT_STEPS: Mapping[str, str] = {
 }
 #: Ends the message of a server_error. `describe_next_step` says the same with a command.
 _PROVIDER_ADVICE = "You can retry your request."
-_SANDBOX_LINKS = "Links to its sandbox open nowhere. See its saved files with: agent-jobs result {job_id} --part files"
+_SANDBOX_LINKS = "Links to its sandbox do not work. See its saved files with: agent-jobs result {job_id} --part files"
 
 
 def describe_error(error: AgentJobsError) -> str:
-    """Return what is wrong and what a person can do about it."""
+    """Return the problem and its fix for a person."""
     return VOICE.describe(error)
 
 
@@ -101,12 +102,12 @@ def describe_problem(error: AgentJobsError) -> str:
 
 
 def describe_fix(error: AgentJobsError) -> str:
-    """Return what a person can do about an error; empty if nothing is known."""
+    """Return the fix of an error for a person; empty if there is none."""
     return VOICE.fix(error)
 
 
 def describe_next_step(job: Job) -> str:
-    """Return what a person can do about a job that failed; empty if that is not known."""
+    """Return the next step for a person after a failed job; empty if it is unknown."""
     if job.error is None:
         return ""
     if job.error.is_retryable:
@@ -134,7 +135,7 @@ def word_answer(answer: Mapping[str, Any], job: Job) -> dict[str, Any]:
 
 
 def describe_warning(job: Job) -> str:
-    """Return what a person must know of the output of a job; empty if nothing."""
+    """Return a warning about the output of a job; empty if there is none."""
     from agent_jobs.rendering import answers
 
     code = answers.find_warning(job)

@@ -39,7 +39,7 @@ OUTPUT_OF_CONTEXT = 0.125  # of its context, as output: every model accepts that
 #: Other hosts may serve the same name for another price; a region of OpenAI (eu.api.openai.com) adds to it.
 _OPENAI_HOST = "api.openai.com"
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
-#: Tools whose calls the client answers, so that they cost nothing but tokens.
+#: Tools whose calls the client answers, so that they cost only tokens.
 _CLIENT_TOOLS = frozenset({"function", "custom", "custom_tool", "local_shell", "apply_patch", "computer"})
 #: Input whose tokens are at most its bytes; files, images and references are not.
 _TEXT_TYPES = frozenset(
@@ -78,7 +78,7 @@ class _MostRead(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """All known prices: the user's table above, ours below, and the library between them."""
+    """All known prices: first the user's table, then the library, then the built-in table."""
 
     own: Table
     built_in: Table
@@ -107,7 +107,7 @@ class Prices:
         if usage is None or usage.partial or not isinstance(model, str) or written is None:
             return None
         if response.get("status") == "completed" and not usage.input_tokens:
-            return None  # every completed response had input: this 0 stands for a count that is missing
+            return None  # every completed response had input, so this 0 is a missing count
         return self.cost_usd(
             model,
             usage,
@@ -162,7 +162,7 @@ class Prices:
         """Return a request with the limits that it lacks for a bound, as high as a day's budget allows.
 
         Args:
-            body: The body of POST /responses; limits that stand in it stay.
+            body: The body of POST /responses; limits in it stay.
             budget_usd: The budget of a whole day, so that the same request gets the same limits all day long.
             bound: Returns the bound of a body.
         """
@@ -194,7 +194,7 @@ class Prices:
         offer = _Offer(model, normalize_tier(body.get("service_tier")), _host_kind(provider_url), at)
         output = _read_usage_count(body.get("max_output_tokens"))
         if not output:
-            raise RequestError("Without a limit of its output the cost has no bound.", "unbounded_output")
+            raise RequestError("Without a limit on its output, the cost has no bound.", "unbounded_output")
         tokens = _most_input_tokens(body, history_tokens)
         standard = self._find_rates(offer, 0) or _refuse_unknown(f"what {model!r} costs in the {offer.tier} tier")
         context = standard.context_tokens
@@ -239,7 +239,7 @@ class Prices:
         calls = _read_usage_count(body.get("max_tool_calls"))
         if not calls:
             raise RequestError(
-                "{tools} may be called without end, so the cost has no bound.",
+                "{tools} may be called any number of times, so the cost has no bound.",
                 "unbounded_calls",
                 tools=", ".join(names),
             )
@@ -328,7 +328,7 @@ def _cap_calls(body: JSON, budget_usd: float, bound: Callable[[JSON], Bound]) ->
 
 def _highest_input_price(rates: Rates, model: str) -> float:
     if rates.cache_write is None:
-        _refuse_unknown(f"what {model!r} takes for cache writes (cache_write)")
+        _refuse_unknown(f"what cache writes of {model!r} cost (cache_write)")
     return max(rates.input, rates.cache_write, rates.cached or 0.0)
 
 
@@ -360,7 +360,7 @@ def _most_input_tokens(body: JSON, history_tokens: int | None) -> int:
             )
     if body.get("previous_response_id") and history_tokens is None:
         raise RequestError(
-            "The tokens of the previous job are not known, so the cost has no bound.", "unbounded_history"
+            "The number of tokens of the previous job is not known, so the cost has no bound.", "unbounded_history"
         )
     if not _is_text(body.get("input")):
         raise RequestError(

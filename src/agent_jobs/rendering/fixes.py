@@ -1,7 +1,8 @@
-"""Word errors for one kind of reader, and hold the fixes that are the same for every reader.
+"""Word errors for one kind of reader, and define the fixes that are the same for every reader.
 
-A fix stands once. If any reader can do it, it is in `FIXES`. If only the user can, it is in `USER_STEPS`: a person is
-given the step, a model is to ask its user for it. If the readers need different words, each face has its own.
+Each fix is defined once. If any reader can do it, it is in `FIXES`. If only the user can, it is in `USER_STEPS`: a
+person reads the step, and a model reads that it should ask its user for it. If the readers need different words, each
+face has its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,8 +50,8 @@ FIXES: Mapping[str, str] = {
     "empty_path": "Write paths or globs.",
     "file_too_large": "Attach a part of it.",
     "git_file": "Name a file outside .git.",
-    "impossible_path": "Write a path that can exist.",
-    "link_leaves_root": "Name a file that lies below it.",
+    "impossible_path": "Write a valid path.",
+    "link_leaves_root": "Name a file below it.",
     "no_match": "Name one that exists.",
     "no_upload": 'Send the file with PUT /files/NAME to this server, and name the "upload:..." of its answer.',
     "not_a_file": "Name a regular file.",
@@ -66,7 +67,7 @@ FIXES: Mapping[str, str] = {
     # Jobs
     "ambiguous_job": "Write more of {ids}.",
     "answered_twice": "Answer each call once.",
-    "history_purged": "Start again without it, with what matters of it in the prompt.",
+    "history_purged": "Start again without it, and put its important parts into the prompt.",
     "job_purged": "If it is still needed, start it again.",
     "no_such_job": "The newest are {newest}.",
     "no_such_conversation": "Use true for a new one, or the id of one that an earlier job began.",
@@ -105,6 +106,7 @@ USER_STEPS: Mapping[str, str] = {
         "have the operator put it into the folder of AGENT_JOBS_OWNER_KEYS_DIR, or name another with "
         "`agent-jobs owner set --key-ref`"
     ),
+    "owner_name": "choose another name",
     "shared_id": "have the operator of the server set a key of their own with `agent-jobs owner set --key-ref`",
     # The database
     "database_damaged": "move it away, or set AGENT_JOBS_DATA_DIR to another folder",
@@ -141,13 +143,13 @@ USER_STEPS: Mapping[str, str] = {
     "certificate_host": "correct the host in OPENAI_BASE_URL",
     "certificate_untrusted": "set SSL_CERT_FILE to a PEM file with the certificate of its authority",
     "key_refused": "check OPENAI_API_KEY, then try again in 60 s",
-    "network_down": "check the network; where only a proxy leads out, set HTTPS_PROXY",
+    "network_down": "check the network; if only a proxy reaches the internet, set HTTPS_PROXY",
     "no_tls": "write http:// instead of https:// in OPENAI_BASE_URL, or another port",
     "proxy_password": "put name and password into {setting}: http://NAME:PASSWORD@{proxy}",
-    "proxy_refused": "check OPENAI_BASE_URL and {setting}; a host that needs no proxy stands in NO_PROXY",
+    "proxy_refused": "check OPENAI_BASE_URL and {setting}; list hosts that need no proxy in NO_PROXY",
     "proxy_unreachable": "correct {setting}, or name the host in NO_PROXY",
     "tls_failed": "check host and port in OPENAI_BASE_URL, the proxy (HTTPS_PROXY) and SSL_CERT_FILE",
-    "wrong_address": "check host and port in OPENAI_BASE_URL; where only a proxy leads out, set HTTPS_PROXY",
+    "wrong_address": "check host and port in OPENAI_BASE_URL; if only a proxy reaches the internet, set HTTPS_PROXY",
 }
 #: The code of the fix for an error of upstream's whose own code has none.
 _CLASS_CODES: Mapping[type[UpstreamError], str] = {
@@ -181,14 +183,14 @@ class Voice:
         self._pass_on = pass_on
 
     def describe(self, error: AgentJobsError) -> str:
-        """Return what is wrong, and then what the reader can do about it."""
+        """Return the problem, and then the fix for the reader."""
         text = " ".join(filter(None, (end_sentence(self.problem(error)), self.fix(error))))
         if isinstance(error, ConfigError) and not error.code:
             return self._pass_on(text)
         return text
 
     def problem(self, error: AgentJobsError) -> str:
-        """Return what is wrong, as one sentence."""
+        """Return the problem as one sentence."""
         if not error.data:
             return error.problem
         return error.problem.format_map(self._write_data(error))
@@ -197,7 +199,7 @@ class Voice:
         """Return what the reader can do about an error, as one sentence; empty if nothing is known."""
         code = self._find_code(error)
         data = self._write_data(error)
-        if code in USER_STEPS:
+        if code in USER_STEPS and code not in self._fixes:
             return self._write_step(USER_STEPS[code].format_map(data))
         template = self._fixes.get(code) or FIXES.get(code)
         if template is not None:

@@ -1,4 +1,4 @@
-"""Turns the errors of PostgreSQL and its connections into errors whose code says what to do."""
+"""Turns the errors of PostgreSQL and its connections into errors whose code leads to their fix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: What PostgreSQL, its connections and the client raise.
 ANY_ERROR = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-#: Defects of ours: no advice about the database would help.
+#: Defects of agent-jobs: no advice about the database would help.
 _DEFECTS = (
     asyncpg.PostgresSyntaxError,
     asyncpg.UndefinedColumnError,
@@ -47,7 +47,7 @@ class _Failure(NamedTuple):
     code: str
 
 
-#: The first one whose kind fits an error counts.
+#: The first one that matches an error counts.
 _FAILURES = (
     _Failure(asyncpg.ClientConfigurationError, "has an address that cannot be used", "postgres_address"),
     _Failure(asyncpg.InvalidAuthorizationSpecificationError, "refused this name or password", "postgres_user"),

@@ -1,6 +1,6 @@
 """Convert the answer of a tool to the output of a function call: text within a limit, and images. Pure.
 
-Bytes are recognized by their content, whatever their label says. A note stands in the place of an omitted part.
+Bytes are recognized by their content, not by their label. A note replaces an omitted part.
 """
 
 import base64
@@ -109,7 +109,7 @@ def cut_text(text: str, room: int = TEXT_CHARS) -> str:
 
 
 def describe_left_out(what: str, why: str) -> str:
-    """Return the note that stands in the place of an omitted part."""
+    """Return the note in place of an omitted part."""
     return f"[{what} is left out: {why}]"
 
 
@@ -157,8 +157,8 @@ def _read_bytes(data: str, label: str, *, is_document: bool = False, is_sound: b
     if text is not None and (is_document or _DRAWING.match(text)):
         return _build_text_part(text)
     if is_sound:
-        return _build_text_part(describe_left_out(name, "no model here accepts sound"))
-    return _build_text_part(describe_left_out(f"{name} of {len(raw)} bytes", "it is no image that a model accepts"))
+        return _build_text_part(describe_left_out(name, "models do not accept sound here"))
+    return _build_text_part(describe_left_out(f"{name} of {len(raw)} bytes", "it is not an image that a model accepts"))
 
 
 def _describe_no_base64(data: str, name: str) -> Part:
