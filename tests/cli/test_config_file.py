@@ -325,7 +325,7 @@ def test_two_writers_lose_nothing(environ: dict[str, str], file: Path):
         "    edit_settings(Path(sys.argv[1]), lambda d: d.__setitem__(f'{sys.argv[2]}{number}', number))\n"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(file), name]) for name in ("a", "b")]
-    assert [writer.wait(50) for writer in writers] == [0, 0]
+    assert [writer.wait(100) for writer in writers] == [0, 0]
     assert len([line for line in file.read_text().splitlines() if " = " in line]) == 40
 
 

@@ -304,7 +304,7 @@ async def test_waiters_of_any_change_wake_while_the_connection_that_listens_is_l
         )
         await connection.close()
         await other.add(a_job())
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await store.wait_for_any_change(mark)
 
 
@@ -346,7 +346,7 @@ async def test_store_survives_a_restart_of_the_server_while_a_waiter_waits(own_s
             ):
                 await other.request_cancel(job.id, NOW)
             await run(own_server.start)
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 while not await cancelled(other, job):  # noqa: ASYNC110  # the server is starting
                     await anyio.sleep(0.1)
         assert await store.reclaim_from_dead(NOW) == await other.reclaim_from_dead(NOW) == 0, "both live"
@@ -391,7 +391,7 @@ async def test_process_that_stopped_writing_its_time_is_dead_and_fenced_afterwar
             "CREATE TRIGGER silent BEFORE UPDATE ON replica FOR EACH ROW EXECUTE FUNCTION stay_silent()"
         )
         own_start = "SELECT clock_timestamp() - pg_postmaster_start_time() > interval '11 s'"
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not await connection.fetchval(own_start):  # noqa: ASYNC110  # a restart excuses silence
                 await anyio.sleep(0.2)
         assert await reclaim_after_silence(store, NOW) == 1
