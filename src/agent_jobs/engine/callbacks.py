@@ -27,7 +27,7 @@ CHECK_S = 1.0  # between looks for events and due messages
 LEASE_S = 60.0  # an attempt lasts a quarter of this at most; then another process may send the message
 FIRST_RETRY_S = 5.0  # a receiver that restarts is back soon
 MAX_RETRY_S = 3600.0
-GIVE_UP_S = 86_400.0  # as long as a result can be expected to matter
+GIVE_UP_S = 86_400.0  # for which a result probably still matters
 AT_ONCE = 8  # messages that one process sends at the same time
 
 
