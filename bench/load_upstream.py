@@ -3,12 +3,12 @@
 import sys
 import threading
 
-from agent_jobs.emulator.server import running
+from agent_jobs.emulator.server import run_emulator
 
 
 def main() -> None:
     """Serve until killed; print the port. The arguments are where webhooks go, and their secret, if any are sent."""
-    with running() as server:
+    with run_emulator() as server:
         if sys.argv[1:]:
             server.emulator.send_webhooks(*sys.argv[1:])
         print(server.url.rpartition(":")[2], flush=True)

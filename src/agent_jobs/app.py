@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
     from agent_jobs.jobs.owners import OwnerLimits
+    from agent_jobs.notices.callback_sender import CallbackSender
     from agent_jobs.notices.sender import NoticeSender
     from agent_jobs.pricing.prices import Prices
     from agent_jobs.store.job_import import ImportCounts
@@ -54,11 +55,13 @@ logger = logging.getLogger(__name__)
 KEYRING_WAIT_S = 20.0  # the user may have to unlock the keyring, and hosts cut calls at 60 s
 KEYRING_RETRY_S = 10.0  # a keyring that could not be read makes other calls wait no more often
 READS = "This process only reads jobs."
-COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once take longer than it may
+COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once would exceed its time limit
 DAY_S = 86_400.0
 NOTICE_LAST_S = 5.0  # for notices at the end of this process: a receiver on another continent answers within that
+#: The processes that work for the owners of a team server.
+SERVES_OWNERS = frozenset({"serve --http", "work"})
 #: The processes that send traces. A server that a host starts does not: the variable may be meant for the host itself.
-TRACED = frozenset({"serve --http", "work"})
+TRACED = SERVES_OWNERS
 
 #: Work on all jobs of the endpoint, act on single ones for a command, or only read.
 Role = Literal["works", "acts", "reads"]
@@ -91,6 +94,7 @@ class App:
         self._stepper: OwnerSteppers | None = None
         self._worker: Worker | None = None
         self._webhooks: WebhookIntake | None = None
+        self._callback_sender: CallbackSender | None = None
         self._callbacks: CallbackRunner | None = None
         self._notifier: Notifier | None = None
         self._traces: TraceRunner | None = None
@@ -237,7 +241,8 @@ class App:
         from agent_jobs.upstream.client import open_client
 
         presets = load_presets(settings.presets)
-        self._callbacks = self._create_callback_runner(settings, store)
+        self._callback_sender = self._create_callback_sender(settings)
+        self._callbacks = self._create_callback_runner(store)
         try:
             settings, key = await _resolve_key(settings)
         except ConfigError as missing:
@@ -274,7 +279,7 @@ class App:
         if self._role == "works":
             self.work()
         planner = StartPlanner(store, endpoint, self._clock, defaults)
-        upstream = Upstream(client, worker, planner, clients, self._webhooks)
+        upstream = Upstream(client, worker, planner, clients, self._webhooks, self._callback_sender)
         return Engine(
             store,
             upstream,
@@ -335,7 +340,7 @@ class App:
             logger.exception("the notice of the budget was not sent")
 
     def _create_toolbox(self, settings: Settings) -> Toolbox | None:
-        """Return the user's tool servers, none of them started; a file that cannot be read stops nothing else."""
+        """Return the user's tool servers, none of them started; an unreadable file stops nothing else."""
         servers = read_tool_servers(settings)
         if servers is None:
             return None
@@ -362,18 +367,30 @@ class App:
             reporters.append(LateNoticeSender(settings, self._clock))
         return Notifier(store, self._clock, reporters)
 
-    def _create_callback_runner(self, settings: Settings, store: Store) -> CallbackRunner | None:
-        """Return what calls the callers of jobs back; None if the user allows no such calls."""
-        if not settings.callback_hosts or settings.callback_secret_file is None:
+    def _create_callback_sender(self, settings: Settings) -> CallbackSender | None:
+        """Return what calls back callers of jobs and subscribers of owners; None if the user allows no such calls.
+
+        Subscribers bring a secret of their own, and only a team server has them.
+        """
+        has_secrets = settings.callback_secret_file is not None
+        if not settings.callback_hosts or not (has_secrets or self._what in SERVES_OWNERS):
             return None
-        from agent_jobs.engine.callbacks import CallbackRunner
         from agent_jobs.notices.callback_sender import CallbackSender, read_signing_secrets
 
-        secrets = read_signing_secrets(settings.callback_secret_file)
-        return CallbackRunner(store, self._clock, CallbackSender(settings.callback_hosts, secrets, self._clock).send)
+        secrets: Sequence[bytes] = ()
+        if settings.callback_secret_file is not None:
+            secrets = read_signing_secrets(settings.callback_secret_file)
+        return CallbackSender(settings.callback_hosts, secrets, self._clock)
+
+    def _create_callback_runner(self, store: Store) -> CallbackRunner | None:
+        if self._callback_sender is None:
+            return None
+        from agent_jobs.engine.callbacks import CallbackRunner
+
+        return CallbackRunner(store, self._clock, self._callback_sender.send)
 
     async def _open_traces(self, store: Store, stack: AsyncExitStack) -> None:
-        """Have the spans of finished jobs sent, if this process does that and a variable asks for it."""
+        """Send the spans of finished jobs, if this process does that and a variable asks for it."""
         if self._what in TRACED:
             from agent_jobs.engine.span_exporter import open_traces
 
@@ -382,7 +399,7 @@ class App:
     def _create_webhook_intake(
         self, settings: Settings, store: Store, client: ResponsesClient, worker: Worker
     ) -> WebhookIntake | None:
-        """Return what takes the provider's webhooks in; None if the provider sends none here."""
+        """Return the intake of the provider's webhooks; None if the provider sends none here."""
         if settings.webhook_secret_file is None:
             return None
         from agent_jobs.engine.webhook_intake import WebhookIntake
@@ -413,10 +430,10 @@ class App:
             self._stepper,
             self._clock,
             self._tasks,
-            endpoint=shared.endpoint,
+            client=shared,
             limits=limits,
             retention_s=None if settings.retention_days is None else settings.retention_days * DAY_S,
-            delete_upstream=shared if settings.delete_upstream == "yes" else None,
+            delete_upstream=clients if settings.delete_upstream == "yes" else None,
         )
 
     def _create_finalizer(self, settings: Settings, store: Store, client: ResponsesClient, prices: Prices) -> Finalizer:

@@ -20,7 +20,7 @@ KEY_FILE = "AGENT_JOBS_API_KEY_FILE"
 KEY_FILE_CHARS = 8192  # longer than any key, so that a path of another file is found out early
 MAX_COUNT = 9999  # jobs, streams or calls at once; more is a slip of the pen
 MAX_BUDGET_USD = 1e9  # more is a slip of the pen
-PATH_WORDS = "a path"  # what a relative path is accepted as, which the settings file makes absolute
+PATH_WORDS = "a path"  # accepts relative paths, which the settings file makes absolute
 SWITCH_VALUES = "one of 0, 1"
 YES_OR_NO = "one of no, yes"
 #: What people write for 0 and 1.
@@ -106,7 +106,7 @@ class Reader:
 def drop_empty_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that are set to something.
 
-    A reference that a host left as it stands sets nothing: Claude Desktop leaves one for a field that is empty.
+    A reference that a host left unchanged sets nothing: Claude Desktop leaves one for a field that is empty.
     """
     stripped = {name: value.strip() for name, value in environ.items()}
     return {name: value for name, value in stripped.items() if value and (name == KEY or not _is_reference(value))}
@@ -342,7 +342,7 @@ def database_url() -> Reader:
 
 
 def _has_clear_password(parts: SplitResult) -> bool:
-    """Return False if a password may reach into what is read as the host, the path or the parameters."""
+    """Return False if a password may have been read as part of the host, the path or the parameters."""
     return parts.netloc.count("@") <= 1 and not any("@" in part for part in parts[2:])
 
 
@@ -521,7 +521,7 @@ def split_web_address(url: str) -> SplitResult | None:
 
 
 def _without_endpoint(parts: SplitResult) -> str:
-    """Return the address of an API from that of one of its endpoints, without what may be secret in its query."""
+    """Return the address of an API from that of one of its endpoints, without secrets in its query."""
     path, query = parts.path, parts.query
     while ending := _ENDPOINT.search(path):
         path = path[: ending.start()]

@@ -75,7 +75,7 @@ def desk(upstream: RunningServer, tmp_path: Path) -> Desk:
     return Desk(tmp_path, upstream)
 
 
-def test_list_selects_sorts_and_says_what_each_job_is(desk: Desk):
+def test_list_selects_sorts_and_describes_jobs(desk: Desk):
     first = desk.run("Compare solar panels", QUICK, "--preset", "quick")
     second = desk.start("A long one", LONG, "--model", "emulated-1")
     desk.write(f"UPDATE job SET delivered_at = NULL, read_at = NULL WHERE id = '{first}'")
@@ -158,7 +158,7 @@ def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: 
         (["retry"], "Missing argument 'ID'"),
     ],
 )
-def test_a_wrong_command_line_is_refused_with_what_is_right(desk: Desk, words: list[str], said: str):
+def test_wrong_command_line_is_refused_with_the_right_form(desk: Desk, words: list[str], said: str):
     refused = desk.type(*words)
     assert refused.exit_code == 2
     assert said in " ".join(refused.stderr.split())
@@ -168,7 +168,7 @@ def test_a_wrong_command_line_is_refused_with_what_is_right(desk: Desk, words: l
 
 @pytest.mark.parametrize("command", ["show", "logs", "export", "delete", "retry", "ask"])
 @pytest.mark.parametrize(("written", "said"), [("job_aeiou", "There is no job"), ("job_", "is ambiguous"), ("", "''")])
-def test_an_id_of_no_job_or_of_several_is_refused(desk: Desk, command: str, written: str, said: str):
+def test_unknown_or_ambiguous_id_is_refused(desk: Desk, command: str, written: str, said: str):
     desk.start("One")
     desk.start("Two")
     more = {"ask": ["And?"], "delete": ["--yes"]}.get(command, [])
@@ -188,7 +188,7 @@ def test_an_id_of_no_job_or_of_several_is_refused(desk: Desk, command: str, writ
         (["stats"], 'No jobs were started in the last 30 days. Start one with: agent-jobs run "..."'),
     ],
 )
-def test_nothing_is_said_with_what_to_do(desk: Desk, words: list[str], said: str):
+def test_empty_result_is_reported_with_a_next_step(desk: Desk, words: list[str], said: str):
     found = desk.type(*words)
     assert found.exit_code == 0
     assert said in found.stdout
@@ -227,7 +227,7 @@ def test_show_masks_secrets_and_cannot_be_steered(desk: Desk, monkeypatch: pytes
     assert "\x1b" not in desk.type("show", job_id).stdout
 
 
-def test_logs_tell_what_happened_in_its_order(desk: Desk):
+def test_logs_show_events_in_order(desk: Desk):
     job_id = desk.run("Compare", {**QUICK, "searches": 2}, "--web-search")
     moments = [json.loads(line) for line in desk.type("logs", job_id, "--json").stdout.splitlines()]
     assert [moment["at"] for moment in moments] == sorted(moment["at"] for moment in moments)
@@ -361,7 +361,7 @@ def test_retry_refuses_a_job_that_still_runs_unless_asked(desk: Desk):
     assert desk.creates() == 2
 
 
-def test_retry_of_an_unconfirmed_start_says_what_may_be_paid_twice(desk: Desk, upstream: RunningServer):
+def test_retry_of_an_unconfirmed_start_warns_of_paying_twice(desk: Desk, upstream: RunningServer):
     upstream.queue_fault(on="create", status=500, after_accept=True)
     desk.type("run", scripted("Compare", QUICK))
     [job] = desk.jobs()

@@ -1,6 +1,7 @@
 """Only the user's own browser sees and changes anything on the page."""
 
 import stat
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,12 +10,25 @@ import anyio
 import httpx2
 import pytest
 from browsers import PageServer, serving_page
+from starlette.requests import Request
 
+from agent_jobs.engine.engine import Engine
 from agent_jobs.page.access import LINK_S, SECRET_BYTES, SECRET_FILE, LinkAccess, read_secret
+from agent_jobs.page.app import PageServer as PageParts
+from agent_jobs.page.app import build_page
+from agent_jobs.page.guard import COOKIE
 from agent_jobs.settings import Settings
 
 PAGES = ("/", "/jobs.json", "/jobs/job_1", "/jobs/job_1.json", "/new", "/spend", "/spend.json", "/health", "/live/jobs")
-FORMS = ("/new", "/new/estimate", "/jobs/job_1/cancel", "/jobs/job_1/reply", "/jobs/job_1/ask", "/jobs/job_1/delete")
+FORMS = (
+    "/new",
+    "/new/estimate",
+    "/jobs/job_1/cancel",
+    "/jobs/job_1/reply",
+    "/jobs/job_1/ask",
+    "/jobs/job_1/ask-again",
+    "/jobs/job_1/delete",
+)
 
 
 @asynccontextmanager
@@ -135,6 +149,56 @@ async def test_every_answer_forbids_what_a_page_does_not_need(settings: Settings
             assert "unsafe" not in policy
             assert headers["cache-control"] == "no-store"
             assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_cookies_of_other_programs_on_this_machine_hide_no_session(settings: Settings) -> None:
+    async with serving_page(settings) as server, visiting(server) as client:
+        [(name, session)] = client.cookies.items()
+        assert name == f"{COOKIE}_{server.url.rpartition(':')[2]}"
+        client.cookies.clear()
+        own, others = (
+            f"{name}={session}",
+            ("foo[bar]=1", 'a="open', '{"json":1}=2', "=", "", f"{COOKIE}=stale.1.0", "a b"),
+        )
+        for cookie in [f"{other}; {own}" for other in others] + [f"{own}; {other}" for other in others]:
+            assert (await client.get("/jobs.json", headers={"Cookie": cookie.strip()})).status_code == 200, cookie
+        for cookie in (*others, f"{COOKIE}_1={session}", f"x{own}", f"{name}=stale; {COOKIE}="):
+            assert (await client.get("/jobs.json", headers={"Cookie": cookie})).status_code == 401, cookie
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("limit=" + "9" * 5000, 200),
+        ("limit=-1", 200),
+        ("words=" + "a" * 60_000, 200),
+        ("words=%00", 200),
+        ("show=x", 200),
+    ],
+)
+async def test_odd_queries_are_pages(settings: Settings, query: str, status: int) -> None:
+    async with serving_page(settings) as server, visiting(server) as client:
+        for path in ("/", "/jobs.json", "/live/jobs"):
+            async with client.stream("GET", f"{path}?{query}") as answer:
+                assert answer.status_code == status, path
+
+
+async def test_fault_of_ours_is_a_page_that_says_nothing_of_its_cause() -> None:
+    access = LinkAccess(b"k" * 32, time.time)
+
+    async def fail_to_open(_: Request) -> Engine:
+        raise RuntimeError("secret cause")
+
+    async with anyio.create_task_group() as tasks:
+        app = build_page(fail_to_open, access, PageParts({"page.test"}.__contains__, tasks, anyio.Event()))
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://page.test") as client:
+            client.cookies.set(COOKIE, await access.sign_in(access.create_link_token()) or "")
+            page, data = await client.get("/"), await client.get("/jobs.json")
+            assert (page.status_code, data.status_code) == (500, 500)
+            assert "Its log says why." in page.text and "Its log says why." in data.json()["error"]
+            assert "secret cause" not in page.text + data.text
+            assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "//etc/passwd"])

@@ -25,7 +25,7 @@ def cite(text: str, cited: str) -> str:
         ("See [it](data:text/plain,x) now.", "data:text", "See [it](data:text/plain,x)\\[1\\] now."),
     ],
 )
-def test_number_stands_behind_the_cited_words_and_in_no_code_or_address(text: str, cited: str, numbered: str):
+def test_number_follows_the_cited_text_outside_of_code_and_addresses(text: str, cited: str, numbered: str):
     assert cite(text, cited) == numbered
 
 

@@ -93,8 +93,8 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "context_check": set(),
     "start_defaults": set(),
     "inspection": {
-        "access", "activity", "archive", "job_waiter", "live_text", "owner_clients", "start", "team_files",
-        "webhook_intake", "worker",
+        "access", "activity", "archive", "event_feed", "job_waiter", "live_text", "owner_clients", "start",
+        "team_files", "webhook_intake", "worker",
     },
     "job_control": {"adopt_response", "job_waiter", "replies", "inspection"},
     "shared_key": set(),
@@ -110,6 +110,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "replies": set(),
     "access": set(),
     "activity": set(),
+    "event_feed": {"activity"},
     "waits": set(),
     "job_waiter": {"waits"},
     "adopt_response": set(),
@@ -123,7 +124,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "poll_planner": {"run_limits", "step_result"},
     "follow_up": {"context_check"},
     "repeat": set(),
-    "archive": set(),
+    "archive": {"owner_clients"},
     "start": {
         "callback_check", "context_check", "follow_up", "forecast", "owner_limits", "repeat", "shared_key",
         "start_defaults", "team_files", "trace_parent",
@@ -141,7 +142,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "request_adapter", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
         "stream_step",
     },
-    "tool_loop": {"finalize", "owner_limits", "run_limits", "step_result"},
+    "tool_loop": {"finalize", "owner_limits", "replies", "run_limits", "step_result"},
     "step": {
         "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "poll_planner", "resend", "step_result",
         "stream", "stream_step", "tool_loop",

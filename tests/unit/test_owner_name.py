@@ -33,7 +33,7 @@ def test_bad_name_is_refused_everywhere_with_the_rule(name: str) -> None:
         with pytest.raises(ConfigError, match="names of owners"):
             Settings.from_env({"AGENT_JOBS_TOOLBOX_OWNERS": f"{name},bob" if name else ","})
     access = Access(object(), Clock())  # pyright: ignore[reportArgumentType]  # refused before the store is asked
-    with pytest.raises(RequestError, match="no name of an owner"):
+    with pytest.raises(RequestError, match="is not a valid owner name"):
         anyio.run(access.add_token, name)
 
 

@@ -12,9 +12,9 @@ from agent_jobs.cli.times import Since, format_utc_time
 from agent_jobs.engine.engine import AuditEntry
 from agent_jobs.rendering import answers
 
-#: What a narrow terminal leaves out, first to last.
+#: Columns that a narrow terminal leaves out, in this order.
 DISPENSABLE = ("TOKEN", "ADDRESS", "CLIENT", "COST", "JOB", "OWNER")
-NO_FACT = "-"  # keeps each fact in its column when a pipe is split at spaces
+NO_FACT = "-"  # so that each fact keeps its column if a reader splits the line at spaces
 
 
 @click.command("audit")

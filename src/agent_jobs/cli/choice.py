@@ -44,7 +44,7 @@ class NamedGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def list_names(self, ctx: click.Context) -> list[str]:
-        """Return what a misspelt name may mean."""
+        """Return the names that a misspelt one may mean."""
         return self.list_commands(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

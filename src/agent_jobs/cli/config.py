@@ -94,7 +94,7 @@ def config_command(context: click.Context, is_full: bool, explain: bool, as_json
 @click.argument("name", type=SettingName(), metavar="NAME")
 @json_option
 def get_command(name: str, as_json: bool) -> None:
-    """Print the value of a setting that is in force, wherever it comes from.
+    """Print the effective value of a setting.
 
     Exit status: 0 it has a value; 1 it has none, or the value is invalid; 2 wrong arguments.
     """
@@ -160,7 +160,7 @@ def _describe_variable(variable: Variable) -> dict[str, str]:
 
 
 def _find_origins(settings: Settings) -> Iterator[str]:
-    """Yield where each variable's value comes from."""
+    """Yield the source of each variable's value."""
     in_env_file = find_env_file_variables()
     usable = drop_empty_variables(os.environ)
     in_file = read_settings_file(find_config_file(os.environ)).list_added(os.environ)
@@ -190,7 +190,7 @@ def _show_value(settings: Settings, field: str) -> Any:
 
 
 def _find_setting_value(settings: Settings, field: str) -> Any:
-    """Return the value of a setting, or what is in force without it."""
+    """Return the value of a setting, or its default."""
     value = getattr(settings, field)
     match field:
         case "api_key" if settings.stored_key is not None and value is None:

@@ -73,7 +73,7 @@ def _describe_bound(estimate: Estimate) -> str:
 
 
 def _format_estimate(usd: float) -> str:
-    """Return an amount that is not to be read to the cent."""
+    """Return a rounded amount, for an estimate."""
     if usd < 0.01:
         return "less than $0.01"
     return terminal.format_usd(usd)

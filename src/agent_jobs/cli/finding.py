@@ -42,7 +42,7 @@ def report_error(what: str, error: AgentJobsError) -> Finding:
 
 
 def describe_fix_in_words(error: AgentJobsError) -> str:
-    """Return what a person can do about an error, as the fixes of findings are written: not as a sentence."""
+    """Return the fix of an error for a person in the form of a finding's fix, which is not a sentence."""
     fix = describe_fix(error).removesuffix(".")
     if fix[1:2].islower():
         return fix[0].lower() + fix[1:]

@@ -21,11 +21,11 @@ from agent_jobs.text import truncate
 MAX_ECHOED_CHARS = 60  # of a wrong name
 DAY_S = 86_400.0
 GAP = "  "
-#: Takes a limit back, so that the setting for all owners counts.
+#: Removes a limit, so that the setting for all owners counts.
 DEFAULT_WORD = "default"
 #: Columns of figures, which are aligned on the right.
 FIGURES = ("JOBS", "RUNNING", "WAITING", "TODAY")
-#: What a narrow terminal leaves out, first to last.
+#: Columns that a narrow terminal leaves out, in this order.
 DISPENSABLE = ("KEY", "WAITING", "RUNNING", "TODAY", "JOBS")
 MIN_OWNER_COLUMNS = 8  # of a name on a narrow terminal
 
@@ -36,7 +36,7 @@ class OwnerName(click.ParamType[str]):
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name; refuse one that could not be told from another on a terminal."""
+        """Return the name; refuse one that looks like another on a terminal."""
         name = normalize("NFC", str(value))
         if is_owner_name(name):
             return name
@@ -44,7 +44,7 @@ class OwnerName(click.ParamType[str]):
 
 
 class Limit(click.ParamType[Any]):
-    """A number above 0, or the word that takes the limit back."""
+    """A number above 0, or the word that removes the limit."""
 
     def __init__(self, number: click.ParamType[Any], name: str) -> None:
         self._number = number

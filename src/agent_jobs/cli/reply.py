@@ -22,13 +22,14 @@ class _Answers(NamedTuple):
     outputs: dict[str, str]
     approve: tuple[str, ...]
     approve_all: bool
+    always: tuple[str, ...]
     deny: tuple[str, ...]
     message: str
 
     @property
     def is_empty(self) -> bool:
         """Return True if the command line answers nothing."""
-        return not (self.outputs or self.approve or self.approve_all or self.deny or self.message)
+        return not any(self)
 
 
 class _RepliedJob(NamedTuple):
@@ -43,6 +44,13 @@ class _RepliedJob(NamedTuple):
 @click.argument("job_id", metavar="JOB", type=JobId())
 @click.option("--approve", multiple=True, metavar="ID", help="Allow this call; repeatable.")
 @click.option("--approve-all", is_flag=True, help="Allow all calls that wait for approval.")
+@click.option(
+    "--always",
+    multiple=True,
+    metavar="ID",
+    help="Allow this call and, until the job ends, all others of the same tool; repeatable.",
+)
+@click.option("--ask-again", multiple=True, metavar="TOOL", help="Take back that this tool is always allowed.")
 @click.option("--deny", multiple=True, metavar="ID", help="Refuse this call; repeatable.")
 @click.option("--output", "outputs", multiple=True, metavar="ID=TEXT", help="Output of this function; repeatable.")
 @click.option("--message", default="", help="Message to the job, in place of the answers that are missing.")
@@ -51,6 +59,8 @@ def reply_command(
     job_id: str,
     approve: tuple[str, ...],
     approve_all: bool,
+    always: tuple[str, ...],
+    ask_again: tuple[str, ...],
     deny: tuple[str, ...],
     outputs: tuple[str, ...],
     message: str,
@@ -64,14 +74,16 @@ def reply_command(
     """
     if approve and approve_all:
         raise click.UsageError("Give --approve or --approve-all, not both.")
-    given = _Answers(_parse_outputs(outputs), approve, approve_all, deny, message)
+    given = _Answers(_parse_outputs(outputs), approve, approve_all, always, deny, message)
     asker = open_asker(may_ask=not as_json)
 
     async def reply(session: Session) -> _RepliedJob:
         job = await session.engine.poll(await session.engine.find_full_id(job_id))
+        for tool in ask_again:
+            job = await session.engine.ask_again(job.id, tool)
         if not given.is_empty:
             job = await session.engine.reply(job.id, await _build_reply(session, job, given))
-        elif asker is not None and await asker.answer_questions(session, [job]):
+        elif asker is not None and not ask_again and await asker.answer_questions(session, [job]):
             job = await session.engine.poll(job.id)
         return await _read_state(session, job)
 
@@ -102,10 +114,15 @@ async def _build_reply(session: Session, job: Job, given: _Answers) -> Reply:
     if given.approve_all:
         open_calls = await session.engine.open_calls(job)
         waiting = (call.id for call in open_calls if call.needs == "approval")
-        approve = tuple(call_id for call_id in waiting if call_id not in given.deny)
+        approve = tuple(call_id for call_id in waiting if call_id not in (*given.deny, *given.always))
     return Reply(
-        outputs=given.outputs, approve=approve, deny=given.deny, message=given.message, turn=job.turn.number
-    )  # fmt: skip
+        outputs=given.outputs,
+        approve=approve,
+        always=given.always,
+        deny=given.deny,
+        message=given.message,
+        turn=job.turn.number,
+    )
 
 
 async def _read_state(session: Session, job: Job) -> _RepliedJob:

@@ -20,7 +20,7 @@ from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
 from agent_jobs.jobs.status import Status
 from agent_jobs.text import encode_text
 
-#: Bytes of a part. A part is never cut here, since no model pays for what a terminal shows.
+#: Bytes of a part. A part is never cut here, because no model pays for the text of a terminal.
 PART_BYTES = 2**40
 #: Parts that describe a job without its result: who reads them has not read the result.
 PARTS_WITHOUT_RESULT = ("outline", "usage", "meta")
@@ -135,7 +135,7 @@ def _write_absence(result: Result, part: Part, *, as_json: bool) -> None:
 
 
 def _write_notes(job: Job, note: str) -> None:
-    """Write on stderr what a reader must know beside the result."""
+    """Write remarks about the result on stderr."""
     if job.error is not None:
         click.echo(f"{job.status}: {terminal.join_lines(describe_failure(job.error))}", err=True)
     if note:

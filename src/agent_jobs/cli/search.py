@@ -16,14 +16,14 @@ from agent_jobs.cli.times import format_day
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
 from agent_jobs.jobs.status import Status
 
-#: From this many jobs on, indexing takes so long that the user is told.
+#: From this many jobs on, indexing takes long enough for a message to the user.
 MANY_JOBS = 1_000
 INDENT = "  "
 _MARK = re.compile(f"[{MATCH_BEGIN}{MATCH_END}]")
 _M = f"[{MATCH_BEGIN}{MATCH_END}]*"
 #: The signs of Markdown in a passage, around which a match may begin or end, and what stays of them.
 _MARKDOWN = (
-    (re.compile(r"!?\[([^\]\n]*)\]\([^()\s]*\)"), r"\1"),  # a link, of which the words stay
+    (re.compile(r"!?\[([^\]\n]*)\]\([^()\s]*\)"), r"\1"),  # a link, whose text stays
     (re.compile(rf"^(\s*…?{_M})(?:#+|>+|[-*+])(?=\s)\s*", re.M), r"\1"),  # a heading, a quotation, an item
     (re.compile(r"^\s*(?:```+|~~~+)\w*\s*$|^[\s|:-]*-{3,}[\s|:-]*$", re.M), ""),  # a fence, a rule
     (re.compile(r"\*\*|__|~~|`"), ""),
@@ -127,7 +127,7 @@ def _render_hits_as_json(hits: Sequence[SearchHit]) -> str:
 
 
 def _render_hit_fields(hit: SearchHit) -> dict[str, Any]:
-    """Return a hit with its passage, and where the matches stand in it."""
+    """Return a hit with its passage, and the places of the matches in it."""
     text, matches, begin = "", list[list[int]](), 0
     for piece in re.split(f"([{MATCH_BEGIN}{MATCH_END}])", hit.passage):
         if piece == MATCH_BEGIN:

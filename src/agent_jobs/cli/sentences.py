@@ -50,7 +50,7 @@ def confirm(question: str) -> None:
 
     Raises:
         click.Abort: The user does not agree.
-        click.ClickException: Nobody can answer, since stdin ended and is no terminal.
+        click.ClickException: No one can answer, because stdin ended and is not a terminal.
     """
     try:
         agrees = click.confirm(question, err=True)

@@ -1,4 +1,4 @@
-"""`agent-jobs show`: what was asked, and all that is stored about the job."""
+"""`agent-jobs show`: show the prompt of a job, and everything that is stored about it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from agent_jobs.jobs.stored_request import attached_files_of
 
 #: Fields of a poll that `show` leaves out.
 NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
-#: Bytes of a part: nothing is cut here, since no model pays for it.
+#: Bytes of a part: nothing is cut here, because no model pays for it.
 PART_BYTES = 2**40
 #: Lines of a prompt on a terminal, after which the rest is left out.
 PROMPT_LINES = 30
@@ -121,6 +121,8 @@ def render_status_line(job: Job, now: float) -> str:
 
 
 def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
+    from agent_jobs.rendering.questions import list_always_allowed
+
     yield "id", job.id
     yield "response", job.turn.response_id or ""
     yield "model", ", ".join(each for each in (job.model, job.effort and f"effort {job.effort}") if each)
@@ -133,6 +135,7 @@ def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "created", format_local_time(job.created_at)
     if job.finished_at is not None:
         yield "finished", format_local_time(job.finished_at)
+    yield "always allowed", ", ".join(list_always_allowed(job))
     yield "activity", terminal.join_lines(job.activity)
     if job.error is not None:
         yield "error", f"{job.error.code}: {describe_failure(job.error)}"

@@ -364,10 +364,10 @@ def _allow_duplicate(request: "StartRequest") -> "StartRequest":
 
 
 async def _confirm_start(session: Session, job: Job, display: AnswerDisplay | None = None) -> Job:
-    """Wait until the provider named the response or the start failed; return the job as it is then.
+    """Wait until the provider has returned an id or the start has failed; return the job then.
 
     Raises:
-        Interrupted: Ctrl-C was pressed meanwhile.
+        Interrupted: Ctrl-C was pressed in the meantime.
     """
     deadline = session.engine.now() + RESPONSE_ID_WAIT_S
     try:
@@ -420,7 +420,7 @@ def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRe
 
 
 def _read_prompt_argument(prompt: str, *, notice: str) -> str:
-    """Return the prompt with what is piped in, and show what the command does meanwhile."""
+    """Return the prompt with the piped input appended, and show that the command reads it."""
     if prompt != "-":
         show_notice(notice)
         return read_prompt(prompt)

@@ -29,7 +29,7 @@ _HEADINGS: dict[SpendingKey, str] = {
     "client": "CLIENT",
     "owner": "OWNER",
 }
-#: What stands for a name that is not known.
+#: Shown in place of an unknown name.
 _UNNAMED = {"model": "unknown", "preset": "none", "client": "unknown", "day": "unknown", "owner": "none"}
 
 
@@ -60,7 +60,8 @@ def stats_command(by: SpendingKey, days: int, as_json: bool) -> None:
     async def read(session: Session) -> tuple[float, list[Spending]]:
         engine = session.engine
         today_usd = await engine.sum_today(spent=settings.budget_mode == "spent")
-        return today_usd, await engine.sum_spending(by, JobFilter(since=since))
+        sums = await engine.sum_spending([by], JobFilter(since=since))
+        return today_usd, sums[by]
 
     today_usd, rows = run_in_session(read, settings=replace(settings, warnings=()))
     today = _Today(today_usd, settings.daily_budget_usd, settings.budget_mode)
@@ -101,7 +102,7 @@ def _render_table(rows: Sequence[Spending], by: SpendingKey, days: int) -> Itera
         return
     cells = [_render_sum_row(row, by) for row in rows]
     if len(rows) > 1:
-        cells.append(_render_sum_row(_sum_rows(rows), by))
+        cells.append(_render_sum_row(_sum_table(rows), by))
     yield from format_table(cells, _FIGURES, _DROPPED)
 
 
@@ -136,7 +137,7 @@ def _format_cost(row: Spending) -> str:
     return f"{terminal.format_usd(row.cost_usd)} + {row.unpriced} unknown"
 
 
-def _sum_rows(rows: Sequence[Spending]) -> Spending:
+def _sum_table(rows: Sequence[Spending]) -> Spending:
     return Spending("all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))
 
 
@@ -146,7 +147,7 @@ def _render_sums_as_json(today: _Today, rows: Sequence[Spending], by: SpendingKe
     day = {"usd": answers.round_usd(today.usd), "budget_usd": today.budget_usd, "budget_mode": today.mode}
     answer = {"by": by, "days": days, "today": day, "rows": [_render_sum_fields(row, by) for row in rows]}
     if rows:
-        answer["all"] = _render_sum_fields(_sum_rows(rows), by)
+        answer["all"] = _render_sum_fields(_sum_table(rows), by)
     return answers.format_json_line(answer)
 
 

@@ -15,7 +15,7 @@ from agent_jobs.engine.engine import TokenRecord
 from agent_jobs.rendering import answers
 
 MAX_NOTE_CHARS = 200
-#: What a narrow terminal leaves out, first to last.
+#: Columns that a narrow terminal leaves out, in this order.
 DISPENSABLE = ("CREATED", "EXPIRES", "USED", "STATE", "OWNER")
 HOUR_S = 3_600.0
 

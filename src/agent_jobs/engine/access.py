@@ -24,7 +24,7 @@ class Access:
     async def add_token(
         self, owner: str, *, note: str = "", lifetime_s: float | None = None
     ) -> tuple[str, TokenRecord]:
-        """Store a new token of an owner; return its text, which nothing else keeps, and its record.
+        """Store a new token of an owner; return its text, which is stored nowhere, and its record.
 
         Raises:
             RequestError: No owner can have this name.
@@ -39,11 +39,11 @@ class Access:
         return token.text, record
 
     async def find_token(self, text: str) -> tuple[TokenRecord | None, str]:
-        """Return the token with this text, and why it lets nobody in; empty if it is good."""
+        """Return the token with this text, and the reason why it is refused; empty if it is valid."""
         return await self.find_token_by_hash(hash_token(text))
 
     async def find_token_by_hash(self, token_hash: str) -> tuple[TokenRecord | None, str]:
-        """Return the token with this hash, and why it lets nobody in; empty if it is good."""
+        """Return the token with this hash, and the reason why it is refused; empty if it is valid."""
         record = await self._store.find_token(token_hash)
         if record is None:
             return None, "unknown"
@@ -59,11 +59,11 @@ class Access:
         return await self._store.list_tokens()
 
     async def revoke_token(self, token_id: str) -> bool:
-        """Have a token let nobody in from now on; return False if there is no such good token."""
+        """Revoke a token; return False if there is no such valid token."""
         return await self._store.revoke_token(token_id, self._clock.now())
 
     async def has_good_token(self) -> bool:
-        """Return True if somebody can sign in with a token."""
+        """Return True if there is a valid token."""
         now = self._clock.now()
         return any(not token.find_fault(now) for token in await self._store.list_tokens())
 
@@ -72,7 +72,7 @@ class Access:
         return await self._store.list_owners(since)
 
     async def get_owner(self, name: str) -> Owner:
-        """Return what was set for an owner."""
+        """Return the settings of an owner."""
         return await self._store.get_owner(name) or Owner(name)
 
     async def set_owner(self, owner: Owner) -> None:
@@ -85,7 +85,7 @@ class Access:
         await self._store.set_owner(owner)
 
     async def log_action(self, actor: Actor, action: str, costs_usd: Mapping[str, float | None]) -> None:
-        """Add what a caller did to the audit log: a row for each job, or one row if it was about none.
+        """Add an action of a caller to the audit log: a row for each job, or one row without a job.
 
         `costs_usd` has the jobs and their costs as far as they are known.
         """

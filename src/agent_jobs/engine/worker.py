@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.engine.archive import delete_responses
 from agent_jobs.engine.live_text import LiveText
-from agent_jobs.engine.owner_clients import OwnerSteppers
+from agent_jobs.engine.owner_clients import OwnerClients, OwnerSteppers
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import StoreError
@@ -19,16 +19,16 @@ from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import Pruned
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
-from agent_jobs.upstream.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.8  # between looks at other processes' jobs: a dead process is noticed within two of these
+TICK_S = 0.8  # between checks of other processes' jobs: a dead process is noticed within two of these
 RECLAIM_SHARE = 0.9  # of a tick: one that ends a moment early must not skip the look
 STORE_RETRY_S = 1.0  # a locked database is free again within seconds
-CRASH_RETRY_S = 30.0  # a step crashed by a defect of ours; the run itself continues upstream
+CRASH_RETRY_S = 30.0  # a step crashed because of a defect here; the run itself continues upstream
 PURGE_EVERY_S = 3600.0  # retention counts in days
 SHELVED_S = 86_400.0  # an upload of an owner is attached within a day, or never
+EVENTS_KEPT_S = 7 * 86_400.0  # in the feeds of owners; a host that was away for longer reads its jobs again
 
 
 class Worker:
@@ -36,7 +36,8 @@ class Worker:
 
     Args:
         retention_s: Seconds after which a finished job that was read is deleted; None keeps all jobs.
-        delete_upstream: Client with which deleted jobs are deleted upstream, too; None leaves the provider's copies.
+        client: Of the endpoint; its key may be renewed.
+        delete_upstream: Clients with which deleted jobs are deleted upstream, too; None leaves the provider's copies.
     """
 
     def __init__(
@@ -46,15 +47,15 @@ class Worker:
         clock: Clock,
         tasks: TaskGroup,
         *,
-        endpoint: Endpoint,
+        client: ResponsesClient,
         limits: RunLimits,
         retention_s: float | None,
-        delete_upstream: ResponsesClient | None = None,
+        delete_upstream: OwnerClients | None = None,
     ) -> None:
         self._store = store
         self._stepper = stepper
         self._clock = clock
-        self._identity = (endpoint.base_url, endpoint.fingerprint)
+        self._client = client
         self._retention_s = retention_s
         self._delete_upstream = delete_upstream
         self._limits = limits
@@ -64,8 +65,14 @@ class Worker:
         self._running = Counter[str]()  # steps of this process, by job
         self._may_have_lost_claims = False  # a connection may have taken the answer to a claim with it
 
+    @property
+    def _identity(self) -> tuple[str, str]:
+        """Return the endpoint and the key of this process, by which it finds the jobs that it can poll."""
+        endpoint = self._client.endpoint
+        return endpoint.base_url, endpoint.fingerprint
+
     async def run(self, what: str) -> None:
-        """Run what is due and take over the jobs of dead processes, for ever.
+        """Run due jobs and take over the jobs of dead processes, until cancelled.
 
         Args:
             what: This process, as other processes report it.
@@ -94,6 +101,7 @@ class Worker:
                 if self._retention_s is not None:
                     await prune(self._store, self._clock.now() - self._retention_s, self._delete_upstream)
                 await self._store.forget_shelved_files(self._clock.now() - SHELVED_S)
+                await self._store.forget_events(self._clock.now() - EVENTS_KEPT_S)
                 # Not at once: the server of another endpoint may start a moment after this one.
                 await self._clock.sleep(PURGE_EVERY_S)
                 await self._stepper.end_abandoned()
@@ -211,15 +219,13 @@ class Worker:
             logger.exception("%s: its cancel was not sent from here", job_id)
 
 
-async def prune(
-    store: Store, before: float, delete_upstream: ResponsesClient | None, *, unread: bool = False
-) -> Pruned:
+async def prune(store: Store, before: float, delete_upstream: OwnerClients | None, *, unread: bool = False) -> Pruned:
     """Delete the jobs that finished before this time, and keep those whose results no reader received.
 
     Args:
         store: The jobs.
         before: In epoch seconds.
-        delete_upstream: Client with which their responses are deleted; None leaves them. Responses of other endpoints
+        delete_upstream: Clients with which their responses are deleted; None leaves them. Responses of other endpoints
             stay.
         unread: Delete undelivered results as well.
     """

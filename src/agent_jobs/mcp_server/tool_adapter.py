@@ -72,7 +72,7 @@ class JobTool(Tool):
 
 
 def describe_error(error: AgentJobsError) -> str:
-    """Return what is wrong, and what a model can do about it."""
+    """Return the problem and its fix for a model."""
     from agent_jobs.mcp_server.wording import MODEL, OWNER_MODEL  # not needed to start
 
     if is_for_team.get():

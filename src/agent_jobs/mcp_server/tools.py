@@ -274,7 +274,7 @@ class Tools:
         if may_ask and not self._may_approve and can_ask(ctx):
             limit_s = 0.0
             if wait_s > 0:
-                limit_s = cap_s  # the user may take as long for the dialogs as the host allows for a call
+                limit_s = cap_s  # the dialogs may take as long as the host allows for a call
             polling = poll_with_dialogs(ctx, jobs, job_id, wait_s, cap_s)
             outcome = await self._await_engine(ctx, jobs, polling, limit_s, select_job)
             if isinstance(outcome, InputRequiredResult):
@@ -376,7 +376,7 @@ class Tools:
 
 
 def _poll_key(jobs: Engine, group: JobFilter) -> str:
-    """Return the name by which the polls of a caller for some jobs are paced: owners share no memory."""
+    """Return the key under which a caller's polls for some jobs are paced; owners do not share one."""
     return f"{jobs.owner} {answers.format_filter_arguments(group)}"
 
 

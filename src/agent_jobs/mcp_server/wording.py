@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from agent_jobs.rendering.fixes import Voice
 from agent_jobs.rendering.owner_fixes import OPERATOR, OWNER_FIXES, ask_operator, pass_on_to_operator
 
-#: What a model can do, by the code of the error.
+#: Fixes for a model, by the code of the error.
 FIXES: Mapping[str, str] = {
     # Arguments
     "literal_secret": (
@@ -50,6 +50,7 @@ FIXES: Mapping[str, str] = {
     "job_running": "Call agent_poll job_id={job_id} until it finishes, then continue it.",
     "needs_approval": "Use approve or deny.",
     "needs_output": "Give it in outputs.",
+    "not_always_allowed": "Call agent_poll job_id={job_id} to see what it asks.",
     "no_jobs": "There are no jobs yet; agent_start makes one.",
     "no_such_batch": "Call agent_list to see all jobs.",
     "nothing_to_repeat": "Call agent_list to see all jobs.",
@@ -86,10 +87,10 @@ OWNER_MODEL_FIXES: Mapping[str, str] = {
     ),
     "budget_spent": f"Wait until midnight UTC, or ask {OPERATOR} to raise AGENT_JOBS_DAILY_BUDGET_USD.",
     "budget_too_small": (
-        f"Bound it lower with options.max_output_tokens, or ask {OPERATOR} to raise AGENT_JOBS_DAILY_BUDGET_USD."
+        f"Lower its bound with options.max_output_tokens, or ask {OPERATOR} to raise AGENT_JOBS_DAILY_BUDGET_USD."
     ),
     "owner_budget_too_small": (
-        f"Bound it lower with options.max_output_tokens, wait until midnight UTC, or ask {OPERATOR} to raise it."
+        f"Lower its bound with options.max_output_tokens, wait until midnight UTC, or ask {OPERATOR} to raise it."
     ),
     "tool_server_failed": (
         f"Ask {OPERATOR} to check its entry in the file of AGENT_JOBS_TOOLBOX, or start without it."

@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.page.access import SESSION_S, Access
 from agent_jobs.page.forms import FormReader
-from agent_jobs.page.guard import COOKIE, RETRY_LATER
+from agent_jobs.page.guard import RETRY_LATER, name_cookie
 from agent_jobs.page.peer_address import read_address
 from agent_jobs.page.templates import Renderer
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 #: Sentence for a token that cannot be checked.
 NOT_NOW = "The token cannot be checked now. Try again in a few seconds."
-#: A redirect would come without the cookie if the link stood in another page: a strict cookie is sent only from here.
+#: A redirect would be sent without the cookie if another page had the link: a strict cookie is sent only from here.
 _SIGNED_IN = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
     '<title>agent-jobs</title></head><body><p><a href="/">Continue to your jobs</a></p></body></html>'
@@ -39,7 +39,7 @@ class SignIn:
         session = await self._access.sign_in(request.query_params.get("token", ""))
         if session is None:
             return PlainTextResponse(self._access.refusal, 401)
-        return self._set_cookie(session)
+        return self._set_cookie(request, session)
 
     async def redeem(self, request: Request) -> Response:
         """Sign in by the token of a form. The Guard has checked that the form is ours."""
@@ -55,7 +55,7 @@ class SignIn:
                 return response
         if session is None:
             return self._show_problem(request, self._access.refusal, 401)
-        return self._set_cookie(session)
+        return self._set_cookie(request, session)
 
     def _show_problem(self, request: Request, problem: str, status: int) -> Response:
         values = {"problem": problem, "advice": self._access.advice}
@@ -66,12 +66,20 @@ class SignIn:
         await self._forms.read(request)
         await self._access.record_sign_out(request.scope["page_session"], read_address(request.scope))
         response = RedirectResponse("/sign-in", 303)
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._is_secure)
+        response.delete_cookie(
+            name_cookie(request.headers), path="/", httponly=True, samesite="strict", secure=self._is_secure
+        )
         return response
 
-    def _set_cookie(self, session: str) -> Response:
+    def _set_cookie(self, request: Request, session: str) -> Response:
         response = HTMLResponse(_SIGNED_IN)
         response.set_cookie(
-            COOKIE, session, max_age=SESSION_S, path="/", httponly=True, samesite="strict", secure=self._is_secure
+            name_cookie(request.headers),
+            session,
+            max_age=SESSION_S,
+            path="/",
+            httponly=True,
+            samesite="strict",
+            secure=self._is_secure,
         )
         return response

@@ -19,9 +19,9 @@ PERIODS = (7, 30, 90, 365)
 DEFAULT_PERIOD = 30
 #: The tables of the page, whose reader has one owner.
 KEYS: Sequence[SpendingKey] = ("day", "model", "preset", "client")
-#: In place of a sum of which no part is known.
+#: Shown in place of a sum without any known part.
 UNKNOWN = "unknown"
-TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client", "owner": "Owner"}
+TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client"}
 
 
 class SpendPage:
@@ -67,7 +67,7 @@ async def _read_sums(engine: Engine, days: int) -> dict[SpendingKey, list[Spendi
     """Return the sums of the jobs that started in the last days, today included."""
     today = engine.now() // DAY_S * DAY_S
     group = JobFilter(since=today - (days - 1) * DAY_S)
-    return {key: await engine.sum_spending(key, group) for key in KEYS}
+    return await engine.sum_spending(KEYS, group)
 
 
 def _list_days(sums: Sequence[Spending], days: int, now: float) -> list[tuple[str, float]]:

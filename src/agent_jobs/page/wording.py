@@ -7,7 +7,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.rendering.fixes import Voice
 from agent_jobs.rendering.owner_fixes import OPERATOR, OWNER_FIXES, ask_operator, pass_on_to_operator
 
-#: What a person can do here, by the code of the error.
+#: Fixes for a person at the page, by the code of the error.
 FIXES: Mapping[str, str] = {
     "budget_spent": "Wait until midnight UTC, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
     "budget_too_small": "Ask for less, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
@@ -29,7 +29,7 @@ FIXES: Mapping[str, str] = {
 _FIELDS = {"max_cost_usd": "the limit", "web_search": "web search", "previous_job_id": "the earlier job"}
 
 
-#: What a person can do after a failure, by its code.
+#: The next step for a person after a failure, by its code.
 NEXT_STEPS: Mapping[str, str] = {
     "account_refused": "Check the key, its permissions and the credit. Then run it again.",
     "budget_exceeded": "Raise its limit or AGENT_JOBS_DAILY_BUDGET_USD. Then run it again.",
@@ -72,7 +72,7 @@ OWNER_NEXT_STEPS: Mapping[str, str] = {
 
 
 def describe_remedy(job: Job) -> str:
-    """Return what a person can do about a job that failed; empty if that is not known."""
+    """Return the next step for a person after a failed job; empty if it is unknown."""
     if job.error is None:
         return ""
     if job.error.is_retryable:

@@ -39,7 +39,7 @@ OUTPUT_OF_CONTEXT = 0.125  # of its context, as output: every model accepts that
 #: Other hosts may serve the same name for another price; a region of OpenAI (eu.api.openai.com) adds to it.
 _OPENAI_HOST = "api.openai.com"
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
-#: Tools whose calls the client answers, so that they cost nothing but tokens.
+#: Tools whose calls the client answers, so that they cost only tokens.
 _CLIENT_TOOLS = frozenset({"function", "custom", "custom_tool", "local_shell", "apply_patch", "computer"})
 #: Input whose tokens are at most its bytes; files, images and references are not.
 _TEXT_TYPES = frozenset(
@@ -78,7 +78,7 @@ class _MostRead(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """All known prices: the user's table above, ours below, and the library between them."""
+    """All known prices: first the user's table, then the library, then the built-in table."""
 
     own: Table
     built_in: Table
@@ -107,7 +107,7 @@ class Prices:
         if usage is None or usage.partial or not isinstance(model, str) or written is None:
             return None
         if response.get("status") == "completed" and not usage.input_tokens:
-            return None  # every completed response had input: this 0 stands for a count that is missing
+            return None  # every completed response had input, so this 0 is a missing count
         return self.cost_usd(
             model,
             usage,
@@ -162,7 +162,7 @@ class Prices:
         """Return a request with the limits that it lacks for a bound, as high as a day's budget allows.
 
         Args:
-            body: The body of POST /responses; limits that stand in it stay.
+            body: The body of POST /responses; limits in it stay.
             budget_usd: The budget of a whole day, so that the same request gets the same limits all day long.
             bound: Returns the bound of a body.
         """

@@ -67,7 +67,7 @@ NEXT_STEPS = {
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
 }
 
-#: What a reader must know of an output, by the code that `find_warning` returns.
+#: Warnings about an output, by the code that `find_warning` returns.
 WARNINGS = {
     "cut_output": "The output is the part that arrived before the connection ended; it may be cut.",
     "empty_output": "The provider reported success without any output.",
@@ -299,7 +299,7 @@ def _suggest_next_step(job: Job, error: Failure) -> str:
 
 
 def find_warning(job: Job) -> str:
-    """Return the code of what a reader must know of an output that upstream did not finish or did not give."""
+    """Return the code of the warning about an output that upstream did not finish or did not return."""
     if _is_empty_success(job):
         return "empty_output"
     text = read_output_text(job)
@@ -457,7 +457,7 @@ def _render_list_row(job: Job, now: float) -> Answer:
 
 
 def _render_row(job: Job) -> Answer:
-    """Return the few facts by which a model recognizes a job."""
+    """Return the few facts that identify a job for a model."""
     return drop_empty(
         {
             "job_id": job.id,

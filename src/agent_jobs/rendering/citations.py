@@ -113,7 +113,7 @@ def insert_numbers(text: str, citations: Iterable[Citation], *, begin: int = 0) 
     at = 0
     for given_end, start, number in places:
         if not 0 < given_end <= len(text):
-            continue  # its end, where the number stands, is in another piece
+            continue  # its end, which has the number, is in another piece
         end = _move_out_of_code(text, _move_to_word_end(text, given_end))
         if end == 0:
             continue  # the text begins with code: the source is in the list alone

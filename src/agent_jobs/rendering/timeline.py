@@ -1,4 +1,4 @@
-"""Puts what is known of a job's life in the order of its times. Pure."""
+"""Sorts the known moments of a job's life by time. Pure."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from agent_jobs.jobs.queries import UNWATCHED, WATCHED, Event, JobDetails, TurnR
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.steps import Step
 
-#: Characters of what a line says beside its kind.
+#: Characters of a line's text beside its kind.
 TEXT_CHARS = 300
 #: A shorter time without an observer is not worth a line.
 MIN_GAP_S = 3.0

@@ -1,4 +1,4 @@
-"""Keeps who did what on a team server. Rows are only added."""
+"""Stores the audit log of a team server. Rows are only added."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Waits for changes of jobs, and keeps what happened to them for the user and for notifications."""
+"""Waits for changes of jobs, and stores their events for the user and for notifications."""
 
 from collections.abc import Sequence
 

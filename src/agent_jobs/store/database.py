@@ -71,7 +71,7 @@ class Database(Protocol):
         ...
 
     def damage_error(self, error: Exception) -> StoreError:
-        """Return the error for a row that holds nonsense."""
+        """Return the error for an unreadable row."""
         ...
 
     async def read(self, sql: str, **values: Any) -> Sequence[Row]:
@@ -101,9 +101,9 @@ class Database(Protocol):
 
         Args:
             change: What to write. It must be quick.
-            job_ids: Jobs that it changes. No other change of theirs runs meanwhile; their waiters wake afterwards.
-            spending: It may begin to spend money. No other such change that it names runs meanwhile. It is refused
-                while it would be lost with this process.
+            job_ids: Jobs that it changes. No other change of them runs at the same time; waiters wake afterwards.
+            spending: It may begin to spend money. No other such change that it names runs at the same time. It is
+                refused while it would be lost with this process.
             is_progress: It writes the progress of runs, which wakes no waiter of a status.
         """
         ...
@@ -145,7 +145,7 @@ class Database(Protocol):
         ...
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
-        """Let the other processes read what this one does, as long as it lives."""
+        """Publish the role of this process while it lives."""
         ...
 
 

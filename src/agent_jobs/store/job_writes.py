@@ -1,6 +1,6 @@
 """Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -12,6 +12,7 @@ from agent_jobs.jobs.response import Call, calls_of, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Upload
 from agent_jobs.store.database import SpendingLock, Transaction
+from agent_jobs.store.feed import add_event
 from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records, read_job
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
@@ -27,9 +28,9 @@ from agent_jobs.store.rows import (
 from agent_jobs.store.spending_limits import check_budgets, check_start_rate, has_ample_slots, has_slot
 from agent_jobs.text import encode_text
 
-#: A completed job answers for an identical request this long, as long as no reader received its result.
+#: A completed job answers an identical request for this time, unless a reader received its result.
 DUPLICATE_S = 600.0
-#: A caller's own key names one job for ever. Without a key these answer for a start of the same work: an active job, an
+#: A caller's own key names one job for good. Without a key these answer a start of the same work: an active job, an
 #: undelivered result, or a start that may be running unknown to us. The endpoint belongs to the work: a prompt that
 #: went to a wrong address is sent again once the address is right.
 _SAME_KEY = "job.owner = :owner AND job.key = :key"
@@ -109,9 +110,18 @@ class Transitions(Records):
         return await self._has_changed_job(job.id, begin_with(has_slot), spending)
 
     async def record_response_id(
-        self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
+        self,
+        job_id: str,
+        number: int,
+        response_id: str,
+        now: float,
+        *,
+        mode: Mode | None = None,
+        fingerprint: str = "",
     ) -> Job | None:
-        record = _in_any_case(lambda stored: transitions.record_response_id(stored, number, response_id, now, mode))
+        record = _in_any_case(
+            lambda stored: transitions.record_response_id(stored, number, response_id, now, mode, fingerprint)
+        )
         return await self._change_and_get(job_id, record)
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
@@ -194,7 +204,7 @@ class Transitions(Records):
 
         return await self._has_changed_job(job.id, wait)
 
-    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float, always: Collection[str] = ()) -> bool:
         async def reply(transaction: Transaction, stored: Job) -> Job | None:
             if stored.status is not Status.INPUT_REQUIRED or not await _are_all_open(transaction, job, calls):
                 return None
@@ -204,7 +214,7 @@ class Transitions(Records):
                 [_call_values(job, call) for call in calls],
             )
             is_answered = not await _has_open_questions(transaction, stored.id, stored.turn.number)
-            return transitions.record_reply(stored, now, is_answered=is_answered)
+            return transitions.record_reply(stored, now, is_answered=is_answered, always=always)
 
         return await self._has_changed_job(job.id, reply)
 
@@ -298,6 +308,8 @@ class Transitions(Records):
             return False
         if new is not stored:
             await _write_change(transaction, stored, new)
+        if stored.owner:
+            await add_event(transaction, stored, new)
         return True
 
     def _if_claimed(self, change: Callable[[Job], Job | None], seen: Job | None = None) -> _Change:
@@ -320,7 +332,7 @@ class Transitions(Records):
     async def _add_job(
         self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]
     ) -> Job | None:
-        """Insert a job, or return the one of the same owner that answers for it."""
+        """Insert a job, or return the job of the same owner that is identical."""
         same = "FALSE"
         if job.key is not None:
             same = _SAME_KEY
@@ -350,7 +362,7 @@ def _insert_values(table: str, columns: tuple[str, ...]) -> str:
 
 @lru_cache
 def _insert_job(columns: tuple[str, ...], same: str) -> str:
-    """Return the statement that inserts a job, unless one answers for it."""
+    """Return the statement that inserts a job, unless an identical one exists."""
     return f"""INSERT INTO job ({", ".join(columns)}) SELECT {", ".join(f":{name}" for name in columns)}
                WHERE NOT EXISTS (SELECT 1 FROM job WHERE {same}) RETURNING id"""
 
@@ -409,7 +421,7 @@ async def _write_steps(transaction: Transaction, *jobs: Job) -> None:
 
 
 def _new_output(old: Job, new: Job) -> Output | None:
-    """Return the output that a change brings with its response, if it brings one."""
+    """Return the output that a change adds with its response, or None."""
     if new.output is old.output or new.output is None or new.output.response is None:
         return None
     return new.output
@@ -511,7 +523,7 @@ async def _are_all_open(transaction: Transaction, job: Job, calls: Sequence[Call
 
 
 async def _has_uploads(transaction: Transaction, job_id: str) -> bool:
-    """Return True if files go with the job, which are to be removed here and at the provider."""
+    """Return True if the job has uploaded files, which have to be removed here and at the provider."""
     return bool(await transaction.execute("SELECT 1 FROM upload WHERE job_id = :id LIMIT 1", id=job_id))
 
 

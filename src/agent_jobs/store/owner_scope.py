@@ -8,9 +8,9 @@ from agent_jobs.jobs.queries import JobFilter
 
 
 class OwnerScope:
-    """The jobs that a store shows and changes: those of one owner, or all of them.
+    """The jobs that a store may show and change: those of one owner, or all jobs.
 
-    Its conditions stand in statements beside `values`. Without an owner they are TRUE, which costs nothing.
+    Every statement about jobs has one of its conditions, so this decides who may see a job. Its `values` go along.
     """
 
     def __init__(self, owner: str | None = None) -> None:

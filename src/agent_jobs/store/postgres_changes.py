@@ -1,4 +1,4 @@
-"""Waits for changes on PostgreSQL: a connection that listens, and a look every second in case a message is lost."""
+"""Waits for changes on PostgreSQL: a connection that listens, and a check every second in case a message is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agent_jobs.store.postgres_replica import SESSION_LOCK
 logger = logging.getLogger(__name__)
 
 CHANNEL = "agent_jobs"
-#: Seconds between two looks at all that is waited for, so that a lost message costs no more.
+#: Seconds between two checks of all waiters, which limits the cost of a lost message.
 LOOK_S = 1.0
 #: Least seconds between two messages: a burst of changes becomes one.
 NOTIFY_EVERY_S = 0.02
@@ -34,9 +34,9 @@ NOTIFY_BYTES = 7500
 RECONNECT_S = 0.5
 #: Seconds for a new connection, and for a sign of life of the one that listens.
 ANSWER_LIMIT_S = 5.0
-#: Seconds for a message of a process to itself: one takes milliseconds.
+#: Seconds for a message of a process to itself, which usually needs milliseconds.
 ECHO_LIMIT_S = 2.0
-#: Stands in place of the sender of such a message.
+#: The sender of such a message.
 _ECHO = "echo"
 #: Stands in place of the ids of jobs with progress alone.
 _PROGRESS = "progress"
@@ -49,7 +49,7 @@ _Fetch = Callable[..., Awaitable[Sequence[Row]]]
 
 
 class PostgresChanges:
-    """Wakes the waiters of this process, and tells the other processes what changed.
+    """Wakes the waiters of this process, and notifies the other processes of changes.
 
     Args:
         me: The name of this process.
@@ -116,7 +116,7 @@ class PostgresChanges:
             await self._signals.event_of_any().wait()
 
     async def keep_notifying(self) -> None:
-        """Send what changed to the other processes, for ever."""
+        """Send changes to the other processes until cancelled."""
         while True:
             await self._has_outgoing.wait()
             await asyncio.sleep(NOTIFY_EVERY_S)
@@ -131,7 +131,7 @@ class PostgresChanges:
             await self._fetch("SELECT pg_notify(:channel, :message)", channel=CHANNEL, message=message)
 
     async def keep_listening(self) -> None:
-        """Listen to the other processes, for ever; connect again whenever the connection is lost."""
+        """Listen to the other processes until cancelled; connect again when the connection is lost."""
         while True:
             try:
                 await self._listen_until_lost()
@@ -140,7 +140,7 @@ class PostgresChanges:
             await asyncio.sleep(RECONNECT_S)
 
     async def keep_looking(self) -> None:
-        """Compare all that is waited for with the database every second, for ever."""
+        """Compare all waiters with the database every second, until cancelled."""
         last_change = ""
         while True:
             await asyncio.sleep(LOOK_S)
@@ -176,7 +176,7 @@ class PostgresChanges:
         return asyncio.get_running_loop().time() - began
 
     async def close(self) -> None:
-        """Send what is left, and stop listening."""
+        """Send the remaining changes, and stop listening."""
         with suppress(StoreError):
             await self.send_outgoing()
         if self._listening is not None:
@@ -190,7 +190,7 @@ class PostgresChanges:
         try:
             while not connection.is_closed():
                 await asyncio.sleep(LOOK_S)
-                # A link that was cut shows nothing by itself.
+                # A cut link causes no event.
                 await connection.execute("SELECT 1", timeout=ANSWER_LIMIT_S)
         finally:
             self._listening = None

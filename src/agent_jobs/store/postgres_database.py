@@ -1,7 +1,7 @@
 """The connections to PostgreSQL: a pool for statements, and one that listens.
 
 Rules, each with its reason:
-- READ COMMITTED, and locks first: what follows a lock sees what was committed before it.
+- READ COMMITTED, and locks first: statements after a lock see everything that was committed before it.
 - A change locks its jobs' rows by a statement of its own. One that joins other tables would read these as they were.
 - A change that may spend takes an advisory lock of its owner: one process at a time decides about the owner's
   duplicates, budget and slots. Where a limit of all owners is set, it then takes one for all. Those of this process
@@ -48,7 +48,7 @@ _Fetch = Callable[[str, Sequence[Any]], Awaitable[list[asyncpg.Record]]]
 
 #: Seconds for a new connection.
 CONNECT_LIMIT_S = 10.0
-#: Seconds for one statement: ours take milliseconds, so this only ends what a lost server leaves hanging.
+#: Seconds for one statement: ours need milliseconds, so this only ends statements of a lost server.
 STATEMENT_LIMIT_S = 30.0
 #: Attempts of a change that PostgreSQL took back because of a deadlock.
 CHANGE_ATTEMPTS = 5
@@ -144,7 +144,7 @@ class PostgresDatabase:
         return size, size - self._pool.get_idle_size()
 
     async def begin(self) -> None:
-        """Check the schema, and start what runs as long as the database is open."""
+        """Check the schema, and start the tasks that run while the database is open."""
         with as_postgres_error(self._address):
             async with self._pool.acquire() as connection:
                 self._schema = await check_schema(connection, self._address)
@@ -175,7 +175,7 @@ class PostgresDatabase:
             self._pool.terminate()
 
     def damage_error(self, error: Exception) -> StoreError:
-        """Return the error for a row that holds nonsense."""
+        """Return the error for an unreadable row."""
         return StoreError(
             "The {address} holds rows that this version cannot read ({cause}).",
             "postgres_damaged",
@@ -201,7 +201,7 @@ class PostgresDatabase:
         raise AssertionError("unreachable")
 
     async def write(self, sql: str, *job_ids: str, **values: Any) -> list[asyncpg.Record]:
-        """Run one statement that changes something; by itself it is all or none."""
+        """Run one statement that changes something; a single statement is atomic."""
 
         async def run(connection: PostgresConnection) -> list[asyncpg.Record]:
             text, arguments = bind_values(sql, values)
@@ -256,7 +256,7 @@ class PostgresDatabase:
         return (await self.fetch("SELECT extract(epoch FROM clock_timestamp())::float8 AS now"))[0]["now"]
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
-        """Let the other processes read what this one does, as long as it lives."""
+        """Publish the role of this process while it lives."""
         await self._replica.announce(announced)
 
     async def store_info(self) -> StoreInfo:

@@ -10,7 +10,7 @@ from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.rows import format_statuses
 from agent_jobs.store.search_index import PASSAGE_WORDS, find_hits, split_phrases
 
-#: Jobs whose words one change keeps.
+#: Jobs that one change indexes.
 INDEXED_AT_ONCE = 200
 #: Characters of a prompt and of an output: PostgreSQL refuses words of more than 1 MiB together.
 INDEXED_CHARS = 80_000

@@ -98,8 +98,7 @@ async def _read_start_times(transaction: Transaction, owner: str, since: float) 
 async def has_ample_slots(transaction: Transaction, owner: str, limit: int, owner_limit: int) -> bool:
     """Return True if there is a slot for each job that runs or that any process may be about to send.
 
-    All of these are counted, whatever other changes have not committed yet. So changes that ask this need not wait for
-    each other.
+    The count is right even if other changes are not committed yet. So changes that ask this need not wait for others.
     """
     rows = await transaction.execute(_TAKEN, owner=owner)
     if rows[0]["taken"] > limit:

@@ -7,7 +7,7 @@ Rules, each with its reason:
   It is a coroutine, for PostgreSQL's sake; its statements never suspend it here.
 - Changes are shielded: a task that is cancelled between BEGIN and COMMIT would leave a transaction open.
 - The worker thread is no daemon, so the connection is closed on every path.
-- The reading connection never waits. What it cannot read at once goes through the worker thread.
+- The reading connection never waits. Reads that would wait go through the worker thread.
 """
 
 import json
@@ -108,7 +108,7 @@ class SQLiteDatabase:
         self._lock = anyio.Lock(fast_acquire=True)  # each use of it waits for the worker thread anyway
 
     def damage_error(self, error: Exception) -> StoreError:
-        """Return the error for a row that holds nonsense."""
+        """Return the error for an unreadable row."""
         return damage_error(error, self.folder)
 
     async def read(self, sql: str, **values: Any) -> list[sqlite3.Row]:
@@ -134,7 +134,7 @@ class SQLiteDatabase:
         return answers[0]
 
     async def write(self, sql: str, *job_ids: str, **values: Any) -> list[sqlite3.Row]:
-        """Run one statement that changes something; by itself it is all or none, without BEGIN and COMMIT."""
+        """Run one statement that changes something; a single statement is atomic without BEGIN and COMMIT."""
         return await self._run_change(lambda db: _execute_one(db, sql, values), job_ids)
 
     async def change(
@@ -194,7 +194,7 @@ class SQLiteDatabase:
         return 0, 0
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
-        """Let the other processes read what this one does, as long as it lives."""
+        """Publish the role of this process while it lives."""
         with as_store_error(self.folder):
             self._worker_lock.announce(announced)
 
@@ -274,14 +274,14 @@ def _run_in_transaction(db: sqlite3.Connection, begin: str, run: Callable[[Trans
         result = _run_to_its_end(run(SQLiteTransaction(db)).__await__())
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # a failed COMMIT may have rolled back by itself
+        if db.in_transaction:  # a failed COMMIT may already have rolled back
             db.execute("ROLLBACK")
         raise
     return result
 
 
 def _run_to_its_end(steps: Generator[Any, Any, T]) -> T:
-    """Return what a coroutine returns that awaits only statements of its transaction, which suspend nothing."""
+    """Return the result of a coroutine that awaits only statements of its transaction, which never suspend."""
     try:
         steps.send(None)
     except StopIteration as end:
@@ -329,7 +329,7 @@ async def _connect_to_file(path: Path, busy_timeout_s: float) -> aiosqlite.Conne
         await enable_write_ahead_log(db, busy_timeout_s)
         await db.execute_fetchall("PRAGMA synchronous = FULL")
         await db.execute_fetchall("PRAGMA foreign_keys = ON")
-        await db.execute_fetchall("SELECT 1 FROM job LIMIT 1")  # now its log stands beside it
+        await db.execute_fetchall("SELECT 1 FROM job LIMIT 1")  # now its log is beside it
     except BaseException:
         with anyio.CancelScope(shield=True):
             await db.close()
@@ -346,7 +346,7 @@ def _open_reader(path: Path, file: tuple[int, int] | None) -> sqlite3.Connection
     try:
         reader.row_factory = sqlite3.Row
         reader.execute("PRAGMA query_only = ON")
-        reader.execute("SELECT 1 FROM job LIMIT 1").fetchall()  # now it has opened the log that stands there
+        reader.execute("SELECT 1 FROM job LIMIT 1").fetchall()  # now it has opened the log beside it
         if file_identity(path) == file:
             return reader
     except sqlite3.Error:

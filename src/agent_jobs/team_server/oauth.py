@@ -20,7 +20,7 @@ from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, CannotVerifyError, 
 SCOPE = "jobs"
 #: Where a client that knows this server alone finds its authorization server.
 RESOURCE_PATH = "/.well-known/oauth-protected-resource"
-#: Signatures by a key that only the issuer has. With HS256 whoever may verify could also sign.
+#: Signatures by a key that only the issuer has. With HS256, every verifier could also sign.
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 #: Seconds by which clocks may differ.
 LEEWAY_S = 30
@@ -81,7 +81,7 @@ class SignedTokens:
         self._keys = keys
 
     def can_verify(self, token: str) -> bool:
-        """Return True: whatever is no team token may be one of these."""
+        """Return True: any text that is not a team token may be one of these."""
         return True
 
     async def verify(self, token: str) -> Caller:
@@ -133,7 +133,7 @@ class IntrospectedTokens:
         self._http = http
 
     def can_verify(self, token: str) -> bool:
-        """Return True: whatever is no team token may be one of these."""
+        """Return True: any text that is not a team token may be one of these."""
         return True
 
     async def verify(self, token: str) -> Caller:

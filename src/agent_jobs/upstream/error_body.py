@@ -10,7 +10,7 @@ from agent_jobs.upstream.json_object import JSON, parse_object
 #: The fields that hold an error, the most frequent one first; under `errors` there are several.
 ERROR_FIELDS = ("error", "errors", "detail", "message", "msg")
 #: An error in a 200 whose words match none of these is a plain refusal. The last two say that a server between this
-#: process and the model stopped waiting, so the run may continue all the same.
+#: process and the model stopped waiting, so the run may still continue.
 STATUS_OF_WORDS = (
     (401, re.compile(r"invalid_api_key|authenticat|unauthori[sz]ed")),
     (403, re.compile(r"permission|forbidden")),
