@@ -168,7 +168,7 @@ class EventsExtension(Extension):
     async def _poll_events(self, ctx: ServerRequestContext[Any, Any], params: PollParams) -> HandlerResult:
         with _as_event_error():
             page = await (await self._engine()).feed.poll(
-                _read_filter(params),
+                _parse_filter(params),
                 params.cursor,
                 max_age_s=_read_seconds(params.max_age_ms),
                 limit=min(params.max_events or DEFAULT_EVENTS, MAX_EVENTS),
@@ -183,7 +183,7 @@ class EventsExtension(Extension):
 
     async def _add_subscription(self, ctx: ServerRequestContext[Any, Any], params: SubscribeParams) -> HandlerResult:
         with _as_event_error():
-            wanted = _read_filter(params)
+            wanted = _parse_filter(params)
             if params.delivery.mode != "webhook":
                 raise FeedError(
                     "unsupported",
@@ -210,13 +210,13 @@ class EventsExtension(Extension):
 
     async def _end_subscription(self, ctx: ServerRequestContext[Any, Any], params: UnsubscribeParams) -> HandlerResult:
         with _as_event_error():
-            wanted = _read_filter(params)
+            wanted = _parse_filter(params)
             await (await self._engine()).feed.unsubscribe(wanted, params.delivery.url)
             await self._report(f"unsubscribe {PREFIX}{wanted.kind}")
             return {}
 
 
-def _read_filter(params: EventParams) -> FeedFilter:
+def _parse_filter(params: EventParams) -> FeedFilter:
     """Return what a request asks for.
 
     Raises:
@@ -225,11 +225,19 @@ def _read_filter(params: EventParams) -> FeedFilter:
     kind = params.name.removeprefix(PREFIX)
     if not params.name.startswith(PREFIX) or kind not in KINDS:
         raise FeedError("not_found", f"The events are {', '.join(f'{PREFIX}{each}' for each in KINDS)}.", kind="event")
-    arguments = params.arguments or {}
-    wrong = arguments.keys() - _INPUT_SCHEMA["properties"].keys()
-    if wrong or not all(isinstance(value, str) and len(value) <= MAX_NAME_CHARS for value in arguments.values()):
-        raise FeedError("invalid", f"The arguments are job_id and batch, of up to {MAX_NAME_CHARS} characters each.")
-    return FeedFilter(kind, **arguments)
+    return FeedFilter(kind, **_check_event_arguments(params.arguments or {}))
+
+
+def _check_event_arguments(arguments: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the arguments of a subscription, if an event has them."""
+    is_known = arguments.keys() <= _INPUT_SCHEMA["properties"].keys()
+    if is_known and all(map(_is_short_text, arguments.values())):
+        return arguments
+    raise FeedError("invalid", f"The arguments are job_id and batch, of up to {MAX_NAME_CHARS} characters each.")
+
+
+def _is_short_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_NAME_CHARS
 
 
 def _describe_event(kind: str, modes: Sequence[str]) -> dict[str, Any]:
