@@ -153,7 +153,7 @@ SHARED = {
     "other_workers": "about processes",
     "owner": "the owner's name",
     "with_reporter": "it changes nothing but reports",
-    "require_client": "about the endpoint",
+    "require_clients": "about the endpoint",
     "server_info": "about the database",
     "store_info": "about the database",
     "submit": "takes what `plan` returned",
