@@ -140,7 +140,7 @@ async def test_form_of_another_page_changes_nothing(settings: Settings) -> None:
         assert (await server.host.call("agent_poll", job_id=started["job_id"]))["status"] == "cancelled"
 
 
-async def test_every_answer_forbids_what_a_page_does_not_need(settings: Settings) -> None:
+async def test_every_answer_forbids_unneeded_browser_features(settings: Settings) -> None:
     async with serving_page(settings) as server, visiting(server) as client:
         for path in ("/", "/jobs.json", "/nothing", "/static/htmx.min.js", "/static/nothing", "/jobs/job_unknown"):
             headers = (await client.get(path)).headers

@@ -18,7 +18,7 @@ def test_vendored_scripts_are_those_of_the_list() -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_the_server_and_the_other_commands_load_nothing_of_the_page() -> None:
+def test_server_and_the_other_commands_load_nothing_of_the_page() -> None:
     script = (
         "import importlib, pkgutil, sys, agent_jobs.cli, agent_jobs.mcp_server.server, agent_jobs.mcp_server.stdio\n"
         "for found in pkgutil.iter_modules(agent_jobs.cli.__path__):\n"
