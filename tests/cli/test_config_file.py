@@ -149,7 +149,7 @@ def test_environment_overrules_the_env_file_and_that_the_settings_file(environ: 
     assert "Here the environment sets AGENT_JOBS_MODEL, which takes precedence." in said
 
 
-def test_another_file_can_be_named_and_one_that_is_not_there_is_told(environ: dict[str, str], tmp_path: Path):
+def test_another_file_can_be_named_and_one_that_does_not_exist_is_reported(environ: dict[str, str], tmp_path: Path):
     other = tmp_path / "work/mine.toml"
     environ["AGENT_JOBS_CONFIG"] = str(other)
     [warning] = load_settings(environ).warnings
@@ -202,7 +202,7 @@ def test_another_file_can_be_named_and_one_that_is_not_there_is_told(environ: di
         (["result_dir", __file__], "Nothing was written."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_set_is_refused_and_nothing_is_written(
+def test_unusable_setting_is_refused_and_nothing_is_written(
     environ: dict[str, str], tmp_path: Path, arguments: list[str], words: str
 ):
     result = config(environ, "set", *arguments)

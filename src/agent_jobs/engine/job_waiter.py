@@ -96,7 +96,7 @@ class JobWaiter:
         """
         await self._mark_watched([job], max(0.0, wait_s))
         return await self.add_queue_position(
-            await self._wait_for_visible_change(job, has_arrived or has_question, wait_s)
+            await self._wait_for_end_or_question(job, has_arrived or has_question, wait_s)
         )
 
     async def wait_until(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
@@ -107,7 +107,7 @@ class JobWaiter:
                 job = await self._store.get(job.id) or job
         return job
 
-    async def _wait_for_visible_change(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
+    async def _wait_for_end_or_question(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
         """Return the job once it finished or asks; progress of its run wakes no waiter."""
         with self.waits.limit(wait_s):
             while not (job.is_terminal or has_arrived(job)):
