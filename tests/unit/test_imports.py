@@ -16,7 +16,7 @@ PURE = {
     "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
 }  # fmt: skip
 FACE = {
-    "", "app", "engine", "rendering", "request", "jobs", "settings", "setting_values", "env_file", "api_key",
+    "", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", "setting_values", "env_file", "api_key",
     "config_folder", "configuration", "settings_file", "stored_keys", "variable_names", *SHARED,
 }  # fmt: skip
 
@@ -67,10 +67,11 @@ ALLOWED: dict[str, set[str]] = {
         "", "callback_hosts", "callback_urls", "team_token", "store", "upstream", "request", "attachments", "toolbox",
         "pricing", "rendering", "jobs", *SHARED,
     },
-    "app": {
-        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings",
-        "setting_values", "stored_keys", "notices", "ctrl_c", *SHARED,
+    "wiring": {
+        "engine", "store", "upstream", "request", "toolbox", "pricing", "jobs", "settings", "setting_values",
+        "stored_keys", "notices", "ctrl_c", *SHARED,
     },
+    "app": {"wiring", "engine", "store", "upstream", "request", "pricing", "jobs", "settings", *SHARED},
     "mcp_server": {"jsonrpc", *FACE},
     "team_server": {"address_values", "ctrl_c", "mcp_server", "page", "team_token", *FACE},
     "page": {"engine", "jobs", "rendering", "request", "team_token", *SHARED},
@@ -169,6 +170,7 @@ OUTSIDE: dict[str, set[str]] = {
         "team_server",
         "toolbox",
         "upstream",
+        "wiring",
     },
     "httpx2": {"emulator", "notices", "team_server", "toolbox", "upstream"},
     "jwt": {"team_server"},
@@ -232,7 +234,7 @@ def forbidden(source: str, module: str, *, is_package: bool = False) -> list[str
             fine = may_import_inside_engine(module, name)
         elif (here, room) in ONE_MODULE:
             fine = name.startswith(f"agent_jobs.{room}.{ONE_MODULE[here, room]}.")
-        elif room == "engine" and here != "app":
+        elif room == "engine" and here not in {"app", "wiring"}:
             fine = room in ALLOWED[here] and name.startswith("agent_jobs.engine.engine.")
         else:
             fine = room == here or room in ALLOWED[here]
@@ -262,7 +264,7 @@ def test_a_module_imports_only_from_below(module: str, path: Path):
 def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
     assert {room for room, below in ALLOWED.items() if "app" in below} == {"mcp_server", "team_server", "cli"}
     assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
-    assert {room for room, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app"}
+    assert {room for room, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app", "wiring"}
 
 
 @pytest.mark.parametrize("table", [ALLOWED, INSIDE_ENGINE], ids=["packages", "engine"])

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from agent_jobs.app import read_tool_servers
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
@@ -21,6 +20,7 @@ from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.setting_values import KEY, SecretStr, drop_empty_variables, hide_database_password
 from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
 from agent_jobs.settings_file import NAMES, read_settings_file
+from agent_jobs.wiring.workers import read_tool_servers
 
 #: Columns of the longest origin, `environment`.
 ORIGIN_COLUMNS = 11
