@@ -54,9 +54,9 @@ def parse_callback_url(url: str, allowed: Sequence[AllowedHost]) -> CallbackUrl:
         parts = urlsplit(url)
         port = HTTPS_PORT if parts.port is None else parts.port
     except ValueError:
-        raise RefusedUrlError("it is no address") from None
+        raise RefusedUrlError("it is not an address") from None
     if "@" in parts.netloc:
-        raise RefusedUrlError("it has a user name, which belongs into no address")
+        raise RefusedUrlError("it has a user name, which an address must not have")
     host = parts.hostname or ""
     entry = _find_entry(host, port, allowed)
     if entry is None:
@@ -73,10 +73,10 @@ def choose_address(url: CallbackUrl, addresses: Sequence[str]) -> str:
         RefusedUrlError: There is none, or one of them is not public: a name with both could be an attacker's.
     """
     if not addresses:
-        raise RefusedUrlError("its name has no address")
+        raise RefusedUrlError("its name does not resolve")
     check = is_loopback if url.allowed.is_loopback else is_public
     if not all(map(check, addresses)):
-        raise RefusedUrlError("its name stands for an address that is not public")
+        raise RefusedUrlError("its name resolves to an address that is not public")
     return addresses[0]
 
 

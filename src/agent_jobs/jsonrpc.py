@@ -50,7 +50,7 @@ def read_request(line: str) -> tuple[JSONRPCMessage | None, JSONRPCError | None]
         return None, _build_error(_find_id(line), PARSE_ERROR, "This line is not JSON.")
     if (message := read_message(_write_json(parsed))) is not None:
         return message, None
-    words = "This line is no JSON-RPC message: send one request a line."
+    words = "This line is not a JSON-RPC message: send one request a line."
     return None, _build_error(_id_of_request(parsed), INVALID_REQUEST, words)
 
 
@@ -71,7 +71,7 @@ def repair_message(text: str, request_id: int | str | None = None) -> str | None
     if message is _BROKEN:
         number, words = find_id_of_broken_answer(text), "its answer is not JSON"
     else:
-        number, words = _id_of_answer(message), "its answer is no JSON-RPC message"
+        number, words = _id_of_answer(message), "its answer is not a JSON-RPC message"
     if request_id is not None and not _is_notification(text, message):
         number = request_id
     if number is None:

@@ -18,7 +18,7 @@ def read_secret_file(variable: str, path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        problem = "is no text"
+        problem = "is not text"
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
         problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
     raise ConfigError(

@@ -221,7 +221,7 @@ def check_header(name: str, value: str) -> str:
     """
     if not (value.isascii() and value.isprintable()):
         raise ConfigError(
-            f"{name} holds characters that no header can carry. Copy it again, without what is around it."
+            f"{name} holds characters that no header can carry. Copy it again, without the surrounding text."
         )
     return value
 
@@ -318,7 +318,7 @@ def _read_first_line(path: Path) -> str:
             if file.encoding != "utf-8" and not line.isascii():
                 raise ValueError  # its first bytes were no mark
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(f"{KEY_FILE} names {path}, which cannot be read ({reason}). Put the key there.") from None
     return line
 
@@ -365,7 +365,7 @@ def read_password_file(path: Path) -> str:
         with open_text(path) as file:
             return file.readline(KEY_FILE_CHARS).lstrip(BOM).rstrip("\r\n")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(
             f"AGENT_JOBS_DATABASE_PASSWORD_FILE names {path}, which cannot be read ({reason}). Put the password there."
         ) from None
@@ -410,7 +410,7 @@ def output_folder() -> Reader:
         standing = next((each for each in (folder, *folder.parents) if os.path.exists(each)), None)
         if standing is not None and not (os.path.isdir(standing) and os.access(standing, os.W_OK | os.X_OK)):
             written.warnings.append(
-                f"{written.name} names {folder}, where nothing can be written. Make {standing} a writable folder."
+                f"{written.name} names {folder}, which cannot be written to. Make {standing} a writable folder."
             )
         return folder
 
@@ -421,7 +421,7 @@ def _expand_user(name: str, text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ConfigError(f"{name} begins with a home folder that does not exist. Write the whole path.") from None
+        raise ConfigError(f"{name} begins with a home folder that does not exist. Write the full path.") from None
 
 
 def folders() -> Reader:
@@ -437,7 +437,7 @@ def folders() -> Reader:
             if not folder.is_absolute():
                 written.refuse(accepts, "One of them is not absolute.")
             if not os.path.isdir(folder):
-                raise ConfigError(f"{written.name} names {folder}, which is no folder. Name folders that exist.")
+                raise ConfigError(f"{written.name} names {folder}, which is not a folder. Name folders that exist.")
         return tuple(dict.fromkeys(found))
 
     return Reader(accepts, read, tuple[Path, ...], join=os.pathsep.join)
@@ -481,7 +481,7 @@ def _find_program_fault(program: str, search_path: str | None) -> str | None:
     if os.path.dirname(program) and not os.path.isabs(program):
         return "its program is neither a name nor a path that starts with / or ~"
     if shutil.which(program, path=search_path) is None:
-        return "its first word is no program that can be found and run"
+        return "its first word is not a program that can be found and run"
     return None
 
 

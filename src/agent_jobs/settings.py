@@ -228,7 +228,7 @@ class Settings:
         LIMITS,
         values.absolute_path(),
         "A file with the signing secret of the provider's webhooks, two on two lines while it is being changed. With "
-        "it, a server over HTTP takes webhooks in, and jobs are polled seldom.",
+        "it, a server over HTTP accepts webhooks, and jobs are rarely polled.",
         page="team-webhooks.md",
     )
     tasks: str = declare_setting(
@@ -359,7 +359,7 @@ class Settings:
         "AGENT_JOBS_NOTIFY_MIN_S",
         FINISH,
         values.seconds(0, 604_800),
-        "Of a job that finishes earlier after its start you get no notice.",
+        "Jobs that finish sooner than this after their start send no notice.",
         default="60",
         page="notices.md",
     )
@@ -435,7 +435,7 @@ class Settings:
         "AGENT_JOBS_PORT",
         TEAM,
         addresses.port_number(),
-        "Its port; 0 is any free one.",
+        "The port of agent-jobs serve --http; 0 chooses a free one.",
         default="8000",
         page="team-install.md",
     )
@@ -480,7 +480,7 @@ class Settings:
         "AGENT_JOBS_DRAIN_S",
         TEAM,
         values.seconds(0, 600),
-        "How long it still answers after SIGTERM while /readyz says no. Two intervals of the balancer are right.",
+        "How long it still answers after SIGTERM, while /readyz fails. Two intervals of the balancer are enough.",
         default="5",
         page="team-install.md#behind-a-balancer",
     )

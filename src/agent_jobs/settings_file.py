@@ -163,7 +163,7 @@ def _describe_unknown_names(names: Iterable[str], path: Path) -> Iterator[str]:
         advice = "remove it."
         if near is not None:
             advice = f"did you mean {near}?"
-        yield f"{name!r} in {path} is no setting and changes nothing: {advice}"
+        yield f"{name!r} in {path} is not a setting and has no effect: {advice}"
 
 
 def _is_same_endpoint(one: str, other: str) -> bool:

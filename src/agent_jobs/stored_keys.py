@@ -65,7 +65,7 @@ def find_stored_key(folder: str, base_url: str) -> StoredKey | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise _refuse_file(path, f"cannot be read ({reason})", endpoint) from None
     if text == IN_KEYRING:
         return StoredKey(endpoint, Path(path), None)

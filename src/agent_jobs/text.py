@@ -76,5 +76,5 @@ def ask_if_meant(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str
 def describe_listen_error(error: OSError | ValueError) -> str:
     """Return why an address cannot be listened at, without the address, which Python appends as a tuple."""
     if isinstance(error, ValueError):  # IDNA cannot encode the name
-        return "it is no host name"
+        return "it is not a host name"
     return (error.strerror or str(error)).partition(" (while attempting")[0]

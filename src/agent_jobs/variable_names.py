@@ -37,9 +37,9 @@ def find_misnamed(env: Mapping[str, str], names: Collection[str]) -> list[str]:
         is_ours = name.startswith(PREFIX)
         meant = _find_ours(name, names) if is_ours else _find_foreign(name, names, wanted)
         if meant is not None:
-            sentences.append(f"{name} is no setting and changes nothing: did you mean {meant}?")
+            sentences.append(f"{name} is not a setting and has no effect: did you mean {meant}?")
         elif is_ours:
-            sentences.append(f"{name} is no setting and changes nothing: remove it.")
+            sentences.append(f"{name} is not a setting and has no effect: remove it.")
     return sentences
 
 

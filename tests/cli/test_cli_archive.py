@@ -118,11 +118,11 @@ def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["list", "--since", "tomorrow"], "'tomorrow' is no time. Write an age such as 90m, 12h, 2d or 1w"),
-        (["list", "--since", "2026-13-01"], "is no time"),
-        (["list", "--since", ""], "is no time"),
-        (["list", "--since", "-2d"], "is no time"),
-        (["list", "--since", "2026-11-01T99"], "is no time"),
+        (["list", "--since", "tomorrow"], "'tomorrow' is not a time. Write an age such as 90m, 12h, 2d or 1w"),
+        (["list", "--since", "2026-13-01"], "is not a time"),
+        (["list", "--since", ""], "is not a time"),
+        (["list", "--since", "-2d"], "is not a time"),
+        (["list", "--since", "2026-11-01T99"], "is not a time"),
         (["list", "--since", "2999-01-01"], "is in the future"),
         (["list", "--since", "2d", "--days", "2"], "Give --since or --days, not both."),
         (["list", "--sort", "price"], "'price' is not one of 'created', 'cost'"),

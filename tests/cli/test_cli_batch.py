@@ -186,7 +186,7 @@ def test_a_line_with_a_file_that_is_not_attached_is_refused_by_its_number(termin
     tasks.write_text(json.dumps({"prompt": "x", "files": [str(tmp_path / ".env")]}))
     refused = batch(terminal, tasks)
     assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1].startswith("Error: Line 1: .env seems to hold keys")
+    assert refused.stderr.splitlines()[-1].startswith("Error: Line 1: .env seems to contain keys")
 
 
 def test_two_batches_never_write_into_one_folder(terminal: Terminal, upstream: RunningServer, tmp_path: Path):

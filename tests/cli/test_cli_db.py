@@ -138,7 +138,7 @@ def test_doctor_shows_the_processes_the_queue_and_the_connections(url: str, tmp_
         r"agent-jobs work \(pid 12, seen 0 s ago\); dead: agent-jobs server \(pid 77, seen 6\d s ago\)",
         found["replicas"]["text"],
     )
-    assert found["queue"]["text"].startswith("1 due, 0 waiting for a slot; the oldest is due for 1:0")
+    assert found["queue"]["text"].startswith("1 due, 0 waiting for a slot; the oldest has been due for 1:0")
     assert re.search(r"after \d+ ms", found["messages"]["text"])
     assert re.search(r"\d of at most 10 in the pool of this process, \d+ of \d+ on the server", found["pool"]["text"])
     assert [found[what]["state"] for what in ("replicas", "queue", "messages", "pool")] == [

@@ -131,7 +131,7 @@ def test_what_is_not_used_of_the_toolbox_is_a_warning_in_the_same_words(terminal
     assert (status, {finding["state"] for finding in findings["settings"]}) == (0, {"warning"})
     sentences = [finding["text"] for finding in findings["settings"]]
     assert [sentence.partition(":")[0] for sentence in sentences] == ["AGENT_JOBS_TOOLBOX"] * 2
-    assert "old: type sse is of the past" in sentences[0]
+    assert "old: type sse is not supported" in sentences[0]
     assert sentences[1].endswith("git: timeout is not used, since hosts disagree on its unit: write timeout_s.")
     environment = {"AGENT_JOBS_TOOLBOX": str(path), "AGENT_JOBS_DATA_DIR": str(tmp_path / "jobs")}
     shown = CliRunner().invoke(cli, ["config", "--json"], env=environment)

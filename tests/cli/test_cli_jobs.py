@@ -424,7 +424,7 @@ def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: 
     assert "Print the result with" not in watched
     [response] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
     for mistyped in (response["id"][:-1], ""):
-        assert "Upstream knows no response" in terminal.pipe("adopt", job["job_id"], mistyped).stderr
+        assert "The provider knows no response" in terminal.pipe("adopt", job["job_id"], mistyped).stderr
     miss = {"on": "retrieve", "status": 404}
     httpx2.post(f"{upstream.url}/_emulator/faults", json=miss).raise_for_status()
     assert "repeat this" in terminal.pipe("adopt", job["job_id"], response["id"]).stderr

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from rich.cells import cell_len
 from terminals import Terminal
-from test_model_list import NOT_FOUND, PAGE, Answer, Models, cards
+from test_model_list import NOT_FOUND, PAGE, Answer, Models, build_cards
 
 from agent_jobs.cli.main import cli
 from agent_jobs.cli.table import render_table
@@ -66,7 +66,7 @@ def test_models_of_the_provider_are_listed_with_what_is_known_of_them(run: Run, 
     page = {
         "data": [
             {"id": "zeta", "context_length": 8192},
-            *cards("mine", "Alpha"),
+            *build_cards("mine", "Alpha"),
             {"id": "old", "shutdown_date": "2027-01-02"},
         ]
     }
@@ -95,14 +95,14 @@ def test_models_of_the_provider_are_listed_with_what_is_known_of_them(run: Run, 
 
 def test_the_suggested_model_has_no_end(run: Run) -> None:
     old, environ = {"id": "b", "shutdown_date": "2027-01-02"}, {"OPENAI_API_KEY": KEY, "AGENT_JOBS_MODEL": "a"}
-    for others, suggested in (([old, *cards("c")], "c"), ([old], "NAME")):
-        with listing({"data": [*cards("a"), *others]}) as url:
+    for others, suggested in (([old, *build_cards("c")], "c"), ([old], "NAME")):
+        with listing({"data": [*build_cards("a"), *others]}) as url:
             _, table, _ = run("models", OPENAI_BASE_URL=url, **environ)
         assert f"agent-jobs run --model {suggested} ..." in table
 
 
 def test_a_default_that_the_provider_does_not_list_is_named(run: Run) -> None:
-    with listing({"data": cards("a", "b")}) as url:
+    with listing({"data": build_cards("a", "b")}) as url:
         _, table, _ = run("models", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=url, AGENT_JOBS_MODEL="c")
     assert "c, the default of jobs, is not in this list. Set AGENT_JOBS_MODEL to one that is." in table
 
@@ -174,7 +174,7 @@ def test_tables_fit_the_terminal(columns: int, tmp_path: Path) -> None:
     presets.write_text(
         '[minutes]\ndescription = "Write the minutes of a meeting from notes in any language, in one page"\n'
     )
-    with listing({"data": cards(LONG_NAME, "gpt-6.1-sol")}) as url:
+    with listing({"data": build_cards(LONG_NAME, "gpt-6.1-sol")}) as url:
         terminal = Terminal(url, tmp_path / "data")
         environ: dict[str, Any] = {"AGENT_JOBS_PRESETS": str(presets), "NO_COLOR": "1" if columns == 60 else ""}
         for command in (("models",), ("models", "--known"), ("presets",)):

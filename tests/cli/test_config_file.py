@@ -161,7 +161,7 @@ def test_another_file_can_be_named_and_one_that_is_not_there_is_told(environ: di
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["max_wait", "3"], "'max_wait' is no setting. Did you mean max_wait_s?"),
+        (["max_wait", "3"], "'max_wait' is not a setting. Did you mean max_wait_s?"),
         (["AGENT_JOBS_MODL", "x"], "Did you mean model?"),
         (["zzzz", "x"], "`agent-jobs config --explain` lists all."),
         *(([name, "sk-secret"], "Store it with: agent-jobs key set") for name in (
@@ -174,7 +174,7 @@ def test_another_file_can_be_named_and_one_that_is_not_there_is_told(environ: di
         (["follow", "all"], "follow accepts auto, never, or how many streams"),
         (["base_url", "api.openai.com"], "base_url accepts a web address."),
         (["base_url", "https://me:pw@host/v1"], "base_url holds a name or password"),
-        (["file_roots", "/no/such/folder"], "names /no/such/folder, which is no folder"),
+        (["file_roots", "/no/such/folder"], "names /no/such/folder, which is not a folder"),
         (["daily_budget_usd", "20 USD"], "daily_budget_usd accepts an amount in USD above 0"),
         (["model"], "Missing argument 'VALUE...'"),
         *(([name, *texts], f"`agent-jobs config unset {name}` removes") for name, texts in (
@@ -216,9 +216,9 @@ MISTAKES = {
     "an unknown name": ("max_wait = 3", "did you mean max_wait_s?", False),
     "a variable": ('AGENT_JOBS_MODEL = "x"', "did you mean model?", False),
     "another case": ('Model = "x"', "did you mean model?", False),
-    "a table": ("[limits]\nmax_wait_s = 3", "is no setting and changes nothing", False),
+    "a table": ("[limits]\nmax_wait_s = 3", "is not a setting and has no effect", False),
     "the key": ('openai_api_key = "sk-secret"', "holds an API key, which is not used", False),
-    "its own name": ('config = "/tmp/x"', "is no setting and changes nothing", False),
+    "its own name": ('config = "/tmp/x"', "is not a setting and has no effect", False),
     "a value too large": ("max_wait_s = 9999", "max_wait_s in {file} accepts seconds from 1 to 3600", True),
     "a word for a number": ('max_wait_s = "soon"', "max_wait_s in {file} accepts seconds from 1 to 3600", True),
     "a list for one value": ('model = ["a", "b"]', "model in {file} accepts the name of a model", True),

@@ -175,7 +175,7 @@ BAD: dict[str, Bad] = {
     "output without a bound": Bad(
         arguments={"prompt": "x", "options": {"max_cost_usd": 1}},
         typed=("run", "x", "--option", "max_cost_usd=1"),
-        problem="Without a limit of its output the cost has no bound.",
+        problem="Without a limit on its output, the cost has no bound.",
         model="Set options.max_output_tokens.", person="Add --option max_output_tokens=N.",
     ),
     "several prompts": Bad(
@@ -183,7 +183,7 @@ BAD: dict[str, Bad] = {
         model="Start the others in another call.",
     ),
     "prompt beside prompts": Bad(
-        arguments={"prompt": "a", "prompts": ["b"]}, typed=None, problem="There is a prompt beside prompts.",
+        arguments={"prompt": "a", "prompts": ["b"]}, typed=None, problem="Both prompt and prompts are given.",
         model="Give either prompt, or prompts for several jobs.",
     ),
     "argument of no tool": Bad(
@@ -218,7 +218,7 @@ FILES: dict[str, Bad] = {
         "Nothing matches 'notes.tx'.", "Did you mean 'notes.txt'?", typed=("--file", "notes.tx"), files=["notes.tx"]
     ),
     "file of a secret": start(
-        ".env seems to hold keys or passwords and is not attached.", "Copy its harmless parts into another file.",
+        ".env seems to contain keys or passwords, so it is not attached.", "Copy its harmless parts into another file.",
         typed=("--file", ".env"), files=[".env"],
     ),
     "binary file": start(
@@ -326,10 +326,10 @@ def test_bad_call_about_a_finished_job_is_refused_in_two_sentences(readers: Read
             return job_id, await list_refusals_for_jobs(host, job_id)
 
     job_id, to_model = anyio.run(call)
-    assert to_model["reply"] == f"{job_id} is completed and asks for nothing. Call agent_poll job_id={job_id}."
+    assert to_model["reply"] == f"{job_id} is completed and needs no answer. Call agent_poll job_id={job_id}."
     newest = f"The newest are {job_id} (work)."
     assert to_model["result"] == f"There is no job '{job_id}x'. {newest}"
-    problem = f"{job_id} is completed and asks for nothing."
+    problem = f"{job_id} is completed and needs no answer."
     assert (
         readers.type(("reply", job_id, "--approve", "x")) == f"{problem} See its state with: agent-jobs show {job_id}"
     )

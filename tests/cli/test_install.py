@@ -184,7 +184,7 @@ def test_install_reports_variables_that_the_server_rejects(home: Path, run: Run)
     wrong = ("--env", "AGENT_JOBS_LOGLEVEL=x", "--env", "AGENT_JOBS_FOLLOW=all", "--env", "AGENT_JOBS_MODEL=gpt-x")
     output = run("install", "cursor", *wrong).stdout
     assert "Next: AGENT_JOBS_FOLLOW accepts" in output
-    assert "Next: AGENT_JOBS_LOGLEVEL is no setting and changes nothing: did you mean AGENT_JOBS_LOG_LEVEL?" in output
+    assert "Next: AGENT_JOBS_LOGLEVEL is not a setting and has no effect: did you mean AGENT_JOBS_LOG_LEVEL?" in output
     assert "MODEL" not in output
     assert (home / ".cursor/mcp.json").exists()
 

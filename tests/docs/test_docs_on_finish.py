@@ -18,7 +18,7 @@ from hosts import eventually
 from processes import serving
 from test_asking import script as asking_script
 from test_costs import PRICES, USAGE
-from test_notify import Ear, telling
+from test_notify import Ear, hosting_with_command
 from test_stdio import start
 
 from agent_jobs.emulator.server import RunningServer
@@ -179,7 +179,7 @@ async def test_the_page_lists_every_field_and_no_other(priced: Settings, tmp_pat
         "required": ["a"],
         "additionalProperties": False,
     }
-    async with telling(settings, ear.words) as host:
+    async with hosting_with_command(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2, "text": "x" * 30_000, "usage": USAGE}, batch="b")
         await host.start(emulate={"duration_s": 0.2, "end": "failed"})
         await host.start(emulate={"duration_s": 0.2, "text": "{}"}, options={"json_schema": schema})
@@ -191,12 +191,12 @@ async def test_the_page_lists_every_field_and_no_other(priced: Settings, tmp_pat
 
 
 def test_its_figures_are_those_of_the_program() -> None:
-    promised = section("What is promised")
+    promised = " ".join(section("What is promised").split())
     words = {4: "four", 10: "ten", 3: "three"}
-    assert f"At most {words[on_finish.AT_ONCE]}\n  run at once" in promised
+    assert f"At most {words[on_finish.AT_ONCE]} run at once" in promised
     assert f"After {on_finish_command.LIMIT_S:g} s a command is killed" in promised
     assert f"within {words[round(on_finish.NEWS_S / 60)]} minutes" in promised
-    assert f"waited for {words[round(SETTLE_WAIT_S)]} seconds" in promised
-    assert f"a question {words[round(ANSWER_WAIT_S)]}." in promised
+    assert f"waits {words[round(SETTLE_WAIT_S)]} seconds for files" in promised
+    assert f"{words[round(ANSWER_WAIT_S)]} seconds for the host's model to answer" in promised
     assert f"beyond {on_finish_command.STDERR_BYTES / 1e6:g} MB" in promised
     assert (on_finish_command.LAST_S, f"{paging.OUTPUT_BYTES:,}") == (1.0, "24,000")

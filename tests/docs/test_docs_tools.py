@@ -44,7 +44,7 @@ async def test_the_page_lists_every_argument_of_every_tool_and_no_other(settings
         tools = {tool.name: tool.input_schema["properties"] for tool in (await host.client.list_tools()).tools}
     for name, arguments in tools.items():
         assert named(name, "argument |") == [*arguments], name
-    assert named("agent_result", "`part` | what comes") == tools["agent_result"]["part"]["enum"]
+    assert named("agent_result", "`part` | contents") == tools["agent_result"]["part"]["enum"]
     assert re.findall(r"^## (agent_\w+)$", PAGE, re.M) == [*tools]
 
 

@@ -1,4 +1,4 @@
-"""Parameters that only we added are left out if an endpoint refuses them; those of the caller never are."""
+"""Parameters that agent-jobs added are dropped if an endpoint refuses them; requested ones never are."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +18,14 @@ SCHEMA: dict[str, Any] = {
     "required": ["n"],
     "additionalProperties": False,
 }
-#: A request with everything that we add unasked.
+#: A request with all parameters that agent-jobs adds.
 OPTIONS = {"json_schema": SCHEMA, "verbosity": "low"}
 FULL: dict[str, Any] = {
     **build_body("x", job_id="job_1", model="m", preset="deep_research", options=OPTIONS),
     ASKED: [],
 }
 
-#: The words of real servers, their param, and what of ours they name.
+#: Messages of real servers, their param, and the added parameters that they name.
 WORDINGS: list[tuple[str, str, list[str]]] = [
     ("Unknown parameter: 'stream_options'.", "", ["stream_options"]),
     ("Unrecognized request argument supplied: stream_options", "", ["stream_options"]),
@@ -63,7 +63,7 @@ WORDINGS: list[tuple[str, str, list[str]]] = [
     ("Unsupported value: 'verbosity' does not support 'low' with this model.", "", ["text.verbosity"]),
     ("Invalid schema for response_format 'answer': In context=(), 'x' is not permitted.", "text.format.schema",
      ["strict, for this schema"]),
-    # The same words, of something else.
+    # The same words about something else.
     ("Please include a valid model.", "", []),
     ("The metadata server is away.", "", []),
     ("Invalid input: please include a model.", "", []),
@@ -92,7 +92,7 @@ def test_refusal_names_added_parameters_in_every_wording(words: str, param: str,
         ("Invalid schema for response_format 'answer'.", "json_schema"),
     ],
 )
-def test_refusal_never_names_what_the_caller_asked_for(words: str, asked: str) -> None:
+def test_refusal_never_names_a_requested_parameter(words: str, asked: str) -> None:
     assert find_refused_additions("", "", words, FULL)
     assert find_refused_additions("", "", words, {**FULL, ASKED: [asked]}) == []
 
@@ -109,7 +109,7 @@ def forbidden(*names: str) -> dict[str, Any]:
 
 
 RESEARCH = {"preset": "deep_research"}
-#: How a server refuses, what is asked of it, and what of the request that it accepted is gone.
+#: A server's refusal, the options of the request, and the fields that the accepted request lacks.
 REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "FastAPI": ({"status": 422, "body": forbidden("stream_options", "metadata")}, {}, {"metadata": {}}),
     "vLLM": (
@@ -149,7 +149,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 
 async def get_accepted_fields(host: Host, job_id: str, names: dict[str, Any]) -> dict[str, Any]:
-    """Return what upstream says of the request of a job that completed."""
+    """Return the fields of a completed job's request as upstream accepted it."""
     assert (await host.end(job_id))["status"] == "completed"
     output = (await (await host.app.engine()).result(job_id)).job.output
     assert output is not None
@@ -158,7 +158,7 @@ async def get_accepted_fields(host: Host, job_id: str, names: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(("fault", "asked", "gone"), REFUSALS.values(), ids=REFUSALS)
-async def test_added_parameter_is_dropped_once_and_that_is_remembered(
+async def test_added_parameter_is_dropped_once_and_remembered(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any], asked: dict[str, Any], gone: dict[str, Any]
 ) -> None:
     upstream.queue_fault(on="create", **fault)
@@ -205,7 +205,7 @@ async def test_refused_strict_schema_is_sent_without_strict(settings: Settings, 
         started = await host.start(options={"json_schema": SCHEMA})
         text = (await get_accepted_fields(host, started["job_id"], {"text": None}))["text"]
         assert not text["format"].get("strict")
-        # It was this schema, and not the endpoint.
+        # The schema caused the refusal, not the endpoint.
         again = await host.start(options={"json_schema": {**SCHEMA, "title": "Another"}})
         assert (await get_accepted_fields(host, again["job_id"], {"text": None}))["text"]["format"]["strict"] is True
     assert upstream.emulator.counters()["creates"] == 3

@@ -10,7 +10,7 @@ import pytest
 from hosts import Host, hosting, scripted
 from processes import Server, answer_of, serving
 from test_follow_ups import Now, complete_job, get_response_of
-from test_many import all_done
+from test_many import poll_until_done
 from test_tools import creates, runs
 
 from agent_jobs.emulator.server import RunningServer
@@ -37,7 +37,7 @@ USAGE = {
     "output_tokens": 20_000,
 }
 USD = 0.328
-#: The most that a short prompt with so many tokens of output costs: 1.00 and a little.
+#: Tokens of output with which a short prompt costs a little over 1.00 at most.
 DOLLAR = {"max_output_tokens": 100_000}
 SCALE = {"options": {**DOLLAR, "service_tier": "scale"}}
 
@@ -49,16 +49,16 @@ def priced(settings: Settings, tmp_path: Path) -> Settings:
     return replace(settings, prices=table)
 
 
-def rows(listed: dict[str, Any]) -> dict[str, Any]:
+def costs_of(listed: dict[str, Any]) -> dict[str, Any]:
     """Return the cost of each job of a list."""
     return {row["job_id"]: row.get("cost_usd") for row in listed["jobs"]}
 
 
-async def usage_of(host: Host, job_id: str) -> dict[str, Any]:
+async def read_usage(host: Host, job_id: str) -> dict[str, Any]:
     return (await host.call("agent_result", job_id=job_id, part="usage"))["usage"]
 
 
-# What a job cost.
+# The cost of a job.
 
 
 async def test_cost_is_shown_with_the_result_in_lists_and_with_usage(priced: Settings) -> None:
@@ -66,9 +66,9 @@ async def test_cost_is_shown_with_the_result_in_lists_and_with_usage(priced: Set
         started = await host.start(emulate={"duration_s": 1, "usage": USAGE})
         answer = await host.end(started["job_id"])
         listed = await host.call("agent_list")
-        usage = await usage_of(host, started["job_id"])
+        usage = await read_usage(host, started["job_id"])
     assert answer["cost_usd"] == USD
-    assert rows(listed) == {started["job_id"]: USD}
+    assert costs_of(listed) == {started["job_id"]: USD}
     assert listed["today_usd"] == USD
     assert (usage["cost_usd"], usage["cached_tokens"]) == (USD, 40_000)
 
@@ -107,7 +107,7 @@ async def test_unknown_cost_is_left_out(priced: Settings, script: dict[str, Any]
         started = await host.start(emulate={"duration_s": 1, **script}, **more)
         answer = await host.end(started["job_id"])
         listed = await host.call("agent_list")
-        usage = await usage_of(host, started["job_id"])
+        usage = await read_usage(host, started["job_id"])
     assert answer["status"] == "completed"
     assert "cost_usd" not in answer
     assert "cost_usd" not in listed["jobs"][0]
@@ -124,7 +124,7 @@ async def test_start_that_was_never_accepted_cost_nothing(priced: Settings, upst
         upstream.queue_fault(on="create", status=400, body={"error": {"code": "unsupported_value", "message": "no"}})
         refused = await host.start(wait_s=5)
         assert refused["status"] == "failed"
-        costs = rows(await host.call("agent_list"))
+        costs = costs_of(await host.call("agent_list"))
     assert costs == {parked["job_id"]: 0, refused["job_id"]: 0, running["job_id"]: None}
 
 
@@ -133,7 +133,7 @@ async def test_unconfirmed_start_has_no_known_cost(priced: Settings, upstream: R
     async with hosting(priced) as host:
         started = await host.start(emulate={"duration_s": 1, "usage": USAGE}, wait_s=5)
         assert started["error"]["code"] == "start_unconfirmed"
-        assert rows(await host.call("agent_list")) == {started["job_id"]: None}
+        assert costs_of(await host.call("agent_list")) == {started["job_id"]: None}
         [run] = runs(upstream)
         await (await host.app.engine()).adopt(started["job_id"], run["id"])
         assert (await host.end(started["job_id"]))["cost_usd"] == USD
@@ -155,7 +155,7 @@ async def test_incomplete_run_costs_what_upstream_counted(
         listed = await host.call("agent_list")
     assert (answer["status"], answer["cost_usd"]) == (status, USD)
     assert ("output" in answer) == output
-    assert rows(listed) == {started["job_id"]: USD}
+    assert costs_of(listed) == {started["job_id"]: USD}
 
 
 @pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
@@ -186,8 +186,8 @@ def environment(priced: Settings, budget_usd: float) -> dict[str, str]:
 
 
 @contextmanager
-def servers(priced: Settings, upstream: RunningServer, count: int, **environment: str) -> Generator[list[Server]]:
-    """So many servers of one user, as real processes."""
+def run_servers(priced: Settings, upstream: RunningServer, count: int, **environment: str) -> Generator[list[Server]]:
+    """Run this many servers of one user as real processes."""
     assert priced.data_dir is not None
     with ExitStack() as stack:
         made = [stack.enter_context(serving(priced.data_dir, upstream.base_url, **environment)) for _ in range(count)]
@@ -199,7 +199,7 @@ def servers(priced: Settings, upstream: RunningServer, count: int, **environment
 def test_budget_for_five_admits_five_of_twenty_starts_over_two_servers(
     priced: Settings, upstream: RunningServer
 ) -> None:
-    with servers(priced, upstream, 2, **environment(priced, 5.1)) as both:
+    with run_servers(priced, upstream, 2, **environment(priced, 5.1)) as both:
         asked: list[tuple[Server, int]] = []
         for number in range(20):
             arguments = {"prompt": scripted(f"work {number}", {"end": "never"}), "wait_s": 0, "options": DOLLAR}
@@ -284,10 +284,10 @@ async def test_batch_is_started_in_full_or_not_at_all(priced: Settings, upstream
         assert (await host.call("agent_list"))["jobs"] == []
         assert creates(upstream) == 0
         started = await host.call("agent_start", prompts=prompts[:2], options=DOLLAR)
-        assert len(await all_done(host, batch=started["batch"])) == 2
+        assert len(await poll_until_done(host, batch=started["batch"])) == 2
 
 
-async def test_repeated_start_takes_no_more_of_the_budget(priced: Settings, upstream: RunningServer) -> None:
+async def test_repeated_start_uses_no_more_of_the_budget(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, daily_budget_usd=1.1)) as host:
         first = await host.start("same", emulate={"end": "never"}, options=DOLLAR)
         again = await host.start("same", emulate={"end": "never"}, options=DOLLAR)
@@ -305,7 +305,7 @@ async def test_follow_up_with_its_history_fits_a_budget(priced: Settings, upstre
         assert (await host.end(third))["context"] == "rebuilt"
 
 
-# The limit of one start, and asking first.
+# The limit of one start, and dry runs.
 
 
 async def test_start_over_its_cost_limit_is_refused(priced: Settings, upstream: RunningServer) -> None:
@@ -333,7 +333,7 @@ async def test_dry_run_shows_the_bound_and_starts_nothing(priced: Settings, upst
     assert upstream.emulator.log() == []
 
 
-# What a budget sets where the caller sets nothing.
+# Limits that a budget adds where the caller sets none.
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ async def test_dry_run_shows_the_bound_and_starts_nothing(priced: Settings, upst
 async def test_budget_adds_limits_to_ordinary_work(
     priced: Settings, upstream: RunningServer, budget_usd: float, arguments: dict[str, Any]
 ) -> None:
-    # Without a table of the user's own for gpt-6-sol the emulator's host has no price.
+    # Without the user's own price of gpt-6-sol, the emulator's host has none.
     table = priced.prices
     assert table is not None
     table.write_text(PRICES.replace("tokens = 20_000\n", "") + PRICES.split("[tools")[0].replace("6.1-sol", "6-sol"))
@@ -413,7 +413,7 @@ async def test_budget_of_spent_money_refuses_once_it_is_spent(priced: Settings, 
 
 # Usage that can be read only in part.
 
-#: Of `USAGE`, what upstream sends where it leaves a count out, or gives it by another name; and what of it is known.
+#: A usage with a missing or renamed count, and the counts that are known of it.
 PARTLY: dict[str, tuple[Any, dict[str, int] | None]] = {
     "null": ({**USAGE, "output_tokens": None}, {"input_tokens": 100_000}),
     "negative": ({**USAGE, "input_tokens": -1}, {"output_tokens": 20_000}),
@@ -430,7 +430,7 @@ PARTLY: dict[str, tuple[Any, dict[str, int] | None]] = {
 async def complete_with_usage(
     host: Host, upstream: RunningServer, usage: object, *, prompt: str = "one", **more: Any
 ) -> str:
-    """A job that completed with this usage."""
+    """Complete a job with this usage, and return it."""
     started = await host.start(prompt, emulate={"end": "never", "reasoning": 0}, **more)
     message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "done"}]}
     ended = get_response_of(upstream, started["job_id"]) | {"status": "completed", "usage": usage, "output": [message]}
@@ -447,9 +447,9 @@ async def test_partly_unknown_usage_keeps_its_reservation_and_has_no_cost(
     async with hosting(replace(priced, follow=0, daily_budget_usd=1.1)) as host:
         job_id = await complete_with_usage(host, upstream, usage, options=DOLLAR)
         listed = await host.call("agent_list")
-        shown = {} if known is None else await usage_of(host, job_id)
+        shown = {} if known is None else await read_usage(host, job_id)
         assert "2.00 USD" in await host.refused("agent_start", prompt="two", options=DOLLAR)
-    assert rows(listed) == {job_id: None}
+    assert costs_of(listed) == {job_id: None}
     assert listed["today_usd"] == pytest.approx(1.0, abs=0.01)
     partly = {count: value for count, value in shown.items() if count != "cached_tokens"}
     assert partly == ({} if known is None else {**known, "partial": True})
@@ -474,13 +474,13 @@ async def test_usage_is_read_by_the_names_of_chat_completions_too(
 ) -> None:
     async with hosting(replace(priced, follow=0)) as host:
         job_id = await complete_with_usage(host, upstream, usage)
-        assert rows(await host.call("agent_list")) == {job_id: USD}
+        assert costs_of(await host.call("agent_list")) == {job_id: USD}
 
 
 async def test_completed_response_without_input_tokens_has_no_cost(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, follow=0)) as host:
         job_id = await complete_with_usage(host, upstream, {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0})
-        assert rows(await host.call("agent_list")) == {job_id: None}
+        assert costs_of(await host.call("agent_list")) == {job_id: None}
 
 
 async def test_follow_up_of_a_partly_counted_job_has_no_bound(priced: Settings, upstream: RunningServer) -> None:

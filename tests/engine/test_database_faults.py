@@ -29,7 +29,7 @@ HOUR_S = 3600.0
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server of this module, which may be stopped, and be a standby."""
+    """Run a server for this module only: tests stop it and make it a standby."""
     with running_server("-c wal_level=replica") as server:
         make_template(server.url)
         yield server
@@ -47,12 +47,12 @@ async def proxy(url: str) -> "AsyncGenerator[Proxy]":
         yield proxy
 
 
-def on(url: str, settings: Settings, **more: object) -> Settings:
+def with_database(url: str, settings: Settings, **more: object) -> Settings:
     return replace(settings, database_url=SecretStr(url), **more)  # pyright: ignore[reportArgumentType]
 
 
 class Fault:
-    """Something that is wrong with a database, and its end."""
+    """A fault of a database, which begins and ends."""
 
     said: ClassVar[str]  #: in the sentence, as a pattern
     fix: ClassVar[str]
@@ -117,16 +117,16 @@ async def test_id_of_a_paid_response_is_kept_until_the_database_is_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     fault = kind(server, url, proxy)
-    async with hosting(on(proxy.url, settings)) as host:
+    async with hosting(with_database(proxy.url, settings)) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "kept", "faults": [{"delay_created_s": 8}]})
         await eventually(lambda: upstream.emulator.counters()["creates"] == 1)
         await run_sync(fault.begin)
         try:
-            await explained(host, fault)
-            await eventually(lambda: "cannot write down its response id" in caplog.text)
+            await start_until_explained(host, fault)
+            await eventually(lambda: "cannot store its response id" in caplog.text)
         finally:
             await run_sync(fault.end)
-        assert await end_once_there(host, started["job_id"]) == "kept"
+        assert await read_output_once_back(host, started["job_id"]) == "kept"
         assert (await host.end((await host.start(emulate={"duration_s": 1, "text": "new"}))["job_id"]))[
             "output"
         ] == "new"
@@ -134,29 +134,29 @@ async def test_id_of_a_paid_response_is_kept_until_the_database_is_back(
     assert "Traceback" not in caplog.text
 
 
-async def explained(host: Host, fault: Fault) -> None:
-    """Start jobs until the refusal explains the fault: what a connection met that was open is said first."""
+async def start_until_explained(host: Host, fault: Fault) -> None:
+    """Start jobs until the refusal explains the fault: the first ones may report that an open connection broke."""
     with anyio.fail_after(30):
         while not re.search(fault.said, sentence := await host.refused("agent_start", prompt="new")):
             assert re.search(Stopped.said, sentence), sentence
     assert re.search(fault.fix, sentence), sentence
 
 
-async def end_once_there(host: Host, job_id: str) -> str:
-    """The job's output, as soon as the database answers again."""
+async def read_output_once_back(host: Host, job_id: str) -> str:
+    """Return the job's output as soon as the database answers again."""
     with anyio.fail_after(30):
         while (await host.client.call_tool("agent_poll", {"job_id": job_id, "wait_s": 0})).is_error:  # noqa: ASYNC110
             await anyio.sleep(0.1)
     return (await host.end(job_id))["output"]
 
 
-async def run_once_there(host: Host, script: dict[str, Any]) -> str:
-    """The output of a job, which is started again as long as its start is refused."""
+async def run_once_back(host: Host, script: dict[str, Any]) -> str:
+    """Start a job until its start is accepted, and return its output."""
     arguments = {"prompt": scripted("work", script), "wait_s": 0}
     with anyio.fail_after(30):
         while (answer := await host.client.call_tool("agent_start", arguments)).is_error:
             assert "Call again in a few seconds" in str(answer)
-    return await end_once_there(host, read(answer)["job_id"])
+    return await read_output_once_back(host, read(answer)["job_id"])
 
 
 class NoConnections(Fault):
@@ -193,16 +193,16 @@ class Refused(NoConnections):
 
 
 @pytest.mark.parametrize("kind", [*FAULTS, NoConnections, Refused])
-async def test_server_that_starts_while_the_database_is_gone_works_once_it_is_there(
+async def test_server_started_without_its_database_works_once_it_is_back(
     server: Server, url: str, proxy: Proxy, settings: Settings, tmp_path: Path, kind: type[Fault]
 ) -> None:
     fault = kind(server, url, proxy)
     await run_sync(fault.begin)
     url = fault.url_of_user if isinstance(fault, NoConnections) else proxy.url
     try:
-        async with hosting(on(url, settings)) as host:
-            await explained(host, fault)
-            assert re.search(fault.said, said := await run_sync(typed, url, tmp_path, "list")), said
+        async with hosting(with_database(url, settings)) as host:
+            await start_until_explained(host, fault)
+            assert re.search(fault.said, said := await run_sync(run_command, url, tmp_path, "list")), said
             assert not re.search("Ask the user", said)
             await run_sync(fault.end)
             started = await host.start(emulate={"duration_s": 1, "text": "came late"})
@@ -211,7 +211,7 @@ async def test_server_that_starts_while_the_database_is_gone_works_once_it_is_th
         await run_sync(fault.end)
 
 
-def typed(url: str, folder: Path, *words: str) -> str:
+def run_command(url: str, folder: Path, *words: str) -> str:
     environment = {"AGENT_JOBS_DATABASE_URL": url, "AGENT_JOBS_DATA_DIR": str(folder)}
     result = CliRunner().invoke(cli, list(words), env=environment)
     assert result.exit_code == 1
@@ -219,21 +219,21 @@ def typed(url: str, folder: Path, *words: str) -> str:
 
 
 @pytest.mark.parametrize(("follow", "number"), [(200, 0), (200, 1), (200, 2), (200, 3), (0, 2), (0, 3), (0, 4)])
-async def test_job_whose_commit_is_answered_by_nothing_runs_once_and_to_its_end(
+async def test_job_with_an_unanswered_commit_runs_once_and_finishes(
     proxy: Proxy, settings: Settings, upstream: RunningServer, number: int, follow: int
 ) -> None:
-    """The database has the change, and its process cannot know: at each commit of a job, one after the other."""
-    async with hosting(on(proxy.url, settings, follow=follow)) as host:
+    """At each commit of a job in turn, the database stores the change and the process gets no answer."""
+    async with hosting(with_database(proxy.url, settings, follow=follow)) as host:
         await host.app.engine()
         proxy.lose_answer(b"COMMIT", after=number)
-        assert await run_once_there(host, {"duration_s": 3, "text": "once"}) == "once"
+        assert await run_once_back(host, {"duration_s": 3, "text": "once"}) == "once"
     assert upstream.emulator.counters()["creates"] == 1
     assert proxy.lost == 1
 
 
 async def test_job_runs_over_a_slow_link(proxy: Proxy, settings: Settings) -> None:
     proxy.delay_s = 0.01
-    async with hosting(on(proxy.url, settings)) as host:
+    async with hosting(with_database(proxy.url, settings)) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "slowly"})
         assert (await host.end(started["job_id"]))["output"] == "slowly"
 
@@ -243,13 +243,13 @@ async def test_server_that_does_not_answer_in_time_is_reported_and_works_again_a
 ) -> None:
     monkeypatch.setattr(postgres_database, "STATEMENT_LIMIT_S", 0.5)
     monkeypatch.setattr(postgres_database, "CONNECT_LIMIT_S", 0.5)
-    async with hosting(on(proxy.url, settings)) as host:
+    async with hosting(with_database(proxy.url, settings)) as host:
         started = await host.start(emulate={"duration_s": 8, "text": "waited"})
         proxy.stall()
         with anyio.fail_after(30):
             assert "did not answer in time" in await host.refused("agent_poll", job_id=started["job_id"], wait_s=0)
         proxy.flow()
-        assert await end_once_there(host, started["job_id"]) == "waited"
+        assert await read_output_once_back(host, started["job_id"]) == "waited"
 
 
 @pytest.mark.parametrize("pause", [Proxy.stall_at, Proxy.stall_after])
@@ -258,10 +258,10 @@ async def test_process_that_is_paused_inside_a_change_stops_no_other(
     url: str, proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch,
     pause: Callable[[Proxy, bytes], None], words: bytes,
 ) -> None:  # fmt: skip
-    """Its locks are freed: that of all starts, and those of its jobs."""
+    """The locks of the paused process are freed: the lock of all starts, and those of its jobs."""
     monkeypatch.setattr(postgres_address, "PAUSED_CHANGE_LIMIT_S", 1)
     monkeypatch.setitem(postgres_replica._LIMITS, "dead_after_s", 2.5)  # pyright: ignore[reportPrivateUsage]
-    async with hosting(on(url, settings)) as other, hosting(on(proxy.url, settings)) as paused:
+    async with hosting(with_database(url, settings)) as other, hosting(with_database(proxy.url, settings)) as paused:
         await paused.app.engine()
         pause(proxy, words)
         async with anyio.create_task_group() as tasks:
@@ -275,26 +275,26 @@ async def test_process_that_is_paused_inside_a_change_stops_no_other(
 async def test_process_that_is_paused_loses_its_jobs_and_changes_nothing_afterwards(
     url: str, proxy: Proxy, settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As SIGSTOP or a cut cable does it: nothing of the process arrives, and then all of it at once."""
+    """As with SIGSTOP or a cut cable, nothing of the process arrives, and then everything at once."""
     monkeypatch.setitem(postgres_replica._LIMITS, "dead_after_s", 2.5)  # pyright: ignore[reportPrivateUsage]
-    async with hosting(on(url, settings)) as other, hosting(on(proxy.url, settings)) as paused:
+    async with hosting(with_database(url, settings)) as other, hosting(with_database(proxy.url, settings)) as paused:
         started = await paused.start(emulate={"duration_s": 30, "text": "taken over"})
         proxy.stall()
         assert (await other.end(started["job_id"]))["output"] == "taken over"
         proxy.flow()
-        assert await end_once_there(paused, started["job_id"]) == "taken over"
-        assert await run_once_there(paused, {"duration_s": 1, "text": "again"}) == "again"
+        assert await read_output_once_back(paused, started["job_id"]) == "taken over"
+        assert await run_once_back(paused, {"duration_s": 1, "text": "again"}) == "again"
     assert upstream.emulator.counters()["creates"] == 2
 
 
 @pytest.mark.parametrize("ahead_s", [HOUR_S, -HOUR_S])
-async def test_machine_whose_clock_is_an_hour_off_shares_jobs_as_any_other(
+async def test_machine_with_a_wrong_clock_shares_jobs_as_any_other(
     url: str, settings: Settings, upstream: RunningServer, ahead_s: float
 ) -> None:
-    """The clock of the database counts: a limit of 20 minutes ends no job, and none waits for an hour."""
+    """The clock of the database counts: a 20-minute limit ends no job, and no job waits for an hour."""
     steady = create_steady_clock(SPEED)
     wrong = Clock(SPEED, lambda: steady() + ahead_s)
-    short = on(url, settings, job_timeout_s=1200.0)
+    short = with_database(url, settings, job_timeout_s=1200.0)
     async with hosting(short) as right:
         async with hosting(short, clock=wrong) as off:
             from_wrong = await off.start(emulate={"duration_s": 90, "text": "from the wrong"})

@@ -1,4 +1,4 @@
-"""Behaviour that compatible servers were seen to have, row by row, with the file that tests each row.
+"""Observed behaviour of compatible servers, row by row, with the file that tests each row.
 
  1. JSON answers a stream: here; on the POST `test_tools.py` (whatever form the answer takes)
  2. background with stream refused: `test_durable.py` (refuses the stream); `completed` at once: `test_tools.py`
@@ -39,7 +39,7 @@ JSON = dict[str, Any]
 
 
 class Divergent:
-    """Stands before the emulator and rewrites or replaces its answers.
+    """Middleware before the emulator that rewrites or replaces its answers.
 
     Args:
         events: Makes what is sent from the events that would be.
@@ -85,7 +85,7 @@ class Divergent:
 
 
 class Late:
-    """Stands before the emulator and holds back the first answer to a GET, which it has by then, until it is let go."""
+    """Middleware before the emulator that holds back its first answer to a GET until the test releases it."""
 
     def __init__(self, app: ASGIApp, *, arrived: threading.Event, let_go: threading.Event) -> None:
         self._app = app
@@ -112,10 +112,10 @@ def _event_of(event: bytes, shown: Callable[[JSON], JSON]) -> bytes:
 
 
 @asynccontextmanager
-async def behind(
+async def host_behind(
     settings: Settings, *, root: bool = False, **divergent: Any
 ) -> AsyncGenerator[tuple[Host, RunningServer]]:
-    """A host of ours on a server that diverges."""
+    """Run a host on a server that diverges."""
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(Divergent, **divergent)
     with run_emulator(emulator=emulator) as upstream:
@@ -123,8 +123,8 @@ async def behind(
             yield host, upstream
 
 
-async def completes(host: Host, upstream: RunningServer, **script: Any) -> JSON:
-    """Run one job to its end; it must bring its text for one POST."""
+async def check_job_completes(host: Host, upstream: RunningServer, **script: Any) -> JSON:
+    """Run one job to its end, and check that one POST brings its text."""
     started = await host.start(emulate={"duration_s": 4, "text": "whole", **script})
     answer = await host.end(started["job_id"])
     assert answer["output"] == "whole", answer
@@ -140,7 +140,7 @@ def status_of(upstream: RunningServer) -> str:
 BROKEN_STREAM: JSON = {"faults": [{"drop": {"after_events": 4}}]}
 
 
-def answering(status: int, kind: str, body: bytes, *, closes: bool = True) -> ASGIApp:
+def build_answering_app(status: int, kind: str, body: bytes, *, closes: bool = True) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", kind.encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -154,17 +154,21 @@ def answering(status: int, kind: str, body: bytes, *, closes: bool = True) -> AS
 STREAM = "text/event-stream"
 TOO_OLD = b'{"error": {"message": "can no longer be streamed", "param": "stream"}}'
 
-#: How a stream that is taken up again may answer; the job must then be looked at to its end.
+#: Answers to a resumed stream after which the job must be polled to its end.
 RESUMED: dict[str, ASGIApp] = {
-    "1 JSON of a running response": answering(200, "application/json", b'{"id": "resp_1", "status": "in_progress"}'),
-    "1 JSON of nothing": answering(200, "application/json", b"null"),
-    "4 an end after no event": answering(200, STREAM, b""),
-    "4 events without data": answering(200, STREAM, b"event: response.created\n\nid: 7\n\ndata:\n\ndata: null\n\n"),
-    "7 a detail": answering(400, "application/json", b'{"detail": "no such stream"}'),
-    "7 an integer code": answering(404, "application/json", b'{"error": {"message": "gone", "code": 404}}'),
-    "7 plain text": answering(405, "text/plain", b"Method Not Allowed"),
-    "10 never an event and never an end": answering(200, STREAM, b"", closes=False),
-    "11 too old": answering(400, "application/json", TOO_OLD),
+    "1 JSON of a running response": build_answering_app(
+        200, "application/json", b'{"id": "resp_1", "status": "in_progress"}'
+    ),
+    "1 JSON of nothing": build_answering_app(200, "application/json", b"null"),
+    "4 an end after no event": build_answering_app(200, STREAM, b""),
+    "4 events without data": build_answering_app(
+        200, STREAM, b"event: response.created\n\nid: 7\n\ndata:\n\ndata: null\n\n"
+    ),
+    "7 a detail": build_answering_app(400, "application/json", b'{"detail": "no such stream"}'),
+    "7 an integer code": build_answering_app(404, "application/json", b'{"error": {"message": "gone", "code": 404}}'),
+    "7 plain text": build_answering_app(405, "text/plain", b"Method Not Allowed"),
+    "10 never an event and never an end": build_answering_app(200, STREAM, b"", closes=False),
+    "11 too old": build_answering_app(400, "application/json", TOO_OLD),
 }
 
 
@@ -179,8 +183,8 @@ async def test_result_arrives_after_any_answer_to_a_resumed_stream(
         asked.append(scope["path"])
         await stream(scope, receive, send)
 
-    async with behind(settings, stream=noted) as (host, upstream):
-        await completes(host, upstream, **BROKEN_STREAM)
+    async with host_behind(settings, stream=noted) as (host, upstream):
+        await check_job_completes(host, upstream, **BROKEN_STREAM)
     assert asked
 
 
@@ -189,7 +193,7 @@ async def test_finished_response_as_json_instead_of_a_stream_ends_the_job(
 ) -> None:
     upstream.queue_fault(on="stream", json_instead_of_stream=True, times=-1)
     async with hosting(settings) as host:
-        await completes(host, upstream, **BROKEN_STREAM)
+        await check_job_completes(host, upstream, **BROKEN_STREAM)
     assert upstream.emulator.counters()["streams"] >= 1
 
 
@@ -224,7 +228,7 @@ async def test_first_of_many_long_ids_is_retrieved(settings: Settings) -> None:
     emulator.app.add_middleware(Divergent, shown=renamed)
     with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.base_url, follow=0)) as host:
-            await completes(host, upstream, duration_s=30)
+            await check_job_completes(host, upstream, duration_s=30)
     [first] = asked
     assert (len(first), len(real) > 2) == (421, True)
 
@@ -239,8 +243,8 @@ BESIDES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("events", BESIDES.values(), ids=BESIDES)
 async def test_unknown_parts_of_a_stream_are_ignored(settings: Settings, events: Callable[[bytes], bytes]) -> None:
-    async with behind(settings, events=events) as (host, upstream):
-        await completes(host, upstream, length=2000)
+    async with host_behind(settings, events=events) as (host, upstream):
+        await check_job_completes(host, upstream, length=2000)
         assert upstream.emulator.counters()["retrieves"] == 0
 
 
@@ -252,7 +256,7 @@ async def test_confirmed_cancel_stays_if_upstream_completes_later(
     def shown(response: JSON) -> JSON:
         return {**response, "status": saying[0]} if response.get("status") == "cancelled" else response
 
-    async with behind(settings, shown=shown) as (host, _):
+    async with host_behind(settings, shown=shown) as (host, _):
         started = await host.start(emulate={"end": "never"})
         assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "cancelled"
         saying[0] = "completed"
@@ -296,7 +300,7 @@ async def test_ignored_cancel_frees_job_and_slot_at_last(settings: Settings, ups
         assert (await host.end(started["job_id"]))["error"]["code"] == "deadline_exceeded"
 
 
-async def test_process_that_sent_a_cancel_polls_less_and_less_often(settings: Settings) -> None:
+async def test_process_that_sent_a_cancel_polls_at_growing_intervals(settings: Settings) -> None:
     with run_emulator(time_scale=50) as upstream:
         upstream.queue_fault(on="cancel", status=200, body={"id": "resp_x"}, times=-1)
         async with hosting(replace(settings, base_url=upstream.base_url, follow=0), speed=50) as host:
@@ -336,7 +340,7 @@ async def test_poll_answered_400_about_the_id_counts_as_404(settings: Settings, 
         assert (await host.end(started["job_id"], wait_s=3600))["status"] == "expired"
 
 
-async def test_unknown_model_that_was_accepted_fails_when_upstream_says_so(settings: Settings) -> None:
+async def test_accepted_unknown_model_fails_once_upstream_reports_it(settings: Settings) -> None:
     script = {"duration_s": 1, "end": "failed", "error_code": "model_not_found", "error_message": "No such model."}
     async with hosting(settings) as host:
         started = await host.start(emulate=script)
@@ -358,13 +362,13 @@ async def test_null_fields_count_as_missing(settings: Settings, follow: int) -> 
             for name, value in response.items()
         }
 
-    async with behind(replace(settings, follow=follow), shown=shown) as (host, upstream):
-        await completes(host, upstream)
+    async with host_behind(replace(settings, follow=follow), shown=shown) as (host, upstream):
+        await check_job_completes(host, upstream)
 
 
 async def test_server_at_its_root_is_used_there(settings: Settings) -> None:
-    async with behind(settings, root=True, stream=RESUMED["11 too old"]) as (host, upstream):
-        await completes(host, upstream, **BROKEN_STREAM)
+    async with host_behind(settings, root=True, stream=RESUMED["11 too old"]) as (host, upstream):
+        await check_job_completes(host, upstream, **BROKEN_STREAM)
         started = await host.start(emulate={"end": "never"})
         assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "cancelled"
 
@@ -373,8 +377,8 @@ async def test_server_that_does_not_confirm_background_is_trusted_once_a_poll_su
     def shown(response: JSON) -> JSON:
         return {name: value for name, value in response.items() if name != "background"}
 
-    async with behind(settings, shown=shown) as (host, upstream):
-        started = await completes(host, upstream, **BROKEN_STREAM)
+    async with host_behind(settings, shown=shown) as (host, upstream):
+        started = await check_job_completes(host, upstream, **BROKEN_STREAM)
         assert "lasts" not in started
         await eventually(lambda: status_of(upstream) == "completed")
 
@@ -392,7 +396,7 @@ async def test_error_of_any_shape_becomes_a_sentence(
 
 
 def instead_of_creating(app: ASGIApp) -> Callable[[ASGIApp], ASGIApp]:
-    """Answer every create with another app; the emulator never sees one."""
+    """Answer every create with another app, so that the emulator sees none."""
 
     def before(emulator: ASGIApp) -> ASGIApp:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -435,7 +439,7 @@ async def test_error_in_a_200_is_a_refusal_in_the_provider_s_words(
     settings: Settings, kind: str, body: bytes, code: str
 ) -> None:
     emulator = Emulator(time_scale=SPEED)
-    emulator.app.add_middleware(instead_of_creating(answering(200, kind, body)))
+    emulator.app.add_middleware(instead_of_creating(build_answering_app(200, kind, body)))
     with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.base_url)) as host:
             answer = await host.start(wait_s=20)
@@ -457,7 +461,7 @@ UNCLEAR_IN_A_200: dict[str, tuple[str, bytes]] = {
 @pytest.mark.parametrize(("kind", "body"), UNCLEAR_IN_A_200.values(), ids=UNCLEAR_IN_A_200)
 async def test_start_that_may_have_been_accepted_stays_unconfirmed(settings: Settings, kind: str, body: bytes) -> None:
     emulator = Emulator(time_scale=SPEED)
-    emulator.app.add_middleware(instead_of_creating(answering(200, kind, body)))
+    emulator.app.add_middleware(instead_of_creating(build_answering_app(200, kind, body)))
     with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.base_url)) as host:
             answer = await host.start(wait_s=20)
@@ -480,7 +484,7 @@ async def test_failed_response_is_reported_in_the_provider_s_words(
     def shown(response: JSON) -> JSON:
         return {**response, **failed} if response.get("status") == "failed" else response
 
-    async with behind(replace(settings, follow=follow), shown=shown) as (host, _):
+    async with host_behind(replace(settings, follow=follow), shown=shown) as (host, _):
         started = await host.start(emulate={"duration_s": 2, "end": "failed"})
         answer = await host.end(started["job_id"])
     assert (answer["status"], answer["error"]["message"]) == ("failed", "the model fell over")

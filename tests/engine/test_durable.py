@@ -1,4 +1,4 @@
-"""Limits, duplicates, deadlines, delivery modes, keys and retention keep spending and results in order."""
+"""Limits, duplicates, deadlines, delivery modes, keys and retention."""
 
 import sqlite3
 from contextlib import closing
@@ -23,11 +23,11 @@ from agent_jobs.upstream import client
 DAY_S = 86_400
 
 
-def counters(upstream: RunningServer) -> dict[str, Any]:
+def read_counters(upstream: RunningServer) -> dict[str, Any]:
     return upstream.emulator.counters()
 
 
-def statuses(upstream: RunningServer) -> list[str]:
+def list_statuses(upstream: RunningServer) -> list[str]:
     return [entry["status"] for entry in upstream.emulator.log() if entry["entry"] == "response"]
 
 
@@ -43,7 +43,7 @@ async def test_same_work_is_not_started_twice_while_it_runs(settings: Settings, 
         assert again["duplicate"] is True
         assert other["job_id"] != first["job_id"]
         assert "duplicate" not in other
-    assert counters(upstream)["creates"] == 2
+    assert read_counters(upstream)["creates"] == 2
 
 
 async def test_twenty_starts_of_one_request_at_once_make_one_job(settings: Settings, upstream: RunningServer) -> None:
@@ -58,21 +58,21 @@ async def test_twenty_starts_of_one_request_at_once_make_one_job(settings: Setti
                 tasks.start_soon(start)
         assert len({answer["job_id"] for answer in answers}) == 1
         assert (await host.end(answers[0]["job_id"]))["output"] == "once"
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
-async def test_unread_result_answers_the_next_start_and_costs_nothing(
+async def test_unread_result_answers_an_identical_start_without_cost(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:
         first = await host.start("same", emulate={"duration_s": 1, "text": "paid once"})
-        await eventually(lambda: statuses(upstream) == ["completed"])
+        await eventually(lambda: list_statuses(upstream) == ["completed"])
         with anyio.fail_after(10):
             while "output" not in (again := await host.start("same", emulate={"duration_s": 1, "text": "paid once"})):
                 pass
         assert again["job_id"] == first["job_id"]
         assert again["output"] == "paid once"
-        assert counters(upstream)["creates"] == 1
+        assert read_counters(upstream)["creates"] == 1
         new = await host.start("same", emulate={"duration_s": 1, "text": "paid once"})
         assert new["job_id"] != first["job_id"], "it was handed over, so it is asked for anew"
 
@@ -85,7 +85,7 @@ async def test_unconfirmed_start_answers_for_the_same_work(settings: Settings, u
     assert first["status"] == "failed"
     assert again["job_id"] == first["job_id"]
     assert "allow_duplicate" in again["next"]
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
 async def test_key_makes_one_job_for_any_request(settings: Settings, upstream: RunningServer) -> None:
@@ -97,7 +97,7 @@ async def test_key_makes_one_job_for_any_request(settings: Settings, upstream: R
         assert "a string of 1 to 200 characters" in await host.refused(
             "agent_start", prompt="x", options={"key": "k" * 201}
         )
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
 # Slots.
@@ -112,7 +112,7 @@ async def test_jobs_over_the_limit_wait_by_priority_and_age(settings: Settings, 
         assert high["activity"] == "waiting for a free slot, 0 ahead"
         answer = await host.call("agent_poll", job_id=normal["job_id"], wait_s=3)
         assert answer["activity"] == "waiting for a free slot, 1 ahead"
-        assert counters(upstream)["creates"] == 1
+        assert read_counters(upstream)["creates"] == 1
         await host.call("agent_cancel", job_id=first["job_id"])
         for waiting in (high, normal):
             assert (await host.end(waiting["job_id"]))["status"] == "completed"
@@ -127,7 +127,7 @@ async def test_limit_holds_over_two_servers(settings: Settings, upstream: Runnin
         assert [answer["status"] for answer in started].count("pending") == 4
         for answer in started:
             assert (await one.end(answer["job_id"]))["status"] == "completed"
-    assert counters(upstream)["creates"] == 6
+    assert read_counters(upstream)["creates"] == 6
 
 
 async def test_job_that_waits_for_a_slot_is_cancelled_at_once(settings: Settings, upstream: RunningServer) -> None:
@@ -135,7 +135,7 @@ async def test_job_that_waits_for_a_slot_is_cancelled_at_once(settings: Settings
         await host.start(emulate={"end": "never"})
         waiting = await host.start()
         assert (await host.call("agent_cancel", job_id=waiting["job_id"]))["status"] == "cancelled"
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
 # Deadlines.
@@ -150,12 +150,12 @@ async def test_run_past_its_limit_is_cancelled_and_keeps_its_text(
     assert answer["status"] == "failed"
     assert answer["error"]["code"] == "deadline_exceeded"
     assert answer["output"].startswith("This is an emulated answer")
-    assert statuses(upstream) == ["cancelled"]
+    assert list_statuses(upstream) == ["cancelled"]
 
 
 async def test_run_that_finished_in_time_is_kept_even_if_seen_late(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="retrieve", status=503, times=16)
-    # One poll waits for the end: on a fast clock, hundreds of short ones would take the time of what they wait for.
+    # One poll waits for the end: on a fast clock, hundreds of short polls would slow down the job itself.
     async with hosting(replace(settings, job_timeout_s=60, follow=0, max_wait_s=3600), speed=100) as host:
         started = await host.start(emulate={"duration_s": 2, "text": "in time"})
         answer = await host.end(started["job_id"], wait_s=3600)
@@ -182,7 +182,7 @@ async def test_held_run_past_its_limit_is_closed_and_keeps_its_text(
         started = await host.start(emulate={"duration_s": 20, "reasoning": 0, "length": 12_000})
         answer = await host.end(started["job_id"])
         [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
-        await eventually(lambda: upstream_forgot(settings, started["response_id"]))
+        await eventually(lambda: has_upstream_forgotten(settings, started["response_id"]))
     assert answer["error"]["code"] == "deadline_exceeded"
     assert answer["output"].startswith("This is an emulated answer")
     assert 2_000 < len(answer["output"]) < 12_000
@@ -196,7 +196,7 @@ async def test_silent_held_run_past_its_limit_ends_without_an_output(settings: S
     assert "output" not in answer
 
 
-# Ways of sending.
+# Delivery modes.
 
 
 async def test_endpoint_that_refuses_streams_gets_requests_without(settings: Settings, upstream: RunningServer) -> None:
@@ -205,7 +205,7 @@ async def test_endpoint_that_refuses_streams_gets_requests_without(settings: Set
         for text in ("learnt", "known"):
             started = await host.start(emulate={"duration_s": 1, "text": text}, wait_s=0)
             assert (await host.end(started["job_id"]))["output"] == text
-    assert counters(upstream)["creates"] == 3, "one refusal taught it"
+    assert read_counters(upstream)["creates"] == 3, "one refusal taught it"
 
 
 async def test_run_at_an_endpoint_without_background_mode_is_held_open(
@@ -219,7 +219,7 @@ async def test_run_at_an_endpoint_without_background_mode_is_held_open(
         assert (await host.end(started["job_id"]))["output"] == "held"
 
 
-async def test_held_job_says_that_its_server_ended(settings: Settings) -> None:
+async def test_held_job_reports_that_its_server_ended(settings: Settings) -> None:
     held = replace(settings, mode="foreground")
     async with hosting(held) as host:
         started = await host.start(emulate={"duration_s": 60})
@@ -239,7 +239,7 @@ async def test_endpoint_that_ignores_background_is_detected_and_its_run_can_be_s
         assert answer["lasts"] == "while this server runs"
         answer = await host.call("agent_cancel", job_id=started["job_id"])
         assert answer["status"] == "cancelled"
-        await eventually(lambda: upstream_forgot(settings, started["response_id"]))
+        await eventually(lambda: has_upstream_forgotten(settings, started["response_id"]))
 
 
 async def test_held_run_may_be_silent_for_long(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,7 @@ async def test_held_job_is_cancelled_by_closing_its_connection(
         answer = await asked.call("agent_cancel", job_id=started["job_id"])
         answer = answer if answer["status"] == "cancelled" else await asked.end(started["job_id"])
         assert answer["status"] == "cancelled"
-        await eventually(lambda: upstream_forgot(settings, started["response_id"]))
+        await eventually(lambda: has_upstream_forgotten(settings, started["response_id"]))
 
 
 @pytest.mark.parametrize("fault", [{}, {"eof_without_terminal": True}], ids=["ended", "cut after its last item"])
@@ -294,16 +294,16 @@ async def test_delivery_mode_of_the_user_is_kept(settings: Settings, upstream: R
     async with hosting(replace(settings, mode="background_stream")) as host:
         answer = await host.start(wait_s=5)
     assert answer["status"] == "failed"
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
-def upstream_forgot(settings: Settings, response_id: str) -> bool:
+def has_upstream_forgotten(settings: Settings, response_id: str) -> bool:
     """Return True if a held run is gone, as upstream deletes it when its connection closes."""
     address, key = f"{settings.base_url}/responses/{response_id}", {"Authorization": "Bearer test"}
     return httpx2.get(address, headers=key).status_code == 404
 
 
-# Resubmitting.
+# Sending an unconfirmed start again.
 
 
 async def test_setting_allows_an_unconfirmed_start_to_be_sent_once_more(
@@ -316,7 +316,7 @@ async def test_setting_allows_an_unconfirmed_start_to_be_sent_once_more(
         assert (await host.end(lucky["job_id"]))["output"] == "at the second try"
         unlucky = await host.start("never again")
         assert (await host.end(unlucky["job_id"]))["error"]["code"] == "start_unconfirmed"
-    assert sorted(counters(upstream)["creates_by_request_id"].values()) == [2, 2]
+    assert sorted(read_counters(upstream)["creates_by_request_id"].values()) == [2, 2]
 
 
 # Keys.
@@ -326,8 +326,8 @@ async def test_refused_key_pauses_new_work_for_a_while(settings: Settings, upstr
     upstream.queue_fault(on="create", status=401)
     async with hosting(settings) as host:
         assert (await host.start(wait_s=5))["status"] == "failed"
-        assert "Upstream refuses this key" in await host.refused("agent_start", prompt="at once")
-        assert counters(upstream)["creates"] == 1
+        assert "The provider refuses this key" in await host.refused("agent_start", prompt="at once")
+        assert read_counters(upstream)["creates"] == 1
         with anyio.fail_after(20):
             while (await host.client.call_tool("agent_start", {"prompt": "later"})).is_error:  # noqa: ASYNC110
                 await anyio.sleep(0.1)
@@ -343,7 +343,7 @@ async def test_process_with_another_key_neither_expires_nor_fails_a_job(
     async with hosting(replace(settings, api_key=SecretStr("another")), speed=200) as stranger:
         answer = await stranger.call("agent_poll", job_id=started["job_id"], wait_s=45)
         assert answer["status"] in ("queued", "in_progress")
-        await eventually(lambda: counters(upstream)["retrieves"] >= 2)
+        await eventually(lambda: read_counters(upstream)["retrieves"] >= 2)
         answer = await stranger.call("agent_poll", job_id=started["job_id"], wait_s=45)
         assert answer["status"] in ("queued", "in_progress")
     httpx2.delete(f"{upstream.url}/_emulator/faults")
@@ -355,13 +355,13 @@ async def test_job_belongs_to_the_key_that_sent_it(settings: Settings, upstream:
     upstream.queue_fault(on="create", status=429)
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 20, "text": "paid by another"})
-        await eventually(lambda: counters(upstream)["creates"] == 1)
+        await eventually(lambda: read_counters(upstream)["creates"] == 1)
     sender = replace(settings, api_key=SecretStr("another"), mode="background")
     async with hosting(sender, speed=50) as other:
-        await eventually(lambda: counters(upstream)["creates"] == 2)
+        await eventually(lambda: read_counters(upstream)["creates"] == 2)
     upstream.queue_fault(on="retrieve", status=404, times=6)
     async with hosting(settings, speed=200) as host:
-        await eventually(lambda: counters(upstream)["retrieves"] >= 2)
+        await eventually(lambda: read_counters(upstream)["retrieves"] >= 2)
         engine = await host.app.engine()
         began = engine.now()
         await eventually(lambda: engine.now() > began + 120, 30)
@@ -371,10 +371,10 @@ async def test_job_belongs_to_the_key_that_sent_it(settings: Settings, upstream:
         assert (await other.end(started["job_id"]))["output"] == "paid by another"
 
 
-# Endpoints that nobody works with any more.
+# Endpoints that no process uses any more.
 
 
-async def test_job_of_an_abandoned_endpoint_ends_and_its_result_can_be_adopted(
+async def test_job_of_an_abandoned_endpoint_ends_and_can_be_adopted(
     settings: Settings, upstream: RunningServer
 ) -> None:
     with run_emulator(time_scale=SPEED) as moved:
@@ -387,13 +387,13 @@ async def test_job_of_an_abandoned_endpoint_ends_and_its_result_can_be_adopted(
             assert settings.base_url in answer["error"]["message"]
             assert started["response_id"] in answer["error"]["message"]
             assert "OPENAI_BASE_URL" in answer["next"]
-    assert counters(upstream)["cancels"] == 0
+    assert read_counters(upstream)["cancels"] == 0
     async with hosting(settings) as host:
         await (await host.app.engine()).adopt(started["job_id"], started["response_id"])
         assert (await host.end(started["job_id"]))["output"] == "left behind"
 
 
-async def test_unsent_job_of_a_lost_endpoint_says_that_nothing_was_sent(settings: Settings) -> None:
+async def test_unsent_job_of_a_lost_endpoint_reports_that_nothing_was_sent(settings: Settings) -> None:
     async with hosting(replace(settings, base_url="http://127.0.0.1:9/v1?secret=1")) as host:
         started = await host.start()
     async with hosting(settings, speed=2 * DAY_S) as host:
@@ -426,7 +426,7 @@ async def test_old_jobs_are_purged_here_and_upstream_and_leave_a_tombstone(
         await host.end(old["job_id"])
     purging = replace(settings, retention_days=1, delete_upstream="yes")
     async with hosting(purging, speed=DAY_S) as host:
-        await eventually(lambda: counters(upstream)["deletes"] == 1)
+        await eventually(lambda: read_counters(upstream)["deletes"] == 1)
         sentence = await host.refused("agent_poll", job_id=old["job_id"])
     assert "finished (completed" in sentence
     assert "and was deleted here" in sentence
@@ -440,22 +440,22 @@ async def test_run_that_silently_ignores_background_is_held_open(settings: Setti
         assert answer["lasts"] == "while this server runs"
         assert (await host.end(started["job_id"]))["output"] == "kept"
         await wait_until_learned(host)
-        asked = counters(upstream)["retrieves"]
+        asked = read_counters(upstream)["retrieves"]
         second = await host.start(emulate={"duration_s": 2, "text": "again"}, previous_job_id=started["job_id"])
         assert (await host.end(second["job_id"]))["context"] == "rebuilt"
     assert 2 <= asked <= 4  # 404 may be a lag
-    assert counters(upstream)["retrieves"] == asked  # what was learned holds
+    assert read_counters(upstream)["retrieves"] == asked  # what was learned holds
 
 
 async def wait_until_learned(host: Host) -> None:
-    """Wait until the endpoint is known to run nothing in the background."""
+    """Wait until the store knows that the endpoint runs nothing in the background."""
     engine = await host.app.engine()
     with anyio.fail_after(10):
         while await engine.learned_mode(load_models()["default"]) != "foreground":  # noqa: ASYNC110  # it sets no event
             await anyio.sleep(0.01)
 
 
-#: How a server without GETs answers one.
+#: Answers to a GET of a server that serves none.
 NOT_SERVED: dict[str, dict[str, Any]] = {
     "405": {"status": 405, "body": {"detail": "Method Not Allowed"}},
     "501": {"status": 501, "body": {"error": {"message": "not implemented"}}},
@@ -476,7 +476,7 @@ async def test_server_without_gets_holds_its_runs_and_is_known_after_one(
         seen = await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
         assert seen["lasts"] == "while this server runs"
         assert (await host.end(started["job_id"]))["output"] == "kept"
-        assert counters(upstream)["retrieves"] == 1
+        assert read_counters(upstream)["retrieves"] == 1
         never = await host.start(emulate={"end": "never"})
         while "lasts" not in await host.call("agent_poll", job_id=never["job_id"], wait_s=1):
             pass
@@ -500,13 +500,11 @@ def test_run_that_ignores_background_is_interrupted_if_its_process_is_killed(
         server.initialize()
         answer = server.call("agent_poll", job_id=started["job_id"], wait_s=15)
     assert (answer["status"], answer["error"]["code"]) == ("failed", "interrupted")
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
 @pytest.mark.parametrize("lag_s", [1, 20])
-async def test_response_that_cannot_be_retrieved_at_first_is_not_held_for_good(
-    settings: Settings, lag_s: float
-) -> None:
+async def test_response_retrieved_late_is_not_held_forever(settings: Settings, lag_s: float) -> None:
     def shown(response: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in response.items() if name != "background"}
 
@@ -532,7 +530,7 @@ async def test_response_that_cannot_be_retrieved_at_first_is_not_held_for_good(
 async def test_held_run_may_be_silent_in_its_middle(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, unsaid: bool
 ) -> None:
-    """Only some of its events say whether it is held."""
+    """Only some events of the run show that it is held."""
     monkeypatch.setattr(client, "STREAM_IDLE_S", 0.3)
     fault = {"background_unsaid": unsaid, "ignore_background": not unsaid}
     upstream.queue_fault(no_retrieve=True, **fault)
@@ -586,7 +584,7 @@ async def test_added_parameter_is_left_out_once_it_was_refused(
         for posts in (2, 3):
             started = await host.start(emulate={"duration_s": 2, "text": "taken"})
             assert (await host.end(started["job_id"]))["output"] == "taken"
-            assert counters(upstream)["creates"] == posts
+            assert read_counters(upstream)["creates"] == posts
 
 
 @pytest.mark.parametrize("words", ["Please include a valid model.", "The metadata server is away."])
@@ -597,7 +595,7 @@ async def test_refusal_that_only_uses_the_same_word_drops_nothing(
     async with hosting(settings) as host:
         started = await host.start(web_search=True)
         assert (await host.end(started["job_id"]))["status"] == "failed"
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
 async def test_retention_keeps_unread_jobs_and_the_provider_s_copies(
@@ -607,14 +605,14 @@ async def test_retention_keeps_unread_jobs_and_the_provider_s_copies(
         unread = [await host.start(f"unread {end}", emulate={"end": end}) for end in ("completed", "failed")]
         read = await host.start("read", emulate={"duration_s": 1})
         await host.end(read["job_id"])
-        await eventually(lambda: set(statuses(upstream)) == {"completed", "failed"})
+        await eventually(lambda: set(list_statuses(upstream)) == {"completed", "failed"})
     async with hosting(replace(settings, retention_days=1), speed=DAY_S) as host:
         with anyio.fail_after(10):
             while read["job_id"] in {job["job_id"] for job in (await host.call("agent_list"))["jobs"]}:
                 pass
         left = {job["job_id"] for job in (await host.call("agent_list"))["jobs"]}
     assert left == {job["job_id"] for job in unread}
-    assert counters(upstream)["deletes"] == 0
+    assert read_counters(upstream)["deletes"] == 0
 
 
 def test_jobs_are_kept_and_nothing_is_deleted_at_the_provider_until_the_user_says_so() -> None:

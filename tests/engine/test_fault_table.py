@@ -1,4 +1,4 @@
-"""The faults under which comparable servers were measured to lose a paid result or to pay for it twice.
+"""Faults under which comparable servers lost a paid result or paid for it twice in our measurements.
 
 In every one of them no response is asked about in a storm: each server here checks that as it ends.
 """
@@ -37,15 +37,15 @@ SPEEDS: list[float] = []
 
 @asynccontextmanager
 async def hosting(settings: Settings, *, speed: float = SPEED) -> AsyncGenerator[Host]:
-    """A host whose requests are counted by its own seconds."""
+    """Run a host, and remember the speed of its clock for the check of request rates."""
     SPEEDS.append(speed)
     async with hosting_at(settings, speed=speed) as host:
         yield host
 
 
 @contextmanager
-def running(emulator: Emulator | None = None, *, time_scale: float = 1.0) -> Generator[RunningServer]:
-    """An upstream that was asked about no response in a storm."""
+def running_upstream(emulator: Emulator | None = None, *, time_scale: float = 1.0) -> Generator[RunningServer]:
+    """Run an upstream, and check at the end that no response was requested in a storm."""
     SPEEDS.clear()
     with running_unchecked(emulator=emulator, time_scale=time_scale) as server:
         yield server
@@ -54,19 +54,19 @@ def running(emulator: Emulator | None = None, *, time_scale: float = 1.0) -> Gen
 
 @pytest.fixture
 def upstream() -> Iterator[RunningServer]:
-    with running(time_scale=SPEED) as server:
+    with running_upstream(time_scale=SPEED) as server:
         yield server
 
 
 class Line:
-    """The line to an upstream, which can be cut, fall silent and be mended."""
+    """A connection to upstream that can be cut, fall silent and be restored."""
 
     def __init__(self, upstream: RunningServer, tasks: TaskGroup) -> None:
         self._upstream = urlsplit(upstream.base_url)
         self._tasks = tasks
         self._callers: set[asyncio.StreamWriter] = set()
         self._port = 0
-        #: What is said now is swallowed, and nothing more is heard on that connection.
+        #: While set, everything sent is swallowed, and nothing arrives on such a connection any more.
         self.silent = False
 
     @property
@@ -78,7 +78,7 @@ class Line:
         self._port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
-        """Reset every connection, and refuse new ones until mended."""
+        """Reset every connection, and refuse new ones until restored."""
         self._server.close()
         for caller in self._callers:
             caller.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -120,7 +120,7 @@ async def line_to(upstream: RunningServer) -> AsyncGenerator[Line]:
 
 
 class Gateway:
-    """Serves an API below a path of its own, and writes down what it is asked."""
+    """Serve an API below another path, and record its requests."""
 
     def __init__(self, app: ASGIApp, path: str, asked: list[tuple[str, str, str]]) -> None:
         self._app = app
@@ -134,12 +134,12 @@ class Gateway:
         await self._app(scope, receive, send)
 
 
-def counters(upstream: RunningServer) -> dict[str, Any]:
+def read_counters(upstream: RunningServer) -> dict[str, Any]:
     return upstream.emulator.counters()
 
 
-def runs(upstream: RunningServer) -> list[dict[str, Any]]:
-    """The responses that upstream really made, from its own log."""
+def list_runs(upstream: RunningServer) -> list[dict[str, Any]]:
+    """Return the responses that upstream really created, from its own log."""
     return [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
 
 
@@ -149,14 +149,14 @@ def mend(upstream: RunningServer) -> None:
 
 
 async def adopt_response(host: Host, job_id: str, response_id: str) -> dict[str, Any]:
-    """The job's end, after a person found its response at the provider."""
+    """Adopt a response that a person found at the provider, and return the finished job."""
     engine = await host.app.engine()
     await engine.adopt(job_id, response_id)
     return await host.end(job_id)
 
 
-async def pages(host: Host, answer: dict[str, Any]) -> list[str]:
-    """The output from the page in this answer to the last, each fetched as the one before says."""
+async def read_pages(host: Host, answer: dict[str, Any]) -> list[str]:
+    """Return the pages of the output, from this answer's page to the last one."""
     read = [answer["output"]]
     while "next" in answer:
         tool, job, offset = answer["next"].split()
@@ -175,10 +175,10 @@ async def test_post_closed_after_it_was_accepted_is_paid_once_and_its_result_is_
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "paid once"}, wait_s=5)
         assert started["error"]["code"] == "start_unconfirmed"
-        [run] = runs(upstream)
+        [run] = list_runs(upstream)
         assert run["metadata"]["job_id"] == started["job_id"], "by this a person finds it"
         assert (await adopt_response(host, started["job_id"], run["id"]))["output"] == "paid once"
-    assert (counters(upstream)["creates"], counters(upstream)["accepted"]) == (1, 1)
+    assert (read_counters(upstream)["creates"], read_counters(upstream)["accepted"]) == (1, 1)
 
 
 async def test_post_reset_after_it_was_accepted_is_paid_once_and_its_result_is_found(
@@ -191,9 +191,9 @@ async def test_post_reset_after_it_was_accepted_is_paid_once_and_its_result_is_f
         line.cut()
         assert (await host.end(started["job_id"]))["error"]["code"] == "start_unconfirmed"
         await line.mend()
-        [run] = runs(upstream)
+        [run] = list_runs(upstream)
         assert (await adopt_response(host, started["job_id"], run["id"]))["output"] == "paid once"
-    assert (counters(upstream)["creates"], counters(upstream)["accepted"]) == (1, 1)
+    assert (read_counters(upstream)["creates"], read_counters(upstream)["accepted"]) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -213,14 +213,14 @@ async def test_post_without_an_answer_is_shown_at_once_and_never_sent_again(
         answer = await host.end(started["job_id"])
         assert answer["error"]["code"] == "start_unconfirmed"
         assert started["job_id"] in answer["next"]
-        [request_id] = counters(upstream)["creates_by_request_id"]
+        [request_id] = read_counters(upstream)["creates_by_request_id"]
     async with hosting(settings) as after:
         assert (await after.end((await after.start(emulate={"duration_s": 1}))["job_id"]))["status"] == "completed"
         assert await after.end(started["job_id"]) == answer
-        for run in runs(upstream)[:accepted]:
+        for run in list_runs(upstream)[:accepted]:
             assert (await adopt_response(after, started["job_id"], run["id"]))["output"] == "paid once"
-    assert counters(upstream)["creates_by_request_id"][request_id] == 1
-    assert counters(upstream)["accepted"] == accepted + 1
+    assert read_counters(upstream)["creates_by_request_id"][request_id] == 1
+    assert read_counters(upstream)["accepted"] == accepted + 1
 
 
 async def test_post_lost_in_the_network_is_not_sent_again_when_the_network_is_back(
@@ -235,10 +235,10 @@ async def test_post_lost_in_the_network_is_not_sent_again_when_the_network_is_ba
             assert (await host.end(started["job_id"]))["error"]["code"] == "start_unconfirmed"
             line.silent = False
             assert (await host.end((await host.start(emulate={"duration_s": 1}))["job_id"]))["status"] == "completed"
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
-# The looks.
+# Polls.
 
 
 @pytest.mark.parametrize(
@@ -260,8 +260,8 @@ async def test_failed_get_costs_one_poll(
     async with hosting(replace(settings, follow=0), speed=50) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "still there"})
         assert (await host.end(started["job_id"]))["output"] == "still there"
-    assert counters(upstream)["retrieves"] > fault.get("times", 1), "every fault was met"
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["retrieves"] > fault.get("times", 1), "every fault was met"
+    assert read_counters(upstream)["creates"] == 1
 
 
 async def test_job_whose_polls_get_no_answer_delays_no_other(
@@ -279,7 +279,7 @@ async def test_job_whose_polls_get_no_answer_delays_no_other(
 
 
 @FOLLOW
-async def test_connection_that_falls_silent_in_mid_job_is_replaced(
+async def test_connection_that_falls_silent_during_a_job_is_replaced(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, follow: int
 ) -> None:
     async with line_to(upstream) as line:
@@ -295,13 +295,13 @@ async def test_connection_that_falls_silent_in_mid_job_is_replaced(
             line.silent = False
             with anyio.fail_after(15):
                 assert (await host.end(started["job_id"]))["output"] == "heard after all"
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
 @FOLLOW
 @pytest.mark.parametrize("duration_s", [900, 2000], ids=["ends meanwhile", "ends after it"])
 async def test_half_an_hour_of_503_loses_no_result(settings: Settings, follow: int, duration_s: float) -> None:
-    with running(time_scale=800) as upstream:
+    with running_upstream(time_scale=800) as upstream:
         settings = replace(settings, base_url=upstream.base_url, follow=follow)
         async with hosting(settings, speed=800) as host:
             script = {"duration_s": duration_s, "text": "kept", "faults": [{"drop": {"after_events": 6}}]}
@@ -313,7 +313,7 @@ async def test_half_an_hour_of_503_loses_no_result(settings: Settings, follow: i
             assert "cannot poll" in answer["activity"]
             mend(upstream)
             assert (await host.end(started["job_id"]))["output"] == "kept"
-        assert counters(upstream)["creates"] == 1
+        assert read_counters(upstream)["creates"] == 1
 
 
 @FOLLOW
@@ -327,16 +327,16 @@ async def test_outage_of_twelve_seconds_loses_no_result(
             line.cut()
             answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=12)
             assert "cannot poll" in answer["activity"]
-            await eventually(lambda: runs(upstream)[0]["status"] == "completed")
+            await eventually(lambda: list_runs(upstream)[0]["status"] == "completed")
             await line.mend()
             assert (await host.end(started["job_id"]))["output"] == "kept"
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
 # The server itself.
 
 
-async def test_server_that_is_killed_repeatedly_brings_the_result_of_its_one_post(
+async def test_repeatedly_killed_server_returns_the_result_of_its_one_post(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
@@ -356,8 +356,8 @@ async def test_server_that_is_killed_repeatedly_brings_the_result_of_its_one_pos
         answer = server.call("agent_poll", job_id=started["job_id"])
         assert answer == {"job_id": started["job_id"], "status": "completed", "output": "survived"}
         assert server.end() == 0
-    assert [run["id"] for run in runs(upstream)] == [started["response_id"]]
-    assert counters(upstream)["creates"] == 1
+    assert [run["id"] for run in list_runs(upstream)] == [started["response_id"]]
+    assert read_counters(upstream)["creates"] == 1
 
 
 # The output.
@@ -370,18 +370,18 @@ async def test_long_output_is_read_page_by_page_to_its_last_byte(
 ) -> None:
     async with hosting(replace(settings, follow=follow)) as host:
         answer = await host.end((await host.start(emulate={"duration_s": 1, "length": length}))["job_id"])
-        read = await pages(host, answer)
-    [run] = runs(upstream)
+        read = await read_pages(host, answer)
+    [run] = list_runs(upstream)
     assert len(run["text"]) == length
     assert answer["bytes"] == len(run["text"].encode())
     assert "".join(read) == run["text"]
 
 
-async def test_output_that_json_swells_is_read_to_its_last_byte(settings: Settings) -> None:
+async def test_output_that_json_enlarges_is_read_to_its_last_byte(settings: Settings) -> None:
     text = '"\\\n\t\x00\x1f\u2028東京 🙂 e\u0301' * 4000
     async with hosting(settings) as host:
         answer = await host.end((await host.start(emulate={"duration_s": 1, "text": text}))["job_id"])
-        assert "".join(await pages(host, answer)) == text
+        assert "".join(await read_pages(host, answer)) == text
 
 
 # The address.
@@ -390,7 +390,7 @@ async def test_output_that_json_swells_is_read_to_its_last_byte(settings: Settin
 async def test_base_url_with_path_and_query_is_kept_and_uses_background(settings: Settings) -> None:
     emulator, asked = Emulator(time_scale=10), list[tuple[str, str, str]]()
     emulator.app.add_middleware(Gateway, path="/team/openai", asked=asked)
-    with running(emulator=emulator) as upstream:
+    with running_upstream(emulator=emulator) as upstream:
         base_url = f"{upstream.url}/team/openai/v1?api-version=preview&tenant=a%20b"
         async with hosting(replace(settings, base_url=base_url)) as host:
             script = {"duration_s": 10, "text": "through", "faults": [{"drop": {"after_events": 9}}]}
@@ -398,8 +398,8 @@ async def test_base_url_with_path_and_query_is_kept_and_uses_background(settings
             assert (await host.end(started["job_id"]))["output"] == "through"
             started = await host.start(emulate={"end": "never"})
             assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "cancelled"
-    assert [run["background"] for run in runs(upstream)] == [True, True]
-    assert {"creates", "retrieves", "streams", "cancels"} <= {name for name, n in counters(upstream).items() if n}
+    assert [run["background"] for run in list_runs(upstream)] == [True, True]
+    assert {"creates", "retrieves", "streams", "cancels"} <= {name for name, n in read_counters(upstream).items() if n}
     assert all(path.startswith("/team/openai/v1/responses") for _, path, _ in asked), asked
     for _, _, query in asked:
         assert parse_qs(query).items() >= {"api-version": ["preview"], "tenant": ["a b"]}.items()

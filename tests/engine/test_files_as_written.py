@@ -1,4 +1,4 @@
-"""Files whose names and bytes are not quite as a model writes them: what is meant is taken, and never another file."""
+"""Files whose names or bytes differ from what a model writes: the intended file is attached, never another one."""
 
 import re
 from dataclasses import replace
@@ -18,18 +18,18 @@ SCREENSHOT = "Screenshot 2026-11-29 at 9.41.05\u202fAM.txt"
 CAFE, CAFE_APART = normalize("NFC", "café"), normalize("NFD", "café")
 
 
-def grow(top: Path, *paths: str) -> None:
+def write_files(top: Path, *paths: str) -> None:
     """Write files that hold their own path."""
     for path in paths:
         (top / path).parent.mkdir(parents=True, exist_ok=True)
         (top / path).write_text(path)
 
 
-def taken(top: Path, *patterns: str, upload: bool = False) -> list[str]:
+def gather_names(top: Path, *patterns: str, upload: bool = False) -> list[str]:
     return [one.data.decode() for one in gather.gather_attachments(patterns, [top], upload=upload)]
 
 
-def refusal(top: Path, *patterns: str, upload: bool = False) -> str:
+def read_refusal(top: Path, *patterns: str, upload: bool = False) -> str:
     with pytest.raises(RequestError) as refused:
         gather.gather_attachments(patterns, [top], upload=upload)
     sentence = MODEL.describe(refused.value)
@@ -70,37 +70,37 @@ def refusal(top: Path, *patterns: str, upload: bool = False) -> str:
         (f"{CAFE_APART}.txt", f"{{none,{CAFE}}}.txt"),
     ],
 )
-def test_name_that_looks_the_same_is_found_in_every_component(tmp_path: Path, there: str, written: str):
-    grow(tmp_path, "other.txt", there)
-    assert taken(tmp_path, written) == [there]
-    assert taken(tmp_path, str(tmp_path / written)) == [there]
-    assert taken(tmp_path, there, written) == [there]
+def test_name_of_the_same_appearance_is_found_in_every_component(tmp_path: Path, there: str, written: str):
+    write_files(tmp_path, "other.txt", there)
+    assert gather_names(tmp_path, written) == [there]
+    assert gather_names(tmp_path, str(tmp_path / written)) == [there]
+    assert gather_names(tmp_path, there, written) == [there]
 
 
 @pytest.mark.parametrize("name", [f"{CAFE} x", "A b"])
-def test_the_root_itself_may_be_written_differently(tmp_path: Path, name: str):
+def test_root_may_be_written_differently(tmp_path: Path, name: str):
     root = tmp_path / normalize("NFD", name.replace(" ", "\u00a0"))
-    grow(root, "a.txt")
-    assert taken(root, str(tmp_path / name / "a.txt")) == ["a.txt"]
-    assert taken(root, f" {tmp_path / name / 'a.txt'}\n") == ["a.txt"]
-    grow(tmp_path, f"{name}/a.txt")
-    assert "outside" in refusal(root, str(tmp_path / name / "a.txt"))
+    write_files(root, "a.txt")
+    assert gather_names(root, str(tmp_path / name / "a.txt")) == ["a.txt"]
+    assert gather_names(root, f" {tmp_path / name / 'a.txt'}\n") == ["a.txt"]
+    write_files(tmp_path, f"{name}/a.txt")
+    assert "outside" in read_refusal(root, str(tmp_path / name / "a.txt"))
 
 
 @pytest.mark.parametrize(
     ("exact", "alike"),
     [(f"{CAFE}.txt", f"{CAFE_APART}.txt"), ("a b.txt", "a\u00a0b.txt"), ("a.txt", "A.txt"), ("d/a.txt", "D/a.txt")],
 )
-def test_the_exact_name_goes_before_what_is_like_it(tmp_path: Path, exact: str, alike: str):
-    grow(tmp_path, exact, alike)
-    assert taken(tmp_path, exact) == [exact]
-    assert taken(tmp_path, alike) == [alike]
-    assert taken(tmp_path, alike, exact) == [alike, exact]
+def test_exact_name_wins_over_a_similar_one(tmp_path: Path, exact: str, alike: str):
+    write_files(tmp_path, exact, alike)
+    assert gather_names(tmp_path, exact) == [exact]
+    assert gather_names(tmp_path, alike) == [alike]
+    assert gather_names(tmp_path, alike, exact) == [alike, exact]
 
 
-def test_case_counts_where_something_else_reads_the_same(tmp_path: Path):
-    grow(tmp_path, "a\u00a0b.txt", "A b.txt")
-    assert taken(tmp_path, "a  b.txt") == ["a\u00a0b.txt"]
+def test_case_counts_if_two_names_differ_only_in_case(tmp_path: Path):
+    write_files(tmp_path, "a\u00a0b.txt", "A b.txt")
+    assert gather_names(tmp_path, "a  b.txt") == ["a\u00a0b.txt"]
 
 
 @pytest.mark.parametrize(
@@ -113,37 +113,37 @@ def test_case_counts_where_something_else_reads_the_same(tmp_path: Path):
         (("Docs/a.txt", "DOCS/b.txt"), "docs/*.txt", ['"Docs"', '"DOCS"']),
     ],
 )
-def test_several_that_may_be_meant_are_named_and_none_is_taken(
+def test_ambiguous_name_is_refused_with_the_candidates(
     tmp_path: Path, there: tuple[str, ...], written: str, named: list[str]
 ):
-    grow(tmp_path, *there)
-    answer = refusal(tmp_path, written)
+    write_files(tmp_path, *there)
+    answer = read_refusal(tmp_path, written)
     for name in named:
         assert name in answer
 
 
 def test_similar_names_below_two_roots_are_refused_with_their_roots(tmp_path: Path):
-    grow(tmp_path, "one/A.txt", "two/a.TXT")
+    write_files(tmp_path, "one/A.txt", "two/a.TXT")
     with pytest.raises(RequestError) as refused:
         gather.gather_attachments(["a.txt"], [tmp_path / "one", tmp_path / "two"])
     assert re.search(r"one/A\.txt.*two/a\.TXT", MODEL.describe(refused.value))
 
 
-def test_nothing_secret_or_outside_is_reached_by_a_name_that_is_like_it(tmp_path: Path):
+def test_similar_name_reaches_no_secret_and_no_outside_file(tmp_path: Path):
     root = tmp_path / "root"
-    grow(root, ".env", "in/a.txt", "up/x")
-    grow(tmp_path, "secret.txt")
+    write_files(root, ".env", "in/a.txt", "up/x")
+    write_files(tmp_path, "secret.txt")
     (root / "LINK.txt").symlink_to("../secret.txt")
-    assert "keys or passwords" in refusal(root, ".ENV")
-    assert "Nothing matches" in refusal(root, "link.txt")
+    assert "keys or passwords" in read_refusal(root, ".ENV")
+    assert "Nothing matches" in read_refusal(root, "link.txt")
     for written in ("\u200b.env", ".e\u200bnv"):
-        assert "keys or passwords" in refusal(root, written)
+        assert "keys or passwords" in read_refusal(root, written)
     for written in (".. /secret.txt", "up/.\u200b./in/a.txt", " ..\u00a0/secret.txt", "\u200b", " "):
-        refusal(root, written)
+        read_refusal(root, written)
 
 
-async def test_a_screenshot_by_its_spoken_name_reaches_upstream(settings: Settings, tmp_path: Path) -> None:
-    grow(tmp_path / "root", SCREENSHOT)
+async def test_screenshot_with_a_special_space_reaches_upstream(settings: Settings, tmp_path: Path) -> None:
+    write_files(tmp_path / "root", SCREENSHOT)
     async with hosting(replace(settings, file_roots=(tmp_path / "root",))) as host:
         started = await host.start(files=["screenshot 2026-11-29 at 9.41.05 am.txt"])
         address = f"{settings.base_url}/responses/{started['response_id']}/input_items"
@@ -163,7 +163,7 @@ def text_part(tmp_path: Path, data: bytes) -> str:
     return part["text"]
 
 
-def fence(text: str, remarks: str = "") -> str:
+def fence_text(text: str, remarks: str = "") -> str:
     return f'<file name="a.txt"{remarks}>\n{text}\n</file>'
 
 
@@ -203,20 +203,20 @@ GREETING = "Grüße aus Köln – 你好"
         ),
     ],
 )  # fmt: skip
-def test_a_text_is_read_as_it_was_meant_and_what_was_lost_is_said(tmp_path: Path, data: bytes, text: str, remarks: str):
-    assert text_part(tmp_path, data) == fence(text, remarks)
+def test_text_is_decoded_and_lost_characters_are_reported(tmp_path: Path, data: bytes, text: str, remarks: str):
+    assert text_part(tmp_path, data) == fence_text(text, remarks)
 
 
 @pytest.mark.parametrize("data", [b"\x7fELF\x02\x01\x01\x00", b"\0\0\1\0" * 50, bytes(range(256)), b"\1\2\0\0" * 9])
 def test_data_that_resembles_text_stays_binary(tmp_path: Path, data: bytes):
     (tmp_path / "a.txt").write_bytes(data)
-    assert "binary" in refusal(tmp_path, "a.txt")
+    assert "binary" in read_refusal(tmp_path, "a.txt")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
-def test_a_private_key_is_known_in_every_encoding(tmp_path: Path, encoding: str):
+def test_private_key_is_recognized_in_every_encoding(tmp_path: Path, encoding: str):
     (tmp_path / "a.txt").write_bytes("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n".encode(encoding))
-    assert "keys or passwords" in refusal(tmp_path, "a.txt")
+    assert "keys or passwords" in read_refusal(tmp_path, "a.txt")
 
 
 # --- empty
@@ -235,11 +235,9 @@ def test_a_private_key_is_known_in_every_encoding(tmp_path: Path, encoding: str)
         ("a.xlsx", b"", "a.xlsx is empty"),
     ],
 )
-def test_a_document_without_content_is_refused_by_its_name(
-    tmp_path: Path, name: str, data: bytes, why: str, upload: bool
-):
+def test_empty_document_is_refused_by_its_name(tmp_path: Path, name: str, data: bytes, why: str, upload: bool):
     (tmp_path / name).write_bytes(data)
     if not upload or name != "a.xlsx":
-        assert why in refusal(tmp_path, name, upload=upload)
-    grow(tmp_path, "b.txt")
-    assert taken(tmp_path, "*", upload=upload) == ["b.txt"]
+        assert why in read_refusal(tmp_path, name, upload=upload)
+    write_files(tmp_path, "b.txt")
+    assert gather_names(tmp_path, "*", upload=upload) == ["b.txt"]

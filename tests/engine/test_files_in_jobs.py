@@ -1,4 +1,4 @@
-"""Files that go with a job and files that it makes: through the tools, with real files, over the emulated upstream."""
+"""Files attached to a job and files that it makes, through the tools, with real files."""
 
 import base64
 import os
@@ -36,28 +36,28 @@ def settings(settings: Settings, root: Path) -> Settings:
     return replace(settings, file_roots=(root,))
 
 
-def counted(upstream: RunningServer) -> tuple[int, int, int]:
-    """Uploads, deletes, and what is left at the provider."""
+def count_uploads(upstream: RunningServer) -> tuple[int, int, int]:
+    """Return the numbers of uploads, of deletes, and of files left at the provider."""
     counters = upstream.emulator.counters()
     return counters["uploads"], counters["file_deletes"], counters["files_left"]
 
 
-def operations(upstream: RunningServer) -> list[str]:
+def list_operations(upstream: RunningServer) -> list[str]:
     return [entry["operation"] for entry in upstream.emulator.log() if entry["entry"] == "request"]
 
 
-def sent(settings: Settings, started: dict[str, Any]) -> list[dict[str, Any]]:
+def read_sent_parts(settings: Settings, started: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the content parts that upstream stored for a response, in their order."""
     address = f"{settings.base_url}/responses/{started['response_id']}/input_items"
     [item] = httpx2.get(address, headers={"Authorization": "Bearer test"}).json()["data"]
     return item["content"]
 
 
-async def nothing_left(upstream: RunningServer) -> None:
-    await eventually(lambda: counted(upstream)[2] == 0)
+async def wait_until_nothing_left(upstream: RunningServer) -> None:
+    await eventually(lambda: count_uploads(upstream)[2] == 0)
 
 
-# What is attached.
+# Attachments.
 
 
 async def test_text_image_and_pdf_reach_upstream_as_parts_of_the_message(settings: Settings, root: Path) -> None:
@@ -70,7 +70,7 @@ async def test_text_image_and_pdf_reach_upstream_as_parts_of_the_message(setting
     (root / "src/b.bin").write_bytes(b"\0\1")
     async with hosting(settings) as host:
         started = await host.start(files=["notes.md", str(root / "plot.png"), "paper.pdf", "**/*.py"])
-        prompt, notes, named, image, pdf, *sources = sent(settings, started)
+        prompt, notes, named, image, pdf, *sources = read_sent_parts(settings, started)
     assert prompt["type"] == "input_text"
     assert notes["text"] == '<file name="notes.md">\n# Überschrift\n</file>'
     assert named["text"] == '<image name="plot.png"/>'
@@ -124,9 +124,9 @@ def key(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("made", "why"),
+    ("make_file", "why"),
     [
-        (outside, "lies outside of what may be read"),
+        (outside, "is outside of the folders that may be read"),
         (linked, "leaves"),
         (fifo, "pipe"),
         (gigabyte, "1.0 GiB"),
@@ -137,9 +137,9 @@ def key(root: Path) -> str:
     ],
 )
 async def test_forbidden_file_is_refused_in_one_sentence_and_no_job_starts(
-    settings: Settings, upstream: RunningServer, root: Path, made: Any, why: str
+    settings: Settings, upstream: RunningServer, root: Path, make_file: Any, why: str
 ) -> None:
-    pattern = made(root)
+    pattern = make_file(root)
     async with hosting(settings) as host:
         message = await host.refused("agent_start", prompt="read it", files=[pattern])
         listed = await host.call("agent_list")
@@ -147,26 +147,26 @@ async def test_forbidden_file_is_refused_in_one_sentence_and_no_job_starts(
     assert message.endswith(".")
     assert "\n" not in message
     assert listed["jobs"] == []
-    assert operations(upstream) == []
+    assert list_operations(upstream) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-async def test_an_unreadable_file_is_refused(settings: Settings, root: Path) -> None:
+async def test_unreadable_file_is_refused(settings: Settings, root: Path) -> None:
     (root / "locked.txt").write_text("no")
     (root / "locked.txt").chmod(0)
     async with hosting(settings) as host:
         assert "locked.txt" in await host.refused("agent_start", prompt="read it", files=["locked.txt"])
 
 
-async def test_without_roots_no_file_is_attached(settings: Settings, upstream: RunningServer, root: Path) -> None:
+async def test_no_file_is_attached_without_roots(settings: Settings, upstream: RunningServer, root: Path) -> None:
     (root / "a.txt").write_text("a")
     async with hosting(replace(settings, file_roots=())) as host:
         message = await host.refused("agent_start", prompt="read it", files=[str(root / "a.txt")])
     assert "AGENT_JOBS_FILE_ROOTS" in message
-    assert operations(upstream) == []
+    assert list_operations(upstream) == []
 
 
-async def test_the_same_start_is_the_same_job_until_a_file_changes(settings: Settings, root: Path) -> None:
+async def test_identical_start_is_the_same_job_until_a_file_changes(settings: Settings, root: Path) -> None:
     async with hosting(settings) as host:
         ids: list[str] = []
         for content in ("one", "one", "two"):
@@ -180,7 +180,7 @@ async def test_the_same_start_is_the_same_job_until_a_file_changes(settings: Set
     assert ids[3] == ids[4] != ids[5]
 
 
-async def test_a_dry_run_of_many_files_tells_as_many_as_fit_and_sends_none(
+async def test_dry_run_lists_as_many_files_as_fit_and_sends_none(
     settings: Settings, upstream: RunningServer, root: Path
 ) -> None:
     for number in range(200):
@@ -190,10 +190,10 @@ async def test_a_dry_run_of_many_files_tells_as_many_as_fit_and_sends_none(
     assert len(compact_json(answer).encode()) <= 4_500
     assert len(answer["files"]) + answer["more_files"] == 200
     assert answer["files"][0] == {"name": "000.csv", "bytes": 2, "kind": "data"}
-    assert operations(upstream) == []
+    assert list_operations(upstream) == []
 
 
-# What is uploaded for the code interpreter.
+# Uploads for the code interpreter.
 
 
 async def test_data_files_are_uploaded_before_the_start_and_removed_after_the_end(
@@ -203,27 +203,27 @@ async def test_data_files_are_uploaded_before_the_start_and_removed_after_the_en
     (root / "more.tsv").write_bytes(b"a\tb\n")
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 2, "text": "2"}, files=["*.?sv"], options=CODE)
-        assert counted(upstream) == (2, 0, 2)
-        assert len(sent(settings, started)) == 1, "only the prompt"
+        assert count_uploads(upstream) == (2, 0, 2)
+        assert len(read_sent_parts(settings, started)) == 1, "only the prompt"
         answer = await host.end(started["job_id"])
-        await nothing_left(upstream)
-    assert counted(upstream) == (2, 2, 0)
+        await wait_until_nothing_left(upstream)
+    assert count_uploads(upstream) == (2, 2, 0)
     assert answer["output"] == "2"
-    assert operations(upstream)[:3] == ["upload", "upload", "create"]
+    assert list_operations(upstream)[:3] == ["upload", "upload", "create"]
     files = [entry for entry in upstream.emulator.log() if entry["entry"] == "file"]
     assert sorted(file["filename"] for file in files) == ["more.tsv", "sums.csv"]
 
 
 @pytest.mark.parametrize("end", ["failed", "incomplete", "refusal"])
-async def test_uploads_are_removed_however_the_run_ends(
+async def test_uploads_are_removed_after_every_kind_of_end(
     settings: Settings, upstream: RunningServer, root: Path, end: str
 ) -> None:
     (root / "sums.csv").write_bytes(CSV)
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1, "end": end}, files=["sums.csv"], options=CODE)
         await host.end(started["job_id"])
-        await nothing_left(upstream)
-    assert counted(upstream) == (1, 1, 0)
+        await wait_until_nothing_left(upstream)
+    assert count_uploads(upstream) == (1, 1, 0)
 
 
 async def test_uploads_of_a_cancelled_run_are_removed(settings: Settings, upstream: RunningServer, root: Path) -> None:
@@ -232,7 +232,7 @@ async def test_uploads_of_a_cancelled_run_are_removed(settings: Settings, upstre
         started = await host.start(emulate={"end": "never"}, files=["sums.csv"], options=CODE)
         answer = await host.call("agent_cancel", job_id=started["job_id"])
         assert answer["status"] == "cancelled"
-        await nothing_left(upstream)
+        await wait_until_nothing_left(upstream)
 
 
 @pytest.mark.parametrize(
@@ -247,12 +247,12 @@ async def test_uploads_of_a_job_that_upstream_refuses_are_removed(
     async with hosting(settings) as host:
         answer = await host.start(files=["a.csv", "b.csv"], options=CODE, wait_s=5)
         assert answer["status"] == "failed"
-        await nothing_left(upstream)
-    assert counted(upstream)[0] == 2
-    assert operations(upstream).count("create") == (on == "create")
+        await wait_until_nothing_left(upstream)
+    assert count_uploads(upstream)[0] == 2
+    assert list_operations(upstream).count("create") == (on == "create")
 
 
-async def test_a_job_cancelled_while_its_files_go_up_leaves_none_of_them(
+async def test_job_cancelled_during_its_uploads_leaves_none_of_them(
     settings: Settings, upstream: RunningServer, root: Path
 ) -> None:
     (root / "a.csv").write_bytes(CSV)
@@ -261,17 +261,17 @@ async def test_a_job_cancelled_while_its_files_go_up_leaves_none_of_them(
     async with hosting(settings, speed=1) as host:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(host.client.call_tool, "agent_start", {"prompt": "x", "files": ["*.csv"], "options": CODE})
-            await eventually(lambda: counted(upstream)[0] == 2)
+            await eventually(lambda: count_uploads(upstream)[0] == 2)
             [row] = (await host.call("agent_list"))["jobs"]
             assert (await host.call("agent_cancel", job_id=row["job_id"]))["status"] == "cancelled"
-        await eventually(lambda: counted(upstream)[2] == 0, limit_s=30)
-    assert "create" not in operations(upstream)
+        await eventually(lambda: count_uploads(upstream)[2] == 0, limit_s=30)
+    assert "create" not in list_operations(upstream)
 
 
 @pytest.mark.parametrize(
     "fault", [{"status": 503}, {"status": 500}, {"drop": "before_headers"}, {"status": 429}], ids=str
 )
-async def test_an_upload_that_fails_is_tried_again_and_nothing_is_sent_before(
+async def test_failed_upload_is_repeated_before_anything_is_sent(
     settings: Settings, upstream: RunningServer, root: Path, fault: dict[str, Any]
 ) -> None:
     (root / "sums.csv").write_bytes(CSV)
@@ -280,10 +280,10 @@ async def test_an_upload_that_fails_is_tried_again_and_nothing_is_sent_before(
         started = await host.start(emulate={"duration_s": 1, "text": "2"}, files=["sums.csv"], options=CODE)
         assert started["status"] == "pending"
         assert "trying again" in started.get("activity", "trying again")  # a busy machine answers before that is known
-        assert "create" not in operations(upstream)
+        assert "create" not in list_operations(upstream)
         assert (await host.end(started["job_id"]))["output"] == "2"
-        await nothing_left(upstream)
-    assert operations(upstream)[:4] == ["upload", "upload", "upload", "create"]
+        await wait_until_nothing_left(upstream)
+    assert list_operations(upstream)[:4] == ["upload", "upload", "upload", "create"]
 
 
 async def test_unconfirmed_start_keeps_its_files_until_it_is_adopted_and_ends(
@@ -297,14 +297,14 @@ async def test_unconfirmed_start_keeps_its_files_until_it_is_adopted_and_ends(
         )
         assert started["error"]["code"] == "start_unconfirmed"
         await host.call("agent_poll", job_id=started["job_id"])  # which waits for what follows an end
-        assert counted(upstream) == (1, 0, 1)
+        assert count_uploads(upstream) == (1, 0, 1)
         [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
         await (await host.app.engine()).adopt(started["job_id"], run["id"])
         assert (await host.end(started["job_id"]))["output"] == "paid for"
-        await nothing_left(upstream)
+        await wait_until_nothing_left(upstream)
 
 
-async def test_a_follow_up_has_the_tools_and_not_the_files_that_are_gone(
+async def test_follow_up_has_the_tools_without_the_removed_files(
     settings: Settings, upstream: RunningServer, root: Path
 ) -> None:
     (root / "sums.csv").write_bytes(CSV)
@@ -317,7 +317,7 @@ async def test_a_follow_up_has_the_tools_and_not_the_files_that_are_gone(
             emulate={"duration_s": 1, "text": "and on"}, previous_job_id=first["job_id"], files=["sums.csv"]
         )
         assert (await host.end(third["job_id"]))["output"] == "and on"
-    assert counted(upstream) == (2, 2, 0), "the inherited code interpreter gets the new file"
+    assert count_uploads(upstream) == (2, 2, 0), "the inherited code interpreter gets the new file"
 
 
 async def test_files_of_the_same_name_under_roots_of_the_same_name_are_all_uploaded(
@@ -335,7 +335,7 @@ async def test_files_of_the_same_name_under_roots_of_the_same_name_are_all_uploa
     assert len({file["filename"] for file in files}) == 3
 
 
-def test_the_uploads_of_a_killed_server_are_removed_by_the_next(tmp_path: Path, root: Path) -> None:
+def test_uploads_of_a_killed_server_are_removed_by_the_next(tmp_path: Path, root: Path) -> None:
     (root / "sums.csv").write_bytes(CSV)
     with run_emulator(time_scale=SPEED) as upstream:
         with serving(tmp_path / "data", upstream.base_url, AGENT_JOBS_FILE_ROOTS=str(root)) as server:
@@ -343,11 +343,11 @@ def test_the_uploads_of_a_killed_server_are_removed_by_the_next(tmp_path: Path, 
             prompt = 'work [emulate {"duration_s": 20, "text": "2"}]'
             started = server.call("agent_start", prompt=prompt, files=["sums.csv"], options=CODE, wait_s=0)
             server.process.kill()
-        assert counted(upstream) == (1, 0, 1)
+        assert count_uploads(upstream) == (1, 0, 1)
         with serving(tmp_path / "data", upstream.base_url) as server:
             server.initialize()
             assert server.call("agent_poll", job_id=started["job_id"])["output"] == "2"
-            assert counted(upstream) == (1, 1, 0)
+            assert count_uploads(upstream) == (1, 1, 0)
 
 
 def test_upload_of_a_killed_server_is_used_by_the_next_one(tmp_path: Path, root: Path) -> None:
@@ -361,40 +361,40 @@ def test_upload_of_a_killed_server_is_used_by_the_next_one(tmp_path: Path, root:
             started = server.call("agent_start", prompt=prompt, files=["*.csv"], options=CODE, wait_s=0)
             assert started["status"] == "pending"
             server.process.kill()
-        assert counted(upstream) == (2, 0, 1)
+        assert count_uploads(upstream) == (2, 0, 1)
         with serving(tmp_path / "data", upstream.base_url) as server:
             server.initialize()
             assert server.call("agent_poll", job_id=started["job_id"])["output"] == "2"
-            assert counted(upstream) == (3, 2, 0), "the first file went up once"
+            assert count_uploads(upstream) == (3, 2, 0), "the first file went up once"
 
 
-# What a run makes.
+# Files that a run makes.
 
 
-def read(folder: Path) -> dict[str, bytes]:
+def read_folder(folder: Path) -> dict[str, bytes]:
     """Return the content of the files of a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def beside(folder: Path) -> set[str]:
+def list_beside(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
 @contextmanager
 def read_only(folder: Path) -> Generator[None]:
-    """Return a folder that no process can write to, not even root's: a file stands in its place."""
+    """Put a file in the folder's place, so that no process can write to it, not even root's."""
     folder.write_text("in the way")
     yield
     folder.unlink()
 
 
-async def made(host: Host, **emulate: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+async def run_file_job(host: Host, **emulate: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return a finished job that wrote files, and its list of files."""
     started = await host.start(emulate={"duration_s": 1, "text": "see the files", **emulate}, options=CODE)
-    return await host.end(started["job_id"]), await written(host, started["job_id"])
+    return await host.end(started["job_id"]), await wait_for_files(host, started["job_id"])
 
 
-async def written(host: Host, job_id: str) -> list[dict[str, Any]]:
+async def wait_for_files(host: Host, job_id: str) -> list[dict[str, Any]]:
     """Return the files of a job once all of them are on disk."""
     with anyio.fail_after(20):
         while True:
@@ -409,12 +409,12 @@ async def test_images_and_files_of_a_run_are_written_and_listed(
 ) -> None:
     settings = replace(settings, result_dir=tmp_path / "results" if with_folder else None)
     async with hosting(settings) as host:
-        answer, files = await made(
+        answer, files = await run_file_job(
             host, images=2, image_px=20, container_files=[{"filename": "table.csv", "text": "a,b\n"}]
         )
     below = tmp_path / "results" if with_folder else tmp_path / "data" / "made"
     assert len(files) == 3
-    contents = read(below / answer["job_id"])
+    contents = read_folder(below / answer["job_id"])
     assert contents.keys() == {file["name"] for file in files} == {Path(file["path"]).name for file in files}
     assert {Path(file["path"]).parent for file in files} == {below / answer["job_id"]}
     assert all(len(contents[file["name"]]) == file["bytes"] for file in files)
@@ -422,7 +422,7 @@ async def test_images_and_files_of_a_run_are_written_and_listed(
     assert all(image.startswith(b"\x89PNG") for image in contents.values())
 
 
-#: The beginning of each kind of image, and how its file is to end.
+#: The first bytes of each kind of image, and the suffix that its file must get.
 PICTURES = {
     ".jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF",
     ".webp": b"RIFF\x24\0\0\0WEBPVP8 ",
@@ -434,15 +434,15 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("suffix", PICTURES)
-async def test_a_picture_is_saved_as_what_its_bytes_are(settings: Settings, suffix: str) -> None:
+async def test_picture_gets_the_suffix_of_its_real_format(settings: Settings, suffix: str) -> None:
     async with hosting(settings) as host:
         picture = base64.b64encode(PICTURES[suffix] * 9).decode()
-        _, [file] = await made(host, images=1, image_base64=picture)
+        _, [file] = await run_file_job(host, images=1, image_base64=picture)
     path = Path(file["path"])
-    assert (path.suffix, read(path.parent)) == (suffix, {path.name: PICTURES[suffix] * 9})
+    assert (path.suffix, read_folder(path.parent)) == (suffix, {path.name: PICTURES[suffix] * 9})
 
 
-async def test_a_file_that_only_the_text_links_is_fetched(settings: Settings) -> None:
+async def test_file_linked_only_in_the_text_is_fetched(settings: Settings) -> None:
     given = [{"filename": "my table.csv", "text": "a,b\n"}, {"filename": "other.txt", "text": "not linked"}]
     text = "See [the table](sandbox:/mnt/data/my%20table.csv) and [this](sandbox:/mnt/data/none.txt)."
     async with hosting(settings) as host:
@@ -455,7 +455,7 @@ async def test_a_file_that_only_the_text_links_is_fetched(settings: Settings) ->
                 if "path" in files[0]:
                     break
     [saved, lost] = files
-    assert read(Path(saved["path"]).parent) == {"my-table.csv": b"a,b\n"}
+    assert read_folder(Path(saved["path"]).parent) == {"my-table.csv": b"a,b\n"}
     assert (lost["type"], lost["link"]) == ("sandbox_file", "sandbox:/mnt/data/none.txt")
 
 
@@ -467,21 +467,21 @@ async def test_names_that_upstream_gives_stay_in_the_jobs_folder_and_apart(setti
     ]  # fmt: skip
     given = [{"filename": name, "text": f"content {number}"} for number, name in enumerate(names)]
     async with hosting(replace(settings, result_dir=tmp_path / "results")) as host:
-        answer, files = await made(host, container_files=given)
+        answer, files = await run_file_job(host, container_files=given)
     folder = tmp_path / "results" / answer["job_id"]
-    assert sorted(read(folder).values()) == sorted(file["text"].encode() for file in given)
+    assert sorted(read_folder(folder).values()) == sorted(file["text"].encode() for file in given)
     assert {Path(file["path"]).parent for file in files} == {folder}
     assert len({file["name"].casefold() for file in files}) == len(names)
     assert sum(file["name"].endswith(".csv") for file in files) == 3
-    assert beside(tmp_path) == {"results", "data", "root"}
+    assert list_beside(tmp_path) == {"results", "data", "root"}
 
 
-async def test_a_list_of_many_files_is_read_by_pages(settings: Settings) -> None:
+async def test_list_of_many_files_is_read_in_pages(settings: Settings) -> None:
     given = [{"filename": f"part-{number}.csv", "text": str(number)} for number in range(30)]
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1, "container_files": given})
         await host.end(started["job_id"])
-        await written(host, started["job_id"])
+        await wait_for_files(host, started["job_id"])
         files: list[dict[str, Any]] = []
         asked: dict[str, Any] = {"job_id": started["job_id"], "part": "files", "max_bytes": 700}
         while True:
@@ -494,7 +494,7 @@ async def test_a_list_of_many_files_is_read_by_pages(settings: Settings) -> None
     assert len({file["path"] for file in files}) == 30
 
 
-async def test_a_folder_that_cannot_be_written_delays_no_result_and_gets_its_files_later(
+async def test_unwritable_folder_delays_no_result_and_gets_its_files_later(
     settings: Settings, upstream: RunningServer, root: Path, tmp_path: Path
 ) -> None:
     (root / "sums.csv").write_bytes(CSV)
@@ -506,7 +506,7 @@ async def test_a_folder_that_cannot_be_written_delays_no_result_and_gets_its_fil
                 emulate={"duration_s": 1, "text": "here", "container_files": given}, files=["sums.csv"], options=CODE
             )
             assert (await host.end(started["job_id"]))["output"] == "here"
-            await nothing_left(upstream)
+            await wait_until_nothing_left(upstream)
             again = await host.start(emulate={"duration_s": 1, "text": "here too"}, batch="b")
             with anyio.fail_after(20):
                 while "done" not in (told := await host.call("agent_poll", batch="b")):
@@ -514,7 +514,7 @@ async def test_a_folder_that_cannot_be_written_delays_no_result_and_gets_its_fil
             assert told["done"][0]["output"] == "here too"
             results.unlink()
             await eventually(lambda: len([*results.glob("*.md")]) == 2, limit_s=20)
-            files = await written(host, started["job_id"])
+            files = await wait_for_files(host, started["job_id"])
             later = await host.end(again["job_id"])
         results.rename(tmp_path / "kept")
         results.touch()
@@ -522,7 +522,7 @@ async def test_a_folder_that_cannot_be_written_delays_no_result_and_gets_its_fil
     assert later["result_path"].endswith(".md")
 
 
-async def test_a_container_that_is_gone_takes_nothing_else_with_it(
+async def test_missing_container_costs_no_other_file(
     settings: Settings, upstream: RunningServer, root: Path, tmp_path: Path
 ) -> None:
     (root / "sums.csv").write_bytes(CSV)
@@ -535,13 +535,13 @@ async def test_a_container_that_is_gone_takes_nothing_else_with_it(
         answer = await host.end(started["job_id"])
         files = (await host.call("agent_result", job_id=started["job_id"], part="files"))["files"]
         meta = (await host.call("agent_result", job_id=started["job_id"], part="meta"))["meta"]
-    assert Path(answer["result_path"]).name in read(tmp_path / "results")
+    assert Path(answer["result_path"]).name in read_folder(tmp_path / "results")
     assert [Path(file["path"]).suffix for file in files] == [".png"]
     assert any(" unsettled " in event for event in meta["events"])
-    assert counted(upstream) == (1, 1, 0)
+    assert count_uploads(upstream) == (1, 1, 0)
 
 
-def test_a_kill_between_the_end_and_its_files_is_made_up_for(tmp_path: Path) -> None:
+def test_files_are_fetched_by_the_next_process_after_a_kill(tmp_path: Path) -> None:
     data, results = tmp_path / "data", tmp_path / "results"
     files = '"container_files": [{"filename": "table.csv", "text": "a,b"}]'
     with run_emulator(time_scale=SPEED) as upstream:

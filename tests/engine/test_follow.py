@@ -1,4 +1,4 @@
-"""Streams: progress arrives at once, and no fault of a stream loses anything."""
+"""Streams: progress arrives at once, and no fault of a stream loses a result."""
 
 import sqlite3
 from contextlib import closing
@@ -13,7 +13,7 @@ from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.settings import Settings
 
 
-def counters(upstream: RunningServer) -> dict[str, Any]:
+def read_counters(upstream: RunningServer) -> dict[str, Any]:
     return upstream.emulator.counters()
 
 
@@ -30,8 +30,8 @@ async def test_streamed_job_finishes_without_a_single_poll(settings: Settings, u
         started = await host.start(emulate={"duration_s": 40, "text": "by the stream"})
         assert "observed_by" not in started
         assert (await host.end(started["job_id"]))["output"] == "by the stream"
-    assert counters(upstream)["retrieves"] == 0
-    assert counters(upstream)["streams"] == 0
+    assert read_counters(upstream)["retrieves"] == 0
+    assert read_counters(upstream)["streams"] == 0
 
 
 async def test_running_job_shows_its_progress(settings: Settings) -> None:
@@ -67,7 +67,7 @@ async def test_progress_is_stored_once_the_database_accepts_it(
             await eventually(lambda: "the progress of streams (1) cannot be written" in caplog.text, 30)
             other.execute("ROLLBACK")
         assert await wait_for_activity(host, started["job_id"], before)
-        assert counters(upstream)["streams"] == 0, "the stream was read on"
+        assert read_counters(upstream)["streams"] == 0, "the stream was read on"
         await host.call("agent_cancel", job_id=started["job_id"])
 
 
@@ -94,7 +94,7 @@ async def test_full_result_arrives_once_after_any_fault_of_the_stream(
     [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
     assert answer["status"] == "completed"
     assert answer["output"] == run["text"]
-    assert counters(upstream)["creates"] == 1
+    assert read_counters(upstream)["creates"] == 1
 
 
 async def test_dropped_stream_is_resumed_after_its_last_event(settings: Settings, upstream: RunningServer) -> None:
@@ -102,8 +102,10 @@ async def test_dropped_stream_is_resumed_after_its_last_event(settings: Settings
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 30, "faults": [{"drop": {"after_events": 9}}]})
         assert (await host.end(started["job_id"]))["status"] == "completed"
-        assert counters(upstream)["streams"] == 1
-        assert counters(upstream)["retrieves"] == 1, "a GET decides how the job stands before the stream is read again"
+        assert read_counters(upstream)["streams"] == 1
+        assert read_counters(upstream)["retrieves"] == 1, (
+            "a GET decides how the job stands before the stream is read again"
+        )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ async def test_job_is_polled_if_its_stream_cannot_be_resumed(
         answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=15)
         assert answer["observed_by"] == "polling"
         assert (await host.end(started["job_id"]))["status"] == "completed"
-    assert counters(upstream)["streams"] <= 3
+    assert read_counters(upstream)["streams"] <= 3
 
 
 async def test_job_is_polled_if_streaming_is_disabled(settings: Settings, upstream: RunningServer) -> None:
@@ -133,8 +135,8 @@ async def test_job_is_polled_if_streaming_is_disabled(settings: Settings, upstre
         answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=3)
         assert answer["observed_by"] == "polling"
         assert (await host.end(started["job_id"]))["status"] == "completed"
-    assert counters(upstream)["streams"] == 0
-    assert counters(upstream)["retrieves"] >= 2
+    assert read_counters(upstream)["streams"] == 0
+    assert read_counters(upstream)["retrieves"] >= 2
 
 
 async def test_jobs_over_the_stream_limit_are_polled(settings: Settings, upstream: RunningServer) -> None:
@@ -142,7 +144,7 @@ async def test_jobs_over_the_stream_limit_are_polled(settings: Settings, upstrea
         first, second = [await host.start(emulate={"duration_s": 20}) for _ in range(2)]
         assert (await host.end(second["job_id"]))["status"] == "completed"
         assert (await host.end(first["job_id"]))["status"] == "completed"
-    assert counters(upstream)["retrieves"] >= 1
+    assert read_counters(upstream)["retrieves"] >= 1
 
 
 async def test_next_process_resumes_a_young_stream(settings: Settings, upstream: RunningServer) -> None:
@@ -150,8 +152,8 @@ async def test_next_process_resumes_a_young_stream(settings: Settings, upstream:
         started = await host.start(emulate={"duration_s": 20, "text": "followed on"})
     async with hosting(settings) as other:
         assert (await other.end(started["job_id"]))["output"] == "followed on"
-    assert counters(upstream)["streams"] == 1
-    assert counters(upstream)["retrieves"] == 1
+    assert read_counters(upstream)["streams"] == 1
+    assert read_counters(upstream)["retrieves"] == 1
 
 
 async def test_cancel_of_a_streamed_job_is_confirmed_by_a_poll(settings: Settings, upstream: RunningServer) -> None:
@@ -159,7 +161,7 @@ async def test_cancel_of_a_streamed_job_is_confirmed_by_a_poll(settings: Setting
     async with hosting(settings) as host:
         started = await host.start(emulate=script)
         assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "cancelled"
-    assert counters(upstream)["cancels"] == 1
+    assert read_counters(upstream)["cancels"] == 1
 
 
 async def test_failed_cancel_of_a_streamed_job_is_soon_sent_again(settings: Settings, upstream: RunningServer) -> None:
@@ -169,7 +171,7 @@ async def test_failed_cancel_of_a_streamed_job_is_soon_sent_again(settings: Sett
         await host.call("agent_cancel", job_id=started["job_id"])
         with anyio.fail_after(10):
             assert (await host.end(started["job_id"]))["status"] == "cancelled"
-    assert counters(upstream)["cancels"] == 2
+    assert read_counters(upstream)["cancels"] == 2
 
 
 GATEWAY_PAGE = {"status": 200, "body": "<html><body><h1>Bad gateway</h1></body></html>"}
@@ -185,7 +187,7 @@ async def test_cancel_that_upstream_ignores_is_soon_sent_again(
         assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "in_progress"
         with anyio.fail_after(20):
             assert (await host.end(started["job_id"]))["status"] == "cancelled"
-    assert counters(upstream)["cancels"] == 2
+    assert read_counters(upstream)["cancels"] == 2
 
 
 async def test_cancel_of_a_process_that_ended_is_sent_again_by_the_process_that_streams(
@@ -199,7 +201,7 @@ async def test_cancel_of_a_process_that_ended_is_sent_again_by_the_process_that_
             assert (await other.call("agent_cancel", job_id=started["job_id"]))["status"] == "in_progress"
         with anyio.fail_after(20):
             assert (await host.end(started["job_id"]))["status"] == "cancelled"
-    assert counters(upstream)["cancels"] == 2
+    assert read_counters(upstream)["cancels"] == 2
 
 
 async def test_history_of_a_job_is_stored_for_people(settings: Settings) -> None:

@@ -24,7 +24,7 @@ KEY = {"Authorization": "Bearer test"}
 
 
 def get_response_of(upstream: RunningServer, job_id: str) -> dict[str, Any]:
-    """The job's response as upstream has it, which echoes what was asked for."""
+    """Return the job's response as upstream stores it, with the fields of its request."""
     [run] = [run for run in runs(upstream) if run["metadata"]["job_id"] == job_id]
     response = get_response(upstream, run["id"])
     items = httpx2.get(f"{upstream.base_url}/responses/{run['id']}/input_items?order=asc&limit=100", headers=KEY).json()
@@ -37,16 +37,16 @@ def get_response(upstream: RunningServer, response_id: str) -> dict[str, Any]:
 
 def list_sent_messages(upstream: RunningServer, job_id: str) -> list[tuple[str, str]]:
     """Return the job's request as upstream got it, message by message."""
-    return messages(get_response_of(upstream, job_id)["input"])
+    return read_messages(get_response_of(upstream, job_id)["input"])
 
 
 def conversation_of(upstream: RunningServer, conversation: str) -> list[tuple[str, str]]:
     """Return the items of a conversation upstream."""
     items = httpx2.get(f"{upstream.base_url}/conversations/{conversation}/items?order=asc&limit=100", headers=KEY)
-    return messages(items.json()["data"])
+    return read_messages(items.json()["data"])
 
 
-def messages(items: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def read_messages(items: list[dict[str, Any]]) -> list[tuple[str, str]]:
     told = [item for item in items if item["type"] == "message"]
     return [(item["role"], "".join(map(text_of, item["content"]))) for item in told]
 
@@ -56,7 +56,7 @@ def text_of(part: dict[str, Any]) -> str:
 
 
 class Now:
-    """A clock's time, which can be set forward."""
+    """A clock that can be set forward."""
 
     def __init__(self) -> None:
         self._now, self._ahead_s = create_steady_clock(SPEED), 0.0
@@ -76,7 +76,7 @@ def count_accepted(upstream: RunningServer) -> int:
 
 
 async def complete_job(host: Host, prompt: str, text: str = "", **more: Any) -> str:
-    """A job that ended, and said this."""
+    """Complete a job with this text; return its id."""
     started = await host.start(prompt, emulate={"duration_s": 0.5, "text": text or f"answer to {prompt}"}, **more)
     answer = await host.end(started["job_id"])
     assert answer["status"] == "completed", answer
@@ -147,7 +147,7 @@ async def test_follow_up_works_without_the_files_that_the_previous_job_ran_code_
     assert [tool["type"] for tool in get_response_of(upstream, second)["tools"]] == ["code_interpreter"]
 
 
-# What there is nothing to go on from.
+# Jobs that cannot be continued.
 
 
 async def test_running_job_cannot_be_continued(settings: Settings, upstream: RunningServer) -> None:
@@ -248,7 +248,7 @@ async def test_follow_up_in_a_new_conversation_repeats_the_history(settings: Set
     assert list_sent_messages(upstream, third) == [("user", "three")]
 
 
-# Told again.
+# Repeating the history.
 
 
 async def test_forgotten_chain_is_repeated(settings: Settings, upstream: RunningServer) -> None:
@@ -275,15 +275,17 @@ async def test_encrypted_reasoning_is_repeated(settings: Settings, upstream: Run
         first = await complete_job(host, "one")
         upstream.forget(response_id=get_response_of(upstream, first)["id"])
         second = await complete_job(host, "two", previous_job_id=first)
-        assert kinds(upstream, second) == ["message", "message", "message"], "the first was not asked to encrypt it"
+        assert list_item_kinds(upstream, second) == ["message", "message", "message"], (
+            "the first was not asked to encrypt it"
+        )
         upstream.forget(response_id=get_response_of(upstream, second)["id"])
         third = await complete_job(host, "three", previous_job_id=second)
-    assert kinds(upstream, third) == ["message", "message", "message", "reasoning", "message", "message"]
+    assert list_item_kinds(upstream, third) == ["message", "message", "message", "reasoning", "message", "message"]
     [reasoning] = [item for item in get_response_of(upstream, third)["input"] if item["type"] == "reasoning"]
     assert reasoning["encrypted_content"]
 
 
-def kinds(upstream: RunningServer, job_id: str) -> list[str]:
+def list_item_kinds(upstream: RunningServer, job_id: str) -> list[str]:
     return [item["type"] for item in get_response_of(upstream, job_id)["input"]]
 
 
@@ -298,14 +300,14 @@ async def test_reasoning_without_a_result_is_not_repeated(settings: Settings, up
 
 
 async def test_reasoning_that_upstream_cannot_read_is_left_out(settings: Settings, upstream: RunningServer) -> None:
-    """Encrypted for another organization, it is refused (`invalid_encrypted_content`)."""
+    """Reasoning encrypted for another organization is refused (`invalid_encrypted_content`)."""
     error = {"code": "invalid_encrypted_content", "message": "The encrypted content could not be verified."}
     async with hosting(settings) as host:
         first = await complete_job(host, "one", options={"include": ["reasoning.encrypted_content"]})
         upstream.forget(response_id=get_response_of(upstream, first)["id"])
         upstream.queue_fault(on="create", match="gAAAAA", status=400, body={"error": error}, times=-1)
         second = await complete_job(host, "two", previous_job_id=first)
-    assert kinds(upstream, second) == ["message", "message", "message"]
+    assert list_item_kinds(upstream, second) == ["message", "message", "message"]
     assert count_accepted(upstream) == 2
 
 
@@ -397,8 +399,8 @@ LOOKUP: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"
 TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example.org/mcp"}
 
 
-async def asking(host: Host, script: dict[str, Any], tool: dict[str, Any]) -> str:
-    """A job whose model asked for something."""
+async def start_asking_job(host: Host, script: dict[str, Any], tool: dict[str, Any]) -> str:
+    """Start a job and wait until its model has asked for something; return its id."""
     options = {"tools": [tool], "include": ["reasoning.encrypted_content"]}
     started = await host.start("one", emulate={"duration_s": 0.5, **script}, options=options)
     assert (await host.end(started["job_id"]))["status"] == "input_required"
@@ -412,14 +414,14 @@ def forget_all(upstream: RunningServer) -> None:
 
 async def test_calls_are_repeated_with_their_answers(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
-        first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
+        first = await start_asking_job(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
         [run] = runs(upstream)
         [call] = [item for item in get_response(upstream, run["id"])["output"] if item["type"] == "function_call"]
         await host.call("agent_reply", job_id=first, outputs=[{"call_id": call["call_id"], "output": "42"}])
         assert (await host.end(first))["status"] == "completed"
         forget_all(upstream)
         second = await complete_job(host, "two", previous_job_id=first)
-    assert kinds(upstream, second) == [
+    assert list_item_kinds(upstream, second) == [
         "message", "reasoning", "function_call", "function_call_output", "reasoning", "message", "message",
     ]  # fmt: skip
     assert [tool["name"] for tool in get_response_of(upstream, second)["tools"]] == ["lookup"]
@@ -429,7 +431,7 @@ async def test_job_with_only_an_unanswered_call_cannot_be_continued(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:
-        first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
+        first = await start_asking_job(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
         await host.call("agent_cancel", job_id=first)
         sentence = await host.refused("agent_start", prompt="two", previous_job_id=first)
     assert "ended cancelled without an output to continue" in sentence
@@ -438,7 +440,7 @@ async def test_job_with_only_an_unanswered_call_cannot_be_continued(
 
 async def test_approval_request_is_repeated_with_its_answer(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
-        first = await asking(host, {"mcp_calls": 1}, {**TRACKER, "require_approval": "always"})
+        first = await start_asking_job(host, {"mcp_calls": 1}, {**TRACKER, "require_approval": "always"})
         [run] = runs(upstream)
         items = get_response(upstream, run["id"])["output"]
         [approval] = [item for item in items if item["type"] == "mcp_approval_request"]
@@ -451,7 +453,7 @@ async def test_approval_request_is_repeated_with_its_answer(settings: Settings, 
     assert told[0]["id"] == told[1]["approval_request_id"]
 
 
-# A process that is killed while it tells all again.
+# A process that is killed while it repeats the history.
 
 
 def test_follow_up_whose_server_is_killed_during_the_repetition_is_sent_once(

@@ -23,7 +23,7 @@ FUNCTION: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": 
 
 
 async def read_until_end(engine: Engine, live: LiveText, job_id: str) -> tuple[Job, list[str]]:
-    """Return a job that finished, and each text that was seen of it on the way."""
+    """Return the finished job, and each text that was read while it ran."""
     seen: list[str] = []
     with anyio.fail_after(60):
         while True:

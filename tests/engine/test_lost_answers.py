@@ -1,4 +1,4 @@
-"""Answers that a finished response does not hold: what its stream brought is kept, and marked where it is cut."""
+"""Finished responses without their answer: the text of the stream is kept, and marked where it is cut."""
 
 from base64 import b64encode
 from dataclasses import replace
@@ -86,7 +86,7 @@ async def test_held_run_that_upstream_cuts_keeps_what_it_wrote_and_says_who_ende
         answer = await host.end(started["job_id"])
         result = await host.call("agent_result", job_id=started["job_id"])
     assert answer["error"]["code"] == "interrupted"
-    assert "Upstream ended the connection" in answer["error"]["message"]
+    assert "The provider ended the connection" in answer["error"]["message"]
     assert answer["output"]
     assert TEXT.startswith(answer["output"])
     assert "may be cut" in answer["warning"]

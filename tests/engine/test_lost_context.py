@@ -1,4 +1,4 @@
-"""Gateways that accept `previous_response_id` and lack the response it names, or never read it."""
+"""Gateways that accept `previous_response_id` and lack the named response, or never read the field."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from hosts import Host, hosting
-from test_agent_loop import MODEL, USED, add_tool_servers, call, calling, ledger, lines
-from test_follow_ups import LOOKUP, asking, complete_job, count_accepted, get_response, messages
+from test_agent_loop import MODEL, USED, add_tool_servers, ledger_entry, read_lines, script_with_calls, tool_call
+from test_follow_ups import LOOKUP, complete_job, count_accepted, get_response, read_messages, start_asking_job
 from test_tools import runs
 
 from agent_jobs.emulator.server import RunningServer
@@ -19,13 +19,13 @@ PLAIN: JSON = {"fail_previous": True}
 
 
 def words_sent(upstream: RunningServer) -> list[str]:
-    """The messages of the request that upstream accepted last."""
+    """Return the messages of the request that upstream accepted last."""
     items = get_response(upstream, f"{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100")["data"]
-    return [text for _, text in messages(items)]
+    return [text for _, text in read_messages(items)]
 
 
-async def goes_on(host: Host, upstream: RunningServer, accepts: int) -> None:
-    """Start a job and one that goes on from it; the second must be answered with what was said before it."""
+async def check_job_continues(host: Host, upstream: RunningServer, accepts: int) -> None:
+    """Start a job and a follow-up, and check that the follow-up is answered with the history."""
     first = await complete_job(host, "one")
     second = await complete_job(host, "two", previous_job_id=first)
     assert words_sent(upstream) == THREAD
@@ -36,7 +36,7 @@ async def goes_on(host: Host, upstream: RunningServer, accepts: int) -> None:
     assert set(counted) == {1}
 
 
-#: How a gateway says so after it accepted the request.
+#: Errors of gateways after they accepted the request.
 LATE: dict[str, JSON] = {
     "response.failed": PLAIN,
     "other words": {"fail_previous": "Response with id {id} not found"},
@@ -64,24 +64,24 @@ LATE: dict[str, JSON] = {
 async def test_follow_up_whose_response_fails_for_its_link_is_sent_with_the_history(
     settings: Settings, upstream: RunningServer, late: str
 ) -> None:
-    # Only the second job meets it: the first must be one that could be named.
+    # Only the second job meets the fault: the first has to be one that a request can name.
     upstream.queue_fault(on="create", match='"previous_response_id"', times=-1, **LATE[late])
     follow = 0 if late.startswith("looked at") else 200
     async with hosting(replace(settings, follow=follow)) as host:
-        await goes_on(host, upstream, accepts=3)
+        await check_job_continues(host, upstream, accepts=3)
 
 
-def error(message: str, **more: Any) -> JSON:
+def error_response(message: str, **more: Any) -> JSON:
     return {"error": {"message": message, **more}}
 
 
-#: How a gateway refuses the link at once, in words alone.
+#: Refusals of the link at once, in words alone.
 REFUSED: dict[str, JSON] = {
-    "400 with another id": {"status": 400, "body": error("Previous response with id chatcmpl-1 not found")},
+    "400 with another id": {"status": 400, "body": error_response("Previous response with id chatcmpl-1 not found")},
     "404 as a detail": {"status": 404, "body": {"detail": "No response found for id chatcmpl-1"}},
-    "a missing item": {"status": 404, "body": error("Item with id 'rs_1' not found.", param="input")},
-    "500 from behind": {"status": 500, "body": error("ProviderError: Previous response not found")},
-    "JSON in a 200": {"status": 200, "body": error("Response with id chatcmpl-1 not found")},
+    "a missing item": {"status": 404, "body": error_response("Item with id 'rs_1' not found.", param="input")},
+    "500 from behind": {"status": 500, "body": error_response("ProviderError: Previous response not found")},
+    "JSON in a 200": {"status": 200, "body": error_response("Response with id chatcmpl-1 not found")},
     "an event in a 200": {
         "status": 200,
         "content_type": "text/event-stream",
@@ -96,23 +96,27 @@ async def test_follow_up_whose_link_is_refused_in_words_is_sent_with_the_history
 ) -> None:
     upstream.queue_fault(on="create", match='"previous_response_id"', times=-1, **fault)
     async with hosting(settings) as host:
-        await goes_on(host, upstream, accepts=2)
+        await check_job_continues(host, upstream, accepts=2)
 
 
 @pytest.mark.parametrize(
-    "fault", [PLAIN, {"status": 400, "body": error("No tool call found for function call output with call_id call_1.")}]
+    "fault",
+    [
+        PLAIN,
+        {"status": 400, "body": error_response("No tool call found for function call output with call_id call_1.")},
+    ],
 )
 async def test_toolbox_job_continues_with_its_history_and_calls_nothing_twice(
     settings: Settings, upstream: RunningServer, tmp_path: Path, fault: JSON
 ) -> None:
     upstream.queue_fault(on="create", match='"previous_response_id"', times=-1, **fault)
     log = tmp_path / "ledger"
-    script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2)])
-    async with hosting(add_tool_servers(settings, ledger=ledger(log))) as host:
+    script = script_with_calls([tool_call("ledger__write", n=1)], [tool_call("ledger__write", n=2)])
+    async with hosting(add_tool_servers(settings, ledger=ledger_entry(log))) as host:
         job = await host.start("one", emulate=script, options={"toolbox": ["ledger"]})
         answer = await host.end(job["job_id"])
     assert (answer["status"], answer["output"]) == ("completed", "the end")
-    assert lines(log) == ["begin write 1", "end write 1", "begin write 2", "end write 2"]
+    assert read_lines(log) == ["begin write 1", "end write 1", "begin write 2", "end write 2"]
     links = [get_response(upstream, run["id"])["previous_response_id"] for run in runs(upstream)]
     assert sum(link is not None for link in links) <= 1, "the third turn does not try the link again"
 
@@ -120,7 +124,7 @@ async def test_toolbox_job_continues_with_its_history_and_calls_nothing_twice(
 async def test_reply_is_sent_with_the_history(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="create", match='"previous_response_id"', times=-1, **PLAIN)
     async with hosting(settings) as host:
-        first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
+        first = await start_asking_job(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
         poll = await host.call("agent_poll", job_id=first, wait_s=0)
         outputs = [{"call_id": need["call_id"], "output": "42"} for need in poll["needs"]]
         await host.call("agent_reply", job_id=first, outputs=outputs)
@@ -141,11 +145,11 @@ async def test_failed_response_is_counted_if_it_used_tokens(
     tokens: int | None,
     usd: float | None,
 ) -> None:
-    """A run that failed at once has no usage and cost nothing; one that says what it used is added."""
+    """A run that failed at once has no usage and cost nothing; the usage of any other run is added."""
     upstream.queue_fault(on="create", match='"previous_response_id"', **PLAIN)
-    async with hosting(add_tool_servers(settings, x=ledger(Path("unused")))) as host:
+    async with hosting(add_tool_servers(settings, x=ledger_entry(Path("unused")))) as host:
         first = await complete_job(host, "one", model=MODEL)
-        # The same directive comes with both requests of the turn.
+        # Both requests of the turn carry the same directive.
         script = {"duration_s": 0.5, "usage": usage, "text": "two"}
         second = await host.start("two", emulate=script, previous_job_id=first, model=MODEL)
         answer = await host.end(second["job_id"])
@@ -200,7 +204,7 @@ async def test_history_that_fails_as_well_is_not_sent_a_third_time(settings: Set
     [
         {"error_message": "The model fell over."},
         {"error_message": "Invalid response from the model: tool not found."},
-        # It had begun to answer, so it knew what went before.
+        # The run had begun to answer, so it knew the history.
         {"error_message": "The response was not found in the file store.", "length": 2_000},
     ],
     ids=["of the model", "of a tool", "after it began to answer"],
@@ -219,7 +223,7 @@ async def test_follow_up_that_fails_for_anything_else_is_sent_once(
     assert count_accepted(upstream) == 2
 
 
-# Servers that look at no link and serve no GET: what they are sent has all that was said in it.
+# Servers that ignore the link and serve no GET: each request to them has the full history.
 
 
 @pytest.fixture
@@ -250,7 +254,7 @@ async def test_reply_to_an_unretrievable_response_repeats_the_history(
     settings: Settings, heedless: RunningServer
 ) -> None:
     async with hosting(settings) as host:
-        first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
+        first = await start_asking_job(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
         needs = (await host.call("agent_poll", job_id=first, wait_s=0))["needs"]
         outputs = [{"call_id": need["call_id"], "output": "42"} for need in needs]
         await host.call("agent_reply", job_id=first, outputs=outputs)
@@ -262,8 +266,8 @@ async def test_reply_to_an_unretrievable_response_repeats_the_history(
 async def test_toolbox_turns_after_an_unretrievable_response_repeat_the_history(
     settings: Settings, heedless: RunningServer, tmp_path: Path
 ) -> None:
-    script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2)])
-    async with hosting(add_tool_servers(settings, ledger=ledger(tmp_path / "ledger"))) as host:
+    script = script_with_calls([tool_call("ledger__write", n=1)], [tool_call("ledger__write", n=2)])
+    async with hosting(add_tool_servers(settings, ledger=ledger_entry(tmp_path / "ledger"))) as host:
         job = await host.start("one", emulate=script, options={"toolbox": ["ledger"]})
         assert (await host.end(job["job_id"]))["output"] == "the end"
     assert kinds_sent(heedless) == ["message", *["function_call", "function_call_output"] * 2]

@@ -1,4 +1,4 @@
-"""Several jobs at once: batches, polls of many, lists, cancels; a real MCP client, over the emulated upstream."""
+"""Several jobs at once: batches, polls of many, lists and cancels."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 
 
-async def all_done(host: Host, **group: Any) -> list[dict[str, Any]]:
-    """Poll a group as its answers say until nothing runs; what was told of each job."""
+async def poll_until_done(host: Host, **group: Any) -> list[dict[str, Any]]:
+    """Poll a group as its answers advise until no job runs; return the reports of each job."""
     done: list[dict[str, Any]] = []
     with anyio.fail_after(30):
         while True:
@@ -29,7 +29,7 @@ async def test_batch_is_started_in_one_call_and_each_job_is_reported_once(
         started = await host.call("agent_start", prompts=prompts)
         assert started["jobs"] == 5
         assert size(started) <= 400
-        done = await all_done(host, batch=started["batch"])
+        done = await poll_until_done(host, batch=started["batch"])
         again = await host.call("agent_poll", batch=started["batch"])
     assert sorted(row["job_id"] for row in done) == sorted(started["job_ids"])
     assert again["running"] == 0
@@ -87,7 +87,7 @@ async def test_poll_without_arguments_finds_active_and_unread_jobs(settings: Set
     async with hosting(settings) as host:
         one = await host.start(emulate={"duration_s": 1, "text": "one"})
         two = await host.start(emulate={"duration_s": 2, "text": "two"})
-        outputs = {row["job_id"]: row for row in await all_done(host)}
+        outputs = {row["job_id"]: row for row in await poll_until_done(host)}
         nothing = await host.call("agent_poll")
     assert set(outputs) == {one["job_id"], two["job_id"]}
     assert nothing["running"] == 0
@@ -104,7 +104,7 @@ async def test_result_of_one_poll_is_not_reported_by_the_next(settings: Settings
 async def test_jobs_of_several_starts_are_polled_together(settings: Settings) -> None:
     async with hosting(settings) as host:
         ids = [(await host.start(emulate={"duration_s": n}))["job_id"] for n in (1, 2)]
-        done = await all_done(host, job_ids=ids)
+        done = await poll_until_done(host, job_ids=ids)
         assert sorted(row["job_id"] for row in done) == sorted(ids)
         await host.refused("agent_poll", job_ids=[*ids, "job_unknown"])
 

@@ -1,4 +1,4 @@
-"""The model that `doctor` reports if an endpoint serves the list of models, or only parts of it."""
+"""The model in the report of `doctor`, if an endpoint serves its list of models in full or in part."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -24,7 +24,7 @@ PAGE: Answer = (200, "text/html", "<!DOCTYPE html><title>Console</title><p>Model
 
 
 class Models:
-    """Answers for the models in the place of the emulator.
+    """Answer requests for models in place of the emulator.
 
     Args:
         card: The answer for one model.
@@ -69,33 +69,39 @@ def _answer(body: Any) -> Answer:
     return cast(Answer, body) if isinstance(body, tuple) else (200, "application/json", body)
 
 
-def cards(*names: str) -> list[JSON]:
+def build_cards(*names: str) -> list[JSON]:
     return [{"id": name, "object": "model"} for name in names]
 
 
-#: A list that has the model, and by which name it is asked for.
+#: The requested name, and a list that has the model.
 LISTED: dict[str, tuple[str, list[tuple[str, Any]]]] = {
-    "data": ("gpt-5", [("", {"object": "list", "data": cards("gpt-4", "gpt-5")})]),
+    "data": ("gpt-5", [("", {"object": "list", "data": build_cards("gpt-4", "gpt-5")})]),
     "models": ("gpt-5", [("", {"models": [{"name": "gpt-5"}]})]),
-    "a bare list": ("gpt-5", [("", cards("gpt-5"))]),
+    "a bare list": ("gpt-5", [("", build_cards("gpt-5"))]),
     "names alone": ("gpt-5", [("", {"data": ["gpt-4", "gpt-5"]})]),
     "keys": ("gpt-5", [("", {"models": {"gpt-5": {"context": 1}}})]),
-    "a list in data": ("gpt-5", [("", {"data": {"models": cards("gpt-5")}})]),
-    "a prefix on both sides": ("openai/gpt-5", [("", {"data": cards("openai/gpt-5")})]),
+    "a list in data": ("gpt-5", [("", {"data": {"models": build_cards("gpt-5")}})]),
+    "a prefix on both sides": ("openai/gpt-5", [("", {"data": build_cards("openai/gpt-5")})]),
     "a resource": ("gpt-5", [("", {"models": [{"name": "models/gpt-5"}]})]),
     "a default tag": ("llama3", [("", {"models": [{"name": "llama3:latest"}]})]),
-    "a pattern": ("openai/gpt-5", [("", {"data": cards("anthropic/*", "openai/*")})]),
+    "a pattern": ("openai/gpt-5", [("", {"data": build_cards("anthropic/*", "openai/*")})]),
     "a later page": (
         "gpt-5",
-        [("", {"data": cards("a"), "has_more": True, "last_id": "a"}), ("a", {"data": cards("gpt-5")})],
+        [("", {"data": build_cards("a"), "has_more": True, "last_id": "a"}), ("a", {"data": build_cards("gpt-5")})],
     ),
     "a later page by its last entry": (
         "gpt-5",
-        [("", {"data": cards("a"), "has_more": True}), ("a", {"data": cards("gpt-5"), "has_more": False})],
+        [("", {"data": build_cards("a"), "has_more": True}), ("a", {"data": build_cards("gpt-5"), "has_more": False})],
     ),
-    "a token": ("gpt-5", [("", {"models": cards("a"), "nextPageToken": "t"}), ("t", {"models": cards("gpt-5")})]),
-    "an address": ("gpt-5", [("", {"data": cards("a"), "next": "/v1/models?page=2"}), ("2", {"data": cards("gpt-5")})]),
-    "a number": ("gpt-5", [("", {"data": cards("a"), "next_page": 2}), ("2", {"data": cards("gpt-5")})]),
+    "a token": (
+        "gpt-5",
+        [("", {"models": build_cards("a"), "nextPageToken": "t"}), ("t", {"models": build_cards("gpt-5")})],
+    ),
+    "an address": (
+        "gpt-5",
+        [("", {"data": build_cards("a"), "next": "/v1/models?page=2"}), ("2", {"data": build_cards("gpt-5")})],
+    ),
+    "a number": ("gpt-5", [("", {"data": build_cards("a"), "next_page": 2}), ("2", {"data": build_cards("gpt-5")})]),
 }
 
 
@@ -108,7 +114,7 @@ async def test_model_that_only_the_list_has_is_available(
         assert found["model"].text == f"{model} is available"
 
 
-#: How an endpoint answers for one model although its list has it.
+#: Answers for a single model although the list has it.
 NO_CARD: dict[str, Answer] = {
     "no such path": (404, "text/plain", "404 page not found"),
     "another method": (405, "application/json", {"detail": "Method Not Allowed"}),
@@ -121,7 +127,7 @@ NO_CARD: dict[str, Answer] = {
 
 @pytest.mark.parametrize("card", NO_CARD.values(), ids=NO_CARD)
 async def test_list_overrides_the_answer_for_the_single_model(settings: Settings, card: Answer) -> None:
-    async with run_doctor(settings, "gpt-5", card, ("", {"data": cards("gpt-5")})) as found:
+    async with run_doctor(settings, "gpt-5", card, ("", {"data": build_cards("gpt-5")})) as found:
         assert (found["upstream"].state, found["model"].state) == ("ok", "ok")
 
 
@@ -139,7 +145,7 @@ async def test_list_overrides_the_answer_for_the_single_model(settings: Settings
 async def test_model_that_the_list_lacks_is_reported_with_the_nearest_names(
     settings: Settings, model: str, names: list[str], near: str
 ) -> None:
-    async with run_doctor(settings, model, NOT_FOUND, ("", {"data": cards(*names)})) as found:
+    async with run_doctor(settings, model, NOT_FOUND, ("", {"data": build_cards(*names)})) as found:
         assert (found["upstream"].state, found["model"].state) == ("ok", "problem")
         assert found["model"].text.endswith(f"does not list {model}")
         assert found["model"].fix.partition(" has: ")[2].startswith(near)
@@ -169,9 +175,9 @@ async def test_endpoint_without_a_list_is_reported_as_such(
 @pytest.mark.parametrize(
     "page",
     [
-        {"data": cards("a"), "has_more": True},
-        {"data": cards("a"), "next": "/v1/models"},
-        {"data": cards("a"), "next": "https://elsewhere.example/v1/models"},
+        {"data": build_cards("a"), "has_more": True},
+        {"data": build_cards("a"), "next": "/v1/models"},
+        {"data": build_cards("a"), "next": "https://elsewhere.example/v1/models"},
     ],
     ids=["the same page again", "the same address", "another host"],
 )

@@ -1,4 +1,4 @@
-"""The host's model reads one copy of each answer, with its facts and the next step before its long text."""
+"""The host's model reads each answer once, with its facts and the next step before the long text."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from test_asking import asking
 from agent_jobs.settings import Settings
 from agent_jobs.text import compact_json
 
-#: Calls of every tool, also refused ones.
+#: Calls of every tool, including refused calls.
 CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("agent_start", {"prompt": "one", "wait_s": 0}),
     ("agent_start", {"prompts": ["one", "two"]}),
@@ -32,7 +32,7 @@ CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 @pytest.mark.parametrize("structured", [False, True])
-async def test_every_answer_is_in_the_text_and_only_a_setting_repeats_it(
+async def test_every_answer_is_in_the_text_and_is_repeated_only_by_a_setting(
     settings: Settings, mode: str, structured: bool
 ) -> None:
     async with hosting(replace(settings, structured=structured), mode=mode) as host:
@@ -45,7 +45,7 @@ async def test_every_answer_is_in_the_text_and_only_a_setting_repeats_it(
             assert result.structured_content == (answer if structured else None)
 
 
-async def test_the_descriptions_alone_say_how_to_start_wait_and_leave(settings: Settings) -> None:
+async def test_descriptions_explain_how_to_start_wait_and_leave(settings: Settings) -> None:
     async with hosting(settings) as host:
         tools = {tool.name: tool for tool in (await host.client.list_tools()).tools}
         instructions = host.client.instructions or ""
@@ -68,18 +68,18 @@ async def test_the_descriptions_alone_say_how_to_start_wait_and_leave(settings: 
     assert shown.endswith("end your turn, tell the user the job_id, poll later. ")
 
 
-#: Headings and links, so that every part has something to say: about 48 KB.
+#: About 48 KB with headings and links, so that no part of the result is empty.
 LONG = "# Costs\n\nThey rise [source](https://example.org/a).\n\n" + "Lorem ipsum dolor sit amet. " * 1_700
 
 
-async def run(host: Host, text: str = LONG, **more: Any) -> str:
+async def run_job(host: Host, text: str = LONG, **more: Any) -> str:
     """Start a job that finishes soon; return its id."""
     return (await host.start(emulate={"duration_s": 0.2, "searches": 3, "text": text}, **more))["job_id"]
 
 
-async def test_a_long_field_stands_last_in_the_answers_about_one_job(settings: Settings) -> None:
+async def test_long_field_is_last_in_the_answers_about_one_job(settings: Settings) -> None:
     async with hosting(settings) as host:
-        job_id = await run(host)
+        job_id = await run_job(host)
         polled = await host.end(job_id)
         assert [*polled] == ["job_id", "status", "bytes", "next", "output"]
         page = await host.call("agent_result", job_id=job_id, offset=5)
@@ -94,7 +94,7 @@ async def test_a_long_field_stands_last_in_the_answers_about_one_job(settings: S
 
 
 @pytest.mark.parametrize("end", ["incomplete", "failed"])
-async def test_a_failure_and_the_next_step_stand_before_the_output(settings: Settings, end: str) -> None:
+async def test_failure_and_next_step_come_before_the_output(settings: Settings, end: str) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 0.2, "end": end, "text": LONG})
         answer = await host.end(started["job_id"])
@@ -102,7 +102,7 @@ async def test_a_failure_and_the_next_step_stand_before_the_output(settings: Set
     assert "output" not in answer or [*answer][-1] == "output"
 
 
-async def test_facts_about_an_output_stand_before_it(settings: Settings, tmp_path: Path) -> None:
+async def test_facts_about_an_output_come_before_it(settings: Settings, tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     async with hosting(replace(settings, result_dir=tmp_path / "results")) as host:
         prompt, script = "the same twice", {"duration_s": 0.2, "text": "[a](sandbox:/mnt/a)"}
@@ -111,12 +111,12 @@ async def test_facts_about_an_output_stand_before_it(settings: Settings, tmp_pat
         assert [*answer] == ["job_id", "status", "invalid", "warning", "result_path", "output"]
 
 
-async def test_the_counts_of_a_batch_stand_before_its_outputs(settings: Settings) -> None:
+async def test_counts_of_a_batch_come_before_its_outputs(settings: Settings) -> None:
     async with hosting(settings) as host:
         await host.start(emulate={"end": "never"}, batch="b")
-        await run(host, "short", batch="b")
+        await run_job(host, "short", batch="b")
         assert [*await host.call("agent_poll", batch="b", wait_s=30)] == ["running", "next", "done"]
-        await run(host, batch="b")
+        await run_job(host, batch="b")
         long = await host.call("agent_poll", batch="b", wait_s=30)
         assert [*long] == ["running", "next", "done"]
         assert "output" not in long["done"][0]
@@ -126,13 +126,13 @@ async def test_the_counts_of_a_batch_stand_before_its_outputs(settings: Settings
         assert [*started] == ["batch", "jobs", "next_poll_ms", "next", "job_ids"]
 
 
-async def test_the_next_step_stands_before_the_questions(settings: Settings) -> None:
+async def test_next_step_comes_before_the_questions(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=[{"name": "lookup", "arguments": {"n": n}} for n in range(30)])
     assert [*told] == ["job_id", "status", "more", "whole", "next", "needs"]
 
 
-async def test_the_figures_of_a_dry_run_stand_before_its_files(settings: Settings, tmp_path: Path) -> None:
+async def test_figures_of_a_dry_run_come_before_its_files(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     async with hosting(replace(settings, file_roots=(tmp_path,))) as host:
         answer = await host.call("agent_start", prompt="one", files=["a.txt"], options={"dry_run": True})
@@ -151,7 +151,7 @@ async def test_the_figures_of_a_dry_run_stand_before_its_files(settings: Setting
         ("mcp", 24_000),
     ],
 )
-async def test_a_page_is_as_long_as_its_host_shows(settings: Settings, client: str, most: int, mode: str) -> None:
+async def test_page_is_as_long_as_its_host_can_show(settings: Settings, client: str, most: int, mode: str) -> None:
     async with hosting(settings, mode=mode, client_info=Implementation(name=client, version="1")) as host:
         started = await host.start(emulate={"duration_s": 0.2, "text": LONG}, wait_s=20)
         job_id = started["job_id"]
@@ -168,16 +168,14 @@ async def test_a_page_is_as_long_as_its_host_shows(settings: Settings, client: s
 
 
 @pytest.mark.parametrize(("client", "is_whole"), [("codex-mcp-client", False), ("a host", True)])
-async def test_a_batch_shows_an_output_only_if_it_fits_the_host(
-    settings: Settings, client: str, is_whole: bool
-) -> None:
+async def test_batch_shows_an_output_only_if_it_fits_the_host(settings: Settings, client: str, is_whole: bool) -> None:
     async with hosting(settings, client_info=Implementation(name=client, version="1")) as host:
-        await run(host, "x" * 12_000, batch="b")
+        await run_job(host, "x" * 12_000, batch="b")
         [done] = (await host.call("agent_poll", batch="b", wait_s=30))["done"]
     assert ("output" in done) is is_whole
 
 
-async def test_a_long_list_fits_its_host_and_says_how_many_are_left_out(settings: Settings) -> None:
+async def test_long_list_fits_its_host_and_counts_the_omitted_jobs(settings: Settings) -> None:
     async with hosting(settings, client_info=Implementation(name="codex-mcp-client", version="1")) as host:
         for first in range(0, 60, 20):
             prompts = [f"{n} {'题' * 40}" for n in range(first, first + 20)]

@@ -46,20 +46,20 @@ def receiver() -> Generator[Receiver]:
         yield receiver
 
 
-def target(kind: str, address: str = "") -> NoticeTarget:
+def notice_target(kind: str, address: str = "") -> NoticeTarget:
     return NoticeTarget(kind, SecretStr(address))
 
 
-def notifying(settings: Settings, *targets: NoticeTarget, **more: Any) -> Settings:
+def with_targets(settings: Settings, *targets: NoticeTarget, **more: Any) -> Settings:
     return replace(settings, **{"notify": targets, "notify_min_s": 0.0, **more})
 
 
-def read(received: Received) -> dict[str, Any]:
+def read_notice(received: Received) -> dict[str, Any]:
     return json.loads(received.body)
 
 
-def verify(received: Received, secret: str) -> bool:
-    """Check a signature as a receiver does, by the words of the specification."""
+def verify_signature(received: Received, secret: str) -> bool:
+    """Check a signature as the specification tells receivers to."""
     message = b".".join(
         (received.headers["webhook-id"].encode(), received.headers["webhook-timestamp"].encode(), received.body)
     )
@@ -68,26 +68,26 @@ def verify(received: Received, secret: str) -> bool:
     return ["v1", base64.b64encode(digest).decode()] in signatures
 
 
-# What is sent.
+# Notices that are sent.
 
 
 async def test_finished_job_is_sent_to_each_kind_of_target(settings: Settings, receiver: Receiver) -> None:
     kinds = ("webhook", "slack", "ntfy")
-    targets = [target(kind, f"{receiver.url}/{kind}") for kind in kinds]
-    async with hosting(notifying(settings, *targets, notify_secret=SecretStr(SECRET))) as host:
+    targets = [notice_target(kind, f"{receiver.url}/{kind}") for kind in kinds]
+    async with hosting(with_targets(settings, *targets, notify_secret=SecretStr(SECRET))) as host:
         job = await host.start(TITLE, emulate={"duration_s": 0.2, "text": OUTPUT}, batch="night")
         await eventually(lambda: len(receiver.received) == 3, 30)
     got = {each.path.strip("/"): each for each in receiver.received}
-    webhook = read(got["webhook"])
+    webhook = read_notice(got["webhook"])
     assert (webhook["type"], webhook["timestamp"][-1]) == ("finished", "Z")
     assert webhook["data"].pop("title").startswith(TITLE)
     assert webhook["data"].pop("elapsed_s") >= 0
     assert webhook["data"] == {
         "job_id": job["job_id"], "status": "completed", "model": "gpt-6.1-sol", "batch": "night",
     }  # fmt: skip
-    assert verify(got["webhook"], SECRET)
-    assert not verify(got["webhook"], SECRET[:6] + "A" + SECRET[7:])
-    slack = read(got["slack"])["text"]
+    assert verify_signature(got["webhook"], SECRET)
+    assert not verify_signature(got["webhook"], SECRET[:6] + "A" + SECRET[7:])
+    slack = read_notice(got["slack"])["text"]
     assert slack.startswith("agent-jobs: a job is completed\nGröße &lt;!channel&gt; &amp; *all* 東京")
     assert got["ntfy"].headers["Title"] == "agent-jobs: a job is completed"
     assert (got["ntfy"].headers["Tags"], got["ntfy"].headers["Priority"]) == ("white_check_mark", "3")
@@ -95,22 +95,22 @@ async def test_finished_job_is_sent_to_each_kind_of_target(settings: Settings, r
     assert not any(OUTPUT.encode() in each.body for each in receiver.received)
 
 
-async def test_question_and_end_are_sent_as_events_of_their_own(settings: Settings, receiver: Receiver) -> None:
-    async with hosting(notifying(settings, target("webhook", receiver.url))) as host:
+async def test_question_and_end_are_sent_as_separate_events(settings: Settings, receiver: Receiver) -> None:
+    async with hosting(with_targets(settings, notice_target("webhook", receiver.url))) as host:
         job = await host.start(**asking_script(function_calls=[{"name": "lookup", "arguments": {"word": "one"}}]))
         await eventually(lambda: len(receiver.received) == 1, 30)
         asked = await host.call("agent_poll", job_id=job["job_id"])
         output = {"call_id": asked["needs"][0]["call_id"], "output": OUTPUT}
         await host.call("agent_reply", job_id=job["job_id"], outputs=[output])
         await eventually(lambda: len(receiver.received) == 2, 30)
-    assert [read(each)["type"] for each in receiver.received] == ["needs_input", "finished"]
-    assert read(receiver.received[0])["data"].keys() == {"job_id", "title", "status", "model", "elapsed_s"}
+    assert [read_notice(each)["type"] for each in receiver.received] == ["needs_input", "finished"]
+    assert read_notice(receiver.received[0])["data"].keys() == {"job_id", "title", "status", "model", "elapsed_s"}
     assert "webhook-signature" not in receiver.received[0].headers
 
 
 async def test_refusal_by_the_budget_is_sent_once_a_day(settings: Settings, receiver: Receiver, tmp_path: Path) -> None:
     (tmp_path / "prices.toml").write_text(PRICES)
-    settings = notifying(settings, target("webhook", receiver.url))
+    settings = with_targets(settings, notice_target("webhook", receiver.url))
     settings = replace(settings, prices=tmp_path / "prices.toml", daily_budget_usd=1.1)
     async with hosting(settings) as host:
         await host.start("within it", emulate={"end": "never"}, options=DOLLAR)
@@ -119,11 +119,11 @@ async def test_refusal_by_the_budget_is_sent_once_a_day(settings: Settings, rece
     async with hosting(settings) as host:
         await host.refused("agent_start", prompt="over it once more", options=DOLLAR)
     [sent] = receiver.received
-    assert (read(sent)["type"], read(sent)["data"]["status"]) == ("budget", "refused")
+    assert (read_notice(sent)["type"], read_notice(sent)["data"]["status"]) == ("budget", "refused")
     assert b"over it" not in sent.body
 
 
-def test_a_day_is_claimed_once_and_the_next_day_again(tmp_path: Path) -> None:
+def test_notice_of_a_day_is_claimed_once_a_day(tmp_path: Path) -> None:
     days = [claim_day(tmp_path, 86_400.0 * day) for day in (1, 1.5, 2, 2, 3)]
     assert days == [True, False, True, False, True]
     assert len(list(tmp_path.iterdir())) == 1
@@ -140,7 +140,7 @@ def test_a_day_is_claimed_once_and_the_next_day_again(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["webhook", "slack", "ntfy"])
-def test_no_request_has_more_of_a_job_than_its_title(report: dict[str, Any], event: str, kind: str) -> None:
+def test_request_has_no_more_of_a_job_than_its_title(report: dict[str, Any], event: str, kind: str) -> None:
     job = {"job_id": "job_1", "title": f"{TITLE}\r\n\x1b[31m", "created_at": 0, "elapsed_s": 7200, **report}
     notice = make_notice(job, 7201.0)
     request = build_request(kind, notice, message_id="msg_1", sent_at=7201.5, secret=None)
@@ -158,7 +158,7 @@ def test_no_request_has_more_of_a_job_than_its_title(report: dict[str, Any], eve
         )
 
 
-# What is not sent.
+# Notices that are not sent.
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_no_request_has_more_of_a_job_than_its_title(report: dict[str, Any], eve
     ids=["too short", "not chosen"],
 )
 async def test_unwanted_event_is_not_sent(settings: Settings, receiver: Receiver, ear: Ear, options: Any) -> None:
-    settings = notifying(settings, target("webhook", receiver.url), on_finish=ear.words, **options)
+    settings = with_targets(settings, notice_target("webhook", receiver.url), on_finish=ear.words, **options)
     async with hosting(settings) as host:
         await host.start(emulate={"duration_s": 0.2})
         await host.start(emulate={"duration_s": 0.2})
@@ -176,14 +176,16 @@ async def test_unwanted_event_is_not_sent(settings: Settings, receiver: Receiver
 
 
 async def test_each_event_is_sent_once_by_several_servers(settings: Settings, receiver: Receiver) -> None:
-    settings, count = notifying(settings, target("webhook", receiver.url)), AT_ONCE + 2
+    settings, count = with_targets(settings, notice_target("webhook", receiver.url)), AT_ONCE + 2
     async with hosting(settings) as one, hosting(settings) as other:
         jobs = [await host.start(emulate={"duration_s": 0.5}) for host in (one, other) for _ in range(count // 2)]
         await eventually(lambda: len(receiver.received) >= count, 30)
-    assert sorted(read(each)["data"]["job_id"] for each in receiver.received) == sorted(job["job_id"] for job in jobs)
+    assert sorted(read_notice(each)["data"]["job_id"] for each in receiver.received) == sorted(
+        job["job_id"] for job in jobs
+    )
 
 
-# How it is sent.
+# Sending.
 
 
 def make_sender(*targets: NoticeTarget, secret: str | None = None) -> NoticeSender:
@@ -217,28 +219,31 @@ def test_sending_is_repeated_while_that_may_help(
     receiver: Receiver, statuses: list[int], count: int, failure: str
 ) -> None:
     receiver.statuses[:] = statuses
-    to = target("webhook", f"{receiver.url}/hook")
+    to = notice_target("webhook", f"{receiver.url}/hook")
     assert make_sender(to, secret=SECRET).send("job_1", NOTICE) == {to: failure}
     assert [each.path for each in receiver.received] == ["/hook"] * count
     assert len({each.headers["webhook-id"] for each in receiver.received}) == 1
-    assert all(verify(each, SECRET) for each in receiver.received)
+    assert all(verify_signature(each, SECRET) for each in receiver.received)
 
 
-def test_no_log_has_the_address(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_never_has_the_address(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/T0/s3cret"
         receiver.statuses[:] = [200, 404]
-        targets = [target("slack", f"{receiver.url}/T0/s3cret"), target("webhook", f"{receiver.url}/T1/s3cret")]
+        targets = [
+            notice_target("slack", f"{receiver.url}/T0/s3cret"),
+            notice_target("webhook", f"{receiver.url}/T1/s3cret"),
+        ]
         with caplog.at_level(logging.DEBUG):
-            make_sender(*targets, target("ntfy", nowhere)).send("job_1", NOTICE)
+            make_sender(*targets, notice_target("ntfy", nowhere)).send("job_1", NOTICE)
     assert "its notice was not sent to ntfy at 127.0.0.1:" in caplog.text
     assert "s3cret" not in caplog.text
     assert TITLE not in caplog.text
 
 
-def test_a_webhook_with_an_unusable_secret_is_not_sent(receiver: Receiver) -> None:
-    to = target("webhook", receiver.url)
+def test_webhook_with_an_unusable_secret_is_not_sent(receiver: Receiver) -> None:
+    to = notice_target("webhook", receiver.url)
     assert make_sender(to, secret="").send("job_1", NOTICE) == {to: "AGENT_JOBS_NOTIFY_SECRET cannot be used"}
     assert receiver.received == []
 
@@ -254,19 +259,19 @@ def test_desktop_shows_a_notice_or_warns_once(
     program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/shown\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    sender = replace(make_sender(target("desktop")), environ={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    assert sender.send("job_1", NOTICE) == {target("desktop"): ""}
+    sender = replace(make_sender(notice_target("desktop")), environ={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert sender.send("job_1", NOTICE) == {notice_target("desktop"): ""}
     assert (tmp_path / "shown").read_text() == (
         "--app-name=agent-jobs\n--\nagent-jobs: a job is completed\nGröße &lt;!channel&gt; &amp; *all* 東京\njob_1\n"
     )
     program.unlink()
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            assert sender.send("job_1", NOTICE) == {target("desktop"): "notify-send is not installed"}
+            assert sender.send("job_1", NOTICE) == {notice_target("desktop"): "notify-send is not installed"}
     assert len(caplog.records) == 1
 
 
-def test_no_text_becomes_a_command_on_other_desktops() -> None:
+def test_text_never_becomes_a_command_on_other_desktops() -> None:
     notice = replace(NOTICE, data={**NOTICE.data, "title": 'x" & do shell script "id" ; $(id) `id`'})
     mac, windows = build_command("osascript", notice), build_command("powershell", notice)
     assert mac[-1].startswith('x" & do shell script "id"')

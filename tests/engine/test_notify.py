@@ -1,4 +1,4 @@
-"""The user's own command for finished jobs: its input, how often it runs, and that nothing depends on it."""
+"""The user's command for finished jobs: its input, how often it runs, and that no job depends on it."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from agent_jobs.engine.on_finish_command import STDERR_BYTES, Command
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
-#: Writes down what it was given, whole or not at all.
+#: Writes its input to a file, in full or not at all.
 HEAR = """
 import json, os, sys, uuid
 told = json.load(sys.stdin)
@@ -40,7 +40,7 @@ os.rename(part, part + ".json")
 
 @dataclass(frozen=True)
 class Ear:
-    """A command that writes down what it hears."""
+    """A command that writes its input to a file."""
 
     folder: Path
 
@@ -49,11 +49,11 @@ class Ear:
         return self.command(HEAR.format(folder=str(self.folder)))
 
     def command(self, program: str) -> tuple[str, ...]:
-        """A command that runs a program of Python's."""
+        """Return a command that runs a Python program."""
         return (sys.executable, "-c", program)
 
     def heard(self) -> list[dict[str, Any]]:
-        """All that was written down, in the order in which it was."""
+        """Return everything that was written, in order."""
         files = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         return [json.loads(file.read_text()) for file in files]
 
@@ -72,16 +72,16 @@ def ear(tmp_path: Path) -> Ear:
 
 
 @asynccontextmanager
-async def telling(settings: Settings, words: tuple[str, ...]) -> AsyncGenerator[Host]:
+async def hosting_with_command(settings: Settings, words: tuple[str, ...]) -> AsyncGenerator[Host]:
     async with hosting(replace(settings, on_finish=words)) as host:
         yield host
 
 
-# What it is told.
+# The input of the command.
 
 
-async def test_finished_job_is_reported_with_what_a_person_wants_to_know(settings: Settings, ear: Ear) -> None:
-    async with telling(settings, ear.words) as host:
+async def test_finished_job_is_reported_with_its_main_facts(settings: Settings, ear: Ear) -> None:
+    async with hosting_with_command(settings, ear.words) as host:
         job = await host.start("Say hello", emulate={"duration_s": 0.2, "text": "Hello.\n\u00e9"}, batch="night")
         [told] = await ear.hears()
     assert told["title"].startswith("Say hello")
@@ -99,7 +99,7 @@ async def test_finished_job_is_reported_with_what_a_person_wants_to_know(setting
 
 @pytest.mark.parametrize("end", ["incomplete", "failed"])
 async def test_failed_job_is_reported_with_its_reason(settings: Settings, ear: Ear, end: str) -> None:
-    async with telling(settings, ear.words) as host:
+    async with hosting_with_command(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2, "end": end})
         [told] = await ear.hears()
     assert (told["status"], "next" in told) == (end, False)
@@ -108,7 +108,7 @@ async def test_failed_job_is_reported_with_its_reason(settings: Settings, ear: E
 
 @pytest.mark.parametrize("sent", [True, False], ids=["at work", "waiting for a slot"])
 async def test_cancelled_job_is_reported(settings: Settings, ear: Ear, sent: bool) -> None:
-    async with telling(replace(settings, max_concurrent=1), ear.words) as host:
+    async with hosting_with_command(replace(settings, max_concurrent=1), ear.words) as host:
         jobs = [await host.start(emulate={"end": "never"}) for _ in range(2)]
         await host.call("agent_cancel", job_id=jobs[not sent]["job_id"])
         [told] = await ear.hears()
@@ -116,7 +116,7 @@ async def test_cancelled_job_is_reported(settings: Settings, ear: Ear, sent: boo
 
 
 async def test_question_is_reported_and_the_finished_job_too(settings: Settings, ear: Ear) -> None:
-    async with telling(settings, ear.words) as host:
+    async with hosting_with_command(settings, ear.words) as host:
         job = await host.start(**asking_script(function_calls=[{"name": "lookup", "arguments": {"word": "one"}}]))
         [told] = await ear.hears()
         assert told["status"] == "input_required"
@@ -126,7 +126,7 @@ async def test_question_is_reported_and_the_finished_job_too(settings: Settings,
         assert [each["status"] for each in await ear.hears(2)] == ["input_required", "completed"]
 
 
-def results(folder: Path) -> list[Path]:
+def list_results(folder: Path) -> list[Path]:
     return list((folder / "results").iterdir())
 
 
@@ -144,15 +144,15 @@ async def test_long_output_is_reported_by_its_beginning_and_files_by_their_paths
     settings: Settings, ear: Ear, tmp_path: Path
 ) -> None:
     settings = replace(settings, result_dir=tmp_path / "results")
-    async with telling(settings, ear.words) as host:
+    async with hosting_with_command(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2, "text": '"\n' * 40_000})
         [told] = await ear.hears()
     assert told["bytes"] == 80_000
     assert ('"\n' * 40_000).startswith(told["output"])
-    assert [str(path) for path in results(tmp_path)] == [told["result_path"]]
+    assert [str(path) for path in list_results(tmp_path)] == [told["result_path"]]
 
 
-# What it finds.
+# The environment of the command.
 
 
 async def test_environment_of_the_command_has_no_key_and_no_secret(
@@ -161,7 +161,7 @@ async def test_environment_of_the_command_has_no_key_and_no_secret(
     for name, value in {"OPENAI_API_KEY": "sk-other", "COPY": "sk-secret", "TOKEN": "t0ken", "KEPT": "yes"}.items():
         monkeypatch.setenv(name, value)
     settings = replace(settings, secrets={"TOKEN": SecretStr("t0ken"), "EMPTY": SecretStr("")})
-    async with telling(settings, ear.words) as host:
+    async with hosting_with_command(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2})
         await ear.hears()
     [heard] = ear.heard()
@@ -170,7 +170,7 @@ async def test_environment_of_the_command_has_no_key_and_no_secret(
     assert heard["cwd"] == str(settings.data_path())
 
 
-# How often.
+# The number of runs.
 
 
 async def test_finished_job_is_reported_once_by_several_processes(
@@ -195,12 +195,12 @@ async def test_finished_job_is_reported_once_by_several_processes(
     assert sorted(told["job_id"] for told in ear.told()) == sorted(job["job_id"] for job in jobs)
 
 
-def running(ear: Ear) -> list[int]:
-    """The processes that wait in `HOLD`, by their ids."""
+def list_running(ear: Ear) -> list[int]:
+    """Return the ids of the processes that wait in `HOLD`."""
     return [int(file.name) for file in ear.folder.glob("[0-9]*") if not file.suffix]
 
 
-#: Shows that it runs by a file of its id, waits until it may go on, and says so; to be followed by `HEAR`.
+#: Writes a file with its process id, waits until the test lets it continue, and reports that; `HEAR` follows it.
 HOLD = """
 import os, sys, time
 mark = os.path.join({folder!r}, str(os.getpid()))
@@ -219,18 +219,18 @@ async def test_command_outlives_its_killed_server_and_is_not_run_again(
     with serving(tmp_path / "data", upstream.base_url, **command) as server:
         server.initialize()
         start(server, {"duration_s": 0.2, "text": "done"})
-        await eventually(lambda: len(running(ear)) == 1, 20)
+        await eventually(lambda: len(list_running(ear)) == 1, 20)
         server.process.kill()
     with serving(tmp_path / "data", upstream.base_url, **command) as server:
         server.initialize()
         second = start(server, {"duration_s": 0.2, "text": "later"})
-        await eventually(lambda: len(running(ear)) == 2, 20)
+        await eventually(lambda: len(list_running(ear)) == 2, 20)
         (ear.folder / "go").touch()
         await ear.hears(2)
         assert server.end() == 0
     assert [told["output"] for told in ear.told()].count("done") == 1
     assert second["job_id"] in {told["job_id"] for told in ear.told()}
-    assert len(running(ear)) == 2
+    assert len(list_running(ear)) == 2
 
 
 async def test_job_that_a_dead_process_did_not_report_is_reported_by_the_next(
@@ -257,10 +257,10 @@ async def test_job_that_finished_long_ago_is_not_reported(settings: Settings, ea
     assert [told["job_id"] for told in ear.told()] == [job["job_id"]]
 
 
-async def test_adopted_job_is_reported_at_its_second_end_too(
+async def test_adopted_job_is_reported_when_it_finishes_again(
     settings: Settings, upstream: RunningServer, ear: Ear
 ) -> None:
-    async with telling(settings, ear.words) as host:
+    async with hosting_with_command(settings, ear.words) as host:
         upstream.queue_fault(on="create", drop="after_accept")
         job = await host.start(emulate={"duration_s": 0.2, "text": "found"})
         [told] = await ear.hears()
@@ -270,7 +270,7 @@ async def test_adopted_job_is_reported_at_its_second_end_too(
         assert [each["status"] for each in await ear.hears(2)] == ["failed", "completed"]
 
 
-# That nothing depends on it.
+# No job depends on the command.
 
 
 async def test_jobs_continue_beside_hanging_commands_which_are_killed(
@@ -279,19 +279,19 @@ async def test_jobs_continue_beside_hanging_commands_which_are_killed(
     child = "import time; time.sleep(600)"
     program = f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
     program += f"open({str(ear.folder)!r} + '/' + str(child.pid), 'w').close()\nchild.wait()"
-    async with telling(settings, ear.command(program)) as host:
+    async with hosting_with_command(settings, ear.command(program)) as host:
         started = await host.call("agent_start", prompts=[scripted(f"{n}", {"duration_s": 0.2}) for n in range(6)])
         for job_id in started["job_ids"]:
             assert (await host.end(job_id))["status"] == "completed"
-        await eventually(lambda: len(running(ear)) == AT_ONCE, 20)
+        await eventually(lambda: len(list_running(ear)) == AT_ONCE, 20)
         await eventually(lambda: caplog.text.count("took longer than 3 s and was killed") == 6, 40)
-    children = running(ear)
+    children = list_running(ear)
     assert len(children) == 6
-    await eventually(lambda: not any(map(lives, children)))
+    await eventually(lambda: not any(map(is_alive, children)))
 
 
-def lives(pid: int) -> bool:
-    """Return True if a process runs; one that was not waited for yet does not."""
+def is_alive(pid: int) -> bool:
+    """Return True if a process runs, and is not just an unreaped child."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
@@ -315,7 +315,7 @@ def lives(pid: int) -> bool:
 async def test_failure_of_a_command_is_logged_without_the_job(
     settings: Settings, ear: Ear, caplog: pytest.LogCaptureFixture, program: str, logged: str
 ) -> None:
-    async with telling(settings, ear.command(program)) as host:
+    async with hosting_with_command(settings, ear.command(program)) as host:
         job = await host.start("the title", emulate={"duration_s": 0.2, "text": "quite secret"})
         await eventually(lambda: logged in caplog.text, 20)
     line = next(line for line in caplog.text.splitlines() if logged in line)
@@ -336,14 +336,14 @@ for _ in range(2):
         time.sleep(0.01)
 sys.exit("the last words")
 """
-    async with telling(settings, ear.command(flood)) as host:
+    async with hosting_with_command(settings, ear.command(flood)) as host:
         await host.start(emulate={"duration_s": 0.2})
         await eventually(lambda: "AGENT_JOBS_ON_FINISH" in caplog.text, 20)
     assert caplog.text.endswith("AGENT_JOBS_ON_FINISH ended with status 1: the last words\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors and a shell")
-def test_child_that_a_command_leaves_costs_no_thread_and_no_descriptor(tmp_path: Path) -> None:
+def test_child_left_by_a_command_costs_no_thread_and_no_descriptor(tmp_path: Path) -> None:
     def costs() -> tuple[int, int]:
         return threading.active_count(), len(os.listdir("/dev/fd"))
 
@@ -356,7 +356,7 @@ def test_child_that_a_command_leaves_costs_no_thread_and_no_descriptor(tmp_path:
 
 
 async def test_missing_command_is_logged(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    async with telling(settings, ("/nowhere/at-all",)) as host:
+    async with hosting_with_command(settings, ("/nowhere/at-all",)) as host:
         job = await host.start(emulate={"duration_s": 0.2})
         await eventually(lambda: "cannot be started: No such file" in caplog.text, 20)
         assert (await host.end(job["job_id"]))["status"] == "completed"
@@ -369,7 +369,7 @@ async def test_server_that_ends_leaves_the_command_running_and_logs_that(
     with serving(tmp_path / "data", upstream.base_url, AGENT_JOBS_ON_FINISH=shlex.join(words)) as server:
         server.initialize()
         start(server, {"duration_s": 0.2, "text": "done"})
-        await eventually(lambda: len(running(ear)) == 1, 20)
+        await eventually(lambda: len(list_running(ear)) == 1, 20)
         assert server.end() == 0
         assert "1 runs of AGENT_JOBS_ON_FINISH continue without this process" in server.stderr()
     assert not ear.heard()
@@ -388,7 +388,7 @@ async def test_job_that_finishes_with_a_terminal_command_is_reported(
     assert [told["output"] for told in await ear.hears()] == ["done"]
 
 
-async def test_command_outlives_the_terminal_s_and_may_write_to_stderr(
+async def test_command_outlives_a_terminal_command_and_may_write_to_stderr(
     tmp_path: Path, upstream: RunningServer, ear: Ear
 ) -> None:
     words = ear.command((HOLD + HEAR).format(folder=str(ear.folder)))

@@ -1,4 +1,4 @@
-"""A company's network: every call through a CONNECT proxy, to a server whose certificate is by a private authority."""
+"""A company network: every call goes through a CONNECT proxy to a server with a certificate of a private authority."""
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -23,7 +23,7 @@ UPSTREAM = "upstream.test"
 
 @dataclass
 class Network:
-    """A proxy that alone knows the address of `upstream.test`, and that server."""
+    """The server `upstream.test`, and a proxy that alone knows its address."""
 
     proxy: str
     direct: str
@@ -40,20 +40,20 @@ def network(upstream: RunningServer, tmp_path: Path) -> Generator[Network]:
     network = Network("", "", tmp_path / "ca.pem")
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(_standing(network, int(upstream.url.rpartition(":")[2]), context)),
+        portal.wrap_async_context_manager(run_proxy(network, int(upstream.url.rpartition(":")[2]), context)),
     ):
         yield network
 
 
 @asynccontextmanager
-async def _standing(network: Network, plain_port: int, context: SSLContext) -> AsyncGenerator[None]:
+async def run_proxy(network: Network, plain_port: int, context: SSLContext) -> AsyncGenerator[None]:
     server = await anyio.create_tcp_listener(local_host="127.0.0.1")
     proxy = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    tls_port, proxy_port = (_port(listener) for listener in (server, proxy))
+    tls_port, proxy_port = (port_of(listener) for listener in (server, proxy))
     network.proxy, network.direct = f"http://127.0.0.1:{proxy_port}", f"https://127.0.0.1:{tls_port}/v1"
 
     async def terminate(client: AnyByteStream) -> None:
-        await _relayed(client, plain_port)
+        await relay_bytes(client, plain_port)
 
     async def tunnel(client: ByteStream) -> None:
         head = b""
@@ -61,7 +61,7 @@ async def _standing(network: Network, plain_port: int, context: SSLContext) -> A
             head += await client.receive()
         network.connects.append(head.decode().partition("\r\n")[0])
         await client.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await _relayed(client, tls_port)
+        await relay_bytes(client, tls_port)
 
     async with server, proxy, anyio.create_task_group() as tasks:
         tasks.start_soon(_Quiet(server, context).serve, terminate)
@@ -71,7 +71,7 @@ async def _standing(network: Network, plain_port: int, context: SSLContext) -> A
 
 
 class _Quiet(TLSListener):
-    """A listener for which a client that does not trust its certificate is no error."""
+    """A listener that accepts that a client does not trust its certificate."""
 
     def __init__(self, listener: Listener[ByteStream], context: SSLContext) -> None:
         super().__init__(listener, context, standard_compatible=False)
@@ -83,11 +83,11 @@ class _Quiet(TLSListener):
             raise exc
 
 
-def _port(listener: "Listener[anyio.abc.SocketStream]") -> int:
+def port_of(listener: "Listener[anyio.abc.SocketStream]") -> int:
     return listener.extra(anyio.abc.SocketAttribute.local_port)
 
 
-async def _relayed(client: AnyByteStream, port: int) -> None:
+async def relay_bytes(client: AnyByteStream, port: int) -> None:
     """Carry bytes both ways until one side ends."""
     async with client, await anyio.connect_tcp("127.0.0.1", port) as server, anyio.create_task_group() as tasks:
 
@@ -101,15 +101,15 @@ async def _relayed(client: AnyByteStream, port: int) -> None:
         tasks.start_soon(carry, server, client)
 
 
-def finished(server: Server) -> str:
+def finish_job(server: Server) -> str:
     server.initialize()
     started = server.call("agent_start", prompt="hello", wait_s=20)
     return server.call("agent_poll", job_id=started["job_id"])["status"]
 
 
 @contextmanager
-def outside(network: Network, data_dir: Path, base_url: str, **environment: str) -> Generator[Server]:
-    """The server with the company's settings, handed over in an env file."""
+def server_behind_proxy(network: Network, data_dir: Path, base_url: str, **environment: str) -> Generator[Server]:
+    """Start the server with the company's settings in an env file."""
     env_file = data_dir.parent / "company.env"
     lines = {"HTTPS_PROXY": network.proxy, **environment}
     env_file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
@@ -117,11 +117,13 @@ def outside(network: Network, data_dir: Path, base_url: str, **environment: str)
         yield server
 
 
-def test_a_job_runs_through_the_proxy_to_a_server_of_a_private_authority(
+def test_job_runs_through_the_proxy_to_a_server_with_a_private_authority(
     network: Network, upstream: RunningServer, tmp_path: Path
 ) -> None:
-    with outside(network, tmp_path / "data", f"https://{UPSTREAM}/v1", SSL_CERT_FILE=str(network.ca)) as server:
-        assert finished(server) == "completed"
+    with server_behind_proxy(
+        network, tmp_path / "data", f"https://{UPSTREAM}/v1", SSL_CERT_FILE=str(network.ca)
+    ) as server:
+        assert finish_job(server) == "completed"
         assert server.end() == 0
     assert set(network.connects) == {f"CONNECT {UPSTREAM}:443 HTTP/1.1"}
     assert upstream.emulator.counters()["creates"] == 1
@@ -129,16 +131,16 @@ def test_a_job_runs_through_the_proxy_to_a_server_of_a_private_authority(
 
 def test_host_in_no_proxy_is_reached_directly(network: Network, upstream: RunningServer, tmp_path: Path) -> None:
     settings = {"NO_PROXY": "example.com,127.0.0.1", "SSL_CERT_FILE": str(network.ca)}
-    with outside(network, tmp_path / "data", network.direct, **settings) as server:
-        assert finished(server) == "completed"
+    with server_behind_proxy(network, tmp_path / "data", network.direct, **settings) as server:
+        assert finish_job(server) == "completed"
     assert network.connects == []
     assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_nothing_is_sent_to_a_server_whose_authority_is_not_trusted(
+async def test_server_with_an_untrusted_authority_is_sent_nothing(
     network: Network, upstream: RunningServer, tmp_path: Path
 ) -> None:
-    with outside(network, tmp_path / "data", f"https://{UPSTREAM}/v1") as server:
+    with server_behind_proxy(network, tmp_path / "data", f"https://{UPSTREAM}/v1") as server:
         server.initialize()
         started = server.call("agent_start", prompt="hello", wait_s=0)
         await eventually(lambda: len(network.connects) > 1)  # it tries again: the network may come back
@@ -164,7 +166,7 @@ async def test_unusable_network_setting_is_named_in_the_error(
         assert name in await host.refused("agent_start", prompt="hello")
 
 
-def test_an_env_file_that_cannot_be_read_leaves_a_server_that_says_so(tmp_path: Path) -> None:
+def test_server_with_an_unreadable_env_file_runs_and_reports_it(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "http://127.0.0.1:9/v1", "--env-file", str(tmp_path / "gone.env")) as server:
         server.initialize()
         answer = server.request("tools/call", {"name": "agent_start", "arguments": {"prompt": "hello"}})

@@ -27,49 +27,49 @@ LOOK = httpx2.URL("https://up.example/v1/responses/resp_1")
 CANCEL = httpx2.URL("https://up.example/v1/responses/resp_1/cancel")
 
 
-def envelope(message: str = "no", **error: Any) -> str:
+def error_body(message: str = "no", **error: Any) -> str:
     return json.dumps({"error": {"message": message, "type": "invalid_request_error", **error}})
 
 
-# What a POST /responses that was refused means.
+# Refusals of POST /responses, and the errors that they become.
 
 
 @pytest.mark.parametrize(
     ("status", "headers", "body", "kind", "code"),
     [
-        (400, {}, envelope(code="context_length_exceeded"), RefusedError, "context_length_exceeded"),
-        (400, {}, envelope(code=None), RefusedError, "invalid_request_error"),
-        (400, {}, envelope("The id resp_1 is unknown", code="previous_response_not_found"), RefusedError,
+        (400, {}, error_body(code="context_length_exceeded"), RefusedError, "context_length_exceeded"),
+        (400, {}, error_body(code=None), RefusedError, "invalid_request_error"),
+        (400, {}, error_body("The id resp_1 is unknown", code="previous_response_not_found"), RefusedError,
          "previous_response_not_found"),
-        (409, {}, envelope(), RefusedError, "invalid_request_error"),
+        (409, {}, error_body(), RefusedError, "invalid_request_error"),
         (413, {}, "<html>too large</html>", RefusedError, ""),
         (422, {}, '{"detail":"no"}', RefusedError, ""),
-        (401, {}, envelope(code="invalid_api_key"), AccountError, "invalid_api_key"),
+        (401, {}, error_body(code="invalid_api_key"), AccountError, "invalid_api_key"),
         (401, {}, "", AccountError, ""),
         (403, {}, "<html>Forbidden</html>", AccountError, ""),
-        (404, {}, envelope(code="model_not_found"), RefusedError, "model_not_found"),
-        (429, {}, envelope(code="rate_limit_exceeded"), BusyError, "rate_limit_exceeded"),
-        (429, {}, envelope(type="rate_limit_error", code="slow_down"), BusyError, "slow_down"),
+        (404, {}, error_body(code="model_not_found"), RefusedError, "model_not_found"),
+        (429, {}, error_body(code="rate_limit_exceeded"), BusyError, "rate_limit_exceeded"),
+        (429, {}, error_body(type="rate_limit_error", code="slow_down"), BusyError, "slow_down"),
         (429, {}, "", BusyError, ""),
-        (429, {"x-should-retry": "true"}, envelope(code="rate_limit_exceeded"), BusyError, "rate_limit_exceeded"),
-        (429, {"x-should-retry": "false"}, envelope(code="rate_limit_exceeded"), AccountError, "rate_limit_exceeded"),
-        (429, {}, envelope(type="insufficient_quota", code=None), AccountError, "insufficient_quota"),
-        (429, {}, envelope(type="insufficient_quota", code="insufficient_quota"), AccountError, "insufficient_quota"),
-        (429, {}, envelope(type="insufficient_quota", code="brand_new"), AccountError, "brand_new"),
-        (429, {}, envelope(type="tokens", code="credit_balance_exhausted"), AccountError, "credit_balance_exhausted"),
-        (429, {}, envelope(code="organization_spend_limit_exceeded"), AccountError,
+        (429, {"x-should-retry": "true"}, error_body(code="rate_limit_exceeded"), BusyError, "rate_limit_exceeded"),
+        (429, {"x-should-retry": "false"}, error_body(code="rate_limit_exceeded"), AccountError, "rate_limit_exceeded"),
+        (429, {}, error_body(type="insufficient_quota", code=None), AccountError, "insufficient_quota"),
+        (429, {}, error_body(type="insufficient_quota", code="insufficient_quota"), AccountError, "insufficient_quota"),
+        (429, {}, error_body(type="insufficient_quota", code="brand_new"), AccountError, "brand_new"),
+        (429, {}, error_body(type="tokens", code="credit_balance_exhausted"), AccountError, "credit_balance_exhausted"),
+        (429, {}, error_body(code="organization_spend_limit_exceeded"), AccountError,
          "organization_spend_limit_exceeded"),
-        (429, {}, envelope(code="project_spend_limit_exceeded"), AccountError, "project_spend_limit_exceeded"),
-        (429, {"x-should-retry": "true"}, envelope(type="insufficient_quota"), AccountError, "insufficient_quota"),
-        (503, {}, envelope(code="server_is_overloaded"), BusyError, "server_is_overloaded"),
+        (429, {}, error_body(code="project_spend_limit_exceeded"), AccountError, "project_spend_limit_exceeded"),
+        (429, {"x-should-retry": "true"}, error_body(type="insufficient_quota"), AccountError, "insufficient_quota"),
+        (503, {}, error_body(code="server_is_overloaded"), BusyError, "server_is_overloaded"),
         (503, {}, "", UnclearError, ""),
         (503, {}, "upstream connect error or disconnect/reset before headers", UnclearError, ""),
         (503, {}, "<html><h1>503 Service Unavailable</h1></html>", UnclearError, ""),
         (503, {}, "[]", UnclearError, ""),
         (503, {}, "{}", UnclearError, ""),
         (503, {}, '{"message":"Service Unavailable"}', UnclearError, ""),  # Amazon's gateway, after passing it on
-        (500, {}, envelope(type="server_error", code=None), UnclearError, "server_error"),
-        (500, {"x-should-retry": "true"}, envelope(code="server_error"), UnclearError, "server_error"),
+        (500, {}, error_body(type="server_error", code=None), UnclearError, "server_error"),
+        (500, {"x-should-retry": "true"}, error_body(code="server_error"), UnclearError, "server_error"),
         (502, {}, "<html>Bad gateway</html>", UnclearError, ""),
         (504, {}, "", UnclearError, ""),
         (520, {}, "", UnclearError, ""),
@@ -93,7 +93,7 @@ def test_refused_create_says_how_to_fix_it(
         (404, "404 page not found"),
         (404, "<html>Not Found</html>"),
         (404, '{"detail":"Not Found"}'),
-        (404, envelope("Invalid URL (POST /responses)", code=None)),
+        (404, error_body("Invalid URL (POST /responses)", code=None)),
         (405, ""),
         (405, '{"detail":"Method Not Allowed"}'),
     ],
@@ -108,34 +108,34 @@ def test_wrong_address_is_reported_without_its_query(status: int, body: str):
     "words",
     ["Vector store with id ['vs_1'] not found.", "Conversation with id 'conv_1' not found.", "Prompt pmpt_1 not found"],
 )
-def test_404_about_the_request_is_not_taken_for_a_wrong_address(words: str):
-    error = map_error(404, {}, envelope(words, code=None), url=CREATE, is_create=True)
+def test_404_about_the_request_is_not_mistaken_for_a_wrong_address(words: str):
+    error = map_error(404, {}, error_body(words, code=None), url=CREATE, is_create=True)
     assert (type(error), str(error)) == (RefusedError, words)
     assert error.code != "no_such_endpoint"
 
 
-# What a GET, cancel or DELETE that was refused means.
+# Refusals of GET, cancel and DELETE.
 
 
 @pytest.mark.parametrize("url", [LOOK, CANCEL])
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (404, envelope("Response with id 'resp_1' not found."), MissingError),
+        (404, error_body("Response with id 'resp_1' not found."), MissingError),
         (404, "", MissingError),
         (404, '{"detail":"Not Found"}', MissingError),
-        (400, envelope("Response with id 'resp_1' not found."), MissingError),
+        (400, error_body("Response with id 'resp_1' not found."), MissingError),
         (400, '{"detail":"unknown response resp_1"}', MissingError),
         (400, "no such response: resp_1", MissingError),
-        (400, envelope("Cannot cancel a completed response."), RefusedError),
-        (400, envelope("This response cannot be streamed", param="stream"), RefusedError),
-        (400, envelope(), RefusedError),
-        (401, envelope(code="invalid_api_key"), AccountError),
-        (403, envelope("resp_1 belongs to another project"), AccountError),
-        (409, envelope(), RefusedError),
+        (400, error_body("Cannot cancel a completed response."), RefusedError),
+        (400, error_body("This response cannot be streamed", param="stream"), RefusedError),
+        (400, error_body(), RefusedError),
+        (401, error_body(code="invalid_api_key"), AccountError),
+        (403, error_body("resp_1 belongs to another project"), AccountError),
+        (409, error_body(), RefusedError),
         (410, "", RefusedError),
-        (429, envelope(code="rate_limit_exceeded"), BusyError),
-        (500, envelope("resp_1 not found"), UnclearError),
+        (429, error_body(code="rate_limit_exceeded"), BusyError),
+        (500, error_body("resp_1 not found"), UnclearError),
         (503, "", UnclearError),
     ],
 )
@@ -145,7 +145,7 @@ def test_refused_poll_says_whether_the_response_is_missing(
     assert type(map_error(status, {}, body, url=url)) is kind
 
 
-# What is read of a refusal.
+# Parts of a refusal.
 
 
 @pytest.mark.parametrize(
@@ -169,19 +169,19 @@ def test_refused_poll_says_whether_the_response_is_missing(
         ("\x00\ufffd", "", "\x00\ufffd"),
     ],
 )
-def test_code_and_words_are_found_in_every_shape_of_body(body: str, code: str, message: str):
+def test_code_and_message_are_found_in_every_shape_of_body(body: str, code: str, message: str):
     error = map_error(400, {}, body, url=CREATE, is_create=True)
     assert (error.code, str(error)) == (code, message)
 
 
 @pytest.mark.parametrize("body", ["[" * 100_000, '{"error":' * 100_000, "9" * 10_000, '{"error":{"code":1e999}}'])
-def test_unparsable_body_is_only_a_refusal(body: str):
+def test_unparsable_body_is_a_plain_refusal(body: str):
     assert isinstance(map_error(500, {}, body, url=CREATE, is_create=True), UnclearError)
 
 
-def test_words_are_cut_and_important_headers_are_kept():
+def test_long_error_text_is_cut_and_important_headers_are_kept():
     headers = httpx2.Headers({"X-Request-Id": "req_1", "Retry-After": "7"})
-    error = map_error(429, headers, envelope("x" * 9000), url=CREATE, is_create=True)
+    error = map_error(429, headers, error_body("x" * 9000), url=CREATE, is_create=True)
     assert (len(str(error)), error.request_id, error.retry_after_s) == (500, "req_1", 7.0)
 
 
@@ -234,7 +234,7 @@ def test_wait_is_read_in_every_documented_form(headers: dict[str, str], seconds:
     assert map_error(429, headers, "").retry_after_s == seconds
 
 
-# Where an endpoint stands.
+# Addresses of endpoints.
 
 AZURE = "https://r.openai.azure.com"
 
@@ -301,7 +301,7 @@ def test_organization_and_project_are_sent_only_if_they_are_set():
     assert Endpoint.of("https://api.openai.com", "sk-1", organization="", project=None).headers == BEARER
 
 
-def test_key_stands_in_no_address():
+def test_address_never_has_the_key():
     endpoint = Endpoint.of("https://api.openai.com", "sk-1")
     assert "sk-1" not in endpoint.base_url
     assert "sk-1" not in str(endpoint.url("/responses"))

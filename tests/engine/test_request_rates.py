@@ -1,4 +1,4 @@
-"""No answer of an endpoint makes us request one response in a storm."""
+"""No answer of an endpoint leads to a storm of requests for one response."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -53,7 +53,7 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("polls_s", [0.5, 10])
-async def test_response_is_never_polled_in_a_storm(
+async def test_response_is_never_polled_faster_than_allowed(
     settings: Settings, upstream: RunningServer, faults: list[dict[str, Any]], polls_s: float
 ) -> None:
     async with hosting(settings) as host:
@@ -104,8 +104,8 @@ SWITCHES: list[dict[str, Any]] = [
 ]
 
 
-async def test_no_fault_of_the_emulator_causes_a_storm(settings: Settings, upstream: RunningServer) -> None:
-    """Run all of them at once, each at a job of its own, until long after their limit: some never finish."""
+async def test_emulator_faults_cause_no_request_storm(settings: Settings, upstream: RunningServer) -> None:
+    """Run each fault with a job of its own, all at once, until long after their limit: some never finish."""
     limited = replace(settings, job_timeout_s=30, max_concurrent=100, follow=20)
     async with hosting(limited) as host:
         engine = await host.app.engine()

@@ -19,7 +19,7 @@ from agent_jobs.settings import Settings
 from agent_jobs.text import compact_json
 
 PARTS = ("text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial")
-#: The fields around a page: ids, offsets, and where the next one starts.
+#: Bytes of the fields around a page: ids, offsets, and the start of the next page.
 ENVELOPE_BYTES = 250
 #: Emoji of several code points, flags, CJK, Arabic and Hebrew with marks, quotes and controls that JSON escapes.
 SCRIPTS = '👩‍👩‍👧‍👦 🇩🇪🇫🇷 👍🏽 漢字かな交じり文。한국어 العَرَبِيَّة שָׁלוֹם "quoted" \\ \t e\u0301 \u200f\u202b𝔘\r\n\n'
@@ -41,24 +41,24 @@ The end.
 """
 
 
-def size(answer: dict[str, Any]) -> int:
+def count_bytes(answer: dict[str, Any]) -> int:
     return len(compact_json(answer).encode())
 
 
-async def done(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
+async def run_job(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
     """Return the answer about a finished job that runs this script."""
     started = await host.start(emulate={"duration_s": 1, **emulate}, options=options or {})
     return await host.end(started["job_id"])
 
 
-async def pages(host: Host, job_id: str, max_bytes: int, part: str = "text") -> list[Any]:
+async def read_pages(host: Host, job_id: str, max_bytes: int, part: str = "text") -> list[Any]:
     """Return the pages of a part, each read by the call that the one before names."""
     found: list[Any] = []
     asked: dict[str, Any] = {"job_id": job_id, "part": part}
     while True:
         answer = await host.call("agent_result", **asked, max_bytes=max_bytes)
         found.append(answer["output" if part == "text" else part])
-        assert size(answer) <= max_bytes + ENVELOPE_BYTES
+        assert count_bytes(answer) <= max_bytes + ENVELOPE_BYTES
         if "next" not in answer:
             return found
         tool, *arguments = answer["next"].split()
@@ -85,22 +85,22 @@ async def pages(host: Host, job_id: str, max_bytes: int, part: str = "text") -> 
     ],
     ids=["empty", "mixed", "one word", "CJK", "flags", "right to left", "a million mixed", "a million CJK"],
 )
-async def test_pages_put_together_are_the_text_byte_for_byte(
+async def test_pages_together_are_the_text_byte_for_byte(
     settings: Settings, chars: int, limits: tuple[int, ...], unit: str
 ) -> None:
     text = (unit * chars)[:chars]
     async with hosting(settings) as host:
-        answer = await done(host, text=text)
+        answer = await run_job(host, text=text)
         for limit in limits:
-            put_together = "".join(await pages(host, answer["job_id"], limit))
+            put_together = "".join(await read_pages(host, answer["job_id"], limit))
             assert put_together == text
     assert text.startswith(answer["output"])
     assert answer.get("bytes", chars and len(text.encode())) == len(text.encode())
 
 
-async def test_an_offset_beyond_the_end_or_within_a_character_breaks_nothing(settings: Settings) -> None:
+async def test_offset_beyond_the_end_or_within_a_character_is_accepted(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, text="äöü")
+        answer = await run_job(host, text="äöü")
         within = await host.call("agent_result", job_id=answer["job_id"], offset=1)
         beyond = await host.call("agent_result", job_id=answer["job_id"], offset=10**12)
         refused = await host.refused("agent_result", job_id=answer["job_id"], offset=-1)
@@ -112,11 +112,11 @@ async def test_an_offset_beyond_the_end_or_within_a_character_breaks_nothing(set
 # Parts.
 
 
-async def test_the_offsets_of_an_outline_lead_to_its_headings(settings: Settings) -> None:
+async def test_outline_offsets_lead_to_the_headings(settings: Settings) -> None:
     text = LISTING + "filler. " * 2_000 + "\n\n# Last\n"
     async with hosting(settings) as host:
-        answer = await done(host, text=text)
-        outline = [entry for page in await pages(host, answer["job_id"], 500, "outline") for entry in page]
+        answer = await run_job(host, text=text)
+        outline = [entry for page in await read_pages(host, answer["job_id"], 500, "outline") for entry in page]
         read = [
             (await host.call("agent_result", job_id=answer["job_id"], offset=entry["offset"], max_bytes=500))["output"]
             for entry in outline
@@ -128,10 +128,10 @@ async def test_the_offsets_of_an_outline_lead_to_its_headings(settings: Settings
     assert [page.startswith(start) for page, start in zip(read, starts, strict=True)] == [True] * 4
 
 
-async def test_sources_come_once_the_cited_ones_first_and_by_pages(settings: Settings) -> None:
+async def test_sources_are_listed_once_in_pages_with_cited_ones_first(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"tools": [{"type": "web_search"}]}, searches=30, length=5_000)
-        found = [entry for page in await pages(host, answer["job_id"], 700, "sources") for entry in page]
+        answer = await run_job(host, {"tools": [{"type": "web_search"}]}, searches=30, length=5_000)
+        found = [entry for page in await read_pages(host, answer["job_id"], 700, "sources") for entry in page]
         at_once = (await host.call("agent_result", job_id=answer["job_id"], part="sources"))["sources"]
     assert found == at_once
     assert len({entry["url"] for entry in found}) == len(found) == 31
@@ -140,14 +140,14 @@ async def test_sources_come_once_the_cited_ones_first_and_by_pages(settings: Set
     assert found[-1]["cited"] == 0
 
 
-async def test_items_list_the_steps_and_hold_no_picture(settings: Settings) -> None:
+async def test_items_list_the_steps_without_pictures(settings: Settings) -> None:
     tools = [{"type": "web_search"}, {"type": "image_generation"}, {"type": "code_interpreter"}]
     async with hosting(settings) as host:
-        answer = await done(
+        answer = await run_job(
             host, {"tools": tools, "include": ["reasoning.encrypted_content"]}, searches=3, images=1, image_px=64,
             container_files=[{"filename": "a.csv", "text": "1"}], text="Here.",
         )  # fmt: skip
-        items = [entry for page in await pages(host, answer["job_id"], 500, "items") for entry in page]
+        items = [entry for page in await read_pages(host, answer["job_id"], 500, "items") for entry in page]
     assert [item["type"] for item in items] == [
         "reasoning", *["web_search_call"] * 3, "code_interpreter_call", "image_generation_call", "message",
     ]  # fmt: skip
@@ -158,11 +158,11 @@ async def test_items_list_the_steps_and_hold_no_picture(settings: Settings) -> N
     assert "gAAAA" not in compact_json(items)
 
 
-async def test_reasoning_is_its_summaries_and_none_is_an_empty_text(settings: Settings) -> None:
+async def test_reasoning_part_joins_the_summaries_or_is_empty(settings: Settings) -> None:
     async with hosting(settings) as host:
-        with_summary = await done(host, {"reasoning_summary": "auto"}, reasoning=3)
-        without = await done(host, reasoning=1)
-        told = "".join(await pages(host, with_summary["job_id"], 500, "reasoning"))
+        with_summary = await run_job(host, {"reasoning_summary": "auto"}, reasoning=3)
+        without = await run_job(host, reasoning=1)
+        told = "".join(await read_pages(host, with_summary["job_id"], 500, "reasoning"))
         nothing = await host.call("agent_result", job_id=without["job_id"], part="reasoning")
     assert told.count("This is emulated reasoning") == 3
     assert nothing == {"job_id": without["job_id"], "reasoning": ""}
@@ -171,8 +171,8 @@ async def test_reasoning_is_its_summaries_and_none_is_an_empty_text(settings: Se
 async def test_usage_is_the_count_of_upstream_or_empty(settings: Settings) -> None:
     counts = {"input_tokens": 1000, "output_tokens": 500, "output_tokens_details": {"reasoning_tokens": 400}}
     async with hosting(settings) as host:
-        counted = await done(host, usage=counts)
-        uncounted = await done(host, usage=None)
+        counted = await run_job(host, usage=counts)
+        uncounted = await run_job(host, usage=None)
         usage = (await host.call("agent_result", job_id=counted["job_id"], part="usage"))["usage"]
         nothing = (await host.call("agent_result", job_id=uncounted["job_id"], part="usage"))["usage"]
     assert usage == {
@@ -199,11 +199,11 @@ async def test_meta_shows_how_a_job_was_sent_without_its_prompt_and_keeps_its_si
     assert "private question" not in compact_json(meta["request"])
     assert meta["mode"] == "background"
     assert any("No stream in the background here." in event for event in meta["events"])
-    assert size(small) <= 500 + ENVELOPE_BYTES
+    assert count_bytes(small) <= 500 + ENVELOPE_BYTES
     assert small["meta"]["response_id"] == started["response_id"]
 
 
-async def test_only_the_partial_text_and_reasoning_of_a_running_job_can_be_read(settings: Settings) -> None:
+async def test_running_job_shows_only_its_partial_text_and_reasoning(settings: Settings) -> None:
     async with hosting(settings) as host:
         script = {"end": "never", "length": 4_000, "duration_s": 2, "reasoning": 3}
         started = await host.start(emulate=script, options={"reasoning_summary": "auto"})
@@ -226,20 +226,22 @@ async def test_only_the_partial_text_and_reasoning_of_a_running_job_can_be_read(
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_every_part_of_every_outcome_keeps_its_size(settings: Settings, part: str) -> None:
+async def test_every_part_of_every_outcome_keeps_its_size_limit(settings: Settings, part: str) -> None:
     async with hosting(settings) as host:
         for end in ("completed", "failed", "incomplete", "refusal"):
-            answer = await done(host, {"tools": [{"type": "web_search"}]}, end=end, length=30_000, searches=20)
+            answer = await run_job(host, {"tools": [{"type": "web_search"}]}, end=end, length=30_000, searches=20)
             for max_bytes in (500, 4_000):
                 got = await host.call("agent_result", job_id=answer["job_id"], part=part, max_bytes=max_bytes)
-                assert size(got) <= max_bytes + ENVELOPE_BYTES
+                assert count_bytes(got) <= max_bytes + ENVELOPE_BYTES
                 assert ("output" if part == "text" else part) in got
 
 
 # Results on disk.
 
 
-async def test_every_finished_result_is_a_markdown_file_that_the_poll_names(settings: Settings, tmp_path: Path) -> None:
+async def test_finished_result_is_written_as_a_markdown_file_named_by_the_poll(
+    settings: Settings, tmp_path: Path
+) -> None:
     results = tmp_path / "new" / "results"
     async with hosting(replace(settings, result_dir=results)) as host:
         prompt = "Größe/ändern: *now* 𝔘𝔘𝔘\n" + "x" * 200
@@ -249,7 +251,7 @@ async def test_every_finished_result_is_a_markdown_file_that_the_poll_names(sett
             options={"tools": [{"type": "web_search"}]},
         )
         answer = await host.end(started["job_id"])
-        failed = await done(host, end="failed", length=0)
+        failed = await run_job(host, end="failed", length=0)
         job = (await (await host.app.engine()).result(started["job_id"])).job
         await host.start(emulate={"duration_s": 1}, batch="b")
         rows = await host.call("agent_poll", batch="b")
@@ -264,7 +266,7 @@ async def test_every_finished_result_is_a_markdown_file_that_the_poll_names(sett
     assert not [name for name in written if name.startswith(".")], "no half-written file is left"
 
 
-def below(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*")]
 
 
@@ -272,18 +274,18 @@ def on_disk(folder: Path) -> dict[str, str]:
     return {path.name: path.read_bytes().decode() for path in folder.iterdir() if path.is_file()}
 
 
-async def test_a_title_of_the_widest_letters_makes_a_valid_file_name(settings: Settings, tmp_path: Path) -> None:
+async def test_title_of_wide_letters_makes_a_valid_file_name(settings: Settings, tmp_path: Path) -> None:
     async with hosting(replace(settings, result_dir=tmp_path / "results")) as host:
         started = await host.start("𝔘" * 300, emulate={"duration_s": 1})
         answer = await host.end(started["job_id"])
     assert Path(answer["result_path"]).name in on_disk(tmp_path / "results")
 
 
-async def test_without_a_result_folder_no_result_is_written(settings: Settings, tmp_path: Path) -> None:
+async def test_no_result_is_written_without_a_result_folder(settings: Settings, tmp_path: Path) -> None:
     async with hosting(settings) as host:
-        answer = await done(host)
+        answer = await run_job(host)
     assert "result_path" not in answer
-    assert not [name for name in below(tmp_path) if name.endswith(".md")]
+    assert not [name for name in list_files(tmp_path) if name.endswith(".md")]
 
 
 # Structured output.
@@ -301,9 +303,9 @@ LAKE: dict[str, Any] = {
     [LAKE, {"schema": LAKE, "name": "lake"}, {**LAKE, "additionalProperties": True}, {"schema": LAKE, "strict": False}],
     ids=["strict", "wrapped", "open", "not strict"],
 )
-async def test_an_answer_by_a_schema_is_json_that_fits_it(settings: Settings, json_schema: dict[str, Any]) -> None:
+async def test_structured_answer_is_json_that_fits_its_schema(settings: Settings, json_schema: dict[str, Any]) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"json_schema": json_schema})
+        answer = await run_job(host, {"json_schema": json_schema})
     lake = json.loads(answer["output"])
     assert isinstance(lake["name"], str)
     assert isinstance(lake["area_km2"], int | float)
@@ -320,22 +322,22 @@ async def test_an_answer_by_a_schema_is_json_that_fits_it(settings: Settings, js
         ("", "not JSON"),
     ],
 )
-async def test_an_answer_that_does_not_match_its_schema_is_reported(settings: Settings, text: str, why: str) -> None:
+async def test_answer_that_does_not_match_its_schema_is_reported(settings: Settings, text: str, why: str) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"json_schema": {"schema": LAKE, "strict": False}}, text=text)
+        answer = await run_job(host, {"json_schema": {"schema": LAKE, "strict": False}}, text=text)
     assert answer["status"] == "completed"
     assert answer["output"] == text
     assert why in answer["invalid"]
 
 
-async def test_an_answer_that_was_cut_is_not_blamed_on_its_schema(settings: Settings) -> None:
+async def test_truncated_answer_is_not_reported_as_a_schema_mismatch(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"json_schema": LAKE}, end="incomplete")
+        answer = await run_job(host, {"json_schema": LAKE}, end="incomplete")
     assert answer["error"]["code"] == "max_output_tokens"
     assert "invalid" not in answer
 
 
-async def test_a_schema_that_cannot_be_strict_is_refused_if_strict_is_requested(
+async def test_schema_that_cannot_be_strict_is_refused_if_strict_is_requested(
     settings: Settings, upstream: RunningServer
 ) -> None:
     schema = {"schema": {**LAKE, "required": ["name"]}, "strict": True}
@@ -348,7 +350,7 @@ async def test_a_schema_that_cannot_be_strict_is_refused_if_strict_is_requested(
 # Prompts and resources.
 
 
-async def test_the_presets_are_prompts_the_users_too(settings: Settings, tmp_path: Path) -> None:
+async def test_presets_including_the_user_s_are_prompts(settings: Settings, tmp_path: Path) -> None:
     own = tmp_path / "presets.toml"
     own.write_text(
         '[quick]\ndescription = "Mine"\n[notes]\ndescription = "Release notes"\nprompt = "Notes on {task}!"\n'
@@ -372,7 +374,7 @@ async def test_the_presets_are_prompts_the_users_too(settings: Settings, tmp_pat
     assert "job_id" in started
 
 
-async def test_our_presets_are_the_prompts_if_the_engine_cannot_open(settings: Settings, tmp_path: Path) -> None:
+async def test_built_in_presets_are_prompts_if_the_engine_cannot_open(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "presets.toml").write_text("[broken")
     async with hosting(replace(settings, presets=tmp_path / "presets.toml")) as host:
         listed = [prompt.name for prompt in (await host.client.list_prompts()).prompts]
@@ -380,17 +382,17 @@ async def test_our_presets_are_the_prompts_if_the_engine_cannot_open(settings: S
     assert listed == [*load_our_presets()]
 
 
-async def test_a_job_is_a_resource_and_so_is_its_whole_output(settings: Settings, upstream: RunningServer) -> None:
+async def test_job_and_its_full_output_are_resources(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         running_job = await host.start(emulate={"end": "never"})
-        answer = await done(host, length=61_000)
+        answer = await run_job(host, length=61_000)
         templates = [each.uri_template for each in (await host.client.list_resource_templates()).resource_templates]
-        going_on = await resource(host, f"job://{running_job['job_id']}")
-        ended = await resource(host, f"job://{answer['job_id']}")
-        whole = await resource(host, f"job://{answer['job_id']}/result")
-        nothing = await resource(host, f"job://{running_job['job_id']}/result")
+        going_on = await read_resource(host, f"job://{running_job['job_id']}")
+        ended = await read_resource(host, f"job://{answer['job_id']}")
+        whole = await read_resource(host, f"job://{answer['job_id']}/result")
+        nothing = await read_resource(host, f"job://{running_job['job_id']}/result")
         with pytest.raises(MCPError):
-            await resource(host, "job://job_unknown")
+            await read_resource(host, "job://job_unknown")
         await host.call("agent_cancel", job_id=running_job["job_id"])
         await eventually(lambda: upstream.emulator.counters()["cancels"] == 1)
     assert templates == ["job://{job_id}", "job://{job_id}/result"]
@@ -400,7 +402,7 @@ async def test_a_job_is_a_resource_and_so_is_its_whole_output(settings: Settings
     assert nothing == ""
 
 
-async def resource(host: Host, uri: str) -> str:
+async def read_resource(host: Host, uri: str) -> str:
     [content] = (await host.client.read_resource(uri)).contents
     assert isinstance(content, TextResourceContents)
     return content.text

@@ -1,4 +1,4 @@
-"""Secrets reach upstream, and no file and no answer of ours holds them."""
+"""Secrets reach upstream, and none of our files and answers holds them."""
 
 import json
 from dataclasses import replace
@@ -51,12 +51,12 @@ def settings(settings: Settings) -> Settings:
     return replace(settings, secrets={name: SecretStr(value) for name, value in SEEDED.items()})
 
 
-def seeing(upstream: RunningServer, secret: str) -> None:
-    """Have upstream refuse the next create that carries a text, and no other."""
+def refuse_once(upstream: RunningServer, secret: str) -> None:
+    """Have upstream refuse only the next create that carries this text."""
     upstream.queue_fault(match=secret, status=418, body={"error": {"code": "seen", "message": "It came."}})
 
 
-def creates(upstream: RunningServer) -> int:
+def count_creates(upstream: RunningServer) -> int:
     return upstream.emulator.counters()["creates"]
 
 
@@ -66,7 +66,7 @@ def creates(upstream: RunningServer) -> int:
 async def test_named_secret_reaches_upstream(
     settings: Settings, upstream: RunningServer, tool: dict[str, Any], carried: str
 ) -> None:
-    seeing(upstream, carried)
+    refuse_once(upstream, carried)
     async with hosting(settings) as host:
         answer = await host.start(options={"tools": [tool]}, wait_s=5)
     assert answer["error"]["code"] == "seen"
@@ -90,24 +90,24 @@ async def test_literal_and_unlisted_secrets_are_refused(
         assert (await host.call("agent_list"))["jobs"] == []
     assert why in message
     assert "literal" not in message.replace(why, "")
-    assert creates(upstream) == 0
+    assert count_creates(upstream) == 0
 
 
-async def test_job_that_outlasted_its_secret_fails_with_the_next_step(
+async def test_job_whose_secret_was_removed_fails_with_the_next_step(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="create", status=503, body={"error": {"message": "busy"}}, times=-1)
     async with hosting(settings) as host:
         started = await host.start(options={"tools": [TRACKER]})
         assert started["status"] == "pending"
-    before = creates(upstream)
+    before = count_creates(upstream)
     async with hosting(replace(settings, secrets={})) as host:
         answer = await host.end(started["job_id"])
     assert answer["status"] == "failed"
     assert answer["error"]["code"] == "missing_secret"
     assert "names ${TRACKER_TOKEN}, which may not be read here" in answer["error"]["message"]
     assert "list it in AGENT_JOBS_SECRETS" in answer["next"]
-    assert creates(upstream) == before
+    assert count_creates(upstream) == before
 
 
 async def test_secret_that_a_server_quotes_is_hidden(settings: Settings, upstream: RunningServer) -> None:
@@ -123,15 +123,15 @@ async def test_secret_that_a_server_quotes_is_hidden(settings: Settings, upstrea
     assert seeds_in(settings.data_path()) == []
 
 
-def echoing(response: dict[str, Any]) -> dict[str, Any]:
-    """A response as a server shows it that echoes its tools whole."""
+def echo_tools(response: dict[str, Any]) -> dict[str, Any]:
+    """Return a response of a server that echoes its tools in full."""
     return {**response, "tools": [{**TRACKER, "headers": {"Authorization": f"Bearer {HEADER}", "X-Key": KEY}}]}
 
 
 @pytest.mark.parametrize("follow", [200, 0], ids=["stream", "looks"])
 async def test_tools_that_a_server_echoes_are_not_stored(settings: Settings, tmp_path: Path, follow: int) -> None:
     emulator = Emulator(time_scale=SPEED)
-    emulator.app.add_middleware(Divergent, shown=echoing)
+    emulator.app.add_middleware(Divergent, shown=echo_tools)
     settings = replace(settings, api_key=SecretStr(KEY), follow=follow, result_dir=tmp_path / "results")
     with run_emulator(emulator=emulator) as upstream:
         async with hosting(replace(settings, base_url=upstream.base_url)) as host:
@@ -141,7 +141,7 @@ async def test_tools_that_a_server_echoes_are_not_stored(settings: Settings, tmp
 
 
 def seeds_in(folder: Path) -> list[str]:
-    """Which secrets stand in which files below a folder, whatever kind of file it is."""
+    """Return the secrets in all files below a folder, with their files."""
     files = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     seeds = {**SEEDED, "KEY": KEY}
     return [
@@ -149,8 +149,8 @@ def seeds_in(folder: Path) -> list[str]:
     ]
 
 
-def everything(server: Server, results: list[Any]) -> None:
-    """Every tool with every argument that could tell of a secret, and all that the protocol offers beside."""
+def call_everything(server: Server, results: list[Any]) -> None:
+    """Call every tool with every argument that could reveal a secret, and read all else that the protocol offers."""
     tools = [TRACKER, MAIL, CODE, {"type": "web_search"}, {"type": "image_generation"}]
     script = {
         "duration_s": 1, "text": "# Done\n", "searches": 2, "mcp_calls": 2, "images": 1,
@@ -175,7 +175,7 @@ def everything(server: Server, results: list[Any]) -> None:
     results.append(server.request("prompts/list"))
 
 
-def test_no_file_and_no_answer_holds_a_secret(tmp_path: Path) -> None:
+def test_files_and_answers_hold_no_secret(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/data.csv").write_text("1,2\n")
     ours = {
@@ -190,7 +190,7 @@ def test_no_file_and_no_answer_holds_a_secret(tmp_path: Path) -> None:
     with run_emulator(time_scale=SPEED) as upstream, serving(tmp_path / "data", upstream.base_url, **ours) as server:
         upstream.queue_fault(on="retrieve", status=500, times=2)
         server.initialize()
-        everything(server, results)
+        call_everything(server, results)
         assert [*tmp_path.rglob("jobs.db-wal")], "looked at while the log is there"
         assert seeds_in(tmp_path) == []
         assert server.end() == 0

@@ -1,4 +1,4 @@
-"""Starts that are repeated, raced or cut off: one job for one piece of work, and each result delivered once."""
+"""Repeated, simultaneous and interrupted starts: one job for each request, and each result delivered once."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from hosts import SPEED, Host, hosting, read, scripted
 from mcp_types import Implementation
 from processes import Server, answer_of
-from test_costs import servers
+from test_costs import run_servers
 from test_tools import creates, ended, runs
 
 from agent_jobs.clock import Clock
@@ -23,14 +23,14 @@ def list_undelivered(listed: dict[str, Any]) -> set[str]:
     return {row["job_id"] for row in listed["jobs"] if row.get("undelivered")}
 
 
-# The same work, over processes.
+# Duplicates over several processes.
 
 
 @pytest.mark.parametrize("key", [False, True], ids=["one request", "one key"])
 def test_twenty_equal_starts_over_two_servers_are_one_job(
     settings: Settings, upstream: RunningServer, key: bool
 ) -> None:
-    with servers(settings, upstream, 2) as both:
+    with run_servers(settings, upstream, 2) as both:
         asked: list[tuple[Server, int]] = []
         for number in range(20):
             prompt = scripted(f"same, said {number} times" if key else "same", ENDLESS)
@@ -44,7 +44,7 @@ def test_twenty_equal_starts_over_two_servers_are_one_job(
 
 
 def test_batch_of_ten_equal_prompts_at_two_servers_is_ten_jobs(settings: Settings, upstream: RunningServer) -> None:
-    with servers(settings, upstream, 2, AGENT_JOBS_MAX_CONCURRENT="20") as both:
+    with run_servers(settings, upstream, 2, AGENT_JOBS_MAX_CONCURRENT="20") as both:
         arguments = {"prompts": [scripted("roll a die", ENDLESS)] * 10}
         asked = [(one, one.send("tools/call", {"name": "agent_start", "arguments": arguments})) for one in both]
         answers = [answer_of(one.answer(number)) for one, number in asked]
@@ -66,13 +66,13 @@ async def test_waiting_jobs_go_by_priority_over_all_servers(settings: Settings, 
     assert order == [first["job_id"], high["job_id"], normal["job_id"]]
 
 
-# Delivered, or not.
+# Delivery.
 
 
 def test_poll_cancelled_as_the_job_ends_delivers_only_if_it_was_answered(
     settings: Settings, upstream: RunningServer
 ) -> None:
-    with servers(settings, upstream, 1) as [one]:
+    with run_servers(settings, upstream, 1) as [one]:
         for number in range(12):
             started = one.call("agent_start", prompt=scripted(f"work {number}", {"duration_s": 5}), wait_s=0)
             poll = one.send("tools/call", {"name": "agent_poll", "arguments": {"job_id": started["job_id"]}})
@@ -84,7 +84,7 @@ def test_poll_cancelled_as_the_job_ends_delivers_only_if_it_was_answered(
             listed = one.call("agent_list")
             while listed["counts"].get("completed") != number + 1:
                 listed = one.call("agent_list")
-            # An answer is noted down after it was given.
+            # A delivery is recorded after the answer was sent.
             while one.answered(poll) and started["job_id"] in list_undelivered(listed):
                 listed = one.call("agent_list")
             assert (started["job_id"] in list_undelivered(listed)) == (not one.answered(poll))
@@ -123,13 +123,13 @@ async def eventually_delivered(host: Host) -> None:
             pass
 
 
-def test_result_whose_host_went_away_is_delivered_to_the_next(settings: Settings, upstream: RunningServer) -> None:
+def test_result_of_a_closed_host_is_delivered_to_the_next(settings: Settings, upstream: RunningServer) -> None:
     same = {"prompt": scripted("same", {"duration_s": 10, "text": "paid once"}), "wait_s": 0}
-    with servers(settings, upstream, 1) as [one]:
+    with run_servers(settings, upstream, 1) as [one]:
         first = one.call("agent_start", **same)
         one.send("tools/call", {"name": "agent_poll", "arguments": {"job_id": first["job_id"]}})
         one.end()
-    with servers(settings, upstream, 1) as [one]:
+    with run_servers(settings, upstream, 1) as [one]:
         while one.call("agent_list")["counts"] != {"completed": 1}:
             pass
         again = one.call("agent_start", **same)
@@ -137,7 +137,7 @@ def test_result_whose_host_went_away_is_delivered_to_the_next(settings: Settings
     assert creates(upstream) == 1
 
 
-# How long.
+# Time limits and waits.
 
 
 async def test_job_ends_at_its_own_deadline_and_the_others_continue(
@@ -159,7 +159,7 @@ async def test_job_may_run_longer_than_the_others(settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Impatient(Clock):
-    """A clock that knows how long it was asked to wait, and waits a second."""
+    """A clock that records the requested wait, and waits a second."""
 
     asked_s: list[float] = field(default_factory=list[float])
 

@@ -1,4 +1,4 @@
-"""The steps of a job are stored with their times, by whatever way the process observed them."""
+"""The steps of a job are stored with their times, whether they were streamed or polled."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ async def test_streamed_job_has_the_time_of_each_step(settings: Settings) -> Non
     assert all(step.finished_at is not None and step.seen_at <= step.finished_at for step in steps)
 
 
-async def test_polled_job_has_all_its_steps_at_its_end(settings: Settings) -> None:
+async def test_finished_polled_job_has_all_its_steps(settings: Settings) -> None:
     steps = await run_searches(replace(settings, follow=0))
     assert count_kinds(steps) == {"web_search": 3, "message": 1}
     assert all(step.finished_at is not None for step in steps)

@@ -1,4 +1,4 @@
-"""Clocks that are set, clocks that disagree, and machines that sleep: none of it ends a run or leaves it unobserved."""
+"""Changed clocks, differing clocks and sleeping machines end no run and leave none unobserved."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ HOUR_S = 3600.0
 
 
 class Sleeper:
-    """The time of a machine that may sleep."""
+    """The clock of a machine that may sleep."""
 
     def __init__(self) -> None:
         self._now = create_steady_clock(SPEED)
@@ -33,7 +33,7 @@ class Sleeper:
         return self._now() + self.slept_s
 
 
-def statuses(upstream: RunningServer) -> list[str]:
+def list_statuses(upstream: RunningServer) -> list[str]:
     return [entry["status"] for entry in upstream.emulator.log() if entry["entry"] == "response"]
 
 
@@ -60,7 +60,7 @@ def test_changed_wall_clock_neither_ends_a_run_nor_leaves_it_unobserved(
         assert "next_poll_ms" in server.call("agent_poll", job_id=started["job_id"], wait_s=1.5)
         (tmp_path / f"set {jump_s}").touch()
         assert server.call("agent_poll", job_id=started["job_id"], wait_s=15)["output"] == "in any time"
-    assert statuses(upstream) == ["completed"]
+    assert list_statuses(upstream) == ["completed"]
 
 
 @pytest.mark.parametrize("ahead_s", [HOUR_S, -HOUR_S], ids=["ahead", "behind"])
@@ -83,11 +83,11 @@ async def test_run_that_finished_while_the_machine_slept_is_kept_past_its_limit(
         upstream.queue_fault(on="any", status=503, skip=1, times=-1)
         script = {"duration_s": 10, "text": "while you slept", "faults": [{"drop": {"after_events": 6}}]}
         started = await host.start(emulate=script)
-        await eventually(lambda: statuses(upstream) == ["completed"])
+        await eventually(lambda: list_statuses(upstream) == ["completed"])
         mend(upstream)
         asleep.slept_s = 5 * HOUR_S
         assert (await host.end(started["job_id"]))["output"] == "while you slept"
-    assert statuses(upstream) == ["completed"]
+    assert list_statuses(upstream) == ["completed"]
 
 
 async def test_run_that_still_runs_after_its_limit_passed_in_sleep_is_cancelled(
@@ -98,11 +98,11 @@ async def test_run_that_still_runs_after_its_limit_passed_in_sleep_is_cancelled(
         started = await host.start(emulate={"end": "never"})
         asleep.slept_s = 5 * HOUR_S
         assert (await host.end(started["job_id"]))["error"]["code"] == "deadline_exceeded"
-    assert statuses(upstream) == ["cancelled"]
+    assert list_statuses(upstream) == ["cancelled"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows stops no process")
-async def test_server_that_was_stopped_during_a_run_brings_its_result(settings: Settings) -> None:
+async def test_server_suspended_during_a_run_returns_its_result(settings: Settings) -> None:
     assert settings.data_dir is not None
     with run_emulator(time_scale=1000) as upstream:
         async with line_to(upstream) as line:
@@ -116,7 +116,7 @@ async def test_server_that_was_stopped_during_a_run_brings_its_result(settings: 
                 started = await call("agent_start", prompt=prompt, wait_s=0)
                 os.kill(server.process.pid, signal.SIGSTOP)
                 line.cut()
-                await eventually(lambda: statuses(upstream) == ["completed"])
+                await eventually(lambda: list_statuses(upstream) == ["completed"])
                 await line.mend()
                 os.kill(server.process.pid, signal.SIGCONT)
                 answer = await call("agent_poll", job_id=started["job_id"], wait_s=15)

@@ -33,13 +33,13 @@ SCRIPT = str(Path(__file__).parents[1] / "support" / "tool_server.py")
 TOKEN = "t0ken-that-nobody-sees"
 
 
-def bad(*flags: str, **more: Any) -> dict[str, Any]:
+def bad_server_entry(*flags: str, **more: Any) -> dict[str, Any]:
     """Return an entry for tests/support/tool_server.py."""
     return {"command": sys.executable, "args": ["-S", SCRIPT, *flags], **more}
 
 
 @asynccontextmanager
-async def opened(
+async def open_toolbox(
     folder: Path, environ: Mapping[str, str] | None = None, start_timeout_s: float = 30.0, /, **servers: Any
 ) -> AsyncGenerator[Toolbox]:
     path = folder / "tools.json"
@@ -49,7 +49,7 @@ async def opened(
         tasks.cancel_scope.cancel()
 
 
-async def call(box: Toolbox, name: str, /, **arguments: Any) -> ToolOutput:
+async def call_tool(box: Toolbox, name: str, /, **arguments: Any) -> ToolOutput:
     server = name.partition("__")[0]
     return await box.call(name, json.dumps(arguments), [server])
 
@@ -61,11 +61,13 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-# What a job may see
+# Tools of a job
 
 
-async def test_the_tools_of_a_server_are_functions_under_its_name(tmp_path: Path):
-    async with opened(tmp_path, one=bad(allow=["ec*", "env"], deny=["env"]), two=bad(allow=["write"])) as box:
+async def test_tools_of_a_server_are_functions_with_its_name(tmp_path: Path):
+    async with open_toolbox(
+        tmp_path, one=bad_server_entry(allow=["ec*", "env"], deny=["env"]), two=bad_server_entry(allow=["write"])
+    ) as box:
         assert await box.list_functions(["one", "two"]) == [
             {
                 "type": "function",
@@ -79,8 +81,8 @@ async def test_the_tools_of_a_server_are_functions_under_its_name(tmp_path: Path
         assert (await box.call("one__echo", '{"text": "hallo"}', ["one"])) == ToolOutput("hallo")
 
 
-async def test_nothing_is_offered_and_nothing_runs_that_a_job_does_not_name(tmp_path: Path):
-    async with opened(tmp_path, one=bad(), unstartable={"command": "/no/such/program"}) as box:
+async def test_tools_that_a_job_does_not_name_are_not_offered_and_do_not_run(tmp_path: Path):
+    async with open_toolbox(tmp_path, one=bad_server_entry(), unstartable={"command": "/no/such/program"}) as box:
         assert await box.list_functions([]) == []
         assert [f["name"] for f in await box.list_functions(["one/p*", "one/echo", "!one/p?t"])] == [
             "one__echo",
@@ -91,28 +93,27 @@ async def test_nothing_is_offered_and_nothing_runs_that_a_job_does_not_name(tmp_
         assert (await box.call("one__echo", "{}", [])).failed
 
 
-async def test_a_rule_that_holds_back_no_tool_at_all_is_said_once_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+async def test_rule_without_a_matching_tool_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     rules = {"deny": ["wrte", "ec*"], "approval": {"putt": "always", "x": "never", "put": "ask"}}
-    async with opened(tmp_path, one=bad(**rules)) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry(**rules)) as box:
         for _ in range(2):
             await box.list_functions(["one"])
     said = [record.getMessage() for record in caplog.records if record.name.startswith("agent_jobs")]
     assert said == [
-        f"tool server one: deny or approval names '{glob}', and it has no such tool" for glob in ("wrte", "putt")
+        f"tool server one: deny or approval names '{glob}', but the server has no such tool"
+        for glob in ("wrte", "putt")
     ]
 
 
 async def test_job_cannot_name_a_tool_that_the_user_does_not_allow(tmp_path: Path):
-    async with opened(tmp_path, one=bad(deny=["crash"])) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry(deny=["crash"])) as box:
         with pytest.raises(RequestError, match="no tool 'crash'"):
             await box.list_functions(["one/crash"])
-        assert (await call(box, "one__crash")).output == "There is no function one__crash."
+        assert (await call_tool(box, "one__crash")).output == "There is no function one__crash."
 
 
 async def test_names_that_do_not_exist_are_refused_with_the_nearest_one(tmp_path: Path):
-    async with opened(tmp_path, tracker=bad()) as box:
+    async with open_toolbox(tmp_path, tracker=bad_server_entry()) as box:
         with pytest.raises(RequestError, match="no tool server 'traker'") as refused:
             box.check_names(["traker"])
         assert refused.value.data["near"] == "tracker"
@@ -120,14 +121,16 @@ async def test_names_that_do_not_exist_are_refused_with_the_nearest_one(tmp_path
             await box.list_functions(["tracker/ecko"])
         assert refused.value.data["near"] == "echo"
         box.check_names(["tracker", "tracker/not-looked-at-yet", "!tracker/x"])
-    async with opened(tmp_path) as box:
+    async with open_toolbox(tmp_path) as box:
         with pytest.raises(RequestError, match="there are no tool servers") as refused:
             box.check_names(["anything"])
         assert refused.value.code == "no_tool_servers"
 
 
-async def test_a_function_is_known_by_its_name_before_its_server_runs(tmp_path: Path):
-    async with opened(tmp_path, **{"one": bad(), "Brave Search": {"command": "/no/such/program"}}) as box:
+async def test_function_is_recognized_by_name_before_its_server_runs(tmp_path: Path):
+    async with open_toolbox(
+        tmp_path, **{"one": bad_server_entry(), "Brave Search": {"command": "/no/such/program"}}
+    ) as box:
         names = ["one/e*", "Brave Search"]
         assert box.has_function("one__echo", names)
         assert box.has_function("Brave_Search__web_0123456789", names)
@@ -137,18 +140,18 @@ async def test_a_function_is_known_by_its_name_before_its_server_runs(tmp_path: 
 
 async def test_another_process_calls_a_function_that_it_never_listed(tmp_path: Path):
     name = "a server with spaces"
-    async with opened(tmp_path, **{name: bad()}) as box:
+    async with open_toolbox(tmp_path, **{name: bad_server_entry()}) as box:
         functions = {f["description"]: f["name"] for f in await box.list_functions([name])}
-    async with opened(tmp_path, **{name: bad()}) as box:
+    async with open_toolbox(tmp_path, **{name: bad_server_entry()}) as box:
         assert await box.find_policy(functions["Does write."], [name]) == Policy(True, False, False)
         assert await box.call(functions["Does echo."], '{"text": "x"}', [name]) == ToolOutput("x")
 
 
-# Who is asked
+# Approvals
 
 
 async def test_tool_that_declares_itself_read_only_runs_and_others_wait(tmp_path: Path):
-    async with opened(tmp_path, one=bad()) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
         policies = {
             name: await box.find_policy(f"one__{name}", ["one"]) for name in ("echo", "write", "put", "nothing")
         }
@@ -164,18 +167,18 @@ async def test_tool_that_declares_itself_read_only_runs_and_others_wait(tmp_path
     ("approval", "asks"),
     [("ask", "write"), ("always", "echo write"), ("never", ""), ({"wr*": "never", "*": "always"}, "echo")],
 )
-async def test_the_users_file_says_otherwise(tmp_path: Path, approval: Any, asks: str):
-    async with opened(tmp_path, one=bad(approval=approval)) as box:
+async def test_file_of_the_user_overrides_the_read_only_declaration(tmp_path: Path, approval: Any, asks: str):
+    async with open_toolbox(tmp_path, one=bad_server_entry(approval=approval)) as box:
         policies = {name: await box.find_policy(f"one__{name}", ["one"]) for name in ("echo", "write")}
     assert " ".join(name for name, policy in policies.items() if policy and policy.asks) == asks
 
 
-# What a call brings
+# Outputs of calls
 
 
-async def test_a_long_output_is_cut_with_a_note(tmp_path: Path):
-    async with opened(tmp_path, one=bad()) as box:
-        output = (await call(box, "one__echo", text="0123456789", times=100_000)).output
+async def test_long_output_is_cut_with_a_note(tmp_path: Path):
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
+        output = (await call_tool(box, "one__echo", text="0123456789", times=100_000)).output
     assert isinstance(output, str)
     assert len(output) < 41_000
     assert "960000 characters are left out" in output
@@ -184,8 +187,8 @@ async def test_a_long_output_is_cut_with_a_note(tmp_path: Path):
 
 
 async def test_images_are_passed_on_and_other_data_is_replaced_with_a_note(tmp_path: Path):
-    async with opened(tmp_path, one=bad()) as box:
-        text, image, note = (await call(box, "one__image")).output
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
+        text, image, note = (await call_tool(box, "one__image")).output
     assert text == {"type": "input_text", "text": "look:"}
     assert isinstance(image, dict)
     assert image["type"] == "input_image"
@@ -199,87 +202,87 @@ RAW = base64.b64decode(PIXEL)
 ROOM_FOR_BOTH = base64.b64encode(b"\xff\xd8\xff\xfb\xef\xbe" + bytes(9)).decode()
 
 
-def image(data: object = PIXEL, mime: object = "image/png", **more: Any) -> dict[str, Any]:
+def image_part(data: object = PIXEL, mime: object = "image/png", **more: Any) -> dict[str, Any]:
     return {"type": "image", "data": data, "mimeType": mime, **more}
 
 
-def texts(*each: str) -> dict[str, Any]:
+def text_parts(*each: str) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": text} for text in each]}
 
 
-def resource(**contents: Any) -> dict[str, Any]:
+def resource_part(**contents: Any) -> dict[str, Any]:
     return {"type": "resource", "resource": {"uri": "file:///a", **contents}}
 
 
-def blob(raw: bytes, mime: str | None = None) -> dict[str, Any]:
-    return resource(blob=base64.b64encode(raw).decode(), **({"mimeType": mime} if mime else {}))
+def blob_part(raw: bytes, mime: str | None = None) -> dict[str, Any]:
+    return resource_part(blob=base64.b64encode(raw).decode(), **({"mimeType": mime} if mime else {}))
 
 
 PNG, JPEG = f"data:image/png;base64,{PIXEL}", f"data:image/jpeg;base64,{ROOM_FOR_BOTH}"
 NOTHING, FAILED = "(The tool returned nothing.)", "(The tool failed without a message.)"
-#: What a tool gives, and what of it the model reads; an image stands there as its address.
+#: A tool's answer, and the output that the model reads; an image is shown as its address.
 GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
-    "an image": ({"content": [image()]}, [PNG]),
-    "an image called jpg": ({"content": [image(ROOM_FOR_BOTH, "image/jpg")]}, [JPEG]),
-    "an image with another's label": ({"content": [image(PIXEL, "image/webp")]}, [PNG]),
+    "an image": ({"content": [image_part()]}, [PNG]),
+    "an image called jpg": ({"content": [image_part(ROOM_FOR_BOTH, "image/jpg")]}, [JPEG]),
+    "an image with another's label": ({"content": [image_part(PIXEL, "image/webp")]}, [PNG]),
     "an image with no label": ({"content": [{"type": "image", "data": PIXEL}]}, [PNG]),
-    "an image with a label that is no text": ({"content": [image(PIXEL, 3)]}, [PNG]),
-    "an image in a blob of bytes": ({"content": [blob(RAW, "application/octet-stream")]}, [PNG]),
-    "an image in a blob without a label": ({"content": [blob(RAW)]}, [PNG]),
+    "an image with a label that is no text": ({"content": [image_part(PIXEL, 3)]}, [PNG]),
+    "an image in a blob of bytes": ({"content": [blob_part(RAW, "application/octet-stream")]}, [PNG]),
+    "an image in a blob without a label": ({"content": [blob_part(RAW)]}, [PNG]),
     "an image as a sound": ({"content": [{"type": "audio", "data": PIXEL, "mimeType": "audio/wav"}]}, [PNG]),
-    "an image in lines": ({"content": [image("\n".join(textwrap.wrap(PIXEL, 20)) + "\r\n")]}, [PNG]),
-    "an image with spaces": ({"content": [image(f" {PIXEL[:9]} {PIXEL[9:]}\t")]}, [PNG]),
-    "an image without padding": ({"content": [image(PIXEL.rstrip("="))]}, [PNG]),
+    "an image in lines": ({"content": [image_part("\n".join(textwrap.wrap(PIXEL, 20)) + "\r\n")]}, [PNG]),
+    "an image with spaces": ({"content": [image_part(f" {PIXEL[:9]} {PIXEL[9:]}\t")]}, [PNG]),
+    "an image without padding": ({"content": [image_part(PIXEL.rstrip("="))]}, [PNG]),
     "an image in the alphabet of addresses": (
-        {"content": [image(ROOM_FOR_BOTH.replace("/", "_").replace("+", "-"), "image/jpeg")]},
+        {"content": [image_part(ROOM_FOR_BOTH.replace("/", "_").replace("+", "-"), "image/jpeg")]},
         [JPEG],
     ),
-    "an image as an address": ({"content": [image(PNG)]}, [PNG]),
-    "an image as an address with another's label": ({"content": [image(PNG.replace("png", "jpg"), "")]}, [PNG]),
-    "an image as an address in a blob": ({"content": [resource(blob=PNG)]}, [PNG]),
-    "an image as an address in a text": (texts("a plot:", PNG), ["a plot:", PNG]),
-    "words that begin like an address": (texts("data:,text;base64, of it"), "data:,text;base64, of it"),
+    "an image as an address": ({"content": [image_part(PNG)]}, [PNG]),
+    "an image as an address with another's label": ({"content": [image_part(PNG.replace("png", "jpg"), "")]}, [PNG]),
+    "an image as an address in a blob": ({"content": [resource_part(blob=PNG)]}, [PNG]),
+    "an image as an address in a text": (text_parts("a plot:", PNG), ["a plot:", PNG]),
+    "words that begin like an address": (text_parts("data:,text;base64, of it"), "data:,text;base64, of it"),
     "an image as a model's API has it": (
         {"content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}]},
         [PNG],
     ),
     "an image as another API has it": ({"content": [{"type": "image_url", "image_url": {"url": PNG}}]}, [PNG]),
     "an image elsewhere": (
-        {"content": [image("https://example.org/a.png")]},
+        {"content": [image_part("https://example.org/a.png")]},
         "[image/png is left out: the tool sent an address and not the data: https://example.org/a.png]",
     ),
-    "no base64": ({"content": [image("what?!?!")]}, "[image/png of 6 bytes is left out: it is not base64]"),
+    "no base64": ({"content": [image_part("what?!?!")]}, "[image/png of 6 bytes is left out: it is not base64]"),
     "an image without data": (
         {"content": [{"type": "image", "mimeType": "image/png"}]},
         "[content of the type 'image' is left out: nothing here reads it]",
     ),
-    "a drawing": ({"content": [image(base64.b64encode(b"<svg/>").decode(), "image/svg+xml")]}, "<svg/>"),
-    "a text in a blob": ({"content": [blob("gr\u00fc\u00df".encode(), "text/plain")]}, "gr\u00fc\u00df"),
-    "a text in a blob of bytes": ({"content": [blob(b"a,b\n1,2", "application/octet-stream")]}, "a,b\n1,2"),
-    "a text in a blob without a label": ({"content": [blob(b"\xef\xbb\xbfa")]}, "a"),
-    "a text of Windows in a blob": ({"content": [blob(b"gr\xfc\xdf", "text/csv")]}, "gr\u00fc\u00df"),
-    "a wide text in a blob": ({"content": [blob("gr\u00fc\u00df".encode("utf-16"))]}, "gr\u00fc\u00df"),
+    "a drawing": ({"content": [image_part(base64.b64encode(b"<svg/>").decode(), "image/svg+xml")]}, "<svg/>"),
+    "a text in a blob": ({"content": [blob_part("gr\u00fc\u00df".encode(), "text/plain")]}, "gr\u00fc\u00df"),
+    "a text in a blob of bytes": ({"content": [blob_part(b"a,b\n1,2", "application/octet-stream")]}, "a,b\n1,2"),
+    "a text in a blob without a label": ({"content": [blob_part(b"\xef\xbb\xbfa")]}, "a"),
+    "a text of Windows in a blob": ({"content": [blob_part(b"gr\xfc\xdf", "text/csv")]}, "gr\u00fc\u00df"),
+    "a wide text in a blob": ({"content": [blob_part("gr\u00fc\u00df".encode("utf-16"))]}, "gr\u00fc\u00df"),
     "a text in a charset": (
-        {"content": [blob("\u0434\u0430".encode("koi8-r"), "text/plain; charset=koi8-r")]},
+        {"content": [blob_part("\u0434\u0430".encode("koi8-r"), "text/plain; charset=koi8-r")]},
         "\u0434\u0430",
     ),
-    "a text in an address": ({"content": [resource(blob="data:text/plain,a%20b")]}, "a b"),
+    "a text in an address": ({"content": [resource_part(blob="data:text/plain,a%20b")]}, "a b"),
     "bytes": (
-        {"content": [blob(b"\x00\xff", "application/zip")]},
-        "[application/zip of 2 bytes is left out: it is no image that a model accepts]",
+        {"content": [blob_part(b"\x00\xff", "application/zip")]},
+        "[application/zip of 2 bytes is left out: it is not an image that a model accepts]",
     ),
     "bytes in letters": (
-        {"content": [blob(b"%PDF-1.4 a")]},
-        "[data of 10 bytes is left out: it is no image that a model accepts]",
+        {"content": [blob_part(b"%PDF-1.4 a")]},
+        "[data of 10 bytes is left out: it is not an image that a model accepts]",
     ),
     "a resource without contents": (
-        {"content": [resource()]},
+        {"content": [resource_part()]},
         "[the resource file:///a is left out: the tool did not send its contents]",
     ),
     "a resource without an address": ({"content": [{"type": "resource", "resource": {"text": "a"}}]}, "a"),
     "a sound": (
         {"content": [{"type": "audio", "data": "AAAA", "mimeType": "audio/wav"}]},
-        "[audio/wav is left out: no model here accepts sound]",
+        "[audio/wav is left out: models do not accept sound here]",
     ),
     "a link": ({"content": [{"type": "resource_link", "uri": "file:///a", "title": "A"}]}, "A file:///a"),
     "a link without an address": (
@@ -293,7 +296,7 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "an unknown type with a text": ({"content": [{"type": "markdown", "text": "# a"}]}, "# a"),
     "an unknown type with data": (
         {"content": [{"type": "video", "data": "AAAA", "mimeType": "video/mp4"}]},
-        "[video/mp4 of 3 bytes is left out: it is no image that a model accepts]",
+        "[video/mp4 of 3 bytes is left out: it is not an image that a model accepts]",
     ),
     "no type": ({"content": [{"text": "a"}, "b", None, 3]}, "a\nb\n3"),
     "nothing known": ({"content": [{}]}, "[content without a type is left out: nothing here reads it]"),
@@ -306,24 +309,24 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "a failure without content": ({"isError": True}, FAILED),
     "a failure with an empty list": ({"content": [], "isError": True}, FAILED),
     "a failure with structure": ({"structuredContent": {"code": 7}, "isError": True}, '{"code": 7}'),
-    "a summary": ({**texts("1 row"), "structuredContent": {"a": 1}}, '1 row\n{"a": 1}'),
+    "a summary": ({**text_parts("1 row"), "structuredContent": {"a": 1}}, '1 row\n{"a": 1}'),
     "a summary with an image": (
-        {"content": [{"type": "text", "text": "a plot"}, image()], "structuredContent": {"a": 1}},
+        {"content": [{"type": "text", "text": "a plot"}, image_part()], "structuredContent": {"a": 1}},
         ["a plot", PNG, '{"a": 1}'],
     ),
-    "an image and its numbers": ({"content": [image()], "structuredContent": {"a": 1}}, [PNG, '{"a": 1}']),
-    "the same as structure": ({**texts('{"a":1}'), "structuredContent": {"a": 1}}, '{"a":1}'),
+    "an image and its numbers": ({"content": [image_part()], "structuredContent": {"a": 1}}, [PNG, '{"a": 1}']),
+    "the same as structure": ({**text_parts('{"a":1}'), "structuredContent": {"a": 1}}, '{"a":1}'),
     "the same within words": (
-        {**texts('Found: {"a": 1}'), "structuredContent": {"a": 1}},
+        {**text_parts('Found: {"a": 1}'), "structuredContent": {"a": 1}},
         'Found: {"a": 1}',
     ),
-    "the same, wrapped": ({**texts("a"), "structuredContent": {"result": "a"}}, "a"),
+    "the same, wrapped": ({**text_parts("a"), "structuredContent": {"result": "a"}}, "a"),
     "the same, as a list": (
-        {**texts("1", "b"), "structuredContent": {"result": [1, "b"]}},
+        {**text_parts("1", "b"), "structuredContent": {"result": [1, "b"]}},
         '1\nb\n{"result": [1, "b"]}',
     ),
     "a list of texts": (
-        {**texts("a", "b"), "structuredContent": {"result": ["a", "b"]}},
+        {**text_parts("a", "b"), "structuredContent": {"result": ["a", "b"]}},
         "a\nb",
     ),
     "a structure that is no object": ({"content": [], "structuredContent": [1]}, '{"result": [1]}'),
@@ -336,10 +339,10 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
 
 
 async def test_answer_is_passed_on_by_its_content_or_replaced_with_a_note(tmp_path: Path):
-    async with opened(tmp_path, one=bad()) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
         outputs: dict[str, str | list[Any]] = {}
         for name, (result, _) in GIVEN.items():
-            called = await call(box, "one__give", result=result)
+            called = await call_tool(box, "one__give", result=result)
             assert (name, called.failed) == (name, "isError" in result)
             output = called.output
             outputs[name] = output if isinstance(output, str) else [
@@ -348,48 +351,50 @@ async def test_answer_is_passed_on_by_its_content_or_replaced_with_a_note(tmp_pa
     assert outputs == {name: expected for name, (_, expected) in GIVEN.items()}
 
 
-async def test_a_tool_that_fails_says_so(tmp_path: Path):
-    async with opened(tmp_path, one=bad()) as box:
-        assert await call(box, "one__fail") == ToolOutput("it went wrong", failed=True)
+async def test_failing_tool_returns_its_error(tmp_path: Path):
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
+        assert await call_tool(box, "one__fail") == ToolOutput("it went wrong", failed=True)
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", '"x"', "null", '{"text": "\\ud800"}', '{"a":' * 3000, "NaN"])
 async def test_arguments_that_are_no_json_object_never_reach_a_server(tmp_path: Path, arguments: str):
-    async with opened(tmp_path, one=bad()) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
         called = await box.call("one__echo", arguments, ["one"])
         assert called.failed
         assert "JSON" in str(called.output)
         assert await box.call("one__echo", "", ["one"]) == ToolOutput("(The tool returned nothing.)")
 
 
-async def test_a_server_that_asks_its_client_something_is_refused(tmp_path: Path):
-    async with opened(tmp_path, one=bad()) as box:
-        assert "not supported" in str((await call(box, "one__ask")).output)
+async def test_request_of_a_server_to_its_client_is_refused(tmp_path: Path):
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
+        assert "not supported" in str((await call_tool(box, "one__ask")).output)
 
 
 # Secrets
 
 
-async def test_secrets_are_put_in_by_name_and_do_not_come_back(tmp_path: Path):
-    entry = bad(env={"TOKEN": "${env:TOKEN}", "ZONE": "${ZONE:-UTC}", "PASSWORD": "literal-secret"})
-    async with opened(tmp_path, {"TOKEN": TOKEN, "HOME": "/not/told"}, one=entry) as box:
-        assert (await call(box, "one__env", name="TOKEN")).output == "[secret]"
-        assert (await call(box, "one__env", name="PASSWORD")).output == "[secret]"
-        assert (await call(box, "one__env", name="ZONE")).output == "UTC"
-        crashed = await call(box, "one__crash")
+async def test_secrets_are_filled_in_by_name_and_hidden_in_answers(tmp_path: Path):
+    entry = bad_server_entry(env={"TOKEN": "${env:TOKEN}", "ZONE": "${ZONE:-UTC}", "PASSWORD": "literal-secret"})
+    async with open_toolbox(tmp_path, {"TOKEN": TOKEN, "HOME": "/not/told"}, one=entry) as box:
+        assert (await call_tool(box, "one__env", name="TOKEN")).output == "[secret]"
+        assert (await call_tool(box, "one__env", name="PASSWORD")).output == "[secret]"
+        assert (await call_tool(box, "one__env", name="ZONE")).output == "UTC"
+        crashed = await call_tool(box, "one__crash")
     assert "cannot go on with [secret]" in str(crashed.output)
     assert TOKEN not in (tmp_path / "tools.json").read_text()
 
 
-async def test_a_child_gets_nothing_of_our_own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_child_process_inherits_no_environment_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    async with opened(tmp_path, one=bad()) as box:
-        assert (await call(box, "one__env", name="OPENAI_API_KEY")).output == "(not set)"
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
+        assert (await call_tool(box, "one__env", name="OPENAI_API_KEY")).output == "(not set)"
 
 
-async def test_a_variable_that_is_not_set_is_missed_where_it_is_used_and_found_once_it_is(tmp_path: Path):
+async def test_unset_variable_is_an_error_until_it_is_set(tmp_path: Path):
     environ: dict[str, str] = {}
-    async with opened(tmp_path, environ, one=bad(env={"T": "${TOKEN}"}), two=bad()) as box:
+    async with open_toolbox(
+        tmp_path, environ, one=bad_server_entry(env={"T": "${TOKEN}"}), two=bad_server_entry()
+    ) as box:
         with pytest.raises(ConfigError, match=r"one: env.T names \$\{TOKEN\}"):
             await box.list_functions(["one"])
         assert await box.list_functions(["two"])
@@ -401,39 +406,41 @@ async def test_a_variable_that_is_not_set_is_missed_where_it_is_used_and_found_o
 
 
 async def test_garbage_on_stdout_is_skipped(tmp_path: Path):
-    async with opened(tmp_path, one=bad("garbage")) as box:
-        assert await call(box, "one__echo", text="x") == ToolOutput("x")
+    async with open_toolbox(tmp_path, one=bad_server_entry("garbage")) as box:
+        assert await call_tool(box, "one__echo", text="x") == ToolOutput("x")
 
 
 @pytest.mark.parametrize(("tool", "sign"), [("flood", ""), ("stderr", ""), ("huge", "longer than 16 MiB")])
-async def test_a_flood_is_read_and_forgotten(tmp_path: Path, tool: str, sign: str):
+async def test_flood_of_output_is_read_and_discarded(tmp_path: Path, tool: str, sign: str):
     """100 MB in one line, as noise, as stderr, and as an answer."""
-    async with opened(tmp_path, one=bad()) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
         await box.list_functions(["one"])
         tracemalloc.start()
         try:
-            called = await call(box, f"one__{tool}")
+            called = await call_tool(box, f"one__{tool}")
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert sign in str(called.output)
         assert called.failed == bool(sign)
-        assert await call(box, "one__echo", text="x") == ToolOutput("x")
+        assert await call_tool(box, "one__echo", text="x") == ToolOutput("x")
     assert peak < 50_000_000
 
 
-async def test_a_server_that_only_prints_is_given_up_and_started_again(tmp_path: Path):
-    async with opened(tmp_path, one=bad(allow=["endless", "echo"])) as box:
-        called = await call(box, "one__endless")
-        assert called == ToolOutput("Tool server one ended: it printed only what is no protocol.", failed=True)
-        assert await call(box, "one__echo", text="x") == ToolOutput("x")
+async def test_server_that_only_prints_is_stopped_and_started_again(tmp_path: Path):
+    async with open_toolbox(tmp_path, one=bad_server_entry(allow=["endless", "echo"])) as box:
+        called = await call_tool(box, "one__endless")
+        assert called == ToolOutput(
+            "Tool server one ended: it printed only lines that do not belong to the protocol.", failed=True
+        )
+        assert await call_tool(box, "one__echo", text="x") == ToolOutput("x")
 
 
 async def test_server_that_does_not_read_delays_no_other_call(tmp_path: Path):
-    async with opened(tmp_path, one=bad(timeout_s=1)) as box:
-        assert (await call(box, "one__deaf")).failed
+    async with open_toolbox(tmp_path, one=bad_server_entry(timeout_s=1)) as box:
+        assert (await call_tool(box, "one__deaf")).failed
         with anyio.fail_after(60):  # it goes on reading after ten minutes
-            called = await call(box, "one__echo", text="x" * 1_000_000)
+            called = await call_tool(box, "one__echo", text="x" * 1_000_000)
         assert called == ToolOutput("Tool server one did not answer echo within 1 s.", failed=True)
 
 
@@ -442,31 +449,33 @@ async def test_several_jobs_share_one_run_of_a_server(tmp_path: Path):
 
     async def job(box: Toolbox) -> None:
         await box.list_functions(["one"])
-        pids.add((await call(box, "one__pid")).output)
+        pids.add((await call_tool(box, "one__pid")).output)
 
-    async with opened(tmp_path, one=bad()) as box, anyio.create_task_group() as jobs:
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box, anyio.create_task_group() as jobs:
         for _ in range(8):
             jobs.start_soon(job, box)
     assert len(pids) == 1
 
 
-async def test_a_server_that_crashes_in_a_call_is_started_again_for_the_next(tmp_path: Path):
-    """At once, as long as it answers between its crashes."""
+async def test_server_that_crashes_in_a_call_is_started_again_for_the_next(tmp_path: Path):
+    """The restart is immediate as long as the server answers between its crashes."""
     pids: set[object] = set()
-    async with opened(tmp_path, one=bad()) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
         for _ in range(3):
-            pids.add((await call(box, "one__pid")).output)
-            crashed = await call(box, "one__crash")
+            pids.add((await call_tool(box, "one__pid")).output)
+            crashed = await call_tool(box, "one__crash")
             assert crashed.failed
             assert "Tool server one ended: it ended with status 7; its last words: cannot go on" in crashed.output
-        pids.add((await call(box, "one__pid")).output)
+        pids.add((await call_tool(box, "one__pid")).output)
     assert len(pids) == 4
     assert all(str(pid).isdecimal() for pid in pids)
 
 
-async def test_a_server_that_cannot_start_is_named_with_its_last_words(tmp_path: Path):
+async def test_server_that_cannot_start_is_reported_with_its_last_output(tmp_path: Path):
     missing = tmp_path / "missing"
-    async with opened(tmp_path, one=bad("unready", str(missing)), two={"command": "/no/such/program"}) as box:
+    async with open_toolbox(
+        tmp_path, one=bad_server_entry("unready", str(missing)), two={"command": "/no/such/program"}
+    ) as box:
         with pytest.raises(ToolServerError, match=r"one cannot be started: .*status 1.*ImportError: no module"):
             await box.list_functions(["one"])
         with pytest.raises(ToolServerError, match="two cannot be started: there is no /no/such/program"):
@@ -475,56 +484,58 @@ async def test_a_server_that_cannot_start_is_named_with_its_last_words(tmp_path:
         assert await box.list_functions(["one"])
 
 
-async def test_a_server_that_never_starts_is_tried_at_growing_distances(tmp_path: Path):
-    async with opened(tmp_path, one=bad("unready", "/no/such/file")) as box:
-        said = [str((await call(box, "one__echo")).output) for _ in range(4)]
+async def test_server_that_never_starts_is_retried_at_growing_intervals(tmp_path: Path):
+    async with open_toolbox(tmp_path, one=bad_server_entry("unready", "/no/such/file")) as box:
+        said = [str((await call_tool(box, "one__echo")).output) for _ in range(4)]
     assert ["again in" in sentence for sentence in said] == [False, False, True, True]
 
 
-@pytest.mark.parametrize("entry", [bad("mute"), bad("mute", "stubborn")])
-async def test_a_server_that_hangs_at_its_start_is_given_up(tmp_path: Path, entry: dict[str, Any]):
-    async with opened(tmp_path, {}, 0.3, one=entry) as box:
+@pytest.mark.parametrize("entry", [bad_server_entry("mute"), bad_server_entry("mute", "stubborn")])
+async def test_server_that_hangs_at_its_start_is_stopped(tmp_path: Path, entry: dict[str, Any]):
+    async with open_toolbox(tmp_path, {}, 0.3, one=entry) as box:
         with pytest.raises(ToolServerError, match=r"one cannot be started: it was not ready within 0.3 s"):
             await box.list_functions(["one"])
 
 
-async def test_a_call_without_an_answer_ends_in_time_and_is_cancelled_there(tmp_path: Path):
-    async with opened(tmp_path, one=bad(timeout_s=1)) as box:
-        called = await call(box, "one__hang")
+async def test_unanswered_call_times_out_and_is_cancelled_on_the_server(tmp_path: Path):
+    async with open_toolbox(tmp_path, one=bad_server_entry(timeout_s=1)) as box:
+        called = await call_tool(box, "one__hang")
         assert called == ToolOutput("Tool server one did not answer hang within 1 s.", failed=True)
         with anyio.fail_after(60):
-            while (seen := await call(box, "one__seen")).failed:  # on a busy machine a second may be too short for it
+            while (
+                seen := await call_tool(box, "one__seen")
+            ).failed:  # on a busy machine a second may be too short for it
                 pass
         assert "hang notifications/cancelled seen" in str(seen.output)
 
 
 async def test_cancelling_a_call_cancels_it_on_the_server_and_leaves_the_others_alone(tmp_path: Path):
-    async with opened(tmp_path, one=bad()) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(call, box, "one__hang")
-                while "hang" not in str((await call(box, "one__seen")).output):
+                tasks.start_soon(call_tool, box, "one__hang")
+                while "hang" not in str((await call_tool(box, "one__seen")).output):
                     pass
                 tasks.cancel_scope.cancel()
-        assert str((await call(box, "one__seen")).output).endswith("hang seen notifications/cancelled seen")
+        assert str((await call_tool(box, "one__seen")).output).endswith("hang seen notifications/cancelled seen")
 
 
 async def test_cancelled_call_does_not_stop_a_server_that_starts_for_others(tmp_path: Path):
-    async with opened(tmp_path, one=bad()) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry()) as box:
         with anyio.move_on_after(0):
             await box.list_functions(["one"])
         assert await box.list_functions(["one"])
 
 
-async def test_two_hundred_tools_are_too_many_for_a_request_but_some_of_them_are_not(tmp_path: Path):
-    async with opened(tmp_path, one=bad("many")) as box:
+async def test_two_hundred_tools_are_refused_and_a_subset_is_accepted(tmp_path: Path):
+    async with open_toolbox(tmp_path, one=bad_server_entry("many")) as box:
         with pytest.raises(RequestError, match="names 200 tools, and the API accepts 128"):
             await box.list_functions(["one"])
         assert len(await box.list_functions(["one/tool_1*"])) == 111
 
 
-async def test_schemas_that_no_api_takes_are_made_to_fit(tmp_path: Path):
-    async with opened(tmp_path, one=bad("bad-schemas")) as box:
+async def test_schemas_that_the_api_refuses_are_repaired(tmp_path: Path):
+    async with open_toolbox(tmp_path, one=bad_server_entry("bad-schemas")) as box:
         parameters = [f["parameters"] for f in await box.list_functions(["one"])]
         descriptions = [f["description"] for f in await box.list_functions(["one"])]
     assert parameters == [
@@ -537,19 +548,21 @@ async def test_schemas_that_no_api_takes_are_made_to_fit(tmp_path: Path):
 
 
 async def test_list_or_answer_outside_the_protocol_fails_with_a_sentence(tmp_path: Path):
-    async with opened(tmp_path, one=bad("no-tools"), two=bad()) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry("no-tools"), two=bad_server_entry()) as box:
         with pytest.raises(
-            ToolServerError, match=r"one did not list its tools in a form that the protocol knows: tools"
+            ToolServerError, match=r"one did not list its tools in a form that the protocol defines: tools"
         ):
             await box.list_functions(["one"])
-        assert "did not answer odd in a form that the protocol knows" in str((await call(box, "two__odd")).output)
-        assert await call(box, "two__echo", text="x") == ToolOutput("x")
+        assert "did not answer odd in a form that the protocol defines" in str(
+            (await call_tool(box, "two__odd")).output
+        )
+        assert await call_tool(box, "two__echo", text="x") == ToolOutput("x")
 
 
-async def test_an_odd_tool_costs_no_other_and_is_offered_if_it_has_a_name(
+async def test_malformed_tool_is_offered_if_it_has_a_name_and_hides_no_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    async with opened(tmp_path, one=bad("odd-tools")) as box:
+    async with open_toolbox(tmp_path, one=bad_server_entry("odd-tools")) as box:
         parameters = {each["name"]: each["parameters"] for each in await box.list_functions(["one"])}
         await box.list_functions(["one"])
         policies = {name: await box.find_policy(f"one__{name}", ["one"]) for name in ("echo", "odd_hints", "odd_hint")}
@@ -565,19 +578,19 @@ async def test_an_odd_tool_costs_no_other_and_is_offered_if_it_has_a_name(
     asks = {name: policy.asks for name, policy in policies.items() if policy is not None}
     assert asks == {"echo": False, "odd_hints": True, "odd_hint": True}
     [record] = [record for record in caplog.records if record.name.startswith("agent_jobs")]
-    assert record.getMessage() == "tool server one: 3 of its tools are not offered, without a name to call it by"
+    assert record.getMessage() == "tool server one: 3 of its tools are not offered, because they have no name"
 
 
 async def test_started_servers_end_with_the_process_in_under_two_seconds(tmp_path: Path):
     pids = tmp_path / "pids"
-    entry = bad("stubborn", "family", str(pids))
+    entry = bad_server_entry("stubborn", "family", str(pids))
     alive: list[int] = []
     leave, left = anyio.Event(), anyio.Event()
 
     async def process() -> None:
-        async with opened(tmp_path, one=entry, two=bad()) as box:
+        async with open_toolbox(tmp_path, one=entry, two=bad_server_entry()) as box:
             await box.list_functions(["one", "two"])
-            alive.extend(map(int, [*pids.read_text().split(), str((await call(box, "two__pid")).output)]))
+            alive.extend(map(int, [*pids.read_text().split(), str((await call_tool(box, "two__pid")).output)]))
             assert [is_alive(pid) for pid in alive] == [True, True, True]
             leave.set()
         left.set()
@@ -591,9 +604,9 @@ async def test_started_servers_end_with_the_process_in_under_two_seconds(tmp_pat
     assert sum(STOP_STEPS_S) + STOP_STEPS_S[-1] < 2, "as long as a process waits for those that it has to stop"
 
 
-async def test_only_so_many_calls_run_at_once(tmp_path: Path):
+async def test_number_of_simultaneous_calls_is_limited(tmp_path: Path):
     path = tmp_path / "tools.json"
-    path.write_text(json.dumps({"mcpServers": {"one": bad()}}))
+    path.write_text(json.dumps({"mcpServers": {"one": bad_server_entry()}}))
     async with anyio.create_task_group() as tasks:
         box = Toolbox(load_toolbox(path), {}, tasks, concurrency=1)
         slots: list[str] = []
@@ -631,7 +644,7 @@ def confirm() -> Answer | Elicit[Answer]:
     return Elicit("Sure?", Answer)
 
 
-def web() -> MCPServer:
+def build_web_server() -> MCPServer:
     server = MCPServer("web", log_level="CRITICAL")
 
     @server.tool(annotations=ToolAnnotations(read_only_hint=True))
@@ -663,8 +676,8 @@ class WebServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(listener: socket.socket, *, json_response: bool) -> AsyncGenerator[str]:
-    app = web().streamable_http_app(json_response=json_response)
+async def serve_web(listener: socket.socket, *, json_response: bool) -> AsyncGenerator[str]:
+    app = build_web_server().streamable_http_app(json_response=json_response)
     server = WebServer(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])
@@ -680,39 +693,39 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.mark.parametrize("json_response", [True, False])
-async def test_a_server_behind_a_url_gets_its_headers_and_its_answers_have_a_limit(
+async def test_server_behind_a_url_gets_its_headers_and_its_answers_are_limited(
     tmp_path: Path, listener: socket.socket, json_response: bool
 ):
-    async with serving(listener, json_response=json_response) as url:
+    async with serve_web(listener, json_response=json_response) as url:
         entry = {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${TOKEN}"}}
-        async with opened(tmp_path, {"TOKEN": TOKEN}, web=entry) as box:
+        async with open_toolbox(tmp_path, {"TOKEN": TOKEN}, web=entry) as box:
             assert [f["name"] for f in await box.list_functions(["web"])] == ["web__huge", "web__sure", "web__who"]
-            assert await call(box, "web__who") == ToolOutput("[secret] 2026-07-28")
-            huge = await call(box, "web__huge")
+            assert await call_tool(box, "web__who") == ToolOutput("[secret] 2026-07-28")
+            huge = await call_tool(box, "web__huge")
             assert huge.failed
             assert "longer than 16 MiB" in huge.output
-            assert (await call(box, "web__sure")).failed
-            assert await call(box, "web__who") == ToolOutput("[secret] 2026-07-28")
+            assert (await call_tool(box, "web__sure")).failed
+            assert await call_tool(box, "web__who") == ToolOutput("[secret] 2026-07-28")
 
 
-async def test_a_server_that_was_started_again_is_found_again(tmp_path: Path, listener: socket.socket):
+async def test_restarted_server_behind_a_url_is_used_again(tmp_path: Path, listener: socket.socket):
     address = listener.getsockname()
-    async with opened(tmp_path, web={"url": f"http://127.0.0.1:{address[1]}/mcp"}) as box:
-        async with serving(listener, json_response=True):
-            assert not (await call(box, "web__who")).failed
+    async with open_toolbox(tmp_path, web={"url": f"http://127.0.0.1:{address[1]}/mcp"}) as box:
+        async with serve_web(listener, json_response=True):
+            assert not (await call_tool(box, "web__who")).failed
         listener.close()
-        assert "web ended: All connection attempts failed" in (await call(box, "web__who")).output
+        assert "web ended: All connection attempts failed" in (await call_tool(box, "web__who")).output
         with socket.create_server(address) as again:
-            async with serving(again, json_response=True):
-                assert not (await call(box, "web__who")).failed
+            async with serve_web(again, json_response=True):
+                assert not (await call_tool(box, "web__who")).failed
 
 
-async def test_a_server_that_is_not_there_or_refuses_is_named_with_the_reason(tmp_path: Path, listener: socket.socket):
+async def test_unreachable_or_refusing_server_is_reported_with_the_reason(tmp_path: Path, listener: socket.socket):
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    async with serving(listener, json_response=True) as url:
+    async with serve_web(listener, json_response=True) as url:
         servers = {"gone": {"url": f"http://127.0.0.1:{port}/mcp"}, "wrong": {"url": url.replace("/mcp", "/no")}}
-        async with opened(tmp_path, **servers) as box:
+        async with open_toolbox(tmp_path, **servers) as box:
             with pytest.raises(ToolServerError, match=r"gone cannot be started: .*connect"):
                 await box.list_functions(["gone"])
             with pytest.raises(ToolServerError, match=r"wrong cannot be started: .*status 404"):

@@ -1,4 +1,4 @@
-"""Traces: spans of finished jobs by the GenAI conventions, sent once, and without what was asked or answered."""
+"""Traces: spans of finished jobs by the GenAI conventions, sent once, without prompts and answers."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from receiver import Receiver, receiving
-from test_agent_loop import add_tool_servers, call, calling, ledger, start_with_ledger
+from test_agent_loop import add_tool_servers, ledger_entry, script_with_calls, start_with_ledger, tool_call
 
 from agent_jobs.app import open_app
 from agent_jobs.clock import create_fast_clock
@@ -48,7 +48,7 @@ def collector() -> Iterator[Receiver]:
 
 
 async def trace_jobs(folder: Path, *, has_content: bool = False) -> list[ReadableSpan]:
-    """Trace what another process left, and return the spans in the order in which they began."""
+    """Trace the finished jobs of a folder; return the spans in order of their start."""
     spans = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -70,9 +70,9 @@ async def run_job_with_tools(settings: Settings, log: Path) -> tuple[str, Path]:
     """Run a job of three turns with three calls; return its id and the folder of the jobs."""
     assert settings.data_dir is not None
     usage = {"input_tokens": 100, "output_tokens": 10}
-    turns = [[call("ledger__write", n=1), call("ledger__read", n=2)], [call("ledger__write", n=3)]]
-    async with hosting(add_tool_servers(settings, ledger=ledger(log)), speed=1.0) as host:
-        job_id = await start_with_ledger(host, calling(*turns, usage=usage))
+    turns = [[tool_call("ledger__write", n=1), tool_call("ledger__read", n=2)], [tool_call("ledger__write", n=3)]]
+    async with hosting(add_tool_servers(settings, ledger=ledger_entry(log)), speed=1.0) as host:
+        job_id = await start_with_ledger(host, script_with_calls(*turns, usage=usage))
         await host.end(job_id)
     return job_id, settings.data_dir
 
@@ -101,7 +101,7 @@ async def test_job_is_a_span_with_its_turns_and_calls_below(settings: Settings, 
     ]  # fmt: skip
 
 
-async def test_spans_have_the_times_of_then(settings: Settings, tmp_path: Path):
+async def test_spans_have_the_times_of_the_original_events(settings: Settings, tmp_path: Path):
     job_id, folder = await run_job_with_tools(settings, tmp_path / "ledger")
     spans = await trace_jobs(folder)
     [job] = find_named(spans, "invoke_agent")
@@ -129,7 +129,7 @@ async def test_job_is_below_the_span_that_started_it(settings: Settings):
         await host.end(job_id)
     [job, *below] = await trace_jobs(settings.data_dir)
     assert job.parent is not None and below
-    # The client's own span stands between where an SDK is installed, and the caller's where none is.
+    # The parent is the client's own span if an SDK is installed, else the caller's.
     assert {f"{span.context.trace_id:032x}" for span in (job, *below) if span.context} == {TRACE_ID}
 
 
@@ -158,7 +158,7 @@ async def test_failure_is_an_error_with_its_code_and_without_its_message(setting
 
 
 @pytest.mark.parametrize("has_content", [False, True])
-async def test_content_is_in_spans_only_where_it_is_asked_for(settings: Settings, tmp_path: Path, has_content: bool):
+async def test_content_is_in_spans_only_if_requested(settings: Settings, tmp_path: Path, has_content: bool):
     _, folder = await run_job_with_tools(settings, tmp_path / "ledger")
     spans = await trace_jobs(folder, has_content=has_content)
     written = " ".join(span.to_json() for span in spans)
@@ -215,7 +215,7 @@ async def test_spans_reach_a_collector(
 async def test_server_of_a_host_sends_no_traces(
     settings: Settings, collector: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
-    """The variable may be meant for the host itself, which passes it on."""
+    """The variable may be meant for the host itself, which passes it on to its servers."""
     monkeypatch.setenv(ENDPOINT, collector.url)
     async with hosting_as("server", settings) as host:
         await host.end((await host.start())["job_id"])

@@ -302,7 +302,7 @@ async def test_an_answer_to_a_job_that_does_not_ask_is_refused(settings: Setting
     async with hosting(settings) as host:
         started = await host.start(emulate={"end": "never"})
         why = await host.refused("agent_reply", job_id=started["job_id"], message="hello")
-        assert "asks for nothing" in why
+        assert "needs no answer" in why
         await host.call("agent_cancel", job_id=started["job_id"])
         assert "cancelled" in await host.refused("agent_reply", job_id=started["job_id"], message="hello")
         for more in ({"message": "hello"}, {"approve": ["x"]}):
@@ -413,7 +413,7 @@ async def test_a_missing_approval_expires_and_a_late_one_changes_nothing(
         assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
         assert answer["next"] == "agent_start again once the user can answer"
         late = await host.refused("agent_reply", job_id=told["job_id"], deny=[told["needs"][0]["call_id"]])
-        assert f"{told['job_id']} is failed and asks for nothing" in late
+        assert f"{told['job_id']} is failed and needs no answer" in late
     assert upstream.emulator.counters()["creates"] == 1
 
 

@@ -9,7 +9,17 @@ import anyio
 import httpx2
 import pytest
 from hosts import Host, eventually, hosting
-from test_agent_loop import SHOP, add_tool_servers, call, calling, ledger, lines, log, outputs, start_with_ledger
+from test_agent_loop import (
+    SHOP,
+    add_tool_servers,
+    ledger_entry,
+    log,
+    read_lines,
+    read_outputs,
+    script_with_calls,
+    start_with_ledger,
+    tool_call,
+)
 from test_follow_ups import KEY
 from upstream_log import runs
 
@@ -23,7 +33,7 @@ LEDGER = ["ledger__read", "ledger__write"]
 
 @pytest.fixture
 async def host(settings: Settings, log: Path) -> AsyncGenerator[Host]:
-    async with hosting(add_tool_servers(settings, ledger=ledger(log))) as host:
+    async with hosting(add_tool_servers(settings, ledger=ledger_entry(log))) as host:
         yield host
 
 
@@ -49,67 +59,73 @@ MEANT = {
 
 
 async def test_an_undeclared_function_is_answered_with_the_declared_ones(host: Host, log: Path) -> None:
-    job_id = await start_with_ledger(host, calling([call(name, n=1) for name in MEANT]))
+    job_id = await start_with_ledger(host, script_with_calls([tool_call(name, n=1) for name in MEANT]))
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
-    assert lines(log) == [], "nothing is executed under another name"
-    for told, (name, meant) in zip(await outputs(host, job_id), MEANT.items(), strict=True):
+    assert read_lines(log) == [], "nothing is executed under another name"
+    for told, (name, meant) in zip(await read_outputs(host, job_id), MEANT.items(), strict=True):
         assert told.startswith("There is no function ") and all(each in told for each in LEDGER)
         assert (f"Did you mean '{meant}'?" in told) is (meant is not None), name
 
 
 async def test_valid_calls_beside_an_undeclared_function_are_made(host: Host, log: Path) -> None:
     job_id = await start_with_ledger(
-        host, calling([call("nothing"), call("ledger__write", n=1), call("ledger__read", n=2)])
+        host, script_with_calls([tool_call("nothing"), tool_call("ledger__write", n=1), tool_call("ledger__read", n=2)])
     )
     assert (await host.end(job_id))["output"] == "the end"
-    first, *others = await outputs(host, job_id)
+    first, *others = await read_outputs(host, job_id)
     assert first.startswith("There is no function 'nothing'") and others == ["write 1", "read 2"]
-    assert sorted(lines(log)) == ["begin read 2", "begin write 1", "end read 2", "end write 1"]
+    assert sorted(read_lines(log)) == ["begin read 2", "begin write 1", "end read 2", "end write 1"]
 
 
 @pytest.mark.parametrize("boxed", [True, False], ids=["beside a toolbox", "alone"])
 async def test_only_the_callers_own_functions_are_waited_for(host: Host, log: Path, boxed: bool) -> None:
-    calls = [call("shopp"), call("shop"), *([call("ledger__write", n=1)] if boxed else [])]
+    calls = [tool_call("shopp"), tool_call("shop"), *([tool_call("ledger__write", n=1)] if boxed else [])]
     options = {"tools": [SHOP], "toolbox": ["ledger"] if boxed else "none"}
-    job_id = (await host.start(emulate=calling(calls), options=options))["job_id"]
+    job_id = (await host.start(emulate=script_with_calls(calls), options=options))["job_id"]
     (asked,) = (await host.end(job_id))["needs"]
     assert asked["name"] == "shop"
     await host.call("agent_reply", job_id=job_id, outputs=[{"call_id": asked["call_id"], "output": "bought"}])
     assert (await host.end(job_id))["output"] == "the end"
-    told, *others = await outputs(host, job_id)
+    told, *others = await read_outputs(host, job_id)
     assert "Did you mean 'shop'?" in told
     assert others == ["bought", *(["write 1"] if boxed else [])]
-    assert lines(log) == (["begin write 1", "end write 1"] if boxed else [])
+    assert read_lines(log) == (["begin write 1", "end write 1"] if boxed else [])
 
 
 @pytest.mark.parametrize("tools", [[], [SHOP]], ids=["no functions", "a function of the caller"])
 async def test_a_job_that_calls_only_undeclared_functions_does_not_wait(
     host: Host, tools: list[dict[str, Any]]
 ) -> None:
-    job_id = (await host.start(emulate=calling([call("lookup")]), options={"tools": tools}))["job_id"]
+    job_id = (await host.start(emulate=script_with_calls([tool_call("lookup")]), options={"tools": tools}))["job_id"]
     assert (await host.end(job_id))["output"] == "the end"
-    (told,) = await outputs(host, job_id)
+    (told,) = await read_outputs(host, job_id)
     assert ("shop" in told) is bool(tools)
 
 
 async def test_calls_of_an_undeclared_function_stay_within_the_limits(host: Host) -> None:
-    turns = [[call("nothing", n=n)] for n in range(25)]
-    ended = await host.end(await start_with_ledger(host, calling(*turns, duration_s=0, queued_s=0)))
+    turns = [[tool_call("nothing", n=n)] for n in range(25)]
+    ended = await host.end(await start_with_ledger(host, script_with_calls(*turns, duration_s=0, queued_s=0)))
     assert ended["error"]["code"] == "max_turns"
-    ended = await host.end(await start_with_ledger(host, calling(*turns, duration_s=0, queued_s=0), max_tool_calls=2))
+    ended = await host.end(
+        await start_with_ledger(host, script_with_calls(*turns, duration_s=0, queued_s=0), max_tool_calls=2)
+    )
     assert ended["error"]["code"] == "max_tool_calls"
 
 
 async def test_an_invented_name_is_sent_back_in_a_form_that_the_api_accepts(
     host: Host, upstream: RunningServer
 ) -> None:
-    script = calling([call("files.read all")], faults=[{"ignore_background": True}])
+    script = script_with_calls([tool_call("files.read all")], faults=[{"ignore_background": True}])
     assert (await host.end(await start_with_ledger(host, script)))["output"] == "the end"
     assert [item["name"] for item in inputs(upstream) if item["type"] == "function_call"] == ["files_read_all"]
 
 
-WRITE_1, WRITE_2, READ_1 = call("ledger__write", n=1), call("ledger__write", n=2), call("ledger__read", n=1)
+WRITE_1, WRITE_2, READ_1 = (
+    tool_call("ledger__write", n=1),
+    tool_call("ledger__write", n=2),
+    tool_call("ledger__read", n=1),
+)
 
 
 @pytest.mark.parametrize(
@@ -122,21 +138,21 @@ WRITE_1, WRITE_2, READ_1 = call("ledger__write", n=1), call("ledger__write", n=2
         ([WRITE_1], [""], False),
         ([WRITE_1, WRITE_2], [None, None], False),
         ([WRITE_1, WRITE_2, READ_1], [7, "", None], True),
-        ([WRITE_1, call("nothing")], ["a", "a"], False),
+        ([WRITE_1, tool_call("nothing")], ["a", "a"], False),
     ],
 )
 async def test_calls_with_any_ids_are_made_and_answered_with_their_calls(
     host: Host, log: Path, upstream: RunningServer, calls: list[dict[str, Any]], ids: list[object], held: bool
 ) -> None:
     faults = [{"ignore_background": True}] if held else []
-    script = calling([{**each, "call_id": id} for each, id in zip(calls, ids, strict=True)], faults=faults)
+    script = script_with_calls([{**each, "call_id": id} for each, id in zip(calls, ids, strict=True)], faults=faults)
     job_id = await start_with_ledger(host, script)
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     made = [each for each in calls if each["name"] in LEDGER]
     ends = [f"{each['name'].removeprefix('ledger__')} {each['arguments']['n']}" for each in made]
-    assert sorted(line for line in lines(log) if line.startswith("end")) == sorted(f"end {end}" for end in ends)
-    assert [told for told in await outputs(host, job_id) if not told.startswith("There is no")] == ends
+    assert sorted(line for line in read_lines(log) if line.startswith("end")) == sorted(f"end {end}" for end in ends)
+    assert [told for told in await read_outputs(host, job_id) if not told.startswith("There is no")] == ends
     sent = inputs(upstream)
     asked = [item["call_id"] for item in sent if item["type"] == "function_call"]
     told = [item["call_id"] for item in sent if item["type"] == "function_call_output"]
@@ -144,9 +160,9 @@ async def test_calls_with_any_ids_are_made_and_answered_with_their_calls(
 
 
 async def test_calls_of_one_id_that_wait_are_answered_one_by_one(host: Host, upstream: RunningServer) -> None:
-    calls = [{**call("shop", n=n), "call_id": "a"} for n in (1, 2)]
+    calls = [{**tool_call("shop", n=n), "call_id": "a"} for n in (1, 2)]
     options = {"tools": [SHOP], "toolbox": "none"}
-    job_id = (await host.start(emulate=calling(calls), options=options))["job_id"]
+    job_id = (await host.start(emulate=script_with_calls(calls), options=options))["job_id"]
     asked = (await host.end(job_id))["needs"]
     assert [each["arguments"] for each in asked] == ['{"n": 1}', '{"n": 2}']
     for each, output in reversed(list(zip(asked, ["one", "two"], strict=True))):
@@ -159,7 +175,7 @@ async def test_approvals_of_one_id_are_answered_one_by_one(settings: Settings, u
     asks = [{"server_label": "tracker", "name": name, "arguments": "{}", "id": "mcpr_a"} for name in ("add", "drop")]
     tool = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example.org/mcp"}
     async with hosting(replace(settings, approvals="model")) as host:
-        job_id = (await host.start(emulate=calling(asks), options={"tools": [tool]}))["job_id"]
+        job_id = (await host.start(emulate=script_with_calls(asks), options={"tools": [tool]}))["job_id"]
         asked = (await host.end(job_id))["needs"]
         assert [each["name"] for each in asked] == ["tracker/add", "tracker/drop"]
         add, drop = (each["call_id"] for each in asked)
@@ -171,23 +187,23 @@ async def test_approvals_of_one_id_are_answered_one_by_one(settings: Settings, u
 
 
 async def test_in_a_conversation_calls_of_one_id_are_answered_by_it(host: Host, upstream: RunningServer) -> None:
-    script = calling([{**WRITE_1, "call_id": "a"}, {**WRITE_2, "call_id": "a"}])
+    script = script_with_calls([{**WRITE_1, "call_id": "a"}, {**WRITE_2, "call_id": "a"}])
     assert (await host.end(await start_with_ledger(host, script, conversation=True)))["output"] == "the end"
     told = [(item["call_id"], item["output"]) for item in inputs(upstream) if item["type"] == "function_call_output"]
     assert told == [("a", "write 1"), ("a", "write 2")]
 
 
 async def test_calls_of_one_id_outlive_their_process(settings: Settings, log: Path, tmp_path: Path) -> None:
-    ours, left = add_tool_servers(settings, ledger=ledger(log)), tmp_path / "left"
-    calls = [{**call("ledger__read", n=n, until=str(left)), "call_id": "a"} for n in (1, 2)]
+    ours, left = add_tool_servers(settings, ledger=ledger_entry(log)), tmp_path / "left"
+    calls = [{**tool_call("ledger__read", n=n, until=str(left)), "call_id": "a"} for n in (1, 2)]
     async with hosting(ours) as host:
-        job_id = await start_with_ledger(host, calling(calls))
-        await eventually(lambda: sorted(lines(log)) == ["begin read 1", "begin read 2"])
+        job_id = await start_with_ledger(host, script_with_calls(calls))
+        await eventually(lambda: sorted(read_lines(log)) == ["begin read 1", "begin read 2"])
     left.touch()
     async with hosting(ours) as host:
         with anyio.fail_after(30):
             assert (await host.end(job_id))["output"] == "the end"
-        assert await outputs(host, job_id) == ["read 1", "read 2"]
+        assert await read_outputs(host, job_id) == ["read 1", "read 2"]
 
 
 # Follow-ups of jobs that left calls open.
@@ -199,7 +215,12 @@ ASK = {"server_label": "tracker", "name": "add", "arguments": "{}"}
 @pytest.mark.parametrize("known", [True, False], ids=["by id", "told again"])
 @pytest.mark.parametrize(
     "calls",
-    [[call("shop")], [call("shop", n=1), call("shop", n=2)], [{**call("shop"), "call_id": "a"}] * 2, [ASK]],
+    [
+        [tool_call("shop")],
+        [tool_call("shop", n=1), tool_call("shop", n=2)],
+        [{**tool_call("shop"), "call_id": "a"}] * 2,
+        [ASK],
+    ],
     ids=["one", "two", "two of one id", "an approval"],
 )
 async def test_a_follow_up_closes_the_calls_that_a_cut_response_left_open(
@@ -223,9 +244,9 @@ async def test_a_follow_up_closes_the_calls_that_a_cut_response_left_open(
 
 async def finish_with_open_calls(host: Host, how: str) -> str:
     """Return a job that finished before all calls of its second turn were answered."""
-    turns = [[WRITE_1], [WRITE_2, call("shop")]]
+    turns = [[WRITE_1], [WRITE_2, tool_call("shop")]]
     options = {"tools": [SHOP], "max_tool_calls": 2 if how == "failed" else 9}
-    job_id = await start_with_ledger(host, calling(*turns), **options)
+    job_id = await start_with_ledger(host, script_with_calls(*turns), **options)
     asked = await host.end(job_id)
     if how == "cancelled":
         assert asked["status"] == "input_required"
@@ -251,7 +272,7 @@ async def test_a_follow_up_of_a_job_that_finished_amid_its_calls_has_their_answe
 async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_the_earlier_turns(
     host: Host, upstream: RunningServer
 ) -> None:
-    script = calling([WRITE_1])
+    script = script_with_calls([WRITE_1])
     script["turns"][1] = {"end": "failed", "error_code": "bad", "error_message": "No.", "length": 0}
     first = await start_with_ledger(host, script)
     assert (await host.end(first))["status"] == "failed"
@@ -261,7 +282,7 @@ async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_the_earlier_turn
 
 
 async def test_a_job_that_cannot_be_continued_says_why(host: Host) -> None:
-    first = (await host.start(emulate=calling([call("shop")]), options={"tools": [SHOP]}))["job_id"]
+    first = (await host.start(emulate=script_with_calls([tool_call("shop")]), options={"tools": [SHOP]}))["job_id"]
     assert (await host.end(first))["status"] == "input_required"
     sentence = await host.refused("agent_start", prompt="on", previous_job_id=first)
     assert sentence.startswith(f"{first} waits for answers") and "agent_reply" in sentence

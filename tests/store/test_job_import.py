@@ -1,4 +1,4 @@
-"""Jobs of a file that move into PostgreSQL: all of each, once, whatever version wrote it and wherever it stops."""
+"""Import the jobs of a file into PostgreSQL: completely and once, from every version and after every interruption."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from anyio.to_thread import run_sync
 from click.testing import CliRunner
 from hosts import hosting
 from postgres_server import new_database
-from test_store import IN_PROGRESS, NOW, a_job, standing
-from test_store_sqlite import SCRIPTS, made
+from test_store import IN_PROGRESS, NOW, a_job, add_job_in
+from test_store_sqlite import SCRIPTS, make_database
 
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
@@ -42,13 +42,13 @@ def order(url: str, tmp_path: Path) -> JobImport:
     )
 
 
-async def typed(settings: Settings, url: str, *words: str) -> str:
+async def run_import(settings: Settings, url: str, *words: str) -> str:
     environment = {"AGENT_JOBS_DATABASE_URL": url, "AGENT_JOBS_DATA_DIR": str(settings.data_dir)}
     result = await run_sync(lambda: CliRunner().invoke(cli, ["import", *words], env=environment))
     return f"{result.exit_code} {result.output}"
 
 
-async def test_finished_and_running_jobs_move_once_and_go_on_there(
+async def test_finished_and_running_jobs_move_once_and_continue_in_postgresql(
     settings: Settings, upstream: RunningServer, url: str, tmp_path: Path
 ) -> None:
     old = replace(settings, data_dir=tmp_path / "old")
@@ -56,13 +56,13 @@ async def test_finished_and_running_jobs_move_once_and_go_on_there(
         finished = await host.start(emulate={"duration_s": 1, "text": "done"}, options={"key": "monday"})
         await host.end(finished["job_id"])
         running = await host.start(emulate={"duration_s": 25, "text": "went on"})
-        assert "in use by agent-jobs server" in await typed(settings, url, str(tmp_path / "old"))
+        assert "in use by agent-jobs server" in await run_import(settings, url, str(tmp_path / "old"))
     words = [str(tmp_path / "old" / "jobs.db"), "--owner", "ada"]
-    assert "Would import 2 jobs" in await typed(settings, url, *words, "--dry-run")
-    said = await typed(settings, url, *words)
+    assert "Would import 2 jobs" in await run_import(settings, url, *words, "--dry-run")
+    said = await run_import(settings, url, *words)
     assert "0 Imported 2 jobs into" in said
     assert "1 finished, 1 not done." in said
-    said = await typed(settings, url, *words)
+    said = await run_import(settings, url, *words)
     assert "Imported 0 jobs" in said
     assert "Already there: 1 job." in said
     async with hosting(replace(settings, database_url=SecretStr(url))) as host:
@@ -85,8 +85,8 @@ OLDEST_JOBS = (
 
 
 async def test_file_of_the_oldest_version_is_imported(order: JobImport) -> None:
-    """It has no owner, no table of prompts, and columns of other names."""
-    made(order.folder, SCRIPTS[0], *OLDEST_JOBS, "PRAGMA user_version = 1")
+    """The oldest schema has no owner, no table of prompts, and other column names."""
+    make_database(order.folder, SCRIPTS[0], *OLDEST_JOBS, "PRAGMA user_version = 1")
     assert await import_jobs(order, is_dry_run=True) == ImportCounts(finished=1, active=1)
     assert version_of(order.folder) == 1, "a dry run changes nothing"
     assert await import_jobs(order) == ImportCounts(finished=1, active=1)
@@ -100,12 +100,12 @@ def version_of(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("stops_at", ["_write_job", "_remove_job"])
-async def test_import_that_stops_goes_on_where_it_stopped(
+async def test_interrupted_import_continues_where_it_stopped(
     order: JobImport, monkeypatch: pytest.MonkeyPatch, stops_at: str
 ) -> None:
-    """Between the two, no process of the file may take the job: it may run on PostgreSQL."""
+    """Between the two steps no process may claim the job from the file, because it may already run on PostgreSQL."""
     async with open_store(order.folder) as store:
-        await standing(store, IN_PROGRESS)
+        await add_job_in(store, IN_PROGRESS)
         await store.release_claims(NOW)
 
     async def fail(*arguments: object) -> None:
@@ -127,10 +127,10 @@ async def test_import_that_stops_goes_on_where_it_stopped(
         assert await store.get("job_1") is None
 
 
-async def test_all_rows_of_a_job_come_along_and_a_key_that_is_taken_stays(order: JobImport) -> None:
+async def test_import_copies_all_rows_of_a_job_and_keeps_a_key_that_exists(order: JobImport) -> None:
     path = order.folder / "made" / "job_1" / "plot.png"
     async with open_store(order.folder) as store:
-        job = await standing(store, IN_PROGRESS)
+        job = await add_job_in(store, IN_PROGRESS)
         await store.add(replace(a_job("job_2"), key="taken"), allow_duplicate=True)
         await store.release_claims(NOW)
     path.parent.mkdir(parents=True)
@@ -161,7 +161,7 @@ async def test_file_of_an_owner_goes_into_the_database(order: JobImport) -> None
     """Replicas of a team server share no disk."""
     path = order.folder / "made" / "job_1" / "plot.png"
     async with open_store(order.folder) as store:
-        await standing(store, IN_PROGRESS)
+        await add_job_in(store, IN_PROGRESS)
         await store.release_claims(NOW)
     path.parent.mkdir(parents=True)
     path.write_text("a picture")
@@ -177,7 +177,7 @@ async def test_file_of_an_owner_goes_into_the_database(order: JobImport) -> None
 
 
 def test_every_table_is_imported_and_carried_over() -> None:
-    """A table that is new needs a row in one of the two lists."""
+    """Each new table has to be added to one of the two lists."""
     script = resources.files("agent_jobs.store").joinpath("schema.sql").read_text()
     tables = set(re.findall(r"CREATE TABLE (\w+)", script)) - {"tally"}  # triggers count it
     assert tables == {*JOB_COLUMN_OF_TABLE, *KEY_COLUMNS_OF_TABLE}
@@ -190,7 +190,7 @@ def make_foreign(path: Path) -> None:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Return the content of each file, without those that SQLite keeps beside one that it reads."""
+    """Return the content of each file, except the files that SQLite adds while it reads a database."""
     found = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-wal", "-shm"))]
     return {str(path): path.read_bytes() for path in found}
 
@@ -201,16 +201,16 @@ def read_files(folder: Path) -> dict[str, bytes]:
         ("none", "There is no"),
         ("none/jobs.db", "There is no"),
         ("empty", "There is no"),
-        ("text.db", "is no database of agent-jobs"),
-        ("nothing.db", "is no database of agent-jobs"),
-        ("text/jobs.db", "is no database of agent-jobs"),
-        ("foreign", "is no database of agent-jobs"),
-        ("foreign.db", "is no database of agent-jobs"),
-        ("folder", "is no database of agent-jobs"),
+        ("text.db", "is not a database of agent-jobs"),
+        ("nothing.db", "is not a database of agent-jobs"),
+        ("text/jobs.db", "is not a database of agent-jobs"),
+        ("foreign", "is not a database of agent-jobs"),
+        ("foreign.db", "is not a database of agent-jobs"),
+        ("folder", "is not a database of agent-jobs"),
         ("copy.db", "under another name"),
     ],
 )
-async def test_path_without_a_file_of_jobs_is_named_and_left_as_it_is(name: str, words: str, tmp_path: Path) -> None:
+async def test_path_without_a_job_file_is_reported_and_not_changed(name: str, words: str, tmp_path: Path) -> None:
     for folder in ("empty", "text", "foreign", "folder", "folder/jobs.db"):
         (tmp_path / folder).mkdir()
     for path in ("text.db", "text/jobs.db"):

@@ -1,4 +1,4 @@
-"""The database removed, replaced or damaged in mid-run: the server stays up, and nothing that was paid is forgotten."""
+"""Remove, replace or damage the database during a run: the server stays up, and no paid result is lost."""
 
 import logging
 import shutil
@@ -22,11 +22,11 @@ def folder_of(settings: Settings) -> Path:
     return settings.data_dir
 
 
-def delete(folder: Path) -> None:
+def delete_database_file(folder: Path) -> None:
     (folder / "jobs.db").unlink()
 
 
-def delete_all(folder: Path) -> None:
+def delete_database_files(folder: Path) -> None:
     for file in folder.glob("jobs.db*"):
         file.unlink()
 
@@ -40,24 +40,24 @@ def rename_folder(folder: Path) -> None:
     folder.rename(folder.with_name("renamed"))
 
 
-def empty(folder: Path) -> None:
+def replace_with_empty_file(folder: Path) -> None:
     (folder / "empty").touch()
     (folder / "empty").replace(folder / "jobs.db")
 
 
 TAKEN_AWAY: dict[str, Callable[[Path], object]] = {
-    "deleted": delete,
-    "deleted with its log": delete_all,
+    "deleted": delete_database_file,
+    "deleted with its log": delete_database_files,
     "moved away": move_away,
     "folder removed": shutil.rmtree,
     "folder renamed": rename_folder,
-    "replaced by an empty file": empty,
+    "replaced by an replace_with_empty_file file": replace_with_empty_file,
 }
 
 
 @pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
 @pytest.mark.parametrize("take_away", TAKEN_AWAY.values(), ids=TAKEN_AWAY)
-async def test_a_database_that_is_taken_away_in_mid_run_is_written_anew_with_every_job(
+async def test_removed_database_is_restored_with_every_job_while_a_job_runs(
     settings: Settings, upstream: RunningServer, take_away: Callable[[Path], object], follow: int
 ) -> None:
     async with hosting(replace(settings, follow=follow)) as host:
@@ -78,7 +78,7 @@ async def test_a_database_that_is_taken_away_in_mid_run_is_written_anew_with_eve
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-async def test_a_database_that_is_replaced_by_another_of_ours_has_the_jobs_of_both(
+async def test_database_replaced_by_another_job_database_has_the_jobs_of_both(
     settings: Settings, tmp_path: Path
 ) -> None:
     async with hosting(replace(settings, data_dir=tmp_path / "other")) as host:
@@ -94,8 +94,8 @@ async def test_a_database_that_is_replaced_by_another_of_ours_has_the_jobs_of_bo
         assert (await after.end(theirs["job_id"]))["output"] == "theirs"
 
 
-@pytest.mark.parametrize("take_away", [delete_all, shutil.rmtree], ids=["deleted", "folder removed"])
-async def test_servers_that_share_a_database_go_on_sharing_the_new_one_and_pay_nothing_twice(
+@pytest.mark.parametrize("take_away", [delete_database_files, shutil.rmtree], ids=["deleted", "folder removed"])
+async def test_servers_share_the_restored_database_and_pay_nothing_twice(
     settings: Settings, upstream: RunningServer, take_away: Callable[[Path], object]
 ) -> None:
     limited = replace(settings, max_concurrent=4)
@@ -112,12 +112,12 @@ async def test_servers_that_share_a_database_go_on_sharing_the_new_one_and_pay_n
     assert (len(posts), set(posts.values())) == (10, {1})
 
 
-async def test_a_server_that_starts_where_the_database_was_just_removed_takes_nothing_from_the_one_that_runs(
+async def test_server_started_after_the_database_was_removed_loses_no_job_of_the_running_one(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as one:
         running = await one.start(emulate={"duration_s": 8, "text": "ran on"})
-        delete(folder_of(settings))
+        delete_database_file(folder_of(settings))
         async with hosting(settings) as other:
             new = await other.start(emulate={"duration_s": 1, "text": "new"})
             assert (await one.end(running["job_id"]))["output"] == "ran on"
@@ -126,7 +126,7 @@ async def test_a_server_that_starts_where_the_database_was_just_removed_takes_no
     assert upstream.emulator.counters()["creates"] == 2
 
 
-async def test_while_no_database_can_stand_there_nothing_new_is_started_and_what_runs_goes_on(
+async def test_blocked_database_path_refuses_starts_and_lets_running_jobs_finish(
     settings: Settings, upstream: RunningServer
 ) -> None:
     folder = folder_of(settings)
@@ -141,13 +141,13 @@ async def test_while_no_database_can_stand_there_nothing_new_is_started_and_what
         assert (await host.end(running["job_id"]))["output"] == "ran on"
         assert (await host.call("agent_poll", job_id=waiting["job_id"], wait_s=15))["status"] == "pending"
         assert upstream.emulator.counters()["creates"] == 1, "what cannot be kept is not spent"
-        delete(folder)
+        delete_database_file(folder)
         assert (await host.end(waiting["job_id"]))["output"] == "waited"
     async with hosting(settings) as after:
         assert (await after.end(running["job_id"]))["output"] == "ran on"
 
 
-async def test_a_database_that_comes_back_is_gone_on_with(settings: Settings) -> None:
+async def test_database_moved_back_is_used_again(settings: Settings) -> None:
     folder = folder_of(settings)
     async with hosting(settings) as host:
         running = await host.start(emulate={"duration_s": 5, "text": "ran on"})
@@ -164,35 +164,35 @@ async def test_a_database_that_comes_back_is_gone_on_with(settings: Settings) ->
 # Damage.
 
 
-def changed(path: Path, *statements: str) -> list[tuple[int, ...]]:
-    """Have another program write, so that whoever has the database open reads it anew, from the file alone."""
+def write_from_another_program(path: Path, *statements: str) -> list[tuple[int, ...]]:
+    """Write like another program, so that each open connection reads the file again."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         rows = [db.execute(statement).fetchall() for statement in statements][-1]
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return rows
 
 
-def damage(folder: Path) -> None:
-    """Overwrite the pages of the database behind the first."""
+def damage_database(folder: Path) -> None:
+    """Overwrite all pages of the database but the first."""
     path = folder / "jobs.db"
-    changed(path, "UPDATE job SET title = title || ' '")
+    write_from_another_program(path, "UPDATE job SET title = title || ' '")
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (size - 4096))
 
 
-async def test_a_database_that_is_damaged_in_mid_run_is_told_and_the_id_of_a_paid_run_is_logged_and_kept(
+async def test_damaged_database_is_reported_and_the_id_of_a_paid_run_is_logged_and_kept(
     settings: Settings, upstream: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "kept", "faults": [{"delay_created_s": 15}]})
         await eventually(lambda: upstream.emulator.counters()["creates"] == 1)
         assert (await host.call("agent_poll", job_id=started["job_id"], wait_s=0))["status"] == "starting"
-        await to_thread.run_sync(damage, folder_of(settings))
+        await to_thread.run_sync(damage_database, folder_of(settings))
         for tool, arguments in (("agent_poll", {"job_id": started["job_id"]}), ("agent_start", {"prompt": "hi"})):
             assert "Ask the user to move it away" in await host.refused(tool, **arguments)
-        await eventually(lambda: any("cannot write down" in record.message for record in caplog.records))
+        await eventually(lambda: any("cannot store its response id" in record.message for record in caplog.records))
         [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
         logged = [
             record for record in caplog.records if record.levelno >= logging.ERROR and run["id"] in record.message
@@ -200,21 +200,21 @@ async def test_a_database_that_is_damaged_in_mid_run_is_told_and_the_id_of_a_pai
         assert started["job_id"] in logged[0].message
         assert "is damaged" in await host.refused("agent_poll", job_id=started["job_id"])
         move_away(folder_of(settings))
-        assert await end_once_there(host, started["job_id"]) == "kept"
+        assert await read_output_once_known(host, started["job_id"]) == "kept"
     async with hosting(settings) as after:
         assert (await after.end(started["job_id"]))["output"] == "kept"
     assert upstream.emulator.counters()["creates"] == 1
 
 
-async def end_once_there(host: Host, job_id: str) -> str:
-    """The job's output, as soon as the database knows the job again."""
+async def read_output_once_known(host: Host, job_id: str) -> str:
+    """Return the job's output as soon as the database has the job again."""
     with anyio.fail_after(10):
         while (await host.client.call_tool("agent_poll", {"job_id": job_id, "wait_s": 0})).is_error:  # noqa: ASYNC110
             await anyio.sleep(0.1)
     return (await host.end(job_id))["output"]
 
 
-async def test_what_a_damaged_database_still_gives_is_carried_over_when_it_is_moved_away(settings: Settings) -> None:
+async def test_readable_rows_of_a_damaged_database_are_carried_over_after_it_is_moved(settings: Settings) -> None:
     folder = folder_of(settings)
     async with hosting(settings) as host:
         for _ in range(3):
@@ -228,9 +228,9 @@ async def test_what_a_damaged_database_still_gives_is_carried_over_when_it_is_mo
 
 
 def damage_outputs(folder: Path) -> None:
-    """Damage the pages where outputs stand, and nothing else."""
+    """Damage only the pages that hold outputs."""
     path = folder / "jobs.db"
-    [(root,)] = changed(
+    [(root,)] = write_from_another_program(
         path, "UPDATE job SET title = title || ' '", "SELECT rootpage FROM sqlite_schema WHERE name = 'output'"
     )
     with path.open("r+b") as file:
@@ -238,9 +238,11 @@ def damage_outputs(folder: Path) -> None:
         file.write(b"\xff" * 4096)
 
 
-async def test_a_row_that_holds_nonsense_is_told_as_damage(settings: Settings) -> None:
+async def test_unreadable_row_is_reported_as_damage(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1})
         await host.end(started["job_id"])
-        await to_thread.run_sync(changed, folder_of(settings) / "jobs.db", "UPDATE request SET body = 'no json'")
+        await to_thread.run_sync(
+            write_from_another_program, folder_of(settings) / "jobs.db", "UPDATE request SET body = 'no json'"
+        )
         assert "Ask the user to move it away" in await host.refused("agent_poll", job_id=started["job_id"])

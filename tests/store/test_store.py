@@ -1,4 +1,4 @@
-"""What every store promises: one contract, written against the `Store` protocol, run over each kind of store."""
+"""The contract of the `Store` protocol, tested with each kind of store."""
 
 import re
 import sys
@@ -43,23 +43,23 @@ COMPLETED, FAILED, CANCELLED, EXPIRED = Status.COMPLETED, Status.FAILED, Status.
 
 @dataclass(frozen=True)
 class Database:
-    """One database that any number of stores, here and in other processes, can open."""
+    """A database that any number of stores can open, in this process and in others."""
 
     open: Callable[[], AbstractAsyncContextManager[Store]]
-    expression: str  #: opens it in a program that has imported what PROGRAM imports
-    nul: str  #: becomes of NUL in a text
-    place: str  #: ends what is said of where it is
-    kind: str  #: a pattern of what is said of what it is
-    notices_death_at_once: bool  #: by a lock; otherwise by a heartbeat that is missed
+    expression: str  #: opens the database in a program with the imports of PROGRAM
+    nul: str  #: replaces NUL in a text
+    place: str  #: the end of the path or address that the store shows
+    kind: str  #: a pattern for the kind of database that the store shows
+    notices_death_at_once: bool  #: by a lock; the alternative is a missed heartbeat
 
 
-def sqlite(folder: Path) -> Database:
+def sqlite_database(folder: Path) -> Database:
     expression = f"open_store(Path({str(folder)!r}))"
     return Database(lambda: open_store(folder, busy_timeout_s=30), expression, "\0", "jobs.db", "wal", True)
 
 
-def postgres(url: str) -> Database:
-    """PostgreSQL keeps no NUL."""
+def postgres_database(url: str) -> Database:
+    """Return a PostgreSQL database, which stores no NUL."""
     expression = f"open_store(Path(), PostgresAddress({url!r}))"
     return Database(
         lambda: open_store(Path(), PostgresAddress(url)),
@@ -74,17 +74,17 @@ def postgres(url: str) -> Database:
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     if request.param == "sqlite":
-        yield sqlite(tmp_path / "data")
+        yield sqlite_database(tmp_path / "data")
         return
     url: str = request.getfixturevalue("postgres_url")
-    yield postgres(url)
+    yield postgres_database(url)
     tables = ("job", "mode", "tombstone", "replica", "owner", "token", "audit", "shelf", "webhook")
     run_statements(url, "; ".join(f"DELETE FROM {table}" for table in tables))
 
 
 @pytest.fixture(scope="session")
 def postgres_url(postgres_server_url: str) -> Iterator[str]:
-    """An empty database: making one for each test would take longer than the tests."""
+    """Create one empty database: creating one for each test would take longer than the tests."""
     with new_database(postgres_server_url) as url:
         yield url
 
@@ -97,7 +97,7 @@ async def store(database: Database) -> AsyncGenerator[Store]:
 
 @pytest.fixture
 async def other(database: Database, store: Store) -> AsyncGenerator[Store]:
-    """A second store on the same database, as another process would have it."""
+    """Open a second store on the same database, as another process would."""
     async with database.open() as other:
         yield other
 
@@ -123,8 +123,8 @@ anyio.run(main)
 
 
 @asynccontextmanager
-async def process(database: Database, *body: str) -> AsyncGenerator[Process]:
-    """Another process with the database open, that has printed its first line; it is dead afterwards."""
+async def run_process(database: Database, *body: str) -> AsyncGenerator[Process]:
+    """Run another process with the database open, from its first printed line until it is killed."""
     lines = "\n".join(f"        {line}" for line in body)
     program = PROGRAM.format(base_url=HERE, now=NOW, expression=database.expression, body=lines)
     async with await anyio.open_process([sys.executable, "-c", program], stderr=None) as process:
@@ -143,21 +143,21 @@ def a_job(job_id: str = "job_1", **changes: Any) -> Job:
     return replace(Job(id=job_id, title="t", status=PENDING, created_at=NOW, turn=turn), **changes)
 
 
-def at(job: Job, status: Status, **changes: Any) -> Job:
+def with_status(job: Job, status: Status, **changes: Any) -> Job:
     return replace(job, status=status, finished_at=NOW if status in TERMINAL else None, **changes)
 
 
-def there(job: Job | None) -> Job:
+def require_job(job: Job | None) -> Job:
     assert job is not None
     return job
 
 
-async def row(store: Store, job_id: str = "job_1") -> Job:
-    return there(await store.get(job_id))
+async def read_job(store: Store, job_id: str = "job_1") -> Job:
+    return require_job(await store.get(job_id))
 
 
-async def standing(store: Store, status: Status, *, job_id: str = "job_1", named: bool = True) -> Job:
-    """A job of this store that stands at a status, with the response id resp_1 or without one."""
+async def add_job_in(store: Store, status: Status, *, job_id: str = "job_1", named: bool = True) -> Job:
+    """Add a job, bring it to a status, and return it, with the response id resp_1 if it is `named`."""
     job = a_job(job_id)
     await store.add(job)
     if status is not PENDING:
@@ -165,46 +165,46 @@ async def standing(store: Store, status: Status, *, job_id: str = "job_1", named
         if named and status is not STARTING:
             await store.record_response_id(job_id, 1, "resp_1", NOW)
         if status is not STARTING and (status is not QUEUED or not named):
-            assert await store.save(at(await row(store, job_id), status))
-    return await row(store, job_id)
+            assert await store.save(with_status(await read_job(store, job_id), status))
+    return await read_job(store, job_id)
 
 
-async def unconfirmed(store: Store) -> Job:
-    """A job whose POST was sent and whose id nobody learnt."""
-    job = await standing(store, STARTING)
+async def add_unconfirmed_job(store: Store) -> Job:
+    """Add a job whose POST was sent and whose response id never arrived."""
+    job = await add_job_in(store, STARTING)
     assert await store.save(job.mark_failed("start_unconfirmed", "nobody knows", NOW))
-    return await row(store)
+    return await read_job(store)
 
 
-async def test_a_lost_job_is_claimed_once_by_a_process_of_another_endpoint(database: Database, store: Store):
+async def test_lost_job_is_claimed_once_by_a_process_of_another_endpoint(database: Database, store: Store):
     long_ago, never = NOW + 1, 0.0
     async with database.open() as gone:
-        await standing(gone, IN_PROGRESS)
-        await standing(gone, PENDING, job_id="job_2")
-        await standing(gone, COMPLETED, job_id="job_3")
-        assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=long_ago) == [], "it is held"
+        await add_job_in(gone, IN_PROGRESS)
+        await add_job_in(gone, PENDING, job_id="job_2")
+        await add_job_in(gone, COMPLETED, job_id="job_3")
+        assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=long_ago) == [], "it is claimed"
         await gone.release_claims(NOW)
     assert await store.claim_lost(HERE, sent_before=long_ago, created_before=long_ago) == []
     assert await store.claim_lost(ELSEWHERE, sent_before=never, created_before=never) == []
     assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=never) == ["job_1"]
     assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=long_ago) == ["job_2"]
-    assert await store.save((await row(store)).mark_failed("endpoint_lost", "nobody came", NOW))
+    assert await store.save((await read_job(store)).mark_failed("endpoint_lost", "nobody came", NOW))
 
 
-# Jobs are written down and read.
+# Writing and reading jobs.
 
 
-async def test_a_job_is_read_back_as_it_was_written(store: Store, other: Store):
+async def test_job_is_read_as_it_was_written(store: Store, other: Store):
     job = a_job(title="Überschrift 🎈", created_at=1_800_000_000.123)
     request = {"input": 'a "quoted"\nline', "tools": [{"type": "web_search"}], "n": 1.5, "none": None, "emoji": "👩‍🚀"}
     job = replace(job, turn=replace(job.turn, request=request))
     await store.add(job)
-    assert replace(await row(store), revision=0) == job
-    assert await row(other) == await row(store)
+    assert replace(await read_job(store), revision=0) == job
+    assert await read_job(other) == await read_job(store)
     assert await store.get_output(job.id) is None
 
 
-async def test_a_job_that_does_not_exist_is_none_everywhere(store: Store):
+async def test_missing_job_is_none_in_every_method(store: Store):
     nobody = a_job("job_nobody")
     assert await store.get("job_nobody") is None
     assert await store.get_output("job_nobody") is None
@@ -223,20 +223,20 @@ async def test_a_job_that_does_not_exist_is_none_everywhere(store: Store):
     assert await store.find(JobFilter(), 5) == []
 
 
-async def test_the_newest_jobs_come_first(store: Store, other: Store):
+async def test_newest_jobs_come_first(store: Store, other: Store):
     for number in (2, 4, 1, 3):
         await store.add(a_job(f"job_{number}", created_at=NOW + number))
     assert [job.id for job in await other.find(JobFilter(), 3)] == ["job_4", "job_3", "job_2"]
     assert len(await store.find(JobFilter(), 9)) == 4
 
 
-async def test_a_list_and_its_counts_are_of_one_moment(store: Store, other: Store):
-    jobs = [await standing(store, IN_PROGRESS, job_id=f"job_{number}") for number in range(30)]
+async def test_list_and_counts_are_read_in_one_transaction(store: Store, other: Store):
+    jobs = [await add_job_in(store, IN_PROGRESS, job_id=f"job_{number}") for number in range(30)]
     async with anyio.create_task_group() as tasks:
 
         async def end_all() -> None:
             for job in jobs:
-                assert await other.save(at(job, COMPLETED), held=False)
+                assert await other.save(with_status(job, COMPLETED), held=False)
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(end_all)
@@ -246,19 +246,19 @@ async def test_a_list_and_its_counts_are_of_one_moment(store: Store, other: Stor
 
 
 async def test_job_that_no_process_observes_is_found_without_its_request(store: Store, other: Store):
-    await standing(store, IN_PROGRESS)
+    await add_job_in(store, IN_PROGRESS)
     assert await other.find_unobserved(JobFilter(), 10) == [], "this process has claimed it"
     await store.release_claim("job_1", NOW)
     [found] = await other.find_unobserved(JobFilter(), 10)
     assert (found.id, found.turn.response_id, found.turn.request) == ("job_1", "resp_1", {})
-    assert (await row(other)).turn.request == {"input": "hi"}
+    assert (await read_job(other)).turn.request == {"input": "hi"}
 
 
-async def test_end_of_a_job_is_traced_by_one_process(store: Store, other: Store):
-    await standing(store, IN_PROGRESS, job_id="job_running")
-    unfinished = await standing(store, IN_PROGRESS, job_id="job_with_files")
-    await store.save(replace(at(unfinished, COMPLETED), needs_finalizing=True))
-    ended = [(await standing(store, COMPLETED, job_id=f"job_{n}")).id for n in range(12)]
+async def test_finished_job_is_traced_by_one_process(store: Store, other: Store):
+    await add_job_in(store, IN_PROGRESS, job_id="job_running")
+    unfinished = await add_job_in(store, IN_PROGRESS, job_id="job_with_files")
+    await store.save(replace(with_status(unfinished, COMPLETED), needs_finalizing=True))
+    ended = [(await add_job_in(store, COMPLETED, job_id=f"job_{n}")).id for n in range(12)]
     claimed: list[str] = []
 
     async def claim(by: Store) -> None:
@@ -272,24 +272,24 @@ async def test_end_of_a_job_is_traced_by_one_process(store: Store, other: Store)
     assert await store.claim_traces(NOW - 1, 3) == []
 
 
-async def test_job_that_ends_again_is_traced_again(store: Store):
-    await unconfirmed(store)
+async def test_job_that_finishes_again_is_traced_again(store: Store):
+    await add_unconfirmed_job(store)
     assert await store.claim_traces(NOW - 1, 3) == ["job_1"]
-    found = there(await store.record_response_id("job_1", 1, "resp_1", NOW + 1))
+    found = require_job(await store.record_response_id("job_1", 1, "resp_1", NOW + 1))
     assert await store.claim_traces(NOW - 1, 3) == []
     assert await store.find_due(NOW + 1, HERE) == ["job_1"]
-    assert await store.save(replace(at(found, COMPLETED), finished_at=NOW + 2))
+    assert await store.save(replace(with_status(found, COMPLETED), finished_at=NOW + 2))
     assert await store.claim_traces(NOW - 1, 3) == ["job_1"]
 
 
-async def test_an_id_is_given_once(store: Store, other: Store):
-    before = await standing(store, IN_PROGRESS)
+async def test_job_id_is_used_once(store: Store, other: Store):
+    before = await add_job_in(store, IN_PROGRESS)
     with pytest.raises(StoreError):
         await other.add(a_job(title="another"))
-    assert await row(store) == before
+    assert await read_job(store) == before
 
 
-async def test_a_new_job_is_due_to_nobody_because_its_process_advances_it_now(store: Store, other: Store):
+async def test_new_job_is_due_in_no_process_because_its_own_one_runs_it(store: Store, other: Store):
     await store.add(a_job())
     for process in (store, other):
         assert await process.next_due_at(HERE) is None
@@ -299,7 +299,7 @@ async def test_a_new_job_is_due_to_nobody_because_its_process_advances_it_now(st
 # The right to POST.
 
 
-async def test_only_one_begins_a_pending_job(store: Store, other: Store):
+async def test_one_process_begins_a_pending_job(store: Store, other: Store):
     await store.add(a_job())
     won: list[Store] = []
 
@@ -311,37 +311,37 @@ async def test_only_one_begins_a_pending_job(store: Store, other: Store):
         for process in (other, store, other, store):
             tasks.start_soon(begin, process)
     assert won == [store]
-    job = await row(store)
+    job = await read_job(store)
     assert (job.status, job.turn.attempt, job.turn.sent_at) == (STARTING, 1, NOW + 7)
 
 
-async def test_a_begin_that_is_refused_leaves_no_trace(store: Store, other: Store):
+async def test_refused_begin_changes_nothing(store: Store, other: Store):
     await store.add(a_job())
-    before = await row(store)
+    before = await read_job(store)
     assert not await other.begin_sending(a_job().mark_sending(NOW))
-    assert await row(store) == before
+    assert await read_job(store) == before
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status not in (PENDING, EXPIRED)])
-async def test_a_job_that_is_not_pending_cannot_be_begun(store: Store, status: Status):
-    before = await standing(store, status, named=False)
+async def test_job_that_is_not_pending_cannot_be_begun(store: Store, status: Status):
+    before = await add_job_in(store, status, named=False)
     assert not await store.begin_sending(before.mark_sending(NOW + 9))
-    assert await row(store) == before
+    assert await read_job(store) == before
 
 
-async def test_a_cancel_takes_the_right_to_post_away(store: Store, other: Store):
+async def test_cancelled_job_cannot_be_posted(store: Store, other: Store):
     await store.add(a_job())
     await other.request_cancel("job_1", NOW)
     assert not await store.begin_sending(a_job().mark_sending(NOW))
-    assert (await row(store)).status is CANCELLED
+    assert (await read_job(store)).status is CANCELLED
 
 
-async def test_a_post_that_was_provably_not_accepted_may_be_begun_again(store: Store):
-    job = await standing(store, STARTING)
-    back = there(await store.save(job.mark_not_sent("busy; trying again")))
+async def test_post_that_was_not_accepted_can_be_begun_again(store: Store):
+    job = await add_job_in(store, STARTING)
+    back = require_job(await store.save(job.mark_not_sent("busy; trying again")))
     assert (back.status, back.activity, back.turn.attempt) == (PENDING, "busy; trying again", 1)
     assert await store.begin_sending(back.mark_sending(NOW + 9))
-    again = await row(store)
+    again = await read_job(store)
     assert (again.status, again.turn.attempt, again.turn.sent_at, again.activity) == (STARTING, 2, NOW + 9, "")
 
 
@@ -349,72 +349,72 @@ async def test_a_post_that_was_provably_not_accepted_may_be_begun_again(store: S
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not EXPIRED])
-async def test_an_id_is_kept_in_every_status(store: Store, other: Store, status: Status):
-    before = await standing(store, status, named=False)
-    job = there(await other.record_response_id("job_1", 1, "resp_9", NOW + 9))
-    assert job == await row(store)
+async def test_response_id_is_stored_in_every_status(store: Store, other: Store, status: Status):
+    before = await add_job_in(store, status, named=False)
+    job = require_job(await other.record_response_id("job_1", 1, "resp_9", NOW + 9))
+    assert job == await read_job(store)
     assert job.turn.response_id == "resp_9"
     assert job.status is (QUEUED if status in (PENDING, STARTING) else status)
     assert job.finished_at == before.finished_at
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status not in (PENDING, STARTING)])
-async def test_the_first_id_stays(store: Store, other: Store, status: Status):
-    before = await standing(store, status)
-    job = there(await other.record_response_id("job_1", 1, "resp_9", NOW + 9))
+async def test_first_response_id_is_kept(store: Store, other: Store, status: Status):
+    before = await add_job_in(store, status)
+    job = require_job(await other.record_response_id("job_1", 1, "resp_9", NOW + 9))
     assert (job.turn.response_id, job.status) == ("resp_1", before.status)
 
 
-async def test_an_id_reopens_an_unconfirmed_start_for_whoever_comes_first(store: Store, other: Store):
-    await unconfirmed(store)
-    job = there(await other.record_response_id("job_1", 1, "resp_9", NOW + 9))
+async def test_response_id_reopens_an_unconfirmed_start_for_the_first_process(store: Store, other: Store):
+    await add_unconfirmed_job(store)
+    job = require_job(await other.record_response_id("job_1", 1, "resp_9", NOW + 9))
     assert (job.status, job.error, job.finished_at, job.turn.response_id) == (QUEUED, None, None, "resp_9")
     assert await store.next_due_at(HERE) == NOW + 9
     assert await other.find_due(NOW + 9, HERE) == ["job_1"]
 
 
-async def test_an_id_reopens_a_job_that_nobody_could_look_at(store: Store, other: Store):
-    job = await standing(store, IN_PROGRESS)
+async def test_response_id_reopens_a_job_of_a_lost_endpoint(store: Store, other: Store):
+    job = await add_job_in(store, IN_PROGRESS)
     await store.save(job.mark_failed("endpoint_lost", "nobody came", NOW))
-    again = there(await other.record_response_id("job_1", 1, "resp_1", NOW + 9))
+    again = require_job(await other.record_response_id("job_1", 1, "resp_1", NOW + 9))
     assert (again.status, again.error, again.finished_at) == (QUEUED, None, None)
     assert await other.find_due(NOW + 9, HERE) == ["job_1"]
 
 
-async def test_an_id_reopens_no_other_failure(store: Store):
-    job = await standing(store, STARTING)
+async def test_response_id_reopens_no_other_failure(store: Store):
+    job = await add_job_in(store, STARTING)
     await store.save(job.mark_failed("upstream_rejected", "no", NOW))
-    again = there(await store.record_response_id("job_1", 1, "resp_9", NOW + 9))
+    again = require_job(await store.record_response_id("job_1", 1, "resp_9", NOW + 9))
     assert (again.status, again.error) == (FAILED, Failure("upstream_rejected", "no"))
 
 
-async def test_an_id_brings_back_a_cancel_that_waited_for_it(store: Store, other: Store):
-    await standing(store, STARTING)
+async def test_response_id_returns_a_cancel_requested_before_it(store: Store, other: Store):
+    await add_job_in(store, STARTING)
     await other.request_cancel("job_1", NOW + 3)
-    job = there(await store.record_response_id("job_1", 1, "resp_1", NOW + 9))
+    job = require_job(await store.record_response_id("job_1", 1, "resp_1", NOW + 9))
     assert job.cancel_requested_at == NOW + 3
 
 
-# What a look or an event changed.
+# Changes by a poll or an event.
 
 
 @pytest.mark.parametrize("before", Status)
-async def test_a_status_is_written_only_where_the_table_leads(store: Store, before: Status):
-    """Progress within a status that is no end is written too; an end is written once."""
+async def test_status_is_written_only_if_the_table_allows_it(store: Store, before: Status):
+    """Progress within an active status is written too; a final status is written once."""
     for after in Status:
-        job = await standing(store, before, job_id=f"job_{after}")
-        saved = await store.save(at(job, after, activity="new"), held=False)
+        job = await add_job_in(store, before, job_id=f"job_{after}")
+        saved = await store.save(with_status(job, after, activity="new"), held=False)
         if after in TRANSITIONS.get(before, ()) or (after is before and before not in TERMINAL):
             assert saved is not None, after
-            assert saved == await row(store, job.id)
+            assert saved == await read_job(store, job.id)
             assert (saved.status, saved.activity) == (after, "new")
         else:
             assert saved is None, after
-            assert await row(store, job.id) == job
+            assert await read_job(store, job.id) == job
 
 
-async def test_what_a_look_changed_is_written(store: Store, other: Store):
-    job = await standing(store, IN_PROGRESS)
+async def test_result_of_a_poll_is_written(store: Store, other: Store):
+    job = await add_job_in(store, IN_PROGRESS)
     seen = replace(
         job,
         activity="3 searches",
@@ -432,58 +432,60 @@ async def test_what_a_look_changed_is_written(store: Store, other: Store):
             partial="so far",
         ),
     )
-    saved = there(await store.save(seen))
+    saved = require_job(await store.save(seen))
     assert replace(saved, revision=job.revision) == seen
-    assert await row(other) == saved
+    assert await read_job(other) == saved
 
 
-async def test_progress_writes_how_far_a_stream_came_and_tells_of_a_cancel(
+async def test_progress_stores_the_position_of_a_stream_and_returns_a_cancel(
     database: Database, store: Store, other: Store
 ):
-    job = await standing(store, IN_PROGRESS)
+    job = await add_job_in(store, IN_PROGRESS)
     await other.request_cancel(job.id, NOW + 3)
-    second = await standing(store, IN_PROGRESS, job_id="job_2")
+    second = await add_job_in(store, IN_PROGRESS, job_id="job_2")
     told, more = (
         job.with_progress(8, "3 searches", "so\x00 far", "why"),
         second.with_progress(2, "writing", "\ud83d", ""),
     )
     assert await store.save_progress([told, more]) == {job.id: NOW + 3, second.id: None}
-    assert (await row(other, "job_2")).turn == replace(more.turn, partial="?")
-    written = await row(other)
+    assert (await read_job(other, "job_2")).turn == replace(more.turn, partial="?")
+    written = await read_job(other)
     expected = replace(told.turn, partial=f"so{database.nul} far")
     assert (written.activity, written.observed_by, written.turn) == ("3 searches", "following", expected)
     assert (written.status, written.cancel_requested_at) == (IN_PROGRESS, NOW + 3)
     await store.save_progress([job.with_progress(5, "", "late", "")])
-    assert (await row(other)).turn.sequence_number == 8, "a cursor never falls"
+    assert (await read_job(other)).turn.sequence_number == 8, "a cursor never falls"
 
 
 @pytest.mark.parametrize("status", [PENDING, INPUT_REQUIRED, *TERMINAL])
-async def test_progress_is_its_holders_and_of_a_job_that_runs(store: Store, other: Store, status: Status):
-    running = await standing(store, IN_PROGRESS, job_id="job_2")
+async def test_progress_is_saved_only_by_the_claiming_process_of_a_running_job(
+    store: Store, other: Store, status: Status
+):
+    running = await add_job_in(store, IN_PROGRESS, job_id="job_2")
     told = running.with_progress(8, "writing", "so far", "")
     assert await other.save_progress([told]) == {}
-    assert await row(store, "job_2") == running
-    job = await standing(store, status)
+    assert await read_job(store, "job_2") == running
+    job = await add_job_in(store, status)
     assert await store.save_progress([replace(job, activity="writing"), told]) == {"job_2": None}
-    assert await row(store) == job
-    assert (await row(store, "job_2")).turn == told.turn
+    assert await read_job(store) == job
+    assert (await read_job(store, "job_2")).turn == told.turn
 
 
-async def test_what_a_process_does_not_hold_it_saves_only_if_it_says_so(store: Store, other: Store):
-    job = await standing(store, QUEUED)
-    assert await other.save(at(job, IN_PROGRESS)) is None
-    assert await row(store) == job
-    saved = there(await other.save(at(job, IN_PROGRESS), held=False))
+async def test_unclaimed_job_is_saved_only_without_the_check_of_the_claim(store: Store, other: Store):
+    job = await add_job_in(store, QUEUED)
+    assert await other.save(with_status(job, IN_PROGRESS)) is None
+    assert await read_job(store) == job
+    saved = require_job(await other.save(with_status(job, IN_PROGRESS), held=False))
     assert saved.status is IN_PROGRESS
-    assert await store.save(at(saved, COMPLETED)) is not None, "the holder still holds it"
+    assert await store.save(with_status(saved, COMPLETED)) is not None, "the first process still has the claim"
 
 
-async def test_a_stale_job_erases_nothing_that_others_wrote_meanwhile(store: Store, other: Store):
-    stale = await standing(store, STARTING)
+async def test_saving_a_stale_job_overwrites_no_newer_change(store: Store, other: Store):
+    stale = await add_job_in(store, STARTING)
     await other.record_response_id("job_1", 1, "resp_1", NOW)
     await other.request_cancel("job_1", NOW + 3)
     await other.mark_watched("job_1", NOW, NOW + 60)
-    saved = there(await store.save(at(stale, IN_PROGRESS, activity="writing")))
+    saved = require_job(await store.save(with_status(stale, IN_PROGRESS, activity="writing")))
     assert (saved.status, saved.activity) == (IN_PROGRESS, "writing")
     assert (saved.cancel_requested_at, saved.watched_until) == (NOW + 3, NOW + 60)
     assert (saved.turn.response_id, saved.turn.attempt, saved.turn.sent_at) == ("resp_1", 1, NOW)
@@ -492,41 +494,43 @@ async def test_a_stale_job_erases_nothing_that_others_wrote_meanwhile(store: Sto
 @pytest.mark.parametrize(
     ("there", "saved", "kept"), [(None, None, None), (None, 4, 4), (4, None, 4), (4, 3, 4), (4, 9, 9)]
 )
-async def test_the_cursor_never_falls(store: Store, there: int | None, saved: int | None, kept: int | None):
-    job = await standing(store, IN_PROGRESS)
+async def test_sequence_number_never_falls(store: Store, there: int | None, saved: int | None, kept: int | None):
+    job = await add_job_in(store, IN_PROGRESS)
     for number in (there, saved):
         await store.save(replace(job, turn=replace(job.turn, sequence_number=number)))
-    assert (await row(store)).turn.sequence_number == kept
+    assert (await read_job(store)).turn.sequence_number == kept
 
 
-async def test_a_cursor_beyond_all_reason_does_not_lose_the_event_that_brought_it(store: Store):
-    job = await standing(store, IN_PROGRESS)
+async def test_huge_sequence_number_does_not_lose_its_event(store: Store):
+    job = await add_job_in(store, IN_PROGRESS)
     response = {"id": "resp_1", "status": "completed", "output": [{"type": "message", "content": [{"text": "done"}]}]}
-    saved = there(await store.save(job.apply_event({"sequence_number": 2**80, "response": response}, NOW)))
+    saved = require_job(await store.save(job.apply_event({"sequence_number": 2**80, "response": response}, NOW)))
     assert saved.status is COMPLETED
 
 
 @pytest.mark.parametrize("first", TERMINAL)
-async def test_an_end_is_written_once_with_its_output(store: Store, first: Status):
-    job = await standing(store, QUEUED)
-    end = at(job, first, error=Failure("code", "why"), usage=Usage(output_tokens=3), output=Output("out", {"a": 1}))
+async def test_finished_job_is_written_once_with_its_output(store: Store, first: Status):
+    job = await add_job_in(store, QUEUED)
+    end = with_status(
+        job, first, error=Failure("code", "why"), usage=Usage(output_tokens=3), output=Output("out", {"a": 1})
+    )
     assert await store.save(end)
-    written = await row(store)
+    written = await read_job(store)
     assert (written.status, written.error, written.usage) == (first, Failure("code", "why"), Usage(output_tokens=3))
     for second in Status:
-        late = at(job, second, error=Failure("late", ""), output=Output("late", {}))
+        late = with_status(job, second, error=Failure("late", ""), output=Output("late", {}))
         assert await store.save(late, held=False) is None
         assert await store.save(late) is None
-    assert await row(store) == written
+    assert await read_job(store) == written
     assert await store.get_output("job_1") == Output("out", {"a": 1})
 
 
-async def test_of_two_ends_at_once_one_is_written_whole(store: Store, other: Store):
-    job = await standing(store, IN_PROGRESS)
+async def test_one_of_several_simultaneous_ends_is_written_in_full(store: Store, other: Store):
+    job = await add_job_in(store, IN_PROGRESS)
     won: list[str] = []
 
     async def end(process: Store, name: str, status: Status) -> None:
-        last = at(job, status, error=Failure(name, ""), output=Output(name, {}))
+        last = with_status(job, status, error=Failure(name, ""), output=Output(name, {}))
         if await process.save(last, held=False):
             won.append(name)
 
@@ -535,14 +539,14 @@ async def test_of_two_ends_at_once_one_is_written_whole(store: Store, other: Sto
         tasks.start_soon(end, other, "second", CANCELLED)
         tasks.start_soon(end, store, "third", FAILED)
     [name] = won
-    assert (await row(store)).error == Failure(name, "")
+    assert (await read_job(store)).error == Failure(name, "")
     assert await other.get_output("job_1") == Output(name, {})
 
 
-async def test_a_job_that_ended_is_held_by_nobody_and_never_due(store: Store, other: Store):
-    job = await standing(store, IN_PROGRESS)
+async def test_finished_job_is_not_claimed_and_never_due(store: Store, other: Store):
+    job = await add_job_in(store, IN_PROGRESS)
     await store.schedule("job_1", NOW, 5)
-    await store.save(at(job, COMPLETED))
+    await store.save(with_status(job, COMPLETED))
     await store.schedule("job_1", NOW, 1)
     await store.mark_watched("job_1", NOW, NOW + 60)
     await store.release_claims(NOW)
@@ -551,9 +555,9 @@ async def test_a_job_that_ended_is_held_by_nobody_and_never_due(store: Store, ot
         assert await process.find_due(NOW + 1e6, HERE) == []
 
 
-async def test_a_save_that_is_refused_writes_no_output(store: Store, other: Store):
-    job = await standing(store, IN_PROGRESS)
-    assert await other.save(at(job, COMPLETED, output=Output("x", {}))) is None
+async def test_refused_save_writes_no_output(store: Store, other: Store):
+    job = await add_job_in(store, IN_PROGRESS)
+    assert await other.save(with_status(job, COMPLETED, output=Output("x", {}))) is None
     assert await store.get_output("job_1") is None
 
 
@@ -568,10 +572,10 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("text", OUTPUTS.values(), ids=OUTPUTS)
-async def test_an_output_comes_back_as_it_was(database: Database, store: Store, other: Store, text: str):
-    job = await standing(store, IN_PROGRESS)
+async def test_output_is_read_as_it_was_written(database: Database, store: Store, other: Store, text: str):
+    job = await add_job_in(store, IN_PROGRESS)
     output = Output(text, {"output": [{"text": text, "n": 1.25, "none": None, "deep": [[{"": []}]]}]})
-    assert await store.save(at(job, COMPLETED, output=output))
+    assert await store.save(with_status(job, COMPLETED, output=output))
     assert await other.get_output("job_1") == replace(output, text=text.replace("\0", database.nul))
 
 
@@ -579,9 +583,9 @@ HALF = "cut \ud83d emoji"  # valid in JSON, where a server cut a text by UTF-16 
 
 
 async def test_half_a_surrogate_pair_does_not_lose_a_result(store: Store):
-    job = await standing(store, IN_PROGRESS)
+    job = await add_job_in(store, IN_PROGRESS)
     output = Output(HALF, {"output": [{"text": HALF}]})
-    there(await store.save(at(job, COMPLETED, output=output, activity=HALF, error=Failure(HALF, HALF))))
+    require_job(await store.save(with_status(job, COMPLETED, output=output, activity=HALF, error=Failure(HALF, HALF))))
     kept = await store.get_output("job_1")
     assert kept is not None
     assert kept.text.startswith("cut ")
@@ -591,54 +595,56 @@ async def test_half_a_surrogate_pair_does_not_lose_a_result(store: Store):
 async def test_half_a_surrogate_pair_in_a_prompt_is_no_crash(store: Store):
     job = a_job(title=HALF)
     await store.add(replace(job, turn=replace(job.turn, request={"input": HALF})))
-    assert (await row(store)).title.encode().endswith(b" emoji")
+    assert (await read_job(store)).title.encode().endswith(b" emoji")
 
 
-# What a turn asks for.
+# Calls of a turn.
 
 
-def asking(*calls: str) -> Output:
-    """The output of a turn that ended with these calls."""
+def output_with_calls(*calls: str) -> Output:
+    """Return the output of a turn that ended with these calls."""
     items = [{"type": "function_call", "call_id": each, "name": f"box__{each}", "arguments": "{}"} for each in calls]
     return Output("", {"status": "completed", "output": items})
 
 
-async def acting(store: Store, *calls: str) -> Job:
-    """A job of this store whose turn asked for calls."""
-    job = await standing(store, IN_PROGRESS)
-    return there(await store.save(replace(job, turn=replace(job.turn, has_open_calls=True), output=asking(*calls))))
+async def add_job_with_calls(store: Store, *calls: str) -> Job:
+    """Add a job whose turn ended with calls."""
+    job = await add_job_in(store, IN_PROGRESS)
+    return require_job(
+        await store.save(replace(job, turn=replace(job.turn, has_open_calls=True), output=output_with_calls(*calls)))
+    )
 
 
-async def waiting(store: Store, *calls: str) -> Job:
-    """A job of this store that waits for the outputs of its calls."""
-    job = await acting(store, *calls)
+async def add_waiting_job(store: Store, *calls: str) -> Job:
+    """Add a job that waits for the outputs of its calls."""
+    job = await add_job_with_calls(store, *calls)
     for call in await store.get_calls(job.id):
         assert await store.save_call(job, replace(call, needs="output"), "open")
     assert await store.wait_for_input(job, NOW, 600.0)
-    return await row(store)
+    return await read_job(store)
 
 
-async def states(store: Store) -> list[str]:
+async def read_call_states(store: Store) -> list[str]:
     return [call.state for call in await store.get_calls("job_1")]
 
 
-async def test_the_calls_of_a_turn_are_written_with_it_and_read_in_their_order(store: Store, other: Store):
-    job = await acting(store, "b", "a")
+async def test_calls_of_a_turn_are_stored_and_read_in_order(store: Store, other: Store):
+    job = await add_job_with_calls(store, "b", "a")
     asked = [Call(id=name, kind="function", name=f"box__{name}", arguments="{}") for name in ("b", "a")]
     assert await other.get_calls(job.id) == await other.get_calls(job.id, 1) == asked
     assert await other.get_calls(job.id, 2) == await other.get_calls("job_nobody") == []
 
 
-async def test_a_turn_that_is_written_again_does_not_ask_again(store: Store):
-    job = await acting(store, "a")
+async def test_turn_saved_twice_does_not_reopen_its_calls(store: Store):
+    job = await add_job_with_calls(store, "a")
     [call] = await store.get_calls(job.id)
     assert await store.save_call(job, replace(call, state="done", output={"ö": [1, None]}), "open")
-    assert await store.save(replace(job, output=asking("a")))
+    assert await store.save(replace(job, output=output_with_calls("a")))
     assert [(call.state, call.output) for call in await store.get_calls(job.id)] == [("done", {"ö": [1, None]})]
 
 
-async def test_a_call_is_taken_by_one_who_knows_how_it_stood(store: Store):
-    job = await acting(store, "a")
+async def test_call_is_changed_by_one_caller_that_knows_its_state(store: Store):
+    job = await add_job_with_calls(store, "a")
     [call] = await store.get_calls(job.id)
     won: list[int] = []
 
@@ -651,51 +657,51 @@ async def test_a_call_is_taken_by_one_who_knows_how_it_stood(store: Store):
             tasks.start_soon(take, number)
     assert len(won) == 1
     assert not await store.save_call(job, replace(call, state="done"), "open", "approved")
-    assert await states(store) == ["running"]
+    assert await read_call_states(store) == ["running"]
 
 
-async def test_a_process_that_does_not_hold_the_job_takes_no_call_and_begins_no_turn(store: Store, other: Store):
-    job = await acting(store, "a")
+async def test_process_without_the_claim_changes_no_call_and_begins_no_turn(store: Store, other: Store):
+    job = await add_job_with_calls(store, "a")
     [call] = await store.get_calls(job.id)
     assert not await other.save_call(job, replace(call, state="running"), "open")
     assert not await other.begin_next_turn(job.with_next_turn({}, "r-2"))
-    assert (await states(store), (await row(store)).turn.number) == (["open"], 1)
+    assert (await read_call_states(store), (await read_job(store)).turn.number) == (["open"], 1)
 
 
-async def test_a_reply_answers_all_or_nothing_and_wakes_the_job_once_nothing_is_asked(store: Store, other: Store):
-    job = await waiting(store, "a", "b")
+async def test_reply_is_stored_in_full_and_continues_the_job_after_the_last_answer(store: Store, other: Store):
+    job = await add_waiting_job(store, "a", "b")
     a, b = [replace(call, state="done", output="1") for call in await store.get_calls(job.id)]
     assert await other.record_reply(job, [a], NOW + 1)
-    assert ((await row(store)).status, await store.next_due_at(HERE)) == (INPUT_REQUIRED, NOW + 1)
+    assert ((await read_job(store)).status, await store.next_due_at(HERE)) == (INPUT_REQUIRED, NOW + 1)
     assert not await other.record_reply(job, [b, a], NOW + 2)
-    assert await states(store) == ["done", "open"]
+    assert await read_call_states(store) == ["done", "open"]
     assert await other.record_reply(job, [b], NOW + 3)
-    assert ((await row(store)).status, await store.next_due_at(HERE)) == (IN_PROGRESS, NOW + 3)
+    assert ((await read_job(store)).status, await store.next_due_at(HERE)) == (IN_PROGRESS, NOW + 3)
     assert not await other.record_reply(job, [b], NOW + 4)
 
 
-async def test_a_job_that_was_answered_meanwhile_does_not_wait_any_more(store: Store, other: Store):
-    job = await waiting(store, "a")
+async def test_job_answered_in_the_meantime_does_not_wait(store: Store, other: Store):
+    job = await add_waiting_job(store, "a")
     [call] = await store.get_calls(job.id)
     assert await other.record_reply(job, [replace(call, state="done", output="1")], NOW + 1)
     assert not await store.wait_for_input(job, NOW + 2, 600.0)
-    assert (await row(store)).status is IN_PROGRESS
+    assert (await read_job(store)).status is IN_PROGRESS
 
 
-async def test_a_reply_to_a_job_that_was_cancelled_changes_nothing(store: Store, other: Store):
-    job = await waiting(store, "a")
+async def test_reply_to_a_cancelled_job_changes_nothing(store: Store, other: Store):
+    job = await add_waiting_job(store, "a")
     [call] = await store.get_calls(job.id)
-    assert there(await other.request_cancel(job.id, NOW)).status is CANCELLED
+    assert require_job(await other.request_cancel(job.id, NOW)).status is CANCELLED
     assert not await other.record_reply(job, [replace(call, state="done")], NOW + 1)
-    assert await states(store) == ["open"]
+    assert await read_call_states(store) == ["open"]
 
 
-async def test_the_next_turn_is_begun_once_and_sums_up_those_before(store: Store, other: Store):
-    job = replace(await acting(store, "a"), usage=Usage(input_tokens=5), cost_usd=0.25)
+async def test_next_turn_is_begun_once_and_adds_up_the_previous_ones(store: Store, other: Store):
+    job = replace(await add_job_with_calls(store, "a"), usage=Usage(input_tokens=5), cost_usd=0.25)
     going_on = job.with_next_turn({"input": "outputs"}, "r-2", rebuilt=True)
     assert await store.begin_next_turn(going_on)
     assert not await store.begin_next_turn(going_on)
-    seen = await row(other)
+    seen = await read_job(other)
     assert (seen.turn.number, seen.turn.request, seen.turn.request_id) == (2, {"input": "outputs"}, "r-2")
     assert (seen.turn.rebuilt, seen.turn.has_open_calls, seen.turn.response_id, seen.has_unsent_turn) == (
         True,
@@ -705,34 +711,32 @@ async def test_the_next_turn_is_begun_once_and_sums_up_those_before(store: Store
     )
     assert (seen.usage_before, seen.cost_before_usd) == (Usage(input_tokens=5), 0.25)
     assert await store.begin_sending(seen.mark_sending(NOW + 9))
-    assert ((await row(other)).status, (await row(other)).turn.sent_at) == (IN_PROGRESS, NOW + 9)
+    assert ((await read_job(other)).status, (await read_job(other)).turn.sent_at) == (IN_PROGRESS, NOW + 9)
 
 
-async def test_a_job_runs_since_its_first_post_but_for_the_time_in_which_somebody_was_waited_for(
-    store: Store, other: Store
-):
-    job = await waiting(store, "a", "b")
+async def test_run_time_counts_from_the_first_post_without_the_time_spent_waiting(store: Store, other: Store):
+    job = await add_waiting_job(store, "a", "b")
     a, b = [replace(call, state="done", output="1") for call in await store.get_calls(job.id)]
     assert [job.overdue_s(NOW + later_s, 60.0) for later_s in (0.0, 900.0)] == [-60.0, -60.0]
     assert await other.record_reply(job, [a], NOW + 500.0)
-    assert await store.wait_for_input(await row(store), NOW + 501.0, 600.0)
+    assert await store.wait_for_input(await read_job(store), NOW + 501.0, 600.0)
     assert await other.record_reply(job, [b], NOW + 900.0)
-    assert (await row(store)).overdue_s(NOW + 950.0, 60.0) == -10.0
-    assert await store.begin_next_turn((await row(store)).with_next_turn({}, "r-2"))
-    assert await store.begin_sending((await row(store)).mark_sending(NOW + 950.0))
-    assert (await row(other)).overdue_s(NOW + 970.0, 60.0) == 10.0
+    assert (await read_job(store)).overdue_s(NOW + 950.0, 60.0) == -10.0
+    assert await store.begin_next_turn((await read_job(store)).with_next_turn({}, "r-2"))
+    assert await store.begin_sending((await read_job(store)).mark_sending(NOW + 950.0))
+    assert (await read_job(other)).overdue_s(NOW + 970.0, 60.0) == 10.0
 
 
-async def test_a_turn_that_the_budget_does_not_cover_is_not_begun(store: Store, other: Store):
+async def test_turn_over_the_budget_is_not_begun(store: Store, other: Store):
     await store.add(a_job("job_2", reserved_usd=1.0))
-    job = replace(await acting(store, "a"), cost_usd=0.5)
+    job = replace(await add_job_with_calls(store, "a"), cost_usd=0.5)
     going_on = replace(job.with_next_turn({}, "r-2"), reserved_usd=1.5)
     with pytest.raises(BudgetError, match=r"up to 2\.50 USD"):
         await store.begin_next_turn(going_on, [Budget(2.4, NOW - 1)])
-    assert (await row(other)).turn.number == 1
+    assert (await read_job(other)).turn.number == 1
     assert (await store.list_jobs(JobFilter(), 1, NOW - 1)).today_usd == 1.0
     assert await store.begin_next_turn(going_on, [Budget(2.5, NOW - 1)])
-    assert (await row(other)).turn.number == 2
+    assert (await read_job(other)).turn.number == 2
     assert (await store.list_jobs(JobFilter(), 1, NOW - 1)).today_usd == 2.5
 
 
@@ -755,7 +759,7 @@ async def purge_one(store: Store) -> object:
     ids=str,
 )
 @pytest.mark.parametrize("delete", [delete_one, purge_one])
-async def test_a_deleted_job_stays_in_the_budget_of_its_day(
+async def test_deleted_job_counts_toward_the_budget_of_its_day(
     store: Store,
     other: Store,
     delete: Callable[[Store], Awaitable[object]],
@@ -765,7 +769,7 @@ async def test_a_deleted_job_stays_in_the_budget_of_its_day(
     day = 86_400.0
     none: dict[str, float | None] = {"cost_usd": None, "reserved_usd": None, "cost_before_usd": None}
     await store.add(a_job())
-    await store.transition("job_1", lambda job: replace(at(job, FAILED), **{**none, **cost}))
+    await store.transition("job_1", lambda job: replace(with_status(job, FAILED), **{**none, **cost}))
     await store.add(a_job("job_2", request_hash="2", reserved_usd=1.0))
 
     async def sums(since: float) -> list[float]:
@@ -786,19 +790,19 @@ async def test_a_deleted_job_stays_in_the_budget_of_its_day(
     assert await other.add(start, budgets=[Budget(counted + 2.0, NOW)]) == [None]
 
 
-async def test_a_cancel_takes_the_right_to_another_turn_away(store: Store, other: Store):
-    job = await acting(store, "a")
+async def test_cancelled_job_begins_no_further_turn(store: Store, other: Store):
+    job = await add_job_with_calls(store, "a")
     await other.request_cancel(job.id, NOW)
     assert not await store.begin_next_turn(job.with_next_turn({}, "r-2"))
-    assert (await row(store)).turn.number == 1
+    assert (await read_job(store)).turn.number == 1
 
 
-# What happened, for people.
+# Events, for people.
 
 
-async def test_what_happened_to_a_job_is_told_in_the_order_of_time(store: Store, other: Store):
-    await standing(store, STARTING)
-    await standing(store, STARTING, job_id="job_2")
+async def test_events_of_a_job_are_read_in_order_of_time(store: Store, other: Store):
+    await add_job_in(store, STARTING)
+    await add_job_in(store, STARTING, job_id="job_2")
     await store.record_event("job_1", NOW + 2, "looked", "HTTP 502")
     await other.record_event("job_1", NOW + 1, "sent")
     await store.record_event("job_2", NOW, "sent", "🎈")
@@ -811,12 +815,12 @@ async def test_what_happened_to_a_job_is_told_in_the_order_of_time(store: Store,
 
 
 @pytest.mark.parametrize("status", Status)
-async def test_a_cancel_ends_an_idle_job_marks_a_running_one_and_leaves_an_ended_one(
+async def test_cancel_ends_an_idle_job_marks_a_running_one_and_ignores_a_finished_one(
     store: Store, other: Store, status: Status
 ):
-    before = await standing(store, status)
-    job = there(await other.request_cancel("job_1", NOW + 3))
-    assert job == await row(store)
+    before = await add_job_in(store, status)
+    job = require_job(await other.request_cancel("job_1", NOW + 3))
+    assert job == await read_job(store)
     if status in (PENDING, INPUT_REQUIRED):  # nothing runs upstream
         assert (job.status, job.finished_at, job.error) == (CANCELLED, NOW + 3, None)
         assert await store.next_due_at(HERE) is None
@@ -825,12 +829,12 @@ async def test_a_cancel_ends_an_idle_job_marks_a_running_one_and_leaves_an_ended
         assert job == before
     else:
         assert (job.status, job.cancel_requested_at, job.finished_at) == (status, NOW + 3, None)
-        again = there(await store.request_cancel("job_1", NOW + 9))
+        again = require_job(await store.request_cancel("job_1", NOW + 9))
         assert again.cancel_requested_at == NOW + 3
 
 
-async def test_a_cancel_is_sent_by_one_caller_at_a_time(store: Store, other: Store):
-    await standing(store, IN_PROGRESS)
+async def test_cancel_is_sent_by_one_caller_at_a_time(store: Store, other: Store):
+    await add_job_in(store, IN_PROGRESS)
     won: list[Store] = []
 
     async def claim(process: Store) -> None:
@@ -846,33 +850,33 @@ async def test_a_cancel_is_sent_by_one_caller_at_a_time(store: Store, other: Sto
     assert not await store.claim_cancel("job_1", NOW + 31, 30)
 
 
-async def test_a_cancel_that_did_not_arrive_may_be_sent_by_whoever_comes_next(store: Store, other: Store):
-    await standing(store, IN_PROGRESS)
+async def test_failed_cancel_can_be_sent_by_the_next_caller(store: Store, other: Store):
+    await add_job_in(store, IN_PROGRESS)
     assert await store.claim_cancel("job_1", NOW, 30)
     await store.clear_cancel_claim("job_1")
     assert await other.claim_cancel("job_1", NOW + 1, 30)
 
 
-# What is news.
+# Notifications.
 
 
-async def news(
+async def take_notification(
     store: Store, *, since: float = NOW - 600, settled_before: float = NOW, asked_before: float = NOW + 9
 ) -> str | None:
-    """The job whose news this caller is given."""
+    """Claim the next pending notification; return its job's id, or None."""
     found = await store.pending_notification(since, settled_before=settled_before, asked_before=asked_before)
     return found[0] if found is not None and await store.claim_notification(*found) else None
 
 
 @pytest.mark.parametrize("end", sorted(TERMINAL))
-async def test_each_end_is_news_to_one_caller(store: Store, other: Store, end: Status):
-    running = await standing(store, IN_PROGRESS)
-    assert await news(store) is None
-    assert await store.save(at(running, end))
+async def test_finished_job_is_notified_to_one_caller(store: Store, other: Store, end: Status):
+    running = await add_job_in(store, IN_PROGRESS)
+    assert await take_notification(store) is None
+    assert await store.save(with_status(running, end))
     told: list[str | None] = []
 
     async def ask(process: Store) -> None:
-        told.append(await news(process))
+        told.append(await take_notification(process))
 
     async with anyio.create_task_group() as tasks:
         for process in (store, other, store, other):
@@ -880,8 +884,8 @@ async def test_each_end_is_news_to_one_caller(store: Store, other: Store, end: S
     assert sorted(told, key=str) == [None, None, None, "job_1"]
 
 
-async def test_news_that_is_none_any_more_is_given_to_nobody(store: Store):
-    lost = replace(at(await standing(store, STARTING), FAILED), error=Failure("start_unconfirmed", "x"))
+async def test_outdated_notification_cannot_be_claimed(store: Store):
+    lost = replace(with_status(await add_job_in(store, STARTING), FAILED), error=Failure("start_unconfirmed", "x"))
     assert await store.save(lost)
     found = await store.pending_notification(NOW - 600, settled_before=NOW, asked_before=NOW)
     assert found == ("job_1", NOW)
@@ -890,55 +894,59 @@ async def test_news_that_is_none_any_more_is_given_to_nobody(store: Store):
     assert not await store.claim_notification("job_nobody", NOW)
 
 
-async def test_a_cancel_that_needs_no_look_is_news(store: Store, other: Store):
+async def test_cancel_without_a_request_is_notified(store: Store, other: Store):
     await store.add(a_job())
     await other.request_cancel("job_1", NOW)
-    assert [await news(store), await news(other)] == ["job_1", None]
+    assert [await take_notification(store), await take_notification(other)] == ["job_1", None]
 
 
-async def test_an_end_is_no_news_once_it_is_old_or_while_something_is_to_be_done_after_it(store: Store):
-    running = await standing(store, IN_PROGRESS)
-    await store.save(replace(at(running, COMPLETED), needs_finalizing=True))
-    assert await news(store) is None
-    assert await news(store, since=NOW, settled_before=NOW + 1) is None
-    assert await news(store, settled_before=NOW + 1) == "job_1"
+async def test_finished_job_is_not_notified_if_it_is_old_or_still_to_be_finalized(store: Store):
+    running = await add_job_in(store, IN_PROGRESS)
+    await store.save(replace(with_status(running, COMPLETED), needs_finalizing=True))
+    assert await take_notification(store) is None
+    assert await take_notification(store, since=NOW, settled_before=NOW + 1) is None
+    assert await take_notification(store, settled_before=NOW + 1) == "job_1"
 
 
-async def test_what_is_settled_is_news_at_once_and_the_older_comes_first(store: Store):
+async def test_finalized_jobs_are_notified_at_once_oldest_first(store: Store):
     for job_id, finished_at in (("job_1", NOW), ("job_2", NOW - 5)):
-        job = await standing(store, IN_PROGRESS, job_id=job_id)
-        await store.save(replace(at(job, COMPLETED), finished_at=finished_at, needs_finalizing=True))
+        job = await add_job_in(store, IN_PROGRESS, job_id=job_id)
+        await store.save(replace(with_status(job, COMPLETED), finished_at=finished_at, needs_finalizing=True))
         await store.mark_finalized(job_id)
-    assert [await news(store), await news(store), await news(store)] == ["job_2", "job_1", None]
+    assert [await take_notification(store), await take_notification(store), await take_notification(store)] == [
+        "job_2",
+        "job_1",
+        None,
+    ]
 
 
-async def test_each_question_is_news_once_unless_it_is_answered_and_so_is_the_end_after_it(store: Store):
-    job = await waiting(store, "a")
-    assert await news(store, asked_before=NOW) is None
-    assert [await news(store), await news(store)] == ["job_1", None]
+async def test_open_question_and_the_end_after_it_are_notified_once_each(store: Store):
+    job = await add_waiting_job(store, "a")
+    assert await take_notification(store, asked_before=NOW) is None
+    assert [await take_notification(store), await take_notification(store)] == ["job_1", None]
     [call] = await store.get_calls(job.id)
     assert await store.record_reply(job, [replace(call, state="done", output="1")], NOW + 1)
     assert await store.begin_next_turn(job.with_next_turn({}, "r-2"))
-    assert await store.begin_sending((await row(store)).mark_sending(NOW + 2))
+    assert await store.begin_sending((await read_job(store)).mark_sending(NOW + 2))
     await store.record_response_id(job.id, 2, "resp_2", NOW + 2)
-    assert await news(store) is None
-    assert await store.save(replace(at(await row(store), COMPLETED), finished_at=NOW + 3))
-    assert [await news(store), await news(store)] == ["job_1", None]
+    assert await take_notification(store) is None
+    assert await store.save(replace(with_status(await read_job(store), COMPLETED), finished_at=NOW + 3))
+    assert [await take_notification(store), await take_notification(store)] == ["job_1", None]
 
 
-async def test_a_job_that_was_found_again_is_news_at_its_second_end(store: Store):
-    lost = replace(at(await standing(store, STARTING), FAILED), error=Failure("start_unconfirmed", "x"))
+async def test_reopened_job_is_notified_when_it_finishes_again(store: Store):
+    lost = replace(with_status(await add_job_in(store, STARTING), FAILED), error=Failure("start_unconfirmed", "x"))
     assert await store.save(lost)
-    assert await news(store) == "job_1"
-    found = there(await store.record_response_id("job_1", 1, "resp_1", NOW + 1))
-    assert await news(store) is None
+    assert await take_notification(store) == "job_1"
+    found = require_job(await store.record_response_id("job_1", 1, "resp_1", NOW + 1))
+    assert await take_notification(store) is None
     [due] = await store.find_due(NOW + 1, HERE)
     assert due == found.id
-    assert await store.save(replace(at(found, FAILED), finished_at=NOW + 2))
-    assert [await news(store), await news(store)] == ["job_1", None]
+    assert await store.save(replace(with_status(found, FAILED), finished_at=NOW + 2))
+    assert [await take_notification(store), await take_notification(store)] == ["job_1", None]
 
 
-# When a job is due, and to whom.
+# Due times and claims.
 
 
 @pytest.mark.parametrize(
@@ -954,10 +962,10 @@ async def test_a_job_that_was_found_again_is_news_at_its_second_end(store: Store
         (3, 20, True, 20),
     ],
 )
-async def test_a_job_comes_back_when_it_said_or_sooner_if_watched_but_never_before_upstream_allows(
+async def test_job_is_due_as_scheduled_or_sooner_if_watched_but_not_before_upstream_allows(
     store: Store, after_s: float, not_before_s: float, watched: bool, due_s: float
 ):
-    await standing(store, IN_PROGRESS)
+    await add_job_in(store, IN_PROGRESS)
     await store.mark_watched("job_1", NOW, NOW + 60 if watched else NOW)
     await store.schedule("job_1", NOW, after_s, not_before_s)
     assert await store.next_due_at(HERE) == NOW + due_s
@@ -966,8 +974,8 @@ async def test_a_job_comes_back_when_it_said_or_sooner_if_watched_but_never_befo
     assert await store.find_due(NOW + due_s, HERE) == ["job_1"]
 
 
-async def test_a_new_schedule_forgets_what_upstream_asked_before(store: Store):
-    await standing(store, IN_PROGRESS)
+async def test_new_schedule_replaces_the_wait_that_upstream_asked_for(store: Store):
+    await add_job_in(store, IN_PROGRESS)
     await store.schedule("job_1", NOW, 3, 500)
     await store.schedule("job_1", NOW, 3)
     assert await store.next_due_at(HERE) == NOW + 3
@@ -976,80 +984,80 @@ async def test_a_new_schedule_forgets_what_upstream_asked_before(store: Store):
 @pytest.mark.parametrize(
     ("looked_s", "not_before_s", "at_s", "due_s"),
     [
-        (-60, 0, 10, 10),  # the first look was long ago: now
-        (9.5, 0, 10, 10.5),  # one second between looks
+        (-60, 0, 10, 10),  # the last poll was long ago: due now
+        (9.5, 0, 10, 10.5),  # one second between polls
         (-60, 25, 10, 25),  # upstream asked for more time
-        (29.9, 0, 29.95, 30),  # never later than it was to be anyhow
+        (29.9, 0, 29.95, 30),  # never later than scheduled
         (-60, 0, 40, 30),  # it was due already
     ],
 )
-async def test_a_watcher_pulls_the_next_look_nearer(
+async def test_watcher_brings_the_next_poll_forward(
     store: Store, other: Store, looked_s: float, not_before_s: float, at_s: float, due_s: float
 ):
-    job = await standing(store, IN_PROGRESS)
+    job = await add_job_in(store, IN_PROGRESS)
     await store.save(replace(job, turn=replace(job.turn, polled_at=NOW + looked_s)))
     await store.schedule("job_1", NOW, 30, not_before_s)
     await other.mark_watched("job_1", NOW + at_s, NOW + at_s + 60)
     assert await store.next_due_at(HERE) == NOW + due_s
 
 
-async def test_a_watcher_does_not_make_due_what_is_being_advanced(store: Store):
-    await standing(store, IN_PROGRESS)
+async def test_watcher_does_not_make_a_claimed_job_due(store: Store):
+    await add_job_in(store, IN_PROGRESS)
     await store.mark_watched("job_1", NOW, NOW + 60)
     assert await store.next_due_at(HERE) is None
-    assert (await row(store)).watched_until == NOW + 60
+    assert (await read_job(store)).watched_until == NOW + 60
 
 
-async def test_the_watcher_who_stays_longest_counts(store: Store, other: Store):
-    await standing(store, IN_PROGRESS)
+async def test_longest_watch_counts(store: Store, other: Store):
+    await add_job_in(store, IN_PROGRESS)
     await store.mark_watched("job_1", NOW, NOW + 60)
     await other.mark_watched("job_1", NOW, NOW + 10)
-    assert (await row(store)).watched_until == NOW + 60
+    assert (await read_job(store)).watched_until == NOW + 60
 
 
-async def test_a_due_job_is_claimed_once_until_it_is_scheduled_again(store: Store):
-    await standing(store, IN_PROGRESS)
+async def test_due_job_is_claimed_once_until_it_is_scheduled_again(store: Store):
+    await add_job_in(store, IN_PROGRESS)
     await store.schedule("job_1", NOW, 1)
     assert await store.find_due(NOW + 1, HERE) == ["job_1"]
     assert await store.find_due(NOW + 1e6, HERE) == []
     assert await store.next_due_at(HERE) is None
 
 
-async def test_an_end_is_settled_once_although_the_step_that_ended_the_job_is_scheduled_late(store: Store):
-    running = await standing(store, IN_PROGRESS)
-    await store.save(replace(at(running, COMPLETED), needs_finalizing=True))
+async def test_finished_job_is_finalized_once_even_if_its_last_step_schedules_late(store: Store):
+    running = await add_job_in(store, IN_PROGRESS)
+    await store.save(replace(with_status(running, COMPLETED), needs_finalizing=True))
     assert await store.find_due(NOW + 1, HERE) == ["job_1"]
-    await store.schedule("job_1", NOW + 1, 0)  # by the step that ended it, while another settles it
+    await store.schedule("job_1", NOW + 1, 0)  # by the step that ended it, while another finalizes it
     assert await store.find_due(NOW + 1, HERE) == []
-    await store.schedule("job_1", NOW + 1, 60)  # what could not be settled is tried again
+    await store.schedule("job_1", NOW + 1, 60)  # a failed finalization is repeated
     assert await store.find_due(NOW + 61, HERE) == ["job_1"]
 
 
-async def test_a_job_that_another_process_holds_is_not_due_here(store: Store, other: Store):
-    await standing(store, IN_PROGRESS)
+async def test_job_claimed_by_another_process_is_not_due(store: Store, other: Store):
+    await add_job_in(store, IN_PROGRESS)
     await store.schedule("job_1", NOW, 1)
     assert await other.next_due_at(HERE) is None
     assert await other.find_due(NOW + 1e6, HERE) == []
     assert await store.next_due_at(HERE) == NOW + 1
 
 
-async def test_a_process_that_does_not_hold_a_job_cannot_schedule_it(store: Store, other: Store):
-    await standing(store, IN_PROGRESS)
+async def test_process_without_the_claim_cannot_schedule_a_job(store: Store, other: Store):
+    await add_job_in(store, IN_PROGRESS)
     await other.schedule("job_1", NOW, 1)
     assert await store.next_due_at(HERE) is None
 
 
-async def test_a_job_at_another_endpoint_is_not_due_here(store: Store):
-    await standing(store, IN_PROGRESS)
+async def test_job_of_another_endpoint_is_not_due(store: Store):
+    await add_job_in(store, IN_PROGRESS)
     await store.schedule("job_1", NOW, 1)
     assert await store.next_due_at(ELSEWHERE) is None
     assert await store.find_due(NOW + 1, ELSEWHERE) == []
     assert await store.find_due(NOW + 1, HERE) == ["job_1"]
 
 
-async def test_the_first_of_several_due_jobs_decides_when_to_look(store: Store):
+async def test_earliest_due_job_sets_the_next_due_time(store: Store):
     for number in (3, 1, 2):
-        await standing(store, IN_PROGRESS, job_id=f"job_{number}")
+        await add_job_in(store, IN_PROGRESS, job_id=f"job_{number}")
         await store.schedule(f"job_{number}", NOW, number)
     assert await store.next_due_at(HERE) == NOW + 1
     assert sorted(await store.find_due(NOW + 2, HERE)) == ["job_1", "job_2"]
@@ -1058,7 +1066,7 @@ async def test_the_first_of_several_due_jobs_decides_when_to_look(store: Store):
 
 async def test_released_jobs_are_due_at_once_and_go_to_one_other_process(database: Database, store: Store):
     for number in range(8):
-        await standing(store, IN_PROGRESS, job_id=f"job_{number}")
+        await add_job_in(store, IN_PROGRESS, job_id=f"job_{number}")
         await store.schedule(f"job_{number}", NOW, 30, 30)
     claimed: list[str] = []
 
@@ -1066,7 +1074,7 @@ async def test_released_jobs_are_due_at_once_and_go_to_one_other_process(databas
         claimed.extend(await process.find_due(NOW, HERE))
 
     async with database.open() as second, database.open() as third:
-        await standing(second, IN_PROGRESS, job_id="job_of_second")
+        await add_job_in(second, IN_PROGRESS, job_id="job_of_second")
         await store.release_claims(NOW)
         async with anyio.create_task_group() as tasks:
             for process in (second, third, store):
@@ -1074,10 +1082,10 @@ async def test_released_jobs_are_due_at_once_and_go_to_one_other_process(databas
         assert sorted(claimed) == [f"job_{number}" for number in range(8)]
 
 
-async def test_a_claim_that_its_process_does_not_know_of_is_due_again_for_it_alone(store: Store, other: Store):
+async def test_forgotten_claim_is_due_again_only_in_its_own_process(store: Store, other: Store):
     for number in (1, 2):
-        await standing(store, IN_PROGRESS, job_id=f"job_{number}")
-    await standing(other, IN_PROGRESS, job_id="job_3")
+        await add_job_in(store, IN_PROGRESS, job_id=f"job_{number}")
+    await add_job_in(other, IN_PROGRESS, job_id="job_3")
     await store.renew_claims(["job_1"], NOW)
     assert await other.find_due(NOW, HERE) == []
     assert await store.find_due(NOW, HERE) == ["job_2"]
@@ -1086,22 +1094,22 @@ async def test_a_claim_that_its_process_does_not_know_of_is_due_again_for_it_alo
     assert await store.find_due(NOW, HERE) == ["job_2"], "the other one has a time"
 
 
-async def test_a_released_job_can_be_saved_only_by_who_claims_it(store: Store, other: Store):
-    job = await standing(store, QUEUED)
+async def test_released_job_is_saved_only_by_the_process_that_claims_it(store: Store, other: Store):
+    job = await add_job_in(store, QUEUED)
     await store.release_claims(NOW)
-    assert await store.save(at(job, IN_PROGRESS)) is None
+    assert await store.save(with_status(job, IN_PROGRESS)) is None
     assert await other.find_due(NOW, HERE) == ["job_1"]
-    assert await other.save(at(job, IN_PROGRESS)) is not None
+    assert await other.save(with_status(job, IN_PROGRESS)) is not None
 
 
 @pytest.mark.parametrize(
     ("after_s", "not_before_s", "is_soon"), [(5.0, 0.0, True), (5.0, 900.0, False), (900.0, 0.0, False)]
 )
-async def test_a_job_is_released_between_its_steps_where_a_death_shows_late(
+async def test_job_is_released_between_steps_where_a_death_is_noticed_late(
     database: Database, store: Store, other: Store, after_s: float, not_before_s: float, is_soon: bool
 ):
-    """One that is due far ahead stays claimed: without a claim it would be due at once, as after a wrong clock."""
-    job = await standing(store, IN_PROGRESS)
+    """A job that is due far ahead stays claimed: without a claim, its due time would be taken for a wrong clock's."""
+    job = await add_job_in(store, IN_PROGRESS)
     await store.schedule(job.id, NOW, after_s, not_before_s, releases=True)
     is_released = is_soon and not database.notices_death_at_once
     later = NOW + max(after_s, not_before_s)
@@ -1113,21 +1121,21 @@ async def test_a_job_is_released_between_its_steps_where_a_death_shows_late(
 
 
 async def reclaim_after_death(database: Database, store: Store, now: float) -> int:
-    """Return how many jobs were freed."""
+    """Reclaim the jobs of dead processes; return how many."""
     if database.notices_death_at_once:
         return await store.reclaim_from_dead(now)
     return await reclaim_after_silence(store, now)
 
 
 async def reclaim_after_silence(store: Store, now: float) -> int:
-    """Return how many jobs were freed once a heartbeat was missed."""
+    """Reclaim the jobs of a process that missed its heartbeat; return how many."""
     with anyio.fail_after(20):
         while not (freed := await store.reclaim_from_dead(now)):  # noqa: ASYNC110
             await anyio.sleep(0.1)
     return freed
 
 
-async def test_a_job_is_taken_over_once_its_process_is_dead_and_not_before(database: Database, store: Store):
+async def test_job_is_reclaimed_only_after_its_process_died(database: Database, store: Store):
     body = [
         'await store.add(a_job("job_pending"))',
         'await store.add(a_job("job_over"))',
@@ -1141,7 +1149,7 @@ async def test_a_job_is_taken_over_once_its_process_is_dead_and_not_before(datab
         'print("written", flush=True)',
         "await anyio.sleep_forever()",
     ]
-    async with process(database, *body) as victim:
+    async with run_process(database, *body) as victim:
         assert await store.reclaim_from_dead(NOW) == 0
         assert await store.find_due(NOW + 1e6, HERE) == []
         victim.kill()
@@ -1150,48 +1158,50 @@ async def test_a_job_is_taken_over_once_its_process_is_dead_and_not_before(datab
     assert await store.reclaim_from_dead(NOW + 5) == 0
     assert await store.next_due_at(HERE) == NOW + 5
     assert sorted(await store.find_due(NOW + 5, HERE)) == ["job_pending", "job_running", "job_sent"]
-    running = await row(store, "job_running")
+    running = await read_job(store, "job_running")
     assert (running.status, running.turn.response_id) == (QUEUED, "resp_7")
-    assert (await row(store, "job_sent")).status is STARTING
-    assert (await row(store, "job_over")).status is CANCELLED
-    assert await store.begin_sending((await row(store, "job_pending")).mark_sending(NOW + 5)), (
+    assert (await read_job(store, "job_sent")).status is STARTING
+    assert (await read_job(store, "job_over")).status is CANCELLED
+    assert await store.begin_sending((await read_job(store, "job_pending")).mark_sending(NOW + 5)), (
         "a pending job may still be sent"
     )
 
 
-async def test_a_living_store_in_the_same_process_is_not_taken_over(store: Store, other: Store):
-    await standing(store, IN_PROGRESS)
+async def test_jobs_of_a_living_store_in_the_same_process_are_not_reclaimed(store: Store, other: Store):
+    await add_job_in(store, IN_PROGRESS)
     assert await other.reclaim_from_dead(NOW) == 0
     assert await store.reclaim_from_dead(NOW) == 0
     assert await other.find_due(NOW + 1e6, HERE) == []
 
 
-async def test_a_job_that_was_freed_by_a_clock_an_hour_ahead_is_due_at_once(database: Database, store: Store):
+async def test_job_released_by_a_clock_an_hour_ahead_is_due_at_once(database: Database, store: Store):
     async with database.open() as gone:
-        await standing(gone, IN_PROGRESS)
+        await add_job_in(gone, IN_PROGRESS)
         await gone.release_claims(NOW + 3600)
-    assert await store.reclaim_from_dead(NOW) == 0, "nobody is dead"
+    assert await store.reclaim_from_dead(NOW) == 0, "no process is dead"
     assert await store.next_due_at(HERE) == NOW
 
 
-async def test_a_job_that_was_let_go_for_a_minute_stays_so(store: Store):
-    await standing(store, IN_PROGRESS)
+async def test_job_released_for_a_minute_stays_released(store: Store):
+    await add_job_in(store, IN_PROGRESS)
     await store.release_claim("job_1", NOW + 60)
     await store.reclaim_from_dead(NOW)
     assert await store.next_due_at(HERE) == NOW + 60
 
 
-async def test_a_store_that_was_closed_without_releasing_counts_as_dead(database: Database, store: Store):
+async def test_store_closed_without_a_release_counts_as_dead(database: Database, store: Store):
     async with database.open() as gone:
-        await standing(gone, IN_PROGRESS)
+        await add_job_in(gone, IN_PROGRESS)
     assert await store.reclaim_from_dead(NOW) == 1
     assert await store.find_due(NOW, HERE) == ["job_1"]
 
 
-async def test_the_jobs_of_the_dead_are_freed_by_one_of_the_living(database: Database, store: Store, other: Store):
+async def test_jobs_of_a_dead_process_are_reclaimed_by_one_living_process(
+    database: Database, store: Store, other: Store
+):
     async with database.open() as gone:
         for number in range(5):
-            await standing(gone, IN_PROGRESS, job_id=f"job_{number}")
+            await add_job_in(gone, IN_PROGRESS, job_id=f"job_{number}")
     freed: list[int] = []
 
     async def take_over(process: Store) -> None:
@@ -1207,8 +1217,8 @@ async def test_the_jobs_of_the_dead_are_freed_by_one_of_the_living(database: Dat
 
 
 @asynccontextmanager
-async def woken(store: Store, job: Job) -> AsyncGenerator[anyio.Event]:
-    """An event that is set once `changed` has returned; by the end of the block it must have."""
+async def expect_wake(store: Store, job: Job) -> AsyncGenerator[anyio.Event]:
+    """Wait for a change in the background; fail if it has not been noticed by the end of the block."""
     returned = anyio.Event()
 
     async def wait() -> None:
@@ -1219,7 +1229,7 @@ async def woken(store: Store, job: Job) -> AsyncGenerator[anyio.Event]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             for _ in range(10):
-                await store.get(job.id)  # questions are answered in order, so the waiter has asked its own by now
+                await store.get(job.id)  # queries run in order, so the waiter's own one has run by now
             assert not returned.is_set()
             yield returned
 
@@ -1232,16 +1242,16 @@ OWN: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("write", OWN)
-async def test_a_waiter_wakes_for_a_write_of_its_own_store(store: Store, write: str):
-    job = await standing(store, STARTING)
-    async with woken(store, job):
+async def test_waiter_wakes_for_a_write_of_its_own_store(store: Store, write: str):
+    job = await add_job_in(store, STARTING)
+    async with expect_wake(store, job):
         await OWN[write](store, job)
 
 
-async def test_a_waiter_wakes_when_its_own_store_begins_the_job(store: Store):
+async def test_waiter_wakes_when_its_own_store_begins_the_job(store: Store):
     await store.add(a_job())
-    job = await row(store)
-    async with woken(store, job):
+    job = await read_job(store)
+    async with expect_wake(store, job):
         assert await store.begin_sending(job.mark_sending(NOW))
 
 
@@ -1252,40 +1262,40 @@ FREEING: dict[str, Callable[[Store], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("freeing", FREEING)
-async def test_a_waiter_sees_the_revision_that_freeing_a_job_gave_it(database: Database, store: Store, freeing: str):
-    """A store may leave the revision as it is, for nothing that a reader sees has changed; then a save wakes."""
+async def test_waiter_wakes_after_its_job_was_released(database: Database, store: Store, freeing: str):
+    """A release changes nothing visible, so a store may keep the revision; then the next save wakes the waiter."""
     async with database.open() as gone:
-        job = await standing(store if freeing == "release" else gone, IN_PROGRESS)
-    async with woken(store, job):
+        job = await add_job_in(store if freeing == "release" else gone, IN_PROGRESS)
+    async with expect_wake(store, job):
         await FREEING[freeing](store)
-        if (await row(store)).revision == job.revision:
+        if (await read_job(store)).revision == job.revision:
             await store.save(job, held=False)
 
 
-async def test_a_waiter_wakes_for_a_write_through_another_connection(store: Store, other: Store):
-    job = await standing(store, IN_PROGRESS)
-    async with woken(store, job):
+async def test_waiter_wakes_for_a_write_of_another_connection(store: Store, other: Store):
+    job = await add_job_in(store, IN_PROGRESS)
+    async with expect_wake(store, job):
         await other.request_cancel(job.id, NOW)
 
 
-async def test_a_waiter_wakes_for_a_write_of_another_process(database: Database, store: Store):
-    job = await standing(store, IN_PROGRESS)
+async def test_waiter_wakes_for_a_write_of_another_process(database: Database, store: Store):
+    job = await add_job_in(store, IN_PROGRESS)
     body = ['print("ready", flush=True)', "sys.stdin.readline()", f'await store.request_cancel("job_1", {NOW})']
-    async with process(database, *body) as neighbour, woken(store, job):
+    async with run_process(database, *body) as neighbour, expect_wake(store, job):
         assert neighbour.stdin is not None
         await neighbour.stdin.send(b"now\n")
-    assert (await row(store)).cancel_requested_at == NOW
+    assert (await read_job(store)).cancel_requested_at == NOW
 
 
 async def test_every_waiter_wakes(store: Store, other: Store):
-    job = await standing(store, IN_PROGRESS)
-    async with woken(store, job), woken(store, job), woken(other, job):
+    job = await add_job_in(store, IN_PROGRESS)
+    async with expect_wake(store, job), expect_wake(store, job), expect_wake(other, job):
         await store.save(replace(job, activity="new"))
 
 
-async def test_a_waiter_sleeps_on_while_other_jobs_change(store: Store, other: Store):
-    job = await standing(store, IN_PROGRESS)
-    async with woken(store, job) as returned:
+async def test_waiter_sleeps_while_other_jobs_change(store: Store, other: Store):
+    job = await add_job_in(store, IN_PROGRESS)
+    async with expect_wake(store, job) as returned:
         for process, name in ((store, "job_2"), (other, "job_3")):
             await process.add(a_job(name))
             await process.request_cancel(name, NOW)
@@ -1295,43 +1305,43 @@ async def test_a_waiter_sleeps_on_while_other_jobs_change(store: Store, other: S
         await store.save(replace(job, activity="new"))
 
 
-async def test_who_knows_an_old_revision_does_not_wait(store: Store):
-    job = await standing(store, IN_PROGRESS)
+async def test_waiter_with_an_old_revision_returns_at_once(store: Store):
+    job = await add_job_in(store, IN_PROGRESS)
     assert await store.save(replace(job, activity="new"))
     with anyio.fail_after(5):
         await store.wait_for_change(job.id, job.revision)
 
 
-async def test_every_change_that_a_reader_can_see_has_its_own_revision(store: Store, other: Store):
+async def test_every_visible_change_has_its_own_revision(store: Store, other: Store):
     job = a_job().mark_sending(NOW)
     changes: list[Callable[[], Awaitable[object]]] = [
         lambda: store.begin_sending(job),
         lambda: store.record_response_id("job_1", 1, "resp_1", NOW),
-        lambda: store.save(at(job, IN_PROGRESS)),
-        lambda: store.save(at(job, IN_PROGRESS, activity="writing")),
-        lambda: store.save_progress([at(job, IN_PROGRESS, activity="thinking")]),
+        lambda: store.save(with_status(job, IN_PROGRESS)),
+        lambda: store.save(with_status(job, IN_PROGRESS, activity="writing")),
+        lambda: store.save_progress([with_status(job, IN_PROGRESS, activity="thinking")]),
         lambda: other.request_cancel("job_1", NOW),
-        lambda: other.save(at(job, CANCELLED), held=False),
+        lambda: other.save(with_status(job, CANCELLED), held=False),
     ]
     await store.add(a_job())
-    revisions = [(await row(store)).revision]
+    revisions = [(await read_job(store)).revision]
     for change in changes:
         assert await change()
-        revisions.append((await row(store)).revision)
+        revisions.append((await read_job(store)).revision)
     assert revisions == sorted(set(revisions))
 
 
 # Many at once.
 
 
-async def test_many_writers_on_several_stores_get_in_one_another_s_way_only_by_waiting(database: Database):
+async def test_many_writers_on_several_stores_only_wait_for_each_other(database: Database):
     async def work(process: Store, name: str) -> None:
-        job = await standing(process, IN_PROGRESS, job_id=name)
+        job = await add_job_in(process, IN_PROGRESS, job_id=name)
         for number in range(10):
             saved = await process.save(replace(job, turn=replace(job.turn, sequence_number=number)))
             assert saved is not None
             assert saved.turn.sequence_number == number
-        assert await process.save(at(job, COMPLETED, output=Output(name, {})))
+        assert await process.save(with_status(job, COMPLETED, output=Output(name, {})))
 
     names = [f"job_{number}" for number in range(12)]
     async with database.open() as first, database.open() as second, database.open() as third:
@@ -1344,10 +1354,10 @@ async def test_many_writers_on_several_stores_get_in_one_another_s_way_only_by_w
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("seed", range(4))
-async def test_writers_that_are_cancelled_anywhere_leave_nothing_open_and_lose_nothing_acknowledged(
+async def test_cancelled_writers_leave_no_lock_and_lose_no_acknowledged_change(
     database: Database, store: Store, seed: int
 ):
-    """Several tasks share a store and are cancelled after a random number of turns of the loop."""
+    """Several tasks share a store and are cancelled after a random number of event loop iterations."""
     random = Random(seed)
     acknowledged: dict[str, Job] = {}
 
@@ -1371,12 +1381,12 @@ async def test_writers_that_are_cancelled_anywhere_leave_nothing_open_and_lose_n
         job = await store.record_response_id(name, 1, "resp_" + name, NOW) or job
         acknowledged[name] = job
         for number in range(40):
-            seen = at(job, IN_PROGRESS, turn=replace(job.turn, sequence_number=number))
+            seen = with_status(job, IN_PROGRESS, turn=replace(job.turn, sequence_number=number))
             acknowledged[name] = job = await store.save(seen) or job
             await store.schedule(name, NOW, 5)
             await store.mark_watched(name, NOW, NOW + 60)
             await store.find_due(NOW + 9, HERE)
-        end = at(job, COMPLETED, output=Output(name, {}))
+        end = with_status(job, COMPLETED, output=Output(name, {}))
         acknowledged[name] = await store.save(end) or job
 
     with anyio.fail_after(50):
@@ -1398,7 +1408,7 @@ async def test_writers_that_are_cancelled_anywhere_leave_nothing_open_and_lose_n
         await store.add(a_job("job_after"))
 
 
-async def test_ids_are_found_by_their_beginning_in_their_order(store: Store, other: Store):
+async def test_ids_are_found_by_prefix_in_order(store: Store, other: Store):
     await store.add(*(a_job(name) for name in ("job_b2", "job_b1", "job_c", "job_%")))
     assert await other.find_ids("job_b", 10) == ["job_b1", "job_b2"]
     assert await other.find_ids("job_b", 2) == ["job_b1", "job_b2"]
@@ -1408,9 +1418,9 @@ async def test_ids_are_found_by_their_beginning_in_their_order(store: Store, oth
     assert len(await other.find_ids("", 10)) == 4
 
 
-async def test_who_works_on_jobs_is_known_to_the_others_as_long_as_it_lives(database: Database, store: Store):
+async def test_working_process_is_shown_to_others_while_it_lives(database: Database, store: Store):
     assert (await store.store_info()).watchers == ()
-    async with process(
+    async with run_process(
         database, f"await store.announce('server', {HERE!r})", "print(1, flush=True)", "await anyio.sleep_forever()"
     ) as victim:
         [watcher] = (await store.store_info()).watchers
@@ -1424,14 +1434,14 @@ async def test_who_works_on_jobs_is_known_to_the_others_as_long_as_it_lives(data
         assert (await store.store_info()).watchers == ()
 
 
-async def test_a_process_that_only_reads_is_no_watcher_and_nobody_is_its_own(store: Store, other: Store):
+async def test_reading_process_and_the_own_process_are_not_shown_as_workers(store: Store, other: Store):
     await store.announce("watch", HERE)
     assert (await store.store_info()).watchers == ()
     [watcher] = (await other.store_info()).watchers
     assert watcher.what == "watch"
 
 
-async def test_a_store_tells_where_it_is_and_how_large(database: Database, store: Store):
+async def test_store_shows_its_path_and_size(database: Database, store: Store):
     about = await store.store_info()
     assert about.path.endswith(database.place)
     assert about.bytes > 0
@@ -1439,7 +1449,7 @@ async def test_a_store_tells_where_it_is_and_how_large(database: Database, store
     assert about.schema > 0
 
 
-async def test_what_an_endpoint_refuses_is_kept_apart_from_others_and_from_how_to_send(store: Store):
+async def test_refused_parameters_are_stored_by_endpoint_and_apart_from_the_mode(store: Store):
     await store.learn_mode(HERE, "gpt", "foreground", NOW, "no background here")
     await store.learn_refused_parameter(HERE, "include", NOW, "Unknown parameter: 'include'.")
     await store.learn_refused_parameter(HERE, "store", NOW - 60, "Store must be set to false")
@@ -1452,33 +1462,35 @@ async def test_what_an_endpoint_refuses_is_kept_apart_from_others_and_from_how_t
 # The one writer of a job's status.
 
 
-async def test_a_transition_writes_what_its_change_returns_and_returns_the_stored_job(store: Store, other: Store):
-    job = await standing(store, IN_PROGRESS)
-    changed = there(await other.transition("job_1", lambda stored: replace(stored, activity="new", result_path="/r")))
+async def test_transition_writes_the_returned_job_and_returns_the_stored_one(store: Store, other: Store):
+    job = await add_job_in(store, IN_PROGRESS)
+    changed = require_job(
+        await other.transition("job_1", lambda stored: replace(stored, activity="new", result_path="/r"))
+    )
     assert (changed.activity, changed.result_path) == ("new", "/r")
     assert changed.revision > job.revision
-    assert await row(store) == changed
+    assert await read_job(store) == changed
 
 
-async def test_a_transition_of_a_claim_alone_is_no_change_that_a_reader_sees(store: Store):
-    job = await standing(store, IN_PROGRESS)
-    changed = there(await store.transition("job_1", lambda stored: replace(stored, due_at=NOW + 5)))
+async def test_transition_of_a_claim_alone_is_no_visible_change(store: Store):
+    job = await add_job_in(store, IN_PROGRESS)
+    changed = require_job(await store.transition("job_1", lambda stored: replace(stored, due_at=NOW + 5)))
     assert (changed.due_at, changed.revision) == (NOW + 5, job.revision)
     assert await store.next_due_at(HERE) == NOW + 5
 
 
 @pytest.mark.parametrize("before", Status)
-async def test_a_transition_obeys_the_table_of_statuses(store: Store, before: Status):
+async def test_transition_obeys_the_table_of_statuses(store: Store, before: Status):
     for after in Status:
-        job = await standing(store, before, job_id=f"job_{after}")
+        job = await add_job_in(store, before, job_id=f"job_{after}")
         changed = await store.transition(job.id, lambda stored, after=after: replace(stored, status=after))
         is_allowed = after is before or after in TRANSITIONS.get(before, ())
         assert (changed is not None) is is_allowed, after
-        assert (await row(store, job.id)).status is (after if is_allowed else before)
+        assert (await read_job(store, job.id)).status is (after if is_allowed else before)
 
 
-async def test_a_transition_that_is_refused_fails_or_changes_nothing_leaves_no_trace(store: Store, other: Store):
-    job = await standing(store, IN_PROGRESS)
+async def test_refused_failed_or_empty_transition_changes_nothing(store: Store, other: Store):
+    job = await add_job_in(store, IN_PROGRESS)
 
     def fail(_: Job) -> Job:
         raise ZeroDivisionError
@@ -1489,12 +1501,12 @@ async def test_a_transition_that_is_refused_fails_or_changes_nothing_leaves_no_t
     assert await other.transition("job_1", lambda stored: replace(stored, activity="x"), is_claimed=True) is None
     with pytest.raises(ZeroDivisionError):
         await store.transition("job_1", fail)
-    assert await row(store) == job
+    assert await read_job(store) == job
     assert await store.transition("job_1", lambda stored: replace(stored, activity="x"), is_claimed=True)
 
 
-async def test_transitions_of_several_processes_at_once_lose_no_change(store: Store, other: Store):
-    await standing(store, IN_PROGRESS)
+async def test_simultaneous_transitions_lose_no_change(store: Store, other: Store):
+    await add_job_in(store, IN_PROGRESS)
 
     async def count(process: Store) -> None:
         for _ in range(20):
@@ -1503,15 +1515,15 @@ async def test_transitions_of_several_processes_at_once_lose_no_change(store: St
     async with anyio.create_task_group() as tasks:
         for process in (store, other, store):
             tasks.start_soon(count, process)
-    assert (await row(store)).activity == "x" * 60
+    assert (await read_job(store)).activity == "x" * 60
 
 
-async def test_what_an_earlier_turn_observed_late_is_not_written_into_the_next_one(store: Store):
-    job = await acting(store, "a")
+async def test_late_observation_of_an_earlier_turn_is_not_written_into_the_next(store: Store):
+    job = await add_job_with_calls(store, "a")
     assert await store.begin_next_turn(job.with_next_turn({"input": "outputs"}, "r-2"))
-    before = await row(store)
+    before = await read_job(store)
     assert await store.save(replace(job, usage=Usage(input_tokens=9), activity="late")) is None
-    assert await row(store) == before
+    assert await read_job(store) == before
 
 
 class Rivals:
@@ -1551,14 +1563,14 @@ class Rivals:
             await process.wait_for_slot(name, "waits")
             return
         self.posted[name] += 1
-        job = there(await process.record_response_id(name, 1, f"resp_{name}", NOW))
+        job = require_job(await process.record_response_id(name, 1, f"resp_{name}", NOW))
         if self.random.random() < 0.6:
-            await process.save(at(job, self.random.choice([COMPLETED, FAILED]), cost_usd=0.5))
+            await process.save(with_status(job, self.random.choice([COMPLETED, FAILED]), cost_usd=0.5))
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_random_starts_cancels_and_ends_of_several_processes_keep_every_promise(database: Database, seed: int):
-    """Slots, keys, the same work, the budget and the right to POST, each of which two processes try to take at once."""
+async def test_random_starts_cancels_and_ends_of_several_processes_keep_all_limits(database: Database, seed: int):
+    """Two processes compete for slots, keys, duplicates, the budget and the right to POST."""
     rivals = Rivals(seed)
     async with database.open() as first, database.open() as second:
         async with anyio.create_task_group() as tasks:
@@ -1570,22 +1582,22 @@ async def test_random_starts_cancels_and_ends_of_several_processes_keep_every_pr
     assert {job.id for job in jobs if job.turn.attempt} == rivals.posted.keys()
 
 
-# For people: prompts, turns, steps, searches, and what was read.
+# For people: prompts, turns, steps, searches, and read marks.
 
 
-async def ended(store: Store, job_id: str, *, output: str = "", **facts: Any) -> Job:
-    """A completed job with this output."""
+async def add_finished_job(store: Store, job_id: str, *, output: str = "", **facts: Any) -> Job:
+    """Add a completed job with this output."""
     spent = {name: facts.pop(name) for name in ("usage", "cost_usd") if name in facts}
     job = a_job(job_id, request_hash=job_id, **facts)
     await store.add(job)
     assert await store.begin_sending(job.mark_sending(NOW))
     await store.record_response_id(job_id, 1, f"resp_{job_id}", NOW)
-    assert await store.save(at(await row(store, job_id), COMPLETED, output=Output(output, {}), **spent))
-    return await row(store, job_id)
+    assert await store.save(with_status(await read_job(store, job_id), COMPLETED, output=Output(output, {}), **spent))
+    return await read_job(store, job_id)
 
 
 async def test_job_keeps_its_prompt_and_who_started_it_with_what(store: Store):
-    job = await ended(
+    job = await add_finished_job(
         store, "job_1", prompt="Why is\nthe sky blue? \N{SNOWMAN}", model="m", effort="high", preset="p", client="host"
     )
     assert (job.model, job.effort, job.preset, job.client) == ("m", "high", "p", "host")
@@ -1594,18 +1606,18 @@ async def test_job_keeps_its_prompt_and_who_started_it_with_what(store: Store):
 
 
 async def test_step_keeps_the_time_at_which_it_was_first_seen_and_finished(store: Store):
-    await standing(store, IN_PROGRESS)
+    await add_job_in(store, IN_PROGRESS)
     begun = Step(1, 0, "web_search", "", "solar", "", seen_at=NOW + 1, finished_at=None)
     finished = begun._replace(detail="solar 2026", seen_at=NOW + 5, finished_at=NOW + 5)
     later = finished._replace(seen_at=NOW + 9, finished_at=NOW + 9)
     for step in (begun, finished, later):
-        job = await row(store)
+        job = await read_job(store)
         assert await store.save_progress([replace(job, turn=replace(job.turn, steps=(step,)))])
     assert await store.get_steps("job_1") == [finished._replace(seen_at=NOW + 1)]
 
 
-async def test_end_of_a_job_brings_the_steps_that_no_stream_showed(store: Store):
-    job = await standing(store, IN_PROGRESS)
+async def test_finished_job_has_the_steps_that_no_stream_showed(store: Store):
+    job = await add_job_in(store, IN_PROGRESS)
     items = [
         {"type": "reasoning"},
         {
@@ -1627,12 +1639,12 @@ async def test_end_of_a_job_brings_the_steps_that_no_stream_showed(store: Store)
 
 
 async def test_each_turn_has_its_own_tokens_and_cost(store: Store):
-    job = await standing(store, IN_PROGRESS)
+    job = await add_job_in(store, IN_PROGRESS)
     first = replace(job, usage=Usage(input_tokens=10, output_tokens=5), cost_usd=0.5)
     assert await store.save(first)
     following = first.with_next_turn({}, "r-2")
     assert await store.begin_next_turn(following)
-    second = replace(await row(store), usage=Usage(input_tokens=17, output_tokens=6), cost_usd=0.75)
+    second = replace(await read_job(store), usage=Usage(input_tokens=17, output_tokens=6), cost_usd=0.75)
     assert await store.save(second)
     turns = await store.get_turns("job_1")
     assert [(turn.number, turn.usage, turn.cost_usd) for turn in turns] == [
@@ -1641,23 +1653,25 @@ async def test_each_turn_has_its_own_tokens_and_cost(store: Store):
     ]
 
 
-async def found_by(store: Store, words: str, limit: int = 9) -> list[str]:
+async def search_ids(store: Store, words: str, limit: int = 9) -> list[str]:
     return [hit.job.id for hit in await store.search(words, limit)]
 
 
 async def test_search_finds_the_words_of_titles_prompts_and_outputs(store: Store):
-    await ended(store, "job_1", title="Energy", prompt="Compare solar panels", output="Perovskite cells reach 34 %.")
-    await ended(store, "job_2", prompt="Compare wind turbines", output="Größere Rotoren bringen mehr.")
+    await add_finished_job(
+        store, "job_1", title="Energy", prompt="Compare solar panels", output="Perovskite cells reach 34 %."
+    )
+    await add_finished_job(store, "job_2", prompt="Compare wind turbines", output="Größere Rotoren bringen mehr.")
     await store.add(a_job("job_3", created_at=NOW + 1, prompt="Compare 100% hydrogen_tanks"))
-    assert await found_by(store, "compare") == ["job_3", "job_1", "job_2"]
-    assert await found_by(store, "energy solar perov") == ["job_1"], "across title, prompt and output"
-    assert await found_by(store, "grossere") == [], "ß is a letter of its own"
-    assert await found_by(store, "größere ROTOREN") == await found_by(store, "grö rotoren") == ["job_2"]
-    assert await found_by(store, '"solar panels"') == ["job_1"]
-    assert await found_by(store, '"panels solar"') == []
-    assert await found_by(store, "100% hydrogen_") == ["job_3"]
-    assert await found_by(store, "hydrogen%tanks") == []
-    assert await found_by(store, "compare", limit=1) == ["job_3"]
+    assert await search_ids(store, "compare") == ["job_3", "job_1", "job_2"]
+    assert await search_ids(store, "energy solar perov") == ["job_1"], "across title, prompt and output"
+    assert await search_ids(store, "grossere") == [], "ß is a letter of its own"
+    assert await search_ids(store, "größere ROTOREN") == await search_ids(store, "grö rotoren") == ["job_2"]
+    assert await search_ids(store, '"solar panels"') == ["job_1"]
+    assert await search_ids(store, '"panels solar"') == []
+    assert await search_ids(store, "100% hydrogen_") == ["job_3"]
+    assert await search_ids(store, "hydrogen%tanks") == []
+    assert await search_ids(store, "compare", limit=1) == ["job_3"]
 
 
 FILTERS: dict[str, Any] = {
@@ -1684,7 +1698,7 @@ async def test_each_filter_selects_counts_sorts_and_sums_up_the_same_jobs(store:
     await store.add(job)
     assert await store.begin_sending(job.mark_sending(NOW))
     await store.record_response_id("job_1", 1, "resp_1", NOW)
-    end = at(await row(store), COMPLETED, usage=usage, cost_usd=0.5, output=Output("", {}))
+    end = with_status(await read_job(store), COMPLETED, usage=usage, cost_usd=0.5, output=Output("", {}))
     assert await store.save(end)
     group = JobFilter(**{field: FILTERS[field]})
     for key in get_args(SortKey):
@@ -1698,7 +1712,7 @@ async def test_each_filter_selects_counts_sorts_and_sums_up_the_same_jobs(store:
 
 
 async def test_deleted_jobs_are_named_with_their_responses_and_active_ones_stay(store: Store):
-    await standing(store, COMPLETED)
+    await add_job_in(store, COMPLETED)
     await store.add(a_job("job_2"))
     assert await store.delete_jobs(["job_1", "job_2", "job_3"]) == {"job_1": [Place(HERE, "resp_1")]}
     assert await store.get("job_1") is None
@@ -1710,43 +1724,43 @@ async def test_deleted_jobs_are_named_with_their_responses_and_active_ones_stay(
 
 
 @pytest.mark.parametrize("words", ["", "  ", '"', '""', "*", "AND", "NOT solar", "a OR", "title:", "^", "(", "-", "\0"])
-async def test_search_takes_signs_as_words_and_never_as_a_language(store: Store, words: str):
-    await ended(store, "job_1", prompt="solar")
-    assert await found_by(store, words) == []
+async def test_search_reads_punctuation_as_text_and_never_as_query_syntax(store: Store, words: str):
+    await add_finished_job(store, "job_1", prompt="solar")
+    assert await search_ids(store, words) == []
 
 
 async def test_search_shows_the_match_in_its_passage(store: Store):
-    await ended(store, "job_1", output=f"{'word ' * 100}needle {'word ' * 100}")
+    await add_finished_job(store, "job_1", output=f"{'word ' * 100}needle {'word ' * 100}")
     [hit] = await store.search("needle", 5)
     assert f"{MATCH_BEGIN}needle{MATCH_END}" in hit.passage
     assert len(hit.passage) < 200
 
 
-async def test_search_finds_what_a_job_says_now_and_nothing_of_a_deleted_one(store: Store):
+async def test_search_finds_the_current_text_of_a_job_and_no_deleted_one(store: Store):
     await store.add(a_job("job_1", prompt="question"))
-    job = await row(store)
+    job = await read_job(store)
     assert await store.begin_sending(job.mark_sending(NOW))
-    failed = (await row(store)).mark_failed("start_unconfirmed", "unknown", NOW)
+    failed = (await read_job(store)).mark_failed("start_unconfirmed", "unknown", NOW)
     assert await store.save(failed)
-    assert await found_by(store, "question") == ["job_1"]
+    assert await search_ids(store, "question") == ["job_1"]
     assert await store.record_response_id("job_1", 1, "resp_1", NOW + 1)
-    assert await found_by(store, "question") == ["job_1"], "it runs again"
-    assert await store.save(at(await row(store), COMPLETED, output=Output("answer", {})), held=False)
-    assert await found_by(store, "question answer") == ["job_1"]
+    assert await search_ids(store, "question") == ["job_1"], "it runs again"
+    assert await store.save(with_status(await read_job(store), COMPLETED, output=Output("answer", {})), held=False)
+    assert await search_ids(store, "question answer") == ["job_1"]
     await store.mark_delivered(["job_1"], NOW)
     assert await store.purge(NOW + 1)
-    assert await found_by(store, "question") == await found_by(store, "answer") == []
-    await ended(store, "job_2", prompt="other")
-    assert await found_by(store, "question") == []
+    assert await search_ids(store, "question") == await search_ids(store, "answer") == []
+    await add_finished_job(store, "job_2", prompt="other")
+    assert await search_ids(store, "question") == []
 
 
 async def test_two_processes_search_the_same_index(store: Store, other: Store):
     for number in range(20):
-        await ended(store, f"job_{number}", prompt="solar")
+        await add_finished_job(store, f"job_{number}", prompt="solar")
     found: list[list[str]] = []
 
     async def search(here: Store) -> None:
-        found.append(await found_by(here, "solar", limit=100))
+        found.append(await search_ids(here, "solar", limit=100))
 
     async with anyio.create_task_group() as tasks:
         for here in (store, other, store, other):
@@ -1754,20 +1768,20 @@ async def test_two_processes_search_the_same_index(store: Store, other: Store):
     assert [len(set(each)) for each in found] == [20] * 4
 
 
-async def test_what_a_person_read_is_delivered_and_what_a_host_received_is_not_read(store: Store):
-    await ended(store, "job_1")
-    await ended(store, "job_2")
+async def test_read_job_counts_as_delivered_and_a_delivered_job_stays_unread(store: Store):
+    await add_finished_job(store, "job_1")
+    await add_finished_job(store, "job_2")
     await store.add(a_job("job_3"))
     await store.mark_delivered(["job_1"], NOW + 1)
     await store.mark_read(["job_2", "job_3"], NOW + 2)
     await store.mark_read(["job_2"], NOW + 3)
-    seen = [(job.delivered_at, job.read_at) for job in [await row(store, f"job_{number}") for number in (1, 2, 3)]]
+    seen = [(job.delivered_at, job.read_at) for job in [await read_job(store, f"job_{number}") for number in (1, 2, 3)]]
     assert seen == [(NOW + 1, None), (NOW + 2, NOW + 2), (None, None)]
 
 
 async def test_jobs_are_selected_by_model_preset_client_and_unread_results(store: Store):
-    await ended(store, "job_1", model="GPT-6.1-sol", preset="think", client="terminal")
-    await ended(store, "job_2", model="gpt-6.1-sol-mini", client="Claude Desktop")
+    await add_finished_job(store, "job_1", model="GPT-6.1-sol", preset="think", client="terminal")
+    await add_finished_job(store, "job_2", model="gpt-6.1-sol-mini", client="Claude Desktop")
     await store.add(a_job("job_3", model="o9%", client="terminal", created_at=NOW + 1))
     await store.mark_delivered(["job_1"], NOW)
 
@@ -1799,17 +1813,17 @@ async def test_jobs_are_selected_by_model_preset_client_and_unread_results(store
         ("status", ["job_4", "job_3", "job_2", "job_1"]),
     ],
 )
-async def test_a_list_is_sorted_by_what_was_asked(store: Store, key: SortKey, ids: list[str]):
-    await ended(store, "job_1", created_at=NOW - 20, cost_usd=2.0)
-    await ended(store, "job_2", created_at=NOW - 10, cost_usd=0.5)
+async def test_list_is_sorted_by_the_requested_key(store: Store, key: SortKey, ids: list[str]):
+    await add_finished_job(store, "job_1", created_at=NOW - 20, cost_usd=2.0)
+    await add_finished_job(store, "job_2", created_at=NOW - 10, cost_usd=0.5)
     await store.add(a_job("job_3", created_at=NOW - 5), a_job("job_4", created_at=NOW - 4))
     order = JobOrder(key, NOW + 100)
     assert [job.id for job in (await store.list_jobs(JobFilter(), 9, 0.0, order)).jobs] == ids
     assert [job.id for job in (await store.list_jobs(JobFilter(), 2, 0.0, order)).jobs] == ids[:2]
 
 
-async def test_search_takes_only_jobs_of_these_statuses(store: Store):
-    await ended(store, "job_1", prompt="solar")
+async def test_search_is_limited_to_the_given_statuses(store: Store):
+    await add_finished_job(store, "job_1", prompt="solar")
     await store.add(a_job("job_2", prompt="solar", created_at=NOW + 1))
 
     async def found(*statuses: Status) -> list[str]:
@@ -1821,27 +1835,27 @@ async def test_search_takes_only_jobs_of_these_statuses(store: Store):
     assert await found(FAILED) == []
 
 
-async def test_what_a_search_has_yet_to_read_is_counted(store: Store):
-    await ended(store, "job_1", prompt="solar")
+async def test_jobs_not_yet_indexed_are_counted(store: Store):
+    await add_finished_job(store, "job_1", prompt="solar")
     await store.add(a_job("job_2", prompt="solar"))
     assert await store.count_unindexed() == 1
     await store.search("solar", 1)
     assert await store.count_unindexed() == 0
 
 
-async def test_the_first_request_is_kept_beside_those_of_later_turns(store: Store):
-    job = await standing(store, IN_PROGRESS)
+async def test_first_request_is_kept_after_later_turns(store: Store):
+    job = await add_job_in(store, IN_PROGRESS)
     assert await store.begin_next_turn(job.with_next_turn({"input": "more"}, "r-2"))
     assert await store.get_first_request("job_1") == {"input": "hi"}
     assert await store.get_first_request("job_none") == {}
 
 
-async def test_spending_is_summed_up_and_what_is_unknown_is_counted(store: Store):
+async def test_spending_is_summed_up_and_unknown_costs_are_counted(store: Store):
     day = 86_400.0
     counted: dict[str, Any] = {"usage": Usage(input_tokens=100, output_tokens=10), "cost_usd": 0.5}
-    await ended(store, "job_1", model="a", preset="think", created_at=NOW - day, **counted)
-    await ended(store, "job_2", model="a", client="terminal", usage=Usage(input_tokens=7, partial=True))
-    await ended(store, "job_3", model="b", **counted)
+    await add_finished_job(store, "job_1", model="a", preset="think", created_at=NOW - day, **counted)
+    await add_finished_job(store, "job_2", model="a", client="terminal", usage=Usage(input_tokens=7, partial=True))
+    await add_finished_job(store, "job_3", model="b", **counted)
     await store.add(a_job("job_4", model="b"))
     await store.add(a_job("job_5", model="c", request_hash="5"))
     await store.request_cancel("job_5", NOW)
@@ -1870,10 +1884,10 @@ async def test_spending_is_summed_up_and_what_is_unknown_is_counted(store: Store
 
 
 async def test_single_jobs_are_deleted_read_or_not_but_never_while_they_run(store: Store):
-    await ended(store, "job_1", prompt="solar")
-    await ended(store, "job_2", prompt="solar")
-    running = await standing(store, IN_PROGRESS, job_id="job_3")
-    assert await found_by(store, "solar") == ["job_1", "job_2"]
+    await add_finished_job(store, "job_1", prompt="solar")
+    await add_finished_job(store, "job_2", prompt="solar")
+    running = await add_job_in(store, IN_PROGRESS, job_id="job_3")
+    assert await search_ids(store, "solar") == ["job_1", "job_2"]
     deleted = await store.delete_jobs(["job_1", "job_3", "job_none"])
     assert list(deleted) == ["job_1"]
     assert await store.get("job_1") is None
@@ -1881,15 +1895,15 @@ async def test_single_jobs_are_deleted_read_or_not_but_never_while_they_run(stor
     assert tombstone is not None
     assert tombstone.status == COMPLETED
     assert await store.get_prompt("job_1") == ""
-    assert await found_by(store, "solar") == ["job_2"]
-    assert await row(store, "job_3") == running
+    assert await search_ids(store, "solar") == ["job_2"]
+    assert await read_job(store, "job_3") == running
     assert await store.delete_jobs(["job_1"]) == {}
 
 
-async def test_times_without_an_observer_are_noted(database: Database, store: Store):
+async def test_times_without_an_observer_are_recorded(database: Database, store: Store):
     async with database.open() as first:
-        await standing(first, IN_PROGRESS)
-        await standing(first, PENDING, job_id="job_2")
+        await add_job_in(first, IN_PROGRESS)
+        await add_job_in(first, PENDING, job_id="job_2")
         await first.release_claims(NOW + 10)
     assert await store.get_events("job_1") == [Event(NOW + 10, "unwatched", "")]
     assert await store.get_events("job_2") == [], "nothing runs that could be observed"
@@ -1899,8 +1913,8 @@ async def test_times_without_an_observer_are_noted(database: Database, store: St
     assert await store.get_events("job_1") == [Event(NOW + 10, "unwatched", ""), Event(NOW + 50, "watched", "")]
 
 
-async def test_a_process_that_died_observed_a_job_until_it_was_last_seen(database: Database, store: Store):
-    async with process(
+async def test_job_of_a_dead_process_was_observed_until_its_last_sign_of_life(database: Database, store: Store):
+    async with run_process(
         database,
         "job = a_job('job_1')",
         "await store.add(job)",

@@ -1,4 +1,4 @@
-"""What a store promises to the owners of a team server: each sees, changes and spends only what is theirs."""
+"""Owners of a team server: each sees, changes and spends only their own."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -15,11 +15,11 @@ from test_store import (
     NOW,
     Database,
     a_job,
-    asking,
-    at,
-    ended,
-    row,
-    there,
+    add_finished_job,
+    output_with_calls,
+    read_job,
+    require_job,
+    with_status,
 )
 from test_store import database as database
 from test_store import other as other
@@ -112,7 +112,7 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "read_audit": lambda store, job: store.read_audit(owner="alice"),
     "mark_token_used": lambda store, job: store.mark_token_used("tok_1", NOW),
 }
-#: Methods that name no job and no owner, with the reason why they are the same for all.
+#: Methods without a job and an owner, with the reason why they are the same for all owners.
 SHARED = {
     "of": "it makes the stores of owners",
     "add": "see the tests of keys and of the same work",
@@ -154,26 +154,26 @@ def members_of(protocol: type) -> set[str]:
     return {name for base in bases for name in vars(base) if not name.startswith("_")}
 
 
-def test_every_method_of_a_store_is_in_the_walk() -> None:
+def test_every_store_method_is_covered_by_the_walk() -> None:
     assert members_of(Store) == WALK.keys() | SHARED.keys()
 
 
 async def jobs_of_alice(store: Store) -> list[Job]:
-    """A finished, an asking, a waiting and a deleted job, with all that belongs to them."""
+    """Add a finished, an asking, a waiting and a deleted job, with all their rows."""
     await store.set_owner(Owner("alice", OwnerLimits(7), "key_of_alice"))
     await store.add_token(TOKEN)
     await store.add_audit([ENTRY])
     alice = store.for_owner("alice")
     await alice.add_shelved_file(ShelvedFile("up_alice", "a.txt", b"secret"), NOW, since=0.0, room=99)
-    await ended(alice, "job_gone", output="secret", cost_usd=1.0)
+    await add_finished_job(alice, "job_gone", output="secret", cost_usd=1.0)
     await store.delete_jobs(["job_gone"])
-    await ended(alice, "job_ended", prompt="secret", output="secret", cost_usd=0.5)
+    await add_finished_job(alice, "job_ended", prompt="secret", output="secret", cost_usd=0.5)
     asks = a_job("job_asks", prompt="secret", request_hash="asks", reserved_usd=1.0)
     await alice.add(asks, uploads=[Upload("u.txt", b"secret")])
     assert await store.begin_sending(asks.mark_sending(NOW))
     await store.record_response_id(asks.id, 1, "resp_asks", NOW)
-    job = at(await row(store, asks.id), IN_PROGRESS, output=asking("call_1"))
-    job = there(await store.save(replace(job, turn=replace(job.turn, has_open_calls=True))))
+    job = with_status(await read_job(store, asks.id), IN_PROGRESS, output=output_with_calls("call_1"))
+    job = require_job(await store.save(replace(job, turn=replace(job.turn, has_open_calls=True))))
     [call] = await store.get_calls(job.id)
     assert await store.save_call(job, replace(call, needs="output"), "open")
     assert await store.wait_for_input(job, NOW, 600.0)
@@ -181,11 +181,11 @@ async def jobs_of_alice(store: Store) -> list[Job]:
     await alice.add(waits)
     await store.wait_for_slot(waits.id, "waits")
     await store.save_made_file("job_ended", "m.txt", "made_alice", "", b"secret")
-    return [await row(store, job_id) for job_id in ("job_ended", "job_asks", "job_waits")]
+    return [await read_job(store, job_id) for job_id in ("job_ended", "job_asks", "job_waits")]
 
 
 async def describe(store: Store, jobs: list[Job]) -> list[object]:
-    """All that the walk could have changed."""
+    """Return everything that the walk could have changed."""
     facts: list[object] = [await store.get_owner("alice"), await store.list_tokens()]
     for job in jobs:
         facts += [await store.get(job.id), await store.get_events(job.id), await store.get_calls(job.id)]
@@ -223,8 +223,8 @@ async def test_job_of_another_owner_is_an_unknown_job_for_every_method(store: St
     ]
 
 
-async def test_owner_sees_and_changes_what_is_theirs(store: Store):
-    """The other side of the walk: that nothing is found there must not be because nothing ever is."""
+async def test_owner_sees_and_changes_only_their_own_jobs(store: Store):
+    """Check that the walk does find the jobs of its own owner; else finding none of another proves nothing."""
     jobs = await jobs_of_alice(store)
     alice = store.for_owner("alice")
     for job in jobs:
@@ -253,16 +253,16 @@ async def test_keys_and_the_same_work_are_each_owners_own(store: Store):
     assert await bob.add(a_job("job_4", request_hash="same")) == [None]
     for owner, first, second in ((alice, "job_1", "job_3"), (bob, "job_2", "job_4")):
         existing = await owner.add(a_job("job_5", key="monday"), a_job("job_6", request_hash="same"))
-        assert [there(job).id for job in existing] == [first, second]
+        assert [require_job(job).id for job in existing] == [first, second]
     assert await store.add(a_job("job_7", key="monday"), a_job("job_8", request_hash="same")) == [None, None]
 
 
 @pytest.mark.parametrize("spent", [False, True])
 async def test_budget_of_an_owner_counts_only_the_owners_jobs_also_deleted_ones(store: Store, spent: bool):
     alice, bob = store.for_owner("alice"), store.for_owner("bob")
-    await ended(alice, "job_1", cost_usd=4.0)
+    await add_finished_job(alice, "job_1", cost_usd=4.0)
     await store.delete_jobs(["job_1"])
-    await ended(bob, "job_2", cost_usd=1.0)
+    await add_finished_job(bob, "job_2", cost_usd=1.0)
     ours, theirs = (Budget(4.0, NOW - 1, spent, owner=name) for name in ("alice", "bob"))
     new = a_job("job_3", request_hash="new", reserved_usd=1.0)
     with pytest.raises(BudgetError) as refusal:
@@ -281,14 +281,14 @@ async def test_starts_in_a_minute_are_limited_for_each_owner_also_if_deleted(sto
         job = a_job(f"job_{number}", request_hash=f"h{number}", created_at=NOW + at_s)
         return await owner.add(job, starts_per_minute=2)
 
-    await ended(alice, "job_0", created_at=NOW)
+    await add_finished_job(alice, "job_0", created_at=NOW)
     await store.delete_jobs(["job_0"])
     assert await start(alice, 1, 10) == [None]
     with pytest.raises(BusyOwnerError) as refusal:
         await start(alice, 2, 20.5)
     assert (refusal.value.code, refusal.value.retry_after_s) == ("too_many_starts", 40)
     assert await store.get("job_2") is None
-    assert [there(job).id for job in await start(alice, 1, 20)] == ["job_1"], "a job that exists is no start"
+    assert [require_job(job).id for job in await start(alice, 1, 20)] == ["job_1"], "a job that exists is no start"
     assert await start(bob, 3, 20) == [None]
     assert await start(alice, 2, 60) == [None]
     several = [a_job(f"job_{n}", request_hash=f"h{n}", created_at=NOW + 500) for n in range(10, 13)]
@@ -302,7 +302,7 @@ async def run(store: Store, job: Job, **limits: int) -> bool:
 
 
 async def test_free_slots_go_to_the_owner_with_the_fewest_jobs(store: Store, other: Store):
-    """500 waiting jobs of one owner, older and of a higher priority, do not keep another owner's only one waiting."""
+    """500 older jobs of one owner with a higher priority do not delay the only job of another owner."""
     alice, bob, carol = (store.for_owner(name) for name in ("alice", "bob", "carol"))
     running = a_job("job_running", request_hash="r")
     await alice.add(running)
@@ -314,7 +314,7 @@ async def test_free_slots_go_to_the_owner_with_the_fewest_jobs(store: Store, oth
     for job in await store.find(JobFilter(statuses=frozenset({Status.PENDING})), 999):
         await store.wait_for_slot(job.id, "waits")
     assert sorted(await other.claim_free_slots(HERE, 4)) == ["job_a000", "job_b", "job_c0"]
-    assert await store.count_ahead(await row(store, "job_b")) == 0
+    assert await store.count_ahead(await read_job(store, "job_b")) == 0
 
 
 @pytest.mark.parametrize(("default", "own", "most"), [(2, None, 2), (NO_LIMIT, 1, 1), (1, 3, 3)])
@@ -329,7 +329,7 @@ async def test_owner_runs_no_more_jobs_at_once_than_set(store: Store, default: i
     for job in jobs[most:]:
         await store.wait_for_slot(job.id, "waits")
     assert await store.claim_free_slots(HERE, 99, default) == []
-    await store.save(at(await row(store, "job_0"), Status.FAILED))
+    await store.save(with_status(await read_job(store, "job_0"), Status.FAILED))
     assert await store.claim_free_slots(HERE, 99, default) == [f"job_{most}"]
 
 
@@ -364,13 +364,13 @@ class OwnerRivals:
     async def step(self, process: Store, name: str) -> None:
         for _ in range(self.random.randrange(3)):
             await checkpoint()
-        job = await row(process, name)
+        job = await read_job(process, name)
         if not await run(process, job, limit=self.SLOTS, owner_limit=self.DEFAULT):
             await process.wait_for_slot(name, "waits")
             return
-        job = there(await process.record_response_id(name, 1, f"resp_{name}", NOW))
+        job = require_job(await process.record_response_id(name, 1, f"resp_{name}", NOW))
         if self.random.random() < 0.7:
-            await process.save(at(job, COMPLETED, cost_usd=0.25))
+            await process.save(with_status(job, COMPLETED, cost_usd=0.25))
 
     async def check(self, process: Store) -> None:
         for owner, most in self.LIMITS.items():
@@ -382,7 +382,7 @@ class OwnerRivals:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_random_starts_and_ends_of_several_processes_keep_the_limits_of_each_owner(database: Database, seed: int):
+async def test_random_starts_and_ends_of_several_processes_keep_each_owner_s_limits(database: Database, seed: int):
     rivals = OwnerRivals(seed)
     async with database.open() as first, database.open() as second:
         await first.set_owner(Owner("alice", OwnerLimits(max_concurrent=1)))
@@ -396,11 +396,11 @@ async def test_random_starts_and_ends_of_several_processes_keep_the_limits_of_ea
     assert rivals.refusals
 
 
-async def test_owners_are_listed_with_what_they_use(store: Store):
+async def test_owners_are_listed_with_their_use(store: Store):
     await store.set_owner(Owner("dave", OwnerLimits(daily_budget_usd=2.5), "key_of_dave"))
     await store.set_owner(Owner("dave", OwnerLimits(starts_per_minute=3)))
     await store.add_token(TOKEN)
-    await ended(store.for_owner("bob"), "job_1", cost_usd=1.5)
+    await add_finished_job(store.for_owner("bob"), "job_1", cost_usd=1.5)
     await store.for_owner("bob").add(a_job("job_2", request_hash="2"))
     uses = await store.list_owners(NOW - 1)
     assert [(use.owner.name, use.jobs, use.running, use.waiting, use.today_usd) for use in uses] == [

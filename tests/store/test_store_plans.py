@@ -1,4 +1,4 @@
-"""What is asked of a store often, SQLite answers without reading all jobs: held by its plans, not by a clock."""
+"""SQLite answers frequent queries without reading all jobs: checked by query plans, not by a clock."""
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -17,9 +17,9 @@ from agent_jobs.store.base import Budget, Store
 from agent_jobs.store.sqlite_database import SQLiteDatabase, SQLiteTransaction, encode_values, translate_statement
 
 HERE = "http://here/v1"
-#: Short by itself.
+#: Tables and expressions of few rows.
 SHORT = {"SCAN tally", "SCAN CONSTANT ROW"}
-#: Lists of values, and of rows that a statement has just found.
+#: Lists of values, and rows that the statement has just found.
 LISTED = (
     "SCAN json_each",
     "SCAN thread",
@@ -30,7 +30,7 @@ LISTED = (
     "SCAN free",
     "SCAN (sub",
 )
-#: Read from its end until there are enough.
+#: Read from the end until the page is full.
 NEWEST = "SCAN job USING INDEX job_newest"
 
 
@@ -39,16 +39,16 @@ def a_job(**more: Any) -> Job:
     return replace(Job(id="job_1", title="t", status=Status.PENDING, created_at=1.0, turn=turn), **more)
 
 
-def found(**asked: Any) -> Callable[[Store], Awaitable[object]]:
+def find_jobs(**asked: Any) -> Callable[[Store], Awaitable[object]]:
     return lambda store: store.find(JobFilter(**asked), 20)
 
 
-def listed(**asked: Any) -> Callable[[Store], Awaitable[object]]:
+def list_jobs(**asked: Any) -> Callable[[Store], Awaitable[object]]:
     return lambda store: store.list_jobs(JobFilter(**asked), 20, 5.0)
 
 
-def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]]:
-    """Have noted what is asked of the database from now on, whichever way, as SQLite is asked it."""
+def record_statements(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]]:
+    """Record each statement that SQLite runs from now on, in its final form."""
     asked: list[tuple[str, Mapping[str, Any]]] = []
     execute, execute_each, read = SQLiteTransaction.execute, SQLiteTransaction.execute_each, SQLiteDatabase.read
     fetch, write = SQLiteDatabase.fetch, SQLiteDatabase.write
@@ -87,78 +87,76 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]
 
 
 OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
-    "the newest": listed(),
-    "those in a status": listed(statuses=frozenset({Status.COMPLETED})),
-    "those that go on": listed(statuses=frozenset(TRANSITIONS)),
-    "a batch": listed(batch="b"),
-    "some days": listed(since=5.0),
-    "some jobs": found(job_ids=("job_1", "job_2")),
-    "what goes on or was told to nobody": found(active=True, since=5.0),
+    "the newest": list_jobs(),
+    "those in a status": list_jobs(statuses=frozenset({Status.COMPLETED})),
+    "active jobs": list_jobs(statuses=frozenset(TRANSITIONS)),
+    "a batch": list_jobs(batch="b"),
+    "some days": list_jobs(since=5.0),
+    "some jobs": find_jobs(job_ids=("job_1", "job_2")),
+    "active or undelivered jobs": find_jobs(active=True, since=5.0),
     "one job": lambda store: store.get("job_1"),
     "a start": lambda store: store.add(a_job(request_hash="h"), budgets=[Budget(5.0, 1.0)]),
     "a start under a key": lambda store: store.add(a_job(request_hash="h", key="k")),
     "a start of the same work": lambda store: store.add(a_job(id="job_3", request_hash="same")),
     "a start under the same key": lambda store: store.add(a_job(id="job_3", key="same")),
-    "what an endpoint refuses": lambda store: store.refused_parameters(HERE, 5.0),
-    "an id that is found": lambda store: store.record_response_id("job_0", 1, "resp_0", 2.0),
-    "how a job stands": lambda store: store.save(a_job(id="job_0", status=Status.FAILED, finished_at=5.0)),
+    "refused parameters": lambda store: store.refused_parameters(HERE, 5.0),
+    "a response id": lambda store: store.record_response_id("job_0", 1, "resp_0", 2.0),
+    "a save": lambda store: store.save(a_job(id="job_0", status=Status.FAILED, finished_at=5.0)),
     "a launch": lambda store: store.begin_sending(a_job(id="job_0").mark_sending(2.0), limit=5),
-    "what goes before it": lambda store: store.count_ahead(a_job()),
-    "what is due": lambda store: store.find_due(5.0, HERE),
-    "when the next is due": lambda store: store.next_due_at(HERE),
-    "what the dead left": lambda store: store.reclaim_from_dead(5.0),
-    "what a slot is free for": lambda store: store.claim_free_slots(HERE, 5),
-    "what is news": lambda store: store.pending_notification(5.0, settled_before=9.0, asked_before=9.0),
-    "what streams tell": lambda store: store.save_progress([a_job(), a_job(id="job_0")]),
-    "what is told": lambda store: store.claim_notification("job_1", 5.0),
-    "what was delivered": lambda store: store.mark_delivered(["job_1"], 5.0),
-    "what no process observes": lambda store: store.find_unobserved(JobFilter(), 20),
-    "what no process observes of a job": lambda store: store.find_unobserved(JobFilter(job_ids=("job_1",)), 20),
-    "what went before": lambda store: store.get_exchanges("job_0"),
+    "jobs ahead of it": lambda store: store.count_ahead(a_job()),
+    "due jobs": lambda store: store.find_due(5.0, HERE),
+    "next due time": lambda store: store.next_due_at(HERE),
+    "jobs of dead processes": lambda store: store.reclaim_from_dead(5.0),
+    "free slots": lambda store: store.claim_free_slots(HERE, 5),
+    "pending notification": lambda store: store.pending_notification(5.0, settled_before=9.0, asked_before=9.0),
+    "progress of streams": lambda store: store.save_progress([a_job(), a_job(id="job_0")]),
+    "claimed notification": lambda store: store.claim_notification("job_1", 5.0),
+    "delivered jobs": lambda store: store.mark_delivered(["job_1"], 5.0),
+    "unobserved jobs": lambda store: store.find_unobserved(JobFilter(), 20),
+    "one unobserved job": lambda store: store.find_unobserved(JobFilter(job_ids=("job_1",)), 20),
+    "previous exchanges": lambda store: store.get_exchanges("job_0"),
 }
 
 
 @pytest.mark.parametrize("what", OFTEN)
-async def test_what_is_asked_often_is_answered_from_an_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
+async def test_frequent_query_uses_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     async with open_store(tmp_path) as store:
         await store.add(a_job(id="job_0", request_hash="same"))
         await store.add(a_job(id="job_00", key="same"))
-        asked = noted(monkeypatch)
+        asked = record_statements(monkeypatch)
         await OFTEN[what](store)
         monkeypatch.undo()
     with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
         read = [(sql, values) for sql, values in asked if sql.split()[0] in ("SELECT", "UPDATE", "INSERT", "WITH")]
         assert read
         steps = [row[3] for sql, values in read for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
-    # A search by nothing reads all as well.
+    # A search without a condition reads every row as well.
     scans = {step for step in steps if step.startswith("SCAN") or (step.startswith("SEARCH") and "(" not in step)}
     scans = {step for step in scans if not step.startswith(LISTED)}
     assert scans <= SHORT | ({NEWEST} if what == "the newest" else set())
 
 
 @pytest.mark.parametrize("more", [{}, {"batch": "b"}], ids=str)
-@pytest.mark.parametrize("question", [found, listed])
-async def test_what_goes_on_is_found_without_what_was_delivered(
+@pytest.mark.parametrize("question", [find_jobs, list_jobs])
+async def test_active_jobs_are_found_without_reading_delivered_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Callable[..., Any], more: dict[str, Any]
 ) -> None:
-    """A week may have ten thousand results that were read: they are passed by, not read and left out."""
+    """A week may have ten thousand delivered results, which the index skips."""
     async with open_store(tmp_path) as store:
-        asked = noted(monkeypatch)
+        asked = record_statements(monkeypatch)
         await question(active=True, since=5.0, **more)(store)
         monkeypatch.undo()
     with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
         active = [(sql, values) for sql, values in asked if "delivered_at IS NULL" in sql]
         plans = [[row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values)] for sql, values in active]
-    assert len(plans) == (1 if question is found else 2)
+    assert len(plans) == (1 if question is find_jobs else 2)
     for steps in plans:
         assert any("INDEX job_untold (finished_at>?)" in step for step in steps)
         assert not any("job_finished" in step for step in steps)
 
 
 @pytest.mark.parametrize("more", [{}, {"batch": "b"}, {"job_ids": ("open", "read", "told")}, {"words": "t"}], ids=str)
-async def test_what_goes_on_is_open_or_undelivered(tmp_path: Path, more: dict[str, Any]) -> None:
+async def test_active_filter_finds_open_and_undelivered_jobs(tmp_path: Path, more: dict[str, Any]) -> None:
     ended = {"status": Status.FAILED, "finished_at": 9.0}
     jobs = [
         a_job(id="open", batch="b", created_at=1.0),
@@ -180,9 +178,9 @@ async def test_what_goes_on_is_open_or_undelivered(tmp_path: Path, more: dict[st
 
 
 async def test_lists_do_not_read_outputs_and_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their pages are chained: what stands behind a report of megabytes is found by reading all of it."""
+    """The pages of a row are chained: a column behind a report of megabytes is found by reading all of it."""
     async with open_store(tmp_path) as store:
-        asked = noted(monkeypatch)
+        asked = record_statements(monkeypatch)
         await store.find(JobFilter(), 20)
         monkeypatch.undo()
     with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
@@ -192,7 +190,7 @@ async def test_lists_do_not_read_outputs_and_requests(tmp_path: Path, monkeypatc
     assert not any(step.startswith("SEARCH request") for step in steps)
 
 
-async def test_the_counts_are_right_whatever_becomes_of_the_jobs(tmp_path: Path) -> None:
+async def test_counts_stay_right_through_every_change(tmp_path: Path) -> None:
     async def told(store: Store) -> dict[Status, int]:
         counts = (await store.list_jobs(JobFilter(), 1, 0.0)).counts
         assert counts == (await store.list_jobs(JobFilter(since=0.5), 1, 0.0)).counts, "counted one by one"

@@ -1,4 +1,4 @@
-"""What only the PostgreSQL store can get wrong: schemas, restarts, lost messages, heartbeats, passwords, statements."""
+"""Faults of the PostgreSQL store alone: schemas, restarts, lost messages, heartbeats, passwords, statements."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ import anyio.to_thread
 import asyncpg
 import pytest
 from postgres_server import Server, find_programs, new_database, run_statements, running_server
-from test_store import IN_PROGRESS, NOW, a_job, reclaim_after_silence, row, standing
+from test_store import IN_PROGRESS, NOW, a_job, add_job_in, read_job, reclaim_after_silence
 
 from agent_jobs.cli import wording as person
 from agent_jobs.errors import StoreError
@@ -68,7 +68,7 @@ async def test_database_without_our_tables_is_refused_with_the_command_that_make
     assert person.describe_fix(refusal.value) == "Run `agent-jobs db upgrade`."
 
 
-async def test_database_of_a_newer_version_is_refused_and_left_as_it_is(url: str):
+async def test_newer_database_is_refused_and_not_changed(url: str):
     connection = await asyncpg.connect(url)
     await connection.execute("INSERT INTO schema_version VALUES (99)")
     await connection.close()
@@ -87,18 +87,18 @@ RESTORE = ["--clean", "--if-exists", "--single-transaction"]
 
 
 @pytest.mark.skipif(not (find_programs() / "pg_dump").exists(), reason="there is no pg_dump")
-async def test_backup_brings_jobs_back_as_they_were(url: str, tmp_path: Path):
+async def test_backup_restores_jobs_as_they_were(url: str, tmp_path: Path):
     page = (Path(__file__).parents[2] / "docs/team-operations.md").read_text()
     assert " ".join(DUMP) in page and " ".join(RESTORE) in page
     backup = str(tmp_path / "jobs.dump")
     async with open_store(Path(), PostgresAddress(url)) as store:
-        kept = await standing(store, IN_PROGRESS)
+        kept = await add_job_in(store, IN_PROGRESS)
         run_program("pg_dump", *DUMP, f"--file={backup}", url)
-        await standing(store, IN_PROGRESS, job_id="job_later")
+        await add_job_in(store, IN_PROGRESS, job_id="job_later")
     run_program("pg_restore", *RESTORE, f"--dbname={url}", backup)
     async with open_store(Path(), PostgresAddress(url)) as store:
         assert await store.get("job_later") is None
-        assert await row(store) == kept
+        assert await read_job(store) == kept
         await store.add(a_job("job_2"))
 
 
@@ -163,7 +163,7 @@ async def test_database_that_cannot_be_used_is_reported_without_its_password(
     ],
 )
 def test_error_of_postgresql_is_explained(error: type[Exception], problem: str, step: str):
-    """Without a step of the user's, another try will do."""
+    """Errors without a step for the user are gone at the next try."""
     with pytest.raises(StoreError) as caught, as_postgres_error(PostgresAddress("postgresql://u:s3cret@h/x")):
         raise error("the cause.\nmore")
     assert str(caught.value) == f"The PostgreSQL database x at h {problem} (the cause)."
@@ -197,8 +197,8 @@ print(*(name for name in sys.modules if "postgres" in name))
 """
 
 
-def test_without_the_extra_jobs_are_in_a_file_and_a_url_names_it(tmp_path: Path):
-    """None of its packages is imported; nor is what they are for, but for the address."""
+def test_installation_without_the_extra_uses_a_file_and_names_the_extra_for_a_url(tmp_path: Path):
+    """Import none of the extra's packages, and of our own PostgreSQL modules only the address."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     needed = [re.split(r"[^\w-]", each)[0] for each in project["optional-dependencies"]["team"]]
     modules = [name.replace("-", "_").lower() for name in needed]
@@ -237,17 +237,15 @@ STATEMENTS: list[tuple[str, dict[str, object], tuple[str, list[object]]]] = [
 
 
 @pytest.mark.parametrize(("sql", "values", "expected"), STATEMENTS)
-def test_statement_is_put_into_the_form_of_asyncpg(sql: str, values: dict[str, object], expected: object):
+def test_statement_is_converted_to_the_form_of_asyncpg(sql: str, values: dict[str, object], expected: object):
     assert bind_values(sql, values) == expected
 
 
 # Starts.
 
 
-async def test_start_whose_twin_ends_before_it_was_read_adds_a_job_of_its_own(
-    url: str, monkeypatch: pytest.MonkeyPatch
-):
-    """A cancelled job answers for no other: the insert saw it wait, and the read that follows no longer."""
+async def test_duplicate_of_a_job_that_ends_in_the_meantime_is_started(url: str, monkeypatch: pytest.MonkeyPatch):
+    """A cancelled job is no duplicate: the insert saw it waiting, and the read after it sees it cancelled."""
     address = PostgresAddress(url)
     execute = PostgresTransaction.execute
     async with open_store(Path(), address) as store, open_store(Path(), address) as other:
@@ -270,7 +268,7 @@ async def test_start_whose_twin_ends_before_it_was_read_adds_a_job_of_its_own(
 
 @asynccontextmanager
 async def waiting_for(store: Store, job: Job) -> AsyncGenerator[None]:
-    """Have a task wait for a change of this job, which must come by the end of the block."""
+    """Wait for a change of this job in the background; fail if it has not come by the end of the block."""
     returned = anyio.Event()
 
     async def wait() -> None:
@@ -286,9 +284,9 @@ async def waiting_for(store: Store, job: Job) -> AsyncGenerator[None]:
             yield
 
 
-async def test_waiter_wakes_for_a_change_of_which_no_message_came(url: str):
+async def test_waiter_wakes_for_a_change_without_a_message(url: str):
     async with open_store(Path(), PostgresAddress(url)) as store:
-        job = await standing(store, IN_PROGRESS)
+        job = await add_job_in(store, IN_PROGRESS)
         connection = await asyncpg.connect(url)
         async with waiting_for(store, job):
             await connection.execute("UPDATE job SET revision = revision + 1")  # without NOTIFY
@@ -310,7 +308,7 @@ async def test_waiters_of_any_change_wake_while_the_connection_that_listens_is_l
 
 async def test_waiters_hold_no_connection(url: str):
     async with open_store(Path(), PostgresAddress(url, pool=2)) as store:
-        job = await standing(store, IN_PROGRESS)
+        job = await add_job_in(store, IN_PROGRESS)
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 for _ in range(100):
@@ -318,7 +316,7 @@ async def test_waiters_hold_no_connection(url: str):
                 assert await store.request_cancel(job.id, NOW)
 
 
-def test_server_of_the_package_is_found_where_path_has_none(monkeypatch: pytest.MonkeyPatch):
+def test_server_of_the_package_is_found_outside_path(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert {"initdb", "pg_ctl", "postgres"} <= {program.name for program in find_programs().iterdir()}
@@ -337,7 +335,7 @@ async def test_store_survives_a_restart_of_the_server_while_a_waiter_waits(own_s
     address = PostgresAddress(own_server.url.replace("/postgres", "/restarted"))
     await upgrade(address)
     async with open_store(Path(), address) as store, open_store(Path(), address) as other:
-        job = await standing(store, IN_PROGRESS)
+        job = await add_job_in(store, IN_PROGRESS)
         async with waiting_for(store, job), anyio.create_task_group() as late:
             await run(own_server.stop)
             late.start_soon(store.wait_for_change, job.id, job.revision)
@@ -350,7 +348,7 @@ async def test_store_survives_a_restart_of_the_server_while_a_waiter_waits(own_s
                 while not await cancelled(other, job):  # noqa: ASYNC110  # the server is starting
                     await anyio.sleep(0.1)
         assert await store.reclaim_from_dead(NOW) == await other.reclaim_from_dead(NOW) == 0, "both live"
-        assert (await row(store)).cancel_requested_at == NOW
+        assert (await read_job(store)).cancel_requested_at == NOW
 
 
 async def cancelled(store: Store, job: Job) -> bool:
@@ -364,9 +362,9 @@ async def cancelled(store: Store, job: Job) -> bool:
 
 
 async def test_process_that_stopped_writing_its_time_is_dead_and_fenced_afterwards(url: str):
-    """As after a cut link: its session still stands, so only its silence shows it."""
+    """After a cut link the session stays open, so only the silence shows that the process is gone."""
     async with open_store(Path(), PostgresAddress(url)) as store, open_store(Path(), PostgresAddress(url)) as lost:
-        job = await standing(lost, IN_PROGRESS)
+        job = await add_job_in(lost, IN_PROGRESS)
         connection = await asyncpg.connect(url)
         silence = "UPDATE replica SET beat_at = beat_at - interval '1 hour' WHERE name = $1"
         await connection.execute("UPDATE replica SET steady_since = '-infinity'")
@@ -396,7 +394,7 @@ async def test_process_that_stopped_writing_its_time_is_dead_and_fenced_afterwar
         assert not await lost.reset_for_resend(job, "resp_1")
         await lost.schedule(job.id, NOW, 1.0, lost_claims=job.lost_claims)
         assert await lost.next_due_at("https://here/v1") is None
-        again = await row(lost, job.id)
+        again = await read_job(lost, job.id)
         assert await lost.save_progress([again]) == {job.id: None}
         assert await lost.save(again) is not None
         await connection.close()

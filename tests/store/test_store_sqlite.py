@@ -1,4 +1,4 @@
-"""What only the SQLite store can get wrong: files and their modes, locks, full disks, damage, versions, threads."""
+"""Faults that only the SQLite store can have: files and their modes, locks, full disks, damage, versions, threads."""
 
 import asyncio
 import sqlite3
@@ -12,7 +12,7 @@ from typing import cast
 
 import anyio
 import pytest
-from test_store import NOW, a_job, at, process, row, sqlite, standing, there
+from test_store import NOW, a_job, add_job_in, read_job, require_job, run_process, sqlite_database, with_status
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Output
@@ -28,7 +28,7 @@ from agent_jobs.store.sqlite_database import SQLiteDatabase
 from agent_jobs.store.team_records import AuditEntry, ShelvedFile, StoredFile, TokenRecord, Webhook
 from agent_jobs.store.worker_lock import WorkerLock
 
-#: The scripts that led from each version to the next one, before there was a release.
+#: The migration scripts of the versions before the first release.
 COMPLETE_SCHEMAS = {
     int(path.stem): path.read_text()
     for path in sorted((Path(__file__).parent / "older_schemas/complete").glob("*.sql"))
@@ -41,39 +41,39 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "not yet there" / "data"
 
 
-def file(folder: Path) -> Path:
+def database_path(folder: Path) -> Path:
     return folder / "jobs.db"
 
 
-def everything(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def modes(folder: Path) -> dict[str, int]:
+def list_modes(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
 
 
-def tables(folder: Path) -> set[str]:
-    with closing(sqlite3.connect(file(folder))) as db:
+def list_tables(folder: Path) -> set[str]:
+    with closing(sqlite3.connect(database_path(folder))) as db:
         return {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
 
 
-def made(folder: Path, *statements: str) -> Path:
-    """A database that somebody else made in this folder."""
+def make_database(folder: Path, *statements: str) -> Path:
+    """Create a database in this folder as another program would."""
     folder.mkdir(parents=True)
-    with closing(sqlite3.connect(file(folder))) as db:
+    with closing(sqlite3.connect(database_path(folder))) as db:
         db.executescript(";\n".join(statements))
         db.commit()
     return folder
 
 
-def written(folder: Path, content: bytes) -> Path:
+def write_database_file(folder: Path, content: bytes) -> Path:
     folder.mkdir(parents=True)
-    file(folder).write_bytes(content)
+    database_path(folder).write_bytes(content)
     return folder
 
 
-async def run(program: str, *arguments: str) -> CompletedProcess[bytes]:
+async def run_program(program: str, *arguments: str) -> CompletedProcess[bytes]:
     with anyio.fail_after(50):
         return await anyio.run_process([sys.executable, "-c", program, *arguments], check=False, stderr=PIPE)
 
@@ -81,10 +81,10 @@ async def run(program: str, *arguments: str) -> CompletedProcess[bytes]:
 # Files.
 
 
-async def test_only_the_user_can_read_what_is_kept(folder: Path):
+async def test_files_are_readable_only_by_the_user(folder: Path):
     async with open_store(folder) as store:
         await store.add(a_job())
-        found = modes(folder)
+        found = list_modes(folder)
     [lock] = [name for name in found if name.endswith(".lock")]
     assert found == {
         ".": 0o700,
@@ -96,18 +96,18 @@ async def test_only_the_user_can_read_what_is_kept(folder: Path):
     }
 
 
-async def test_a_store_that_was_closed_leaves_only_the_database(folder: Path):
+async def test_closed_store_leaves_only_the_database(folder: Path):
     async with open_store(folder) as store:
         await store.add(a_job())
-    assert everything(folder).keys() == {"jobs.db"}
+    assert read_files(folder).keys() == {"jobs.db"}
 
 
-async def test_who_opens_anew_what_was_removed_takes_nothing_from_who_has_it_open(folder: Path):
+async def test_process_that_recreates_a_removed_database_loses_no_job_of_another(folder: Path):
     async with open_store(folder) as store:
         await store.add(a_job("job_old"))
-        file(folder).unlink()
+        database_path(folder).unlink()
         body = ['await store.add(a_job("job_new"))', 'print("written", flush=True)', "await anyio.sleep_forever()"]
-        async with process(sqlite(folder), *body):
+        async with run_process(sqlite_database(folder), *body):
             assert [job.id for job in await store.find(JobFilter(), 9)] == ["job_old"], (
                 "the removed file is still whole"
             )
@@ -117,16 +117,16 @@ async def test_who_opens_anew_what_was_removed_takes_nothing_from_who_has_it_ope
         assert {job.id for job in await after.find(JobFilter(), 9)} == {"job_old", "job_new"}
 
 
-async def test_what_one_opening_wrote_the_next_one_reads(folder: Path):
+async def test_job_is_read_after_the_store_is_opened_again(folder: Path):
     async with open_store(folder) as store:
-        job = await standing(store, Status.IN_PROGRESS)
+        job = await add_job_in(store, Status.IN_PROGRESS)
     for _ in range(2):
         async with open_store(folder) as store:
-            assert await row(store) == job
+            assert await read_job(store) == job
 
 
-async def test_an_empty_file_is_a_new_database(folder: Path):
-    async with open_store(written(folder, b"")) as store:
+async def test_empty_file_becomes_a_new_database(folder: Path):
+    async with open_store(write_database_file(folder, b"")) as store:
         await store.add(a_job())
 
 
@@ -134,35 +134,37 @@ async def test_an_empty_file_is_a_new_database(folder: Path):
 
 
 @pytest.mark.parametrize("journal_mode", ["delete", "wal"])
-async def test_a_database_of_a_newer_version_is_refused_in_words_and_left_as_it_is(folder: Path, journal_mode: str):
-    made(folder, f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE future (x)", "PRAGMA user_version = 9999")
-    before = everything(folder)
+async def test_newer_database_file_is_refused_with_advice_and_not_changed(folder: Path, journal_mode: str):
+    make_database(
+        folder, f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE future (x)", "PRAGMA user_version = 9999"
+    )
+    before = read_files(folder)
     with pytest.raises(StoreError) as refusal:
         async with open_store(folder):
             pass
     assert "newer agent-jobs" in MODEL.describe(refusal.value)
     assert "AGENT_JOBS_DATA_DIR" in MODEL.describe(refusal.value)
-    assert everything(folder) == before
+    assert read_files(folder) == before
 
 
-async def test_a_migration_that_fails_leaves_nothing_behind_and_can_be_repeated(folder: Path):
-    """The last table of the first migration is in its way, so that the ones before it are made and taken back."""
-    made(folder, "CREATE TABLE output (mine)")
+async def test_failed_migration_changes_nothing_and_can_be_repeated(folder: Path):
+    """The last table of the first migration already exists, so the tables before it are created and rolled back."""
+    make_database(folder, "CREATE TABLE output (mine)")
     with pytest.raises(StoreError):
         async with open_store(folder):
             pass
-    assert tables(folder) == {"output"}
-    with closing(sqlite3.connect(file(folder))) as db:
+    assert list_tables(folder) == {"output"}
+    with closing(sqlite3.connect(database_path(folder))) as db:
         db.execute("DROP TABLE output")
         assert db.execute("PRAGMA user_version").fetchone() == (0,)
     async with open_store(folder) as store:
         await store.add(a_job())
-    assert tables(folder) >= {"job", "turn", "output"}
+    assert list_tables(folder) >= {"job", "turn", "output"}
 
 
 @pytest.mark.parametrize("version", range(1, len(SCRIPTS) + 1))
-async def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_jobs(folder: Path, version: int):
-    made(
+async def test_older_database_is_upgraded_with_its_jobs(folder: Path, version: int):
+    make_database(
         folder,
         SCRIPTS[0],
         "INSERT INTO job (id, title, status, created_at, turn) VALUES ('job_1', 't', 'queued', 7.5, 1)",
@@ -172,10 +174,10 @@ async def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_job
         f"PRAGMA user_version = {version}",
     )
     async with open_store(folder) as store:
-        job = await row(store)
+        job = await read_job(store)
         assert (job.status, job.created_at, job.turn.base_url) == (Status.QUEUED, 7.5, "u")
         assert job.overdue_s(18.5, 60.0) == -50.0
-        assert await store.save(at(job, Status.COMPLETED, output=Output("x", {})), held=False)
+        assert await store.save(with_status(job, Status.COMPLETED, output=Output("x", {})), held=False)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ async def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_job
 async def test_upgrade_fills_in_what_older_versions_did_not_store(
     folder: Path, body: str, prompt: str, model: str, effort: str
 ):
-    made(
+    make_database(
         folder,
         *SCRIPTS,
         "INSERT INTO job (id, title, status, created_at, turn, cost_usd, usage, finished_at) "
@@ -209,7 +211,7 @@ async def test_upgrade_fills_in_what_older_versions_did_not_store(
         f"PRAGMA user_version = {len(SCRIPTS)}",
     )
     async with open_store(folder) as store:
-        with closing(sqlite3.connect(file(folder))) as db:
+        with closing(sqlite3.connect(database_path(folder))) as db:
             assert db.execute("SELECT model, effort FROM job").fetchone() == (model, effort)
         assert await store.get_prompt("job_1") == prompt
         [turn] = await store.get_turns("job_1")
@@ -219,7 +221,7 @@ async def test_upgrade_fills_in_what_older_versions_did_not_store(
 
 def schema_of(folder: Path) -> dict[str, list[str]]:
     """Return the columns of each table, sorted, and the statements of indexes and triggers."""
-    with closing(sqlite3.connect(file(folder))) as db:
+    with closing(sqlite3.connect(database_path(folder))) as db:
         parts = db.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
         tables = [name for kind, name, _ in parts if kind == "table"]
         columns = {name: sorted(str(row[1:]) for row in db.execute(f"PRAGMA table_info({name})")) for name in tables}
@@ -227,8 +229,8 @@ def schema_of(folder: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("version", range(1, len(SCRIPTS) + 1))
-async def test_an_upgraded_database_has_the_schema_of_a_new_one(folder: Path, version: int):
-    made(folder, *SCRIPTS[:version], f"PRAGMA user_version = {version}")
+async def test_upgraded_database_has_the_schema_of_a_new_one(folder: Path, version: int):
+    make_database(folder, *SCRIPTS[:version], f"PRAGMA user_version = {version}")
     for each in (folder, folder.with_name("new")):
         async with open_store(each) as store:
             await store.add(a_job())
@@ -236,8 +238,8 @@ async def test_an_upgraded_database_has_the_schema_of_a_new_one(folder: Path, ve
 
 
 @pytest.mark.parametrize("version", COMPLETE_SCHEMAS)
-async def test_a_database_of_a_complete_older_schema_has_the_schema_of_a_new_one(folder: Path, version: int):
-    made(folder, COMPLETE_SCHEMAS[version], f"PRAGMA user_version = {version}")
+async def test_database_with_a_complete_older_schema_is_upgraded_to_the_new_one(folder: Path, version: int):
+    make_database(folder, COMPLETE_SCHEMAS[version], f"PRAGMA user_version = {version}")
     for each in (folder, folder.with_name("new")):
         async with open_store(each) as store:
             await store.add(a_job())
@@ -245,12 +247,12 @@ async def test_a_database_of_a_complete_older_schema_has_the_schema_of_a_new_one
 
 
 async def test_jobs_are_carried_over_into_a_file_with_another_order_of_columns(folder: Path):
-    made(folder.with_name("old"), *SCRIPTS, f"PRAGMA user_version = {len(SCRIPTS)}")
+    make_database(folder.with_name("old"), *SCRIPTS, f"PRAGMA user_version = {len(SCRIPTS)}")
     async with open_store(folder) as store:
-        before = await standing(store, Status.IN_PROGRESS)
-        file(folder.with_name("old")).replace(file(folder))
+        before = await add_job_in(store, Status.IN_PROGRESS)
+        database_path(folder.with_name("old")).replace(database_path(folder))
         await store.record_event("job_1", NOW, "polling")  # any change notices the other file
-        assert await row(store) == before
+        assert await read_job(store) == before
 
 
 @pytest.mark.parametrize("has_other", [False, True], ids=["deleted", "replaced"])
@@ -275,7 +277,7 @@ async def test_rows_of_a_team_are_carried_over_and_those_that_are_there_stay(fol
             async with open_store(folder.with_name("other")) as other:
                 await other.set_owner(theirs)
                 assert await other.revoke_token("tok_2", NOW + 6)
-            file(folder.with_name("other")).replace(file(folder))
+            database_path(folder.with_name("other")).replace(database_path(folder))
         else:
             delete_files(folder)
         for number, each in enumerate((store, second)):  # any change notices the other file
@@ -298,12 +300,15 @@ def delete_files(folder: Path) -> None:
 def copy_to(folder: Path, other: Path) -> None:
     """Copy the database of a folder into another one, as a backup does."""
     other.mkdir()
-    with closing(sqlite3.connect(file(folder))) as source, closing(sqlite3.connect(file(other))) as target:
+    with (
+        closing(sqlite3.connect(database_path(folder))) as source,
+        closing(sqlite3.connect(database_path(other))) as target,
+    ):
         source.backup(target)
 
 
-async def test_several_processes_may_open_a_new_database_at_the_same_moment(tmp_path: Path):
-    """Hosts start a server per window, all at once. Each round is another chance to meet."""
+async def test_several_processes_can_create_a_database_at_once(tmp_path: Path):
+    """Hosts start one server per window, all at once. Each round is another chance of a collision."""
 
     async def use(folder: Path, number: int) -> None:
         async with open_store(folder, busy_timeout_s=20) as store:
@@ -317,7 +322,7 @@ async def test_several_processes_may_open_a_new_database_at_the_same_moment(tmp_
             assert len(await store.find(JobFilter(), 9)) == 6
 
 
-# What cannot be used is told in words.
+# Unusable files are reported.
 
 
 def a_file_in_the_way(folder: Path) -> Path:
@@ -331,7 +336,7 @@ def below_a_file(folder: Path) -> Path:
 
 
 def a_folder_in_place_of_the_database(folder: Path) -> Path:
-    file(folder).mkdir(parents=True)
+    database_path(folder).mkdir(parents=True)
     return folder
 
 
@@ -350,7 +355,7 @@ def where_nobody_may_write(_folder: Path) -> Path:
     [a_file_in_the_way, below_a_file, a_folder_in_place_of_the_database, a_file_in_place_of_the_locks]
     + [where_nobody_may_write] * sys.platform.startswith("linux"),
 )
-async def test_a_folder_that_cannot_be_used_is_told_with_what_to_do(folder: Path, spoil: object):
+async def test_unusable_folder_is_reported_with_advice(folder: Path, spoil: object):
     assert callable(spoil)
     spoilt = spoil(folder)
     assert isinstance(spoilt, Path)
@@ -362,19 +367,19 @@ async def test_a_folder_that_cannot_be_used_is_told_with_what_to_do(folder: Path
 
 
 @pytest.mark.parametrize("content", [b"hello", b"\x00" * 5000, b"SQLite format 3\x00" + b"\xff" * 5000])
-async def test_a_file_that_is_no_database_is_told_and_left_as_it_is(folder: Path, content: bytes):
+async def test_file_that_is_no_database_is_reported_and_not_changed(folder: Path, content: bytes):
     with pytest.raises(StoreError, match=r"jobs\.db is damaged"):
-        async with open_store(written(folder, content)):
+        async with open_store(write_database_file(folder, content)):
             pass
-    assert everything(folder) == {"jobs.db": content}
+    assert read_files(folder) == {"jobs.db": content}
 
 
-async def test_a_database_that_is_damaged_inside_is_told(folder: Path):
+async def test_damaged_pages_are_reported(folder: Path):
     async with open_store(folder) as store:
         for number in range(50):
             await store.add(a_job(f"job_{number}"))
-    whole = file(folder).read_bytes()
-    file(folder).write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    whole = database_path(folder).read_bytes()
+    database_path(folder).write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     with pytest.raises(StoreError, match=r"jobs\.db is damaged"):
         async with open_store(folder) as store:
             await store.find(JobFilter(), 99)
@@ -395,7 +400,7 @@ db.close()
 
 @pytest.fixture
 def database_locker(folder: Path) -> Iterator[list[Popen[bytes]]]:
-    """Programs that lock the database; they let go when their stdin ends."""
+    """Run programs that lock the database until their stdin ends."""
     lockers: list[Popen[bytes]] = []
     yield lockers
     for locker in lockers:
@@ -403,29 +408,27 @@ def database_locker(folder: Path) -> Iterator[list[Popen[bytes]]]:
 
 
 def lock(folder: Path, lockers: list[Popen[bytes]], *how: str) -> Popen[bytes]:
-    locker = Popen([sys.executable, "-c", HOLD, str(file(folder)), *how], stdin=PIPE, stdout=PIPE)
+    locker = Popen([sys.executable, "-c", HOLD, str(database_path(folder)), *how], stdin=PIPE, stdout=PIPE)
     lockers.append(locker)
     assert locker.stdout is not None
     assert locker.stdout.readline() == b"locked\n"
     return locker
 
 
-async def test_a_database_that_another_program_locks_is_told_and_works_again_afterwards(
-    folder: Path, database_locker: list[Popen[bytes]]
-):
+async def test_locked_database_is_reported_and_works_after_the_lock(folder: Path, database_locker: list[Popen[bytes]]):
     async with open_store(folder, busy_timeout_s=0.05) as store:
-        job = await standing(store, Status.IN_PROGRESS)
+        job = await add_job_in(store, Status.IN_PROGRESS)
         locker = lock(folder, database_locker, "IMMEDIATE", "NORMAL")
         for change in (
             lambda: store.request_cancel("job_1", NOW),
-            lambda: store.save(at(job, Status.COMPLETED, output=Output("x", {}))),
+            lambda: store.save(with_status(job, Status.COMPLETED, output=Output("x", {}))),
             lambda: store.add(a_job("job_2")),
         ):
             with pytest.raises(StoreError, match="locked by another program"):
                 await change()
-        assert await row(store) == job, "reading goes on"
+        assert await read_job(store) == job, "reading goes on"
         locker.communicate(timeout=10)
-        assert there(await store.request_cancel("job_1", NOW)).cancel_requested_at == NOW
+        assert require_job(await store.request_cancel("job_1", NOW)).cancel_requested_at == NOW
         assert await store.get("job_2") is None
         assert await store.get_output("job_1") is None
 
@@ -434,23 +437,23 @@ async def test_one_job_is_read_while_a_change_of_this_process_waits_for_the_lock
     folder: Path, database_locker: list[Popen[bytes]]
 ):
     async with open_store(folder, busy_timeout_s=60) as store, anyio.create_task_group() as tasks:
-        await standing(store, Status.IN_PROGRESS)
+        await add_job_in(store, Status.IN_PROGRESS)
         locker = lock(folder, database_locker, "IMMEDIATE", "NORMAL")
         tasks.start_soon(store.request_cancel, "job_1", NOW)
         await anyio.wait_all_tasks_blocked()
         with anyio.fail_after(10):
-            job = await row(store)
+            job = await read_job(store)
             assert job.cancel_requested_at is None
             with anyio.move_on_after(0.3) as waiting:
                 await store.wait_for_change("job_1", job.revision)
             assert waiting.cancelled_caught
             locker.communicate(timeout=10)
             await store.wait_for_change("job_1", job.revision)
-        assert (await row(store)).cancel_requested_at == NOW
+        assert (await read_job(store)).cancel_requested_at == NOW
 
 
-async def test_a_wait_for_a_job_that_is_removed_meanwhile_leaves_room_for_its_time_limit(folder: Path):
-    """Nothing of such a wait has to wait: a loop of it must not keep the event loop from counting the time."""
+async def test_wait_for_a_deleted_job_obeys_its_time_limit(folder: Path):
+    """Such a wait never suspends, so a loop of it must not starve the event loop's clock."""
     async with open_store(folder) as store:
         with anyio.move_on_after(0.05) as limit:
             while True:
@@ -459,9 +462,7 @@ async def test_a_wait_for_a_job_that_is_removed_meanwhile_leaves_room_for_its_ti
         assert limit.cancelled_caught
 
 
-async def test_a_database_that_is_locked_whole_cannot_be_opened_until_it_is_free(
-    folder: Path, database_locker: list[Popen[bytes]]
-):
+async def test_exclusively_locked_database_opens_once_it_is_free(folder: Path, database_locker: list[Popen[bytes]]):
     async with open_store(folder) as store:
         await store.add(a_job())
     locker = lock(folder, database_locker, "EXCLUSIVE", "EXCLUSIVE")
@@ -470,14 +471,14 @@ async def test_a_database_that_is_locked_whole_cannot_be_opened_until_it_is_free
             pass
     locker.communicate(timeout=10)
     async with open_store(folder, busy_timeout_s=0.05) as store:
-        assert (await row(store)).id == "job_1"
+        assert (await read_job(store)).id == "job_1"
 
 
-async def test_a_database_that_another_program_reads_before_it_is_ours_is_told_as_locked(folder: Path):
-    """WAL can only be switched on while nobody else is there, and SQLite does not wait for that by itself."""
+async def test_database_read_by_another_program_before_its_creation_is_reported_as_locked(folder: Path):
+    """WAL can only be switched on without another connection, and SQLite does not wait for that."""
     async with open_store(folder) as store:
         await store.add(a_job())
-    with closing(sqlite3.connect(file(folder), isolation_level=None)) as reader:
+    with closing(sqlite3.connect(database_path(folder), isolation_level=None)) as reader:
         reader.execute("PRAGMA journal_mode = DELETE")
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM job").fetchall()
@@ -485,20 +486,20 @@ async def test_a_database_that_another_program_reads_before_it_is_ours_is_told_a
             async with open_store(folder, busy_timeout_s=0.05):
                 pass
     async with open_store(folder) as store:
-        assert (await row(store)).id == "job_1"
+        assert (await read_job(store)).id == "job_1"
 
 
-async def test_a_database_that_may_not_grow_is_told_and_works_again_afterwards(folder: Path):
+async def test_database_that_may_not_grow_is_reported_and_works_again_afterwards(folder: Path):
     async with open_sqlite(folder, 5) as store:
         database = cast(SQLiteDatabase, store._db)  # pyright: ignore[reportPrivateUsage]
         db = database._db  # pyright: ignore[reportPrivateUsage]  # the limit belongs to a connection
-        job = await standing(store, Status.IN_PROGRESS)
+        job = await add_job_in(store, Status.IN_PROGRESS)
         [[pages]] = await db.execute_fetchall("PRAGMA page_count")
         await db.execute_fetchall(f"PRAGMA max_page_count = {pages + 5}")
-        end = at(job, Status.COMPLETED, output=Output("x" * 1_000_000, {}))
+        end = with_status(job, Status.COMPLETED, output=Output("x" * 1_000_000, {}))
         with pytest.raises(StoreError, match=r"The disk of .* is full"):
             await store.save(end)
-        assert await row(store) == job
+        assert await read_job(store) == job
         assert await store.get_output("job_1") is None
         await db.execute_fetchall("PRAGMA max_page_count = 100000")
         assert await store.save(end)
@@ -546,12 +547,12 @@ anyio.run(main)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file sizes cannot be limited there")
 @pytest.mark.parametrize("room", [0, 100, 5_000, 100_000, 4_000_000])
-async def test_on_a_full_disk_a_change_is_not_written_at_all_and_can_be_repeated_later(folder: Path, room: int):
-    done = await run(FILL, str(folder), str(room))
+async def test_full_disk_writes_no_part_of_a_change_and_it_can_be_repeated(folder: Path, room: int):
+    done = await run_program(FILL, str(folder), str(room))
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.count(str(folder).encode()) >= 2
     async with open_store(folder) as store:
-        assert (await row(store)).status is Status.COMPLETED
+        assert (await read_job(store)).status is Status.COMPLETED
         assert there_is(await store.get_output("job_1")).text == "x" * 5_000_000
         assert [job.id for job in await store.find(JobFilter(), 9)] == ["job_1"]
 
@@ -561,7 +562,7 @@ def there_is(output: Output | None) -> Output:
     return output
 
 
-# A worker thread that nobody stops would keep the interpreter from ending.
+# A worker thread that is not stopped would keep the interpreter from ending.
 
 LEAVE = """
 import sys
@@ -610,33 +611,33 @@ anyio.run(globals()[sys.argv[2]])
 @pytest.mark.parametrize(
     ("way", "code"), [("by_an_exception", 1), ("by_exit", 7), ("by_a_refusal", 1), ("by_cancelling_at_every_point", 0)]
 )
-async def test_the_interpreter_ends_however_a_store_was_left(folder: Path, way: str, code: int):
-    done = await run(LEAVE, str(folder), way)
+async def test_interpreter_ends_however_the_store_was_left(folder: Path, way: str, code: int):
+    done = await run_program(LEAVE, str(folder), way)
     assert done.returncode == code, done.stderr.decode()
-    assert not [name for name in modes(folder) if name.endswith(".lock")]
+    assert not [name for name in list_modes(folder) if name.endswith(".lock")]
 
 
-async def test_a_change_that_was_acknowledged_survives_a_kill_and_a_cut_log(folder: Path, tmp_path: Path):
-    """What is on disk at the moment of an acknowledgement is enough, whatever becomes of the process."""
+async def test_acknowledged_change_survives_a_kill_and_a_truncated_log(folder: Path, tmp_path: Path):
+    """The files at the moment of an acknowledgement are enough, even if the process dies."""
     copy = tmp_path / "copy"
     copy.mkdir()
     async with open_store(folder) as store:
-        job = await standing(store, Status.IN_PROGRESS)
-        for name, content in everything(folder).items():
+        job = await add_job_in(store, Status.IN_PROGRESS)
+        for name, content in read_files(folder).items():
             if name.startswith("jobs.db"):
                 (copy / name).write_bytes(content)
-        await store.save(at(job, Status.COMPLETED))
+        await store.save(with_status(job, Status.COMPLETED))
     (copy / "jobs.db-shm").unlink()
     with (copy / "jobs.db-wal").open("ab") as wal:
         wal.write(b"half a frame")
     async with open_store(copy) as store:
-        assert await row(store) == job
+        assert await read_job(store) == job
 
 
-# Who is dead.
+# Dead processes.
 
 
-def test_a_lock_tells_the_living_from_the_dead(tmp_path: Path):
+def test_lock_shows_if_a_process_lives(tmp_path: Path):
     me, neighbour = WorkerLock(tmp_path / "run"), WorkerLock(tmp_path / "run")
     try:
         assert not me.is_dead(neighbour.name)
@@ -648,10 +649,10 @@ def test_a_lock_tells_the_living_from_the_dead(tmp_path: Path):
     assert me.is_dead(neighbour.name)
     assert me.is_dead(neighbour.name), "however often one asks"
     me.close()
-    assert everything(tmp_path) == {}
+    assert read_files(tmp_path) == {}
 
 
-def test_the_lock_of_a_process_that_was_killed_is_cleared_away(tmp_path: Path):
+def test_lock_file_of_a_killed_process_is_removed(tmp_path: Path):
     program = "import sys; from pathlib import Path; from agent_jobs.store.worker_lock import WorkerLock\n"
     program += "print(WorkerLock(Path(sys.argv[1])).name, flush=True); sys.stdin.readline()"
     me = WorkerLock(tmp_path)
@@ -660,13 +661,13 @@ def test_the_lock_of_a_process_that_was_killed_is_cleared_away(tmp_path: Path):
         name = victim.stdout.readline().decode().strip()
         assert not me.is_dead(name)
         victim.kill()
-    assert everything(tmp_path).keys() == {f"{me.name}.lock", f"{name}.lock"}
+    assert read_files(tmp_path).keys() == {f"{me.name}.lock", f"{name}.lock"}
     assert me.is_dead(name)
-    assert everything(tmp_path).keys() == {f"{me.name}.lock"}
+    assert read_files(tmp_path).keys() == {f"{me.name}.lock"}
     me.close()
 
 
-def test_what_a_process_told_outlasts_its_lock_file_and_a_file_without_a_word_is_left_alone(tmp_path: Path):
+def test_announcement_survives_a_removed_lock_file_and_an_empty_one_is_ignored(tmp_path: Path):
     me, neighbour = WorkerLock(tmp_path / "run"), WorkerLock(tmp_path / "run")
     try:
         assert me.list_others() == {}
@@ -685,8 +686,8 @@ def test_what_a_process_told_outlasts_its_lock_file_and_a_file_without_a_word_is
         me.close()
 
 
-async def test_change_that_awaits_anything_but_its_statements_is_refused_and_taken_back(folder: Path):
-    """It would run to its next await on the worker thread, and be continued by no event loop."""
+async def test_change_that_awaits_other_work_is_refused_and_rolled_back(folder: Path):
+    """The change would run to its next await on the worker thread, where no event loop continues it."""
 
     async def change(transaction: Transaction) -> None:
         await transaction.execute("DELETE FROM job")
@@ -696,5 +697,5 @@ async def test_change_that_awaits_anything_but_its_statements_is_refused_and_tak
         await store.add(a_job())
         with pytest.raises(RuntimeError, match="may await nothing but the statements"):
             await store._db.change(change)  # pyright: ignore[reportPrivateUsage]
-        assert (await row(store)).id == "job_1"
+        assert (await read_job(store)).id == "job_1"
         await store.add(a_job("job_2"))

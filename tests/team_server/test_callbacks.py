@@ -143,7 +143,7 @@ async def test_private_address_is_never_connected_to() -> None:
     sender = CallbackSender(ALLOWED, [b"x"], Clock(), resolve=names.resolve)
     for _ in range(3):
         outcome = await sender.send("https://hooks.example.com/", "msg_1", b"{}")
-        assert outcome == Outcome("its name stands for an address that is not public", is_final=False)
+        assert outcome == Outcome("its name resolves to an address that is not public", is_final=False)
     assert names.asked == 3
 
 

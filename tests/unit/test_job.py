@@ -273,7 +273,7 @@ def test_an_id_that_is_no_text_is_no_id(job: Job, nonsense: Any):
 
 
 @both_ways
-def test_the_first_id_stays(verb: Verb):
+def test_first_response_id_is_kept(verb: Verb):
     job = a_job(QUEUED, turn=a_turn(response_id="resp_first"))
     assert verb(job, a_response("in_progress", id="resp_other")).turn.response_id == "resp_first"
 
@@ -372,9 +372,9 @@ def test_three_attachments_in_vain_or_one_that_was_refused_end_the_following():
     [
         (a_response("failed", error={"code": "server_error", "message": "oops"}), ("server_error", "oops")),
         (a_response("failed", error={"code": 503, "message": "oops"}), ("503", "oops")),
-        (a_response("failed", error={"code": None, "message": None}), ("failed", "Upstream gave no reason.")),
+        (a_response("failed", error={"code": None, "message": None}), ("failed", "The provider gave no reason.")),
         (a_response("failed", error="oops"), ("failed", "oops")),
-        (a_response("failed"), ("failed", "Upstream gave no reason.")),
+        (a_response("failed"), ("failed", "The provider gave no reason.")),
         (a_response("incomplete", incomplete_details={"reason": "max_output_tokens"}),
          ("max_output_tokens", "The output was cut short.")),
         (a_response("incomplete", incomplete_details=None), ("incomplete", "The output was cut short.")),

@@ -98,8 +98,8 @@ def test_an_empty_file_changes_nothing(file: Path):
             "[think.options]\ntools = [{ type = 'mcp' }]",
             "options.tools mcp.server_label accepts a non-empty string, not",
         ),
-        ("[think.options]\ntools = [{ type = 'later', on = 2026-11-20 }]", "[think] options hold something that JSON"),
-        ("[think.options]\ntools = [{ type = 'later', n = inf }]", "[think] options hold something that JSON"),
+        ("[think.options]\ntools = [{ type = 'later', on = 2026-11-20 }]", "[think] options contain a value that JSON"),
+        ("[think.options]\ntools = [{ type = 'later', n = inf }]", "[think] options contain a value that JSON"),
         ("[think.options]\nmetadata = { on = 2026-11-20 }", "[think] options.metadata accepts"),
         ("[think.options]\nkey = 'one'", "[think] options.key belongs to one job"),
         ("[think.options]\ntimeout_s = 0", "[think] options.timeout_s accepts a number"),
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there_or_is_no_text_is_refused_with_its_path(file: P
             load_presets(path)
         assert str(path) in MODEL.describe(refusal.value)
     file.write_bytes(b"\xff\xfe[own]")
-    with pytest.raises(ConfigError, match="no UTF-8 text"):
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
         load_presets(file)
 
 

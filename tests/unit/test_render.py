@@ -180,7 +180,7 @@ def test_the_output_of_an_unfinished_response_is_shown(status: Status):
         (Status.FAILED, "context_length_exceeded", "change the request"),
         (Status.EXPIRED, "expired", "agent_start again"),
         (Status.INCOMPLETE, "max_output_tokens", "higher options.max_output_tokens"),
-        (Status.INCOMPLETE, "content_filter", "output has what arrived"),
+        (Status.INCOMPLETE, "content_filter", "output has the part that arrived"),
     ],
 )
 def test_every_failure_has_a_next_step(status: Status, code: str, hint: str):

@@ -22,7 +22,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     [
         ("none", "cannot be read: No such file or directory."),
         ("folder", "cannot be read: Is a directory."),
-        ("picture", "is no text."),
+        ("picture", "is not text."),
         ("picture/below", "cannot be read: Not a directory."),
         ("a\0b", "cannot be read: embedded null byte."),
     ],

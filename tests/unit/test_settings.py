@@ -110,13 +110,13 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
             "0", "-1", "nan", "inf", "$20", "20 USD", "1,5",
         )),
         *(("AGENT_JOBS_SECRETS", text, "never their values") for text in ("1A", "A B", "A;B", "$A", "A=b", "\u00c4")),
-        ("AGENT_JOBS_PRESETS", "~nobody-of-this-name/presets.toml", "whole path"),
+        ("AGENT_JOBS_PRESETS", "~nobody-of-this-name/presets.toml", "full path"),
         ("AGENT_JOBS_DATA_DIR", "~nobody-of-this-name/jobs", ""),
         *((name, text, "starts with / or ~") for name in ("AGENT_JOBS_DATA_DIR", "AGENT_JOBS_RESULT_DIR") for text in (
             "jobs", "./jobs", "../jobs", ".", "$HOME/jobs", "%APPDATA%/jobs", '"/tmp/jobs"', "tmp/~",
         )),
         ("AGENT_JOBS_PRICES", "~nobody-of-this-name/prices.toml", ""),
-        ("AGENT_JOBS_TOOLBOX", "~nobody-of-this-name/tools.json", "whole path"),
+        ("AGENT_JOBS_TOOLBOX", "~nobody-of-this-name/tools.json", "full path"),
         *(("AGENT_JOBS_TOOL_CONCURRENCY", text, "1 to 9999") for text in ("0", "-1", "many", "1.5")),
         ("AGENT_JOBS_FILE_ROOTS", "~nobody-of-this-name/jobs", ""),
         ("AGENT_JOBS_FILE_ROOTS", os.pathsep, "absolute folders"),
@@ -224,7 +224,7 @@ def test_a_variable_of_our_prefix_that_is_none_stops_nothing_and_names_the_neare
     settings = Settings.from_env({name: SECRET, "AGENT_JOBS_MODEL": "gpt-x"})
     assert settings.model == "gpt-x"
     [warning] = settings.warnings
-    assert warning.startswith(f"{name} is no setting")
+    assert warning.startswith(f"{name} is not a setting")
     assert hint in warning
     assert SECRET not in warning
 
@@ -297,7 +297,7 @@ def test_the_key_comes_from_the_first_line_of_a_file_before_it_comes_from_the_en
     [
         (b"", "first line is empty"),
         (b"\nsk-second-line", "first line is empty"),
-        (b"\xff\xfesk", "it is no text"),
+        (b"\xff\xfesk", "it is not text"),
         ("sk-caf\u00e9".encode(), "no header can carry"),
     ],
 )

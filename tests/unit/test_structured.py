@@ -201,7 +201,7 @@ def test_an_answer_that_does_not_is_told_in_a_sentence_without_its_words(text: s
 )
 def test_a_schema_that_cannot_be_checked_against_is_said_to_be_one_and_nothing_is_fetched(schema: Any) -> None:
     said = find_mismatch('{"n":"x"}', body_with(schema))
-    assert said == "The output is JSON, but its JSON schema is none that it can be checked against."
+    assert said == "The output is JSON, but it cannot be checked against its JSON schema."
 
 
 def test_where_no_schema_was_asked_for_any_text_will_do() -> None:

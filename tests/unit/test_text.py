@@ -164,7 +164,7 @@ async def test_job_that_names_a_misspelt_model_ends_with_the_near_one(settings: 
 )
 def test_misnamed_variable_suggests_the_setting_and_hides_its_value(name: str, meant: str):
     [warning] = Settings.from_env({name: "sk-secret"}).warnings
-    assert warning == f"{name} is no setting and changes nothing: did you mean {meant}?"
+    assert warning == f"{name} is not a setting and has no effect: did you mean {meant}?"
 
 
 @pytest.mark.parametrize(

@@ -86,13 +86,13 @@ def test_the_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
         ({"command": "x", "args": [None]}, "args accepts a list"),
         ({"command": "x", "env": {"A": [1]}}, "env accepts strings by name"),
         ({"command": "x", "env": {"A=B": "1"}}, "env accepts strings by name"),
-        ({"command": "x", "env": {"A": "${input:token}"}}, "only an editor asks for"),
+        ({"command": "x", "env": {"A": "${input:token}"}}, "only an editor can ask for"),
         ({"command": "x", "arg": ["--read-only"]}, "did you mean 'args'"),
         ({"command": "x", "timeout_s": 0}, "1 to 3600"),
         ({"command": "x", "timeout_s": True}, "1 to 3600"),
         ({"command": "x", "type": "http"}, "does not go with its command"),
-        ({"url": "http://x", "type": "sse"}, "of the past"),
-        ({"url": "http://x", "transport": "sse"}, "of the past"),
+        ({"url": "http://x", "type": "sse"}, "type sse is not supported"),
+        ({"url": "http://x", "transport": "sse"}, "type sse is not supported"),
         ({"url": "http://x", "type": "websocket"}, "stdio or http"),
         ({"url": "x"}, "web address"),
         ({"url": "http://[x"}, "web address"),
@@ -411,8 +411,8 @@ def test_texts_of_every_kind_are_one_output():
     )
     assert output == (
         "[secret] ?\ninside\nreport https://example.org/r the report\n"
-        "[audio/wav is left out: no model here accepts sound]\n"
-        "[application/zip of 3 bytes is left out: it is no image that a model accepts]"
+        "[audio/wav is left out: models do not accept sound here]\n"
+        "[application/zip of 3 bytes is left out: it is not an image that a model accepts]"
     )
 
 

@@ -104,13 +104,13 @@ async def create_and_fail(client: ResponsesClient, router: respx.Router, respons
 
 #: The status says what can be done, whatever the body.
 STATUSES: dict[str, Answer] = {
-    "301": Answer(301, "", RefusedError, message="upstream redirects to elsewhere"),
+    "301": Answer(301, "", RefusedError, message="the provider redirects to elsewhere"),
     "302 to a login": Answer(
-        302, "", RefusedError, message="upstream redirects to /login", headers={"Location": "/login"}
+        302, "", RefusedError, message="the provider redirects to /login", headers={"Location": "/login"}
     ),
-    "304": Answer(304, "", RefusedError, message="upstream redirects to elsewhere"),
+    "304": Answer(304, "", RefusedError, message="the provider redirects to elsewhere"),
     "307": Answer(
-        307, envelope(), RefusedError, "invalid_request_error", "upstream redirects to /v2", {"location": "/v2"}
+        307, envelope(), RefusedError, "invalid_request_error", "the provider redirects to /v2", {"location": "/v2"}
     ),
     "400": Answer(400, "", RefusedError),
     "401": Answer(401, "", AccountError),
@@ -294,7 +294,7 @@ async def test_error_event_that_is_no_json_is_a_refusal_in_its_words(
 
 #: Answers of success that are no response object.
 NO_RESPONSES: dict[str, tuple[str, str, type[UpstreamError], str]] = {
-    "nothing": ("", "", UnclearError, "answered nothing, which is no response object"),
+    "nothing": ("", "", UnclearError, "answered nothing, which is not a response object"),
     "JSON without an id": ("application/json", '{"object":"list"}', UnclearError, "answered application/json"),
     "a JSON list": ("application/json", "[]", UnclearError, "answered application/json"),
     "plain text": (PLAIN, "It works!", UnclearError, "answered text/plain"),
@@ -422,7 +422,7 @@ async def test_success_without_an_object_is_unclear(
     client: ResponsesClient, httpx2_mock: respx.Router, call: str, text: str
 ):
     httpx2_mock.route(host="up.example").respond(200, content=text, content_type=PLAIN)
-    with pytest.raises(UnclearError, match="text/plain, which is no response object") as raised:
+    with pytest.raises(UnclearError, match="text/plain, which is not a response object") as raised:
         await CALLS[call](client)
     assert raised.value.code == "not_a_responses_api"
     assert ("retrieve is not served here" in str(raised.value)) is (call == "retrieve" and text != "{}")

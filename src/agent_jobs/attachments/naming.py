@@ -82,7 +82,7 @@ def choose_place(shown: str, places: Sequence[tuple[Root, Names]], budget: Budge
             return found[0]
         if found:
             raise RequestError(
-                "No file is named exactly {given!r}, and several are like it.",
+                "No file is named exactly {given!r}, and several names are similar.",
                 "ambiguous_file",
                 given=shown,
                 paths=_list_similar_paths(found),

@@ -34,7 +34,9 @@ def find_places(pattern: str, roots: Sequence[Root]) -> tuple[str, list[Place]]:
         places = _list_places(roots, lambda root: find_names_below(root, path))
     if not places:
         folders = ", ".join(printable_path((str(root.written),)) for root in roots)
-        raise RequestError("{given!r} lies outside of what may be read.", "outside_roots", given=shown, folders=folders)
+        raise RequestError(
+            "{given!r} is outside of the folders that may be read.", "outside_roots", given=shown, folders=folders
+        )
     return shown, places
 
 

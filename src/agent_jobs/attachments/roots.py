@@ -63,7 +63,7 @@ class Root:
         real = Path(os.path.realpath(folder))
         if not os.path.isdir(real):
             raise ConfigError(
-                "AGENT_JOBS_FILE_ROOTS names {folder}, which is no folder.", "file_roots_gone", folder=folder
+                "AGENT_JOBS_FILE_ROOTS names {folder}, which is not a folder.", "file_roots_gone", folder=folder
             )
         return cls(folder, real)
 
@@ -88,9 +88,9 @@ class Root:
             raise unreadable_error(names, error) from None
         if not real.is_relative_to(self.real):
             raise UnfitError(
-                "{path} leaves {root} by a link.",
+                "{path} leaves {root} through a link.",
                 "link_leaves_root",
-                reason="behind links that leave the root",
+                reason="behind links that leave the folder",
                 path=printable_path(names),
                 root=printable_path((str(self.written),)),
             )
@@ -127,7 +127,7 @@ class Root:
 
 
 def require_regular_file(names: Names, found: os.stat_result) -> None:
-    """Refuse an entry that is no regular file.
+    """Refuse an entry that is not a regular file.
 
     Raises:
         UnfitError: It is a folder, a device, a pipe, a socket or a link.

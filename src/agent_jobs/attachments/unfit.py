@@ -46,7 +46,7 @@ def refuse_protected(names: Names) -> None:
     lower = [name.lower() for name in names]
     if ".git" in lower:
         path = printable_path(names)
-        raise UnfitError("{path} is git's own and is not attached.", "git_file", reason="git's own", path=path)
+        raise UnfitError("{path} belongs to git, so it is not attached.", "git_file", reason="git's own", path=path)
     if any(map(_is_secret_folder, lower)) or (lower and _is_secret_name(lower[-1])):
         raise secret_error(names)
 
@@ -63,9 +63,9 @@ def is_protected(names: Names) -> bool:
 def secret_error(names: Names) -> UnfitError:
     """Return the refusal of a file that seems to hold a secret."""
     return UnfitError(
-        "{path} seems to hold keys or passwords and is not attached.",
+        "{path} seems to contain keys or passwords, so it is not attached.",
         "secret_file",
-        reason="seem to hold secrets",
+        reason="seem to contain secrets",
         path=printable_path(names),
     )
 

@@ -45,7 +45,7 @@ def refuse_useless(name: str, value: Any, text: str, warnings: Sequence[str]) ->
     if name in WORDS:
         _check_one_word(name, text.strip())
     if name in FOLDERS and Path(value).exists() and not Path(value).is_dir():
-        raise ConfigError(f"{name} names {value}, which is a file. Name a folder; it is made if it does not exist.")
+        raise ConfigError(f"{name} names {value}, which is a file. Name a folder; it is created if it does not exist.")
     if name in READERS:
         _check_setting_file(name, Path(text).expanduser())
 

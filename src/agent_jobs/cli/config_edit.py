@@ -52,7 +52,7 @@ class SettingName(click.ParamType[str]):
         advice = "`agent-jobs config --explain` lists all."
         if near is not None:
             advice = f"Did you mean {near}?"
-        self.fail(f"{value!r} is no setting. {advice}", param, ctx)
+        self.fail(f"{value!r} is not a setting. {advice}", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin with the typed text, with what they set."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("import")
 @click.argument("path", type=click.Path(resolve_path=True, path_type=Path))
-@click.option("--owner", type=OwnerName(), metavar="NAME", help="Whose the jobs are on a team server.")
+@click.option("--owner", type=OwnerName(), metavar="NAME", help="The owner of the jobs on a team server.")
 @click.option("--dry-run", is_flag=True, help="Only count what would be imported.")
 @json_option
 def import_command(path: Path, owner: str | None, dry_run: bool, as_json: bool) -> None:

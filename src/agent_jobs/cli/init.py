@@ -99,7 +99,7 @@ def _describe_plan(plan: Plan) -> None:
     endpoint = name_endpoint(plan.base_url)
     with convert_errors():
         used = find_key_in_use(plan.base_url)
-    print_sentences("Nothing is changed without --yes, because this is no terminal. With it, init would:")
+    print_sentences("Nothing is changed without --yes, because this is not a terminal. With it, init would:")
     if used is None:
         print_sentences(f"- stop, because no API key is set for {endpoint}; --stdin reads one")
     else:
@@ -259,7 +259,7 @@ def _ask_for_hosts(found: Sequence[str]) -> Sequence[str]:
         unknown = [name for name in names if name not in WRITTEN]
         if not unknown:
             return names
-        print_sentences(f"{', '.join(unknown)} is no host whose file agent-jobs writes.", err=True)
+        print_sentences(f"{', '.join(unknown)} is not a host whose file agent-jobs writes.", err=True)
 
 
 def _install_hosts(names: Iterable[str], *, checks: bool) -> tuple[dict[str, list[str]], bool]:

@@ -255,7 +255,7 @@ def _read_stdin() -> str:
     try:
         return sys.stdin.buffer.read(KEY_FILE_CHARS + 1).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError("What came from stdin is no text. Pipe the key alone.") from None
+        raise ConfigError("The input on stdin is not text. Pipe only the key.") from None
 
 
 def _has_other_key(base_url: str, key: str) -> bool:

@@ -40,7 +40,9 @@ class OwnerName(click.ParamType[str]):
             self.fail(f"{name!r} is reserved. Choose another name that does not begin with '-'.", param, ctx)
         if name.isprintable() and name.strip() == name and 0 < len(name) <= MAX_NAME_CHARS:
             return name
-        self.fail(f"{name!r} is no name of an owner. Write 1 to {MAX_NAME_CHARS} letters, digits or signs.", param, ctx)
+        self.fail(
+            f"{name!r} is not a valid owner name. Write 1 to {MAX_NAME_CHARS} letters, digits or signs.", param, ctx
+        )
 
 
 class Limit(click.ParamType[Any]):

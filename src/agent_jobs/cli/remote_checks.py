@@ -60,13 +60,13 @@ class RemoteEntry:
             yield self._report_entry("problem", f"{about}, which {error}", start)
             return
         except NoWebAddressError:
-            yield self._report_entry("problem", f"{about}, which is no web address", correct)
+            yield self._report_entry("problem", f"{about}, which is not a web address", correct)
             return
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             fix = "wait a moment, then run agent-jobs doctor again; if it stays so, ask the operator of the server"
             yield self._report_entry("warning", f"{about}, which is not ready (503)", fix)
         elif status != HTTPStatus.OK:
-            text = f"{about}, which answers {READY_PATH} with {status}, as no team server of agent-jobs does"
+            text = f"{about}, which answers {READY_PATH} with {status}, unlike a team server of agent-jobs"
             yield self._report_entry("problem", text, correct)
 
     def _check_token(self) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ class Since(click.ParamType[float]):
         try:
             since = _read_age(text) or _read_date(text)
         except (ValueError, OverflowError, OSError):
-            self.fail(f"{value!r} is no time. {_EXAMPLES}", param, ctx)
+            self.fail(f"{value!r} is not a time. {_EXAMPLES}", param, ctx)
         if since < time.time() - MAX_LIFETIME_S:
             self.fail(f"{value!r} is too long ago. {_EXAMPLES}", param, ctx)
         if since > time.time():
@@ -45,7 +45,7 @@ class Lifetime(click.ParamType[float]):
         """Return the seconds that an age names."""
         age = _AGE.fullmatch(str(value).strip())
         if age is None or not 0 < float(age[1]) * _UNITS[age[2].lower()] < MAX_LIFETIME_S:
-            self.fail(f"{value!r} is no length of time. Write one such as 90m, 12h, 90d or 8w.", param, ctx)
+            self.fail(f"{value!r} is not a duration. Write one such as 90m, 12h, 90d or 8w.", param, ctx)
         return float(age[1]) * _UNITS[age[2].lower()]
 
 

@@ -43,7 +43,7 @@ def token_command() -> None:
 @token_command.command("add")
 @click.argument("owner", type=OwnerName())
 @click.option("--expires", type=Lifetime(), metavar="AGE", help="Refuse the token after that time: 12h, 90d or 8w.")
-@click.option("--note", type=Note(), default="", help="A word about who uses it, and where.")
+@click.option("--note", type=Note(), default="", help="A note on who uses it, and where.")
 @json_option
 def add_token_command(owner: str, expires: float | None, note: str, as_json: bool) -> None:
     """Make a token for an owner and print it.

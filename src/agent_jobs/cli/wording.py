@@ -19,22 +19,22 @@ FIXES: Mapping[str, str] = {
     "wrong_value": "Correct it and try again.",
     # Costs
     "budget_spent": "Wait until midnight UTC, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
-    "budget_too_small": "Bound it lower with --option max_output_tokens=N, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
+    "budget_too_small": "Lower its bound with --option max_output_tokens=N, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
     "owner_budget_spent": "Wait until midnight UTC, or raise it with: agent-jobs owner set NAME --daily-budget USD",
     "owner_budget_too_small": (
-        "Bound it lower with --option max_output_tokens=N, or raise it with: "
+        "Lower its bound with --option max_output_tokens=N, or raise it with: "
         "agent-jobs owner set NAME --daily-budget USD"
     ),
     "over_max_cost": "Lower --option max_output_tokens or --option max_tool_calls, or allow more.",
     "unbounded_calls": "Add --option max_tool_calls=N.",
     "unbounded_output": "Add --option max_output_tokens=N.",
-    "unbounded_turns": "Bound them all with --option max_cost_usd=USD.",
+    "unbounded_turns": "Limit them all with --option max_cost_usd=USD.",
     "too_many_starts": "Try again in {seconds} s.",
     # Jobs
     "empty_reply": "Use --output, --approve, --deny or --message.",
     "has_response": "See it with: agent-jobs show {job_id}",
     "job_asks": "Answer with: agent-jobs reply {job_id}",
-    "job_running": "Wait for its end with: agent-jobs watch {job_id}",
+    "job_running": "Watch it with: agent-jobs watch {job_id}",
     "needs_approval": "Use --approve or --deny.",
     "needs_output": "Give it with --output.",
     "no_jobs": "There are no jobs yet; start one with: agent-jobs run",
@@ -87,7 +87,7 @@ NEXT_STEPS: Mapping[str, str] = {
 }
 #: Ends the message of a server_error. `describe_next_step` says the same with a command.
 _PROVIDER_ADVICE = "You can retry your request."
-_SANDBOX_LINKS = "Links to its sandbox open nowhere. See its saved files with: agent-jobs result {job_id} --part files"
+_SANDBOX_LINKS = "Links to its sandbox do not work. See its saved files with: agent-jobs result {job_id} --part files"
 
 
 def describe_error(error: AgentJobsError) -> str:

@@ -56,4 +56,4 @@ def _check_owner(job: Job, response_id: str, owner: object) -> None:
 
 def _describe_unknown_response(response_id: str) -> RequestError:
     shown = response_id[:RESPONSE_ID_CHARS]
-    return RequestError("Upstream knows no response {response!r}.", "unknown_response", response=shown)
+    return RequestError("The provider knows no response {response!r}.", "unknown_response", response=shown)

@@ -163,7 +163,7 @@ class Engine(JobControl, Archive):
         is_shared = planner is upstream.planner
         if is_shared and (rejection := upstream.worker.pause_reason) is not None:
             if not await upstream.client.renew_key():
-                raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
+                raise ConfigError("The provider refuses this key: {rejection}", "key_refused", rejection=rejection)
             upstream.worker.end_pause()
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
@@ -360,14 +360,14 @@ class Engine(JobControl, Archive):
         try:
             await self._store.mark_read([job.id for job in jobs if job.is_terminal], self._clock.now())
         except StoreError as error:
-            logger.warning("cannot note that results were read: %s", error)
+            logger.warning("cannot record that results were read: %s", error)
 
     async def mark_delivered(self, *jobs: Job) -> None:
         """Store that the caller received these jobs' results."""
         try:
             await self._store.mark_delivered([job.id for job in jobs if _is_unread(job)], self._clock.now())
         except StoreError as error:
-            logger.warning("cannot note that results were delivered: %s", error)
+            logger.warning("cannot record that results were delivered: %s", error)
 
     async def _find_identical(self, request_hash: str) -> Job | None:
         """Return the job that `start` would return for a request with this hash."""

@@ -55,7 +55,7 @@ class JobControl(Inspection):
         open_calls = {call.id: call for call in await self.open_calls(job)}
         if not open_calls:
             raise RequestError(
-                "{job_id} is {status} and asks for nothing.", "nothing_to_answer", job_id=job_id, status=job.status
+                "{job_id} is {status} and needs no answer.", "nothing_to_answer", job_id=job_id, status=job.status
             )
         is_current = reply.turn in (None, job.turn.number)
         if not is_current or not await self._store.record_reply(

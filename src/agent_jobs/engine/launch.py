@@ -116,9 +116,9 @@ class Launcher:
     async def end_orphaned(self, job: Job) -> Done | RunAgain:
         """End a start whose first byte was sent by a process that is gone; repeat one that was not sent at all."""
         if job.id in self._unsent_at and self._unsent_at.pop(job.id) == job.turn.sent_at:
-            await self._store.save(job.mark_not_sent("The database was away; trying again."))
+            await self._store.save(job.mark_not_sent("The database could not be reached; trying again."))
             return RunAgain(0)
-        return await self._leave_unconfirmed(job, "The process that sent it ended before upstream named an id.")
+        return await self._leave_unconfirmed(job, "The process that sent it ended before the provider returned an id.")
 
     async def _end_before_sending(self, job: Job) -> bool:
         """End a job that must not be sent any more; return True if it ended."""
@@ -126,7 +126,7 @@ class Launcher:
         if job.cancel_requested_at is not None:
             await self._finalizer.save_job(job.mark_cancelled(now))
         elif job.status is Status.PENDING and now - job.created_at > PENDING_MAX_S:
-            why = "Upstream could not be reached for a week, so nothing was sent."
+            why = "The provider could not be reached for a week, so nothing was sent."
             await self._finalizer.fail_job(job, "deadline_exceeded", why)
         elif turn > 1 and job.overdue_s(now, self._limits.job_timeout_s) >= 0:
             await self._finalizer.fail_job(job, "deadline_exceeded", f"Its time limit passed before turn {turn} began.")
@@ -199,7 +199,7 @@ class Launcher:
                 job = job.apply_event(event, self._clock.now())
                 if job.turn.response_id is not None:
                     return await self._continue_with_id(job, event, events, scope)
-        raise UnclearError("upstream ended its answer before it named an id", code="no_id")
+        raise UnclearError("the provider ended its answer before it returned an id", code="no_id")
 
     async def _continue_with_id(
         self, job: Job, event: JSON, events: AsyncGenerator[JSON], scope: anyio.CancelScope
@@ -262,12 +262,12 @@ class Launcher:
                 row = await self._try_to_record(job)
             except StoreError as error:
                 # The log is the last place that can keep a paid run findable.
-                message = "%s: cannot write down its response id %s: %s"
+                message = "%s: cannot store its response id %s: %s"
                 logger.error(message, job.id, job.turn.response_id, error)
                 await self._clock.sleep(STORE_RETRY_S)
                 continue
             if row is not None:
-                logger.info("%s: is response %s", job.id, job.turn.response_id)
+                logger.info("%s: has response %s", job.id, job.turn.response_id)
                 return row.cancel_requested_at is not None
 
     async def _try_to_record(self, job: Job) -> Job | None:

@@ -105,7 +105,7 @@ class Poller:
         now = self._clock.now()
         overdue_s = job.overdue_s(now, self._limits.job_timeout_s)
         if overdue_s > COLLECT_S:
-            why = "Its time limit passed, and upstream could not be asked about it for a day."
+            why = "Its time limit passed, and the provider could not be reached for a day."
             await self._finalizer.fail_job(job, "deadline_exceeded", why)
             return Done()
         if overdue_s < 0 or job.cancel_requested_at is not None:
@@ -183,7 +183,7 @@ class Poller:
         if job.status is Status.PENDING:
             await self._finalizer.fail_job(job, "endpoint_lost", f"{where} for a week, so nothing was sent.")
         elif response_id is None:
-            message = f"Its process ended before upstream named an id. {where}."
+            message = f"Its process ended before the provider returned an id. {where}."
             await self._finalizer.fail_job(job, "start_unconfirmed", message)
         else:
             message = f"{where} until a day past its time limit. The response {response_id} may still be there."

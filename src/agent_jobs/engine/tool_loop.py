@@ -169,7 +169,7 @@ class ToolLoop:
         """Return a failure if the job has used up its turns or calls, or cannot afford the cheapest next turn."""
         turns = job.turn.number
         if turns >= self._limits.turns:
-            return Failure("max_turns", f"It asked for calls in each of {turns} turns, as many as it may have.")
+            return Failure("max_turns", f"It made calls in each of {turns} turns, the most that a job may have.")
         calls = await self._store.get_calls(job.id)
         most = job.turn.request.get("max_tool_calls")
         if isinstance(most, int) and len(calls) > most:
@@ -282,11 +282,12 @@ class ToolLoop:
             return job
         so_far_usd = job.reserved_usd if job.cost_before_usd is None else job.cost_before_usd
         if so_far_usd is None:
-            raise RequestError("What it cost so far is not known.", "unbounded_history")
+            raise RequestError("Its cost so far is not known.", "unbounded_history")
         most_usd = so_far_usd + await self._bound_turn_usd(job)
         if job.max_cost_usd is not None and most_usd > job.max_cost_usd:
             raise BudgetError(
-                "It cost {so_far_usd:.2f} USD so far and could cost {usd:.2f} USD after it, over its max_cost_usd.",
+                "It cost {so_far_usd:.2f} USD so far, and the turn could raise that to {usd:.2f} USD, "
+                "over its max_cost_usd.",
                 "over_max_cost",
                 so_far_usd=so_far_usd,
                 usd=most_usd,

@@ -112,7 +112,7 @@ class WebhookIntake:
         now = self._clock.now()
         await self._store.record_response_id(job.id, job.turn.number, response_id, now)
         await self._store.record_event(job.id, now, "adopted", f"a webhook named its response {response_id}")
-        logger.info("%s: is response %s, as a webhook says", job.id, response_id)
+        logger.info("%s: has response %s, as a webhook says", job.id, response_id)
         return True
 
     async def _was_replaced(self, job: Job, response_id: str) -> bool:

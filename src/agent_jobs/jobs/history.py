@@ -111,7 +111,7 @@ def build_closing_answers(response: JSON, calls: Iterable[Call], why: str) -> li
 
 def _closing_output(call: Call, why: str) -> object:
     if call.state == "running" or call.output is True:  # upstream may have acted on the approval since
-        return f"The outcome of this call is unknown: {why}. Look whether it took effect before you repeat it."
+        return f"The outcome of this call is unknown: {why}. Check whether it took effect before you repeat it."
     if call.state == "done":
         return call.output
     return f"This call was not made: {why}."

@@ -33,13 +33,15 @@ Mode = Literal["background_stream", "background", "foreground"]
 #: Activity of a pending job while as many jobs run as the limit allows.
 WAITING = "waiting for a free slot"
 #: Error message of a run that our own deadline stopped.
-DEADLINE_MESSAGE = "It ran longer than its time limit and was cancelled; what came until then is in the output."
+DEADLINE_MESSAGE = "It ran longer than its time limit and was cancelled; the output so far is kept."
 
 #: Error message of a run that was held open, when our side of its connection ended.
-PROCESS_ENDED_MESSAGE = "The process that held its connection ended, and upstream runs nothing without one."
+PROCESS_ENDED_MESSAGE = (
+    "The process that held its connection ended, and the provider stops a run without its connection."
+)
 #: The same when the other side ended.
 CONNECTION_CUT_MESSAGE = (
-    "Upstream ended the connection before the answer was finished, and cannot be asked for the rest."
+    "The provider ended the connection before the answer was finished, and does not serve the rest."
 )
 
 #: A `completed` without output is retrieved this many times again before it is believed (LiteLLM #36275).
@@ -60,7 +62,7 @@ CANNOT_POLL = "cannot poll: "
 TRYING_AGAIN = "; trying again"
 
 #: Failure of a job whose question was not answered within the input timeout.
-UNANSWERED = Failure("deadline_exceeded", "Nobody answered what it asked for.")
+UNANSWERED = Failure("deadline_exceeded", "Its question was not answered in time.")
 
 #: Errors of jobs that ended only because we lost sight of them: a response id re-opens them.
 REOPENED_BY_ID = frozenset({"start_unconfirmed", "endpoint_lost"})
@@ -272,7 +274,7 @@ class Job:
         if self.turn.empty_completions and self.turn.partial:
             return self._end_as(Status.COMPLETED, now, None)
         if self.turn.mode != "foreground":
-            lost = Failure("expired", "Upstream no longer knows this response and its result was never read.")
+            lost = Failure("expired", "The provider no longer knows this response, and its result was never read.")
             return self._end_as(Status.EXPIRED, now, lost)
         if self.turn.stream_failures:
             return self.mark_failed("interrupted", CONNECTION_CUT_MESSAGE, now)

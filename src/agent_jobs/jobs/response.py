@@ -258,7 +258,7 @@ def read_end_failure(response: JSON, end: str) -> Failure | None:
     """Return the reason of an end other than `completed`, from wherever upstream wrote it."""
     details = mapping_of(response.get("incomplete_details"))
     if end == "failed":
-        return read_failure(response) or Failure("failed", "Upstream gave no reason.")
+        return read_failure(response) or Failure("failed", "The provider gave no reason.")
     if end == "incomplete":
         return Failure(str(details.get("reason") or "incomplete"), "The output was cut short.")
     return None
@@ -280,7 +280,7 @@ def _join_errors(errors: list[JSON]) -> Failure | None:
     messages = [str(message) for message in found if message]
     if not codes and not messages:
         return None
-    return Failure(next(iter(codes), "failed"), "; ".join(messages) or "Upstream gave no reason.")
+    return Failure(next(iter(codes), "failed"), "; ".join(messages) or "The provider gave no reason.")
 
 
 def _errors_of(value: object) -> list[JSON]:

@@ -80,7 +80,7 @@ def describe_error(error: AgentJobsError) -> str:
 
         shown = hide_machine(error)
         if shown is not error:
-            logger.warning("an answer does not say what is wrong: %s", error)
+            logger.warning("an answer hides the cause of an error: %s", error)
         return MODEL.describe(shown)
     return MODEL.describe(error)
 

@@ -413,7 +413,7 @@ def _choose_prompts(prompt: str | None, prompts: list[str] | None) -> list[str]:
         return prompts
     given = "There is no prompt."
     if prompt is not None:
-        given = "There is a prompt beside prompts."
+        given = "Both prompt and prompts are given."
     raise RequestError(given, "prompt_or_prompts")
 
 
@@ -423,7 +423,7 @@ def _select_jobs(job_id: str | None, job_ids: list[str] | None, batch: str | Non
     if job_id is not None and ids in ((), (job_id,)):
         job_id, ids = None, (job_id,)
     if job_id is not None or (ids and batch):
-        raise RequestError("The call selects jobs in two ways.", "two_selections")
+        raise RequestError("The call names jobs in more than one way.", "two_selections")
     return JobFilter(job_ids=ids, batch=batch or "", active=not (ids or batch))
 
 

@@ -17,17 +17,17 @@ FIXES: Mapping[str, str] = {
     # Costs
     "budget_spent": "Wait until midnight UTC, or ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD.",
     "budget_too_small": (
-        "Bound it lower with options.max_output_tokens, or ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
+        "Lower its bound with options.max_output_tokens, or ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
     ),
     "owner_budget_spent": "Wait until midnight UTC, or ask the user to have the operator of the server raise it.",
     "owner_budget_too_small": (
-        "Bound it lower with options.max_output_tokens, wait until midnight UTC, or ask the user to have the operator "
+        "Lower its bound with options.max_output_tokens, wait until midnight UTC, or ask the user to have the operator "
         "of the server raise it."
     ),
     "over_max_cost": "Lower options.max_output_tokens or options.max_tool_calls, or allow more.",
     "unbounded_calls": "Set options.max_tool_calls.",
     "unbounded_output": "Set options.max_output_tokens.",
-    "unbounded_turns": "Set options.max_cost_usd, which bounds them all.",
+    "unbounded_turns": "Set options.max_cost_usd, which limits them all.",
     "too_many_starts": "Call again in {seconds} s.",
     # Jobs
     "approval_at_terminal": (
@@ -43,7 +43,7 @@ FIXES: Mapping[str, str] = {
     "empty_reply": "Answer with outputs, approve, deny or message.",
     "has_response": "Call agent_poll job_id={job_id}.",
     "job_asks": (
-        "agent_poll shows what it asks. Answer with agent_reply and wait for its end, or agent_cancel it; then "
+        "agent_poll shows what it asks. Answer with agent_reply and wait until it finishes, or agent_cancel it; then "
         "continue it."
     ),
     "job_running": "Call agent_poll job_id={job_id} until it finishes, then continue it.",

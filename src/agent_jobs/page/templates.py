@@ -73,7 +73,7 @@ class Renderer:
             if self._access.hides_machine:
                 shown = hide_machine(error)
             if shown is not error:
-                logger.warning("a page does not say what is wrong: %s", error)
+                logger.warning("a page hides the cause of an error: %s", error)
             message = word_error(shown)
         if isinstance(error, StoreError):
             status = 503

@@ -12,7 +12,7 @@ FIXES: Mapping[str, str] = {
     "budget_too_small": "Ask for less, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
     "has_response": "Its page shows it.",
     "job_asks": "Answer it on its page.",
-    "job_running": "Wait for its end, or cancel it.",
+    "job_running": "Wait until it finishes, or cancel it.",
     "no_key": "Set it with: {command}",
     "no_such_batch": "All jobs are on the first page.",
     "nothing_to_answer": "Load the page again: it may have been answered meanwhile.",

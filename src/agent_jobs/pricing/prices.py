@@ -194,7 +194,7 @@ class Prices:
         offer = _Offer(model, normalize_tier(body.get("service_tier")), _host_kind(provider_url), at)
         output = _read_usage_count(body.get("max_output_tokens"))
         if not output:
-            raise RequestError("Without a limit of its output the cost has no bound.", "unbounded_output")
+            raise RequestError("Without a limit on its output, the cost has no bound.", "unbounded_output")
         tokens = _most_input_tokens(body, history_tokens)
         standard = self._find_rates(offer, 0) or _refuse_unknown(f"what {model!r} costs in the {offer.tier} tier")
         context = standard.context_tokens
@@ -239,7 +239,7 @@ class Prices:
         calls = _read_usage_count(body.get("max_tool_calls"))
         if not calls:
             raise RequestError(
-                "{tools} may be called without end, so the cost has no bound.",
+                "{tools} may be called any number of times, so the cost has no bound.",
                 "unbounded_calls",
                 tools=", ".join(names),
             )
@@ -328,7 +328,7 @@ def _cap_calls(body: JSON, budget_usd: float, bound: Callable[[JSON], Bound]) ->
 
 def _highest_input_price(rates: Rates, model: str) -> float:
     if rates.cache_write is None:
-        _refuse_unknown(f"what {model!r} takes for cache writes (cache_write)")
+        _refuse_unknown(f"what cache writes of {model!r} cost (cache_write)")
     return max(rates.input, rates.cache_write, rates.cached or 0.0)
 
 
@@ -360,7 +360,7 @@ def _most_input_tokens(body: JSON, history_tokens: int | None) -> int:
             )
     if body.get("previous_response_id") and history_tokens is None:
         raise RequestError(
-            "The tokens of the previous job are not known, so the cost has no bound.", "unbounded_history"
+            "The number of tokens of the previous job is not known, so the cost has no bound.", "unbounded_history"
         )
     if not _is_text(body.get("input")):
         raise RequestError(

@@ -68,9 +68,9 @@ NEXT_STEPS = {
 
 #: What a reader must know of an output, by the code that `find_warning` returns.
 WARNINGS = {
-    "cut_output": "The output is what arrived before the connection ended; it may be cut.",
+    "cut_output": "The output is the part that arrived before the connection ended; it may be cut.",
     "empty_output": "The provider reported success without any output.",
-    "sandbox_links": "Links to its sandbox open nowhere. agent_result part=files lists the files that were saved.",
+    "sandbox_links": "Links to its sandbox do not work. agent_result part=files lists the files that were saved.",
 }
 #: Failures after which the output is what had arrived by then.
 _CUTTING_FAILURES = ("interrupted", "expired")
@@ -290,7 +290,7 @@ def _suggest_next_step(job: Job, error: Failure) -> str:
     if error.code in NEXT_STEPS:
         return NEXT_STEPS[error.code].format(id=job.id)
     if job.status is Status.INCOMPLETE:
-        return "output has what arrived"
+        return "output has the part that arrived"
     return "change the request, then agent_start again"
 
 

@@ -49,8 +49,8 @@ FIXES: Mapping[str, str] = {
     "empty_path": "Write paths or globs.",
     "file_too_large": "Attach a part of it.",
     "git_file": "Name a file outside .git.",
-    "impossible_path": "Write a path that can exist.",
-    "link_leaves_root": "Name a file that lies below it.",
+    "impossible_path": "Write a valid path.",
+    "link_leaves_root": "Name a file below it.",
     "no_match": "Name one that exists.",
     "no_upload": 'Send the file with PUT /files/NAME to this server, and name the "upload:..." of its answer.',
     "not_a_file": "Name a regular file.",
@@ -66,7 +66,7 @@ FIXES: Mapping[str, str] = {
     # Jobs
     "ambiguous_job": "Write more of {ids}.",
     "answered_twice": "Answer each call once.",
-    "history_purged": "Start again without it, with what matters of it in the prompt.",
+    "history_purged": "Start again without it, and put its important parts into the prompt.",
     "job_purged": "If it is still needed, start it again.",
     "no_such_job": "The newest are {newest}.",
     "no_such_conversation": "Use true for a new one, or the id of one that an earlier job began.",
@@ -141,13 +141,13 @@ USER_STEPS: Mapping[str, str] = {
     "certificate_host": "correct the host in OPENAI_BASE_URL",
     "certificate_untrusted": "set SSL_CERT_FILE to a PEM file with the certificate of its authority",
     "key_refused": "check OPENAI_API_KEY, then try again in 60 s",
-    "network_down": "check the network; where only a proxy leads out, set HTTPS_PROXY",
+    "network_down": "check the network; if only a proxy reaches the internet, set HTTPS_PROXY",
     "no_tls": "write http:// instead of https:// in OPENAI_BASE_URL, or another port",
     "proxy_password": "put name and password into {setting}: http://NAME:PASSWORD@{proxy}",
-    "proxy_refused": "check OPENAI_BASE_URL and {setting}; a host that needs no proxy stands in NO_PROXY",
+    "proxy_refused": "check OPENAI_BASE_URL and {setting}; list hosts that need no proxy in NO_PROXY",
     "proxy_unreachable": "correct {setting}, or name the host in NO_PROXY",
     "tls_failed": "check host and port in OPENAI_BASE_URL, the proxy (HTTPS_PROXY) and SSL_CERT_FILE",
-    "wrong_address": "check host and port in OPENAI_BASE_URL; where only a proxy leads out, set HTTPS_PROXY",
+    "wrong_address": "check host and port in OPENAI_BASE_URL; if only a proxy reaches the internet, set HTTPS_PROXY",
 }
 #: The code of the fix for an error of upstream's whose own code has none.
 _CLASS_CODES: Mapping[type[UpstreamError], str] = {

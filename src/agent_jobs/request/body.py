@@ -186,8 +186,8 @@ def describe_refusal(error_code: str, param: str, message: str, body: JSON) -> s
     """
     if (limit := find_refused_budget_limit(param, message, body)) is not None:
         return (
-            f"Upstream does not accept {limit}, without which the daily budget has no bound, "
-            f"unless AGENT_JOBS_BUDGET_MODE=spent. Upstream says: {message}"
+            f"The provider does not accept {limit}, without which the daily budget has no bound, "
+            f"unless AGENT_JOBS_BUDGET_MODE=spent. The provider says: {message}"
         )
     argument = _find_argument(param, body)
     if _is_filled_in(argument, body):

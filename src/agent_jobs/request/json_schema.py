@@ -157,7 +157,7 @@ def _find_violation(answer: Any, schema: JSON) -> str | None:
         # An empty registry: a schema's $ref must never make this program fetch something.
         error = next(validator(schema, registry=cast("Any", Registry)()).iter_errors(answer), None)
     except (exceptions.SchemaError, exceptions.UnknownType, Unresolvable, re.error, RecursionError):
-        return "The output is JSON, but its JSON schema is none that it can be checked against."
+        return "The output is JSON, but it cannot be checked against its JSON schema."
     if error is None:
         return None
     # Without the offending value, which may be the whole output.

@@ -56,7 +56,7 @@ def normalize_schema_option(options: JSON) -> JSON:
 
 def no_json_error() -> RequestError:
     """Return the refusal of options that cannot be sent."""
-    return RequestError("{name} hold something that JSON cannot.", "no_json", name=Argument("options"))
+    return RequestError("{name} contain a value that JSON cannot represent.", "no_json", name=Argument("options"))
 
 
 def _is_same_option(name: str, one: Any, other: Any) -> bool:

@@ -69,7 +69,7 @@ def load_presets(path: Path | None) -> Mapping[str, Preset]:
     try:
         written = read_text(path)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(
             "{setting}: cannot read {path}: {reason}.",
             "unreadable_entry_file",
@@ -145,7 +145,9 @@ def _read_preset_options(name: str, value: Any) -> JSON:
     try:
         json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError):
-        raise RequestError("options hold something that JSON cannot, such as a date.", "wrong_value") from None
+        raise RequestError(
+            "options contain a value that JSON cannot represent, such as a date.", "wrong_value"
+        ) from None
     return MappingProxyType(dict(options))
 
 

@@ -109,7 +109,7 @@ def check_job_file(path: Path) -> None:
     if not path.exists():
         raise StoreError("There is no {path}.", "no_job_file", path=path)
     if not path.is_file() or not _has_job_table(path):
-        raise StoreError("{path} is no database of agent-jobs.", "no_job_file", path=path)
+        raise StoreError("{path} is not a database of agent-jobs.", "no_job_file", path=path)
     if path.name != FILE_NAME:
         raise StoreError("{path} is a database of agent-jobs under another name.", "other_file_name", path=path)
 

@@ -99,4 +99,4 @@ async def _refuse_method(_: Request, error: Exception) -> Response:
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    await Refusal(404, "not_found", f"There is nothing here. MCP is at {MCP_PATH}.")(scope, receive, send)
+    await Refusal(404, "not_found", f"Nothing is served at this address. MCP is at {MCP_PATH}.")(scope, receive, send)

@@ -159,7 +159,7 @@ class IntrospectedTokens:
         except (httpx2.HTTPError, ValueError) as error:
             raise CannotVerifyError(f"introspection failed: {type(error).__name__}") from None
         if not isinstance(claims, dict):
-            raise CannotVerifyError("introspection answered no object")
+            raise CannotVerifyError("introspection did not answer with an object")
         return cast("dict[str, Any]", claims)
 
 

@@ -19,7 +19,9 @@ class Refusal(Response):
     @classmethod
     def wrong_host(cls) -> Self:
         """Return the refusal of a request for another host: a name that an attacker points here has no business."""
-        return cls(421, "wrong_host", "This server has another name: its operator sets it with AGENT_JOBS_PUBLIC_URL.")
+        return cls(
+            421, "wrong_host", "This server is known by another name; its operator sets it with AGENT_JOBS_PUBLIC_URL."
+        )
 
     @classmethod
     def wrong_origin(cls) -> Self:
@@ -29,12 +31,12 @@ class Refusal(Response):
     @classmethod
     def too_long(cls, limit: int) -> Self:
         """Return the refusal of a long body. The connection closes, because the rest of the body is not read."""
-        return cls(413, "too_long", f"A request may have {limit} bytes.", {"Connection": "close"})
+        return cls(413, "too_long", f"A request may have at most {limit} bytes.", {"Connection": "close"})
 
     @classmethod
     def too_slow(cls) -> Self:
         """Return the refusal of a body that does not come."""
-        return cls(408, "too_slow", "The body of the request did not come in time.", {"Connection": "close"})
+        return cls(408, "too_slow", "The body of the request did not arrive in time.", {"Connection": "close"})
 
     @classmethod
     def only_post(cls) -> Self:
@@ -44,7 +46,7 @@ class Refusal(Response):
     @classmethod
     def wrong_method(cls, *allowed: str) -> Self:
         """Return the refusal of a method that an address does not have."""
-        return cls(405, "wrong_method", "This address has no such method.", {"Allow": ", ".join(allowed)})
+        return cls(405, "wrong_method", "This address does not accept this method.", {"Allow": ", ".join(allowed)})
 
     @classmethod
     def not_now(cls, retry_after_s: int) -> Self:

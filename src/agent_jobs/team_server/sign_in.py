@@ -122,7 +122,7 @@ class SignIn:
             await self._report_refused(refused, refusal.reason)
             return await self._challenge.refuse(refusal)(scope, receive, send)
         except (StoreError, CannotVerifyError) as error:
-            logger.warning("cannot judge a token: %s", error)
+            logger.warning("cannot check a token: %s", error)
             return await Refusal.not_now(RETRY_AFTER_S)(scope, receive, send)
         set_current_caller(replace(caller, client=caller.client or client, address=address))
         admit_connection(scope)

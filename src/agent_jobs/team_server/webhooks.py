@@ -118,7 +118,7 @@ class _WebhookDoor:
             return PlainTextResponse("The body is too long or too slow.", 413, {"Connection": "close"})
         event = read_event(self._secrets.read_current_keys(), body, dict(request.headers))
         if event is None:
-            return PlainTextResponse("This is not signed with a secret of this server, or not lately.", 400)
+            return PlainTextResponse("The signature is not of a secret of this server, or it is too old.", 400)
         if not event.response_id:
             return Response(status_code=204)
         return await self._store_event(event)

@@ -74,7 +74,7 @@ class Connection:
                 listed = await self._ask_server(run, "list its tools", self._start_timeout_s, _list_all_tools)
                 run.tools = {tool.name: tool for tool in reversed(listed) if self.config.allows(tool.name)}
                 for glob in self.config.find_idle_rules([tool.name for tool in listed]):
-                    self._log_skipped(f"deny or approval names {glob[:80]!r}, and it has no such tool")
+                    self._log_skipped(f"deny or approval names {glob[:80]!r}, but the server has no such tool")
             return run.tools
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> ToolOutput:
@@ -201,7 +201,7 @@ class Connection:
             raise self._build_server_error(f"did not {doing}", run, error.message) from None
         except ValidationError as error:
             raise self._build_server_error(
-                f"did not {doing} in a form that the protocol knows", run, _describe_finding(error)
+                f"did not {doing} in a form that the protocol defines", run, _describe_finding(error)
             ) from None
 
     def _build_server_error(self, event: str, run: "_ServerRun | None" = None, reason: str = "") -> ToolServerError:

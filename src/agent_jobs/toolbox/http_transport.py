@@ -55,7 +55,9 @@ class Remote:
     async def _wrap_body(self, response: httpx2.Response) -> None:
         self._status = response.status_code
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise httpx2.DecodingError("it sends packed answers though asked not to", request=response.request)
+            raise httpx2.DecodingError(
+                "it sends compressed answers although the request excludes them", request=response.request
+            )
         body = cast("httpx2.AsyncByteStream", response.stream)
         number = _read_request_id(response.request)
         if response.headers.get("content-type", "").lower().startswith("text/event-stream"):

@@ -157,8 +157,8 @@ def _read_bytes(data: str, label: str, *, is_document: bool = False, is_sound: b
     if text is not None and (is_document or _DRAWING.match(text)):
         return _build_text_part(text)
     if is_sound:
-        return _build_text_part(describe_left_out(name, "no model here accepts sound"))
-    return _build_text_part(describe_left_out(f"{name} of {len(raw)} bytes", "it is no image that a model accepts"))
+        return _build_text_part(describe_left_out(name, "models do not accept sound here"))
+    return _build_text_part(describe_left_out(f"{name} of {len(raw)} bytes", "it is not an image that a model accepts"))
 
 
 def _describe_no_base64(data: str, name: str) -> Part:

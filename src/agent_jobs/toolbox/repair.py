@@ -117,9 +117,9 @@ def repair_list(result: Members, skip: Callable[[str], None]) -> Members:
 
 def _report_nameless(nameless: int, skip: Callable[[str], None]) -> None:
     if nameless == 1:
-        skip("1 of its tools is not offered, without a name to call it by")
+        skip("1 of its tools is not offered, because it has no name")
     elif nameless:
-        skip(f"{nameless} of its tools are not offered, without a name to call it by")
+        skip(f"{nameless} of its tools are not offered, because they have no name")
 
 
 def _repair_tool(written: Any) -> Members | None:

@@ -232,7 +232,7 @@ def _refuse_inputs(fields: Mapping[str, Any]) -> None:
         found = _INPUT.search(json.dumps(value))
         if found:
             raise WrongEntryError(
-                f"{key} names {found[0][:60]}, which only an editor asks for: write ${{NAME}} in its place "
+                f"{key} names {found[0][:60]}, which only an editor can ask for: write ${{NAME}} in its place "
                 "and set NAME in the environment of agent-jobs."
             )
 
@@ -314,7 +314,7 @@ def _parse_kind(key: str, value: Any) -> str:
     if isinstance(value, str):
         kind = _normalize_key(value)
     if kind == "sse":
-        raise WrongEntryError("type sse is of the past: write the server's streamable HTTP address with type http.")
+        raise WrongEntryError("type sse is not supported: write the server's streamable HTTP address with type http.")
     if kind in STDIO:
         return "stdio"
     if kind in HTTP:

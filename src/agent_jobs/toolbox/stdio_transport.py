@@ -48,7 +48,7 @@ class Child:
         """Return how it ended and the last line of its stderr, as far as they are known."""
         words: list[str] = []
         if self._too_noisy:
-            words.append("it printed only what is no protocol")
+            words.append("it printed only lines that do not belong to the protocol")
         elif self._process is not None and self._process.returncode is not None:
             words.append(f"it ended with status {self._process.returncode}")
         for line in reversed(self._stderr):

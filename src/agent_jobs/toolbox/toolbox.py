@@ -282,7 +282,7 @@ def _read_call_arguments(written: str) -> dict[str, Any]:
     except (ValueError, RecursionError, PydanticSerializationError):
         raise _arguments_error("The arguments are not JSON.") from None
     if not isinstance(arguments, dict):
-        raise _arguments_error("The arguments are no JSON object.")
+        raise _arguments_error("The arguments are not a JSON object.")
     return cast("dict[str, Any]", arguments)
 
 

@@ -395,7 +395,7 @@ def _read_object(answer: httpx2.Response) -> JSON:
         return body
     url = answer.request.url
     kind = read_content_type(answer) or "nothing"
-    words = f"{redact_url(url)} answered {kind}, which is no response object"
+    words = f"{redact_url(url)} answered {kind}, which is not a response object"
     if body is None and answer.request.method == "GET" and read_response_id(url):
         words = f"retrieve is not served here: {words}"
     raise UnclearError(words, code="not_a_responses_api", status=answer.status_code)

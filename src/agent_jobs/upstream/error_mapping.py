@@ -148,7 +148,7 @@ def map_error(
     kind = next((kind for applies, kind in _RULES if applies(refusal)), RefusedError)
     message = refusal.message()
     if 300 <= status < 400 and kind is RefusedError:
-        message = f"upstream redirects to {headers.get('location', 'elsewhere')}"
+        message = f"the provider redirects to {headers.get('location', 'elsewhere')}"
     return kind(
         message,
         code=refusal.code(),
