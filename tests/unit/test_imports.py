@@ -16,8 +16,9 @@ PURE = {
     "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
 }  # fmt: skip
 FACE = {
-    "", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", "setting_values", "env_file", "api_key",
-    "config_folder", "configuration", "settings_file", "stored_keys", "variable_names", *SHARED,
+    "", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", "setting_values", "secret_values",
+    "env_file", "api_key", "config_folder", "configuration", "settings_file", "stored_keys", "variable_names",
+    *SHARED,
 }  # fmt: skip
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
@@ -41,18 +42,20 @@ ALLOWED: dict[str, set[str]] = {
     "jsonrpc": {"text", "text_file"},
     "jobs": {"errors", "text"},
     "env_file": {"errors", "text_file"},
-    "stored_keys": {"api_key", "errors", "private_file", "setting_values", "text_file"},
+    "stored_keys": {"api_key", "errors", "private_file", "secret_values", "setting_values", "text_file"},
     "notice_targets": {"setting_values", "text"},
     "address_values": {"setting_values"},
     "callback_hosts": {"setting_values"},
     "callback_urls": {"callback_hosts"},
     "settings": {
-        "address_values", "callback_hosts", "errors", "notice_targets", "setting_values", "stored_keys",
-        "variable_names",
+        "address_values", "callback_hosts", "errors", "notice_targets", "path_values", "secret_values",
+        "setting_values", "stored_keys", "variable_names",
     },
-    "settings_file": {"errors", "setting_values", "settings", "stored_keys", "text", "text_file"},
+    "settings_file": {"errors", "secret_values", "setting_values", "settings", "stored_keys", "text", "text_file"},
     "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
-    "setting_values": {"api_key", "errors", "text", "text_file", "validation"},
+    "setting_values": {"errors", "text", "validation"},
+    "path_values": {"errors", "setting_values"},
+    "secret_values": {"api_key", "errors", "setting_values", "text_file"},
     "request": {"jobs", "strict_schema", *SHARED},
     "pricing": {"jobs", *SHARED},
     "rendering": {"jobs", "request", *SHARED},
@@ -68,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
         "pricing", "rendering", "jobs", *SHARED,
     },
     "wiring": {
-        "engine", "store", "upstream", "request", "toolbox", "pricing", "jobs", "settings", "setting_values",
+        "engine", "store", "upstream", "request", "toolbox", "pricing", "jobs", "settings", "secret_values",
         "stored_keys", "notices", "ctrl_c", *SHARED,
     },
     "app": {"wiring", "engine", "store", "upstream", "request", "pricing", "jobs", "settings", *SHARED},
@@ -76,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     "team_server": {"address_values", "ctrl_c", "mcp_server", "page", "team_token", *FACE},
     "page": {"engine", "jobs", "rendering", "request", "team_token", *SHARED},
     "model_list": {"jobs", "pricing", "request", "settings"},
-    "setting_files": {"pricing", "request", "setting_values", "toolbox"},
+    "setting_files": {"pricing", "request", "secret_values", "toolbox"},
     "cli": {
         "mcp_server", "team_server", "page", "model_list", "setting_files", "install", "emulator", "ctrl_c",
         "file_lock", "private_file", "notices", "notice_targets", "address_values", *FACE,

@@ -28,7 +28,8 @@ from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
-from agent_jobs.setting_values import KEY_FILE_CHARS, SecretStr, check_header
+from agent_jobs.secret_values import KEY_FILE_CHARS
+from agent_jobs.setting_values import SecretStr, check_header
 from agent_jobs.settings import Settings
 from agent_jobs.settings_file import may_lack_address
 from agent_jobs.stored_keys import StoredKey, delete_key, find_stored_key, list_endpoints, name_endpoint, store_key

@@ -25,7 +25,7 @@ def find_postgres(settings: Settings) -> PostgresAddress | None:
     """
     if settings.database_url is None:
         return None
-    from agent_jobs.setting_values import read_password_file
+    from agent_jobs.secret_values import read_password_file
     from agent_jobs.store.postgres_address import PostgresAddress
 
     listen_url, password_file = settings.database_listen_url, settings.database_password_file

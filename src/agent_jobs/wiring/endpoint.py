@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.setting_values import read_owner_key
+from agent_jobs.secret_values import read_owner_key
 from agent_jobs.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.stored_keys import format_set_command, name_endpoint, read_keyring, refuse_keyring
 
