@@ -9,28 +9,36 @@ from statistics import median
 
 import anyio
 
-from bench import figures, following, listing, loop, page, queues, webhooks
+from bench import figures, following, listing, load, loop, page, queues, webhooks
 from bench.modules import new_modules
 from bench.peers import upstream
 
 PARTS = ("startup", "calls", "following", "list", "loop", "webhooks", "page", "postgres", "modules")
 #: Only by itself: it needs the dependency group `bench`, and minutes.
 QUEUE = "queue"
+#: Only by itself: it needs haproxy, and minutes.
+LOAD = "load"
 COLUMNS = "{:<44} {:<4} {:>9} {:>9} {:>7}  {:<9} {:<5} {:>6}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run; its figures mean little")
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; without any, all; or {QUEUE} by itself")
+    named = f"of {', '.join(PARTS)}; without any, all; or {QUEUE} or {LOAD} by itself"
+    parser.add_argument("parts", nargs="*", help=named)
+    parser.add_argument("--jobs", type=int, default=1000, help="of the part load")
+    parser.add_argument("--users", type=int, default=50, help="of the part load")
+    parser.add_argument("--seconds", type=float, default=60, help="that a job of the part load takes")
     arguments = parser.parse_args()
     parts, quick = arguments.parts or PARTS, arguments.quick
-    if unknown := set(parts).difference((*PARTS, QUEUE)):
+    if unknown := set(parts).difference((*PARTS, QUEUE, LOAD)):
         parser.error(f"there is no part {', '.join(unknown)}")
 
     print(_machine())
     if QUEUE in parts:
         queues.compare(20 if quick else 200)
+    elif LOAD in parts:
+        load.show(load.Load(arguments.jobs, arguments.users, arguments.seconds))
     else:
         _run_parts(parts, quick)
     print(f"\nload at the end {os.getloadavg()[0]:.2f}")

@@ -136,7 +136,7 @@ SEARCHES: dict[str, Callable[[Store], Awaitable[object]]] = {
     "search, a word of every fourth job": lambda store: store.search("report", 10),
     "search, a rare word and two of every job": lambda store: store.search("number47 about word", 10),
     "search, failed jobs alone": lambda store: store.search("review", 10, frozenset({Status.FAILED})),
-    "stats by day": lambda store: store.sum_spending("day", JobFilter(since=1.0)),
+    "stats by day": lambda store: store.sum_spending(["day"], JobFilter(since=1.0)),
 }
 
 

@@ -3,7 +3,6 @@
 Two worker processes run jobs at an emulated provider. One of the workers is killed or stopped after a while.
 """
 
-import os
 import random
 import signal
 import subprocess
@@ -26,13 +25,13 @@ from agent_jobs.store import open_store
 from agent_jobs.store.postgres_address import PostgresAddress
 from bench.figures import settings
 from bench.peers import ROOT, environment
+from bench.process_figures import cpu_s, parent_of
 
 ENGINES = ("our worker", "pgqueuer")
 STREAMED = 0.15  #: of all jobs, by each worker; the others are polled
 RUN_S = (10.0, 40.0)  #: a job takes at least and at most this long
 FAULT_AFTER_S = 4.0  #: all jobs were sent
 LAUNCH_LIMIT_S, END_LIMIT_S = 120, 150
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -91,13 +90,13 @@ class WorkerProcess:
         self.cpu_s = 0.0
 
     def lose(self, fault: signal.Signals) -> None:
-        self.cpu_s = _cpu_s(self._process.pid)
+        self.cpu_s = cpu_s(self._process.pid)
         self.lost_at = time.time()
         self._process.send_signal(fault)
 
     def kill(self) -> None:
         if self._process.poll() is None:
-            self.cpu_s = _cpu_s(self._process.pid)
+            self.cpu_s = cpu_s(self._process.pid)
             self._process.kill()
             self._process.wait()
 
@@ -119,7 +118,7 @@ async def measure(engine: str, url: str, emulator: RunningServer, jobs: int, fau
         await install(url)
     outcome = Outcome(jobs)
     connection = await asyncpg.connect(url)
-    postmaster = _parent_of(await connection.fetchval("SELECT pg_backend_pid()"))
+    postmaster = parent_of(await connection.fetchval("SELECT pg_backend_pid()"))
     with tempfile.TemporaryDirectory() as folder:
         env = {
             **settings(folder, emulator.base_url),
@@ -131,7 +130,7 @@ async def measure(engine: str, url: str, emulator: RunningServer, jobs: int, fau
             await store.add(*_make_jobs(emulator.base_url, jobs), allow_duplicate=True)
             await store.release_claims(time.time())
         wal = await connection.fetchval("SELECT pg_current_wal_lsn()")
-        server_cpu_s = _cpu_s(postmaster, with_children=True)
+        server_cpu_s = cpu_s(postmaster, with_children=True)
         workers = [WorkerProcess(engine, Path(folder), number, env) for number in range(2)]
         try:
             await _wait_for_none(connection, "turn WHERE response_id IS NULL", LAUNCH_LIMIT_S)
@@ -142,7 +141,7 @@ async def measure(engine: str, url: str, emulator: RunningServer, jobs: int, fau
             for worker in workers:
                 worker.kill()
         outcome.worker_cpu_s = sum(worker.cpu_s for worker in workers)
-        outcome.server_cpu_s = _cpu_s(postmaster, with_children=True) - server_cpu_s
+        outcome.server_cpu_s = cpu_s(postmaster, with_children=True) - server_cpu_s
         outcome.wal_bytes = int(await connection.fetchval("SELECT pg_current_wal_lsn() - $1::pg_lsn", wal))
         outcome.completed = await connection.fetchval("SELECT COUNT(*) FROM job WHERE status = 'completed'")
         outcome.most_posts = max(emulator.emulator.counters()["creates_by_request_id"].values())
@@ -193,31 +192,6 @@ def _read_records(workers: Sequence[WorkerProcess], outcome: Outcome) -> None:
                 if runs_at == 0 and index == 1 and at > lost_at:
                     outcome.take_over_s.append(at - lost_at)
                 due_at, runs_at = None, index
-
-
-def _cpu_s(pid: int, *, with_children: bool = False) -> float:
-    """Return the CPU time of a process, or of a server with the processes that it started, ended or not."""
-    ticks = _read_stat(pid)[11:15]
-    if not with_children:
-        return sum(ticks[:2]) / TICK
-    total = sum(ticks)
-    for each in Path("/proc").glob("[0-9]*"):
-        try:
-            if _parent_of(int(each.name)) == pid:
-                total += sum(_read_stat(int(each.name))[11:13])
-        except OSError:
-            continue  # it has ended
-    return total / TICK
-
-
-def _parent_of(pid: int) -> int:
-    return _read_stat(pid)[1]
-
-
-def _read_stat(pid: int) -> list[int]:
-    """Return the numbers after the name of a process in /proc; its state stands as 0."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return [0, *map(int, fields[1:])]
 
 
 def compare(jobs: int) -> None:

@@ -65,8 +65,11 @@ def origin_url(example: str) -> Reader:
 
     def read(written: Written) -> str:
         parts = split_web_address(written.text)
-        if parts is None or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+        if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
             written.refuse(accepts, f"Set it to something like {example}.")
+        if parts.path.strip("/"):
+            why = "The page, /files and the metadata for sign-ins stand at the root of their host."
+            written.refuse(accepts, f"{why} Give the server a host name of its own, such as {example}.")
         return f"{parts.scheme}://{parts.netloc.lower()}"
 
     return Reader(accepts, read)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 _SPLIT = r"[-_ ]?"
 _PREFIX = r"(?:sk-(?:proj-|ant-|or-v1-)?)?"
-#: Placeholders of examples. Words that local servers take as keys (none, dummy, x) are not here.
+#: Placeholders of examples. Words that local servers accept as keys (none, dummy, x) are not here.
 _PLACEHOLDERS = (
     r"\.{2,}|…+",
     r"[x•*]{3,}(?:-[x•*]+)*",
@@ -40,7 +40,7 @@ def _key_mistake(pattern: str, *words: str, is_unset: bool = False) -> KeyMistak
     return KeyMistake(re.compile(pattern, re.IGNORECASE | re.DOTALL), *words, is_unset=is_unset)
 
 
-#: The first match is reported, so that a form stands before the forms that it contains.
+#: The first match is reported, so a form has to come before the forms that it contains.
 MISTAKES = (
     _key_mistake(r"(?:#|//|;|--\s|/\*|<!--).*", "is a comment"),
     _key_mistake(
@@ -93,11 +93,11 @@ MISTAKES = (
 
 
 def find_key_mistake(key: str) -> KeyMistake | None:
-    """Return the mistake in the form of a key, or None. Its words never come from the key."""
+    """Return the mistake in the form of a key, or None. Its text never repeats the key."""
     return next((mistake for mistake in MISTAKES if mistake.pattern.fullmatch(key)), None)
 
 
-#: What people copy along with a key, and the words for it. The group is what remains.
+#: Characters that people copy along with a key, and their description. The group is the key itself.
 _EXTRAS = (
     (
         re.compile(
@@ -112,12 +112,12 @@ _EXTRAS = (
     (re.compile(r"(?P<key>\S.*?)\s*[,;]", re.S), "the comma or semicolon after it"),
 )
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
-#: References are refused as they stand, because what is around the name is part of them.
+#: References are refused unchanged, because the characters around the name are part of them.
 _WHOLE = re.compile(r"\$(?!env:\w+\s*=)|[%{<]|`\S*\s|\S*\$\{", re.I)
 
 
 def repair_key(text: str) -> tuple[str, list[str]]:
-    """Return a key without what was copied along with it, and the words for each thing that is left out."""
+    """Return a key without the characters that were copied along with it, and a description of each of them."""
     left_out: list[str] = []
     key = text.strip()
     if _INVISIBLE.search(key):

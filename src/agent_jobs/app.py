@@ -27,7 +27,12 @@ from agent_jobs.wiring.endpoint import (
     list_secrets,
     resolve_key,
 )
-from agent_jobs.wiring.notices import create_callback_runner, create_notifier, send_budget_notice
+from agent_jobs.wiring.notices import (
+    create_callback_runner,
+    create_callback_sender,
+    create_notifier,
+    send_budget_notice,
+)
 from agent_jobs.wiring.workers import (
     create_finalizer,
     create_start_defaults,
@@ -44,6 +49,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.start import StartDefaults
     from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
+    from agent_jobs.notices.callback_sender import CallbackSender
     from agent_jobs.upstream.client import ResponsesClient
     from agent_jobs.upstream.endpoint import Endpoint
 
@@ -51,9 +57,11 @@ logger = logging.getLogger(__name__)
 
 KEYRING_RETRY_S = 10.0  # a keyring that could not be read makes other calls wait no more often
 READS = "This process only reads jobs."
-COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once take longer than it may
+COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once would exceed its time limit
+#: The processes that work for the owners of a team server.
+SERVES_OWNERS = frozenset({"serve --http", "work"})
 #: The processes that send traces. A server that a host starts does not: the variable may be meant for the host itself.
-TRACED = frozenset({"serve --http", "work"})
+TRACED = SERVES_OWNERS
 
 #: Work on all jobs of the endpoint, act on single ones for a command, or only read.
 Role = Literal["works", "acts", "reads"]
@@ -86,6 +94,7 @@ class App:
         self._stepper: OwnerSteppers | None = None
         self._worker: Worker | None = None
         self._webhooks: WebhookIntake | None = None
+        self._callback_sender: CallbackSender | None = None
         self._callbacks: CallbackRunner | None = None
         self._notifier: Notifier | None = None
         self._traces: TraceRunner | None = None
@@ -134,11 +143,7 @@ class App:
         settings, store = self._settings, self._store
         if isinstance(settings, ConfigError) or not settings.has_key or store is None:
             return {}
-        nearby = [
-            job
-            for job in jobs
-            if job.can_be_retrieved and not job.owner and can_be_same_host(settings.base_url, job.turn.base_url)
-        ]
+        nearby = [job for job in jobs if _can_be_collected(job, settings.base_url)]
         if not nearby:
             return {}
         try:
@@ -231,7 +236,8 @@ class App:
         from agent_jobs.upstream.client import open_client
 
         presets = load_presets(settings.presets)
-        self._callbacks = create_callback_runner(settings, store, self._clock)
+        self._callback_sender = create_callback_sender(settings, self._clock, serves_owners=self._what in SERVES_OWNERS)
+        self._callbacks = create_callback_runner(store, self._clock, self._callback_sender)
         try:
             settings, key = await resolve_key(settings)
         except ConfigError as missing:
@@ -256,7 +262,7 @@ class App:
         if self._role == "works":
             self.work()
         planner = StartPlanner(store, endpoint, self._clock, defaults)
-        upstream = Upstream(client, worker, planner, clients, self._webhooks)
+        upstream = Upstream(client, worker, planner, clients, self._webhooks, self._callback_sender)
         return Engine(
             store,
             upstream,
@@ -304,7 +310,7 @@ class App:
             self._tasks.start_soon(send_budget_notice, settings, self._clock)
 
     async def _open_traces(self, store: Store, stack: AsyncExitStack) -> None:
-        """Have the spans of finished jobs sent, if this process does that and a variable asks for it."""
+        """Send the spans of finished jobs, if this process does that and a variable asks for it."""
         if self._what in TRACED:
             from agent_jobs.engine.span_exporter import open_traces
 
@@ -313,7 +319,7 @@ class App:
     def _create_webhook_intake(
         self, settings: Settings, store: Store, client: ResponsesClient, worker: Worker
     ) -> WebhookIntake | None:
-        """Return what takes the provider's webhooks in; None if the provider sends none here."""
+        """Return the intake of the provider's webhooks; None if the provider sends none here."""
         if settings.webhook_secret_file is None:
             return None
         from agent_jobs.engine.webhook_intake import WebhookIntake
@@ -327,7 +333,7 @@ class App:
         steppers = create_steppers(settings, store, clients, self._clock, self._tasks, defaults)
         self._tasks.start_soon(steppers.write_progress)
         self._stepper = steppers
-        return create_worker(settings, store, clients.shared, steppers, self._clock, self._tasks)
+        return create_worker(settings, store, clients, steppers, self._clock, self._tasks)
 
     async def _release_claims(self, store: Store) -> None:
         """Leave the jobs to the next process at once."""
@@ -335,6 +341,11 @@ class App:
             await store.release_claims(self._clock.now())
         except StoreError as error:
             logger.warning("cannot release the jobs; the next process takes them over: %s", error)
+
+
+def _can_be_collected(job: Job, base_url: str) -> bool:
+    """Return True if the key of this user may retrieve the job, and it is not certainly at another address."""
+    return job.can_be_retrieved and not job.owner and can_be_same_host(base_url, job.turn.base_url)
 
 
 class _Opening:

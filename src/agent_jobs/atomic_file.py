@@ -7,7 +7,7 @@ from secrets import token_hex
 
 #: Mode of a new file that only its owner may read.
 PRIVATE_MODE = 0o600
-#: Mode of a new file for everybody whom the umask allows.
+#: Mode of a new file before the umask.
 SHARED_MODE = 0o666
 
 

@@ -13,7 +13,7 @@ _HOST = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(:(
 
 
 class AllowedHost(NamedTuple):
-    """A host that may be called. Without a port, only that of https may be."""
+    """A host that may be called. Without a port, only the port of https is allowed."""
 
     host: str
     port: int | None = None

@@ -33,7 +33,7 @@ class CallbackUrl(NamedTuple):
         return f"{host}:{self.port}"
 
     def address_of(self, ip: str) -> str:
-        """Return the same address with the number that the host's name stands for."""
+        """Return the same address with the IP address of the host."""
         host = f"[{ip}]" if ":" in ip else ip
         return f"{self.scheme}://{host}:{self.port}{self.target}"
 
@@ -67,7 +67,7 @@ def parse_callback_url(url: str, allowed: Sequence[AllowedHost]) -> CallbackUrl:
 
 
 def choose_address(url: CallbackUrl, addresses: Sequence[str]) -> str:
-    """Return the address to connect to, of those that the name of the host stands for.
+    """Return the address to connect to, from the addresses of the host's name.
 
     Raises:
         RefusedUrlError: There is none, or one of them is not public: a name with both could be an attacker's.
@@ -95,7 +95,7 @@ def is_public(address: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Return True if an address is that of this machine."""
+    """Return True if an address belongs to this machine."""
     try:
         return ip_address(address).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Tells the time and waits: the clock of every module that is not pure."""
+"""Returns the time and waits: the clock of every module that is not pure."""
 
 import sys
 import time

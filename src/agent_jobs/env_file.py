@@ -1,4 +1,4 @@
-"""Read the file of NAME=VALUE lines that --env-file names. Pure, but for reading that file."""
+"""Read the file of NAME=VALUE lines that --env-file names. Pure, except for reading that file."""
 
 import re
 from collections.abc import Iterator, Mapping

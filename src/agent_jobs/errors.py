@@ -1,4 +1,4 @@
-"""Define the errors of agent-jobs: a class for each thing that the caller can do about one.
+"""Define the errors of agent-jobs: one class for each reaction of a caller.
 
 An error says what is wrong in a sentence that addresses no reader, with a code and data. Each face finds the fix for
 its reader under the code: a model is to ask its user or to call a tool, a person gets the command or flag to type.
@@ -36,7 +36,7 @@ class AgentJobsError(Exception):
     """An error that this program expects. Its text is the problem alone, and holds no key, prompt or output.
 
     Args:
-        problem: One sentence that says what is wrong and addresses no reader. `{name}` stands for a piece of `data`.
+        problem: One sentence about the fault that addresses no reader. `{name}` is replaced by a piece of `data`.
         code: Each face has the fix for its reader under it. Without one, `data` holds an error with the fix, or the
             problem says all to a person, as mistakes in settings and in hosts' files do.
         data: The facts that the problem and the fixes name.

@@ -20,7 +20,7 @@ from agent_jobs.text_file import BOM
 
 MAX_DEPTH = 100  # the SDK reads about 200 levels; deeper levels of an answer are cut off
 TOO_DEEP = '"[nested too deeply]"'
-#: Stands for the value of a text that is not JSON.
+#: The value of a text that is not JSON.
 _BROKEN = object()
 
 #: A string in JSON, or a bracket. Brackets in strings do not count.
@@ -130,7 +130,7 @@ def _cut_depths(text: str) -> str:
 
 
 def _id_of_request(message: object) -> int | str | None:
-    """Return the id of a request; None for an answer, whose id is one of ours, and for a message without an id."""
+    """Return the id of a request; None for a message without one, and for an answer with an id of this process."""
     fields = _read_fields(message)
     number = fields.get("id")
     if _is_answer(fields) or isinstance(number, bool) or not isinstance(number, int | str):

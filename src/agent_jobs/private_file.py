@@ -11,7 +11,7 @@ from agent_jobs.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.errors import ConfigError
 
 PRIVATE_FOLDER_MODE = 0o700
-LOCK_WAIT_S = 5.0  # another writer needs milliseconds, so one that takes longer is stuck
+LOCK_WAIT_S = 5.0  # another writer needs milliseconds, so one that needs longer is stuck
 LOCK_RETRY_S = 0.02  # a person does not notice this delay
 
 

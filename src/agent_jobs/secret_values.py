@@ -118,7 +118,7 @@ def database_url() -> Reader:
 
 
 def _has_clear_password(parts: SplitResult) -> bool:
-    """Return False if a password may reach into what is read as the host, the path or the parameters."""
+    """Return False if a password may have been read as part of the host, the path or the parameters."""
     return parts.netloc.count("@") <= 1 and not any("@" in part for part in parts[2:])
 
 

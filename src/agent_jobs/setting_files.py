@@ -1,4 +1,4 @@
-"""Read the files that settings name, to find out if they can be used."""
+"""Check that the files named by settings can be used."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

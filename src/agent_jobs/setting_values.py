@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.text import ask_if_meant
 from agent_jobs.validation import Kind, number, whole_number
 
 KEY = "OPENAI_API_KEY"
 MAX_COUNT = 9999  # jobs, streams or calls at once; more is a slip of the pen
 MAX_BUDGET_USD = 1e9  # more is a slip of the pen
-PATH_WORDS = "a path"  # what a relative path is accepted as, which the settings file makes absolute
+PATH_WORDS = "a path"  # accepts relative paths, which the settings file makes absolute
 SWITCH_VALUES = "one of 0, 1"
 YES_OR_NO = "one of no, yes"
 #: What people write for 0 and 1.
@@ -98,7 +99,7 @@ class Reader:
 def drop_empty_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that are set to something.
 
-    A reference that a host left as it stands sets nothing: Claude Desktop leaves one for a field that is empty.
+    A reference that a host left unchanged sets nothing: Claude Desktop leaves one for a field that is empty.
     """
     stripped = {name: value.strip() for name, value in environ.items()}
     return {name: value for name, value in stripped.items() if value and (name == KEY or not _is_reference(value))}
@@ -201,19 +202,6 @@ def anything(accepts: str) -> Reader:
     return Reader(accepts, lambda written: written.text)
 
 
-def owner_names() -> Reader:
-    """Return the reader of the names of owners."""
-    accepts = "names of owners, separated by commas"
-
-    def read(written: Written) -> tuple[str, ...]:
-        names = tuple(name.strip() for name in written.text.split(",") if name.strip())
-        if not names or not all(name.isprintable() for name in names):
-            return written.refuse(accepts)
-        return names
-
-    return Reader(accepts, read, tuple[str, ...], join=",".join)
-
-
 def header(accepts: str) -> Reader:
     """Return the reader of a string that is sent as a header."""
     return Reader(accepts, lambda written: check_header(written.name, written.text))
@@ -230,6 +218,19 @@ def check_header(name: str, value: str) -> str:
             f"{name} holds characters that no header can carry. Copy it again, without the surrounding text."
         )
     return value
+
+
+def owner_names() -> Reader:
+    """Return the reader of the names of owners."""
+    accepts = "names of owners, separated by commas"
+
+    def read(written: Written) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in written.text.split(",") if name.strip())
+        if not names or not all(map(is_owner_name, names)):
+            return written.refuse(accepts, NAME_RULE)
+        return names
+
+    return Reader(accepts, read, tuple[str, ...], join=",".join)
 
 
 def base_url(example: str) -> Reader:
@@ -267,7 +268,7 @@ def split_web_address(url: str) -> SplitResult | None:
 
 
 def _without_endpoint(parts: SplitResult) -> str:
-    """Return the address of an API from that of one of its endpoints, without what may be secret in its query."""
+    """Return the address of an API from that of one of its endpoints, without secrets in its query."""
     path, query = parts.path, parts.query
     while ending := _ENDPOINT.search(path):
         path = path[: ending.start()]

@@ -376,7 +376,8 @@ class Settings:
         "AGENT_JOBS_CALLBACK_HOSTS",
         FINISH,
         callback_hosts(),
-        "The hosts that options.callback_url of a start may name. Without it no job can be called back.",
+        "The hosts that options.callback_url of a start may name, and subscribers to events of a team server. Without "
+        "it nothing is called back.",
         page="team-webhooks.md#callbacks",
     )
     callback_secret_file: Path | None = declare_setting(

@@ -1,4 +1,4 @@
-"""Read the settings file, `config.toml`, whose values hold where the environment sets nothing."""
+"""Read the settings file, `config.toml`, whose values apply to settings that the environment does not set."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ KEY_NAMES = {"APIKEY", "OPENAIAPIKEY", "OPENAIKEY", "KEY", "TOKEN", "APITOKEN", 
 
 
 def name_setting(variable: str) -> str:
-    """Return the name in the settings file of what a variable sets."""
+    """Return the name of a variable's setting in the settings file."""
     for prefix in PREFIXES:
         variable = variable.removeprefix(prefix)
     return variable.lower()
@@ -31,7 +31,7 @@ NAMES: Mapping[str, str] = {name_setting(name): name for name in VARIABLES if na
 
 
 class SettingsFile(NamedTuple):
-    """What a settings file says."""
+    """The content of a settings file."""
 
     path: Path
     variables: Mapping[str, str] = {}  #: the values as the environment would have them
@@ -47,11 +47,11 @@ class SettingsFile(NamedTuple):
         return added
 
     def label_variables(self, added: Iterable[str]) -> dict[str, str]:
-        """Return the words by which a refusal names each variable that the file sets."""
+        """Return the name of each variable of the file in a refusal."""
         return {variable: f"{name_setting(variable)} in {self.path}" for variable in added}
 
     def _may_use_key_file(self, usable: Mapping[str, str]) -> bool:
-        """Return True unless the environment has a key, or an endpoint other than that of the file's key."""
+        """Return True unless the environment has a key, or another endpoint than the file's key."""
         ours = self.variables.get(BASE_URL, DEFAULT_BASE_URL)
         return KEY not in usable and _is_same_endpoint(usable.get(BASE_URL, ours), ours)
 

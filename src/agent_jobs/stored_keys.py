@@ -16,7 +16,7 @@ from agent_jobs.secret_values import KEY_FILE_CHARS
 from agent_jobs.setting_values import SecretStr, check_header
 from agent_jobs.text_file import BOM
 
-#: Stands in the file in place of a key that the keyring has, so that only then the keyring is asked.
+#: In the file in place of a key that is in the keyring, so that the keyring is asked only then.
 IN_KEYRING = "keyring:agent-jobs"
 KEYRING_SERVICE = "agent-jobs"
 #: A keyring of lower priority is not recommended by its own package, for example because it is not encrypted.

@@ -8,6 +8,8 @@ PREFIX = "AGENT_JOBS_"
 KEY = "OPENAI_API_KEY"
 KEY_FILE = "AGENT_JOBS_API_KEY_FILE"
 BASE_URL = "OPENAI_BASE_URL"
+TEAM_TOKEN = "AGENT_JOBS_TOKEN"
+TEAM_TOKEN_BEGINNING = "ajt_"
 FOREIGN_CUTOFF = 0.9  # a variable without our prefix may belong to another program: only a plain slip counts
 #: Other names for our variables, without case, `_` and `-`; behind our prefix the first word is optional.
 ALIASES: Mapping[str, Collection[str]] = {
@@ -34,6 +36,8 @@ def find_misnamed(env: Mapping[str, str], names: Collection[str]) -> list[str]:
     wanted = [name for name in (KEY, BASE_URL) if name not in env and not (name == KEY and KEY_FILE in env)]
     sentences: list[str] = []
     for name in sorted(env.keys() - names):
+        if name == TEAM_TOKEN and env[name].startswith(TEAM_TOKEN_BEGINNING):
+            continue  # hosts read it for the entry of a team server
         is_ours = name.startswith(PREFIX)
         meant = _find_ours(name, names) if is_ours else _find_foreign(name, names, wanted)
         if meant is not None:

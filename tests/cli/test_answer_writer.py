@@ -168,7 +168,7 @@ def test_final_answer_that_differs_is_printed_in_full(
         ("one two three", Status.CANCELLED),
     ],
 )
-def test_what_was_streamed_before_a_failure_is_shown_once(
+def test_text_streamed_before_a_failure_is_shown_once(
     following: Following, capsys: pytest.CaptureFixture[str], kept: str, status: Status
 ):
     following.write("one ", "two ", "three")
@@ -240,7 +240,7 @@ def test_sources_are_numbered_where_they_are_cited_and_listed_at_the_end(
     assert capsys.readouterr().out == f"{shown}\n\nSources\n[1] Title\n    https://example.org/a\n"
 
 
-def test_annotation_of_a_stream_numbers_the_block_that_it_stands_in(capsys: pytest.CaptureFixture[str]):
+def test_annotation_of_a_stream_numbers_its_block(capsys: pytest.CaptureFixture[str]):
     following = Following(TerminalWriter(is_streaming=True))
     following.write("Before.\n\nThe sky is blue.")
     note = cited("", 9, 25)["content"][0]["annotations"][0]

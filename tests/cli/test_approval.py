@@ -78,7 +78,9 @@ def test_always_allows_further_calls_of_the_same_tool_by_the_same_job(terminal: 
     shown = run_asking(terminal, "always\n", {"turns": turns}, SHOP)
     assert shown.returncode == 0, shown.text
     assert shown.text.count("[y/N/always]") == 1
-    assert 'Allowed tracker/close_ticket {"id": 42}.' in shown.text
+    [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
+    assert "tracker/close_ticket is allowed until this job ends. Take that back with:" in shown.text
+    assert f"agent-jobs reply {job['job_id']} --ask-again tracker/close_ticket" in shown.text
     assert "Both closed." in shown.text
 
 

@@ -83,7 +83,7 @@ def test_audit_selects_an_owner_and_a_time_as_json(folder: Path):
 
 @pytest.mark.parametrize("since", ["99999999999999w", "9" * 400 + "w", "0001-01-01", "6000w"])
 @pytest.mark.parametrize("command", ["audit", "list"])
-def test_a_time_before_all_jobs_is_refused(command: str, since: str):
+def test_time_before_all_jobs_is_refused(command: str, since: str):
     result = CliRunner().invoke(cli, [command, "--since", since])
     assert result.exit_code == 2
     assert "Write an age such as" in " ".join(result.stderr.split())

@@ -1,6 +1,7 @@
 """Finding, reading, repeating, summing up and deleting jobs that exist: each command in this process."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -74,7 +75,7 @@ def desk(upstream: RunningServer, tmp_path: Path) -> Desk:
     return Desk(tmp_path, upstream)
 
 
-def test_list_selects_sorts_and_says_what_each_job_is(desk: Desk):
+def test_list_selects_sorts_and_describes_jobs(desk: Desk):
     first = desk.run("Compare solar panels", QUICK, "--preset", "quick")
     second = desk.start("A long one", LONG, "--model", "emulated-1")
     desk.write(f"UPDATE job SET delivered_at = NULL, read_at = NULL WHERE id = '{first}'")
@@ -157,7 +158,7 @@ def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: 
         (["retry"], "Missing argument 'ID'"),
     ],
 )
-def test_a_wrong_command_line_is_refused_with_what_is_right(desk: Desk, words: list[str], said: str):
+def test_wrong_command_line_is_refused_with_the_right_form(desk: Desk, words: list[str], said: str):
     refused = desk.type(*words)
     assert refused.exit_code == 2
     assert said in " ".join(refused.stderr.split())
@@ -167,7 +168,7 @@ def test_a_wrong_command_line_is_refused_with_what_is_right(desk: Desk, words: l
 
 @pytest.mark.parametrize("command", ["show", "logs", "export", "delete", "retry", "ask"])
 @pytest.mark.parametrize(("written", "said"), [("job_aeiou", "There is no job"), ("job_", "is ambiguous"), ("", "''")])
-def test_an_id_of_no_job_or_of_several_is_refused(desk: Desk, command: str, written: str, said: str):
+def test_unknown_or_ambiguous_id_is_refused(desk: Desk, command: str, written: str, said: str):
     desk.start("One")
     desk.start("Two")
     more = {"ask": ["And?"], "delete": ["--yes"]}.get(command, [])
@@ -187,7 +188,7 @@ def test_an_id_of_no_job_or_of_several_is_refused(desk: Desk, command: str, writ
         (["stats"], 'No jobs were started in the last 30 days. Start one with: agent-jobs run "..."'),
     ],
 )
-def test_nothing_is_said_with_what_to_do(desk: Desk, words: list[str], said: str):
+def test_empty_result_is_reported_with_a_next_step(desk: Desk, words: list[str], said: str):
     found = desk.type(*words)
     assert found.exit_code == 0
     assert said in found.stdout
@@ -226,7 +227,7 @@ def test_show_masks_secrets_and_cannot_be_steered(desk: Desk, monkeypatch: pytes
     assert "\x1b" not in desk.type("show", job_id).stdout
 
 
-def test_logs_tell_what_happened_in_its_order(desk: Desk):
+def test_logs_show_events_in_order(desk: Desk):
     job_id = desk.run("Compare", {**QUICK, "searches": 2}, "--web-search")
     moments = [json.loads(line) for line in desk.type("logs", job_id, "--json").stdout.splitlines()]
     assert [moment["at"] for moment in moments] == sorted(moment["at"] for moment in moments)
@@ -276,6 +277,32 @@ def test_search_finds_prompts_and_answers_newest_first(desk: Desk):
     [line] = desk.type("search", "solar panels").stdout.splitlines()
     assert line.startswith(first)
     assert not {"\x02", "\x03", "\x1b"} & set(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("## The majority\n\n- **Raft** [assumes](https://example.com/raft) it.", "The majority Raft assumes it."),
+        ("> A *majority* of `servers`\n\n```sh\nrun\n```", "A majority of servers run"),
+        ("| **majority** | 2 * 3 |\n|---|---|\n| snake_case | no |", "majority 2 * 3"),
+        ("A majority\ue200cite\ue202turn0search1\ue201 is up.", "A majority is up."),
+    ],
+)
+def test_search_shows_a_passage_without_signs_of_markdown(desk: Desk, text: str, shown: str) -> None:
+    desk.run(f"{text}\n")
+    [line] = desk.type("search", "majority").stdout.splitlines()
+    assert shown in line
+
+
+def test_show_and_logs_say_each_thing_once_and_in_words(desk: Desk) -> None:
+    job_id = desk.run("Compare")
+    for kind in ("following", "unwatched", "watched", "polling"):
+        desk.write(f"INSERT INTO event (job_id, at, kind) VALUES ('{job_id}', 1030.0, '{kind}')")
+    shown = desk.type("show", job_id).stdout
+    assert re.findall(r"\b(following|unwatched|watched|polling)\b", shown) == []
+    assert "not observed from here on" in shown
+    kinds = [json.loads(line)["kind"] for line in desk.type("logs", job_id, "--json").stdout.splitlines()]
+    assert [kind for kind in kinds if kind in ("delivered", "read")] == ["read"]
 
 
 def test_ask_continues_a_job_like_run(desk: Desk, upstream: RunningServer):
@@ -334,7 +361,7 @@ def test_retry_refuses_a_job_that_still_runs_unless_asked(desk: Desk):
     assert desk.creates() == 2
 
 
-def test_retry_of_an_unconfirmed_start_says_what_may_be_paid_twice(desk: Desk, upstream: RunningServer):
+def test_retry_of_an_unconfirmed_start_warns_of_paying_twice(desk: Desk, upstream: RunningServer):
     upstream.queue_fault(on="create", status=500, after_accept=True)
     desk.type("run", scripted("Compare", QUICK))
     [job] = desk.jobs()
@@ -364,6 +391,10 @@ def test_stats_sum_up_jobs_and_show_the_budget(desk: Desk):
     assert "of $2.00" in limited
     assert "█" in limited
     assert [row["preset"] for row in desk.read("stats", "--by", "preset")["rows"]] == ["", "quick"]
+    assert [row["owner"] for row in desk.read("stats", "--by", "owner")["rows"]] == [""]
+    assert desk.type("stats", "--by", "owner").stdout.splitlines()[2].split() == [
+        "OWNER", "JOBS", "TOKENS", "IN", "TOKENS", "OUT", "COST",
+    ]  # fmt: skip
     assert len(desk.read("stats")["rows"]) == 1
     desk.write("UPDATE job SET created_at = created_at - 3 * 86400")
     assert "No jobs were started in the last 2 days" in desk.type("stats", "--days", "2").stdout

@@ -49,7 +49,7 @@ def config(terminal: Terminal, **environment: str) -> tuple[int, dict[str, Any]]
     return shown.returncode, json.loads(shown.stdout)
 
 
-def test_a_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningServer):
+def test_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningServer):
     status, findings = doctor(terminal)
     assert status == 0
     states = {what: {finding["state"] for finding in found} for what, found in findings.items() if what != "uvx"}
@@ -86,13 +86,40 @@ def test_it_fits_the_terminal(terminal: Terminal, columns: int):
     assert not terminal.show("doctor", NO_COLOR="1").colours
 
 
-def test_uvx_that_only_a_shell_finds_is_named_by_its_path(terminal: Terminal, tmp_path: Path):
+@pytest.mark.parametrize("is_needed", [True, False])
+def test_uvx_that_only_a_shell_finds_is_a_warning_if_a_host_starts_it(
+    terminal: Terminal, tmp_path: Path, is_needed: bool
+) -> None:
     uvx = tmp_path / "uvx"
     uvx.write_text("#!/bin/sh\n")
     uvx.chmod(0o755)
+    if is_needed:
+        (tmp_path / ".cursor").mkdir()
+        (tmp_path / ".cursor/mcp.json").write_text('{"mcpServers": {"agent-jobs": {"command": "uvx"}}}')
     [finding] = doctor(terminal, PATH=str(tmp_path))[1]["uvx"]
-    assert finding["state"] == "warning"
-    assert str(uvx) in finding["fix"]
+    assert (finding["state"], str(uvx) in finding.get("fix", "")) == (("warning", True) if is_needed else ("ok", False))
+    assert str(uvx) in finding["text"]
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize(
+    ("environment", "end"),
+    [
+        ({}, "No problems."),
+        ({"AGENT_JOBS_MODEL": "gpt-none"}, "1 problem. Begin with this: set AGENT_JOBS_MODEL to a model that"),
+        ({"AGENT_JOBS_FOLOW": "1"}, "1 warning. Begin with this: AGENT_JOBS_FOLOW is no setting"),
+        (
+            {"AGENT_JOBS_FOLLOW": "x", "AGENT_JOBS_FOLOW": "1"},
+            "1 problem, 1 warning. Begin with this: AGENT_JOBS_FOLLOW accepts",
+        ),
+    ],
+)
+def test_doctor_ends_with_the_step_to_begin_with(
+    terminal: Terminal, columns: int, environment: dict[str, str], end: str
+) -> None:
+    shown = terminal.show("doctor", columns=columns, **{"PATH": "/nowhere", **environment})  # pyright: ignore[reportArgumentType]
+    assert end in " ".join(shown.text.rstrip().split("\n\n")[-1].split()), shown.text
+    assert all(len(line) <= columns or len(line[15:].split()) == 1 for line in shown.text.splitlines())
 
 
 #: What the server over stdio says too, and of files each by itself; see WRONG for all the others.
@@ -106,7 +133,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("environment", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
+def test_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
     terminal: Terminal, upstream: RunningServer, environment: dict[str, str], words: str
 ):
     _, findings = doctor(terminal, **environment)
@@ -123,7 +150,7 @@ def test_a_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
         assert json.dumps(problem)[1:-1] in said
 
 
-def test_what_is_not_used_of_the_toolbox_is_a_warning_in_the_same_words(terminal: Terminal, tmp_path: Path):
+def test_unused_parts_of_the_toolbox_are_the_same_warning_everywhere(terminal: Terminal, tmp_path: Path):
     path = tmp_path / "tools.json"
     odd = {"old": {"type": "sse", "url": "https://x/sse"}, "git": {"command": "uvx", "timeout": 60, "env": {"A": 1}}}
     path.write_text(f"// as a host keeps it\n{json.dumps({'mcpServers': odd})}")
@@ -216,7 +243,7 @@ async def by_the_tools(environ: Mapping[str, str]) -> str:
     return json.dumps([read(answer) for answer in answers])
 
 
-def test_only_what_takes_anything_cannot_be_set_wrongly():
+def test_only_free_text_settings_accept_every_value():
     assert VARIABLES.keys() - WRONG.keys() == {"AGENT_JOBS_MODEL"}
 
 
@@ -285,7 +312,7 @@ def test_upstream_that_does_not_answer_is_told_apart_from_a_refused_key(terminal
     assert "refuses the key" in findings["upstream"][0]["text"]
 
 
-def test_a_key_is_sent_nowhere_while_its_address_cannot_be_used(terminal: Terminal):
+def test_key_is_sent_nowhere_while_its_address_cannot_be_used(terminal: Terminal):
     status, findings = doctor(terminal, OPENAI_BASE_URL="gateway.corp/v1")
     assert status == 1
     assert "OPENAI_BASE_URL" in findings["settings"][0]["text"]
@@ -293,7 +320,7 @@ def test_a_key_is_sent_nowhere_while_its_address_cannot_be_used(terminal: Termin
     assert findings["database"][0]["state"] == "ok"
 
 
-def test_an_address_without_its_path_is_no_model_that_is_missing(terminal: Terminal, upstream: RunningServer):
+def test_address_without_its_path_is_no_model_that_is_missing(terminal: Terminal, upstream: RunningServer):
     _, findings = doctor(terminal, OPENAI_BASE_URL=f"{upstream.url}/elsewhere")
     [finding] = findings["upstream"]
     assert finding["state"] == "warning"
@@ -301,7 +328,7 @@ def test_an_address_without_its_path_is_no_model_that_is_missing(terminal: Termi
     assert "model" not in findings
 
 
-def test_models_that_are_not_there_or_soon_will_not_be_are_told(terminal: Terminal):
+def test_models_that_do_not_exist_or_soon_will_not_be_are_reported(terminal: Terminal):
     status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-nowhere")
     assert status == 1
     assert findings["upstream"][0]["state"] == "ok"
@@ -311,7 +338,7 @@ def test_models_that_are_not_there_or_soon_will_not_be_are_told(terminal: Termin
     assert finding["state"] == "warning"
 
 
-def test_model_that_only_the_list_names_is_there(terminal: Terminal, upstream: RunningServer):
+def test_model_that_only_the_list_names_is_available(terminal: Terminal, upstream: RunningServer):
     """How lists look, and what is said without one, is in test_model_list.py."""
     upstream.queue_fault(on="any", match="gpt-6-sol", status=404, body={"detail": "Not Found"}, times=-1)
     status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-6-sol")
@@ -319,7 +346,7 @@ def test_model_that_only_the_list_names_is_there(terminal: Terminal, upstream: R
     assert findings["upstream"][0]["state"] == "ok"
 
 
-def test_jobs_that_nobody_works_on_are_found_and_those_of_a_living_server_are_not(
+def test_doctor_reports_jobs_without_a_process_but_not_those_of_a_living_server(
     terminal: Terminal, upstream: RunningServer
 ):
     job_id = terminal.pipe("start", "--detach", scripted("Long", {"duration_s": 3000})).stdout.strip()
@@ -334,7 +361,7 @@ def test_jobs_that_nobody_works_on_are_found_and_those_of_a_living_server_are_no
     assert f"agent-jobs server (pid {server.process.pid})" in findings["database"][0]["text"]
 
 
-def test_jobs_of_several_addresses_are_told_each_with_its_own(terminal: Terminal, upstream: RunningServer):
+def test_jobs_of_several_addresses_are_reported_each_with_its_own(terminal: Terminal, upstream: RunningServer):
     here = terminal.pipe("start", "--detach", scripted("Here", {"duration_s": 3000})).stdout.strip()
     with run_emulator() as elsewhere:
         there = terminal.pipe(
@@ -346,14 +373,14 @@ def test_jobs_of_several_addresses_are_told_each_with_its_own(terminal: Terminal
     assert told[there.stdout.strip()].endswith(f"OPENAI_BASE_URL={elsewhere.base_url}")
 
 
-def test_a_start_that_nobody_can_confirm_is_found(terminal: Terminal):
+def test_doctor_reports_an_unconfirmed_start(terminal: Terminal):
     script = {"faults": [{"on": "create", "status": 500, "after_accept": True}]}
     terminal.pipe("run", scripted("Lost", script))
     [finding] = doctor(terminal)[1]["jobs"]
     assert "agent-jobs adopt" in finding["fix"]
 
 
-def test_without_a_key_it_says_so_as_the_tools_do_and_looks_at_the_rest(terminal: Terminal):
+def test_missing_key_is_reported_like_in_the_tools_and_other_checks_run(terminal: Terminal):
     status, findings = doctor(terminal, OPENAI_API_KEY="")
     assert status == 1
     command = f"agent-jobs key set --endpoint {terminal.base_url}"
@@ -365,7 +392,7 @@ def test_without_a_key_it_says_so_as_the_tools_do_and_looks_at_the_rest(terminal
     assert "AGENT_JOBS_PRESETS" in findings["settings"][0]["text"]
 
 
-def test_a_database_of_a_newer_version_is_left_alone(terminal: Terminal):
+def test_database_of_a_newer_version_is_left_alone(terminal: Terminal):
     import sqlite3
 
     terminal.pipe("list")

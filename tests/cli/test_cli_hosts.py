@@ -78,20 +78,20 @@ def person(tmp_path: Path) -> Person:
     return Person(tmp_path, {"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": KEY, "HOME": str(tmp_path)})
 
 
-def test_a_person_without_hosts_hears_one_line(person: Person):
+def test_person_without_hosts_hears_one_line(person: Person):
     finding = person.hears_one()
     assert (finding.state, finding.fix) == ("ok", "")
     assert "agent-jobs install HOST" in finding.text
 
 
-def test_a_host_s_file_without_us_is_no_finding(person: Person):
+def test_host_s_file_without_us_is_no_finding(person: Person):
     person.writes("cursor", '{"mcpServers": {"other": {"command": "x"}}}')
     assert "no host has agent-jobs in its configuration" in person.hears_one().text
 
 
 @pytest.mark.parametrize("scope", ["user", "project"])
 @pytest.mark.parametrize("host", WRITTEN)
-def test_what_install_writes_is_right(person: Person, host: str, scope: Scope):
+def test_entry_written_by_install_has_no_finding(person: Person, host: str, scope: Scope):
     if scope == "project" and HOSTS[host].project is None:
         return
     env = {"AGENT_JOBS_API_KEY_FILE": str(person.home / "key")} if not HOSTS[host].hands_key_over else {}
@@ -104,7 +104,7 @@ def test_what_install_writes_is_right(person: Person, host: str, scope: Scope):
 
 @pytest.mark.parametrize("host", WRITTEN)
 @pytest.mark.parametrize(("text", "state"), [("{,", "warning"), ('{"agent-jobs": [,', "problem")])
-def test_a_file_that_no_host_could_read_is_named(person: Person, host: str, text: str, state: str):
+def test_file_that_no_host_could_read_is_named(person: Person, host: str, text: str, state: str):
     person.writes(host, text)
     finding = person.hears_one()
     assert finding.state == state
@@ -112,25 +112,25 @@ def test_a_file_that_no_host_could_read_is_named(person: Person, host: str, text
     assert f"agent-jobs install {host}" in finding.fix
 
 
-def test_an_entry_that_is_none_is_named(person: Person):
+def test_invalid_entry_is_reported(person: Person):
     person.writes("cursor", '{"mcpServers": {"agent-jobs": "uvx"}}')
     assert person.hears_one().state == "problem"
 
 
-def test_a_folder_in_the_place_of_a_file_is_named(person: Person):
+def test_folder_in_the_place_of_a_file_is_named(person: Person):
     person.file("cursor").mkdir(parents=True)
     assert "cannot be read" in person.hears_one().text
 
 
 @pytest.mark.parametrize("command", ["/nowhere/uvx", "no-such-program", "~/.local/bin/uvx", "", None, 7])
-def test_a_command_that_is_not_there_is_a_problem(person: Person, command: object):
+def test_command_that_does_not_exist_is_a_problem(person: Person, command: object):
     person.changes("cursor", lambda entry: entry.update(command=command))
     finding = person.hears_one()
     assert (finding.state, finding.fix) == ("problem", "agent-jobs install cursor")
     assert str(command) in finding.text if command and command != 7 else "no command" in finding.text
 
 
-def test_a_command_that_only_a_shell_finds_is_told_of_apps_and_not_of_terminals(person: Person):
+def test_command_that_only_a_shell_finds_is_reported_of_apps_and_not_of_terminals(person: Person):
     tool = person.home / "bin/uvx"
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\n")
@@ -143,7 +143,7 @@ def test_a_command_that_only_a_shell_finds_is_told_of_apps_and_not_of_terminals(
     assert person.hears_one().state == "ok"
 
 
-def test_a_clone_that_was_moved_away_is_a_problem(person: Person):
+def test_clone_that_was_moved_away_is_a_problem(person: Person):
     person.installs("codex", args=("--from", str(person.home / "clone"), "agent-jobs"))
     assert f"{person.home / 'clone'}, which does not exist" in person.hears_one().text
     (person.home / "clone").mkdir()
@@ -164,7 +164,7 @@ def test_a_clone_that_was_moved_away_is_a_problem(person: Person):
         (("agent-jobs",), False),
     ],
 )
-def test_a_pin_to_an_older_version_is_told(
+def test_pin_to_an_older_version_is_reported(
     person: Person, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], older: bool
 ):
     monkeypatch.setattr(host_checks, "__version__", "0.1.0")
@@ -175,7 +175,7 @@ def test_a_pin_to_an_older_version_is_told(
 
 
 @pytest.mark.parametrize("host", ["claude-code", "cursor", "codex", "opencode", "qwen"])
-def test_a_key_that_is_taken_from_an_environment_without_one_is_told(person: Person, host: str):
+def test_key_expected_from_an_environment_without_one_is_reported(person: Person, host: str):
     del person.environ["OPENAI_API_KEY"]
     person.installs(host)
     finding = person.hears_one()
@@ -185,24 +185,24 @@ def test_a_key_that_is_taken_from_an_environment_without_one_is_told(person: Per
 
 
 @pytest.mark.parametrize("reference", ["$OPENAI_API_KEY", "${OPENAI_API_KEY}", "${env:OPENAI_API_KEY}"])
-def test_a_reference_that_the_host_does_not_fill_is_no_key(person: Person, reference: str):
+def test_reference_that_the_host_does_not_fill_is_no_key(person: Person, reference: str):
     person.installs("claude-desktop", {"OPENAI_API_KEY": reference})
     [*findings] = person.hears()
     assert any("gives the server no OPENAI_API_KEY" in finding.text for finding in findings)
 
 
-def test_an_entry_without_a_key_is_told(person: Person):
+def test_entry_without_a_key_is_reported(person: Person):
     person.changes("cursor", lambda entry: entry.pop("env"))
     assert "gives the server no OPENAI_API_KEY" in person.hears_one().text
 
 
-def test_a_key_that_the_host_asks_for_is_its_own_matter(person: Person):
+def test_key_that_the_host_asks_for_is_its_own_matter(person: Person):
     del person.environ["OPENAI_API_KEY"]
     person.installs("vscode")
     assert person.hears_one().state == "ok"
 
 
-def test_a_key_file_that_is_not_there_is_told_in_the_words_of_the_server(person: Person):
+def test_key_file_that_does_not_exist_is_reported_in_the_words_of_the_server(person: Person):
     person.installs("claude-desktop", {"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})
     finding = person.hears_one()
     [sentence] = Settings.from_env_leniently({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})[1]
@@ -211,7 +211,7 @@ def test_a_key_file_that_is_not_there_is_told_in_the_words_of_the_server(person:
     assert finding.fix.startswith("correct it, or set another value: agent-jobs install claude-desktop --env ")
 
 
-def test_another_key_is_told_without_showing_either(person: Person):
+def test_another_key_is_reported_without_showing_either(person: Person):
     person.installs("claude-desktop", {"OPENAI_API_KEY": "sk-another-9876543210"})
     finding = person.hears_one()
     assert finding.state == "warning"
@@ -226,7 +226,7 @@ def test_every_setting_of_the_entry_is_looked_at(person: Person):
     assert "did you mean AGENT_JOBS_MODEL?" in found["warning"]
 
 
-def test_other_places_than_this_terminal_s_are_told_with_how_to_make_them_one(person: Person):
+def test_other_places_than_this_terminal_s_are_reported_with_how_to_make_them_one(person: Person):
     here = {"AGENT_JOBS_DATA_DIR": "/jobs", "OPENAI_BASE_URL": "https://here.example/v1?api-key=secret"}
     person.environ.update(here)
     person.installs("cursor")
@@ -254,7 +254,7 @@ def test_other_places_than_this_terminal_s_are_told_with_how_to_make_them_one(pe
         ("vscode", {}, {"AGENT_JOBS_MAX_WAIT_S": "90"}, None),
     ],
 )
-def test_a_host_that_gives_up_before_we_answer_is_told(
+def test_host_that_gives_up_before_we_answer_is_reported(
     person: Person, host: str, entry: dict[str, Any], variables: dict[str, str], told: str | None
 ):
     if host == "codex":
@@ -282,7 +282,7 @@ def test_in_the_home_folder_a_file_is_looked_at_once(person: Person):
     assert len(list(check_hosts(at_home, Settings.from_env_leniently(person.environ)[0]))) == 1
 
 
-def test_the_command_shows_it_in_a_terminal(upstream: RunningServer, tmp_path: Path):
+def test_command_shows_it_in_a_terminal(upstream: RunningServer, tmp_path: Path):
     terminal = Terminal(upstream.base_url, tmp_path / "data")
     terminal.pipe("install", "codex", "--no-check")
     (tmp_path / ".cursor").mkdir()

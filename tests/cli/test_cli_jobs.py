@@ -81,6 +81,16 @@ def test_a_dry_run_says_what_it_would_cost_and_starts_nothing(terminal: Terminal
     assert listed(terminal) == []
 
 
+@pytest.mark.parametrize("command", ["run", "start"])
+@pytest.mark.parametrize("asked", [["--dry-run"], ["--option", "dry_run=true"]])
+def test_dry_run_is_in_words_on_a_terminal_and_json_where_it_is_asked_for(
+    terminal: Terminal, command: str, asked: list[str]
+) -> None:
+    shown = terminal.show(command, WORK, *asked)
+    assert (shown.returncode, "Dry run: nothing was sent." in shown.text, "{" in shown.text) == (0, True, False)
+    assert json.loads(terminal.pipe(command, WORK, *asked, "--json").stdout)["dry_run"]
+
+
 def test_a_file_that_the_command_line_names_may_be_read(terminal: Terminal):
     (terminal.folder.parent / "notes.txt").write_text("a note")
     ran = terminal.pipe("run", WORK, "--file", "notes.txt")
@@ -585,11 +595,60 @@ def asking(terminal: Terminal, tool: dict[str, Any], **emulate: Any) -> tuple[st
 def test_a_person_decides_in_the_terminal_and_the_job_goes_on(terminal: Terminal, answer: str):
     job_id, [call] = asking(terminal, SHOP, mcp_approval=BUY)
     assert (call["needs"], call["name"], call["arguments"]) == ("approval", "shop/buy", BUY["arguments"])
-    assert f"buy {BUY['arguments']}" in terminal.pipe("reply", job_id).stdout
+    unanswered = terminal.pipe("reply", job_id)
+    assert f"buy {BUY['arguments']}" in unanswered.stdout
+    for option in ("--approve", "--deny"):
+        assert f"  agent-jobs reply {job_id} {option} {call['call_id']}\n" in unanswered.stderr
     replied = terminal.pipe("reply", job_id[:12], answer, *([] if answer == "--approve-all" else [call["call_id"]]))
     assert replied.returncode == 0, replied.stderr
     assert f"agent-jobs watch {job_id}" in replied.stderr
     assert terminal.pipe("watch", job_id).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "advice"),
+    [
+        (["reply", "last"], 0, "It asks for nothing: JOB is completed. See it with: agent-jobs result JOB"),
+        (["delete", "last"], 1, "Add --yes to agree."),
+        (["prune", "--days", "3"], 1, "Add --yes to agree."),
+        (["show"], 2, "Give the id of a job or its beginning, or `last` for the newest one."),
+        (["uninstall"], 2, "Choose from: claude-desktop, claude-code, "),
+        (["run"], 2, "Give a prompt, or - to read it from stdin."),
+        (["ask", "last"], 2, "Give a prompt, or - to read it from stdin."),
+        (["key", "set"], 1, "pipe it in: agent-jobs key set < FILE."),
+        (["init"], 0, "Nothing is changed without --yes, because this is not a terminal."),
+    ],
+)
+def test_command_that_cannot_ask_says_what_to_type(
+    terminal: Terminal, command: list[str], status: int, advice: str
+) -> None:
+    terminal.pipe("run", WORK)
+    [job] = listed(terminal)
+    shown = terminal.pipe(*command)
+    assert (shown.returncode, advice.replace("JOB", job["job_id"]) in shown.stderr + shown.stdout) == (status, True)
+    assert "Aborted" not in shown.stderr
+    assert listed(terminal) == [job]
+
+
+def test_tool_is_always_allowed_by_a_flag_and_asked_for_again_by_another(terminal: Terminal):
+    turns = [{"mcp_approval": BUY}, {"mcp_approval": BUY}, {"text": "Bought."}]
+    job_id, [call] = asking(terminal, SHOP, turns=turns)
+    assert terminal.pipe("reply", job_id, "--always", call["call_id"]).returncode == 0
+    assert "always allowed  shop/buy" in terminal.pipe("show", job_id).stdout
+    assert json.loads(terminal.pipe("show", job_id, "--json").stdout)["always_allowed"] == ["shop/buy"]
+    assert terminal.pipe("reply", job_id, "--ask-again", "shop/buy").returncode == 0
+    refused = terminal.pipe("reply", job_id, "--ask-again", "shop/buy")
+    assert refused.returncode == 1
+    assert f"does not always allow 'shop/buy'. See what is allowed with: agent-jobs show {job_id}" in refused.stderr
+    assert "always" not in terminal.pipe("show", job_id).stdout
+    assert terminal.pipe("watch", job_id).returncode == 6, "it asks for the second call"
+
+
+@pytest.mark.parametrize("command", [["owner", "list"], ["token", "list"], ["delete", "last", "--yes"]])
+def test_sentence_on_a_narrow_terminal_breaks_between_words(terminal: Terminal, command: list[str]) -> None:
+    terminal.pipe("run", WORK)
+    shown = terminal.show(*command, columns=60)
+    assert (shown.returncode, shown.width <= 60) == (0, True), shown.text
 
 
 def test_a_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):
@@ -603,6 +662,7 @@ def test_outputs_of_functions_are_given_by_their_calls(terminal: Terminal):
     job_id, [call] = asking(terminal, FUNCTION, function_calls=[{"name": "lookup", "arguments": {}}])
     assert f"agent-jobs reply {job_id[:10]}" in terminal.pipe("watch", job_id).stderr
     assert f"agent-jobs reply {job_id}" in terminal.pipe("result", job_id).stderr
+    assert f"  agent-jobs reply {job_id} --output {call['call_id']}=TEXT\n" in terminal.pipe("reply", job_id).stderr
     refused = terminal.pipe("reply", job_id, "--output", "call_other=found", "--json")
     assert json.loads(refused.stdout)["error"]["code"] == "bad_request"
     assert terminal.pipe("reply", job_id, "--output", call["call_id"]).returncode == 2

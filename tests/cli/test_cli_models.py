@@ -60,7 +60,7 @@ def at(url: str) -> Generator[str]:
     yield url
 
 
-def test_models_of_the_provider_are_listed_with_what_is_known_of_them(run: Run, tmp_path: Path) -> None:
+def test_models_of_the_provider_are_listed_with_their_known_facts(run: Run, tmp_path: Path) -> None:
     prices = tmp_path / "prices.toml"
     prices.write_text('[models."mine"]\ninput = 1.5\noutput = 0.025\n')
     page = {
@@ -93,7 +93,7 @@ def test_models_of_the_provider_are_listed_with_what_is_known_of_them(run: Run, 
     ]
 
 
-def test_the_suggested_model_has_no_end(run: Run) -> None:
+def test_suggested_model_has_no_end(run: Run) -> None:
     old, environ = {"id": "b", "shutdown_date": "2027-01-02"}, {"OPENAI_API_KEY": KEY, "AGENT_JOBS_MODEL": "a"}
     for others, suggested in (([old, *build_cards("c")], "c"), ([old], "NAME")):
         with listing({"data": [*build_cards("a"), *others]}) as url:
@@ -101,7 +101,7 @@ def test_the_suggested_model_has_no_end(run: Run) -> None:
         assert f"agent-jobs run --model {suggested} ..." in table
 
 
-def test_a_default_that_the_provider_does_not_list_is_named(run: Run) -> None:
+def test_default_that_the_provider_does_not_list_is_named(run: Run) -> None:
     with listing({"data": build_cards("a", "b")}) as url:
         _, table, _ = run("models", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=url, AGENT_JOBS_MODEL="c")
     assert "c, the default of jobs, is not in this list. Set AGENT_JOBS_MODEL to one that is." in table
@@ -131,7 +131,7 @@ def test_known_models_are_listed_without_a_provider(
     assert [name for name, row in rows.items() if row.get("default")] == [load_models()["default"]]
 
 
-def test_a_default_of_one_s_own_is_among_the_known_models(run: Run) -> None:
+def test_default_of_one_s_own_is_among_the_known_models(run: Run) -> None:
     _, table, _ = run("models", "--known", AGENT_JOBS_MODEL="my-deployment")
     assert table.splitlines()[1].split() == ["my-deployment", "default"]
 
@@ -149,7 +149,7 @@ def test_a_default_of_one_s_own_is_among_the_known_models(run: Run) -> None:
     ],
     ids=["refused key", "404", "405", "web page", "empty", "500", "closed"],
 )
-def test_a_provider_that_lists_no_models_is_answered_in_one_sentence(
+def test_provider_that_lists_no_models_is_answered_in_one_sentence(
     run: Run, serving: AbstractContextManager[str], words: list[str]
 ) -> None:
     with serving as url:
@@ -206,7 +206,7 @@ def test_presets_are_listed_with_the_model_that_a_job_gets(run: Run, tmp_path: P
     assert by_name["deep_research"]["model"] == load_models()["default"]
 
 
-def test_a_broken_file_of_presets_is_named(run: Run, tmp_path: Path) -> None:
+def test_broken_file_of_presets_is_named(run: Run, tmp_path: Path) -> None:
     mine = tmp_path / "presets.toml"
     mine.write_text("[minutes")
     status, table, errors = run("presets", AGENT_JOBS_PRESETS=str(mine))
@@ -241,7 +241,7 @@ TEXT = "words that continue below each other"
         ),
     ],
 )
-def test_a_table_gives_its_last_column_what_the_others_leave(width: int | None, shown: list[str]) -> None:
+def test_table_gives_its_last_column_the_rest_of_the_width(width: int | None, shown: list[str]) -> None:
     rows = [
         {"NAME": "long-name", "N": "1", "MORE": "2", "NONE": "", "TEXT": TEXT},
         {"NAME": "short", "N": "3", "MORE": "", "NONE": "", "TEXT": "b"},
@@ -250,6 +250,6 @@ def test_a_table_gives_its_last_column_what_the_others_leave(width: int | None, 
     assert list(render_table(rows, width, flexible="TEXT", figures=("N",), dispensable=dispensable)) == shown
 
 
-def test_a_table_cuts_a_column_that_is_not_the_last() -> None:
+def test_table_cuts_a_column_that_is_not_the_last() -> None:
     rows = [{"NAME": "n" * 50, "N": "1"}]
     assert list(render_table(rows, 30, flexible="NAME")) == ["NAME" + " " * 25 + "N", f"{'n' * 26}…  1"]

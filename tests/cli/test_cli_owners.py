@@ -36,7 +36,7 @@ def read(terminal: Terminal, *arguments: str) -> Any:
     return json.loads(ran.stdout)
 
 
-def test_token_is_printed_once_and_its_hash_alone_is_kept(terminal: Terminal, tmp_path: Path) -> None:
+def test_token_is_printed_once_and_its_hash_alone_is_stored(terminal: Terminal, tmp_path: Path) -> None:
     added = terminal.pipe("token", "add", "alice", "--expires", "90d", "--note", "laptop")
     text = added.stdout.strip()
     assert re.fullmatch(r"ajt_[A-Za-z0-9_-]{43}", text)
@@ -126,7 +126,7 @@ def test_reference_of_a_key_is_confirmed_and_a_missing_file_is_named(
     ],
     ids=" ".join,
 )
-def test_value_that_cannot_be_meant_is_refused(terminal: Terminal, arguments: tuple[str, ...]) -> None:
+def test_value_that_makes_no_sense_is_refused(terminal: Terminal, arguments: tuple[str, ...]) -> None:
     assert terminal.pipe(*arguments).returncode == 2
 
 
@@ -138,7 +138,7 @@ async def add_jobs(folder: Path, *owners: str) -> None:
             await store.for_owner(owner).add(job)
 
 
-def test_limits_of_an_owner_are_set_taken_back_and_shown(terminal: Terminal, tmp_path: Path) -> None:
+def test_limits_of_an_owner_are_set_removed_and_shown(terminal: Terminal, tmp_path: Path) -> None:
     assert "There are no owners yet" in terminal.pipe("owner", "list").stdout
     ran = terminal.pipe("owner", "set", "alice", "--max-concurrent", "5", "--daily-budget", "2.5", "--key-ref", "a")
     assert ran.stdout == "alice: limits 5 at once, 2.5 USD a day; key a\n"

@@ -131,7 +131,7 @@ def test_watch_without_a_stream_shows_where_the_answer_is(terminal: Terminal):
 
 
 @pytest.mark.parametrize("option", ["--new", "--allow-duplicate"])
-def test_an_identical_job_is_joined_unless_another_is_wanted(terminal: Terminal, option: str):
+def test_identical_job_is_joined_unless_another_is_wanted(terminal: Terminal, option: str):
     asked = scripted(WORK, {"duration_s": 3000})
     terminal.pipe("start", asked)
     [job] = listed(terminal)
@@ -198,7 +198,7 @@ def test_answer_whose_file_appeared_meanwhile_is_not_lost(terminal: Terminal):
     assert terminal.pipe("result", job["job_id"]).stdout == "Safe.\n"
 
 
-def test_dry_run_says_in_words_what_would_be_sent_and_what_it_costs(terminal: Terminal, upstream: RunningServer):
+def test_dry_run_describes_the_request_and_its_cost(terminal: Terminal, upstream: RunningServer):
     prices = terminal.folder.parent / "prices.toml"
     prices.write_text(
         '[models."gpt-5.6"]\ninput = 2.0\ncached = 0.5\ncache_write = 2.5\noutput = 10.0\ncontext_tokens = 400000\n'
@@ -230,7 +230,7 @@ def test_dry_run_says_in_words_what_would_be_sent_and_what_it_costs(terminal: Te
         (["-1"], "agent-jobs run -- -1"),
     ],
 )
-def test_prompt_that_a_shell_took_apart_is_refused_with_the_command_that_was_meant(
+def test_unquoted_prompt_is_refused_with_the_intended_command(
     terminal: Terminal, upstream: RunningServer, typed: list[str], fixed: str
 ):
     refused = terminal.pipe("run", *typed)

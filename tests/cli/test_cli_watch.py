@@ -36,7 +36,7 @@ def started(terminal: Terminal, prompt: str) -> str:
 
 
 @pytest.mark.parametrize("columns", [80, 160])
-def test_a_terminal_shows_a_job_in_place_as_wide_as_it_is(tmp_path: Path, columns: int):
+def test_terminal_shows_a_job_in_place_as_wide_as_it_is(tmp_path: Path, columns: int):
     with run_emulator(time_scale=2) as upstream:
         terminal = Terminal(upstream.base_url, tmp_path / "data")
         script = {"duration_s": 12, "searches": 2, "text": "Words over words, 東京 among them. " * 40}
@@ -51,7 +51,7 @@ def test_a_terminal_shows_a_job_in_place_as_wide_as_it_is(tmp_path: Path, column
     assert f"agent-jobs result {job_id[:10]}" in shown.text
 
 
-def test_before_a_job_writes_a_terminal_shows_what_it_tells_of_its_reasoning(terminal: Terminal):
+def test_terminal_shows_the_reasoning_before_the_text_begins(terminal: Terminal):
     script = {"duration_s": 600, "reasoning": 60}
     job_id = terminal.pipe(
         "start", "--detach", "--option", 'reasoning_summary="auto"', scripted(WORK, script)
@@ -72,7 +72,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(terminal: Termi
 
 
 @pytest.mark.parametrize("command", [["run"], ["start", "--wait"]], ids=["run", "start"])
-def test_ctrl_c_leaves_what_was_started_too(terminal: Terminal, command: list[str]):
+def test_ctrl_c_leaves_started_jobs_running_too(terminal: Terminal, command: list[str]):
     left = terminal.show(*command, scripted(WORK, LONG), stop=is_running)
     assert left.returncode == 130
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
@@ -82,7 +82,7 @@ def test_ctrl_c_leaves_what_was_started_too(terminal: Terminal, command: list[st
 
 
 @pytest.mark.parametrize("command", ["run", "start"])
-def test_a_run_that_ends_with_its_command_is_not_said_to_go_on(terminal: Terminal, command: str):
+def test_run_that_ends_with_its_command_is_not_reported_as_continuing(terminal: Terminal, command: str):
     asked = scripted(WORK, LONG)
     left = terminal.show(command, asked, stop=is_running, AGENT_JOBS_MODE="foreground")
     assert left.returncode == 130
@@ -92,7 +92,7 @@ def test_a_run_that_ends_with_its_command_is_not_said_to_go_on(terminal: Termina
     assert "interrupted: " in terminal.pipe("watch", job["job_id"]).stdout
 
 
-def test_a_watcher_tells_what_ends_with_the_process_that_sent_it(terminal: Terminal, upstream: RunningServer):
+def test_watch_reports_jobs_that_end_with_their_sending_process(terminal: Terminal, upstream: RunningServer):
     with serving(terminal.folder, upstream.base_url, OPENAI_API_KEY=KEY, AGENT_JOBS_MODE="foreground") as server:
         server.initialize()
         theirs = server.call("agent_start", prompt=scripted(WORK, LONG), wait_s=0)["job_id"]
@@ -109,7 +109,7 @@ def test_a_watcher_tells_what_ends_with_the_process_that_sent_it(terminal: Termi
         )
 
 
-def test_what_is_not_sent_yet_is_not_said_to_go_on(terminal: Terminal):
+def test_unsent_job_is_not_reported_as_running(terminal: Terminal):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
@@ -123,7 +123,7 @@ def test_what_is_not_sent_yet_is_not_said_to_go_on(terminal: Terminal):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal that closes sends SIGHUP")
 @pytest.mark.parametrize("ignored", [False, True], ids=["closed", "under nohup"])
-def test_a_terminal_that_closes_is_left_as_with_ctrl_c(terminal: Terminal, upstream: RunningServer, ignored: bool):
+def test_terminal_that_closes_is_left_as_with_ctrl_c(terminal: Terminal, upstream: RunningServer, ignored: bool):
     command = [*["nohup"] * ignored, *COMMAND, "run", scripted(WORK, {"duration_s": 30, "text": "Done."})]
     with Process(command, env=terminal.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
@@ -142,7 +142,7 @@ def test_run_shows_progress_beside_its_answer(terminal: Terminal):
     assert "The answer.\n" in shown.text
 
 
-def test_without_colours_and_without_a_cursor_it_goes_on_line_by_line(terminal: Terminal):
+def test_plain_terminal_gets_one_line_for_each_change(terminal: Terminal):
     job_id = started(terminal, scripted(WORK, {"duration_s": 10, "searches": 1}))
     assert not terminal.show("watch", job_id, NO_COLOR="1").colours
     dumb = terminal.show("watch", job_id, TERM="dumb")
@@ -171,7 +171,7 @@ def test_watching_all_waits_for_all_and_the_worst_end_counts(terminal: Terminal)
     assert "No jobs are running. `agent-jobs list` shows finished ones." in terminal.pipe("watch", "--all").stdout
 
 
-def test_more_jobs_than_lines_leave_room_for_those_that_go_on(terminal: Terminal):
+def test_more_jobs_than_lines_leave_room_for_running_ones(terminal: Terminal):
     done = [{"prompt": f"Task {number}"} for number in range(30)]
     tasks = terminal.folder.parent / "tasks.jsonl"
     tasks.write_text("\n".join(map(json.dumps, done)))
@@ -183,7 +183,7 @@ def test_more_jobs_than_lines_leave_room_for_those_that_go_on(terminal: Terminal
     assert re.search(rf"{running_id}  {RUNS.pattern}", shown.text)
 
 
-def test_a_watcher_works_on_what_a_dead_server_left(terminal: Terminal, upstream: RunningServer):
+def test_watch_runs_the_jobs_of_a_dead_server(terminal: Terminal, upstream: RunningServer):
     with serving(terminal.folder, upstream.base_url, OPENAI_API_KEY=KEY) as server:
         server.initialize()
         script = {"duration_s": 20, "text": "Safe."}

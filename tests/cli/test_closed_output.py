@@ -33,7 +33,7 @@ def run_unread(terminal: Terminal, *arguments: str, and_stderr: bool = False) ->
     return ran.returncode, ran.stderr or ""
 
 
-def test_a_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Terminal, upstream: RunningServer):
+def test_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Terminal, upstream: RunningServer):
     for command in (("run", "A"), ("run", "--json", "B"), ("start", "C")):
         status, said = run_unread(terminal, *command)
         assert (status, "Traceback" in said, "unsent" in said) == (0, False, False)
@@ -53,7 +53,7 @@ def test_a_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Ter
         (("install", "cursor", "--print"), 0),
     ],
 )
-def test_a_command_exits_as_if_everything_had_been_read(terminal: Terminal, arguments: tuple[str, ...], status: int):
+def test_command_exits_as_if_everything_had_been_read(terminal: Terminal, arguments: tuple[str, ...], status: int):
     ended, said = run_unread(terminal, *arguments)
     assert (ended, "Traceback" in said, "Exception ignored" in said) == (status, False, False)
 
@@ -69,7 +69,7 @@ def test_a_command_exits_as_if_everything_had_been_read(terminal: Terminal, argu
         ("start", ">&-", "stdout is closed"),
     ],
 )
-def test_a_job_whose_answer_cannot_be_written_is_named(
+def test_job_whose_answer_cannot_be_written_is_named(
     terminal: Terminal, upstream: RunningServer, command: str, redirection: str, reason: str
 ):
     line = shlex.join([*COMMAND, *command.split(), "Work"])
@@ -115,20 +115,20 @@ def test_each_command_says_in_a_line_that_its_output_cannot_be_written(terminal:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-def test_an_answer_counts_as_read_only_after_it_was_written(terminal: Terminal):
+def test_answer_counts_as_read_only_after_it_was_written(terminal: Terminal):
     run_shell(terminal, "agent-jobs run Work >/dev/full; agent-jobs result last >/dev/full")
     assert "1 unread" in terminal.pipe("list").stdout
     terminal.pipe("result", "last")
     assert "unread" not in terminal.pipe("list").stdout
 
 
-def test_a_command_does_its_work_though_stderr_is_full(terminal: Terminal):
+def test_command_does_its_work_though_stderr_is_full(terminal: Terminal):
     ran = run_shell(terminal, "agent-jobs run Work 2>/dev/full")
     assert ran.returncode == 0
     assert ran.stdout.startswith("This is an emulated answer")
 
 
-def test_a_watch_that_nothing_reads_leaves_the_jobs_and_says_so(terminal: Terminal):
+def test_watch_without_a_reader_leaves_the_jobs_and_reports_it(terminal: Terminal):
     job_id = terminal.pipe("start", scripted("Task", {"end": "never"})).stdout.strip()
     status, said = run_unread(terminal, "watch", "--json", job_id)
     assert status == 6
@@ -138,7 +138,7 @@ def test_a_watch_that_nothing_reads_leaves_the_jobs_and_says_so(terminal: Termin
 
 
 @pytest.mark.parametrize("arguments", [(), ("serve",)])
-def test_a_server_whose_host_no_longer_reads_ends_without_a_word(terminal: Terminal, arguments: tuple[str, ...]):
+def test_server_whose_host_no_longer_reads_ends_without_a_word(terminal: Terminal, arguments: tuple[str, ...]):
     client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     with subprocess.Popen(
         [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -88,7 +88,7 @@ def shell(name: str, terminal: Terminal) -> Generator[Shell]:
 
 
 @pytest.mark.parametrize("name", SHELLS)
-def test_a_shell_completes_commands_presets_and_jobs(terminal: Terminal, name: str) -> None:
+def test_shell_completes_commands_presets_and_jobs(terminal: Terminal, name: str) -> None:
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not here")
     terminal.pipe("run", WORK)
@@ -159,7 +159,7 @@ def test_files_of_a_shell_follow_its_variables(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("shell_path", "words"), [("/bin/tcsh", "(tcsh) is not supported"), ("", "$SHELL is not set")])
-def test_an_unknown_shell_is_refused_with_the_names_of_those_that_work(
+def test_unknown_shell_is_refused_with_the_names_of_those_that_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shell_path: str, words: str
 ) -> None:
     monkeypatch.setenv("SHELL", shell_path)
@@ -189,7 +189,7 @@ def offered(terminal: Terminal, line: str, **environment: str) -> dict[str, str]
     return dict(zip(lines[1::3], lines[2::3], strict=True))
 
 
-def test_presets_of_one_s_own_are_offered_and_a_broken_file_of_them_hides_none_of_ours(
+def test_presets_of_the_user_are_offered_and_a_broken_file_hides_no_built_in_one(
     terminal: Terminal, tmp_path: Path
 ) -> None:
     mine = tmp_path / "presets.toml"
@@ -202,7 +202,7 @@ def test_presets_of_one_s_own_are_offered_and_a_broken_file_of_them_hides_none_o
     assert offered(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == ours
 
 
-def test_a_title_cannot_move_the_cursor_of_who_completes_its_job(terminal: Terminal) -> None:
+def test_title_cannot_move_the_cursor_of_who_completes_its_job(terminal: Terminal) -> None:
     terminal.pipe("run", WORK)
     [title] = offered(terminal, "agent-jobs show ").values()
     assert title.startswith("Compare")

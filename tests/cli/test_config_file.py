@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -338,3 +339,40 @@ def test_host_without_variables_gets_the_presets_and_the_tasks_of_the_file(file:
     with serving(file.parents[2] / "data", upstream.base_url, HOME=str(file.parents[2])) as server:
         capabilities = server.initialize("2026-07-28")["capabilities"]
         assert "io.modelcontextprotocol/tasks" not in capabilities.get("extensions", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("AGENT_JOBS_JOB_TIMEOUT_S", "10800", "3 h"),
+        ("AGENT_JOBS_JOB_TIMEOUT_S", "5400.5", "1 h 30 min 0.5 s"),
+        ("AGENT_JOBS_INPUT_TIMEOUT_S", "90000", "1 day 1 h"),
+        ("AGENT_JOBS_DRAIN_S", "0", "0 s"),
+        ("AGENT_JOBS_RETENTION_DAYS", "30", "30 days"),
+        ("AGENT_JOBS_DAILY_BUDGET_USD", "1250", "$1,250.00"),
+        ("AGENT_JOBS_STRUCTURED", "1", "on"),
+        ("AGENT_JOBS_TOOLBOX_OWNERS", "bob,alice", "alice, bob"),
+        ("AGENT_JOBS_FOLLOW", "all", "200 (the value from environment is invalid)"),
+    ],
+)
+def test_page_shows_a_value_with_its_unit(environ: dict[str, str], name: str, value: str, words: str) -> None:
+    page = config({**environ, name: value}, "--all").stdout
+    assert re.search(rf"^  {name} +(environment|default) +{re.escape(words)}$", page, re.M), page
+
+
+def test_page_shows_first_what_is_set_or_matters(tmp_path: Path) -> None:
+    page = Terminal("http://127.0.0.1:1/v1", tmp_path / "data").show("config", AGENT_JOBS_POOL="7").text
+    assert f"{len(VARIABLES) - 8} other settings have their defaults" in page
+    assert re.findall(r"^  (\w+)  ", page, re.M) == [
+        "OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_JOBS_MODEL", "AGENT_JOBS_FILE_ROOTS", "AGENT_JOBS_CONFIG",
+        "AGENT_JOBS_DATA_DIR", "AGENT_JOBS_POOL", "AGENT_JOBS_DAILY_BUDGET_USD",
+    ]  # fmt: skip
+    assert "(not made yet)" in page
+
+
+def test_page_of_all_settings_has_no_python_in_it(environ: dict[str, str]) -> None:
+    for option in ("--all", "--explain"):
+        page = config(environ, option).stdout
+        assert re.findall(r"\(\)|\b(?:None|True|False|frozenset)\b|(?<![.\d])\d+\.0(?![.\d])", page) == []
+        assert set(VARIABLES) <= set(page.split())
+    assert set(shown(environ)["settings"]) == set(VARIABLES)

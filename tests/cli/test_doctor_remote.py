@@ -92,7 +92,7 @@ def test_host_that_signs_in_needs_no_variable(check: Check):
 
 
 @pytest.mark.parametrize("url", ["jobs.example.com/mcp", "http://127.0.0.1:x/mcp", "http://[::1/mcp", "", None])
-def test_address_that_is_none_is_a_problem(check: Check, tmp_path: Path, url: str | None):
+def test_invalid_address_is_a_problem(check: Check, tmp_path: Path, url: str | None):
     with receiving() as server:
         check("claude-code", "--url", server.url)
     path = tmp_path / ".claude.json"

@@ -61,7 +61,7 @@ def test_yes_stores_the_key_installs_and_runs_a_job(home: Path, upstream: Runnin
     assert positions == sorted(positions)
 
 
-def test_host_runs_a_job_through_what_init_wrote(home: Path, upstream: RunningServer):
+def test_host_runs_a_job_with_the_entry_that_init_wrote(home: Path, upstream: RunningServer):
     """The server gets nothing but the home folder, as from a desktop."""
     command = ("--yes", "--stdin", "--host", "cursor", "--no-job", "--endpoint", upstream.base_url)
     assert init(*command, stdin=KEY).exit_code == 0
@@ -115,7 +115,7 @@ def test_refusal_leaves_nothing_behind(
     assert upstream.emulator.counters()["creates"] == 0
 
 
-def test_pipe_only_hears_what_would_happen(home: Path, upstream: RunningServer):
+def test_pipe_prints_only_the_plan(home: Path, upstream: RunningServer):
     environ = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
     result = init(**environ)
     assert result.exit_code == 0

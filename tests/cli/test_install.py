@@ -298,7 +298,7 @@ def test_approval_keeps_the_user_s_own_settings(before: str, tools: dict[str, An
 
 
 @pytest.mark.parametrize("host", [name for name in HOSTS if name != "codex"])
-def test_a_host_that_keeps_its_approvals_elsewhere_takes_none(run: Run, host: str):
+def test_approve_is_refused_for_a_host_with_approvals_elsewhere(run: Run, host: str):
     assert "Leave --approve out" in run("install", host, "--print", "--approve", status=1).output
 
 
@@ -916,7 +916,7 @@ def test_env_file_applies_to_every_command(home: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("columns", [80, 40])
 @pytest.mark.parametrize("arguments", [(), ("key", "show"), ("install", "cursor", "--no-check")], ids=str)
-def test_what_stdout_says_is_wrapped_between_words_on_a_terminal(
+def test_stdout_is_wrapped_between_words_on_a_terminal(
     home: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], columns: int
 ):
     (home / ".cursor").mkdir()

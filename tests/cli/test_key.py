@@ -6,6 +6,7 @@ import stat
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -413,6 +414,8 @@ async def test_job_is_sent_with_a_key_that_was_replaced_before(
         for job in started:
             answer = await host.call("agent_poll", job_id=job["job_id"], wait_s=20)
             assert answer["status"] == "completed"
+            sent = await (await host.app.engine()).poll(job["job_id"])
+            assert sent.turn.fingerprint == blake2b(OTHER.encode(), digest_size=8, salt=b"agent-jobs").hexdigest()
     assert upstream.emulator.counters()["accepted"] == 3
 
 

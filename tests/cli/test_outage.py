@@ -46,13 +46,13 @@ def show(capsys: pytest.CaptureFixture[str], *jobs: Job) -> str:
         (HELD, f"Cannot ask the provider: {REFUSED}. It is asked again until it answers. Ctrl-C ends the job."),
     ],
 )  # fmt: skip
-def test_an_outage_is_named_once_with_what_becomes_of_the_job(capsys: pytest.CaptureFixture[str], job: Job, fate: str):
+def test_outage_is_reported_once_with_the_fate_of_the_job(capsys: pytest.CaptureFixture[str], job: Job, fate: str):
     said = show(capsys, job, job, replace(job, activity=f"{job.activity} "))
     assert said.startswith(fate)
     assert said.count(REFUSED) == 1
 
 
-def test_a_second_outage_is_named_again(capsys: pytest.CaptureFixture[str]):
+def test_second_outage_is_named_again(capsys: pytest.CaptureFixture[str]):
     assert show(capsys, RUNNING, replace(RUNNING, activity="writing"), RUNNING).count(REFUSED) == 2
 
 
@@ -63,21 +63,21 @@ def test_other_waits_are_no_outage(capsys: pytest.CaptureFixture[str], activity:
 
 
 @pytest.mark.parametrize(("job", "phase"), [(PENDING, "not sent yet"), (RUNNING, "unreachable")])
-def test_the_line_below_says_for_how_long(job: Job, phase: str):
+def test_line_below_says_for_how_long(job: Job, phase: str):
     clock = OutageClock()
     clock.update(job, NOW + 10)
     line = render_status(job, NOW + 75, 120, has_colours=False, outage=clock.describe(job, NOW + 75))
     assert line == f"{phase}  1:15  retrying for 1:05: {REFUSED}"
 
 
-def test_a_slow_confirmation_is_named_in_a_pipe(capsys: pytest.CaptureFixture[str]):
+def test_slow_confirmation_is_named_in_a_pipe(capsys: pytest.CaptureFixture[str]):
     lines = Lines(sys.stderr)
     for seconds in (1, 9, 11, 12):
         lines.show([a_job(Status.STARTING, "")], NOW + seconds)
     assert capsys.readouterr().err == f"job_1     0:11  starting  {UNCONFIRMED_YET}\n"
 
 
-def test_a_terminal_shows_the_outage_and_how_to_leave(tmp_path: Path):
+def test_terminal_shows_the_outage_and_how_to_leave(tmp_path: Path):
     terminal = Terminal(UNREACHABLE, tmp_path / "data")
     shown = terminal.show("run", "Work", columns=60, stop=lambda seen: "retrying for 0:0" in seen)
     assert shown.returncode == 130

@@ -97,7 +97,7 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Computer:
     return computer
 
 
-def test_install_writes_a_unit_starts_it_and_says_what_it_did(computer: Computer) -> None:
+def test_install_writes_and_starts_a_unit_and_reports_it(computer: Computer) -> None:
     file = computer.write_key()
     said = computer.run("--env-file", str(file), "service", "install").stdout
     assert said.splitlines() == [
@@ -116,7 +116,7 @@ def test_install_writes_a_unit_starts_it_and_says_what_it_did(computer: Computer
     ]  # fmt: skip
 
 
-def test_a_second_install_changes_nothing_and_new_settings_start_it_again(
+def test_second_install_changes_nothing_and_new_settings_start_it_again(
     computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install = ("--env-file", str(computer.write_key()), "service", "install")
@@ -133,7 +133,7 @@ def test_a_second_install_changes_nothing_and_new_settings_start_it_again(
     assert list(computer.unit.parent.iterdir()) == [computer.unit]
 
 
-def test_a_later_install_reads_the_same_env_file(computer: Computer) -> None:
+def test_later_install_reads_the_same_env_file(computer: Computer) -> None:
     file = computer.write_key('of "ada" $HOME\\n 100%.env')
     computer.run("--env-file", str(file), "service", "install")
     text = computer.unit.read_text()
@@ -146,7 +146,7 @@ def test_a_later_install_reads_the_same_env_file(computer: Computer) -> None:
     assert "No API key is set." in computer.run("service", "install", status=1).stderr
 
 
-def test_a_stopped_service_is_started_by_install(computer: Computer) -> None:
+def test_stopped_service_is_started_by_install(computer: Computer) -> None:
     install = ("--env-file", str(computer.write_key()), "service", "install")
     computer.run(*install)
     (computer.programs / "runs").unlink()
@@ -184,7 +184,7 @@ def test_service_gets_the_settings_of_the_shell(
         ({"HTTPS_PROXY": "http://ada:secret@proxy:3128"}, "HTTPS_PROXY"),
     ],
 )
-def test_what_may_be_secret_is_not_written_but_named(
+def test_possible_secret_is_not_written_but_reported(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str
 ) -> None:
     for name, value in variables.items():
@@ -208,7 +208,7 @@ def test_what_may_be_secret_is_not_written_but_named(
     ],
     ids=["no key", "key of the shell", "address with a key"],
 )
-def test_a_service_that_could_not_work_is_refused_with_the_fix(
+def test_service_that_could_not_work_is_refused_with_the_fix(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
 ) -> None:
     (computer.home / "key").write_text(KEY)
@@ -221,7 +221,7 @@ def test_a_service_that_could_not_work_is_refused_with_the_fix(
     assert not [call for call in computer.calls if "enable" in call]
 
 
-def test_a_stored_key_and_the_settings_file_are_enough(computer: Computer) -> None:
+def test_stored_key_and_the_settings_file_are_enough(computer: Computer) -> None:
     folder = computer.home / ".config/agent-jobs"
     (folder / "keys").mkdir(parents=True)
     (folder / "keys/api.openai.com").write_text(KEY)
@@ -233,7 +233,7 @@ def test_a_stored_key_and_the_settings_file_are_enough(computer: Computer) -> No
     assert "ntfy at ntfy.sh" in computer.run("notify").stdout
 
 
-def test_a_key_file_is_enough(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_file_is_enough(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
     (computer.home / "key").write_text(KEY)
     monkeypatch.setenv("AGENT_JOBS_API_KEY_FILE", str(computer.home / "key"))
     computer.run("service", "install")
@@ -242,7 +242,7 @@ def test_a_key_file_is_enough(computer: Computer, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("reason", ["no systemctl", "no bus"])
-def test_without_systemd_it_says_what_to_run_instead(
+def test_missing_systemd_is_reported_with_an_alternative(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     if reason == "no systemctl":
@@ -295,7 +295,7 @@ def test_print_writes_and_starts_nothing(computer: Computer) -> None:
     assert computer.calls == []
 
 
-def test_a_launch_agent_is_written_loaded_and_removed(
+def test_launch_agent_is_written_loaded_and_removed(
     computer: Computer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (computer.home / "key").write_text(KEY)

@@ -12,7 +12,7 @@ from terminals import screen
 @pytest.mark.skipif(sys.platform != "linux", reason="the pages show a Linux machine")
 @pytest.mark.timeout(600)  # a page is up to thirty commands, one after the other
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_of_a_page_shows_what_stands_below_it(page: Path):
+def test_every_command_of_a_page_shows_what_is_below_it(page: Path):
     text = page.read_text()
     shown = captured(text)
     before, now = ([comparable(line) for line in each.splitlines()] for each in (text, shown))
@@ -25,12 +25,12 @@ def test_every_scene_is_played():
     assert [name for name in SCENES if f"<!-- capture {name} -->" not in text] == []
 
 
-def test_what_is_another_each_time_is_not_compared_and_all_else_is():
+def test_changing_parts_are_not_compared_and_all_others_are():
     assert comparable("job_0123456789bc  0:07  12.0 KiB, 3s") == comparable("job_zzzzzzzzzzzz 10:01\n1.2 KiB, 40s")
     assert comparable("completed  83 tokens") != comparable("completed  84 tokens")
 
 
-def test_a_screen_shows_what_was_written_over():
+def test_screen_shows_overwritten_text():
     assert screen("one\r\ntwo\r\n\x1b[1A\x1b[2K\x1b[1A\r\x1b[2Know\x1b[32m!\x1b[0m\r\n\x1b[?25h") == "now!"
     assert screen("ab\rc") == "cb"
     with pytest.raises(AssertionError):

@@ -17,14 +17,14 @@ def section(heading: str) -> str:
     return PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
 
-def test_every_room_stands_in_the_table_and_no_other() -> None:
+def test_every_room_is_in_the_table_and_no_other() -> None:
     rows = [line for line in section("Packages").splitlines() if line.startswith("| `")]
     named = {name.rstrip("/") for row in rows for name in re.findall(r"`([\w/.]+)`", row.split("|")[1])}
     rooms = {path.name for path in HOUSE.iterdir() if path.is_dir() or path.suffix == ".py"}
     assert named == rooms - {"__init__.py", "__pycache__"}
 
 
-def test_every_room_stands_in_the_picture() -> None:
+def test_every_room_is_in_the_picture() -> None:
     picture = section("Packages").partition("```\n")[2].partition("```")[0]
     rooms = ALLOWED.keys() - {""}
     assert [room for room in rooms if not re.search(rf"\b{room}\b", picture)] == []
@@ -49,7 +49,7 @@ def test_every_module_of_a_package_is_named() -> None:
     assert {*named} == modules
 
 
-def test_the_statuses_are_those_that_there_are() -> None:
+def test_statuses_of_the_page_are_those_of_the_code() -> None:
     picture = section("A job's way through it").partition("```\n")[2].partition("```")[0]
     assert all(status in picture for status in Status)
     [path] = re.findall(r"^ pending -> (.*)$", picture, re.M)

@@ -77,7 +77,7 @@ def here() -> Generator[Machine]:
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if command not in ELSEWHERE])
-def test_a_command_of_a_page_does_what_it_is_told(here: Machine, command: str) -> None:
+def test_command_of_a_page_does_what_the_page_says(here: Machine, command: str) -> None:
     typed = here.run(command, stdin=f"{KEY}\n")
     assert typed.returncode == 0, typed.stdout + typed.stderr
 
@@ -91,12 +91,12 @@ def test_stored_key_is_the_one_that_is_used(here: Machine) -> None:
     assert file.stat().st_mode & 0o077 == 0
 
 
-def test_what_is_not_typed_still_stands_on_a_page() -> None:
+def test_untested_commands_are_still_on_a_page() -> None:
     assert ELSEWHERE.keys() <= {*commands()}
     assert len(commands()) > len(ELSEWHERE) + 5
 
 
-def test_a_block_with_a_prompt_is_a_terminal_that_is_captured() -> None:
+def test_block_with_a_prompt_is_a_terminal_that_is_captured() -> None:
     for page in PAGES:
         for language, block in fences(page):
             assert (language == "console") == bool(re.search(r"^\$ ", block, re.M)), (page.name, block[:80])

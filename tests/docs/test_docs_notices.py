@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs/notices.md").read_text()
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 
 
-def test_the_check_of_the_page_accepts_what_is_sent_and_nothing_else() -> None:
+def test_check_of_the_page_accepts_only_genuine_notices() -> None:
     [code] = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     names: dict[str, Any] = {}
     exec(code, names)  # the page's own text
@@ -30,7 +30,7 @@ def test_the_check_of_the_page_accepts_what_is_sent_and_nothing_else() -> None:
     assert not names["is_genuine"]({**request.headers, "webhook-timestamp": "1"}, request.body, SECRET)
 
 
-def test_the_example_of_a_body_has_the_fields_that_are_sent() -> None:
+def test_example_of_a_body_has_the_fields_that_are_sent() -> None:
     [example] = re.findall(r"```json\n(.*?)```", PAGE, re.S)
     body = json.loads(example)
     notice = Notice(body["type"], 1_795_966_755.0, body["data"])
@@ -38,7 +38,7 @@ def test_the_example_of_a_body_has_the_fields_that_are_sent() -> None:
     assert json.loads(sent.body) == body
 
 
-def test_its_targets_events_and_figures_are_those_of_the_program() -> None:
+def test_targets_events_and_figures_of_the_page_are_those_of_the_program() -> None:
     assert re.findall(r"^\| `(\w+)(?:`|:\w+`) \|", PAGE, re.M) == [*KINDS, *EVENTS]
     assert f"`AGENT_JOBS_NOTIFY_MIN_S` seconds ({VARIABLES['AGENT_JOBS_NOTIFY_MIN_S'].default})" in PAGE
     assert f"a timeout of {sender.REQUEST_LIMIT_S:g} s" in PAGE

@@ -40,23 +40,23 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 6
 
 
-def test_every_option_stands_in_its_table_and_no_other() -> None:
+def test_every_option_is_in_its_table_and_no_other() -> None:
     named = [name for row in rows("Options") for name in re.findall(r"`(\w+)`", row[0])]
     assert sorted(named) == sorted(OPTIONS)
 
 
-def test_when_to_use_each_preset_is_said() -> None:
+def test_when_to_use_each_preset_is_reported() -> None:
     assert re.findall(r"^\* \*\*`(\w+)`\*\*", PRESETS, re.M) == [*load_our_presets()]
     assert all(preset.model is None for preset in load_our_presets().values())
 
 
-def test_every_key_of_a_preset_stands_in_its_table() -> None:
+def test_every_key_of_a_preset_is_in_its_table() -> None:
     table = PRESETS.partition("| key | |")[2].partition("\n\n")[0]
     told = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()[2:]))
     assert sorted(told) == sorted(field.name for field in fields(Preset))
 
 
-def test_the_users_presets_can_be_written_as_shown(tmp_path: Path) -> None:
+def test_users_presets_can_be_written_as_shown(tmp_path: Path) -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", PRESETS, re.S)
     path = tmp_path / "presets.toml"
     path.write_text(block)
@@ -65,7 +65,7 @@ def test_the_users_presets_can_be_written_as_shown(tmp_path: Path) -> None:
     assert build_body("x", job_id="job_1", preset="release_notes", presets=presets)["reasoning"] == {"effort": "medium"}
 
 
-def test_the_secret_of_the_example_is_put_in() -> None:
+def test_secret_of_the_example_is_put_in() -> None:
     body = build_body(job_id="job_1", **EXAMPLES[-1])
     sent = fill_in_secrets(body, {"TRACKER_TOKEN": SecretStr("t")})
     assert sent["tools"][0]["headers"] == {"Authorization": "Bearer t"}

@@ -34,13 +34,13 @@ def test_every_field_has_a_variable_and_every_variable_a_field():
     assert sorted(named) == sorted({field.name for field in fields(Settings)} - {"warnings", "stored_key"})
 
 
-def test_the_example_to_copy_sets_what_holds_anyway():
+def test_example_to_copy_sets_the_defaults():
     assert EXAMPLE.keys() == VARIABLES.keys()
     assert Settings.from_env(EXAMPLE) == Settings()
 
 
 @pytest.mark.parametrize(("name", "refusal"), [*refusals().items()])
-def test_what_a_variable_takes_is_what_its_refusal_says(name: str, refusal: str):
+def test_accepted_values_of_a_variable_are_those_of_its_refusal(name: str, refusal: str):
     assert refusal.startswith(f"{name} accepts {VARIABLES[name].accepts}")
 
 
@@ -48,7 +48,7 @@ def test_most_variables_refuse_something():
     assert len(refusals()) >= 17
 
 
-def test_the_waits_that_are_told_are_those_that_hosts_get():
+def test_waits_that_are_reported_are_those_that_hosts_get():
     told = re.findall(r"(\d+) s\b", VARIABLES["AGENT_JOBS_MAX_WAIT_S"].about)
     assert {*map(float, told)} - {60.0} == {SDK_WAIT_CAP_S, WAIT_CAP_S, *WAIT_CAPS_S.values()}
 

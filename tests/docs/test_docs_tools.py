@@ -39,7 +39,7 @@ def named(heading: str, head: str) -> list[str]:
     return [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
 
 
-async def test_the_page_lists_every_argument_of_every_tool_and_no_other(settings: Settings) -> None:
+async def test_page_lists_every_argument_of_every_tool_and_no_other(settings: Settings) -> None:
     async with hosting(settings) as host:
         tools = {tool.name: tool.input_schema["properties"] for tool in (await host.client.list_tools()).tools}
     for name, arguments in tools.items():
@@ -48,7 +48,7 @@ async def test_the_page_lists_every_argument_of_every_tool_and_no_other(settings
     assert re.findall(r"^## (agent_\w+)$", PAGE, re.M) == [*tools]
 
 
-async def test_the_schemas_are_those_that_are_sent(settings: Settings) -> None:
+async def test_schemas_are_those_that_are_sent(settings: Settings) -> None:
     async with hosting(settings) as host:
         sent = (await host.client.list_tools()).tools
     shown = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", SENT, re.S)]
@@ -64,12 +64,12 @@ def test_every_answer_is_json(answer: str) -> None:
     assert shown
 
 
-def test_the_sizes_are_those_of_the_program() -> None:
+def test_sizes_are_those_of_the_program() -> None:
     told = {int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d(?=\s(?:bytes|for several))", PAGE)}
     assert {START_BYTES, RUNNING_BYTES, ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES} <= told
 
 
-def test_the_waits_of_hosts_are_those_of_the_program() -> None:
+def test_waits_of_hosts_are_those_of_the_program() -> None:
     waits = PAGE.partition("### How long a call waits\n")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in row.split("|")[1:4]] for row in waits.splitlines() if row.startswith("| ")][1:]
     shown = {name: float(seconds) for _, names, seconds in rows for name in re.findall(r"`([^`]+)`", names)}
@@ -79,7 +79,7 @@ def test_the_waits_of_hosts_are_those_of_the_program() -> None:
     assert f"than {LEARNED_SHARE} of that time" in " ".join(waits.split())
 
 
-def test_the_limits_of_files_are_those_of_the_program() -> None:
+def test_limits_of_files_are_those_of_the_program() -> None:
     told = {int(number) * 2**20 for number in re.findall(r"(\d+) MiB", FILES)}
     assert told == {*collector.LIMIT_BYTES.values(), collector.INLINE_BYTES, collector.UPLOAD_BYTES}
     assert f"{collector.MAX_FILES} files" in FILES

@@ -55,7 +55,7 @@ def codes(heading: str) -> set[str]:
 
 
 @pytest.mark.parametrize("quotation", re.findall(r"^> (.*)$", PAGE, re.M))
-def test_every_quotation_is_said_by_the_program(quotation: str) -> None:
+def test_every_quotation_is_reported_by_the_program(quotation: str) -> None:
     # The problem and the fix of an error stand in two places.
     for sentence in re.split(r"(?<=[.?…]) (?=[A-Z])", quotation):
         step = sentence.removeprefix("Ask the user to ").rstrip(".")
@@ -68,7 +68,7 @@ def test_there_are_quotations() -> None:
     assert len(re.findall(r"^> ", PAGE, re.M)) >= 20
 
 
-def test_every_failure_code_of_ours_is_explained_and_no_other() -> None:
+def test_every_failure_code_of_agent_jobs_is_explained_and_no_other() -> None:
     known = {*our_codes()} - FIELDS | answers.NEXT_STEPS.keys()
     assert {"start_unconfirmed", "max_turns", "endpoint_lost", "upstream_rejected", "interrupted"} <= known
     assert codes("By failure code") == known | UPSTREAM

@@ -47,7 +47,7 @@ def test_pages_script_rewrites_a_stale_page():
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_the_page_shows_the_entry_of_every_host(host: str):
+def test_page_shows_the_entry_of_every_host(host: str):
     [section] = [
         section
         for section in re.split(r"^(?=\*\*)", PAGE, flags=re.M)
@@ -93,7 +93,7 @@ def test_goose_s_link_starts_the_same_command_and_asks_for_the_key():
     assert link["env"][0].split("=")[0] in entry["env_keys"]
 
 
-def test_no_entry_holds_what_looks_like_a_key_and_every_variable_is_a_setting():
+def test_no_entry_has_a_key_and_every_variable_is_a_setting():
     names = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
     assert Settings.from_env(dict.fromkeys(names, ""))
     for host in HOSTS.values():

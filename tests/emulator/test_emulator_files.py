@@ -39,7 +39,7 @@ def list_cited_files(response: Response) -> list[Any]:
     return [note for note in message.content[0].annotations if note.type == "container_file_citation"]
 
 
-async def test_a_file_is_uploaded_read_listed_and_deleted(sdk: AsyncOpenAI) -> None:
+async def test_file_is_uploaded_read_listed_and_deleted(sdk: AsyncOpenAI) -> None:
     file = await sdk.files.create(file=TABLE, purpose="user_data")
     FileObject.model_validate(file.to_dict(), strict=True)
     assert (file.filename, file.bytes, file.purpose, file.expires_at) == ("table.csv", 8, "user_data", None)
@@ -84,7 +84,7 @@ async def test_counters_and_log_prove_that_an_upload_was_removed(sdk: AsyncOpenA
     assert server.emulator.counters()["files_left"] == 0
 
 
-async def test_a_file_expires_when_it_was_asked_to() -> None:
+async def test_file_expires_as_requested() -> None:
     with run_emulator(time_scale=1e7) as server:
         async with AsyncOpenAI(base_url=server.base_url, api_key="sk-test", max_retries=0) as sdk:
             expiry: Any = {"anchor": "created_at", "seconds": 3600}
@@ -100,7 +100,7 @@ async def test_a_file_expires_when_it_was_asked_to() -> None:
             assert caught.value.param == "expires_after.seconds"
 
 
-def test_an_upload_without_its_parts_is_refused(client: Client) -> None:
+def test_upload_without_its_parts_is_refused(client: Client) -> None:
     def message(**fields: Any) -> str:
         answer = client.http.post("/files", **fields)
         assert answer.status_code == 400
@@ -129,7 +129,7 @@ def test_faults_meet_uploads_deletes_and_downloads(client: Client, server: Runni
     assert client.http.delete(path).json()["deleted"]
 
 
-async def test_a_run_leaves_files_in_a_container_and_cites_them(sdk: AsyncOpenAI) -> None:
+async def test_run_leaves_files_in_a_container_and_cites_them(sdk: AsyncOpenAI) -> None:
     upload = await sdk.files.create(file=TABLE, purpose="user_data")
     response = await run_code(sdk, upload.id, include=["code_interpreter_call.outputs"])
     call = next(item for item in response.output if item.type == "code_interpreter_call")
@@ -152,7 +152,7 @@ async def test_a_run_leaves_files_in_a_container_and_cites_them(sdk: AsyncOpenAI
     assert (await sdk.containers.retrieve(call.container_id)).status == "running"
 
 
-async def test_the_outputs_of_code_are_given_only_where_they_are_asked_for(sdk: AsyncOpenAI) -> None:
+async def test_outputs_of_code_are_given_only_where_they_are_requested(sdk: AsyncOpenAI) -> None:
     calls = [item for item in (await run_code(sdk)).output if item.type == "code_interpreter_call"]
     assert [call.outputs for call in calls] == [None]
 

@@ -44,12 +44,12 @@ def test_searches_leave_calls_and_citations(client: Client) -> None:
     assert added == notes
 
 
-def test_sources_are_given_only_where_they_are_asked_for(client: Client) -> None:
+def test_sources_are_given_only_where_they_are_requested(client: Client) -> None:
     [call] = list_items(run_to_end(client, {"searches": 1}), "web_search_call")
     assert "sources" not in call["action"]
 
 
-def test_an_image_is_a_png_of_the_size_asked_for(client: Client) -> None:
+def test_image_is_a_png_of_the_size_requested(client: Client) -> None:
     tools = [{"type": "image_generation", "partial_images": 2}]
     events = client.stream(emulate={"images": 2, "image_px": 5}, tools=tools)
     pictures = [
@@ -62,7 +62,7 @@ def test_an_image_is_a_png_of_the_size_asked_for(client: Client) -> None:
     assert list_types(events).count("response.image_generation_call.partial_image") == 4
 
 
-def test_a_cancelled_run_keeps_an_open_image_as_failed(client: Client) -> None:
+def test_cancelled_run_keeps_an_open_image_as_failed(client: Client) -> None:
     with client.streaming(emulate={"images": 1, "reasoning": 0, "duration_s": 1000}) as answer:
         events = read_live_events(answer)
         response_id = next(events)["response"]["id"]
@@ -71,7 +71,7 @@ def test_a_cancelled_run_keeps_an_open_image_as_failed(client: Client) -> None:
     assert [item["status"] for item in body["output"]] == ["failed"]
 
 
-def test_a_remote_server_is_listed_and_called(client: Client) -> None:
+def test_remote_server_is_listed_and_called(client: Client) -> None:
     tool = SERVER | {"require_approval": "never", "allowed_tools": ["find", "write"], "headers": {"x": "secret"}}
     body = run_to_end(client, {"mcp_calls": 2}, tools=[tool | {"authorization": "secret"}])
     [listed] = list_items(body, "mcp_list_tools")
@@ -94,7 +94,7 @@ def test_a_remote_server_is_listed_and_called(client: Client) -> None:
         ({"require_approval": {"never": {"tool_names": ["read"]}}}, True),
     ],
 )
-def test_a_call_that_needs_approval_ends_the_turn(client: Client, approval: Json, asked: bool) -> None:
+def test_call_that_needs_approval_ends_the_turn(client: Client, approval: Json, asked: bool) -> None:
     first = run_to_end(client, {"mcp_calls": 1}, tools=[SERVER | approval])
     requests = list_items(first, "mcp_approval_request")
     assert len(requests) == asked and len(list_items(first, "mcp_call")) == (not asked)
@@ -106,7 +106,7 @@ def test_a_call_that_needs_approval_ends_the_turn(client: Client, approval: Json
         assert text_of(client.http.post("/responses", json=body).json())
 
 
-def test_reasoning_is_summed_up_only_where_it_is_asked_for(client: Client) -> None:
+def test_reasoning_is_summed_up_only_where_it_is_requested(client: Client) -> None:
     silent = client.stream(emulate={"reasoning": 2})
     [thought] = list_items(silent[-1]["response"], "reasoning")
     assert thought["summary"] == [] and "encrypted_content" not in thought
@@ -138,13 +138,13 @@ class Country(BaseModel):
     parent: "Country | None"
 
 
-async def test_the_sdk_parses_a_structured_answer(sdk: AsyncOpenAI) -> None:
+async def test_sdk_parses_a_structured_answer(sdk: AsyncOpenAI) -> None:
     response = await sdk.responses.parse(model=MODEL, input="Where?", text_format=Country)
     country = response.output_parsed
     assert isinstance(country, Country) and len(country.towns) == 2 and country.capital.mood is Mood.calm
 
 
-async def test_a_scripted_text_and_a_refusal_beat_the_schema(sdk: AsyncOpenAI) -> None:
+async def test_scripted_text_and_a_refusal_beat_the_schema(sdk: AsyncOpenAI) -> None:
     async def parsed(**script: Any) -> Any:
         metadata = {"emulate": json.dumps(script)}
         return await sdk.responses.parse(model=MODEL, input="Where?", text_format=Mooded, metadata=metadata)
@@ -190,7 +190,7 @@ SCHEMAS: dict[str, Json] = {
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-def test_a_sample_fits_its_schema(client: Client, schema: Json) -> None:
+def test_sample_fits_its_schema(client: Client, schema: Json) -> None:
     value = build_sample(schema)
     jsonschema.Draft202012Validator(schema).validate(value)  # pyright: ignore[reportUnknownMemberType]
     form = {"type": "json_schema", "name": "thing", "schema": schema}
@@ -198,7 +198,7 @@ def test_a_sample_fits_its_schema(client: Client, schema: Json) -> None:
     assert json.loads(text_of(body)) == value and body["text"]["format"] == form
 
 
-def test_an_incomplete_structured_answer_is_cut_in_its_middle(client: Client) -> None:
+def test_incomplete_structured_answer_is_cut_in_its_middle(client: Client) -> None:
     form = {"type": "json_schema", "name": "thing", "schema": SCHEMAS["bounds"]}
     body = run_to_end(client, {"end": "incomplete"}, text={"format": form})
     assert json.dumps(build_sample(SCHEMAS["bounds"])).startswith(text_of(body)) and text_of(body)

@@ -47,7 +47,7 @@ BAD_SCHEMAS: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize(("schema", "message"), BAD_SCHEMAS.values(), ids=BAD_SCHEMAS)
-def test_a_schema_that_breaks_the_strict_rules_is_refused(client: Client, schema: Json, message: str) -> None:
+def test_schema_that_breaks_the_strict_rules_is_refused(client: Client, schema: Json, message: str) -> None:
     error = refusal(client, text=make_strict(schema))
     assert (error["status"], error["code"], error["param"]) == (400, "invalid_json_schema", "text.format.schema")
     assert error["message"].startswith("Invalid schema for response_format 'thing': ") and message in error["message"]
@@ -78,9 +78,7 @@ BODIES: dict[str, tuple[Json, str, str | None]] = {
 
 
 @pytest.mark.parametrize(("fields", "param", "code"), BODIES.values(), ids=BODIES)
-def test_a_body_is_refused_at_the_place_that_is_wrong(
-    client: Client, fields: Json, param: str, code: str | None
-) -> None:
+def test_body_is_refused_at_the_place_that_is_wrong(client: Client, fields: Json, param: str, code: str | None) -> None:
     error = refusal(client, **fields)
     assert (error["status"], error["param"], error["code"]) == (400, param, code)
 

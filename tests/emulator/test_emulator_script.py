@@ -31,7 +31,7 @@ BOX = Container("cntr_1", [("cfile_1", "a.txt")])
 
 
 @given(scripts, st.text())
-def test_the_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script, asked: str) -> None:
+def test_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script, asked: str) -> None:
     text = answer_text(script, {"input": asked})
     assert len(text) == script.length and text == answer_text(script, {"input": asked})
     steps = build_timeline(script, "resp_1", text)
@@ -75,7 +75,7 @@ def test_another_question_gets_another_answer() -> None:
         ]}],
     ],
 )  # fmt: skip
-def test_a_directive_in_the_last_text_is_read_and_removed(asked: Any) -> None:
+def test_directive_in_the_last_text_is_read_and_removed(asked: Any) -> None:
     script, body = read_request({"input": asked})
     assert (script.length, script.text) == (7, "]}")
     assert "emulate" not in json.dumps(body)
@@ -118,7 +118,7 @@ def test_repeated_text_does_not_repeat_its_calls() -> None:
     assert read_request({"input": [asked, output]})[0].function_calls == ()
 
 
-def test_a_web_search_tool_brings_two_searches() -> None:
+def test_web_search_tool_makes_two_searches() -> None:
     tools = [{"type": "web_search_preview"}]
     assert read_request({"input": "x", "tools": tools})[0].searches == 2
     assert read_request({"input": '[emulate {"searches": 0}]', "tools": tools})[0].searches == 0
@@ -142,14 +142,14 @@ def test_a_web_search_tool_brings_two_searches() -> None:
         '{"turns": [{}, {"lenght": 3}]}',
     ],
 )
-def test_a_wrong_directive_is_a_value_error(directive: str) -> None:
+def test_wrong_directive_is_a_value_error(directive: str) -> None:
     with pytest.raises(ValueError):
         read_request({"input": "x", "metadata": {"emulate": directive}})
     with pytest.raises(ValueError):
         read_request({"input": f"[emulate {directive}]"})
 
 
-def test_a_directive_that_is_not_closed_is_a_value_error() -> None:
+def test_directive_that_is_not_closed_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="the directive reads"):
         read_request({"input": '[emulate {"length": 3} and so on'})
 
@@ -177,7 +177,7 @@ def test_later_fault_wins_over_an_earlier_one() -> None:
 
 
 @pytest.mark.parametrize("given", [{"stauts": 500}, {"on": "update"}, {"drop": "everything"}])
-def test_a_wrong_fault_is_a_value_error(given: dict[str, Any]) -> None:
+def test_wrong_fault_is_a_value_error(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         Fault.read(given)
 

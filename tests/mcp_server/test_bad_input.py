@@ -62,7 +62,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("tool", "arguments", "told"), REFUSED.values(), ids=REFUSED)
-async def test_a_bad_argument_is_refused_in_a_sentence_and_starts_nothing(
+async def test_bad_argument_is_refused_in_a_sentence_and_starts_nothing(
     settings: Settings, upstream: RunningServer, tool: str, arguments: dict[str, Any], told: str
 ) -> None:
     async with hosting(settings) as host:
@@ -73,7 +73,7 @@ async def test_a_bad_argument_is_refused_in_a_sentence_and_starts_nothing(
     assert upstream.emulator.counters()["creates"] == 0
 
 
-async def test_an_unknown_job_is_answered_with_the_three_newest(settings: Settings) -> None:
+async def test_unknown_job_is_answered_with_the_three_newest(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = [await host.start(f"task {n}", emulate={"duration_s": 1}) for n in range(4)]
         sentence = await host.refused("agent_poll", job_id="job_none")
@@ -90,7 +90,7 @@ ENDED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("changed", "arguments", "code", "told"), ENDED.values(), ids=ENDED)
-async def test_a_refusal_by_upstream_fails_the_job_with_a_next_step(
+async def test_refusal_by_upstream_fails_the_job_with_a_next_step(
     settings: Settings,
     upstream: RunningServer,
     changed: dict[str, Any],
@@ -108,7 +108,7 @@ async def test_a_refusal_by_upstream_fails_the_job_with_a_next_step(
     assert told in answer["next"]
 
 
-async def test_an_exhausted_quota_is_not_waited_out(settings: Settings, upstream: RunningServer) -> None:
+async def test_exhausted_quota_is_not_waited_out(settings: Settings, upstream: RunningServer) -> None:
     body = {
         "error": {"type": "insufficient_quota", "code": "insufficient_quota", "message": "You exceeded your quota."}
     }
@@ -120,7 +120,7 @@ async def test_an_exhausted_quota_is_not_waited_out(settings: Settings, upstream
     assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_without_a_key_stored_jobs_can_still_be_read(settings: Settings) -> None:
+async def test_stored_jobs_can_be_read_without_a_key(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "mine"})
         await host.end(started["job_id"])
@@ -152,7 +152,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "told"), BROKEN.values(), ids=BROKEN)
-async def test_an_unusable_database_is_reported_and_works_once_it_is_fixed(
+async def test_unusable_database_is_reported_and_works_once_it_is_fixed(
     settings: Settings, spoil: Callable[[Path], None], told: str
 ) -> None:
     folder = settings.data_dir
@@ -169,7 +169,7 @@ async def test_an_unusable_database_is_reported_and_works_once_it_is_fixed(
         assert answer["status"] == "queued"
 
 
-async def test_a_sent_start_answers_with_its_id_even_if_the_database_is_locked(
+async def test_sent_start_answers_with_its_id_even_if_the_database_is_locked(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
@@ -192,7 +192,7 @@ async def test_a_sent_start_answers_with_its_id_even_if_the_database_is_locked(
     assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_a_locked_database_is_reported_and_loses_nothing(settings: Settings) -> None:
+async def test_locked_database_is_reported_and_loses_nothing(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "safe"})
         assert settings.data_dir is not None

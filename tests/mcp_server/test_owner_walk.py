@@ -27,8 +27,10 @@ from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.owners import Owner, OwnerLimits
 from agent_jobs.jobs.queries import JobFilter, Reply
+from agent_jobs.mcp_server.events import EventsExtension
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.request.start_request import StartRequest
+from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
 UNKNOWN = "job_000000000000"
@@ -75,6 +77,14 @@ TASKS: dict[str, dict[str, Any]] = {
     "tasks/update": {"inputResponses": {"x": {"action": "accept"}}},
     "tasks/cancel": {},
 }
+#: Methods of a team server, with what they need beside the filter that names a job.
+DELIVERY = {"url": "https://hooks.example.com/", "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}
+EVENTS: dict[str, dict[str, Any]] = {
+    "events/list": {},
+    "events/poll": {"cursor": "e0"},
+    "events/subscribe": {"delivery": DELIVERY},
+    "events/unsubscribe": {"delivery": DELIVERY},
+}
 #: Methods of the protocol that name no job, with the reason.
 PROTOCOL = {
     "ping": "says nothing",
@@ -91,6 +101,7 @@ PROTOCOL = {
 #: Calls every verb of the engine about a job.
 VERBS: dict[str, Callable[[Engine, Job], Awaitable[object]]] = {
     "adopt": lambda engine, job: engine.adopt(job.id, "resp_x"),
+    "ask_again": lambda engine, job: engine.ask_again(job.id, "tracker/close"),
     "cancel": lambda engine, job: engine.cancel(JobFilter(job_ids=(job.id,))),
     "count_unindexed": lambda engine, job: engine.count_unindexed(),
     "delete": lambda engine, job: engine.delete([job.id]),
@@ -116,7 +127,7 @@ VERBS: dict[str, Callable[[Engine, Job], Awaitable[object]]] = {
     "result": lambda engine, job: engine.result(job.id),
     "search": lambda engine, job: engine.search("secret", 9),
     "start": lambda engine, job: engine.start(StartRequest(prompts=["x"], previous_job_id=job.id)),
-    "sum_spending": lambda engine, job: engine.sum_spending("day", JobFilter()),
+    "sum_spending": lambda engine, job: engine.sum_spending(["day"], JobFilter()),
     "sum_today": lambda engine, job: engine.sum_today(spent=False),
     "wait_for_any": lambda engine, job: engine.wait_for_any(JobFilter(job_ids=(job.id,))),
     "wait_for_response_id": lambda engine, job: engine.wait_for_response_id(job, wait_s=0),
@@ -129,6 +140,7 @@ SHARED = {
     "change_mark": "a number",
     "describe_model": "about the endpoint",
     "end_waits": "about this process",
+    "feed": "bound to the owner's store; see EVENTS",
     "files": "bound to the owner's store",
     "figures": "the operator's",
     "follow_text": "see the test of live texts",
@@ -148,6 +160,13 @@ SHARED = {
     "wait_for_any_change": "wakes a waiter, who then reads what is theirs",
     "webhooks": "the provider's, for a server",
 }
+
+
+def make_events(engine: Callable[[], Awaitable[Engine]]) -> EventsExtension:
+    async def report(action: str) -> None:
+        pass
+
+    return EventsExtension(engine, lambda: "", report)
 
 
 @dataclass
@@ -184,7 +203,7 @@ async def serving(settings: Settings, **client: Any) -> AsyncGenerator[Team]:
         async def engine() -> Engine:
             return (await app.engine()).for_owner(teams[0].owner)
 
-        async with Client(build_server(engine, may_approve=True), **client) as mcp:
+        async with Client(build_server(engine, may_approve=True, extensions=[make_events(engine)]), **client) as mcp:
             teams.append(Team(await app.engine(), mcp, extension))
             yield teams[0]
 
@@ -227,8 +246,10 @@ async def test_every_tool_resource_and_method_is_in_the_walk(settings: Settings)
         templates = (await team.client.list_resource_templates()).resource_templates
         assert {str(template.uri_template) for template in templates} == RESOURCES
         assert (await team.client.list_resources()).resources == []
-    low = build_server(team_engine)._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # there is no public list
-    assert low._request_handlers.keys() == PROTOCOL.keys() | TASKS.keys()  # pyright: ignore[reportPrivateUsage]
+    for extensions, more in (((), set[str]()), ([make_events(team_engine)], set(EVENTS))):
+        server = build_server(team_engine, extensions=extensions)
+        low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # there is no public list
+        assert low._request_handlers.keys() == PROTOCOL.keys() | TASKS.keys() | more  # pyright: ignore[reportPrivateUsage]
 
 
 async def team_engine() -> Engine:
@@ -296,6 +317,30 @@ async def test_task_of_another_owner_is_not_found(settings: Settings) -> None:
                     )
                     assert outcome == "-32602 Task not found"
         assert "working" in await team.outcome("alice", lambda: ask(team.client, "tasks/get", taskId=jobs[2].id))
+
+
+async def test_event_of_another_owner_is_not_seen(settings: Settings) -> None:
+    async with serving(settings) as team:
+        for job in await alices_jobs(team):
+            for method, params in EVENTS.items():
+                for name in ("job.finished", "job.needs_input"):
+                    sent = {**params, "name": name}
+                    theirs, nobodys = [
+                        await team.outcome(
+                            "bob",
+                            lambda method=method, sent={**sent, "arguments": {"job_id": each}}: ask(
+                                team.client, method, **sent
+                            ),
+                        )
+                        for each in (job.id, UNKNOWN)
+                    ]
+                    assert theirs == nobodys, method
+                    if method == "events/poll":
+                        assert "'events': []" in await team.outcome(
+                            "bob", lambda method=method, sent=sent: ask(team.client, method, **sent)
+                        )
+        everything = {"name": "job.finished", "cursor": "e0"}
+        assert "completed" in await team.outcome("alice", lambda: ask(team.client, "events/poll", **everything))
 
 
 async def test_live_text_and_launch_of_another_owner_are_not_seen(settings: Settings) -> None:
@@ -398,6 +443,43 @@ async def test_jobs_of_an_owner_run_with_the_owners_key_or_not_at_all(
             assert refusal.value.code == "owner_key_missing"
             assert "AGENT_JOBS_OWNER_KEYS_DIR" in await team.call("alice", "agent_start", prompt="y", wait_s=0)
         assert upstream.emulator.counters()["creates"] == creates
+
+
+@pytest.mark.parametrize("verb", ["delete", "prune"])
+async def test_responses_are_deleted_with_the_key_of_their_owner(
+    settings: Settings, upstream: RunningServer, tmp_path: Path, verb: str
+) -> None:
+    (tmp_path / "alice").write_text("sk-alice\n")
+    # The emulator refuses this key, as a provider refuses that of another account.
+    async with serving(replace(settings, owner_keys_dir=tmp_path, api_key=SecretStr("invalid"))) as team:
+        await team.engine.access.set_owner(Owner("alice", key_ref="alice"))
+        alice = team.engine.for_owner("alice")
+        [started] = await alice.start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]), wait_s=600)
+        assert started.job.status == "completed"
+        if verb == "delete":
+            deleted = await alice.delete([started.job.id], upstream=True)
+        else:
+            deleted = await team.engine.prune(0, upstream=True, unread=True)
+        assert (deleted.deleted, deleted.deleted_upstream) == (1, 1)
+    assert upstream.emulator.counters()["deletes"] == 1
+
+
+async def test_running_job_goes_on_with_the_key_that_it_was_sent_with_when_its_owner_gets_another(
+    settings: Settings, upstream: RunningServer, tmp_path: Path
+) -> None:
+    (tmp_path / "first").write_text("sk-first\n")
+    (tmp_path / "second").write_text("invalid\n")
+    async with serving(replace(settings, owner_keys_dir=tmp_path, follow=0)) as team:
+        await team.engine.access.set_owner(Owner("alice", key_ref="first"))
+        alice = team.engine.for_owner("alice")
+        for key_ref in ("first", ""):  # a key of their own, then the shared one
+            await team.engine.access.set_owner(Owner("alice", key_ref=key_ref))
+            [started] = await alice.start(StartRequest(prompts=[scripted(key_ref or "x", {"duration_s": 5})]))
+            await team.engine.access.set_owner(Owner("alice", key_ref="second"))
+            with anyio.fail_after(60):
+                assert (await alice.poll(started.job.id, wait_s=600)).status == "completed"
+        [refused] = await alice.start(StartRequest(prompts=["y"]), wait_s=600)
+        assert refused.job.status == "failed", "the next job is sent with the new key"
 
 
 async def test_step_of_a_job_whose_key_is_gone_waits_and_uses_no_other_key(

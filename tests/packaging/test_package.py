@@ -236,7 +236,7 @@ REGISTRY = {
 }
 
 
-def test_the_registry_s_entry_keeps_to_its_schema():
+def test_registry_s_entry_keeps_to_its_schema():
     errors = [error.message for error in Draft7Validator(REGISTRY).iter_errors(SERVER)]  # pyright: ignore[reportUnknownMemberType]
     assert errors == []
     secret = [each["name"] for each in SERVER["packages"][0]["environmentVariables"] if each.get("isSecret")]
@@ -311,7 +311,7 @@ def test_files_that_the_image_copies_exist_and_are_not_ignored():
 
 
 @pytest.mark.parametrize("workflow", sorted((ROOT / ".github/workflows").iterdir()), ids=lambda path: path.name)
-def test_a_workflow_only_calls_scripts_and_pins_what_it_uses(workflow: Path):
+def test_workflow_only_calls_scripts_and_pins_what_it_uses(workflow: Path):
     text = workflow.read_text()
     called = re.findall(r"run: +(\S+)", text)
     assert called
@@ -330,7 +330,7 @@ NAMING = (
 )  # fmt: skip
 
 
-def test_the_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
+def test_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
     for name in (*NAMING, "scripts/owner"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)

@@ -30,7 +30,7 @@ def manifest(host: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("host", PLUGINS)
-def test_the_manifest_has_the_fields_that_its_host_documents(host: str):
+def test_manifest_has_the_fields_that_its_host_documents(host: str):
     found = manifest(host)
     interface = found.pop("interface", {})
     assert re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", found["name"])
@@ -51,13 +51,13 @@ def test_only_the_manifest_is_in_its_folder_and_every_path_leads_somewhere(host:
 
 
 @pytest.mark.parametrize("host", PLUGINS)
-def test_the_server_is_the_entry_of_its_host(host: str):
+def test_server_is_the_entry_of_its_host(host: str):
     servers = json.loads((PACKAGING / f"{host}-plugin/.mcp.json").read_text())
     assert servers == {"mcpServers": {"agent-jobs": HOSTS[host].entry(PINNED, {})}}
 
 
 @pytest.mark.parametrize("host", PLUGINS)
-def test_one_skill_teaches_the_loop_and_names_no_tool_that_is_not_there(host: str):
+def test_one_skill_teaches_the_loop_and_names_no_tool_that_does_not_exist(host: str):
     [file] = (PACKAGING / f"{host}-plugin").glob("skills/*/SKILL.md")
     text = file.read_text()
     assert text == (PACKAGING / "codex-plugin/skills" / file.parent.name / "SKILL.md").read_text()

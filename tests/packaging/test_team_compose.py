@@ -86,7 +86,7 @@ def test_settings_of_a_replica_are_settings_of_this_program(name: str, tmp_path:
     assert (settings.host, settings.port) == ("0.0.0.0", 8000)
 
 
-def test_no_secret_stands_in_the_file():
+def test_no_secret_is_in_the_file():
     assert all({*secret} == {"file"} for secret in COMPOSE["secrets"].values())
     text = (TEAM / "compose.yaml").read_text()
     assert re.findall(r"(?i)\w*(?:password|key|token|secret)\w*: *\"?(?!/run/secrets/|\{ file|\[)\S.*", text) == []

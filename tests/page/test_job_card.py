@@ -114,7 +114,7 @@ async def test_card_shows_a_job_until_its_end_and_costs_no_turn(browser: Browser
     options = scripted_options({"duration_s": 3, "text": hostile})
     async with showing_card(browser, settings, prompt="Wait <b>for</b> \u202ethis", options=options) as card:
         await expect(card.frame.locator("h1")).to_have_text("Wait <b>for</b> \\u202ethis")
-        await expect(card.frame.locator(".status")).to_have_text("done", timeout=60_000)
+        await expect(card.frame.locator(".status")).to_have_text("completed", timeout=60_000)
         await card.frame.get_by_text("Answer", exact=True).click()
         await expect(card.frame.locator("pre.text")).to_contain_text("<img src=x onerror=alert(1)>")
         assert await card.frame.locator("img, b, #jobs script").count() == 0
@@ -139,7 +139,7 @@ async def test_card_cancels_a_job(browser: Browser, settings: Settings) -> None:
         first = card.frame.locator("article", has_text="one")
         await first.get_by_role("button", name="Cancel").click()
         await expect(first.locator(".status")).to_have_text("cancelled", timeout=60_000)
-        await expect(card.frame.locator("article", has_text="two").locator(".status")).to_have_text("running")
+        await expect(card.frame.locator("article", has_text="two").locator(".status")).to_have_text("in progress")
 
 
 APPROVAL: dict[str, Any] = {"server_label": "tracker", "name": "close", "arguments": {"id": "<b>42</b>"}}
@@ -154,7 +154,23 @@ async def test_user_approves_a_call_in_the_card(browser: Browser, settings: Sett
         await expect(question).to_contain_text("Allow tracker/close?", timeout=60_000)
         await expect(question.locator("pre")).to_contain_text('"id": "<b>42</b>"')
         await question.get_by_role("button", name="Allow").click()
-        await expect(card.frame.locator(".status")).to_have_text("done", timeout=60_000)
+        await expect(card.frame.locator(".status")).to_have_text("completed", timeout=60_000)
+
+
+@NEEDS_CHROMIUM
+async def test_user_always_allows_a_tool_in_the_card_and_takes_it_back(browser: Browser, settings: Settings) -> None:
+    other = {"mcp_approval": {**APPROVAL, "name": "open"}}
+    script = {**ASKING, "turns": [{"mcp_approval": APPROVAL}, {"mcp_approval": APPROVAL}, other, {"text": "Over."}]}
+    options = scripted_options(script, tools=[TRACKER])
+    async with showing_card(browser, settings, prompt="Close it", options=options) as card:
+        await card.frame.get_by_role("button", name="Always").click(timeout=60_000)
+        await expect(card.frame.locator(".question")).to_contain_text("Allow tracker/open?", timeout=60_000)
+        standing = card.frame.locator(".always")
+        await expect(standing).to_contain_text("Always allowed until this job ends: tracker/close")
+        await standing.get_by_role("button", name="Ask again").click()
+        await expect(standing).to_have_count(0, timeout=60_000)
+        await card.frame.get_by_role("button", name="Deny").click()
+        await expect(card.frame.locator(".status")).to_have_text("completed", timeout=60_000)
 
 
 @NEEDS_CHROMIUM
@@ -198,14 +214,16 @@ async def test_a_host_without_the_cards_form_is_offered_nothing(
         assert len(await list_tools(host)) == 6
 
 
-@pytest.mark.parametrize("key", [None, "", "wrong"])
-async def test_a_model_cannot_approve_by_the_tool_of_the_card(settings: Settings, key: str | None) -> None:
+@pytest.mark.parametrize(
+    ("action", "key"), [("approve", None), ("approve", ""), ("approve", "wrong"), ("always", "wrong"), ("x", None)]
+)
+async def test_a_model_cannot_approve_by_the_tool_of_the_card(settings: Settings, action: str, key: str | None) -> None:
     async with with_apps(settings) as host:
         started = await host.start(emulate=ASKING, options={"tools": [TRACKER]})
         job = {"job_ids": [started["job_id"]]}
         needs = (await host.end(started["job_id"]))["needs"]
         arguments = {**job, "call_id": needs[0]["call_id"]}
-        assert "Only the user may approve" in await host.refused("job_card", action="approve", key=key, **arguments)
+        assert "Only the user may approve" in await host.refused("job_card", action=action, key=key, **arguments)
         [shown] = (await host.call("job_card", **job))["jobs"]
         assert (shown["status"], len(shown["needs"])) == ("input_required", 1)
         [denied] = (await host.call("job_card", action="deny", **arguments))["jobs"]

@@ -1,6 +1,7 @@
 """Only the user's own browser sees and changes anything on the page."""
 
 import stat
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,12 +10,25 @@ import anyio
 import httpx2
 import pytest
 from browsers import PageServer, serving_page
+from starlette.requests import Request
 
+from agent_jobs.engine.engine import Engine
 from agent_jobs.page.access import LINK_S, SECRET_BYTES, SECRET_FILE, LinkAccess, read_secret
+from agent_jobs.page.app import PageServer as PageParts
+from agent_jobs.page.app import build_page
+from agent_jobs.page.guard import COOKIE
 from agent_jobs.settings import Settings
 
 PAGES = ("/", "/jobs.json", "/jobs/job_1", "/jobs/job_1.json", "/new", "/spend", "/spend.json", "/health", "/live/jobs")
-FORMS = ("/new", "/new/estimate", "/jobs/job_1/cancel", "/jobs/job_1/reply", "/jobs/job_1/ask", "/jobs/job_1/delete")
+FORMS = (
+    "/new",
+    "/new/estimate",
+    "/jobs/job_1/cancel",
+    "/jobs/job_1/reply",
+    "/jobs/job_1/ask",
+    "/jobs/job_1/ask-again",
+    "/jobs/job_1/delete",
+)
 
 
 @asynccontextmanager
@@ -135,6 +149,24 @@ async def test_every_answer_forbids_what_a_page_does_not_need(settings: Settings
             assert "unsafe" not in policy
             assert headers["cache-control"] == "no-store"
             assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_fault_of_ours_is_a_page_that_says_nothing_of_its_cause() -> None:
+    access = LinkAccess(b"k" * 32, time.time)
+
+    async def fail_to_open(_: Request) -> Engine:
+        raise RuntimeError("secret cause")
+
+    async with anyio.create_task_group() as tasks:
+        app = build_page(fail_to_open, access, PageParts({"page.test"}.__contains__, tasks, anyio.Event()))
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://page.test") as client:
+            client.cookies.set(COOKIE, await access.sign_in(access.create_link_token()) or "")
+            page, data = await client.get("/"), await client.get("/jobs.json")
+            assert (page.status_code, data.status_code) == (500, 500)
+            assert "Its log says why." in page.text and "Its log says why." in data.json()["error"]
+            assert "secret cause" not in page.text + data.text
+            assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "//etc/passwd"])

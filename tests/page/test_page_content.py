@@ -1,6 +1,7 @@
 """What the pages say: cost beside limits, conversations, files, timelines, filters, secrets. No browser is needed."""
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -98,7 +99,10 @@ async def test_tool_that_is_always_allowed_is_not_asked_for_again(settings: Sett
         )
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
         html = await until_in(client, path, "<code>tracker/delete</code>?")
-        assert "You always allow <code>tracker/close</code>" in html
+        assert "Always allowed until this job ends: <code>tracker/close</code>" in html
+        for answer in [await send_form(client, path, f"{path}/ask-again", tool="tracker/close") for _ in "twice"]:
+            assert (answer.status_code, answer.headers["location"]) == (303, path)
+        assert "Always allowed" not in (await client.get(path)).text
         call = html.partition('name="call" value="')[2].partition('"')[0]
         turn = html.partition('name="turn" value="')[2].partition('"')[0]
         assert turn == "4", "each call of the same tool had a turn"
@@ -176,6 +180,46 @@ async def test_timeline_shows_when_no_process_observed_a_job(settings: Settings)
         html = (await client.get(f"/jobs/{started['job_id']}")).text
         assert '<li class="gap">' in html
         assert "4 min 00 s" in html.partition('<li class="gap">')[2].partition("</li>")[0]
+
+
+async def test_timeline_repeats_no_time_and_shows_tenths_of_seconds(settings: Settings) -> None:
+    async with visiting(settings) as (server, client):
+        started = await server.host.start(emulate={"duration_s": 1, "searches": 1})
+        await server.host.end(started["job_id"])
+        html = (await client.get(f"/jobs/{started['job_id']}")).text
+    timeline = html.partition('<ol class="steps">')[2].partition("</ol>")[0]
+    shown = re.findall(r'<time class="after" datetime="[^"]+" title="[^"]+">([^<]*)</time>', timeline)
+    assert shown[0] == "0 s" and len(shown) >= 5
+    times = [each for each in shown if each]
+    assert times == sorted(set(times), key=times.index), "each time stands once"
+    assert "> 0 s<" not in timeline.replace('duration">0 s', "> 0 s")
+
+
+async def test_prompt_that_reorders_its_text_is_shown_with_escapes(settings: Settings) -> None:
+    async with visiting(settings) as (server, client):
+        started = await server.host.start("open gpj.\u202eexe\u2066")
+        html = (await client.get(f"/jobs/{started['job_id']}")).text
+    assert "gpj.\\u202eexe\\u2066" in html
+    assert not {"\u202e", "\u2066"} & set(html)
+
+
+async def test_titles_say_how_many_jobs_wait_and_how_a_job_ended(settings: Settings) -> None:
+    call: dict[str, Any] = {"name": "lookup", "arguments": {}}
+    tools = [{"type": "function", "name": "lookup", "parameters": {"type": "object"}}]
+    async with visiting(settings) as (server, client):
+        assert "<title>Jobs · agent-jobs</title>" in (await client.get("/")).text
+        asking = await server.host.start("Ask", emulate={"function_calls": [call]}, options={"tools": tools})
+        await until_in(client, "/", "What does <code>lookup</code> return?")
+        assert "<title>(1) Jobs · agent-jobs</title>" in (await client.get("/")).text
+        assert "<title>(1) Ask" in (await client.get(f"/jobs/{asking['job_id']}")).text
+        for end, mark in (("completed", "\N{CHECK MARK}"), ("failed", "\N{BALLOT X}")):
+            started = await server.host.start(end, emulate={"duration_s": 0.2, "end": end})
+            await server.host.end(started["job_id"])
+            assert f"<title>{mark} {end}" in (await client.get(f"/jobs/{started['job_id']}")).text
+
+
+def test_statuses_have_the_names_that_the_terminal_shows() -> None:
+    assert {words.replace(" ", "_") for words in views.STATUS_WORDS.values()} == set(Status)
 
 
 async def test_request_and_response_are_shown_without_secrets(settings: Settings) -> None:

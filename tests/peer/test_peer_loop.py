@@ -64,7 +64,7 @@ async def ended(client: Client, job_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(180)
-async def test_a_job_commits_and_tells_the_time_with_two_real_servers(
+async def test_job_commits_and_reads_the_time_with_two_real_servers(
     tmp_path: Path, toolbox: Path, repository: Path
 ) -> None:
     where = {"repo_path": str(repository)}
@@ -91,7 +91,7 @@ async def test_a_job_commits_and_tells_the_time_with_two_real_servers(
 
 
 @pytest.mark.timeout(180)
-async def test_an_upstream_that_nobody_here_wrote_calls_functions(tmp_path: Path, toolbox: Path) -> None:
+async def test_upstream_of_another_project_calls_functions(tmp_path: Path, toolbox: Path) -> None:
     calls = [{"name": "ledger__write", "arguments": {"n": n}} for n in (1, 2)]
     with peer(seconds=0.5, tokens=5) as there:
         async with host(there.base_url, tmp_path, toolbox) as client:

@@ -111,13 +111,13 @@ async def test_events_are_numbered_from_zero_without_a_gap_and_end_with_complete
     assert seen[-1]["response"]["usage"] is None
 
 
-async def test_a_stream_is_named_events_without_a_done_marker(client: httpx2.AsyncClient) -> None:
+async def test_stream_is_named_events_without_a_done_marker(client: httpx2.AsyncClient) -> None:
     raw = (await client.post("/responses", json=request("[seconds=0 tokens=1]"))).text
     assert raw.startswith("event: response.created\ndata: {")
     assert "[DONE]" not in raw
 
 
-async def test_a_run_without_a_stream_answers_in_progress_and_can_never_be_streamed(client: httpx2.AsyncClient) -> None:
+async def test_run_without_a_stream_answers_in_progress_and_can_never_be_streamed(client: httpx2.AsyncClient) -> None:
     created = (await client.post("/responses", json=request(FOREVER, stream=False))).json()
     assert (created["status"], created["background"], created["output"]) == ("in_progress", True, [])
     answer = await client.get(f"/responses/{created['id']}", params={"stream": "true"})
@@ -127,7 +127,7 @@ async def test_a_run_without_a_stream_answers_in_progress_and_can_never_be_strea
     )
 
 
-async def test_a_running_response_is_in_progress_and_shows_none_of_its_text(client: httpx2.AsyncClient) -> None:
+async def test_running_response_is_in_progress_and_shows_none_of_its_text(client: httpx2.AsyncClient) -> None:
     run = await start(client, FOREVER)
     async with events(client, "GET", f"/responses/{run}", params={"stream": "true"}) as stream:
         [delta] = [await anext(stream) for _ in BEGINNING][-1:]
@@ -137,7 +137,7 @@ async def test_a_running_response_is_in_progress_and_shows_none_of_its_text(clie
     assert [(item["status"], item["content"]) for item in running["output"]] == [("in_progress", [])]
 
 
-async def test_a_run_outlives_the_stream_that_started_it(client: httpx2.AsyncClient) -> None:
+async def test_run_outlives_the_stream_that_started_it(client: httpx2.AsyncClient) -> None:
     run = await start(client)
     seen = await all_events(client, "GET", f"/responses/{run}", params={"stream": "true"})
     assert [event["type"] for event in seen[:5]] == BEGINNING
@@ -149,7 +149,7 @@ async def test_a_run_outlives_the_stream_that_started_it(client: httpx2.AsyncCli
     assert "usage" not in finished
 
 
-async def test_a_stream_resumes_after_the_number_it_is_given(client: httpx2.AsyncClient) -> None:
+async def test_stream_resumes_after_the_number_it_is_given(client: httpx2.AsyncClient) -> None:
     run = await start(client)
     resume = {"stream": "true", "starting_after": 4}
     live = await all_events(client, "GET", f"/responses/{run}", params=resume)
@@ -159,13 +159,13 @@ async def test_a_stream_resumes_after_the_number_it_is_given(client: httpx2.Asyn
     assert replayed == live
 
 
-async def test_a_stream_resumed_after_its_end_is_empty(client: httpx2.AsyncClient) -> None:
+async def test_stream_resumed_after_its_end_is_empty(client: httpx2.AsyncClient) -> None:
     last = (await finish(client, "[seconds=0 tokens=1]"))[-1]
     run, beyond = last["response"]["id"], {"stream": "true", "starting_after": last["sequence_number"]}
     assert await all_events(client, "GET", f"/responses/{run}", params=beyond) == []
 
 
-async def test_cancel_answers_cancelled_and_drops_what_was_written(client: httpx2.AsyncClient) -> None:
+async def test_cancel_answers_cancelled_and_drops_the_text(client: httpx2.AsyncClient) -> None:
     run = await start(client, FOREVER)
     cancelled = await cancel(client, run)
     assert (cancelled["id"], cancelled["status"], cancelled["background"]) == (run, "cancelled", True)
@@ -174,7 +174,7 @@ async def test_cancel_answers_cancelled_and_drops_what_was_written(client: httpx
     assert await cancel(client, run) == cancelled
 
 
-async def test_the_stream_of_a_cancelled_run_ends_in_a_failed_event_that_says_cancelled(
+async def test_stream_of_a_cancelled_run_ends_in_a_failed_event_that_says_cancelled(
     client: httpx2.AsyncClient,
 ) -> None:
     async with events(client, "POST", "/responses", json=request(FOREVER)) as stream:
@@ -187,7 +187,7 @@ async def test_the_stream_of_a_cancelled_run_ends_in_a_failed_event_that_says_ca
     assert "error" not in last["response"]
 
 
-async def test_a_cancelled_run_can_no_longer_be_streamed(client: httpx2.AsyncClient) -> None:
+async def test_cancelled_run_can_no_longer_be_streamed(client: httpx2.AsyncClient) -> None:
     run = await start(client, FOREVER)
     await cancel(client, run)
     answer = await client.get(f"/responses/{run}", params={"stream": "true", "starting_after": 0})
@@ -197,14 +197,14 @@ async def test_a_cancelled_run_can_no_longer_be_streamed(client: httpx2.AsyncCli
     )
 
 
-async def test_a_completed_run_refuses_to_be_cancelled_and_stays_completed(client: httpx2.AsyncClient) -> None:
+async def test_completed_run_refuses_to_be_cancelled_and_stays_completed(client: httpx2.AsyncClient) -> None:
     run = (await finish(client, "[seconds=0 tokens=1]"))[-1]["response"]["id"]
     answer = await client.post(f"/responses/{run}/cancel")
     assert refused(answer) == (400, "Cannot cancel a completed response.")
     assert (await retrieve(client, run))["status"] == "completed"
 
 
-async def test_an_unknown_id_is_not_found(client: httpx2.AsyncClient) -> None:
+async def test_unknown_id_is_not_found(client: httpx2.AsyncClient) -> None:
     known = await start(client, FOREVER)
     unknown = known[:-8] + "0" * 8
     for method, path in [("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")]:
@@ -212,13 +212,13 @@ async def test_an_unknown_id_is_not_found(client: httpx2.AsyncClient) -> None:
         assert refused(answer) == (404, f"Response with id '{unknown}' not found.")
 
 
-async def test_an_id_of_another_make_is_malformed_rather_than_not_found(client: httpx2.AsyncClient) -> None:
+async def test_id_of_another_make_is_malformed_rather_than_not_found(client: httpx2.AsyncClient) -> None:
     for method, path in [("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")]:
         answer = await client.request(method, f"/responses/resp_1{path}")
         assert refused(answer) == (400, "Malformed identifier.")
 
 
-async def test_a_run_can_be_deleted_only_once_it_has_ended(client: httpx2.AsyncClient) -> None:
+async def test_run_can_be_deleted_only_once_it_has_ended(client: httpx2.AsyncClient) -> None:
     run = await start(client, FOREVER)
     assert refused(await client.delete(f"/responses/{run}")) == (400, "Cannot delete an in-flight response.")
     await cancel(client, run)
@@ -232,7 +232,7 @@ async def test_background_needs_store(client: httpx2.AsyncClient) -> None:
     assert refused(answer) == (400, "background=true requires store=true")
 
 
-async def test_the_same_request_id_twice_is_two_runs_and_counted_twice(peer: Peer, client: httpx2.AsyncClient) -> None:
+async def test_same_request_id_twice_is_two_runs_and_counted_twice(peer: Peer, client: httpx2.AsyncClient) -> None:
     before = peer.counts()["requests"].get("POST create", 0)
     again = {"json": request("[seconds=0 tokens=1]"), "headers": {"X-Client-Request-Id": "twice"}}
     runs = [(await all_events(client, "POST", "/responses", **again))[0]["response"]["id"] for _ in range(2)]

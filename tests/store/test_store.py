@@ -78,7 +78,19 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         return
     url: str = request.getfixturevalue("postgres_url")
     yield postgres_database(url)
-    tables = ("job", "mode", "tombstone", "replica", "owner", "token", "audit", "shelf", "webhook")
+    tables = (
+        "job",
+        "mode",
+        "tombstone",
+        "replica",
+        "owner",
+        "token",
+        "audit",
+        "shelf",
+        "webhook",
+        "feed",
+        "subscription",
+    )
     run_statements(url, "; ".join(f"DELETE FROM {table}" for table in tables))
 
 
@@ -833,6 +845,28 @@ async def test_cancel_ends_an_idle_job_marks_a_running_one_and_ignores_a_finishe
         assert again.cancel_requested_at == NOW + 3
 
 
+@pytest.mark.parametrize("observed_by", ["following", "polling", ""])
+async def test_running_job_is_due_soon_after_its_cancel_was_requested(store: Store, other: Store, observed_by: Any):
+    """The process that was to send it may have died since."""
+    job = await add_job_in(store, IN_PROGRESS)
+    await store.save(replace(job, observed_by=observed_by))
+    await store.schedule("job_1", NOW, 300, 300)
+    await other.request_cancel("job_1", NOW + 10)
+    assert await store.next_due_at(HERE) == NOW + 15
+    assert await store.find_due(NOW + 15, HERE) == ["job_1"]
+
+
+async def test_cancel_that_comes_during_a_step_is_seen_at_its_end(store: Store, other: Store):
+    await add_job_in(store, IN_PROGRESS)
+    await store.schedule("job_1", NOW, 0)
+    assert await store.find_due(NOW, HERE) == ["job_1"]
+    await other.request_cancel("job_1", NOW + 1)
+    await store.schedule("job_1", NOW + 2, 300, 300)
+    assert await store.find_due(NOW + 2, HERE) == ["job_1"]
+    await store.schedule("job_1", NOW + 3, 20, 20)
+    assert await store.find_due(NOW + 22, HERE) == [], "the step after it knows when to ask again"
+
+
 async def test_cancel_is_sent_by_one_caller_at_a_time(store: Store, other: Store):
     await add_job_in(store, IN_PROGRESS)
     won: list[Store] = []
@@ -1305,6 +1339,50 @@ async def test_waiter_sleeps_while_other_jobs_change(store: Store, other: Store)
         await store.save(replace(job, activity="new"))
 
 
+@pytest.mark.parametrize(("limit", "owner_limit"), [(3, 20), (20, 20), (12, 4), (20, 3)])
+async def test_slots_are_given_once_when_processes_begin_many_jobs_at_once(
+    store: Store, other: Store, limit: int, owner_limit: int
+):
+    begun: list[str] = []
+
+    async def begin(process: Store, job: Job) -> None:
+        if await process.begin_sending(job.mark_sending(NOW), limit, owner_limit):
+            begun.append(job.owner)
+
+    jobs = [a_job(f"job_{number}", owner=("alice", "bob")[number % 2], request_hash="") for number in range(20)]
+    async with anyio.create_task_group() as tasks:
+        for number, job in enumerate(jobs):
+            process = (store, other)[number // 2 % 2]
+            await process.add(job)
+            tasks.start_soon(begin, process, job)
+    assert len(begun) == min(limit, 2 * owner_limit)
+    assert max(begun.count("alice"), begun.count("bob")) <= owner_limit
+
+
+async def test_progress_wakes_no_waiter_of_the_status(store: Store, other: Store):
+    job, returned = await add_job_in(store, IN_PROGRESS), anyio.Event()
+
+    async def wait() -> None:
+        await other.wait_for_status("job_1", IN_PROGRESS)
+        returned.set()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            mark = await other.change_mark()
+            assert await store.save_progress([replace(job, activity="thinking")])
+            await other.wait_for_any_change(mark)
+            await anyio.wait_all_tasks_blocked()
+            assert not returned.is_set()
+            await store.save(replace(job, status=CANCELLED, finished_at=NOW), held=False)
+
+
+async def test_waiter_for_the_status_of_another_owners_job_returns_at_once(store: Store):
+    await add_job_in(store, IN_PROGRESS)
+    with anyio.fail_after(60):
+        await store.for_owner("mallory").wait_for_status("job_1", IN_PROGRESS)
+
+
 async def test_waiter_with_an_old_revision_returns_at_once(store: Store):
     job = await add_job_in(store, IN_PROGRESS)
     assert await store.save(replace(job, activity="new"))
@@ -1705,9 +1783,10 @@ async def test_each_filter_selects_counts_sorts_and_sums_up_the_same_jobs(store:
         page = await store.list_jobs(group, 9, NOW, JobOrder(key, NOW + 9))
         assert ([found.id for found in page.jobs], page.counts) == (["job_1"], {COMPLETED: 1}), key
     assert [found.id for found in await store.find(group, 9)] == ["job_1"]
-    names: dict[SpendingKey, str] = {"day": "2027-01-15", "model": "m1", "preset": "p", "client": "host"}
-    for key, name in names.items():
-        assert await store.sum_spending(key, group) == [Spending(name, 1, 0, 5, 7, 0, 0.5, 0)]
+    names: dict[SpendingKey, str] = {"day": "2027-01-15", "model": "m1", "preset": "p", "client": "host", "owner": ""}
+    assert await store.sum_spending(get_args(SpendingKey), group) == {
+        key: [Spending(name, 1, 0, 5, 7, 0, 0.5, 0)] for key, name in names.items()
+    }
     assert await store.sum_day(NOW, spent=True) == 0.5
 
 
@@ -1734,6 +1813,10 @@ async def test_search_shows_the_match_in_its_passage(store: Store):
     [hit] = await store.search("needle", 5)
     assert f"{MATCH_BEGIN}needle{MATCH_END}" in hit.passage
     assert len(hit.passage) < 200
+    assert (hit.passage[0], hit.passage[-1]) == ("…", "…")
+    await add_finished_job(store, "job_2", output="needless")
+    [hit] = await store.search("needless", 5)
+    assert not hit.passage.endswith("…"), "nothing follows"
 
 
 async def test_search_finds_the_current_text_of_a_job_and_no_deleted_one(store: Store):
@@ -1861,7 +1944,7 @@ async def test_spending_is_summed_up_and_unknown_costs_are_counted(store: Store)
     await store.request_cancel("job_5", NOW)
 
     async def sums(key: SpendingKey, **asked: Any) -> list[Spending]:
-        return await store.sum_spending(key, JobFilter(**asked))
+        return (await store.sum_spending([key], JobFilter(**asked)))[key]
 
     assert await sums("model") == [
         Spending("a", 2, 0, 107, 10, 1, 0.5, 1),
@@ -1879,6 +1962,7 @@ async def test_spending_is_summed_up_and_unknown_costs_are_counted(store: Store)
     assert await store.sum_day(NOW, spent=True) == await store.sum_day(NOW, spent=False) == 0.5
     keys: tuple[SpendingKey, ...] = get_args(SpendingKey)
     before = {key: await sums(key) for key in keys}
+    assert await store.sum_spending(keys, JobFilter()) == before
     assert await store.delete_jobs(["job_1", "job_3"])
     assert {key: await sums(key) for key in keys} == before, "a deleted job was paid, too"
 

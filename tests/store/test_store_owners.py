@@ -27,17 +27,19 @@ from test_store import postgres_url as postgres_url
 from test_store import store as store
 
 from agent_jobs.errors import BudgetError, BusyOwnerError, RequestError
+from agent_jobs.jobs.feed import FeedFilter
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.owners import Owner, OwnerLimits
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import RUNNING, Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Store, Upload
-from agent_jobs.store.team_records import AuditEntry, ShelvedFile, TokenRecord
+from agent_jobs.store.team_records import AuditEntry, NewSubscription, ShelvedFile, TokenRecord
 
 DAY = Budget(5.0, NOW - 1)
 TOKEN = TokenRecord("tok_1", "digest", "alice", "laptop", NOW)
 ENTRY = AuditEntry(NOW, "alice", "tok_1", "host", "start", "job_ended", 0.5, "10.0.0.1")
+SUBSCRIPTION = NewSubscription("sub_alice", "tok_1", "finished", "", "", "https://alice.example/", "whsec_", NOW * 2)
 CALL = Call(id="call_1", kind="function", name="f", arguments="{}", needs="output", state="open")
 
 #: Calls every method of a store about a job.
@@ -82,6 +84,7 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "claim_cancel": lambda store, job: store.claim_cancel(job.id, NOW, 1.0),
     "clear_cancel_claim": lambda store, job: store.clear_cancel_claim(job.id),
     "wait_for_change": lambda store, job: store.wait_for_change(job.id, job.revision),
+    "wait_for_status": lambda store, job: store.wait_for_status(job.id, job.status),
     "mark_delivered": lambda store, job: store.mark_delivered([job.id], NOW),
     "mark_read": lambda store, job: store.mark_read([job.id], NOW),
     "pending_notification": lambda store, job: store.pending_notification(
@@ -93,7 +96,7 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "search": lambda store, job: store.search("secret", 9),
     "count_unindexed": lambda store, job: store.count_unindexed(),
     "get_first_request": lambda store, job: store.get_first_request(job.id),
-    "sum_spending": lambda store, job: store.sum_spending("model", JobFilter()),
+    "sum_spending": lambda store, job: store.sum_spending(["model"], JobFilter()),
     "has_conversation": lambda store, job: store.has_conversation("conv_a"),
     "sum_day": lambda store, job: store.sum_day(NOW - 1, spent=False),
     "purge": lambda store, job: store.purge(NOW * 2, unread=True),
@@ -110,11 +113,19 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "find_made_file": lambda store, job: store.find_made_file("made_alice"),
     "find_shelved_file": lambda store, job: store.find_shelved_file("up_alice", 0.0),
     "read_audit": lambda store, job: store.read_audit(owner="alice"),
+    "read_feed": lambda store, job: store.read_feed(FeedFilter("finished"), 0, 99, 9),
+    "feed_bounds": lambda store, job: store.feed_bounds(),
+    "find_number_at": lambda store, job: store.find_number_at(NOW * 2),
+    "is_verified": lambda store, job: store.is_verified(SUBSCRIPTION.url, NOW),
+    "save_subscription": lambda store, job: store.save_subscription(
+        SUBSCRIPTION._replace(url="https://bob.example/"), NOW, limit=9, after=0
+    ),
+    "delete_subscription": lambda store, job: store.delete_subscription(SUBSCRIPTION.id),
     "mark_token_used": lambda store, job: store.mark_token_used("tok_1", NOW),
 }
 #: Methods without a job and an owner, with the reason why they are the same for all owners.
 SHARED = {
-    "of": "it makes the stores of owners",
+    "for_owner": "it makes the stores of owners",
     "add": "see the tests of keys and of the same work",
     "store_info": "facts about the database",
     "server_info": "facts about the database, for the operator",
@@ -142,6 +153,10 @@ SHARED = {
     "claim_callbacks": "a worker's",
     "schedule_callback": "a worker's",
     "finish_callback": "a worker's",
+    "publish_events": "a worker's, for the readers of every owner",
+    "forget_events": "old events of all owners; a worker's",
+    "forget_subscriptions": "those of all owners that ended; a worker's",
+    "find_delivery": "a worker's",
     "learned_mode": "about an endpoint",
     "learn_mode": "about an endpoint",
     "refused_parameters": "about an endpoint",
@@ -181,12 +196,15 @@ async def jobs_of_alice(store: Store) -> list[Job]:
     await alice.add(waits)
     await store.wait_for_slot(waits.id, "waits")
     await store.save_made_file("job_ended", "m.txt", "made_alice", "", b"secret")
+    await store.publish_events(NOW)
+    assert await alice.save_subscription(SUBSCRIPTION, NOW, limit=9) is not None
     return [await read_job(store, job_id) for job_id in ("job_ended", "job_asks", "job_waits")]
 
 
 async def describe(store: Store, jobs: list[Job]) -> list[object]:
     """Return everything that the walk could have changed."""
     facts: list[object] = [await store.get_owner("alice"), await store.list_tokens()]
+    facts += [await store.find_delivery(SUBSCRIPTION.id, NOW), await store.for_owner("alice").feed_bounds()]
     for job in jobs:
         facts += [await store.get(job.id), await store.get_events(job.id), await store.get_calls(job.id)]
         facts += [await store.get_uploads(job.id), await store.get_turns(job.id)]
@@ -235,6 +253,10 @@ async def test_owner_sees_and_changes_only_their_own_jobs(store: Store):
     assert output.text == "secret"
     assert await alice.find_made_file("made_alice") is not None
     assert await alice.find_shelved_file("up_alice", 0.0) is not None
+    finished = await alice.read_feed(FeedFilter("finished"), 0, 99, 9)
+    assert {event.job_id for event in finished} == {"job_gone", "job_ended"}
+    assert [event.job_id for event in await alice.read_feed(FeedFilter("needs_input"), 0, 99, 9)] == ["job_asks"]
+    assert await alice.is_verified(SUBSCRIPTION.url, NOW)
     assert [hit.job.id for hit in await alice.search("secret", 9)] != []
     assert (await alice.list_jobs(JobFilter(), 9, NOW - 1)).today_usd == pytest.approx(1.0 + 0.5 + 1.0)
     assert await alice.get_tombstone("job_gone") is not None

@@ -1,9 +1,9 @@
-"""The receiving side of notices: a real HTTP server on loopback that keeps what it gets."""
+"""The receiving side of notices and events: a real HTTP server on loopback that keeps what it gets."""
 
 import http.server
 import ssl
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -20,11 +20,16 @@ class Received:
 
 @dataclass
 class Receiver:
-    """A server and what it received; `statuses` are its next answers, then it answers 200."""
+    """A server and what it received.
+
+    `statuses` are its next answers. Then it answers 503 to what `refuse` picks, and 200 with what `echo` returns.
+    """
 
     url: str = ""
     received: list[Received] = field(default_factory=list[Received])
     statuses: list[int] = field(default_factory=list[int])
+    refuse: Callable[[bytes], bool] = field(default=lambda body: False)
+    echo: Callable[[bytes], bytes] = field(default=lambda body: b"")
 
 
 @contextmanager
@@ -41,12 +46,16 @@ def receiving(tls: ssl.SSLContext | None = None) -> Generator[Receiver]:
 
         def _answer(self, body: bytes) -> None:
             receiver.received.append(Received(self.path, self.headers, body))
-            status = receiver.statuses.pop(0) if receiver.statuses else 200
+            status = 503 if receiver.refuse(body) else 200
+            if receiver.statuses:
+                status = receiver.statuses.pop(0)
             self.send_response(status)
             if 300 <= status < 400:
                 self.send_header("Location", f"{receiver.url}/elsewhere")
-            self.send_header("Content-Length", "0")
+            answer = receiver.echo(body)
+            self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
+            self.wfile.write(answer)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

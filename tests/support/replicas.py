@@ -155,10 +155,10 @@ def running_balancer(cluster: Cluster) -> Generator[None]:
 
 
 @asynccontextmanager
-async def running_cluster(database_url: str, base_url: str, folder: Path) -> AsyncGenerator[Cluster]:
-    """Two replicas on a database, and the balancer before them."""
+async def running_cluster(database_url: str, base_url: str, folder: Path, **more: str) -> AsyncGenerator[Cluster]:
+    """Two replicas on a database, with more variables of their environment, and the balancer before them."""
     token = await _make_token(Settings(data_dir=folder, database_url=SecretStr(database_url)))
-    environment = describe_environment(database_url, base_url, folder)
+    environment = {**describe_environment(database_url, base_url, folder), **more}
     cluster = Cluster(environment, folder, token, [find_free_port(), find_free_port()], find_free_port())
     try:
         with running_balancer(cluster):

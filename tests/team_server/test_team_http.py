@@ -26,7 +26,7 @@ from agent_jobs.cli.emulator import emulator_command
 from agent_jobs.cli.serve import serve_command
 from agent_jobs.errors import ConfigError
 from agent_jobs.settings import Settings
-from agent_jobs.team_server import audit, connections, held_streams, request_body
+from agent_jobs.team_server import audit, connections, held_streams, listening, request_body
 from agent_jobs.team_server.held_streams import HeldStreams
 from agent_jobs.team_server.host_check import HostNames
 from agent_jobs.team_server.request_body import MAX_BODY_BYTES
@@ -409,18 +409,20 @@ async def test_webhooks_of_the_provider_need_a_signature_in_place_of_a_token(tea
         assert (await http.post("/hooks/openai", content=b"{}", headers={"Host": "evil.example"})).status_code == 421
 
 
+META: dict[str, Any] = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+WATCHED: dict[str, Any] = {"_meta": META, "notifications": {"resourceSubscriptions": ["job://job_1"]}}
+LISTEN: dict[str, Any] = {"jsonrpc": "2.0", "id": 7, "method": "subscriptions/listen", "params": WATCHED}
+LISTENS = {**ACCEPT, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen"}
+
+
 async def test_listening_clients_are_let_go_when_the_server_drains(team_settings: Settings, tmp_path: Path):
-    meta: dict[str, Any] = {
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {},
-    }
-    params: dict[str, Any] = {"_meta": meta, "notifications": {"resourceSubscriptions": ["job://job_1"]}}
-    listen: dict[str, Any] = {"jsonrpc": "2.0", "id": 7, "method": "subscriptions/listen", "params": params}
-    headers = {**ACCEPT, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen"}
     async with (
         serving_team(replace(team_settings, data_dir=tmp_path)) as team,
         team.http(await team.add_token()) as http,
-        http.stream("POST", "/mcp", json=listen, headers=headers) as stream,
+        http.stream("POST", "/mcp", json=LISTEN, headers=LISTENS) as stream,
     ):
         lines = stream.aiter_lines()
         while "acknowledged" not in await anext(lines):
@@ -430,6 +432,22 @@ async def test_listening_clients_are_let_go_when_the_server_drains(team_settings
     assert '"id":7' in "".join(rest), "the stream ends with its answer, as the protocol has it"
 
 
+async def test_listening_client_is_let_go_when_its_token_is_revoked(team: Team, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(listening, "CHECK_S", 0.1)
+    token, record = await team.server.engine.access.add_token("gina")
+    async with team.http(token) as http:
+        refused = await http.post("/mcp", json={**LISTEN, "params": {"_meta": META}}, headers=LISTENS)
+        assert '"error"' in refused.text
+        async with http.stream("POST", "/mcp", json=LISTEN, headers=LISTENS) as stream:
+            lines = stream.aiter_lines()
+            while "acknowledged" not in await anext(lines):
+                pass
+            await team.server.engine.access.revoke_token(record.id)
+            with anyio.fail_after(60):
+                rest = [line async for line in lines]
+    assert '"id":7' in "".join(rest)
+
+
 def test_server_on_stdin_loads_nothing_of_the_team_server():
     script = (
         "import sys, agent_jobs.cli.serve, agent_jobs.mcp_server.stdio, agent_jobs.app;"
@@ -437,3 +455,11 @@ def test_server_on_stdin_loads_nothing_of_the_team_server():
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_owner_is_sent_to_the_operator_for_a_setting(team: Team, era: str):
+    async with team.host(await team.add_token(), era) as host:
+        limits = {"max_cost_usd": 1, "max_output_tokens": 100}
+        refusal = await host.refused("agent_start", prompt="x", model="priced-nowhere", options=limits)
+    assert refusal.endswith("Ask the operator of this server to add it to the price table of AGENT_JOBS_PRICES.")

@@ -24,7 +24,8 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 from agent_jobs.team_server import audit, issuer_keys
-from agent_jobs.team_server.server import open_team_server
+from agent_jobs.team_server.oauth import RESOURCE_PATH, build_resource_routes, find_resource
+from agent_jobs.team_server.server import describe_address, open_team_server
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,11 @@ HOSTILE: dict[str, tuple[Callable[[Team, Issuer], str], int, str]] = {
     "without expiry": (make_token(exp=None), 401, "incomplete"),
     "without audience": (make_token(aud=None), 401, "incomplete"),
     "without subject": (make_token(sub=None), 401, "no sub"),
+    "subject of spaces": (make_token(sub=" "), 401, "sub is no name"),
+    "subject of dots": (make_token(sub=".."), 401, "sub is no name"),
+    "subject of two lines": (make_token(sub="alice\nbob"), 401, "sub is no name"),
+    "subject that looks like another": (make_token(sub="jose\u0301"), 401, "sub is no name"),
+    "endless subject": (make_token(sub="a" * 600), 401, "sub is no name"),
     "empty subject": (make_token(sub=""), 401, "no sub"),
     "algorithm none": (make_unsigned, 401, "algorithm"),
     "HS256 with the public key": (make_symmetric, 401, "algorithm"),
@@ -276,3 +282,18 @@ async def test_settings_that_do_not_fit_are_refused(
     with pytest.raises(ConfigError, match=sentence):
         async with open_team_server(replace(team_settings, data_dir=tmp_path, **changes)):
             pass
+
+
+@pytest.mark.parametrize("written", ["https://x.example", "https://x.example/", "https://X.example//"])
+def test_addresses_are_made_of_a_public_url_with_or_without_a_slash(written: str):
+    settings = Settings.from_env({"AGENT_JOBS_PUBLIC_URL": written, "AGENT_JOBS_OAUTH_ISSUER": "https://login.example"})
+    resource = find_resource(settings, describe_address(settings))
+    assert resource is not None
+    assert resource.describe()["resource"] == "https://x.example/mcp"
+    assert [route.path for route in build_resource_routes(resource)] == [f"{RESOURCE_PATH}/mcp", RESOURCE_PATH]
+
+
+@pytest.mark.parametrize("written", ["https://x.example/sub", "https://x.example/sub/", "https://x.example/mcp"])
+def test_public_url_with_a_path_is_refused_with_the_reason(written: str):
+    with pytest.raises(ConfigError, match=r"stand at the root of their host\. Give the server a host name of its own"):
+        Settings.from_env({"AGENT_JOBS_PUBLIC_URL": written})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from team_servers import Team, serving_team
 
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -72,6 +73,7 @@ async def test_settings_of_the_operator_are_not_lent_to_owners(
         file_roots=(tmp_path,),
         toolbox=toolbox,
         secrets={"SECRET": SecretStr("s")},
+        warnings=("AGENT_JOBS_X of the operator is odd",),
     )
     with caplog.at_level("WARNING"):
         async with serving_team(settings) as team, team.host(await team.add_token()) as host:
@@ -79,6 +81,8 @@ async def test_settings_of_the_operator_are_not_lent_to_owners(
                 "agent_start", prompt="read", files=[str(tmp_path / "secret.txt")]
             )
             assert await host.refused("agent_start", prompt="use", options={"toolbox": ["one"]})
+            assert "warnings" not in await host.call("agent_list")
+            assert (await team.server.engine.find(JobFilter(), 1)).warnings == settings.warnings
             tools = [
                 {"type": "mcp", "server_label": "x", "server_url": "https://x.example", "authorization": "${SECRET}"}
             ]

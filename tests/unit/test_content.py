@@ -77,7 +77,7 @@ def test_half_a_surrogate_pair_in_a_heading_becomes_a_question_mark():
     assert find_headings("a\ud83d\n# b\udc00") == [{"offset": 3, "level": 1, "title": "b?"}]
 
 
-def test_the_outline_has_the_headings_outside_code_with_their_offsets():
+def test_outline_has_the_headings_outside_code_with_their_offsets():
     text = "\n".join(
         [
             "Vorwort über 長い",
@@ -112,7 +112,7 @@ def test_the_outline_has_the_headings_outside_code_with_their_offsets():
         assert cut_page(text, entry["offset"], 1_000)[0].lstrip(" #").startswith(entry["title"])
 
 
-def test_an_outline_is_bounded():
+def test_outline_is_bounded():
     found = find_headings(("# " + "long " * 1_000 + "\n") * 2_000)
     assert len(found) == MAX_HEADINGS
     assert max(len(entry["title"]) for entry in found) == TITLE_CHARS
@@ -120,7 +120,7 @@ def test_an_outline_is_bounded():
 
 
 @given(st.text(st.sampled_from("#`~ \t\r\nab長")))
-def test_an_outline_of_any_text_points_at_lines_that_begin_with_its_headings(text: str):
+def test_outline_of_any_text_points_at_lines_that_begin_with_its_headings(text: str):
     for entry in find_headings(text):
         line = text.encode()[entry["offset"] :].decode().lstrip()
         assert line.startswith("#" * entry["level"] + " ") or line.startswith("#" * entry["level"] + "\t")
@@ -128,7 +128,7 @@ def test_an_outline_of_any_text_points_at_lines_that_begin_with_its_headings(tex
 
 
 @pytest.mark.parametrize("text", ["#" * 10**6, "# " + " #" * 10**6, " " * 10**6, "```" * 10**6, "# a\n" * 250_000])
-def test_a_hostile_text_is_outlined_in_a_moment(text: str):
+def test_hostile_text_is_outlined_in_a_moment(text: str):
     find_headings(text)  # a pattern that went back and forth would run into the timeout of the tests
 
 
@@ -235,16 +235,16 @@ def test_sources_come_once_the_cited_ones_first_without_tracking_parameters():
 
 
 @pytest.mark.parametrize("url", ["https://[broken", "https://app.example/#/a", "not a url", "https://x.example/?a=&b"])
-def test_an_address_of_any_kind_is_an_unchanged_source(url: str):
+def test_address_of_any_kind_is_an_unchanged_source(url: str):
     other = "https://app.example/#/b"
     assert [source["url"] for source in find_sources(output_of(a_search("q", url, url, other)))] == [url, other]
 
 
-def test_a_data_url_is_no_source():
+def test_data_url_is_no_source():
     assert find_sources(output_of(a_search("q", "data:image/png;base64," + BASE64))) == []
 
 
-def test_each_item_says_in_one_entry_what_it_did():
+def test_each_item_is_one_entry_with_its_details():
     mcp = McpCall(
         id="mcp_1",
         type="mcp_call",
@@ -378,20 +378,20 @@ def test_each_item_says_in_one_entry_what_it_did():
     ]
 
 
-def test_an_item_of_an_unknown_type_has_the_fields_that_are_known():
+def test_item_of_an_unknown_type_has_the_fields_that_are_known():
     assert list_items([{"type": "dream_call", "name": "n", "output": {"text": "t"}}, {}, "no item", None]) == [
         {"type": "dream_call", "name": "n", "output": "t"},
         {"type": "unknown"},
     ]
 
 
-def test_a_refusal_has_its_text():
+def test_refusal_has_its_text():
     refusal = ResponseOutputRefusal(type="refusal", refusal="No.")
     message = ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[refusal])
     assert list_items(output_of(message)) == [{"type": "message", "status": "completed", "text": "No."}]
 
 
-def test_the_reasoning_is_its_summaries_or_else_its_content():
+def test_reasoning_is_its_summaries_or_else_its_content():
     plain = ResponseReasoningItem(
         id="rs", type="reasoning", summary=[], content=[Content(type="reasoning_text", text="Hm.")]
     )
@@ -413,18 +413,18 @@ def test_files_have_descriptors_and_a_picture_is_saved_byte_for_byte():
 
 
 @pytest.mark.parametrize("result", ["data:image/png;base64," + BASE64, BASE64[:80] + "\n" + BASE64[80:]])
-def test_a_picture_is_read_in_every_wrapping_of_a_server(result: str):
+def test_picture_is_read_in_every_wrapping_of_a_server(result: str):
     assert decode_image({"type": "image_generation_call", "result": result}) == PICTURE
 
 
 @pytest.mark.parametrize("result", [None, "", 7, ["x"], "no base64!", "長", "\ud83d", "AAAAA"])
-def test_an_invalid_picture_is_none(result: Any):
+def test_invalid_picture_has_no_size(result: Any):
     item = {"type": "image_generation_call", "result": result}
     assert decode_image(item) is None
     assert list_files([item]) == []
 
 
-def test_a_response_without_blobs_is_the_response_with_notes_of_their_sizes():
+def test_response_without_blobs_is_the_response_with_notes_of_their_sizes():
     text = "An answer with `code` and https://a.example/" + "path/" * 30
     response = a_response(THOUGHT, IMAGE, CODE, a_message(text), metadata={"job_id": "job_1"})
     response["id"] = "resp_" + "x" * 421
@@ -440,7 +440,7 @@ def test_a_response_without_blobs_is_the_response_with_notes_of_their_sizes():
     assert bare == response
 
 
-def test_a_secret_that_a_server_echoes_is_masked():
+def test_secret_that_a_server_echoes_is_masked():
     tool = {"type": "mcp", "server_url": "https://a.example", "headers": {"X-Key": "SECRET"}, "authorization": "SECRET"}
     masked = {**tool, "headers": {"X-Key": "***"}, "authorization": "***"}
     assert hide_blobs({"id": "resp_1", "tools": [tool]}) == {"id": "resp_1", "tools": [masked]}
@@ -504,7 +504,7 @@ def lengthen_texts(value: Any) -> Any:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(values, max_size=3))
-def test_an_entry_is_bounded_and_a_request_is_too(output: list[Any]):
+def test_entry_is_bounded_and_a_request_is_too(output: list[Any]):
     wide = lengthen_texts(output)
     for entries in (find_sources(wide), list_items(wide), list_files(wide)):
         assert all(count_json_bytes(entry) <= 7_000 for entry in entries)
@@ -526,14 +526,14 @@ def test_json_that_is_nested_too_deep_is_cut(wrap: str):
 
 
 @pytest.mark.parametrize("text", ["data:" * 200_000, "data:a/b" + ";x" * 300_000, ("x" * 499 + " ") * 2_000])
-def test_a_hostile_text_is_searched_for_base64_in_a_moment(text: str):
+def test_hostile_text_is_searched_for_base64_in_a_moment(text: str):
     assert hide_blobs({"text": text}) == {"text": text}  # else the timeout of the tests
 
 
 # Requests.
 
 
-def test_a_shown_request_hides_the_prompt_the_files_and_the_secrets():
+def test_shown_request_hides_the_prompt_the_files_and_the_secrets():
     body = {
         "model": "gpt-6.1-sol",
         "background": True,
@@ -601,11 +601,11 @@ def test_a_shown_request_hides_the_prompt_the_files_and_the_secrets():
     }
 
 
-def test_a_prompt_is_shown_as_its_size_in_bytes():
+def test_prompt_is_shown_as_its_size_in_bytes():
     assert redact_request({"input": "長い"}) == {"input": "[6 bytes]"}
 
 
-def test_a_request_that_is_too_long_loses_its_longest_fields():
+def test_request_that_is_too_long_loses_its_longest_fields():
     body = {"model": "m", "text": {"format": {"schema": {f"field {number}": "x" for number in range(500)}}}}
     shown = redact_request(body)
     assert shown["model"] == "m"
@@ -622,7 +622,7 @@ def a_job(text: str = "text", **changes: Any) -> Job:
     return replace(job, **changes)
 
 
-def test_the_file_of_a_result_has_the_facts_then_the_text_then_the_sources():
+def test_file_of_a_result_has_the_facts_then_the_text_then_the_sources():
     text = '# Tea\n\nIt is "hot". 🫖\n'
     usage = ResponseUsage(
         input_tokens=1_200,
@@ -660,18 +660,18 @@ def test_the_file_of_a_result_has_the_facts_then_the_text_then_the_sources():
     )
 
 
-def test_a_title_cannot_close_the_front_matter():
+def test_title_cannot_close_the_front_matter():
     told = render_markdown(a_job(title='a"b\n---\nmodel: other \ud83d', error=Failure("code", "two\nlines")))
     assert told.splitlines()[1] == 'title: "a\\"b --- model: other ?"'
     assert 'error: "code: two lines"' in told.splitlines()
 
 
 @pytest.mark.parametrize("job", [a_job(""), a_job(output=None, finished_at=None)])
-def test_a_job_without_a_text_has_a_file_too(job: Job):
+def test_job_without_a_text_has_a_file_too(job: Job):
     assert render_markdown(job).endswith("\n---\n")
     assert 'model: "asked"' in render_markdown(job)
 
 
 @given(st.text())
-def test_the_file_has_the_text_unchanged(text: str):
+def test_file_has_the_text_unchanged(text: str):
     assert render_markdown(a_job(text)).endswith(f"---\n\n{text}\n" if text else "---\n")

@@ -14,8 +14,11 @@ from agent_jobs import errors
 from agent_jobs.cli import wording as person
 from agent_jobs.errors import AgentJobsError, Argument, ConfigError, RequestError, StoreError, UnclearError
 from agent_jobs.mcp_server import wording as model
+from agent_jobs.page import wording as page
 from agent_jobs.rendering import answers
-from agent_jobs.rendering.fixes import FIXES, USER_STEPS
+from agent_jobs.rendering.fixes import FIXES, USER_STEPS, Voice
+from agent_jobs.rendering.owner_fixes import OWNER_FIXES
+from agent_jobs.rendering.owner_steps import OWNER_NEXT_STEPS
 from agent_jobs.validation import ENTRY_CODES
 
 SOURCE = Path(agent_jobs.__file__).parent
@@ -33,6 +36,16 @@ INDIRECT = {
 TABLES: Mapping[str, Mapping[str, str]] = {
     "shared": FIXES, "the user's": USER_STEPS, "a model's": model.FIXES, "a person's": person.FIXES
 }  # fmt: skip
+#: Codes that only commands raise, never the server.
+OF_COMMANDS = {code for code in person.FIXES if code not in {*FIXES, *USER_STEPS, *model.FIXES}}
+#: The facts that some fix names.
+FACTS = {
+    name
+    for table in TABLES.values()
+    for fix in table.values()
+    for _, name, _, _ in string.Formatter().parse(fix)
+    if name is not None and name.isidentifier()
+}
 
 
 class Site(NamedTuple):
@@ -115,7 +128,7 @@ def raised_in(package: str) -> set[str | None]:
 
 
 def test_each_code_of_a_table_is_that_of_an_error() -> None:
-    tables = ("fixes.py", "wording.py")
+    tables = ("fixes.py", "owner_fixes.py", "wording.py")
     written = "".join(path.read_text() for path in SOURCE.rglob("*.py") if path.name not in tables)
     codes = {code for table in TABLES.values() for code in table} - {"account_refused", "upstream_busy"}
     assert [code for code in codes if f'"{code}"' not in written] == []
@@ -138,6 +151,27 @@ def test_each_fix_is_in_the_words_of_its_reader(name: str, table: Mapping[str, s
             assert "sk the user" not in fix, code
         if name != "a person's":
             assert "--" not in re.sub("`[^`]*`", "", fix), code  # a command for the user to run
+
+
+OF_THE_OPERATOR = re.compile(r"AGENT_JOBS_|OPENAI_|SSL_CERT|_PROXY|`agent-jobs|in a terminal|this server's entry")
+
+
+@pytest.mark.parametrize("voice", [model.OWNER_MODEL, page.OWNER_VOICE], ids=["model", "page"])
+def test_owner_of_a_team_is_sent_to_the_operator_for_what_only_the_operator_can_do(voice: Voice) -> None:
+    for code in {code for table in (*TABLES.values(), page.FIXES) for code in table if code not in OF_COMMANDS}:
+        fix = voice.fix(RequestError("{x}", code, x="x", **dict.fromkeys(FACTS, "x")))
+        if OF_THE_OPERATOR.search(fix) or (code in USER_STEPS and code not in OWNER_FIXES):
+            assert "ask the operator of this server" in fix.replace("Ask", "ask"), code
+        assert not re.search("(ask|Ask) (the user|them) to (set|raise|run|start|put|list|correct)", fix), code
+    wrong = ConfigError("AGENT_JOBS_MODE accepts auto.")
+    assert voice.describe(wrong) == f"Ask the operator of this server to change a setting. {wrong}"
+
+
+@pytest.mark.parametrize("steps", [OWNER_NEXT_STEPS, page.OWNER_NEXT_STEPS], ids=["model", "page"])
+def test_next_steps_of_an_owner_name_the_operator_for_each_setting(steps: Mapping[str, str]) -> None:
+    assert {code for code, step in answers.NEXT_STEPS.items() if OF_THE_OPERATOR.search(step)} <= steps.keys()
+    for code, step in steps.items():
+        assert not OF_THE_OPERATOR.search(step) or "operator of this server" in step, code
 
 
 def test_failure_of_a_job_has_a_next_step_for_each_reader() -> None:

@@ -47,7 +47,7 @@ def body_with(*tools: dict[str, Any], openai: bool = True) -> Any:
         ({"type": "of_next_year", "anything": {"goes": [1, None]}}, {}),
     ],
 )  # fmt: skip
-def test_a_tool_goes_out_as_it_came_but_for_what_it_needs(tool: dict[str, Any], more: dict[str, Any]) -> None:
+def test_tool_is_sent_unchanged_except_for_its_required_fields(tool: dict[str, Any], more: dict[str, Any]) -> None:
     before = json.dumps(tool)
     assert body_with(tool)["tools"] == [{**tool, **more}]
     assert json.dumps(tool) == before
@@ -83,7 +83,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("tool", "hint"), REFUSED)
-def test_a_tool_that_cannot_be_used_is_refused_by_its_name_and_field(tool: dict[str, Any], hint: str) -> None:
+def test_tool_that_cannot_be_used_is_refused_by_its_name_and_field(tool: dict[str, Any], hint: str) -> None:
     with pytest.raises(RequestError) as refusal:
         body_with({"type": "code_interpreter"}, tool)
     assert hint in MODEL.describe(refusal.value)
@@ -91,7 +91,7 @@ def test_a_tool_that_cannot_be_used_is_refused_by_its_name_and_field(tool: dict[
     assert len(MODEL.describe(refusal.value)) < 250
 
 
-def test_an_image_model_of_that_name_may_live_on_elsewhere() -> None:
+def test_image_model_of_that_name_may_live_on_elsewhere() -> None:
     tool = {"type": "image_generation", "model": "gpt-image-1"}
     assert body_with(tool, openai=False)["tools"] == [tool]
 
@@ -115,7 +115,7 @@ def put(tool: dict[str, Any], secret: Any) -> dict[str, Any]:
     "literal", [SECRET, f"Bearer {SECRET}", f"{SECRET} ${{TOKEN}}", "${TOKEN}s", "${}", "${1}", "", 7]
 )
 @pytest.mark.parametrize("tool", CARRYING)
-def test_a_literal_secret_is_refused_and_not_echoed(tool: dict[str, Any], literal: Any) -> None:
+def test_literal_secret_is_refused_and_not_echoed(tool: dict[str, Any], literal: Any) -> None:
     with pytest.raises(RequestError) as refusal:
         body_with(put(tool, literal))
     assert "AGENT_JOBS_SECRETS" in MODEL.describe(refusal.value)
@@ -123,7 +123,7 @@ def test_a_literal_secret_is_refused_and_not_echoed(tool: dict[str, Any], litera
 
 
 @pytest.mark.parametrize("url", [f"https://user:{SECRET}@example.org/mcp", f"https://{SECRET}@example.org/mcp"])
-def test_a_secret_in_an_address_is_refused_and_not_echoed(url: str) -> None:
+def test_secret_in_an_address_is_refused_and_not_echoed(url: str) -> None:
     with pytest.raises(RequestError, match="secrets by name only") as refusal:
         body_with({**MCP, "server_url": url})
     assert SECRET not in MODEL.describe(refusal.value)
@@ -131,7 +131,7 @@ def test_a_secret_in_an_address_is_refused_and_not_echoed(url: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["", "Bearer ", "Basic ", "Token ", "ApiKey "])
 @pytest.mark.parametrize("tool", CARRYING)
-def test_a_named_secret_is_put_in_on_the_way_out_and_only_there(tool: dict[str, Any], scheme: str) -> None:
+def test_named_secret_is_inserted_only_into_the_sent_request(tool: dict[str, Any], scheme: str) -> None:
     body = body_with(put(tool, scheme + "${TOKEN}"))
     sent = fill_in_secrets(body, SECRETS)
     assert SECRET not in json.dumps(body)
@@ -143,13 +143,13 @@ def put_in(tool: dict[str, Any]) -> Any:
     return json.loads(json.dumps(tool).replace("${TOKEN}", SECRET))
 
 
-def test_a_name_stays_a_name_where_no_secret_belongs() -> None:
+def test_name_stays_a_name_where_no_secret_belongs() -> None:
     tools = [{**MCP, "server_description": "${TOKEN}"}, {"type": "later", "url": "https://example.org/${TOKEN}"}]
     body = build_body("${TOKEN}", job_id="job_1", options={"tools": tools, "instructions": "${TOKEN}"})
     assert fill_in_secrets(body, SECRETS) == body
 
 
-def test_a_body_without_tools_goes_out_as_it_is() -> None:
+def test_body_without_tools_goes_out_as_it_is() -> None:
     body = build_body("x", job_id="job_1")
     assert fill_in_secrets(body, {}) == body
 
@@ -162,7 +162,7 @@ def test_a_body_without_tools_goes_out_as_it_is() -> None:
         ("UNSET", "Ask the user to put UNSET into the env of this server's entry and restart it."),
     ],
 )
-def test_a_secret_that_may_not_be_read_or_is_not_there_is_refused_by_its_name(name: str, sentence: str) -> None:
+def test_secret_that_is_not_allowed_or_not_set_is_refused_by_its_name(name: str, sentence: str) -> None:
     body = body_with({**MCP, "authorization": f"${{{name}}}"})
     with pytest.raises(RequestError) as refusal:
         fill_in_secrets(body, SECRETS)
@@ -170,7 +170,7 @@ def test_a_secret_that_may_not_be_read_or_is_not_there_is_refused_by_its_name(na
     assert SECRET not in MODEL.describe(refusal.value)
 
 
-def test_the_users_list_is_what_may_be_read() -> None:
+def test_list_of_the_user_decides_which_secrets_may_be_read() -> None:
     settings = Settings.from_env({"AGENT_JOBS_SECRETS": "TOKEN", "TOKEN": SECRET, "OTHER": "x"})
     assert fill_in_secrets(body_with({**MCP, "authorization": "${TOKEN}"}), settings.secrets)["tools"][0] == {
         **MCP,

@@ -56,7 +56,7 @@ def by_an_event(job: Job, response: dict[str, Any]) -> Job:
 both_ways = pytest.mark.parametrize("verb", [by_a_look, by_an_event])
 
 
-def test_the_table_leads_from_pending_to_every_status_and_out_of_no_end():
+def test_table_leads_from_pending_to_every_status_and_never_out_of_a_final_one():
     assert {COMPLETED, INCOMPLETE, FAILED, CANCELLED, EXPIRED} == TERMINAL
     assert {PENDING, *(status for later in TRANSITIONS.values() for status in later)} == set(Status)
     assert all(status not in later for status, later in TRANSITIONS.items())
@@ -81,7 +81,7 @@ STANDS = {
     ("before", "said", "after"),
     [(before, said, after) for before, row in STANDS.items() for said, after in zip(SAID, row, strict=True)],
 )
-def test_the_status_in_the_body_moves_the_job_where_the_table_allows(
+def test_status_in_the_body_moves_the_job_where_the_table_allows(
     verb: Verb, before: Status, said: str | None, after: Status
 ):
     job = verb(a_job(before), a_response(said))
@@ -101,12 +101,12 @@ def test_the_status_in_the_body_moves_the_job_where_the_table_allows(
         ("a.new.event", "incomplete", INCOMPLETE),
     ],
 )
-def test_the_status_in_the_body_beats_the_name_of_the_event(name: str, said: str | None, after: Status):
+def test_status_in_the_body_beats_the_name_of_the_event(name: str, said: str | None, after: Status):
     assert a_job(QUEUED).apply_event({"type": name, "response": a_response(said)}, NOW).status is after
 
 
 @pytest.mark.parametrize("name", ["response.completed", "response.failed", "error", "keepalive", "response.new"])
-def test_an_event_without_a_response_moves_only_the_cursor(name: str):
+def test_event_without_a_response_moves_only_the_cursor(name: str):
     before = a_job(QUEUED)
     after = before.apply_event({"type": name, "sequence_number": 7, "error": {"code": "server_error"}}, NOW)
     assert after == replace(before, turn=replace(before.turn, sequence_number=7))
@@ -116,7 +116,7 @@ def test_an_event_without_a_response_moves_only_the_cursor(name: str):
     ("cursor", "number", "taken"),
     [(None, 0, 0), (3, 4, 4), (3, 9, 9), (3, 3, None), (3, 2, None), (3, 0, None)],
 )
-def test_an_event_counts_once_and_in_order(cursor: int | None, number: int, taken: int | None):
+def test_event_counts_once_and_in_order(cursor: int | None, number: int, taken: int | None):
     before = a_job(QUEUED, turn=a_turn(response_id="resp_1", sequence_number=cursor))
     after = before.apply_event({"sequence_number": number, "response": a_response()}, NOW)
     if taken is None:
@@ -126,14 +126,14 @@ def test_an_event_counts_once_and_in_order(cursor: int | None, number: int, take
 
 
 @pytest.mark.parametrize("number", [None, True, 4.0, "4", [4], {}])
-def test_an_event_without_a_usable_number_is_taken_in_and_leaves_the_cursor(number: Any):
+def test_event_without_a_usable_number_is_applied_and_leaves_the_cursor(number: Any):
     before = a_job(QUEUED, turn=a_turn(response_id="resp_1", sequence_number=3))
     after = before.apply_event({"sequence_number": number, "response": a_response()}, NOW)
     assert (after.status, after.turn.sequence_number) == (COMPLETED, 3)
 
 
 @pytest.mark.parametrize("said", ["completed", "incomplete", "failed", "cancelled"])
-def test_once_a_cancel_was_requested_only_a_look_ends_the_job(said: str):
+def test_requested_cancel_ends_the_job_only_after_a_poll(said: str):
     before = a_job(STARTING, cancel_requested_at=NOW)
     told = before.apply_event({"sequence_number": 5, "response": a_response(said)}, NOW)
     assert not told.is_terminal
@@ -141,19 +141,19 @@ def test_once_a_cancel_was_requested_only_a_look_ends_the_job(said: str):
     assert told.apply_response(a_response(said), NOW).status == said
 
 
-def test_an_output_that_a_cancelled_run_brought_is_kept():
+def test_output_that_a_cancelled_run_brought_is_kept():
     job = a_job(cancel_requested_at=NOW).apply_response(a_response("cancelled"), NOW)
     assert (job.status, job.output and job.output.text) == (CANCELLED, "done")
 
 
 @both_ways
 @pytest.mark.parametrize("output", [[], None])
-def test_a_completed_without_output_and_usage_is_not_believed_at_once(verb: Verb, output: Any):
+def test_completed_without_output_and_usage_is_not_believed_at_once(verb: Verb, output: Any):
     job = verb(a_job(STARTING), a_response(output=output, usage=None))
     assert (job.status, job.turn.response_id) == (QUEUED, "resp_1")
 
 
-def test_a_hollow_completed_is_believed_after_three_more_looks():
+def test_empty_completion_is_accepted_after_three_more_polls():
     job, hollow = a_job(), a_response(output=[], usage=None)
     for _ in range(MAX_EMPTY_COMPLETIONS):
         job = job.apply_response(hollow, NOW)
@@ -162,7 +162,7 @@ def test_a_hollow_completed_is_believed_after_three_more_looks():
     assert (job.status, job.output) == (COMPLETED, None)
 
 
-def test_a_look_that_shows_the_job_running_begins_the_count_of_hollow_ones_anew():
+def test_poll_that_shows_the_job_running_resets_the_count_of_empty_completions():
     job, hollow = a_job(), a_response(output=[], usage=None)
     for response in [hollow] * MAX_EMPTY_COMPLETIONS + [a_response("in_progress")] + [hollow] * MAX_EMPTY_COMPLETIONS:
         job = job.apply_response(response, NOW)
@@ -171,7 +171,7 @@ def test_a_look_that_shows_the_job_running_begins_the_count_of_hollow_ones_anew(
 
 @both_ways
 @pytest.mark.parametrize("full", [{"usage": None}, {"output": []}])
-def test_a_completed_with_output_or_usage_is_believed_at_once(verb: Verb, full: dict[str, Any]):
+def test_completed_with_output_or_usage_is_believed_at_once(verb: Verb, full: dict[str, Any]):
     assert verb(a_job(), a_response(**full)).status is COMPLETED
 
 
@@ -207,7 +207,7 @@ def test_any_value_in_a_field_of_an_item_is_survived(field: str, nonsense: objec
             assert seen.turn.response_id == "resp_1"
 
 
-def test_a_held_run_ends_at_a_denial_but_not_at_the_page_of_a_gateway():
+def test_held_run_ends_at_a_denial_but_not_at_the_page_of_a_gateway():
     job = replace(a_job(), turn=replace(a_job().turn, mode="foreground"))
     assert job.mark_not_found(NOW).status is FAILED
     for second in (0, 20, 40):
@@ -220,7 +220,7 @@ def test_a_held_run_ends_at_a_denial_but_not_at_the_page_of_a_gateway():
 @pytest.mark.parametrize(
     ("looks", "after"), [row[1:] for row in LOOKS_AT_NOTHING], ids=[r[0] for r in LOOKS_AT_NOTHING]
 )
-def test_a_job_expires_once_upstream_denied_it_often_and_long_enough(looks: list[tuple[float, str]], after: Status):
+def test_job_expires_once_upstream_denied_it_often_and_long_enough(looks: list[tuple[float, str]], after: Status):
     job = a_job()
     for second, look in looks:
         now = NOW + second
@@ -239,7 +239,7 @@ def test_a_job_expires_once_upstream_denied_it_often_and_long_enough(looks: list
         assert job.error.code == "expired"
 
 
-def test_a_look_without_an_answer_is_told_and_ends_nothing():
+def test_poll_without_an_answer_is_reported_and_ends_nothing():
     job = a_job(QUEUED).mark_unreachable("cannot look: HTTP 502", NOW)
     assert (job.status, job.activity, job.turn.polls) == (QUEUED, "cannot look: HTTP 502", 1)
     assert job.apply_response(a_response("queued", output=[]), NOW).activity == ""
@@ -258,7 +258,7 @@ def test_a_look_without_an_answer_is_told_and_ends_nothing():
         (a_job(FAILED, turn=a_turn(response_id="resp_9"), error=Failure("endpoint_lost", "")), QUEUED),
     ],
 )
-def test_an_id_is_kept_in_every_status_and_reopens_only_a_job_that_we_lost_sight_of(job: Job, after: Status):
+def test_id_is_kept_in_every_status_and_reopens_only_a_job_that_we_lost_sight_of(job: Job, after: Status):
     found = job.set_response_id("resp_9")
     assert (found.turn.response_id, found.status) == ("resp_9", after)
     assert found.is_terminal == (found.finished_at is not None)
@@ -268,7 +268,7 @@ def test_an_id_is_kept_in_every_status_and_reopens_only_a_job_that_we_lost_sight
 
 @pytest.mark.parametrize("job", [unconfirmed(), *(a_job(status, turn=a_turn()) for status in Status)])
 @pytest.mark.parametrize("nonsense", [None, "", 7, True, ["resp_9"], {"id": "resp_9"}])
-def test_an_id_that_is_no_text_is_no_id(job: Job, nonsense: Any):
+def test_id_that_is_no_text_is_no_id(job: Job, nonsense: Any):
     assert job.set_response_id(nonsense) == job
 
 
@@ -279,7 +279,7 @@ def test_first_response_id_is_kept(verb: Verb):
 
 
 @both_ways
-def test_an_unconfirmed_start_whose_id_turns_up_goes_on_to_its_result(verb: Verb):
+def test_unconfirmed_start_whose_id_turns_up_continues_to_its_result(verb: Verb):
     job = verb(unconfirmed(), a_response())
     assert (job.status, job.error, job.output and job.output.text) == (COMPLETED, None, "done")
 
@@ -305,7 +305,7 @@ def test_every_verb_keeps_to_the_table(verb: str, status: Status):
     assert after is status or after in TRANSITIONS.get(status, ())
 
 
-def test_a_start_counts_its_attempts_and_goes_back_when_provably_nothing_was_accepted():
+def test_start_counts_its_attempts_and_goes_back_when_provably_nothing_was_accepted():
     sent = a_job(PENDING, activity="cannot connect; trying again").mark_sending(NOW)
     assert (sent.status, sent.turn.attempt, sent.turn.sent_at, sent.activity) == (STARTING, 1, NOW, "")
     back = sent.mark_not_sent("busy; trying again")
@@ -316,7 +316,7 @@ def test_a_start_counts_its_attempts_and_goes_back_when_provably_nothing_was_acc
 @pytest.mark.parametrize(
     ("before", "told", "after"), [(None, -1, None), (None, 0, 0), (4, 9, 9), (4, 3, 4), (4, -1, 4)]
 )
-def test_what_a_stream_told_moves_the_cursor_only_forward(before: int | None, told: int, after: int | None):
+def test_events_of_a_stream_move_the_cursor_only_forward(before: int | None, told: int, after: int | None):
     job = a_job(activity="1 search", turn=a_turn(response_id="resp_1", sequence_number=before, stream_failures=2))
     job = job.with_progress(told, "", "so far", "why")
     assert (job.turn.sequence_number, job.turn.partial, job.turn.stream_failures) == (after, "so far", 0)
@@ -326,7 +326,7 @@ def test_what_a_stream_told_moves_the_cursor_only_forward(before: int | None, to
 
 
 @pytest.mark.parametrize("end", sorted(TERMINAL))
-def test_a_stream_tells_nothing_more_of_a_job_that_is_over(end: Status):
+def test_stream_changes_nothing_of_a_finished_job(end: Status):
     assert a_job(end).with_progress(9, "writing", "so far", "") == a_job(end)
 
 
@@ -347,7 +347,7 @@ def test_a_stream_tells_nothing_more_of_a_job_that_is_over(end: Status):
         ({}, {"stream_failures": 3}, False),
     ],
 )
-def test_a_stream_is_attached_to_again_while_upstream_lets_one_and_it_brings_something(
+def test_stream_is_attached_again_while_it_is_accepted_and_has_events(
     changes: dict[str, Any], turn: dict[str, Any], worth_a_try: bool
 ):
     followed = {"response_id": "resp_1", "sequence_number": 4, "sent_at": NOW - 60, "stream_failures": 0}
@@ -382,7 +382,7 @@ def test_three_attachments_in_vain_or_one_that_was_refused_end_the_following():
         (a_response("cancelled", error={"code": "x", "message": "y"}), None),
     ],
 )  # fmt: skip
-def test_an_end_says_why_as_far_as_upstream_did(end: dict[str, Any], reason: tuple[str, str] | None):
+def test_end_says_why_as_far_as_upstream_did(end: dict[str, Any], reason: tuple[str, str] | None):
     error = a_job().apply_response(end, NOW).error
     assert error == (Failure(*reason) if reason else None)
 
@@ -395,7 +395,7 @@ def test_every_end_keeps_the_output_and_the_usage_it_brought(verb: Verb, end: st
     assert (job.output, job.usage) == (Output("done", response), Usage(input_tokens=1))
 
 
-def test_a_running_response_has_no_output_yet_but_tells_what_it_does():
+def test_running_response_has_no_output_but_an_activity():
     job = a_job().apply_response(a_response("in_progress", output=[{"type": "reasoning"}]), NOW)
     assert (job.output, job.activity) == (None, "reasoning")
 
@@ -428,7 +428,7 @@ REFUSAL = {"type": "refusal", "refusal": "I cannot help with that."}
         ([{"type": "message", "content": "not a list"}, {"type": "message"}, {}], ""),
     ],
 )
-def test_the_text_to_show(items: list[dict[str, Any]], text: str):
+def test_text_to_show(items: list[dict[str, Any]], text: str):
     assert text_of([*items]) == text
 
 
@@ -447,7 +447,7 @@ def test_the_text_to_show(items: list[dict[str, Any]], text: str):
         (["brand_new", None, ["web_search_call"]], ""),
     ],
 )
-def test_the_activity_is_told_in_a_few_words(kinds: list[Any], words: str):
+def test_activity_is_reported_in_a_few_words(kinds: list[Any], words: str):
     assert activity_of([{"type": kind} for kind in kinds]) == words
 
 
@@ -475,7 +475,7 @@ FULL = {
         ("12", None),
     ],
 )
-def test_the_usage_is_what_upstream_counted(usage: object, read: Usage | None):
+def test_usage_is_the_count_of_upstream(usage: object, read: Usage | None):
     assert Usage.of(usage) == read
 
 
@@ -483,7 +483,7 @@ def test_the_usage_is_what_upstream_counted(usage: object, read: Usage | None):
     ("age_s", "ms"),
     [(-60, 2_000), (0, 2_000), (19, 2_000), (30, 3_000), (95, 10_000), (300, 30_000), (86_400, 30_000)],
 )
-def test_the_next_poll_is_a_tenth_of_the_age_away(age_s: float, ms: int):
+def test_next_poll_is_a_tenth_of_the_age_away(age_s: float, ms: int):
     assert next_poll_ms(a_job(), NOW + age_s) == ms
 
 
@@ -499,13 +499,13 @@ def looks_during(seconds: float, *, watched: bool) -> list[float]:
     return looks
 
 
-def test_ten_unwatched_minutes_cost_at_most_25_looks_and_begin_within_a_second():
+def test_ten_unwatched_minutes_cost_at_most_25_polls_from_the_first_second_on():
     looks = looks_during(600, watched=False)
     assert looks[0] <= 1
     assert len(looks) <= 25
 
 
-def test_a_watched_job_is_looked_at_every_five_seconds_after_a_quicker_beginning():
+def test_watched_job_is_looked_at_every_five_seconds_after_a_quicker_beginning():
     looks = looks_during(600, watched=True)
     assert looks[0] <= 1
     assert len(looks) <= 600 / 5 + 3
@@ -515,7 +515,7 @@ def test_a_watched_job_is_looked_at_every_five_seconds_after_a_quicker_beginning
     assert max(gaps) == 5
 
 
-def test_an_unwatched_job_is_looked_at_ever_more_rarely_but_every_minute_at_least():
+def test_unwatched_job_is_looked_at_ever_more_rarely_but_every_minute_at_least():
     looks = looks_during(3 * 3600, watched=False)
     gaps = [later - earlier for earlier, later in pairwise(looks)]
     assert gaps == sorted(gaps)
@@ -524,7 +524,7 @@ def test_an_unwatched_job_is_looked_at_ever_more_rarely_but_every_minute_at_leas
 
 
 @pytest.mark.parametrize("looks", [0, 1, 5, 40, 100_000])
-def test_a_job_that_somebody_begins_to_watch_is_looked_at_within_five_seconds(looks: int):
+def test_newly_watched_job_is_polled_within_five_seconds(looks: int):
     job = a_job(watched_until=NOW + 60, turn=a_turn(response_id="resp_1", polls=looks))
     assert 1 <= next_retrieve_s(job, NOW) <= 5
     assert next_retrieve_s(job, NOW + 60) == min(30, 2**looks)
@@ -536,7 +536,7 @@ WRONG: list[Any] = [None, True, 0, -7, 2**80, 1.5, "", "nonsense", [], [[]], [No
 @both_ways
 @pytest.mark.parametrize("field", ["id", "status", "output", "usage", "error", "incomplete_details"])
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)
-def test_a_field_of_the_wrong_type_counts_as_missing(verb: Verb, field: str, wrong: Any):
+def test_field_of_the_wrong_type_counts_as_missing(verb: Verb, field: str, wrong: Any):
     for end in ("in_progress", "incomplete", "failed"):
         job = verb(a_job(STARTING), {**a_response(end), field: wrong})
         expected = IN_PROGRESS if field == "status" else Status(end)
@@ -544,7 +544,7 @@ def test_a_field_of_the_wrong_type_counts_as_missing(verb: Verb, field: str, wro
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)
-def test_a_response_of_the_wrong_type_counts_as_missing(wrong: Any):
+def test_response_of_the_wrong_type_counts_as_missing(wrong: Any):
     job = a_job(QUEUED, turn=a_turn(response_id="resp_1", sequence_number=3))
     after = job.apply_event({"type": wrong, "sequence_number": 4, "response": wrong}, NOW)
     assert after.status in (QUEUED, IN_PROGRESS)
@@ -639,9 +639,7 @@ def allowed(before: Job, after: Job) -> bool:
 
 @settings(max_examples=400, deadline=None)
 @given(beginnings, steps)
-def test_whatever_comes_in_a_job_keeps_its_end_its_cursor_and_its_id(
-    job: Job, steps: list[tuple[float, tuple[str, Any]]]
-):
+def test_any_input_keeps_the_end_the_cursor_and_the_id_of_a_job(job: Job, steps: list[tuple[float, tuple[str, Any]]]):
     now = NOW
     for passed, (verb, value) in steps:
         now += passed
@@ -674,7 +672,7 @@ COURSE: list[dict[str, Any]] = [
 
 
 @given(st.lists(st.sampled_from(COURSE), max_size=20))
-def test_whatever_is_lost_doubled_or_late_on_the_way_the_last_look_brings_the_same_end(events: list[dict[str, Any]]):
+def test_last_poll_leads_to_the_same_end_after_lost_doubled_or_late_events(events: list[dict[str, Any]]):
     job = a_job(STARTING)
     for event in events:
         job = job.apply_event(event, NOW)
@@ -684,7 +682,7 @@ def test_whatever_is_lost_doubled_or_late_on_the_way_the_last_look_brings_the_sa
 
 
 @given(beginnings, events, st.floats(0, 100))
-def test_an_event_that_comes_again_changes_nothing(job: Job, event: dict[str, Any], later: float):
+def test_event_that_comes_again_changes_nothing(job: Job, event: dict[str, Any], later: float):
     number = event.get("sequence_number")
     once = job.apply_event(event, NOW)
     if isinstance(number, int) and not isinstance(number, bool):
@@ -702,7 +700,7 @@ def test_an_event_that_comes_again_changes_nothing(job: Job, event: dict[str, An
         (None, FULL, 10, True),
     ],
 )
-def test_what_all_turns_used_is_partial_where_a_turn_was_not_counted(
+def test_usage_of_all_turns_is_partial_if_a_turn_was_not_counted(
     before: Usage | None, usage: object, input_tokens: int, partial: bool
 ):
     job = a_job()

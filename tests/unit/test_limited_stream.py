@@ -79,7 +79,7 @@ async def test_reader_that_is_busy_for_longer_than_the_limit_reads_on() -> None:
     assert pieces == [b"first", b"more", b"more"]
 
 
-async def test_process_that_was_stopped_reads_what_arrived_meanwhile() -> None:
+async def test_resumed_process_reads_data_that_arrived_while_it_was_stopped() -> None:
     pieces: list[bytes] = []
     async with answering(CHUNKED) as (stream, write):
 

@@ -72,7 +72,7 @@ READERS: list[tuple[Callable[[Path], Any], str, Any]] = [
 
 @pytest.mark.parametrize("mark", MARKS)
 @pytest.mark.parametrize(("read", "text", "found"), READERS, ids=lambda each: getattr(each, "__name__", ""))
-def test_a_file_of_the_users_is_read_whatever_mark_it_begins_with(
+def test_file_of_the_user_is_read_with_every_byte_order_mark(
     tmp_path: Path, read: Callable[[Path], Any], text: str, found: Any, mark: str
 ):
     path = tmp_path / "file"
@@ -81,7 +81,7 @@ def test_a_file_of_the_users_is_read_whatever_mark_it_begins_with(
 
 
 @pytest.mark.parametrize("mark", ["UTF-8", "UTF-16"])
-def test_an_attached_file_and_stdin_come_without_their_mark(upstream: RunningServer, tmp_path: Path, mark: str):
+def test_attached_file_and_stdin_come_without_their_mark(upstream: RunningServer, tmp_path: Path, mark: str):
     (tmp_path / "a.txt").write_bytes(MARKS[mark]("inside"))
     env = {"AGENT_JOBS_DATA_DIR": str(tmp_path), "OPENAI_API_KEY": "x", "OPENAI_BASE_URL": upstream.base_url}
     arguments = ["run", "--json", "--file", str(tmp_path / "a.txt"), "-"]
@@ -200,7 +200,7 @@ def test_doctor_names_comments_that_hide_our_entry(machine: Machine):
     ("host", "scope"), [("codex", "user"), ("codex", "project"), ("cursor", "user"), ("claude-code", "project")]
 )
 @pytest.mark.parametrize(("name", "off"), [("enabled", False), ("disabled", True)])
-def test_an_entry_that_is_switched_off_is_named_and_switched_on(
+def test_entry_that_is_switched_off_is_named_and_switched_on(
     machine: Machine, host: str, scope: Scope, name: str, off: bool
 ):
     arguments = ("install", host, "--scope", scope)
@@ -254,7 +254,7 @@ def test_doctor_sees_what_claude_mcp_add_writes(machine: Machine, where: str):
     )  # fmt: skip
 
 
-def test_the_local_scope_of_another_folder_is_not_ours(machine: Machine):
+def test_local_scope_of_another_folder_is_ignored(machine: Machine):
     path = file_of(machine, "claude-code")
     path.write_text(json.dumps({"projects": {str(machine.home): {"mcpServers": {"agent-jobs": README_ENTRY}}}}))
     assert "no host has agent-jobs in its configuration" in doctor(machine)[0][1]
@@ -282,7 +282,7 @@ def test_install_and_uninstall_name_the_local_entry_that_goes_before_theirs(mach
 
 
 @pytest.mark.parametrize("name", ["disabledMcpServers", "disabledMcpjsonServers"])
-def test_a_list_that_switches_us_off_in_this_folder_is_named(machine: Machine, name: str):
+def test_list_that_switches_us_off_in_this_folder_is_named(machine: Machine, name: str):
     run("install", "claude-code")
     change(file_of(machine, "claude-code"), ("projects", str(machine.folder), name), ["other", "agent-jobs"])
     assert any("switched off in this folder" in text and "/mcp" in fix for _, text, fix in doctor(machine))

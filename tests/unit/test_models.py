@@ -20,38 +20,38 @@ LEAVING = [
 
 
 @pytest.mark.parametrize(("name", "row"), GONE)
-def test_a_model_that_was_shut_down_is_refused_with_its_successor(name: str, row: dict[str, Any]) -> None:
+def test_model_that_was_shut_down_is_refused_with_its_successor(name: str, row: dict[str, Any]) -> None:
     for model in (name, f"{name}-2025-01-31"):
         with pytest.raises(RequestError) as refusal:
             build_body("x", job_id="job_1", model=model)
         assert MODEL.describe(refusal.value).startswith(f"{model} was shut down on {row['on']}. Use {row['use']}")
 
 
-def test_a_research_model_is_succeeded_by_the_preset() -> None:
+def test_research_model_is_succeeded_by_the_preset() -> None:
     with pytest.raises(RequestError) as refusal:
         build_body("x", job_id="job_1", model="o3-deep-research-2025-06-26")
     assert MODEL.describe(refusal.value).endswith('Use gpt-6.1-sol with preset "deep_research".')
 
 
 @pytest.mark.parametrize(("name", "row"), LEAVING)
-def test_a_model_that_will_be_shut_down_is_taken_and_explained_once_it_is_missed(name: str, row: Any) -> None:
+def test_model_to_be_shut_down_is_accepted_and_explained_once_it_is_missing(name: str, row: Any) -> None:
     assert build_body("x", job_id="job_1", model=name)["model"] == name
     assert f"{row['on']}: use {row['use']}" in describe_retirement(name)
 
 
-def test_of_a_model_that_nobody_told_us_of_nothing_is_known() -> None:
+def test_unknown_model_has_no_known_facts() -> None:
     assert describe_retirement("gpt-9") == ""
     check_model("gpt-9", "minimal", ["temperature"])
 
 
-def test_a_snapshot_of_its_own_may_be_gone_before_its_model() -> None:
+def test_snapshot_of_its_own_may_be_gone_before_its_model() -> None:
     check_model("gpt-4o")
     check_model("gpt-4o-2024-08-06")
     with pytest.raises(RequestError):
         check_model("gpt-4o-2024-05-13")
 
 
-def test_no_name_stands_in_the_table_twice() -> None:
+def test_no_name_is_in_the_table_twice() -> None:
     for table in ("retired", "family"):
         names = [name for row in load_models()[table] for name in row["names"]]
         assert sorted(names) == sorted(set(names))
@@ -81,9 +81,7 @@ def test_nothing_names_a_model_that_has_been_shut_down() -> None:
         ("gpt-9", ()),
     ],
 )
-def test_an_effort_that_a_model_is_known_to_refuse_is_answered_with_those_it_takes(
-    model: str, refused: tuple[str, ...]
-) -> None:
+def test_effort_that_a_model_refuses_is_answered_with_the_accepted_ones(model: str, refused: tuple[str, ...]) -> None:
     for effort in EFFORTS:
         if effort not in refused:
             assert build_body("x", job_id="job_1", model=model, effort=effort)["reasoning"] == {"effort": effort}

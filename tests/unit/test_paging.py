@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent_jobs.rendering.paging import count_json_bytes, cut_page, select_page
 
 
-def test_a_size_is_that_of_compact_json_in_utf_8():
+def test_size_is_that_of_compact_json_in_utf_8():
     assert count_json_bytes("é\n") == len(b'"\xc3\xa9\\n"')
     assert count_json_bytes({"a": [1, "b"]}) == len('{"a":[1,"b"]}')
 
@@ -52,7 +52,7 @@ def test_pages_of_any_text_and_any_size_put_together_are_the_text(text: str, lim
 
 
 @given(texts, st.integers(-5, 60))
-def test_the_smallest_pages_still_advance(text: str, limit_bytes: int):
+def test_smallest_pages_still_advance(text: str, limit_bytes: int):
     pages_of(text, max(8, limit_bytes))
     assert cut_page(text, 3, min(8, limit_bytes)) == cut_page(text, 3, 8)
 
@@ -65,7 +65,7 @@ def test_long_texts_are_read_in_pages_that_are_at_least_half_full(piece: str, ch
     assert len(pages_of(text, limit_bytes)) <= 2 + 2 * count_json_bytes(text) / limit_bytes
 
 
-def test_a_page_ends_after_a_paragraph_line_sentence_or_word_in_its_second_half():
+def test_page_ends_after_a_paragraph_line_sentence_or_word_in_its_second_half():
     def cut(text: str) -> str:
         return cut_page(text + "z" * 200, 0, 102)[0]
 
@@ -78,7 +78,7 @@ def test_a_page_ends_after_a_paragraph_line_sentence_or_word_in_its_second_half(
     assert len(cut("x" * 42 + "\n\n" + "y" * 20)) > 90
 
 
-def test_a_text_that_fits_is_not_cut_at_its_lines():
+def test_text_that_fits_is_not_cut_at_its_lines():
     assert cut_page("one\n\ntwo\nthree", 0, 100) == ("one\n\ntwo\nthree", None)
 
 
@@ -87,7 +87,7 @@ MIXED = 'a"é\n\n長🎈\x00👩‍🚀\u202eש'
 
 @pytest.mark.parametrize("limit_bytes", [8, 13, 40, 1000])
 @pytest.mark.parametrize("offset", range(-2, len(MIXED.encode()) + 3))
-def test_a_page_from_the_middle_of_a_character_begins_with_that_character(offset: int, limit_bytes: int):
+def test_page_from_the_middle_of_a_character_begins_with_that_character(offset: int, limit_bytes: int):
     starts = [len(MIXED[:count].encode()) for count in range(len(MIXED) + 1)]
     start = max([start for start in starts if start <= offset], default=0)
     part, after = cut_page(MIXED, offset, limit_bytes)

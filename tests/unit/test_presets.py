@@ -31,14 +31,14 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "presets.toml"
 
 
-def test_without_a_file_there_are_ours():
+def test_built_in_presets_exist_without_a_file():
     presets = load_presets(None)
     assert [*presets] == ["deep_research", "think", "review", "quick"]
     assert presets is load_our_presets()
 
 
 @pytest.mark.parametrize("name", load_our_presets())
-def test_each_of_ours_has_a_line_for_a_list_and_a_prompt_that_calls_it(name: str):
+def test_each_built_in_preset_has_a_description_and_a_prompt(name: str):
     preset = load_our_presets()[name]
     assert 0 < len(preset.description) <= 80
     assert "\n" not in preset.description
@@ -48,7 +48,7 @@ def test_each_of_ours_has_a_line_for_a_list_and_a_prompt_that_calls_it(name: str
     assert preset.model is None
 
 
-def test_the_users_file_adds_presets_and_changes_ours_in_what_it_says(file: Path):
+def test_file_of_the_user_adds_presets_and_changes_built_in_ones(file: Path):
     file.write_text(OWN)
     presets, ours = load_presets(file), load_our_presets()["deep_research"]
     assert [*presets] == [*load_our_presets(), "notes-2"]
@@ -62,14 +62,14 @@ def test_the_users_file_adds_presets_and_changes_ours_in_what_it_says(file: Path
     assert body["metadata"] == {"team": "a", "job_id": "job_1"}
 
 
-def test_a_preset_without_a_prompt_gets_one(file: Path):
+def test_preset_without_a_prompt_gets_one(file: Path):
     file.write_text('[own]\ndescription = "Mine"')
     asked = load_presets(file)["own"].fill_in_task("Do it.")
     assert 'agent_start with preset="own"' in asked
     assert asked.endswith("Do it.")
 
 
-def test_an_empty_file_changes_nothing(file: Path):
+def test_empty_file_changes_nothing(file: Path):
     file.write_text("# later\n")
     assert load_presets(file) == load_our_presets()
 
@@ -105,7 +105,7 @@ def test_an_empty_file_changes_nothing(file: Path):
         ("[think.options]\ntimeout_s = 0", "[think] options.timeout_s accepts a number"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_with_its_path_and_the_key(file: Path, written: str, hint: str):
+def test_file_that_cannot_be_used_is_refused_with_its_path_and_the_key(file: Path, written: str, hint: str):
     file.write_text(written)
     with pytest.raises(ConfigError) as refusal:
         load_presets(file)
@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_path_and_the_key(file: P
     assert hint in MODEL.describe(refusal.value)
 
 
-def test_a_file_that_is_not_there_or_is_no_text_is_refused_with_its_path(file: Path, tmp_path: Path):
+def test_file_that_does_not_exist_or_is_no_text_is_refused_with_its_path(file: Path, tmp_path: Path):
     for path, hint in ((file, "No such file"), (tmp_path, "s a directory")):
         with pytest.raises(ConfigError, match=hint) as refusal:
             load_presets(path)

@@ -61,11 +61,11 @@ def own(tmp_path: Path, text: str) -> Prices:
         ("gpt-6.2-sol", 0, 0.2 + 0.2),
     ],
 )
-def test_a_hundred_thousand_tokens_in_and_twenty_out_cost_what_the_list_says(model: str, cached: int, usd: float):
+def test_hundred_thousand_tokens_in_and_twenty_out_cost_what_the_list_says(model: str, cached: int, usd: float):
     assert cost(model, used(100_000, 20_000, cached)) == pytest.approx(usd)
 
 
-def test_what_is_written_to_the_cache_costs_its_own_price():
+def test_cache_writes_have_their_own_price():
     assert cost("gpt-6-astra", used(100_000, 10_000, 40_000), cache_write_tokens=20_000) == pytest.approx(
         0.4 + 0.04 + 0.25 + 0.5
     )
@@ -85,20 +85,20 @@ def test_beyond_272_000_input_tokens_all_of_it_costs_more():
         ("fast", 0.8, 0.8), ("ultrafast", 2.4, None), ("scale", None, None), ("batch", None, None),
     ],
 )  # fmt: skip
-def test_a_tier_multiplies_the_price_where_its_factor_is_known(
+def test_tier_multiplies_the_price_where_its_factor_is_known(
     tier: str | None, listed: float | None, newest: float | None
 ):
     for model, usd in (("gpt-6.1-sol", listed), ("gpt-6.2-sol", newest)):
         assert cost(model, used(100_000, 20_000), service_tier=tier) == (usd if usd is None else pytest.approx(usd))
 
 
-def test_a_tier_that_a_model_is_not_offered_in_has_no_price_rather_than_the_standard_one():
+def test_tier_that_a_model_is_not_offered_in_has_no_price_rather_than_the_standard_one():
     assert cost("gpt-4.1", used(1000, 0)) is not None
     assert cost("gpt-4.1", used(1000, 0), service_tier="flex") is None
 
 
 @pytest.mark.parametrize("model", ["gpt-6.1-sol-2026-10-01", "GPT-6.1-Sol", "gpt-6.1-sol-20261001"])
-def test_a_snapshot_costs_what_its_model_costs(model: str):
+def test_snapshot_costs_what_its_model_costs(model: str):
     assert cost(model, used(100_000, 20_000)) == pytest.approx(0.4)
     assert cost(model.replace("6.1", "6.2"), used(100_000, 20_000)) == pytest.approx(0.4)
 
@@ -116,7 +116,7 @@ def test_a_snapshot_costs_what_its_model_costs(model: str):
         "",
     ],
 )
-def test_a_name_that_is_not_known_has_no_price(model: str):
+def test_name_that_is_not_known_has_no_price(model: str):
     assert cost(model, used(1000, 1000)) is None
 
 
@@ -139,7 +139,7 @@ def test_calls_are_added_where_their_price_is_known():
         ("https://gateway.example/api.openai.com/v1", None), ("https://openrouter.ai/api/v1", None), ("", None),
     ],
 )  # fmt: skip
-def test_the_list_counts_only_where_it_is_charged(url: str, usd: float | None):
+def test_list_counts_only_where_it_is_charged(url: str, usd: float | None):
     assert cost("gpt-6.1-sol", used(100_000, 20_000), url=url) == (usd if usd is None else pytest.approx(usd))
 
 
@@ -148,7 +148,7 @@ def test_tiers_and_tools_of_azure_are_not_openais():
     assert cost("gpt-6.1-sol", used(1000, 0), url=AZURE, calls={"web_search": 1}) is None
 
 
-def test_the_users_table_counts_everywhere_and_alone_for_its_models(tmp_path: Path):
+def test_users_table_counts_everywhere_and_alone_for_its_models(tmp_path: Path):
     prices = own(tmp_path, '[models."GPT-6.1-sol"]\ninput = 1\noutput = 2\n[tools.web_search]\nper_1000 = 1000\n')
     for url in (OPENAI, AZURE, ELSEWHERE):
         usd = cost("gpt-6.1-sol-2026-10-01", used(100_000, 20_000), prices=prices, url=url, calls={"web_search": 3})
@@ -171,7 +171,7 @@ def cost_of(answered: dict[str, Any]) -> float | None:
     return LISTED.cost_of(answered, at=AT, provider_url=OPENAI)
 
 
-def test_a_response_costs_its_tokens_and_calls():
+def test_response_costs_its_tokens_and_calls():
     searched = [{"type": "web_search_call", "action": {"type": "search"}}] * 3
     assert cost_of(response()) == pytest.approx(1.19)
     assert cost_of(response(output=searched)) == pytest.approx(1.22)
@@ -188,7 +188,7 @@ def test_a_response_costs_its_tokens_and_calls():
         {"usage": {"input_tokens": 9, "input_tokens_details": {"cache_write_tokens_details": {"ttl_12h_tokens": 1}}}},
     ],
 )  # fmt: skip
-def test_a_response_with_anything_that_has_no_price_has_none(lacking: dict[str, Any]):
+def test_response_with_an_unpriced_part_has_no_price(lacking: dict[str, Any]):
     assert cost_of(response(**lacking)) is None
 
 
@@ -223,7 +223,7 @@ ASKED: dict[str, Any] = {"model": "gpt-6.1-sol", "input": "x" * 1000, "max_outpu
 SEARCHING: dict[str, Any] = {**ASKED, "tools": [{"type": "web_search"}], "max_tool_calls": 3}
 
 
-def test_a_bound_counts_each_byte_as_a_token_that_is_written_to_the_cache():
+def test_bound_counts_each_byte_as_a_token_that_is_written_to_the_cache():
     assert 0.0025 + 0.01 <= bound(ASKED) <= 0.0025 + 0.01 + 0.0005
     assert bound({**ASKED, "service_tier": "fast"}) == pytest.approx(2 * bound(ASKED))
     assert bound({**ASKED, "input": "日" * 1000}) == pytest.approx(bound(ASKED) + 2000 * 2.5e-6)
@@ -231,11 +231,11 @@ def test_a_bound_counts_each_byte_as_a_token_that_is_written_to_the_cache():
     assert longer == pytest.approx(bound(ASKED) + 0.25)
 
 
-def test_a_bound_never_counts_more_input_than_the_model_reads():
+def test_bound_never_counts_more_input_than_the_model_reads():
     assert bound({**ASKED, "input": "x" * 3_000_000}) == pytest.approx(1.05 * 5 + 0.015)
 
 
-def test_with_hosted_tools_the_whole_context_may_be_read_after_each_call():
+def test_hosted_tools_may_read_the_full_context_after_each_call():
     assert bound(SEARCHING) == pytest.approx(4 * 1.05 * 5 + 0.015 + 0.03)
     dated = {**SEARCHING, "tools": [{"type": "web_search_2025_08_26"}, {"type": "mcp"}]}
     assert bound(dated) == bound(SEARCHING)
@@ -277,7 +277,7 @@ def test_no_response_to_a_text_costs_more_than_its_bound(
         ({**ASKED, "input": [{"type": "item_reference", "id": "msg_1"}]}, "Send text"),
     ],
 )
-def test_a_request_without_a_bound_is_told_what_to_set(body: dict[str, Any], hint: str):
+def test_request_without_a_bound_is_refused_with_the_option_to_set(body: dict[str, Any], hint: str):
     with pytest.raises(RequestError) as refusal:
         bound(body)
     assert hint in MODEL.describe(refusal.value)
@@ -294,7 +294,7 @@ def test_a_request_without_a_bound_is_told_what_to_set(body: dict[str, Any], hin
         (SEARCHING, AZURE, "a call of web_search costs"),
     ],
 )
-def test_a_bound_that_lacks_a_price_names_the_price_table(body: dict[str, Any], url: str, hint: str):
+def test_bound_that_lacks_a_price_names_the_price_table(body: dict[str, Any], url: str, hint: str):
     with pytest.raises(ConfigError, match=re.escape(hint)) as refusal:
         bound(body, url=url)
     assert "AGENT_JOBS_PRICES" in MODEL.describe(refusal.value)
@@ -305,7 +305,7 @@ def test_text_in_parts_has_a_bound_like_text():
     assert bound(ASKED) < bound({**ASKED, "input": parts}) < bound(ASKED) + 0.001
 
 
-def test_the_example_of_the_docs_works(tmp_path: Path):
+def test_example_of_the_docs_works(tmp_path: Path):
     example = re.search(r"```toml\n(.*?)```", DOCS, re.S)
     assert example
     prices = own(tmp_path, example[1])
@@ -349,13 +349,13 @@ ROW = '[models."m"]\ninput = 1\noutput = 2\n'
         ("a = " + "[" * 5000, "is not a TOML file"),
     ],
 )  # fmt: skip
-def test_a_table_that_cannot_be_used_is_refused_by_its_line_or_key(tmp_path: Path, text: str, hint: str):
+def test_table_that_cannot_be_used_is_refused_by_its_line_or_key(tmp_path: Path, text: str, hint: str):
     with pytest.raises(ConfigError, match=re.escape(hint)) as refusal:
         own(tmp_path, text)
     assert "AGENT_JOBS_PRICES" in MODEL.describe(refusal.value)
 
 
-def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path):
+def test_table_that_cannot_be_read_is_refused(tmp_path: Path):
     (tmp_path / "latin.toml").write_bytes(b"# \xe9\n")
     for path, hint in ((tmp_path / "none.toml", "No such file"), (tmp_path, "AGENT_JOBS_PRICES"),
                        (tmp_path / "latin.toml", "UTF-8")):  # fmt: skip
@@ -363,16 +363,16 @@ def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path):
             Prices.load(path)
 
 
-def test_an_empty_table_changes_nothing(tmp_path: Path):
+def test_empty_table_changes_nothing(tmp_path: Path):
     assert own(tmp_path, "") == LISTED
 
 
-def test_a_day_begins_at_midnight_utc():
+def test_day_begins_at_midnight_utc():
     noon = datetime(2026, 11, 20, 12, 30, tzinfo=UTC).timestamp()
     assert find_day_start(noon) == AT == find_day_start(AT)
 
 
-def test_the_library_is_imported_only_when_its_list_is_asked_for():
+def test_library_is_imported_only_when_its_list_is_requested():
     program = (
         "import sys; from agent_jobs.pricing.prices import Prices; from agent_jobs.jobs.response import Usage\n"
         "prices = Prices.load(None)\n"

@@ -37,7 +37,7 @@ def size(answer: object) -> int:
 # An unfinished job.
 
 
-def test_a_start_has_the_ids_and_the_next_step():
+def test_start_has_the_ids_and_the_next_step():
     assert render_start(a_job(Status.QUEUED, response_id="resp_abc"), NOW) == {
         "job_id": ID,
         "response_id": "resp_abc",
@@ -47,11 +47,11 @@ def test_a_start_has_the_ids_and_the_next_step():
     }
 
 
-def test_a_start_leaves_out_an_unknown_id():
+def test_start_leaves_out_an_unknown_id():
     assert "response_id" not in render_start(a_job(Status.STARTING, response_id=None), NOW)
 
 
-def test_a_running_job_has_its_age_and_activity():
+def test_running_job_has_its_age_and_activity():
     assert render_job(a_job(activity="12 searches; writing"), NOW + 95) == {
         "job_id": ID,
         "status": "in_progress",
@@ -62,7 +62,7 @@ def test_a_running_job_has_its_age_and_activity():
     }
 
 
-def test_an_unconfirmed_cancel_says_so():
+def test_unconfirmed_cancel_is_reported():
     assert render_job(a_job(cancel_requested_at=NOW), NOW)["cancel_requested"] is True
     assert "cancel_requested" not in render_job(a_job(), NOW)
 
@@ -77,17 +77,17 @@ def test_advice_comes_only_on_request():
     assert "End your turn" in render_job(a_job(), NOW, advise=True)["advice"]
 
 
-def test_a_clock_that_was_set_back_shows_no_age():
+def test_clock_that_was_set_back_shows_no_age():
     assert "elapsed_s" not in render_job(a_job(), NOW - 60)
 
 
-def test_an_activity_that_is_too_long_is_cut_and_marked():
+def test_activity_that_is_too_long_is_cut_and_marked():
     activity = render_job(a_job(activity="cannot look: " + "very " * 100), NOW)["activity"]
     assert activity.startswith("cannot look: very ")
     assert activity.endswith("…")
 
 
-def test_a_very_long_id_is_left_out():
+def test_very_long_id_is_left_out():
     assert "response_id" not in render_start(a_job(response_id="resp_" + "x" * 421), NOW)
 
 
@@ -105,7 +105,7 @@ ages = st.floats(-1e4, 30 * 24 * 3600)
 
 @settings(max_examples=300)
 @given(running_jobs, ages)
-def test_an_unfinished_job_takes_few_bytes(job: Job, age_s: float):
+def test_unfinished_job_has_few_bytes(job: Job, age_s: float):
     now = NOW + age_s
     assert size(render_start(job, now)) <= 240
     assert size(render_job(job, now)) <= (240 if job.observed_by == "polling" else 200)
@@ -113,7 +113,7 @@ def test_an_unfinished_job_takes_few_bytes(job: Job, age_s: float):
 
 
 @given(running_jobs, ages)
-def test_an_answer_holds_only_known_facts_and_a_next_step(job: Job, age_s: float):
+def test_answer_holds_only_known_facts_and_a_next_step(job: Job, age_s: float):
     for answer in (
         render_start(job, NOW + age_s),
         render_job(job, NOW + age_s),
@@ -129,7 +129,7 @@ def test_an_answer_holds_only_known_facts_and_a_next_step(job: Job, age_s: float
 # A finished job.
 
 
-def test_a_short_result_comes_in_full():
+def test_short_result_comes_in_full():
     job = completed("The answer.")
     answer = {"job_id": ID, "status": "completed", "output": "The answer."}
     assert render_finished_job(job) == render_job(job, NOW) == render_start(job, NOW) == answer
@@ -145,7 +145,7 @@ def test_a_short_result_comes_in_full():
         replace(completed("text"), cost_usd=0.4, context="rebuilt", result_path="/results/a.md"),
     ],
 )
-def test_an_output_stands_last_with_every_other_field(job: Job):
+def test_output_is_the_last_field(job: Job):
     for answer in (render_finished_job(job), render_job(job, NOW, note="NOTE"), render_start(job, NOW, duplicate=True)):
         assert [*answer][:2] == ["job_id", "status"]
         assert [*answer][-1] == "output"
@@ -153,16 +153,16 @@ def test_an_output_stands_last_with_every_other_field(job: Job):
 
 
 @pytest.mark.parametrize("job", [completed(""), a_job(Status.COMPLETED)])
-def test_a_result_without_a_text_is_an_empty_one(job: Job):
+def test_result_without_a_text_is_an_empty_one(job: Job):
     assert render_finished_job(job) == {"job_id": ID, "status": "completed", "output": ""}
 
 
-def test_a_cancelled_job_has_only_its_status():
+def test_cancelled_job_has_only_its_status():
     assert render_finished_job(a_job(Status.CANCELLED)) == {"job_id": ID, "status": "cancelled"}
 
 
 @pytest.mark.parametrize("status", [Status.CANCELLED, Status.INCOMPLETE, Status.FAILED])
-def test_the_output_of_an_unfinished_response_is_shown(status: Status):
+def test_output_of_an_unfinished_response_is_shown(status: Status):
     error = None if status is Status.CANCELLED else Failure("max_output_tokens", "cut")
     assert render_finished_job(a_job(status, error=error, output=Output("half", {})))["output"] == "half"
 
@@ -191,13 +191,13 @@ def test_every_failure_has_a_next_step(status: Status, code: str, hint: str):
     assert "{" not in answer["next"]
 
 
-def test_an_unconfirmed_start_does_not_suggest_an_immediate_restart():
+def test_unconfirmed_start_does_not_suggest_an_immediate_restart():
     answer = render_finished_job(a_job(Status.FAILED, error=Failure("start_unconfirmed", "why")))
     assert not answer["next"].startswith("agent_start")
     assert "retryable" not in answer["error"]
 
 
-def test_a_long_message_is_cut():
+def test_long_message_is_cut():
     assert (
         len(render_finished_job(a_job(Status.FAILED, error=Failure("code", "m" * 10_000)))["error"]["message"]) == 300
     )
@@ -208,7 +208,7 @@ def test_a_long_message_is_cut():
     st.builds(Failure, st.text(), st.text()) | st.none(),
     st.builds(Output, st.text() | st.text(min_size=1).map(lambda text: text * 9_000), st.just({})) | st.none(),
 )
-def test_a_finished_job_echoes_no_request_and_holds_one_page_at_most(
+def test_finished_job_echoes_no_request_and_holds_one_page_at_most(
     status: Status, error: Failure | None, brought: Output | None
 ):
     answer = render_finished_job(a_job(status, error=error, output=brought))
@@ -238,7 +238,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("characters", [61_000, 1_000_000])
 @pytest.mark.parametrize("pattern", TEXTS.values(), ids=TEXTS)
-def test_the_pages_put_together_are_the_output_byte_for_byte(pattern: str, characters: int):
+def test_pages_put_together_are_the_output_byte_for_byte(pattern: str, characters: int):
     text = (pattern * (characters // len(pattern) + 1))[:characters]
     job, offset, parts = completed(text), 0, list[str]()
     answer = render_finished_job(job)
@@ -258,7 +258,7 @@ def test_the_pages_put_together_are_the_output_byte_for_byte(pattern: str, chara
 
 
 @pytest.mark.parametrize("offset", [0, 5, 10**12, -1])
-def test_a_page_beyond_the_end_or_of_nothing_is_empty(offset: int):
+def test_page_beyond_the_end_or_of_nothing_is_empty(offset: int):
     assert page_output(completed(""), offset) == {"output": ""}
     assert page_output(completed("ab"), max(offset, 2)) == {"output": ""}
     assert page_output(a_job(Status.CANCELLED), offset) == {"output": ""}

@@ -125,12 +125,12 @@ ANY_JSON = st.recursive(
         ),
     ],
 )  # fmt: skip
-def test_what_is_asked_for_stands_in_the_body(asked: dict[str, Any], more: dict[str, Any]):
+def test_requested_options_are_in_the_body(asked: dict[str, Any], more: dict[str, Any]):
     assert build_body("Say hi", job_id="job_1", **asked) == {**PLAIN, **more}
 
 
 @pytest.mark.parametrize("effort", EFFORTS)
-def test_every_effort_that_the_data_names_can_be_asked_for(effort: str):
+def test_every_effort_that_the_data_names_can_be_requested(effort: str):
     assert build_body("x", job_id="job_1", model="local", effort=effort)["reasoning"] == {"effort": effort}
 
 
@@ -139,7 +139,7 @@ def pairs(count: int, key: int = 3, value: int = 3) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("metadata", [pairs(15), pairs(1, key=64), pairs(1, value=512), pairs(1, value=0)])
-def test_metadata_may_be_as_large_as_the_api_takes_besides_ours(metadata: dict[str, str]):
+def test_metadata_may_fill_the_api_s_limit_beside_the_job_id(metadata: dict[str, str]):
     assert build_body("x", job_id="job_1", options={"metadata": metadata})["metadata"] == {
         **metadata,
         "job_id": "job_1",
@@ -207,7 +207,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("asked", "hint"), REFUSED)
-def test_what_cannot_be_asked_for_is_refused_with_what_can(asked: dict[str, Any], hint: str):
+def test_invalid_argument_is_refused_with_the_accepted_values(asked: dict[str, Any], hint: str):
     with pytest.raises(RequestError) as refusal:
         build_body("Say hi", job_id="job_1", **asked)
     assert hint in MODEL.describe(refusal.value)
@@ -215,12 +215,12 @@ def test_what_cannot_be_asked_for_is_refused_with_what_can(asked: dict[str, Any]
 
 
 @pytest.mark.parametrize("prompt", ["", " ", "\n\t \n", "\u3000"])
-def test_an_empty_prompt_is_refused(prompt: str):
+def test_empty_prompt_is_refused(prompt: str):
     with pytest.raises(RequestError, match="prompt is empty"):
         build_body(prompt, job_id="job_1")
 
 
-def test_what_the_caller_handed_over_is_not_changed():
+def test_arguments_of_the_caller_are_not_changed():
     tools, metadata = [PYTHON], {"team": "a"}
     build_body("x", job_id="job_1", web_search=True, options={"tools": tools, "metadata": metadata})
     assert (tools, metadata) == ([PYTHON], {"team": "a"})
@@ -235,7 +235,7 @@ def test_what_the_caller_handed_over_is_not_changed():
         ("don't", 'colour does not accept "don\'t". Use one of red, green.'),
     ],
 )
-def test_a_value_that_is_not_allowed_is_answered_by_the_nearest_or_by_all(value: str, sentence: str):
+def test_value_that_is_not_allowed_is_answered_by_the_nearest_or_by_all(value: str, sentence: str):
     assert Choice(iter(["red", "green"])).check("colour", "red") == "red"
     with pytest.raises(RequestError) as refusal:
         Choice(iter(["red", "green"])).check("colour", value)
@@ -253,7 +253,7 @@ def test_a_value_that_is_not_allowed_is_answered_by_the_nearest_or_by_all(value:
         ("", ""),
     ],
 )
-def test_the_title_is_the_first_line(prompt: str, title: str):
+def test_title_is_the_first_line(prompt: str, title: str):
     assert title_of(prompt) == title
 
 
@@ -266,7 +266,7 @@ def test_any_prompt_goes_out_as_it_came_under_a_short_title_of_one_line(prompt: 
     assert len(title.splitlines()) == 1
 
 
-def test_a_preset_stands_in_for_what_the_caller_leaves_out() -> None:
+def test_preset_fills_in_missing_arguments() -> None:
     body = build_body("Why is the sky blue?", job_id="job_1", preset="deep_research")
     assert body["reasoning"] == {"effort": "high", "summary": "auto"}
     assert (body["tools"], body["include"]) == (SEARCH["tools"], SEARCH["include"])
@@ -286,11 +286,11 @@ def test_a_preset_stands_in_for_what_the_caller_leaves_out() -> None:
         ({"options": {"instructions": None}}, "instructions", None),
     ],
 )
-def test_the_callers_own_words_beat_the_presets(asked: dict[str, Any], name: str, value: Any) -> None:
+def test_arguments_of_the_caller_win_over_the_preset(asked: dict[str, Any], name: str, value: Any) -> None:
     assert build_body("x", job_id="job_1", preset="deep_research", **asked).get(name) == value
 
 
-def test_the_model_is_the_callers_else_the_presets_else_the_users_else_ours() -> None:
+def test_model_is_that_of_the_caller_else_preset_else_setting_else_default() -> None:
     presets = {"own": Preset(description="", prompt="{task}", model="preset")}
     asked: dict[str, Any] = {"job_id": "job_1", "presets": presets}
     assert build_body("x", **asked, preset="own", default_model="user", model="caller")["model"] == "caller"
@@ -321,7 +321,7 @@ OURS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), OURS)
-def test_option_of_ours_becomes_a_field_and_stays_out_of_the_body(name: str, value: Any) -> None:
+def test_option_of_agent_jobs_becomes_a_field_and_stays_out_of_the_body(name: str, value: Any) -> None:
     given = {(): "none", ("git", "time__*"): ["git", "time__*"]}.get(value, value)
     options = StartOptions.parse({name: given, "verbosity": "low"})
     assert options == replace(StartOptions(upstream={"verbosity": "low"}), **{name: value})
@@ -363,7 +363,7 @@ OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("one", "other"), SAME)
-def test_the_same_work_has_the_same_hash_in_whatever_job(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_same_work_has_the_same_hash_in_every_job(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert hash_of(build_body("x", job_id="job_1", **one)) == hash_of(build_body("x", job_id="job_2", **other))
 
 
@@ -373,7 +373,7 @@ def test_other_work_has_another_hash(one: dict[str, Any], other: dict[str, Any])
 
 
 @given(st.dictionaries(st.sampled_from([*OPTIONS]) | st.text(), ANY_JSON, max_size=5), st.none() | st.text())
-def test_whatever_options_say_a_body_or_a_refusal_comes_of_it(options: dict[str, Any], preset: str | None) -> None:
+def test_any_options_become_a_body_or_a_refusal(options: dict[str, Any], preset: str | None) -> None:
     try:
         body = build_body("x", job_id="job_1", options=options, preset=preset)
     except RequestError as refusal:
@@ -384,7 +384,7 @@ def test_whatever_options_say_a_body_or_a_refusal_comes_of_it(options: dict[str,
 
 @given(st.sampled_from(["web_search", "file_search", "code_interpreter", "image_generation", "mcp", "later"]),
        st.dictionaries(st.sampled_from(FIELDS), ANY_JSON, max_size=4))  # fmt: skip
-def test_whatever_a_tool_says_a_body_or_a_refusal_comes_of_it(kind: str, fields: dict[str, Any]) -> None:
+def test_any_tool_becomes_a_body_or_a_refusal(kind: str, fields: dict[str, Any]) -> None:
     tool = {"type": kind, "server_label": "s", "require_approval": "never", "vector_store_ids": ["vs"], **fields}
     try:
         build_body("x", job_id="job_1", options={"tools": [tool]})
@@ -427,14 +427,14 @@ REFUSALS: list[tuple[dict[str, Any], str, str, str]] = [
 
 
 @pytest.mark.parametrize(("asked", "code", "param", "sentence"), REFUSALS)
-def test_a_refusal_names_the_argument_that_has_to_change(
+def test_refusal_names_the_argument_that_has_to_change(
     asked: dict[str, Any], code: str, param: str, sentence: str
 ) -> None:
     assert describe_refusal(code, param, "No.", build_body("x", job_id="job_1", **asked)) == sentence
 
 
 @given(st.text() | st.from_regex(r"(tools|include|input)[\[\].0-9a-z]{0,12}"))
-def test_whatever_upstream_names_its_words_are_told(param: str) -> None:
+def test_message_of_upstream_is_always_reported(param: str) -> None:
     body = build_body("x", job_id="job_1", web_search=True)
     assert describe_refusal("", param, "Its words.", body).endswith("Its words.")
 
@@ -448,7 +448,7 @@ TAKEN: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("asked", TAKEN)
-def test_what_is_built_is_taken_upstream(asked: dict[str, Any], upstream: RunningServer) -> None:
+def test_built_request_is_accepted_upstream(asked: dict[str, Any], upstream: RunningServer) -> None:
     body = shape_for_mode(build_body("x", job_id="job_1", **asked), "background")
     with httpx2.Client(trust_env=False) as http:
         answer = http.post(

@@ -25,7 +25,7 @@ def test_sending_mode_is_auto_or_a_mode_of_jobs():
     assert get_args(SendingMode) == ("auto", *get_args(Mode))
 
 
-def test_an_empty_environment_is_enough():
+def test_empty_environment_is_enough():
     assert Settings.from_env({}) == Settings()
     assert Settings().base_url == DEFAULT_BASE_URL
     assert Settings().api_key is None
@@ -87,7 +87,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("empty", ["", "   ", "\t\n"])
-def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
+def test_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
     assert Settings.from_env(dict.fromkeys(NAMES, empty)) == Settings()
 
 
@@ -131,7 +131,7 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         )),
     ],
 )  # fmt: skip
-def test_a_value_that_cannot_be_used_is_refused_by_its_name_with_what_it_takes(name: str, text: str, hint: str):
+def test_unusable_value_is_refused_by_its_name_with_the_accepted_ones(name: str, text: str, hint: str):
     with pytest.raises(ConfigError) as refusal:
         Settings.from_env({name: text})
     assert name in str(refusal.value)
@@ -151,7 +151,7 @@ def test_a_value_that_cannot_be_used_is_refused_by_its_name_with_what_it_takes(n
         ("https://chat.example/hooks/t0ken", "starts with / or ~"),
     ],
 )
-def test_a_command_that_cannot_be_run_is_told_and_stops_nothing(text: str, hint: str):
+def test_command_that_cannot_be_run_is_reported_and_stops_nothing(text: str, hint: str):
     settings = Settings.from_env({"AGENT_JOBS_ON_FINISH": text})
     assert settings.on_finish == ()
     [warning] = settings.warnings
@@ -163,7 +163,7 @@ def test_a_command_that_cannot_be_run_is_told_and_stops_nothing(text: str, hint:
 
 @pytest.mark.parametrize("key", ["sk-caf\u00e9", "sk-\u200bpasted", "\ufeffsk-1", "sk-1\nsk-2", "sk-\x00", "sk-\udcff"])
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
-def test_what_cannot_stand_in_a_header_is_refused_by_its_name_and_never_echoed(name: str, key: str):
+def test_text_that_a_header_cannot_carry_is_refused_by_name_and_never_echoed(name: str, key: str):
     """The client could not be opened with it, and its own complaint names no setting."""
     with pytest.raises(ConfigError) as refusal:
         Settings.from_env({name: key})
@@ -183,20 +183,20 @@ def test_what_cannot_stand_in_a_header_is_refused_by_its_name_and_never_echoed(n
         "AGENT_JOBS_FILE_ROOTS",
     ],
 )
-def test_a_secret_in_the_wrong_variable_is_not_echoed(name: str):
+def test_secret_in_the_wrong_variable_is_not_echoed(name: str):
     with pytest.raises(ConfigError) as refusal:
         Settings.from_env({name: SECRET})
     assert SECRET not in str(refusal.value)
 
 
-def test_the_key_shows_only_to_who_asks_for_it():
+def test_key_shows_only_to_who_asks_for_it():
     settings = Settings.from_env({"OPENAI_API_KEY": f" {SECRET}\n"})
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == SECRET
     assert SECRET not in f"{settings} {settings!r} {settings.api_key}"
 
 
-def test_the_secrets_that_the_user_names_are_read_and_show_only_to_who_asks():
+def test_secrets_that_the_user_names_are_read_and_show_only_to_who_asks():
     settings = Settings.from_env({"AGENT_JOBS_SECRETS": "TOKEN,GONE", "TOKEN": f" {SECRET} ", "OTHER": "x"})
     assert {name: secret.get_secret_value() for name, secret in settings.secrets.items()} == {
         "TOKEN": SECRET,
@@ -205,7 +205,7 @@ def test_the_secrets_that_the_user_names_are_read_and_show_only_to_who_asks():
     assert SECRET not in f"{settings} {settings!r}"
 
 
-def test_a_secret_that_no_header_can_carry_is_refused_by_its_name():
+def test_secret_that_no_header_can_carry_is_refused_by_its_name():
     with pytest.raises(ConfigError, match="TOKEN") as refusal:
         Settings.from_env({"AGENT_JOBS_SECRETS": "TOKEN", "TOKEN": "caf\u00e9"})
     assert "caf" not in str(refusal.value)
@@ -220,7 +220,7 @@ def test_a_secret_that_no_header_can_carry_is_refused_by_its_name():
         ("AGENT_JOBS_X", "remove it"),
     ],
 )
-def test_a_variable_of_our_prefix_that_is_none_stops_nothing_and_names_the_nearest(name: str, hint: str):
+def test_misspelt_variable_stops_nothing_and_is_reported_with_the_nearest(name: str, hint: str):
     settings = Settings.from_env({name: SECRET, "AGENT_JOBS_MODEL": "gpt-x"})
     assert settings.model == "gpt-x"
     [warning] = settings.warnings
@@ -229,14 +229,14 @@ def test_a_variable_of_our_prefix_that_is_none_stops_nothing_and_names_the_neare
     assert SECRET not in warning
 
 
-def test_a_result_folder_that_cannot_be_written_is_told_and_one_that_can_be_made_is_not(tmp_path: Path):
+def test_result_folder_that_cannot_be_written_is_reported_and_one_that_can_be_made_is_not(tmp_path: Path):
     (tmp_path / "file").touch()
     [warning] = Settings.from_env({"AGENT_JOBS_RESULT_DIR": str(tmp_path / "file" / "out")}).warnings
     assert str(tmp_path / "file") in warning
     assert Settings.from_env({"AGENT_JOBS_RESULT_DIR": str(tmp_path / "new" / "out")}).warnings == ()
 
 
-def test_a_variable_that_is_called_like_a_word_of_a_refusal_is_no_mistake():
+def test_variable_that_is_called_like_a_word_of_a_refusal_is_no_mistake():
     settings, refused = Settings.from_env_leniently(
         {"AGENT_JOBS_SECRETS": "takes", "takes": "t", "AGENT_JOBS_FOLLOW": "all"}
     )
@@ -244,7 +244,7 @@ def test_a_variable_that_is_called_like_a_word_of_a_refusal_is_no_mistake():
     assert settings == Settings(secrets={"takes": SecretStr("t")})
 
 
-def test_what_is_left_without_the_mistakes_is_in_force():
+def test_settings_without_mistakes_are_in_force():
     environ = {"AGENT_JOBS_FOLLOW": "all", "AGENT_JOBS_AUTH": "none", "AGENT_JOBS_MODEL": "gpt-x"}
     settings, refused = Settings.from_env_leniently({**environ, "AGENT_JOBS_SECRETS": "T", "T": "\u00e9"})
     assert [sentence.split()[0] for sentence in refused] == ["AGENT_JOBS_AUTH", "T", "AGENT_JOBS_FOLLOW"]
@@ -257,7 +257,7 @@ def test_settings_do_not_change():
         settings.model = "other"  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_without_a_folder_the_users_own_is_taken():
+def test_user_data_folder_is_used_without_a_setting():
     assert Settings(data_dir=Path("/somewhere")).data_path() == Path("/somewhere")
     own = Settings().data_path()
     assert own.is_absolute()
@@ -265,7 +265,7 @@ def test_without_a_folder_the_users_own_is_taken():
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text()))
-def test_whatever_the_environment_says_it_is_read_or_refused(environ: Mapping[str, str]):
+def test_any_environment_is_read_or_refused(environ: Mapping[str, str]):
     before = dict(environ)
     try:
         Settings.from_env(environ)
@@ -282,9 +282,7 @@ def key_file(folder: Path, content: bytes, mode: int = 0o600) -> Path:
 
 
 @pytest.mark.parametrize("content", [b"sk-file", b"  sk-file \nsk-older\n", b"\xef\xbb\xbfsk-file\r\n"])
-def test_the_key_comes_from_the_first_line_of_a_file_before_it_comes_from_the_environment(
-    tmp_path: Path, content: bytes
-):
+def test_key_comes_from_the_first_line_of_a_file_before_it_comes_from_the_environment(tmp_path: Path, content: bytes):
     file = key_file(tmp_path, content, mode=0o644)
     settings = Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(file), "OPENAI_API_KEY": "sk-other"})
     assert settings.api_key == SecretStr("sk-file")
@@ -301,9 +299,7 @@ def test_the_key_comes_from_the_first_line_of_a_file_before_it_comes_from_the_en
         ("sk-caf\u00e9".encode(), "no header can carry"),
     ],
 )
-def test_a_key_file_that_holds_no_key_is_refused_by_its_name_and_never_echoed(
-    tmp_path: Path, content: bytes, hint: str
-):
+def test_key_file_without_a_key_is_refused_by_its_name_and_never_echoed(tmp_path: Path, content: bytes, hint: str):
     with pytest.raises(ConfigError, match=hint) as refusal:
         Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, content))})
     assert "AGENT_JOBS_API_KEY_FILE" in str(refusal.value)
@@ -311,7 +307,7 @@ def test_a_key_file_that_holds_no_key_is_refused_by_its_name_and_never_echoed(
 
 
 @pytest.mark.parametrize("path", ["/no/such/key", "/", "keys/openai", "~nobody-of-this-name/key", "/\0"])
-def test_a_key_file_that_cannot_be_read_is_refused_by_its_name(path: str):
+def test_key_file_that_cannot_be_read_is_refused_by_its_name(path: str):
     with pytest.raises(ConfigError, match="AGENT_JOBS_API_KEY_FILE"):
         Settings.from_env({"AGENT_JOBS_API_KEY_FILE": path, "OPENAI_API_KEY": SECRET})
 
@@ -321,7 +317,7 @@ def test_a_key_file_that_cannot_be_read_is_refused_by_its_name(path: str):
     "%SECRET%", "${input:SECRET}", "{{ SECRET }}", "{env:SECRET}", "$(cat SECRET)", '"$SECRET"', "Bearer ${SECRET}",
     "sk-${SECRET}", "undefined",
 ])  # fmt: skip
-def test_a_reference_that_the_host_left_as_it_was_counts_as_no_key_and_is_named(reference: str, tmp_path: Path):
+def test_reference_that_the_host_left_as_it_was_counts_as_no_key_and_is_named(reference: str, tmp_path: Path):
     settings = Settings.from_env({"OPENAI_API_KEY": reference})
     assert settings.api_key is None
     [warning] = settings.warnings
@@ -331,12 +327,12 @@ def test_a_reference_that_the_host_left_as_it_was_counts_as_no_key_and_is_named(
     assert Settings.from_env(by_file).api_key == SecretStr("sk-file")
 
 
-def test_a_field_of_a_bundle_that_was_left_empty_counts_as_not_set():
+def test_field_of_a_bundle_that_was_left_empty_counts_as_not_set():
     """Claude Desktop hands the placeholder of an optional field on as it stands (linkedin-mcp-server#678)."""
     assert Settings.from_env({name: " ${user_config.x} " for name in NAMES if name != "OPENAI_API_KEY"}) == Settings()
 
 
-def test_an_env_file_adds_what_the_environment_leaves_open(tmp_path: Path):
+def test_env_file_adds_only_unset_variables(tmp_path: Path):
     file = tmp_path / "my.env"
     file.write_bytes(
         b"\xef\xbb\xbf# a comment\r\n\r\n  # another\r\nOPENAI_API_KEY=sk-file\r\nexport A = 1 2 # 3 \nB='x \"y\"'\n"
@@ -362,7 +358,7 @@ def test_an_env_file_adds_what_the_environment_leaves_open(tmp_path: Path):
 @pytest.mark.parametrize(
     "line", ["OPENAI_API_KEY sk-secret", "=sk-secret", "1A=sk-secret", "A-B=sk-secret", "A=\0sk-secret"]
 )
-def test_a_line_of_an_env_file_that_is_something_else_is_refused_by_its_number_and_never_echoed(
+def test_line_of_an_env_file_that_is_something_else_is_refused_by_its_number_and_never_echoed(
     tmp_path: Path, line: str
 ):
     file = tmp_path / "my.env"
@@ -372,7 +368,7 @@ def test_a_line_of_an_env_file_that_is_something_else_is_refused_by_its_number_a
     assert "sk-secret" not in str(refusal.value)
 
 
-def test_an_env_file_that_cannot_be_read_is_refused(tmp_path: Path):
+def test_env_file_that_cannot_be_read_is_refused(tmp_path: Path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "gone", tmp_path, tmp_path / "binary"):
         with pytest.raises(ConfigError, match="--env-file"):
@@ -411,7 +407,7 @@ NOT_KEYS = [
 
 
 @pytest.mark.parametrize(("text", "words"), NOT_KEYS)
-def test_text_that_is_no_key_is_refused_by_what_it_is_and_never_echoed(text: str, words: str, tmp_path: Path):
+def test_text_that_is_no_key_is_refused_by_its_kind_and_never_echoed(text: str, words: str, tmp_path: Path):
     file = key_file(tmp_path, f"{text}\nsk-secret\n".encode())
     for name, value in (("OPENAI_API_KEY", text), ("AGENT_JOBS_API_KEY_FILE", str(file))):
         with pytest.raises(ConfigError, match=name) as refusal:
@@ -437,7 +433,7 @@ def test_key_file_without_the_key_itself_is_refused(text: str, tmp_path: Path):
     "sk-1", "sk-proj-A_b-C", "ollama", "EMPTY", "none", "dummy", "x", "not-needed", "lm-studio", "aGVs_bG8=", "a_B==",
     "a.b.c", "id:secret", "/aB+c/d==", "pa$$word", "my-secret-key", "yourcompany-llm", "sk-change-of-plan",
 ])  # fmt: skip
-def test_key_of_any_other_form_is_taken_as_it_is(key: str, tmp_path: Path):
+def test_key_of_any_other_form_is_used_unchanged(key: str, tmp_path: Path):
     assert Settings.from_env({"OPENAI_API_KEY": f"\u00a0 {key} \n"}).api_key == SecretStr(key)
     assert Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, key.encode()))}).api_key == SecretStr(
         key

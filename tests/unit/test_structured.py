@@ -94,23 +94,23 @@ def test_strict_is_asked_for_where_the_schema_keeps_to_its_rules(schema: dict[st
         assert found["schema"] == schema
 
 
-def test_a_list_in_an_answer_gets_items_and_the_callers_schema_stays() -> None:
+def test_list_in_an_answer_gets_items_and_the_callers_schema_stays() -> None:
     given = object_of(a={"type": ["array", "null"]})
     found = body_with(given)["text"]["format"]["schema"]
     assert found == object_of(a={"type": ["array", "null"], "items": {}})
     assert given == object_of(a={"type": ["array", "null"]})
 
 
-def test_a_schema_may_come_with_its_name() -> None:
+def test_schema_may_come_with_its_name() -> None:
     asked = {"name": "lakes-1", "schema": CLOSED, "strict": False, "description": "Lakes."}
     assert body_with(asked)["text"]["format"] == {"type": "json_schema", **asked}
 
 
-def test_a_schema_may_come_in_a_fence() -> None:
+def test_schema_may_come_in_a_fence() -> None:
     assert body_with(f"```json\n{json.dumps(CLOSED)}\n```") == body_with(CLOSED)
 
 
-def test_a_schema_of_an_object_that_has_a_schema_is_still_a_schema() -> None:
+def test_schema_of_an_object_that_has_a_schema_is_still_a_schema() -> None:
     schema = object_of(schema={"type": "string"})
     assert body_with(schema)["text"]["format"]["schema"] == schema
 
@@ -136,7 +136,7 @@ def test_a_schema_of_an_object_that_has_a_schema_is_still_a_schema() -> None:
         ({"schema": CLOSED, "description": 1}, "options.json_schema.description accepts a non-empty string, not"),
     ],
 )  # fmt: skip
-def test_what_is_no_schema_is_refused(schema: Any, hint: str) -> None:
+def test_invalid_schema_is_refused(schema: Any, hint: str) -> None:
     with pytest.raises(RequestError) as refusal:
         body_with(schema)
     assert hint in MODEL.describe(refusal.value)
@@ -157,7 +157,7 @@ FENCED = [
 
 
 @pytest.mark.parametrize("text", ['{"n":1}', ' {"n": 1}\n', '{"n":1,"more":true}', *FENCED])
-def test_an_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
+def test_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
     assert find_mismatch(text, body_with(OPEN)) is None
 
 
@@ -180,7 +180,7 @@ def test_an_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
         ('{"n":1,"more":1}', "$ breaks 'additionalProperties'"),
     ],
 )
-def test_an_answer_that_does_not_is_told_in_a_sentence_without_its_words(text: str, sentence: str) -> None:
+def test_answer_that_does_not_is_reported_in_a_sentence_without_its_words(text: str, sentence: str) -> None:
     said = find_mismatch(text, body_with(CLOSED))
     assert said is not None
     assert sentence in said
@@ -199,12 +199,12 @@ def test_an_answer_that_does_not_is_told_in_a_sentence_without_its_words(text: s
         {"type": "object", "required": 7},
     ],
 )
-def test_a_schema_that_cannot_be_checked_against_is_said_to_be_one_and_nothing_is_fetched(schema: Any) -> None:
+def test_schema_that_cannot_be_checked_against_is_reported_to_be_one_and_nothing_is_fetched(schema: Any) -> None:
     said = find_mismatch('{"n":"x"}', body_with(schema))
     assert said == "The output is JSON, but it cannot be checked against its JSON schema."
 
 
-def test_where_no_schema_was_asked_for_any_text_will_do() -> None:
+def test_any_text_is_valid_without_a_schema() -> None:
     assert find_mismatch("Hello", build_body("x", job_id="job_1", options={"verbosity": "low"})) is None
     assert find_mismatch("Hello", build_body("x", job_id="job_1")) is None
 
@@ -215,7 +215,7 @@ def test_any_text_is_judged(text: str) -> None:
     assert said is None or said.startswith("The output")
 
 
-def test_what_only_some_requests_need_is_not_imported_for_all() -> None:
+def test_rarely_used_modules_are_imported_on_demand() -> None:
     script = (
         "import sys; before = {*sys.modules}; import agent_jobs.request.body;"
         "print({'jsonschema', 'tomllib', 'difflib'} & (sys.modules.keys() - before))"

@@ -32,7 +32,7 @@ from agent_jobs.validation import choice_error
         ("roo", [], None),
     ],
 )
-def test_nearest_is_the_name_that_was_meant(name: str, names: Sequence[str], meant: str | None):
+def test_nearest_name_is_the_intended_one(name: str, names: Sequence[str], meant: str | None):
     assert nearest(name, names) == meant
 
 
@@ -44,7 +44,7 @@ def test_nearest_is_the_name_that_was_meant(name: str, names: Sequence[str], mea
         ("tow", ["one", "two"], {"near": "two"}),
     ],
 )
-def test_refusal_of_a_name_has_all_names_where_none_is_near(given: str, names: list[str], facts: dict[str, str]):
+def test_refusal_of_a_name_lists_all_names_if_no_name_is_near(given: str, names: list[str], facts: dict[str, str]):
     error = choice_error("{name} has no {given!r}.", "file", given, names)
     assert error.data == {"name": "file", "given": given, **facts}
 
@@ -178,3 +178,8 @@ def test_misnamed_variable_suggests_the_setting_and_hides_its_value(name: str, m
 )
 def test_variables_of_other_programs_are_left_alone(environ: dict[str, str]):
     assert Settings.from_env(environ).warnings == ()
+
+
+def test_token_of_a_team_server_is_no_misnamed_setting():
+    assert Settings.from_env({"AGENT_JOBS_TOKEN": f"ajt_{'a' * 43}"}).warnings == ()
+    assert "did you mean OPENAI_API_KEY?" in Settings.from_env({"AGENT_JOBS_TOKEN": "sk-secret"}).warnings[0]

@@ -22,7 +22,7 @@ OPTIONAL = {
 
 @pytest.mark.parametrize("empty", EMPTY, ids=repr)
 @pytest.mark.parametrize("tool", OPTIONAL)
-async def test_an_empty_argument_counts_as_not_given(settings: Settings, tool: str, empty: Any) -> None:
+async def test_empty_argument_counts_as_not_given(settings: Settings, tool: str, empty: Any) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 0.2, "text": "done"})
         await host.end(started["job_id"])
@@ -35,7 +35,7 @@ async def test_an_empty_argument_counts_as_not_given(settings: Settings, tool: s
     assert answer["jobs"] if tool == "agent_list" else answer["job_id"]
 
 
-async def test_a_host_that_fills_every_argument_starts_one_job(settings: Settings, upstream: RunningServer) -> None:
+async def test_host_that_fills_every_argument_starts_one_job(settings: Settings, upstream: RunningServer) -> None:
     options: dict[str, Any] = {
         "instructions": "",
         "tools": [],
@@ -59,7 +59,7 @@ JSON_TEXTS = ['{"a":1}', '["x"]', '"quoted"', "123", "null", "true", "[]", "{}",
 
 
 @pytest.mark.parametrize("text", JSON_TEXTS)
-async def test_a_text_that_happens_to_be_json_stays_that_text(settings: Settings, text: str) -> None:
+async def test_text_that_happens_to_be_json_stays_that_text(settings: Settings, text: str) -> None:
     async with hosting(settings) as host:
         await host.call("agent_start", prompt=text, batch=text, wait_s=0)
         for query in ({"query": text}, {"batch": text}):
@@ -79,7 +79,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("tool", "arguments"), FORMS.values(), ids=FORMS)
-async def test_an_unambiguous_form_is_accepted(settings: Settings, tool: str, arguments: dict[str, Any]) -> None:
+async def test_unambiguous_form_is_accepted(settings: Settings, tool: str, arguments: dict[str, Any]) -> None:
     async with hosting(settings) as host:
         await host.call(tool, **arguments)
 
@@ -148,7 +148,7 @@ async def request_of(host: Host, started: dict[str, Any]) -> dict[str, Any]:
     return {**body, "team": body["metadata"].get("team")}
 
 
-async def test_each_form_of_a_start_becomes_the_request_that_was_meant(settings: Settings) -> None:
+async def test_each_form_of_a_start_becomes_the_intended_request(settings: Settings) -> None:
     found: dict[str, dict[str, Any]] = {}
     async with hosting(settings) as host:
         for name, (arguments, expected) in REQUESTS.items():
@@ -177,7 +177,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
-async def test_a_schema_is_found_in_every_wrapper(settings: Settings) -> None:
+async def test_schema_is_found_in_every_wrapper(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = {
             name: await host.call("agent_start", prompt=name, options=options) for name, options in SCHEMAS.items()
@@ -213,7 +213,7 @@ UNCLEAR: dict[str, tuple[str, dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-async def test_what_can_be_meant_in_two_ways_is_refused_with_the_right_form(settings: Settings) -> None:
+async def test_ambiguous_argument_is_refused_with_the_right_form(settings: Settings) -> None:
     async with hosting(settings) as host:
         for tool, arguments, sentence in UNCLEAR.values():
             assert sentence in await host.refused(tool, **arguments)

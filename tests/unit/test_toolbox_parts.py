@@ -55,7 +55,7 @@ def load(folder: Path, written: Any) -> dict[str, ServerConfig]:
     return dict(read(folder, written))
 
 
-def test_the_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
+def test_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
     servers = load(
         tmp_path,
         {
@@ -101,9 +101,7 @@ def test_the_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
         ({"url": "http://x", "headers": {"A": {}}}, "headers accepts strings by name"),
     ],
 )
-def test_an_entry_that_cannot_be_used_is_refused_with_its_file_its_name_and_its_key(
-    tmp_path: Path, entry: Any, hint: str
-):
+def test_entry_that_cannot_be_used_is_refused_with_its_file_its_name_and_its_key(tmp_path: Path, entry: Any, hint: str):
     assert hint in refusal(tmp_path, {"mcpServers": {"tracker": entry, "fine": {"command": "x"}}})
 
 
@@ -137,7 +135,7 @@ def test_an_entry_that_cannot_be_used_is_refused_with_its_file_its_name_and_its_
         '"isActive": 0',
     ],
 )
-def test_a_mistake_in_a_rule_keeps_its_server_from_being_used_and_no_other(tmp_path: Path, rule: str):
+def test_mistake_in_a_rule_keeps_its_server_from_being_used_and_no_other(tmp_path: Path, rule: str):
     refusal(tmp_path, f'{{"mcpServers": {{"tracker": {{"command": "x", {rule}}}, "fine": {{"command": "x"}}}}}}')
 
 
@@ -200,7 +198,7 @@ def test_keys_of_other_programs_are_translated_or_skipped_with_a_note(
 
 
 @pytest.mark.parametrize("switch", ['"disabled": true', '"enabled": false', '"isActive": false', '"active": false'])
-def test_a_server_that_is_switched_off_is_left_out_whatever_else_it_says(tmp_path: Path, switch: str):
+def test_disabled_server_is_ignored_with_all_its_faults(tmp_path: Path, switch: str):
     servers = read(tmp_path, f'{{"mcpServers": {{"a": {{{switch}, "type": "sse", "deney": 1}}}}}}')
     assert (dict(servers), servers.off, servers.warnings) == ({}, {"a"}, [])
 
@@ -219,7 +217,7 @@ FORMS = {
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 @pytest.mark.parametrize("written", FORMS.values(), ids=FORMS)
-def test_a_file_as_hosts_and_editors_write_it_is_read(tmp_path: Path, written: str, encoding: str):
+def test_file_as_hosts_and_editors_write_it_is_read(tmp_path: Path, written: str, encoding: str):
     path = tmp_path / "tools.json"
     path.write_bytes(written.encode(encoding))
     servers = load_toolbox(path)
@@ -227,14 +225,14 @@ def test_a_file_as_hosts_and_editors_write_it_is_read(tmp_path: Path, written: s
     assert servers.warnings == []
 
 
-def test_a_server_that_is_there_twice_is_not_used(tmp_path: Path):
+def test_duplicate_server_is_not_used(tmp_path: Path):
     servers = read(tmp_path, '{"mcpServers": {"a": {"command": "x", "deny": ["*"]}, "a": {"command": "x"}}}')
     assert [*servers] == []
     assert "more than one server" in servers.refused["a"]
 
 
 @pytest.mark.parametrize("name", ["none", "", "-x", "a" * 41, "a\nb", "!a", "ä"])
-def test_a_server_needs_a_name_that_a_job_can_say(tmp_path: Path, name: str):
+def test_server_needs_a_name_that_a_job_can_say(tmp_path: Path, name: str):
     servers = read(tmp_path, {"mcpServers": {name: {"command": "x"}, "fine": {"command": "x"}}})
     assert [*servers] == ["fine"]
     assert "a server's name has" in servers.refused[name]
@@ -242,7 +240,7 @@ def test_a_server_needs_a_name_that_a_job_can_say(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("written", ["", "{", "[]", "{}", '{"mcpServers": []}', "\udcff", "[" * 100_000])
-def test_a_file_that_is_no_such_file_is_refused(tmp_path: Path, written: str):
+def test_file_that_is_no_such_file_is_refused(tmp_path: Path, written: str):
     (tmp_path / "tools.json").write_bytes(written.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError, match=r"tools.json (is not JSON|needs an object)"):
         load_toolbox(tmp_path / "tools.json")
@@ -273,7 +271,7 @@ def test_representation_of_a_server_contains_no_secret(tmp_path: Path):
         ("@owner/x", "ä", "_owner_x____718d03f90f"),
     ],
 )
-def test_a_tool_has_the_same_name_in_every_process_and_every_version(server: str, tool: str, name: str):
+def test_tool_has_the_same_name_in_every_process_and_every_version(server: str, tool: str, name: str):
     assert build_function_name(server, tool) == name
 
 
@@ -283,7 +281,7 @@ def test_no_two_tools_share_a_name(tools: set[tuple[str, str]]):
 
 
 @given(st.text(min_size=1, max_size=40), st.text(min_size=1))
-def test_every_name_is_one_that_the_api_takes(server: str, tool: str):
+def test_every_name_is_accepted_by_the_api(server: str, tool: str):
     name = build_function_name(server, tool)
     assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)
     assert name.startswith(prefix_of(server))
@@ -343,7 +341,7 @@ def test_strictness_is_on_where_a_schema_fits_and_off_elsewhere(schema: dict[str
     assert build_function("a__b", "", schema)["strict"] is strict
 
 
-def test_the_alternatives_of_a_root_become_its_properties():
+def test_alternatives_of_a_root_become_its_properties():
     assert fit_schema(
         {
             "$defs": {"x": {"properties": {"x": {"type": "string"}}, "required": ["x"]}, "y": {"enum": [1, 2]}},
@@ -378,7 +376,7 @@ def test_endless_schema_is_described_in_words():
 @pytest.mark.parametrize(
     ("text", "end"), [("One. " * 500, "One. …"), ("word " * 500, "word …"), ("x" * 5000, "x …"), ("short", "short")]
 )
-def test_a_description_is_cut_where_a_sentence_or_a_word_ends(text: str, end: str):
+def test_description_is_cut_where_a_sentence_or_a_word_ends(text: str, end: str):
     description = build_function("a__b", text, {})["description"]
     assert len(description) <= 1_024
     assert description.endswith(end)
@@ -416,12 +414,12 @@ def test_texts_of_every_kind_are_one_output():
     )
 
 
-def test_an_answer_of_structure_alone_is_its_json():
+def test_answer_of_structure_alone_is_its_json():
     assert called(structured_content={"grüße": [1]}) == '{"grüße": [1]}'
     assert called() == "(The tool returned nothing.)"
 
 
-def test_only_so_many_images_are_sent():
+def test_number_of_sent_images_is_limited():
     picture = ImageContent(type="image", data=PIXEL, mime_type="image/png")
     output = called(*[picture] * 10, text("end"))
     assert isinstance(output, list)
@@ -448,7 +446,7 @@ def test_data_with_the_label_of_an_image_is_not_sent(data: str, mime: str):
 PAGE = (Path(__file__).parents[2] / "docs/agent-loop.md").read_text()
 
 
-def test_the_file_of_the_documentation_is_read_as_it_says(tmp_path: Path):
+def test_file_of_the_documentation_is_read_as_it_says(tmp_path: Path):
     (written,) = re.findall(r"```json\n(.*?)```", PAGE, re.S)
     servers = load(tmp_path, written)
     git, tracker = servers["git"], servers["tracker"]
@@ -462,13 +460,13 @@ def test_the_file_of_the_documentation_is_read_as_it_says(tmp_path: Path):
         tracker.resolve({})
 
 
-def test_every_key_stands_in_its_table_and_no_other():
+def test_every_key_is_in_its_table_and_no_other():
     table = PAGE.partition("| key | |\n|---|---|\n")[2].partition("\n\n")[0]
     named = [key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])]
     assert sorted(named) == sorted(KEYS)
 
 
-def test_the_limits_are_those_of_the_program():
+def test_limits_are_those_of_the_program():
     assert f"{TEXT_CHARS:,} characters of a call" in PAGE
     assert f"up to {MAX_IMAGES} and" in PAGE
     assert f"| {MESSAGE_BYTES >> 20} MiB;" in PAGE
@@ -498,7 +496,7 @@ def test_every_part_that_may_be_an_array_has_items(kind: Any, place: Callable[[A
     assert own["tools"][0]["parameters"] == sent
 
 
-def test_an_array_without_items_is_taken_upstream(upstream: RunningServer) -> None:
+def test_array_without_items_is_accepted_upstream(upstream: RunningServer) -> None:
     schema = {"type": "object", "properties": {"x": {"type": ["array", "null"]}}}
     function = {"type": "function", "name": "f", "parameters": schema}
     body = shape_for_mode(build_body("x", job_id="job_1", options={"tools": [function]}), "background")

@@ -145,7 +145,7 @@ async def test_stream_accepts_events(client: ResponsesClient, httpx2_mock: respx
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 405, 408, 409, 425, 429, 500, 501, 502, 503, 504, 529])
-async def test_create_is_sent_once_whatever_the_answer(client: ResponsesClient, httpx2_mock: respx.Router, status: int):
+async def test_create_is_sent_once_for_every_answer(client: ResponsesClient, httpx2_mock: respx.Router, status: int):
     elsewhere = {"location": "https://elsewhere.example/", "x-should-retry": "true", "retry-after": "0"}
     route = httpx2_mock.post(f"{BASE_URL}/responses").respond(status, headers=elsewhere)
     with pytest.raises(UpstreamError):

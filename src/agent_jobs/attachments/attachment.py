@@ -91,7 +91,7 @@ def is_private_key(head: bytes) -> bool:
 def build_content_parts(attachments: Iterable[Attachment]) -> list[dict[str, Any]]:
     """Return the attachments as content parts of a message to the Responses API.
 
-    Text stands between tags that carry its name and do not occur in it; an image follows its name. `data` has no part,
+    Text is between tags that have its name and do not occur in it; an image follows its name. `data` has no part,
     since it is uploaded.
     """
     return [part for attachment in attachments for part in _build_parts_of(attachment)]

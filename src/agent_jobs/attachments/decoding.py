@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agent_jobs.text_file import BOM, find_marked_encoding
 
-#: Bytes that no text holds in any encoding; form feed, backspace and escape do occur.
+#: Bytes that do not occur in text of any encoding; form feed, backspace and escape do occur.
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\b\x1b"})
 _NOT_IN_TEXT = {"Cc", "Cn", "Co", "Cs"}  # controls, unassigned, private, surrogates
 SAMPLE_BYTES = 8_000  # UTF-16 without a mark shows within these
@@ -21,7 +21,7 @@ _UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")  # no characters in either
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A text, its encoding, and the number of places that could not be read and hold U+FFFD."""
+    """A text, its encoding, and the number of unreadable places, which are now U+FFFD."""
 
     text: str
     encoding: str

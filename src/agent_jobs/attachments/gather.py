@@ -29,7 +29,7 @@ __all__ = ["Attachment", "build_content_parts", "describe_attachments", "estimat
 def gather_attachments(patterns: Sequence[str], roots: Sequence[Path], *, upload: bool = False) -> list[Attachment]:
     """Read the files that the patterns name, each once: in the order of the patterns, and of names within one.
 
-    A pattern is one of these: a path, absolute, from `~`, or relative to every root; a folder, which stands for all
+    A pattern is one of these: a path, absolute, from `~`, or relative to every root; a folder, which means all
     files below it; or a glob with `*`, `?`, `[...]`, `**` and `{a,b}`. A path that exists is that file, whatever
     characters it has. Else it is the one file whose path looks the same: Unicode forms and white space are ignored,
     and if there is none, case. It blocks: call it in a thread.
@@ -102,10 +102,10 @@ class _Search:
         return is_added
 
     def _add_alike(self, shown: str, globs: Sequence[Place]) -> bool:
-        """Add the files with almost these names; a path or the folder of a glob must stand for one place only.
+        """Add the files with almost these names; a path or the folder of a glob must mean one place only.
 
         Raises:
-            RequestError: It may stand for several.
+            RequestError: It may mean several.
         """
         is_added = self._add_alike_paths(shown, globs)
         before = self._left_out

@@ -12,7 +12,7 @@ from agent_jobs.attachments.unfit import Names, printable_path
 from agent_jobs.errors import RequestError
 
 GITIGNORE_BYTES = 1_000_000  # a longer file is generated, and reading it would delay every call
-#: Each further wildcard multiplies the time that a regular expression may take, and hardly a rule has as many.
+#: Each further wildcard multiplies the worst time of a regular expression, and real rules have fewer.
 IGNORE_STARS = 6
 IGNORE_STARS_IN_NAME = 3
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -102,7 +102,7 @@ def _parse_rules(lines: Sequence[str]) -> list[Rule]:
 
 
 def _limit_wildcards(line: str) -> str:
-    """Return a rule that cannot match for ever, as one of a hostile repository could.
+    """Return a rule that cannot match endlessly, as one of a hostile repository could.
 
     A rule with too many wildcards is cut to one that ignores more, never less.
     """

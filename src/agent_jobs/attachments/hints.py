@@ -58,7 +58,7 @@ def _describe_content(visible: list[str]) -> str:
 
 
 def _find_missing_name(root: Root, names: Names) -> tuple[Names, str]:
-    """Return the deepest folder on the way to the names that exists, and the name that it does not hold."""
+    """Return the deepest existing folder on the way to the names, and the name that it lacks."""
     folder: Names = ()
     if not names:
         return folder, ""

@@ -40,7 +40,7 @@ def trim_pattern(pattern: str) -> str:
 
 
 def find_names_below(root: Root, path: Path) -> Names | None:
-    """Return the names of an absolute path below a root whose own path looks a little different there, else None."""
+    """Return the names of an absolute path below a root, even if it writes the root a little differently; else None."""
     for base in (root.written, root.real):
         depth = len(base.parts)
         start = path.parts[:depth]

@@ -14,7 +14,7 @@ from agent_jobs.errors import Argument, RequestError
 Place = tuple[Root, Names]
 
 FILES = Argument("files")
-MAX_BRACES = 64  # patterns that one with braces may stand for: each may search a whole folder
+MAX_BRACES = 64  # patterns from one with braces: each may search a whole folder
 SHOWN_CHARS = 200  # a longer pattern would fill the tool answer that refuses it
 
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
@@ -41,7 +41,7 @@ def find_places(pattern: str, roots: Sequence[Root]) -> tuple[str, list[Place]]:
 
 
 def expand_braces(shown: str, names: Names) -> list[Names]:
-    """Return the patterns that one with `{a,b}` stands for, the innermost braces expanded first.
+    """Return the expansions of a pattern with `{a,b}`, the innermost braces first.
 
     Raises:
         RequestError: They are too many, or one of them leads upwards.
@@ -61,7 +61,7 @@ def expand_braces(shown: str, names: Names) -> list[Names]:
 
 
 def count_literal_names(names: Names) -> int:
-    """Return how many names stand before the first glob."""
+    """Return the number of names before the first glob."""
     for at, name in enumerate(names):
         if any(char in name for char in "*?["):
             return at

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from agent_jobs.attachments.unfit import Names, UnfitError, printable_path, unreadable_error
 from agent_jobs.errors import ConfigError, RequestError
 
-#: A call has to answer within seconds, so its patterns may examine no more entries and take no longer.
+#: A call has to answer within seconds, which limits the entries that its patterns examine and their time.
 WALK_ENTRIES = 100_000
 WALK_S = 10.0
 
@@ -28,7 +28,7 @@ _FILE = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) 
 
 
 class Budget:
-    """The entries and the time that the patterns of one call may take together."""
+    """The limits of entries and time for all patterns of one call."""
 
     def __init__(self) -> None:
         self._entries = WALK_ENTRIES

@@ -11,7 +11,7 @@ from agent_jobs.text import valid_unicode
 #: The names of a path below its root, one by one.
 Names = tuple[str, ...]
 
-#: Names that stand for keys and passwords. A user who wants a model to see such a file copies it under another name.
+#: Names of files with keys and passwords. A user who wants a model to see such a file copies it under another name.
 SECRET_FOLDERS = {".aws", ".azure", ".docker", ".gcloud", ".gnupg", ".kube", ".password-store", ".ssh"}
 SECRET_FILES = (
     ".env", ".env.*", ".envrc", ".netrc", "_netrc", ".npmrc", ".pypirc", ".pgpass", ".htpasswd", ".git-credentials",
@@ -38,7 +38,7 @@ class UnfitError(RequestError):
 
 
 def refuse_protected(names: Names) -> None:
-    """Refuse git's own files and files whose name stands for secrets.
+    """Refuse git's own files, and files with the name of a secret file.
 
     Raises:
         UnfitError: It is protected.
@@ -61,7 +61,7 @@ def is_protected(names: Names) -> bool:
 
 
 def secret_error(names: Names) -> UnfitError:
-    """Return the refusal of a file that seems to hold a secret."""
+    """Return the refusal of a file that seems to contain a secret."""
     return UnfitError(
         "{path} seems to contain keys or passwords, so it is not attached.",
         "secret_file",

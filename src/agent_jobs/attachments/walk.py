@@ -103,7 +103,7 @@ def _advance_places(glob: Names, places: set[int], name: str) -> set[int]:
 
 
 def _skip_double_stars(glob: Names, places: set[int]) -> set[int]:
-    """Return the places and those behind every `**` at them, which may stand for nothing."""
+    """Return the places, and the places behind each `**` at them, because `**` may match nothing."""
     reached = set(places)
     for place, part in enumerate(glob):
         if place in reached and part == "**":

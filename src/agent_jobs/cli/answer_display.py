@@ -31,7 +31,7 @@ from agent_jobs.text import encode_text
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the text: more often, a reader sees no difference.
+#: Seconds between two updates of the text: a reader sees no difference below that.
 TICK_S = 0.08
 #: Lines of reasoning, or of a text whose beginning is not known.
 TAIL_LINES = 6
@@ -114,7 +114,7 @@ class AnswerDisplay:
             self._writer.finish(job, output)
         except OSError:
             raise
-        except Exception:  # a defect of ours or of a library must not hide an answer that was paid for
+        except Exception:  # a defect here or in a library must not hide a paid answer
             logger.exception("%s: its answer cannot be rendered, so it follows as text", job.id)
             text = ""
             if job.output:
@@ -140,7 +140,7 @@ class AnswerDisplay:
             self._draw_progress(job)
 
     def _has_begun_beside(self) -> bool:
-        """Return True if a part of the answer is printed on the same terminal: a line would stand in its middle."""
+        """Return True if a part of the answer is printed on the same terminal, where a line would interrupt it."""
         return self._writer is not None and self._writer.has_begun and sys.stderr.isatty()
 
     def _is_shared_with_reader(self) -> bool:
@@ -166,7 +166,7 @@ class AnswerDisplay:
         return replace(job, status=Status.IN_PROGRESS, activity=self._live.activity)
 
     def _list_growing(self, job: Job, width: int) -> list[str]:
-        """Return the lines above the status: the end of what is written, or of the reasoning before."""
+        """Return the lines above the status: the end of the text, or of the reasoning before it."""
         if self._writer is not None and not self._live.is_cut and self._live.text:
             return self._writer.draw_growing(width)
         if self._live.is_cut:

@@ -28,7 +28,7 @@ DIFFERENT = "The final answer differs from the text above. It follows in full."
 MAX_GROWING_CHARS = 10_000
 #: Characters of an unfinished line that show what it is: a marker of a list, for one, has fewer.
 CLEAR_LINE_CHARS = 12
-#: The first half of a character that needs two units of UTF-16, when the second one has not come yet.
+#: The first half of a character of two UTF-16 units whose second half has not arrived yet.
 HALF_CHARACTERS = ("\ud800", "\udbff")
 
 
@@ -41,11 +41,11 @@ class AnswerWriter(Protocol):
         ...
 
     def update(self, live: LiveText, turn: int) -> None:
-        """Print what is certain of the answer so far."""
+        """Print the part of the answer that can no longer change."""
         ...
 
     def draw_growing(self, width: int) -> list[str]:
-        """Return the lines of what is still being written, for a terminal that can write over them."""
+        """Return the lines of the unfinished text, for a terminal that can overwrite them."""
         ...
 
     def finish(self, job: Job, output: object) -> None:
@@ -207,7 +207,7 @@ class TerminalWriter:
         return self._blocks
 
     def _read_notes(self, live: LiveText) -> None:
-        """Number the sources that came since the last time."""
+        """Number the sources that arrived since the last time."""
         offsets = live.list_offsets()
         for index, note in live.notes[self._notes_read :]:
             place = self._citations.cite(note, offsets.get(index, 0))
@@ -216,7 +216,7 @@ class TerminalWriter:
         self._notes_read = len(live.notes)
 
     def _restart_answer(self, why: str) -> None:
-        """Print what is not printed, why it is not the answer, and forget it."""
+        """Print the rest of the text and the reason why it is not the answer, and discard it."""
         self._print_rest(self._places)
         if self._has_begun:
             self._hide()
@@ -298,7 +298,7 @@ def can_lead_to_next_turn(request: JSON) -> bool:
 
 
 def _cut_unclear_line(text: str) -> str:
-    """Return a text without a last line that is too short to tell whether it belongs to the block before it."""
+    """Return a text without its last line if that is too short to decide which block it belongs to."""
     begin = text.rfind("\n") + 1
     if len(text[begin:].strip()) < CLEAR_LINE_CHARS:
         return text[:begin]

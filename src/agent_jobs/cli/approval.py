@@ -1,6 +1,7 @@
 """Ask the user at the terminal for what a job waits for: the approval of a call, or the output of a function."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import anyio
 import click
 
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.errors import RequestError
@@ -21,7 +23,9 @@ SHOWN_ARGUMENT_CHARS = 200
 NAME_CHARS = 80
 #: Bytes that are read from the terminal at once: it gives a line at a time.
 READ_BYTES = 65_536
-APPROVE_HELP = "y allows this call, n refuses it, always allows all calls of {name} by this job, ? shows the arguments."
+APPROVE_HELP = (
+    "y allows this call, n refuses it, always allows all calls of {name} until this job ends, ? shows the arguments."
+)
 OUTPUT_HELP = "Type the output of {name} in one line. An empty line leaves the job waiting."
 
 
@@ -30,15 +34,16 @@ class _Answered(NamedTuple):
 
     outputs: dict[str, str]
     approve: list[str]
+    always: list[str]
     deny: list[str]
+    always_allowed: set[str]  #: the names of the calls in `always`
 
 
 class Asker:
-    """Asks at this terminal. It remembers which tools the user always allows, as long as this process runs."""
+    """Asks at this terminal."""
 
     def __init__(self, hide: Callable[[], None] = lambda: None) -> None:
         self._hide = hide
-        self._always: set[tuple[str, str]] = set()  #: jobs, and names of functions that they may call
         self._left_open: set[tuple[str, int]] = set()  #: turns of jobs whose questions the user did not answer
 
     def can_ask(self, job: Job) -> bool:
@@ -60,71 +65,79 @@ class Asker:
         return has_answered
 
     async def _answer_job(self, session: Session, job: Job) -> bool:
-        answered = _Answered({}, [], [])
+        answered = _Answered({}, [], [], [], set())
         calls = await session.engine.open_calls(job)
         for call in calls:
-            if not await self._ask_for_answer(job, call, answered):
+            if not await _ask_for_answer(call, answered):
                 self._left_open.add((job.id, job.turn.number))
                 click.echo(f"{job.id} stays waiting. Answer it with: agent-jobs reply {job.id}", err=True)
                 break
         if not any(answered):
             return False
         reply = Reply(
-            outputs=answered.outputs, approve=tuple(answered.approve), deny=tuple(answered.deny), turn=job.turn.number
+            outputs=answered.outputs,
+            approve=tuple(answered.approve),
+            always=tuple(answered.always),
+            deny=tuple(answered.deny),
+            turn=job.turn.number,
         )
         try:
             await session.engine.reply(job.id, reply)
-        except RequestError as error:  # a host answered it meanwhile
+        except RequestError as error:  # a host answered it in the meantime
             click.echo(describe_error(error), err=True)
+            return True
+        for call in calls:
+            if call.id in answered.always:
+                print_sentences(_describe_standing_approval(job, call), err=True)
         return True
-
-    async def _ask_for_answer(self, job: Job, call: Call, answered: _Answered) -> bool:
-        """Ask for one call; return False if the user leaves it open."""
-        if call.needs == "output":
-            output = await _ask_for_output(call)
-            if output:
-                answered.outputs[call.id] = output
-            return bool(output)
-        allowed: bool | None = True
-        if (job.id, call.name) in self._always:
-            click.echo(f"Allowed {_describe_call(call)}.", err=True)
-        else:
-            allowed = await self._ask_for_approval(job, call)
-        if allowed is None:
-            return False
-        (answered.approve if allowed else answered.deny).append(call.id)
-        return True
-
-    async def _ask_for_approval(self, job: Job, call: Call) -> bool | None:
-        """Return True to allow the call, False to refuse it, None to leave it open."""
-        while True:
-            answer = await _read_typed_line(f"Allow {_describe_call(call)}? [y/N/always] ")
-            if answer is None:
-                return None
-            match answer.strip().casefold():
-                case "y" | "yes":
-                    return True
-                case "" | "n" | "no":
-                    return False
-                case "a" | "always":
-                    self._always.add((job.id, call.name))
-                    return True
-                case "?":
-                    _show_arguments(call)
-                case _:
-                    click.echo(APPROVE_HELP.format(name=_escape_name(call)), err=True)
 
 
 def open_asker(hide: Callable[[], None] = lambda: None, *, may_ask: bool = True) -> Asker | None:
-    """Return what asks the user; None if no person reads this terminal and can type into it.
+    """Return the asker of the user; None if no person reads this terminal and can type into it.
 
-    `hide` removes what is written over on the terminal, so that the question stays.
+    `hide` removes lines that are overwritten on the terminal, so that the question stays.
     """
     if sys.platform == "win32":
         return None  # its event loop cannot wait for a terminal
     if may_ask and sys.stdin.isatty() and sys.stderr.isatty():
         return Asker(hide)
     return None
+
+
+async def _ask_for_answer(call: Call, answered: _Answered) -> bool:
+    """Ask for one call; return False if the user leaves it open."""
+    if call.needs == "output":
+        output = await _ask_for_output(call)
+        if output:
+            answered.outputs[call.id] = output
+        return bool(output)
+    if call.name in answered.always_allowed:
+        click.echo(f"Allowed {_describe_call(call)}.", err=True)
+        return True
+    return await _ask_for_approval(call, answered)
+
+
+async def _ask_for_approval(call: Call, answered: _Answered) -> bool:
+    """Ask whether to allow a call; return False if the user leaves it open."""
+    while True:
+        answer = await _read_typed_line(f"Allow {_describe_call(call)}? [y/N/always] ")
+        if answer is None:
+            return False
+        match answer.strip().casefold():
+            case "y" | "yes":
+                answered.approve.append(call.id)
+                return True
+            case "" | "n" | "no":
+                answered.deny.append(call.id)
+                return True
+            case "a" | "always":
+                answered.always.append(call.id)
+                answered.always_allowed.add(call.name)
+                return True
+            case "?":
+                _show_arguments(call)
+            case _:
+                click.echo(APPROVE_HELP.format(name=_escape_name(call)), err=True)
 
 
 async def _ask_for_output(call: Call) -> str:
@@ -138,7 +151,7 @@ async def _ask_for_output(call: Call) -> str:
 
 
 async def _read_typed_line(question: str) -> str | None:
-    """Return the line that the user types; None at the end of the input. The jobs continue meanwhile."""
+    """Return the line that the user types; None at the end of the input. The jobs continue during the wait."""
     click.echo(question, err=True, nl=False)
     sys.stderr.flush()
     typed = b""
@@ -156,6 +169,15 @@ async def _read_typed_line(question: str) -> str | None:
     return typed.decode("utf-8", "replace").rstrip("\n")
 
 
+def _describe_standing_approval(job: Job, call: Call) -> str:
+    """Return what is allowed from now on, and the command that takes it back."""
+    name = _escape_name(call)
+    return (
+        f"{name} is allowed until this job ends. Take that back with: "
+        f"agent-jobs reply {job.id} --ask-again {shlex.quote(name)}"
+    )
+
+
 def _describe_call(call: Call) -> str:
     """Return a call in one line, without characters that could disguise it, and with its arguments cut."""
     from agent_jobs.rendering.questions import escape_invisible
@@ -169,11 +191,11 @@ def _describe_call(call: Call) -> str:
 
 def _escape_name(call: Call) -> str:
     """Return a call's name; that of a tool on the user's own servers as `server/tool`."""
-    from agent_jobs.rendering.questions import escape_invisible
+    from agent_jobs.rendering.questions import escape_invisible, name_tool
 
     name = call.name
-    if call.kind == "function" and call.needs == "approval":
-        name = name.replace("__", "/", 1)
+    if call.needs == "approval":
+        name = name_tool(name)
     return escape_invisible(name)[:NAME_CHARS]
 
 

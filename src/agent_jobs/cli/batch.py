@@ -162,7 +162,7 @@ async def _run_tasks(
     tasks = iter(left)
 
     async def run_each() -> None:
-        for task in tasks:  # shared by the workers: each takes the next one
+        for task in tasks:  # shared by the workers, each of which runs the next one
             with _name_line(task):
                 job = await _run_task(session, name, task)
             results.add(task, job)

@@ -20,7 +20,7 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import answers
 from agent_jobs.text_file import decode_text, find_marked_encoding, read_text
 
-#: Fields that a line may have beside its prompt, with their types and the words for these.
+#: Fields that a line may have beside its prompt, with their types and the names of these.
 FIELDS: Mapping[str, tuple[type, str]] = {
     "preset": (str, "a string"),
     "model": (str, "a string"),

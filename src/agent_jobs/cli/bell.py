@@ -9,7 +9,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.jobs.job import Job
 
-#: Seconds that a job has to take before its end is worth a bell: a user stays at the screen for shorter ones.
+#: Seconds of run time from which a job rings the bell: a user stays at the screen for shorter ones.
 LONG_JOB_S = 60.0
 TITLE_CHARS = 60
 BELL = "\a"
@@ -28,7 +28,7 @@ def ring_bell(jobs: Sequence[Job], *, since: float) -> None:
     if not finished or not terminal.has_colours(sys.stderr):
         return
     sys.stderr.write(BELL)
-    if os.environ.get("TERM") != "linux":  # the console of Linux shows what it does not know
+    if os.environ.get("TERM") != "linux":  # the console of Linux prints unknown sequences
         sys.stderr.write(NOTICE.format(text=_describe_finished(finished)))
     sys.stderr.flush()
 

@@ -23,6 +23,10 @@ class NamedChoice(click.Choice[str]):
             return names
         return (param.name or "name").upper()
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """Return the names on one line."""
+        return f"Choose from: {', '.join(self.choices)}."
+
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Return click's sentence with the nearest name."""
         return super().get_invalid_choice_message(value, ctx) + ask_if_meant(str(value), self.choices)
@@ -40,7 +44,7 @@ class NamedGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def list_names(self, ctx: click.Context) -> list[str]:
-        """Return what a misspelt name may mean."""
+        """Return the names that a misspelt one may mean."""
         return self.list_commands(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

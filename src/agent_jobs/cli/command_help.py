@@ -9,10 +9,10 @@ import click
 DOCUMENTATION = "https://github.com/OWNER/agent-jobs/tree/main/docs"
 #: A longer line is hard to read, also on a terminal that has room for it.
 MAX_COLUMNS = 100
-#: From this width on, terms of a list may take `WIDE_TERM_COLUMNS`.
+#: From this width on, terms of a list may have `WIDE_TERM_COLUMNS`.
 WIDE_COLUMNS = 70
 WIDE_TERM_COLUMNS = 30
-#: On a narrow terminal, a longer term stands on a line of its own, so that its description has room.
+#: On a narrow terminal, a longer term is on a line of its own, so that its description has room.
 NARROW_TERM_COLUMNS = 18
 
 #: The commands by group, in the order of the help, each with the first sentence of its help. Printing them from here
@@ -184,7 +184,7 @@ class HelpFormatter(click.HelpFormatter):
 
 
 class HelpContext(click.Context):
-    """A context whose help has our form."""
+    """A click context that formats help as this program does."""
 
     formatter_class = HelpFormatter
 

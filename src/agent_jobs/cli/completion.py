@@ -10,12 +10,13 @@ from pathlib import Path
 import click
 
 from agent_jobs.cli.choice import NamedChoice, NamedGroup
+from agent_jobs.cli.sentences import print_sentences
 
 #: The variable that a shell sets when it asks for completions.
 COMPLETION_VARIABLE = "_AGENT_JOBS_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
 PROGRAM = "agent-jobs"
-#: What a line of ours in a shell's start file ends with.
+#: The end of the line that is added to a shell's start file.
 MARK = "# agent-jobs completion"
 #: zsh knows `compdef` only after this; it is not repeated if the user's own lines have done it.
 ZSH_START = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }\n"
@@ -26,7 +27,7 @@ class CompletionGroup(NamedGroup):
     """The commands for completion; the name of a shell alone prints its script."""
 
     def list_names(self, ctx: click.Context) -> list[str]:
-        """Return what a misspelt name may mean."""
+        """Return the names that a misspelt one may mean."""
         return [*super().list_names(ctx), *SHELLS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -58,10 +59,10 @@ def install_command(shell: str | None) -> None:
     for change in changes:
         click.echo(change)
     if not changes:
-        click.echo(f"Nothing to do: completion for {shell} is installed in {target.script}.")
+        print_sentences(f"Nothing to do: completion for {shell} is installed in {target.script}.")
     else:
-        click.echo(f"Next: Start a new {shell}, type `agent-jobs wa` and press Tab.")
-    click.echo(f"To undo it: {target.undo_line}")
+        print_sentences(f"Next: Start a new {shell}, type `agent-jobs wa` and press Tab.")
+    print_sentences(f"To undo it: {target.undo_line}")
     if shutil.which(PROGRAM) is None:
         click.echo("agent-jobs is not on your PATH. Completion works once it is: uv tool install agent-jobs", err=True)
 
@@ -133,7 +134,7 @@ def _find_shell(environ: Mapping[str, str]) -> str:
     """Return the shell of the user's account.
 
     Raises:
-        click.UsageError: It is none of ours, or unknown.
+        click.UsageError: It is not supported, or unknown.
     """
     shell = Path(environ.get("SHELL", "")).name
     if shell in SHELLS:
@@ -145,7 +146,7 @@ def _find_shell(environ: Mapping[str, str]) -> str:
 
 
 def _write_script(target: Target, script: str) -> list[str]:
-    """Write the script unless it is there; return what was done."""
+    """Write the script unless it exists; return a sentence about the change."""
     data = f"{script.rstrip()}\n".encode()
     if target.script.is_file() and target.script.read_bytes() == data:
         return []
@@ -155,7 +156,7 @@ def _write_script(target: Target, script: str) -> list[str]:
 
 
 def _add_line(target: Target) -> list[str]:
-    """Add the line that reads the script to the shell's start file unless it is there; return what was done."""
+    """Add the line that loads the script to the shell's start file unless it exists; return a sentence about it."""
     path = target.start_file
     if path is None:
         return []

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
+from agent_jobs.cli.config_page import Row, write_page
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
 from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
@@ -19,22 +19,9 @@ from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.secret_values import hide_database_password
 from agent_jobs.setting_values import KEY, SecretStr, drop_empty_variables
-from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
-from agent_jobs.settings_file import NAMES, read_settings_file
+from agent_jobs.settings import VARIABLES, Settings, Variable
+from agent_jobs.settings_file import NAMES, name_setting, read_settings_file
 from agent_jobs.wiring.workers import read_tool_servers
-
-#: Columns of the longest origin, `environment`.
-ORIGIN_COLUMNS = 11
-#: Columns of an explanation that goes into a pipe.
-PIPE_COLUMNS = 100
-EXPLANATION_INDENT = " " * 4
-
-
-class _Row(NamedTuple):
-    """A setting as `config` shows it."""
-
-    value: Any
-    origin: str
 
 
 def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:
@@ -75,13 +62,15 @@ def try_open(settings: Settings) -> AgentJobsError | None:
 
 
 @click.group("config", cls=NamedGroup, invoke_without_command=True)
+@click.option("--all", "is_full", is_flag=True, help="Show the settings that have their defaults, too.")
 @click.option("--explain", is_flag=True, help="Describe each setting and the values that it accepts.")
 @json_option
 @click.pass_context
-def config_command(context: click.Context, explain: bool, as_json: bool) -> None:
+def config_command(context: click.Context, is_full: bool, explain: bool, as_json: bool) -> None:
     """Show the settings and where they come from, or change the settings file.
 
-    Of a secret only the last characters are shown. The environment takes precedence over --env-file, and that over the
+    A terminal shows what is set and what matters first, a pipe and --json all settings. Of a secret
+    only the last characters are shown. The environment takes precedence over --env-file, and that over the
     settings file, which hosts and terminal share.
 
     Exit status: 0 all settings are valid, 1 at least one is not, or has no effect.
@@ -91,11 +80,14 @@ def config_command(context: click.Context, explain: bool, as_json: bool) -> None
     settings, refused = load_usable_settings(os.environ)
     mistakes = find_mistakes(settings, refused)
     origins = dict(zip(VARIABLES, _find_origins(settings), strict=True))
-    rows = {name: _Row(_show_value(settings, variable.field), origins[name]) for name, variable in VARIABLES.items()}
+    rows = {
+        name: Row(_show_value(settings, variable.field), origins[name], _is_refused(name, refused))
+        for name, variable in VARIABLES.items()
+    }
     if as_json:
         _write_rows_as_json(rows, mistakes, explain=explain)
     else:
-        _write_rows(rows, mistakes, explain=explain)
+        write_page(rows, mistakes, is_full=is_full, is_explained=explain)
     _leave_config(mistakes)
 
 
@@ -103,7 +95,7 @@ def config_command(context: click.Context, explain: bool, as_json: bool) -> None
 @click.argument("name", type=SettingName(), metavar="NAME")
 @json_option
 def get_command(name: str, as_json: bool) -> None:
-    """Print the value of a setting that is in force, wherever it comes from.
+    """Print the effective value of a setting.
 
     Exit status: 0 it has a value; 1 it has none, or the value is invalid; 2 wrong arguments.
     """
@@ -111,7 +103,7 @@ def get_command(name: str, as_json: bool) -> None:
     settings, refused = load_usable_settings(os.environ)
     with convert_errors():
         for sentence in refused:
-            if sentence.startswith((f"{name} in ", f"{variable.name} ", "The settings file ")):
+            if sentence.startswith("The settings file ") or _is_refused(variable.name, [sentence]):
                 raise ConfigError(sentence)
     value = _show_value(settings, variable.field)
     origin = dict(zip(VARIABLES, _find_origins(settings), strict=True))[variable.name]
@@ -130,6 +122,12 @@ for _command in (path_command, set_command, unset_command):
     config_command.add_command(_command)
 
 
+def _is_refused(variable: str, refused: Sequence[str]) -> bool:
+    """Return True if one of the sentences refuses the value of this variable, or of its name in the file."""
+    starts = (f"{variable} ", f"{name_setting(variable)} in ")
+    return any(sentence.startswith(starts) for sentence in refused)
+
+
 def _format_plain(value: Any) -> str:
     """Return a value in the form in which `config set` accepts it."""
     if isinstance(value, bool):
@@ -143,7 +141,7 @@ def _leave_config(mistakes: Sequence[str]) -> NoReturn:
     raise SystemExit(Exit.REFUSED if mistakes else Exit.DONE)
 
 
-def _write_rows_as_json(rows: Mapping[str, _Row], mistakes: Sequence[str], *, explain: bool) -> None:
+def _write_rows_as_json(rows: Mapping[str, Row], mistakes: Sequence[str], *, explain: bool) -> None:
     from agent_jobs.rendering import answers
 
     settings: dict[str, dict[str, Any]] = {}
@@ -154,17 +152,6 @@ def _write_rows_as_json(rows: Mapping[str, _Row], mistakes: Sequence[str], *, ex
     click.echo(answers.format_json_line({"settings": settings, "mistakes": mistakes}))
 
 
-def _write_rows(rows: Mapping[str, _Row], mistakes: Sequence[str], *, explain: bool) -> None:
-    name_columns = max(len(name) for name in rows)
-    lines: dict[str, str] = {}
-    for name, row in rows.items():
-        value = "" if row.value is None else terminal.join_lines(str(row.value))
-        lines[name] = f"{name:<{name_columns}}  {row.origin:<{ORIGIN_COLUMNS}}  {value}".rstrip()
-    click.echo("\n".join(_explain_lines(lines) if explain else lines.values()))
-    for sentence in mistakes:
-        click.echo(f"\n{terminal.join_lines(sentence)}", err=True)
-
-
 def _describe_variable(variable: Variable) -> dict[str, str]:
     """Return the description of a setting for programs."""
     description = {"about": variable.about, "takes": variable.accepts}
@@ -173,22 +160,8 @@ def _describe_variable(variable: Variable) -> dict[str, str]:
     return description
 
 
-def _explain_lines(lines: Mapping[str, str]) -> Iterator[str]:
-    """Yield the lines of the settings by subject, each with its description below."""
-    width = (terminal.find_width() or PIPE_COLUMNS) - len(EXPLANATION_INDENT)
-    for number, (subject, variables) in enumerate(SUBJECTS.items()):
-        if number:
-            yield ""
-        yield subject
-        yield ""
-        for name, variable in variables.items():
-            yield lines[name]
-            for line in terminal.wrap_lines(f"{variable.about} Accepts {variable.accepts}.", width):
-                yield EXPLANATION_INDENT + line
-
-
 def _find_origins(settings: Settings) -> Iterator[str]:
-    """Yield where each variable's value comes from."""
+    """Yield the source of each variable's value."""
     in_env_file = find_env_file_variables()
     usable = drop_empty_variables(os.environ)
     in_file = read_settings_file(find_config_file(os.environ)).list_added(os.environ)
@@ -218,7 +191,7 @@ def _show_value(settings: Settings, field: str) -> Any:
 
 
 def _find_setting_value(settings: Settings, field: str) -> Any:
-    """Return the value of a setting, or what is in force without it."""
+    """Return the value of a setting, or its default."""
     value = getattr(settings, field)
     match field:
         case "api_key" if settings.stored_key is not None and value is None:
@@ -248,7 +221,7 @@ def _format_several(field: str, value: Any) -> Any:
             value = hide_database_password(value)
         case "on_finish":
             value = _hide_arguments(value)
-        case "notify" | "notify_events" | "callback_hosts":
+        case "notify" | "notify_events" | "callback_hosts" | "toolbox_owners":
             return ", ".join(sorted(map(str, value))) or None
         case _:
             pass

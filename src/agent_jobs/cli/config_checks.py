@@ -32,8 +32,8 @@ def refuse_useless(name: str, value: Any, text: str, warnings: Sequence[str]) ->
     Args:
         name: The name of the setting in the file.
         value: What its reader returned.
-        text: What the user wrote.
-        warnings: What the reader said of it.
+        text: The text of the user.
+        warnings: The reader's remarks about it.
 
     Raises:
         ConfigError: It cannot.

@@ -27,7 +27,7 @@ HEADER = "# Settings of agent-jobs for hosts and terminal. agent-jobs config --e
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 #: The separator of the values of a setting that is a list in the file.
 SEPARATORS = {"file_roots": os.pathsep, "secrets": ","}
-#: Settings whose values may have a secret in them, such as an address of Slack.
+#: Settings whose values may contain a secret, such as an address of Slack.
 MAY_BE_SECRET = {"notify", "notify_secret", "on_finish"}
 HIDDEN = "..."
 PATH_START = "a path"  # of what a setting accepts

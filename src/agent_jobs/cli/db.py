@@ -69,7 +69,7 @@ def _ask_database(ask: Callable[[Settings], Awaitable[T]], settings: Settings) -
 
 
 def _describe_schema(state: "SchemaState") -> str:
-    """Return what is to be done about a schema."""
+    """Return the advice about a schema."""
     if state.version == state.needed:
         return f"Schema {state.version} is up to date."
     if state.version > state.needed:

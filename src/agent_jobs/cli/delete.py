@@ -7,6 +7,7 @@ from typing import NamedTuple
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.sentences import confirm, print_sentences
 from agent_jobs.cli.session import Exit, JobId, Session, json_option, read_settings, run_in_session
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
@@ -56,7 +57,7 @@ def delete_command(job_ids: tuple[str, ...], upstream: bool | None, yes: bool, a
     if as_json:
         _write_outcome_as_json(deleted)
     else:
-        click.echo(" ".join(_describe_deleted(deleted, upstream=upstream)))
+        print_sentences(" ".join(_describe_deleted(deleted, upstream=upstream)))
     if deleted.still_running:
         raise SystemExit(Exit.RUNNING)
 
@@ -99,7 +100,7 @@ def _confirm_deletion(jobs: Sequence[Job], *, upstream: bool) -> None:
     if upstream:
         question += ", here and at the provider"
     with raise_on_ctrl_c():  # the terminal has to be reset
-        click.confirm(f"{question}?", abort=True, err=True)
+        confirm(f"{question}?")
 
 
 def _describe_deleted(deleted: _Deleted, *, upstream: bool) -> Iterator[str]:

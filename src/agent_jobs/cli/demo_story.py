@@ -24,7 +24,7 @@ from agent_jobs.cli.terminal import find_width, has_colours, wrap_lines
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.emulator.server import run_emulator
 
-LIMIT_S = 90.0  # the story takes ten; the first start after an installation compiles every module
+LIMIT_S = 90.0  # the story lasts ten seconds; the first start after an installation compiles every module
 #: What the emulated model answers to the demo's own question, and to any other.
 ANSWER = (
     "It is stored before it is sent, so a crash cannot lose it. It is sent once: if a start is unclear, the job says "

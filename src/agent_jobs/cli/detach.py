@@ -58,11 +58,11 @@ def format_resume_hint(*job_ids: str) -> str:
 
 
 def describe_detached(jobs: Sequence[Job], resume: str, *, sent_here: bool = False) -> str:
-    """Return what becomes of jobs when this process stops, and how to come back to them.
+    """Return what happens to jobs when this process stops, and how to resume watching them.
 
     Args:
         jobs: The jobs that the command watched.
-        resume: The sentence with the command that comes back to them.
+        resume: The sentence with the command that resumes watching them.
         sent_here: True if this process sent the jobs itself.
     """
     active = [job for job in jobs if not job.is_terminal] or jobs

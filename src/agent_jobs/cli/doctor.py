@@ -14,7 +14,7 @@ from agent_jobs import __version__
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import find_toolbox_mistakes, try_open
 from agent_jobs.cli.endpoint_check import check_endpoint
-from agent_jobs.cli.finding import Finding, print_finding, report_error
+from agent_jobs.cli.finding import Finding, State, describe_outcome, print_finding, report_error
 from agent_jobs.cli.host_checks import check_hosts, check_key_files, check_settings_file
 from agent_jobs.cli.install import find_machine
 from agent_jobs.cli.key_origin import (
@@ -26,16 +26,17 @@ from agent_jobs.cli.key_origin import (
     read_stored_key,
 )
 from agent_jobs.cli.notify import check_targets
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.server_checks import check_server
 from agent_jobs.cli.session import Exit, Refusal, Session, json_option, run_in_session
-from agent_jobs.cli.start_times import check_start_times
+from agent_jobs.cli.start_times import check_start_times, starts_uvx
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file, find_key_folder
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.install.command import build_desktop_path
-from agent_jobs.install.hosts import HOSTS
+from agent_jobs.install.hosts import HOSTS, Machine
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter, StoreInfo, WorkerInfo
 from agent_jobs.jobs.status import ACTIVE, Status
@@ -69,6 +70,8 @@ def doctor_command(upstream_only: bool, as_json: bool) -> None:
             print_finding(finding)
     if as_json:
         _write_as_json(findings)
+    elif sys.stdout.isatty():
+        print_sentences(f"\n{describe_outcome(findings)}")
     has_problem = any(finding.state == "problem" for finding in findings)
     raise SystemExit(Exit.REFUSED if has_problem else Exit.DONE)
 
@@ -83,7 +86,7 @@ def _write_as_json(findings: Sequence[Finding]) -> None:
 def _check_everything() -> Iterator[Finding]:
     yield Finding("version", "ok", f"agent-jobs {__version__}")
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
-    yield _check_uvx()
+    yield _check_uvx(find_machine())
     settings, refused = load_usable_settings(os.environ)
     is_address_refused = may_lack_address(refused)
     quiet = replace(settings, log_level="error")
@@ -113,14 +116,19 @@ def _check_provider() -> Iterator[Finding]:
         yield from run_in_session(check, role="acts", settings=replace(settings, log_level="error"))
 
 
-def _check_uvx() -> Finding:
-    """Check that uvx exists and that apps started from a desktop find it."""
+def _check_uvx(machine: Machine) -> Finding:
+    """Check that uvx exists and that apps started from a desktop find it, if an entry of a host starts it."""
     found = shutil.which("uvx")
+    if not starts_uvx(machine, HOSTS.values()):
+        text = "uvx is not on the PATH, and no host starts it"
+        if found is not None:
+            text = str(Path(found).absolute())
+        return Finding("uvx", "ok", text)
     if found is None:
         fix = "install uv (https://docs.astral.sh/uv/), or start agent-jobs by its own path in your host's entry"
         return Finding("uvx", "warning", "uvx is not on the PATH", fix)
     path = str(Path(found).absolute())
-    if shutil.which("uvx", path=build_desktop_path(find_machine())):
+    if shutil.which("uvx", path=build_desktop_path(machine)):
         return Finding("uvx", "ok", f"{path}, also found by apps started from a desktop")
     fix = f'write "command": "{path}" into the host\'s entry'
     return Finding("uvx", "warning", f"{path}, not found by apps started from a desktop", fix)
@@ -136,10 +144,11 @@ def _check_settings(settings: Settings, refused: Sequence[str]) -> Iterator[Find
         yield Finding("settings", "warning", sentence)
     if not problems and not warnings:
         path = find_config_file(os.environ)
-        place = "Settings are valid"
+        place, shown = "Settings are valid", "valid; agent-jobs config shows them"
         if read_settings_file(path).variables:
             place = f"Settings are valid, with those of {path}"
-        yield Finding("settings", "ok", f"{place} (see `agent-jobs config`).")
+            shown = f"valid, with those of {path}"
+        yield Finding("settings", "ok", f"{place} (see `agent-jobs config`).", shown=shown)
 
 
 def _check_key(settings: Settings) -> Iterator[Finding]:
@@ -157,7 +166,8 @@ def _check_key(settings: Settings) -> Iterator[Finding]:
     if used is None:
         yield report_error("key", missing_key_error(settings))
         return
-    yield Finding("key", "ok", f"{add_key_end('a key is set', used.secret)}, from {used.where}")
+    text = f"{add_key_end('a key is set', used.secret)}, from {used.where}"
+    yield Finding("key", "ok", text, shown=text.replace("a key is set, ...", "...", 1))
     if other is not None:
         text = f"{add_key_end('another key is stored', other.secret)}, and not used here: {used.where} takes precedence"
         yield Finding("key", "warning", text, "remove one of them: unset OPENAI_API_KEY, or run agent-jobs key delete")
@@ -206,15 +216,21 @@ def _build_engine_check(
 def _check_database(store: StoreInfo) -> Finding:
     """Check who can read the database, and name the processes that work on its jobs."""
     workers = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in store.watchers)
-    about = f"{store.path}, {terminal.format_size(store.bytes)}, schema {store.schema}, {store.journal}"
+    about = f"{terminal.format_size(store.bytes)}, schema {store.schema}, {store.journal}"
     workers = f"workers: {workers or 'none running'}"
     if not os.path.isabs(store.path):  # it is no file
-        return Finding("database", "ok", f"{about}; {workers}")
+        return _report_database("ok", store.path, about, workers)
     mode = oct(os.stat(store.path).st_mode & 0o777)[2:]
-    text = f"{about}, mode {mode}; {workers}"
+    about = f"{about}, mode {mode}"
     if mode == PRIVATE_MODE or sys.platform == "win32":
-        return Finding("database", "ok", text)
-    return Finding("database", "warning", text, f"other users can read it: chmod {PRIVATE_MODE} {store.path}")
+        return _report_database("ok", store.path, about, workers)
+    fix = f"other users can read it: chmod {PRIVATE_MODE} {store.path}"
+    return _report_database("warning", store.path, about, workers, fix)
+
+
+def _report_database(state: State, path: str, about: str, workers: str, fix: str = "") -> Finding:
+    text = f"{path}, {about}; {workers}"
+    return Finding("database", state, text, fix, shown=f"{path}\n{about}\n{workers}")
 
 
 async def _check_jobs(engine: Engine, workers: tuple[WorkerInfo, ...]) -> list[Finding]:
@@ -285,4 +301,5 @@ def _test_own_server() -> Iterator[Finding]:
         else:
             listed = f"the server lists {len(started.tools)} tools over stdio"
             text = f"protocol {version}: {listed}, {started.listed_s:.1f} s after a direct start"
-            yield Finding("self-test", "ok", text)
+            shown = f"{len(started.tools)} tools after {started.listed_s:.1f} s (protocol {version})"
+            yield Finding("self-test", "ok", text, shown=shown)

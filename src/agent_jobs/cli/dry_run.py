@@ -1,5 +1,6 @@
 """Describe what a request would send and what it may cost, for a person."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from agent_jobs.jobs.queries import Estimate
 if TYPE_CHECKING:  # imported when a job is started
     from agent_jobs.request.start_request import StartRequest
 
+_USD = re.compile(r"(\d[\d.,]*) USD")
 NAME_GAP = 2  # columns between a name and its value
 LISTED_NAMES = 8  # tools or files: more fill the screen
 
@@ -65,12 +67,13 @@ def _describe_bound(estimate: Estimate) -> str:
         return "no limit"
     bound = _format_estimate(estimate.cost_bound_usd)
     if estimate.bound_parts:
-        return f"{bound}: {estimate.bound_parts}"
+        parts = _USD.sub(r"$\1", estimate.bound_parts)
+        return f"{bound}: {parts}"
     return bound
 
 
 def _format_estimate(usd: float) -> str:
-    """Return an amount that is not to be read to the cent."""
+    """Return a rounded amount, for an estimate."""
     if usd < 0.01:
         return "less than $0.01"
     return terminal.format_usd(usd)

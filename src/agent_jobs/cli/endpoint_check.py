@@ -20,7 +20,7 @@ SHOWN_MODELS = 5
 ADDRESS_FIX = "check OPENAI_BASE_URL, which usually ends in /v1; a job shows whether it is right"
 REFUSED_KEY_FIX = "store a valid key with agent-jobs key set, or correct OPENAI_API_KEY where it is set"
 CONNECTION_FIX = "check OPENAI_BASE_URL, the network and the proxy (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE)"
-#: What a delivery mode that the endpoint taught us means for its jobs.
+#: The consequences of a learned delivery mode for the jobs of an endpoint.
 MODE_NOTES = {
     "foreground": "This endpoint does not support background mode; jobs run in the foreground.",
     "background": "This endpoint does not stream background jobs; they are polled.",

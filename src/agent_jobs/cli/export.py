@@ -22,7 +22,7 @@ Format = Literal["markdown", "json"]
 #: More jobs than a database has.
 NO_LIMIT = 2**31
 _SUFFIXES = {"markdown": ".md", "json": ".json"}
-#: Stands between two jobs in one Markdown file.
+#: Separates two jobs in one Markdown file.
 SEPARATOR = "\n\n"
 
 
@@ -85,7 +85,7 @@ def _check_out_path(target: str | None, *, may_overwrite: bool) -> tuple[Path | 
 
 
 def _report_count(count: int, out: Path | None) -> None:
-    """Say how many jobs were written, unless they stand on stdout."""
+    """Print how many jobs were written, unless they went to stdout."""
     if count == 0:
         click.echo("No jobs to export. What there is: agent-jobs list", err=True)
     elif out is not None and count == 1:

@@ -1,7 +1,7 @@
 """A finding of `doctor`, and its lines on a terminal."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,10 +29,11 @@ class Finding:
     state: State
     text: str
     fix: str = ""
+    shown: str = ""  #: the text in fewer words for a terminal, one fact a line
 
     def as_json(self) -> dict[str, str]:
         """Return the finding for programs."""
-        return {name: text for name, text in vars(self).items() if text}
+        return {name: text for name, text in vars(self).items() if text and name != "shown"}
 
 
 def report_error(what: str, error: AgentJobsError) -> Finding:
@@ -41,7 +42,7 @@ def report_error(what: str, error: AgentJobsError) -> Finding:
 
 
 def describe_fix_in_words(error: AgentJobsError) -> str:
-    """Return what a person can do about an error, as the fixes of findings are written: not as a sentence."""
+    """Return the fix of an error for a person in the form of a finding's fix, which is not a sentence."""
     fix = describe_fix(error).removesuffix(".")
     if fix[1:2].islower():
         return fix[0].lower() + fix[1:]
@@ -63,8 +64,30 @@ def print_finding(finding: Finding) -> None:
 def _wrap_finding(finding: Finding) -> Iterator[str]:
     """Yield the lines of the text, then those of the fix behind an arrow."""
     width = (terminal.find_width() or 10_000) - INDENT_COLUMNS
-    yield from terminal.wrap_lines(finding.text, width)
+    for fact in (finding.shown or finding.text).split("\n"):
+        yield from terminal.wrap_lines(fact, width)
     lead = FIX_MARK
     for line in terminal.wrap_lines(finding.fix, width - len(FIX_MARK)):
         yield lead + line
         lead = " " * len(FIX_MARK)
+
+
+def describe_outcome(findings: Sequence[Finding]) -> str:
+    """Return how many problems and warnings there are, and what to do first."""
+    problems = [finding for finding in findings if finding.state == "problem"]
+    warnings = [finding for finding in findings if finding.state == "warning"]
+    counts = ", ".join(
+        filter(None, [_count_findings(len(problems), "problem"), _count_findings(len(warnings), "warning")])
+    )
+    if not counts:
+        return "No problems."
+    first = [*problems, *warnings][0]
+    return f"{counts}. Begin with this: {first.fix or first.text}"
+
+
+def _count_findings(count: int, what: str) -> str:
+    if count == 0:
+        return ""
+    if count == 1:
+        return f"1 {what}"
+    return f"{count} {what}s"

@@ -15,7 +15,7 @@ from agent_jobs.jobs.queries import JobFilter
 
 #: Options of `run` that name the job to continue.
 _LINKS = frozenset({"previous", "continues"})
-#: What `retry` takes from the earlier job.
+#: The parts of the earlier job that `retry` reuses.
 _REPEATED = _LINKS | {
     "prompt", "preset", "model", "effort", "web_search", "files", "batch", "new", "high", "options", "dry_run",
 }  # fmt: skip

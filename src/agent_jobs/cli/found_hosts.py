@@ -26,7 +26,7 @@ def describe_hosts(found: Iterable[FoundHost]) -> list[dict[str, Any]]:
 
 
 def print_hosts(rows: list[dict[str, Any]]) -> None:
-    """Print the hosts that were found, then the others: those whose files we write, and those whose entry we print."""
+    """Print the hosts that were found, then the others: first those whose files `install` can write."""
     if rows:
         click.echo("Hosts on this machine:\n")
         titles = max(terminal.count_columns(row["title"]) for row in rows)

@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +30,7 @@ from agent_jobs.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.stored_keys import format_set_command
 
 WHAT = "host"
+NOT_INSTALLED = "no host has agent-jobs yet; agent-jobs install HOST adds it"
 #: The bits of a mode that let the file's group or other users read it.
 OTHERS_BITS = 0o077
 #: The bits of a mode that let the file's group or other users write it.
@@ -39,7 +40,7 @@ LIMIT_MARGIN_S = 10
 REMOVE_LOCAL = f"claude mcp remove {SERVER} --scope local"
 #: A version in the arguments of uvx, pipx or pip.
 PIN = re.compile(rf"{SERVER}(?:@|==)(\d[\w.]*)")
-#: Variables that hosts pass on, by which the server finds the user's settings file.
+#: Variables that hosts pass on and that lead the server to the user's settings file.
 HOME_NAMES = ("USERPROFILE", "LOCALAPPDATA")
 #: A value for which the host asks the user.
 ASKED = re.compile(r"\$\{input:[^}]*\}")
@@ -100,7 +101,12 @@ def check_hosts(machine: Machine, ours: Settings) -> Iterator[Finding]:
         for finding in _check_file(host, machine, scope, ours)
     ]
     if not findings:
-        yield Finding(WHAT, "ok", "no host has agent-jobs in its configuration; agent-jobs install HOST adds it")
+        yield Finding(
+            WHAT,
+            "ok",
+            "no host has agent-jobs in its configuration; agent-jobs install HOST adds it",
+            shown=NOT_INSTALLED,
+        )
     yield from findings
 
 
@@ -146,7 +152,7 @@ def format_install_command(host: Host, scope: Scope) -> str:
 def _check_local_scope(
     host: Host, local: LocalScope, where: str, install: str, machine: Machine, ours: Settings
 ) -> Iterator[Finding]:
-    """Yield the findings of what the host keeps for this folder alone."""
+    """Yield the findings of the host's entries for this folder alone."""
     if local.entry is not None:
         place, again = f"{where}, local scope of {local.project}", f"{REMOVE_LOCAL} && {install}"
         yield from _check_entry(_HostEntry.of(host, local.entry, place, again, machine), ours)
@@ -156,7 +162,7 @@ def _check_local_scope(
 
 
 def _check_entry(found: "_HostEntry", ours: Settings) -> list[Finding]:
-    """Return what is wrong with an entry, or that nothing is."""
+    """Return the finding of an entry: its fault, or that it is fine."""
     if found.is_remote:
         return list(found.check_remote())
     findings = list(found.find_mistakes(ours))
@@ -165,11 +171,13 @@ def _check_entry(found: "_HostEntry", ours: Settings) -> list[Finding]:
     version = ""
     if found.pin:
         version = f" {found.pin}"
-    return [found.report("ok", f"starts agent-jobs{version}; a poll waits up to {found.cap_s:g} s")]
+    text = f"starts agent-jobs{version}; a poll waits up to {found.cap_s:g} s"
+    shown = f"{found.host.title} starts agent-jobs{version}, and a poll waits up to {found.cap_s:g} s"
+    return [replace(found.report("ok", text), shown=shown)]
 
 
 def _check_encoding(host: Host, file: FileSnapshot, where: str, install: str) -> Iterator[Finding]:
-    """Yield what keeps a host from reading a file that names this server, although this program can read it."""
+    """Yield reasons why a host cannot read a file with this server's entry, although this program can."""
     try:
         refuse_comments(host, file.text)
     except ConfigError as error:
@@ -274,7 +282,7 @@ class _HostEntry:
             yield self.report("warning", text, self.install)
 
     def _check_source(self) -> Iterator[Finding]:
-        """Yield a finding if the command takes this program from a folder that is gone."""
+        """Yield a finding if the command starts this program from a missing folder."""
         args = list(self.host.read_command(self.entry).args)
         if "--from" not in args[:-1]:
             return

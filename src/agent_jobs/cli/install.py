@@ -172,7 +172,7 @@ def write_entry(
     def merge(launch: Launch) -> str:
         return _name_file(before, lambda: change(launch))
 
-    text = merge(program.launch)  # an error must come before anything is installed
+    text = merge(program.launch)  # an error has to be raised before anything is installed
     notes: list[str] = []
     if program.installer is not None and dry_run:
         notes = [f"{program.launch.command} would be installed ({program.installer.install_line})."]
@@ -299,12 +299,12 @@ def _describe_corrections(host: Host, before: FileSnapshot, *, dry_run: bool) ->
 
 
 def _describe_local_scope(host: Host, machine: Machine, relation: str) -> list[str]:
-    """Return sentences about what the host keeps for this folder alone.
+    """Return sentences about the host's entries for this folder alone.
 
     Args:
         host: The host.
         machine: Where its files are.
-        relation: What an entry of local scope is to the entry that was changed.
+        relation: The relation of an entry of local scope to the changed entry.
     """
     if not host.has_local_scope:
         return []
@@ -375,14 +375,14 @@ def _advise_on_key(host: Host, entry: Entry, machine: Machine) -> list[str]:
 
 
 def _passes_key_on(host: Host, entry: Entry) -> bool:
-    """Return True if the host takes the key from its own environment."""
+    """Return True if the host passes on the key from its own environment."""
     if host.secret:
         return entry.get(host.env, {}).get(KEY) == host.secret
     return KEY in entry.get(host.forwards or "", ())
 
 
 def _advise_on_approval(host: Host, entry: Entry) -> list[str]:
-    """Return what a host does about agent_start if its file has no approval for it."""
+    """Return the host's behaviour at agent_start if its file has no approval for it."""
     tools = entry.get("tools", {})
     if host.approval is None or "agent_start" in tools or "default_tools_approval_mode" in entry:
         return []

@@ -15,7 +15,7 @@ class Interrupted(click.ClickException):
     exit_code = INTERRUPTED_STATUS
 
     def show(self, file: Any = None) -> None:
-        """Print that the command was interrupted, and how to come back."""
+        """Print that the command was interrupted, and how to resume."""
         click.echo(f"Interrupted. {self.message}".strip(), err=True)
         mark_interruption_reported()
 

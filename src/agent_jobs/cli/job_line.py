@@ -1,4 +1,4 @@
-"""Describe in a line what a job does, for how long, and what it used so far."""
+"""Describe a running job in one line: its activity, its time, and its tokens so far."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
-#: What a job does, by its status; what a running one does, its activity shows.
+#: The activity of a job by its status; a running job has a more exact one.
 PHASES = {
     Status.PENDING: "sending",
     Status.STARTING: "sending",
     Status.QUEUED: "queued",
     Status.INPUT_REQUIRED: "waiting for your answer",
 }
-#: What a running job does, by the end of the last part of its activity.
+#: The activity of a running job, by the last word of the last part of its `activity`.
 ACTIVITY_PHASES = {
     "reasoning": "thinking",
     "writing": "writing",
@@ -35,7 +35,7 @@ PHASE_COLUMNS = 12
 
 
 def describe_phase(job: Job) -> str:
-    """Return in a word or two what a job does, or how it finished."""
+    """Return the activity of a job, or its end, in one or two words."""
     if job.is_terminal:
         return str(job.status)
     if job.cancel_requested_at is not None:
@@ -50,7 +50,7 @@ def describe_phase(job: Job) -> str:
 
 
 def _find_activity_phase(job: Job) -> str:
-    """Return in a word or two what a running job does."""
+    """Return the activity of a running job in one or two words."""
     if job.turn.has_open_calls:
         return "calling tools"
     last = job.activity.rpartition("; ")[2]
@@ -58,7 +58,7 @@ def _find_activity_phase(job: Job) -> str:
 
 
 def list_facts(job: Job) -> list[str]:
-    """Return what a running job did so far, and what that used; of a finished one its error, size, cost and tokens."""
+    """Return the steps and tokens of a running job so far, or the error, size, cost and tokens of a finished one."""
     if job.is_terminal:
         return list_end_facts(job)
     parts = terminal.join_lines(job.activity).split("; ")
@@ -99,7 +99,7 @@ def render_status(job: Job, now: float, width: int, *, has_colours: bool, outage
         now: The time.
         width: Columns of the terminal.
         has_colours: True to paint it.
-        outage: For how long the job has been out of reach, and why, in place of what it does.
+        outage: The time for which the job has been out of reach, and the reason, in place of its activity.
     """
     colour = "yellow" if outage else terminal.COLOURS.get(job.status, "cyan")
     facts = [outage] if outage else list_facts(job)

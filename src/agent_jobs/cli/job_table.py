@@ -21,14 +21,14 @@ OWNER_COLUMNS = 18
 MARK_COLUMNS = 2
 #: Columns between two columns of the table.
 GAP = "  "
-#: Columns of words; the others hold figures, which are aligned on the right.
+#: Columns of words; all others are figures, which are aligned on the right.
 WORD_COLUMNS = ("ID", "STATUS", "OWNER", "MODEL")
-#: What a narrow terminal leaves out, first to last. Without its word, STATUS has the sign alone.
+#: Columns that a narrow terminal leaves out, in this order. Without its word, STATUS has the sign alone.
 DROPPED = ("MODEL", "TOKENS", "TIME", "COST", "AGE", "OWNER", "word")
 
 
 def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
-    """Yield the lines of the table and its summary; with `is_tree`, follow-ups stand below what they continue."""
+    """Yield the lines of the table and its summary; with `is_tree`, follow-ups are below the continued jobs."""
     tree = [(job, 0) for job in page.jobs]
     if is_tree:
         tree = list(_arrange_as_tree(page.jobs))
@@ -125,7 +125,7 @@ def _align_cell(name: str, text: str, width: int) -> str:
 
 
 def _render_title(job: Job, depth: int, width: int | None, now: float, *, has_unread: bool) -> str:
-    """Return the title with its mark; bold on a terminal if nobody read the result; into a pipe, with the reason."""
+    """Return the title with its mark; bold on a terminal if the result is unread; in a pipe, with the reason."""
     title = _indent_title(job, depth)
     if has_unread:
         title = f"{_find_mark(job)} {title}"

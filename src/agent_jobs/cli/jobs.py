@@ -9,6 +9,7 @@ import click
 from agent_jobs.cli.choice import require_one
 from agent_jobs.cli.job_list import DAY_S, Days
 from agent_jobs.cli.parameters import BatchName
+from agent_jobs.cli.sentences import confirm, print_sentences
 from agent_jobs.cli.session import Exit, JobId, Session, json_option, read_settings, run_in_session
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
@@ -123,7 +124,7 @@ def prune_command(days: float | None, upstream: bool | None, unread: bool, yes: 
             "deleted_upstream": pruned.deleted_upstream,
         }
         return click.echo(json.dumps(answer))
-    return click.echo(" ".join(_describe_pruned(pruned, upstream=upstream)))
+    return print_sentences(" ".join(_describe_pruned(pruned, upstream=upstream)))
 
 
 def _confirm_prune(days: float, *, upstream: bool, unread: bool) -> None:
@@ -135,7 +136,7 @@ def _confirm_prune(days: float, *, upstream: bool, unread: bool) -> None:
     if upstream:
         place = ", here and at the provider"
     with raise_on_ctrl_c():  # the terminal has to be reset
-        click.confirm(f"Delete {jobs} that finished {days:g} days ago or earlier{place}?", abort=True, err=True)
+        confirm(f"Delete {jobs} that finished {days:g} days ago or earlier{place}?")
 
 
 def _describe_pruned(pruned: Pruned, *, upstream: bool) -> Iterator[str]:

@@ -48,7 +48,7 @@ def mask_secret(secret: SecretStr | None) -> str | None:
 
 
 def name_key(secret: SecretStr) -> str:
-    """Return what a sentence calls a key: its end, or that it is too short to show one."""
+    """Return the name of a key in a sentence: its end, or that it is too short to show one."""
     if _can_show_end(secret):
         return str(mask_secret(secret))
     return "a short key"

@@ -1,4 +1,4 @@
-"""The reference to an owner's API key, as `owner set --key-ref` accepts it. What was typed is never repeated."""
+"""The reference to an owner's API key, as `owner set --key-ref` accepts it. The typed text is never repeated."""
 
 import os
 import re

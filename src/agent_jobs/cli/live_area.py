@@ -5,14 +5,14 @@ import shutil
 from collections.abc import Sequence
 from typing import IO, Any
 
-#: Move the cursor to the beginning of a line so many lines above, and clear all from there on.
+#: Move the cursor up by a number of lines, to the first column, and clear everything below.
 _ERASE = "\r\x1b[{count}A\x1b[J"
 #: Columns and lines of a terminal that does not say how large it is.
 DEFAULT_SIZE = (80, 24)
 
 
 class LiveArea:
-    """Some lines below all others, each of which fits the width. Below them the cursor waits in its first column."""
+    """Lines at the bottom of the terminal, none wider than it. The cursor is below them, in the first column."""
 
     def __init__(self, stream: IO[Any]) -> None:
         self._stream = stream

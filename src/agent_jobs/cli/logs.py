@@ -21,7 +21,7 @@ from agent_jobs.jobs.status import Status
 if TYPE_CHECKING:  # imported when there are jobs to show
     from agent_jobs.rendering.timeline import Moment
 
-#: Seconds between two looks for what is new.
+#: Seconds between two checks for new moments.
 FOLLOW_S = 1.0
 #: Columns of a time that something took, such as `59.9 s …`.
 TOOK_COLUMNS = 8
@@ -61,7 +61,7 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
 
 
 async def _follow_job(session: Session, job_id: str, *, as_json: bool) -> Job:
-    """Show what is new until the job finishes or waits for the user; return the job."""
+    """Show new moments until the job finishes or waits for the user; return the job."""
     engine, log = session.engine, _Log(as_json=as_json)
     full_id = await engine.find_full_id(job_id)
     session.app.work()
@@ -85,7 +85,7 @@ class _Log:
         self._day = ""
 
     def show(self, details: JobDetails, now: float, *, is_final: bool) -> None:
-        """Write what is new. What still runs is written once it finished, or if this is the last time."""
+        """Write new moments. A running step is written once it has finished, or if this is the last time."""
         from agent_jobs.rendering.timeline import build_timeline
 
         new: list[Moment] = []
@@ -144,7 +144,7 @@ def _find_room(before: str) -> int:
 
 
 def _find_moment_colour(moment: "Moment") -> str | None:
-    """Return the colour of what happened: that of a status, or of a warning."""
+    """Return the colour of a moment: that of a status, or of a warning."""
     if moment.kind == "finished":
         return terminal.COLOURS.get(Status(moment.what))
     if moment.kind == "step" and moment.what.endswith(" failed"):

@@ -32,7 +32,7 @@ Or into another host:         agent-jobs install --help
 By hand, in hosts that read "mcpServers":
 """
 
-#: What is said if stdout cannot be written, after whatever the command did.
+#: The error after a command whose output could not be written.
 UNWRITTEN = (
     "The output cannot be written ({reason}). Send it elsewhere or free space; what the command changed stays changed."
 )

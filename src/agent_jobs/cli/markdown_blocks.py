@@ -37,7 +37,7 @@ STYLES = Theme(
         "markdown.link_url": "underline",
     }
 )
-#: Blocks that are written as they stand, so that they can be copied.
+#: Blocks that are written unchanged, so that they can be copied.
 CODE_TYPES = ("fence", "code_block")
 TAB_COLUMNS = 4
 
@@ -186,7 +186,7 @@ def _write_out_image(token: Token) -> Token:
 
 
 def _unwrap_links(tokens: Sequence[Token]) -> list[Token]:
-    """Return tokens without the links whose text is their address: it would stand there twice."""
+    """Return tokens without the links whose text is their address, which would be shown twice."""
     kept: list[Token] = []
     at = 0
     while at < len(tokens):

@@ -1,4 +1,4 @@
-"""Where `--out` writes: all of a file or nothing of it, and over an existing file with `--force` only."""
+"""The target of `--out`: a file is written in full or not at all, and replaced only with `--force`."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ import click
 from agent_jobs.atomic_file import SHARED_MODE, replace_file, write_temporary_file
 from agent_jobs.cli import terminal
 
-#: What a refused `--out` leaves undone: nothing was paid for, or nothing was written.
+#: The consequence of a refused `--out`: no job was started, or nothing was written.
 NOT_SENT, NOT_WRITTEN = "nothing was sent", "nothing was written"
 
 force_option = click.option("--force", is_flag=True, help="Let --out overwrite a file.")
 
 
 class OutPath(click.Path):
-    """A path to write to. None stands for `-`, which is stdout."""
+    """A path to write to. None is `-`, which is stdout."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path.
@@ -90,7 +90,7 @@ def write_out_file(path: Path, data: bytes, *, may_overwrite: bool) -> None:
     """Write a file and say so. Readers see the old content or all of the new one.
 
     Raises:
-        FileExistsError: Another program wrote the file meanwhile.
+        FileExistsError: Another program wrote the file in the meantime.
         OSError: It cannot be written.
     """
     write_whole_file(path, data, may_overwrite=may_overwrite)

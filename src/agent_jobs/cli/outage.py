@@ -1,4 +1,4 @@
-"""Say that a job cannot be sent or polled for the moment, since when, and what becomes of it."""
+"""Report that a job cannot be sent or polled at the moment, for how long, and what happens next."""
 
 from agent_jobs.cli import terminal
 from agent_jobs.jobs.job import CANNOT_POLL, TRYING_AGAIN, Job

@@ -47,7 +47,7 @@ class _PatientFile(io.FileIO):
 
 
 class _ClosedFile(io.RawIOBase):
-    """Stands for a stdout that the caller closed: the first write fails, and later ones are discarded."""
+    """A stdout that the caller closed: the first write fails, and later ones are discarded."""
 
     def __init__(self) -> None:
         self._has_failed = False
@@ -100,7 +100,7 @@ def _is_stdout_closed() -> bool:
 
 
 class _WrappedText(io.TextIOWrapper):
-    """What a command says on a terminal: no line ends within a word."""
+    """The output of a command on a terminal: no line ends within a word."""
 
     def write(self, text: str, /) -> int:
         """Write a text, wrapped to the width of the terminal."""

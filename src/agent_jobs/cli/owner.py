@@ -4,28 +4,30 @@ import time
 from collections.abc import Sequence
 from math import isnan
 from typing import Any
+from unicodedata import normalize
 
 import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.key_reference import KeyReference, find_missing_key
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.owners import Owner, OwnerUse
+from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.rendering import answers
+from agent_jobs.text import truncate
 
-MAX_NAME_CHARS = 200  # an issuer and a subject of OAuth fit
+MAX_ECHOED_CHARS = 60  # of a wrong name
 DAY_S = 86_400.0
 GAP = "  "
-#: Takes a limit back, so that the setting for all owners counts.
+#: Removes a limit, so that the setting for all owners counts.
 DEFAULT_WORD = "default"
 #: Columns of figures, which are aligned on the right.
 FIGURES = ("JOBS", "RUNNING", "WAITING", "TODAY")
-#: What a narrow terminal leaves out, first to last.
+#: Columns that a narrow terminal leaves out, in this order.
 DISPENSABLE = ("KEY", "WAITING", "RUNNING", "TODAY", "JOBS")
 MIN_OWNER_COLUMNS = 8  # of a name on a narrow terminal
-#: What the metrics call the owners without a label, and jobs without an owner.
-RESERVED_NAMES = frozenset({"(others)", "(none)"})
 
 
 class OwnerName(click.ParamType[str]):
@@ -34,19 +36,15 @@ class OwnerName(click.ParamType[str]):
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name; refuse one that could not be told from another on a terminal."""
-        name = str(value)
-        if name.startswith("-") or name in RESERVED_NAMES:
-            self.fail(f"{name!r} is reserved. Choose another name that does not begin with '-'.", param, ctx)
-        if name.isprintable() and name.strip() == name and 0 < len(name) <= MAX_NAME_CHARS:
+        """Return the name; refuse one that looks like another on a terminal."""
+        name = normalize("NFC", str(value))
+        if is_owner_name(name):
             return name
-        self.fail(
-            f"{name!r} is not a valid owner name. Write 1 to {MAX_NAME_CHARS} letters, digits or signs.", param, ctx
-        )
+        self.fail(f"{truncate(name, MAX_ECHOED_CHARS)!r} is not a valid owner name. {NAME_RULE}", param, ctx)
 
 
 class Limit(click.ParamType[Any]):
-    """A number above 0, or the word that takes the limit back."""
+    """A number above 0, or the word that removes the limit."""
 
     def __init__(self, number: click.ParamType[Any], name: str) -> None:
         self._number = number
@@ -79,7 +77,7 @@ def list_owners_command(as_json: bool) -> None:
         click.echo(answers.format_json_line({"owners": [_describe_use(use) for use in uses]}))
         return
     if not uses:
-        click.echo("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
+        print_sentences("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
         return
     width = terminal.find_width()
     rows = [_build_owner_row(use) for use in uses]
@@ -146,7 +144,7 @@ def set_owner_command(
         click.echo(answers.format_json_line(_owner_fields(owner)))
         return
     key = terminal.join_lines(owner.key_ref) or "shared"
-    click.echo(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")
+    print_sentences(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")
 
 
 def fit_owner(name: str, width: int | None) -> str:

@@ -43,7 +43,7 @@ def _format_sources(sources: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _format_items(items: Sequence[Mapping[str, Any]]) -> str:
-    """Return a line for each item, with what it did below it."""
+    """Return a line for each item, with its details below it."""
     lines: list[str] = []
     for item in items:
         head = "  ".join(str(item[name]) for name in PLAIN_FIELDS if item.get(name))
@@ -53,7 +53,7 @@ def _format_items(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _format_files(files: Sequence[Mapping[str, Any]]) -> str:
-    """Return a line for each file: where it is, or what is known of it."""
+    """Return a line for each file: its path, or its known facts."""
     lines: list[str] = []
     for file in files:
         parts = [str(file.get("path") or _find_entry_name(file))]

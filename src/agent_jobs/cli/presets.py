@@ -38,7 +38,7 @@ def _render_presets(presets: Mapping[str, Preset], settings: Settings) -> JSON:
 
 
 def _render_preset(name: str, preset: Preset, settings: Settings) -> JSON:
-    """Return what a preset sets; the model is the one that a job with it would get."""
+    """Return the settings of a preset; the model is that of a job with it."""
     return {
         "preset": name,
         "description": preset.description,

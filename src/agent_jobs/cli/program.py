@@ -111,7 +111,7 @@ def plan_printed_program(machine: Machine) -> Program:
 
 
 def make_permanent(program: Program, machine: Machine) -> tuple[Launch, list[str]]:
-    """Install the program if necessary; return the command to start, and sentences about what was done."""
+    """Install the program if necessary; return the command to start, and sentences about the installation."""
     installer = program.installer
     if installer is None:
         return program.launch, []
@@ -148,7 +148,7 @@ def _leave_mark(installer: Installer) -> None:
 
 
 def remove_program(command: str, file: Path, machine: Machine, *, dry_run: bool) -> list[str]:
-    """Uninstall the program that `install` installed if no other entry starts it; return what was done.
+    """Uninstall the program that `install` installed if no other entry starts it; return a sentence about that.
 
     Args:
         command: The command of the entry that was removed.
@@ -216,7 +216,7 @@ def find_own_script(machine: Machine) -> Path | None:
 
 def _find_tool_program(machine: Machine) -> Path | None:
     """Return the program that uv or pipx made for this environment, None if it is not the environment of a tool."""
-    if Path(sys.prefix).name != SERVER:  # asking pipx takes a second
+    if Path(sys.prefix).name != SERVER:  # pipx needs a second to answer
         return None
     for installer in _find_installers(machine):
         environment, program = installer.environment, installer.program
@@ -291,7 +291,8 @@ def _run_installer(installer: Installer) -> str:
     """Install; return why it failed, an empty string if it did not."""
     attempts: tuple[tuple[str, ...], ...] = ((),)
     if installer.name == "uv":
-        # The running program is in uv's cache. Installing from there takes a fifth of the time, and is what was tried.
+        # The running program is in uv's cache. Installing from there needs a fifth of the time,
+        # and installs the version that the user has just tried.
         attempts = (("--offline",), ())
     reason = ""
     for options in attempts:

@@ -24,7 +24,7 @@ FREQUENT_LINES = 20
 SELDOM_S = 30.0
 #: Statuses before the provider has confirmed a job.
 UNCONFIRMED = (Status.PENDING, Status.STARTING)
-#: Seconds without a confirmation after which a reader is told what the command waits for.
+#: Seconds without a confirmation after which the command shows the reason of its wait.
 SLOW_CONFIRMATION_S = 10.0
 UNCONFIRMED_YET = "the provider has not confirmed it yet"
 #: Fields of a job that `watch --json` leaves out.
@@ -35,7 +35,7 @@ class Display(Protocol):
     """Shows the state of jobs, again after each change."""
 
     def show(self, jobs: Sequence[Job], now: float) -> None:
-        """Replace what is shown, or add what is new."""
+        """Replace the shown lines, or add the new ones."""
         ...
 
     def hide(self) -> None:
@@ -60,11 +60,11 @@ class Unmanaged:
         pass
 
     def hide(self) -> None:
-        """Do nothing: what is written stays."""
+        """Do nothing: written lines stay."""
 
 
 class Lines(Unmanaged):
-    """A line for each change of what a job does, and few of a job that changes often."""
+    """A line for each change of a job's activity, and few lines for a job that changes often."""
 
     def __init__(self, stream: IO[Any]) -> None:
         self._stream = stream
@@ -116,7 +116,7 @@ class Records(Unmanaged):
 
 
 class Panel:
-    """A few lines of a terminal that are written over: a line for each job, and what a single job writes."""
+    """A few lines of a terminal that are overwritten: a line for each job, and the text of a single job."""
 
     def __init__(self, stream: IO[Any], *, is_single: bool) -> None:
         self._area = LiveArea(stream)
@@ -151,7 +151,7 @@ class Panel:
 
 
 def render_tail(job: Job, width: int, count: int, *, has_colours: bool) -> list[str]:
-    """Return the last lines of what a job writes; before it writes, those of its reasoning."""
+    """Return the last lines of a job's text, or of its reasoning before the text begins."""
     written, is_reasoning = job.turn.partial, False
     if not written:
         written, is_reasoning = job.turn.reasoning, True

@@ -1,4 +1,4 @@
-"""Note that a person has read a result, once it is written: a retention deletes what was read."""
+"""Record that a person has read a result, once it is printed: a retention deletes read results."""
 
 import os
 from dataclasses import replace

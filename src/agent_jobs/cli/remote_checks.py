@@ -25,7 +25,7 @@ class RemoteEntry:
     machine: Machine
 
     def check(self) -> list[Finding]:
-        """Return what keeps the host from using the server, or that it can."""
+        """Return the finding of the address: why the host cannot use it, or that it can."""
         findings = [*self._check_server(), *self._check_token()]
         if findings:
             return findings
@@ -84,7 +84,7 @@ class RemoteEntry:
         return ""
 
     def _list_token_variables(self) -> list[str]:
-        """Return the names of the variables from which the host takes the token."""
+        """Return the names of the variables that may hold the token for the host."""
         named = self.entry.get("bearer_token_env_var")
         if isinstance(named, str) and named:
             return [named]

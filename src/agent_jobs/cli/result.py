@@ -11,6 +11,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.out_file import OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.read_mark import mark_read
+from agent_jobs.cli.sections import wrap_hanging
 from agent_jobs.cli.session import Exit, JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure, describe_warning
@@ -19,7 +20,7 @@ from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
 from agent_jobs.jobs.status import Status
 from agent_jobs.text import encode_text
 
-#: Bytes of a part. A part is never cut here, since no model pays for what a terminal shows.
+#: Bytes of a part. A part is never cut here, because no model pays for the text of a terminal.
 PART_BYTES = 2**40
 #: Parts that describe a job without its result: who reads them has not read the result.
 PARTS_WITHOUT_RESULT = ("outline", "usage", "meta")
@@ -89,7 +90,8 @@ def _show_part(result: Result, part: Part) -> None:
     elif part in SO_FAR:
         writer.print_text(_render_part(result, part, as_json=False))
     else:
-        click.echo(encode_text(terminal.strip_control_characters(_render_part(result, part, as_json=False))))
+        text = terminal.strip_control_characters(_render_part(result, part, as_json=False))
+        click.echo(encode_text("\n".join(wrap_hanging(text))))
 
 
 def _describe_running(job: Job, note: str) -> str:
@@ -133,7 +135,7 @@ def _write_absence(result: Result, part: Part, *, as_json: bool) -> None:
 
 
 def _write_notes(job: Job, note: str) -> None:
-    """Write on stderr what a reader must know beside the result."""
+    """Write remarks about the result on stderr."""
     if job.error is not None:
         click.echo(f"{job.status}: {terminal.join_lines(describe_failure(job.error))}", err=True)
     if note:

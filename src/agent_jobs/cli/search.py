@@ -16,10 +16,20 @@ from agent_jobs.cli.times import format_day
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
 from agent_jobs.jobs.status import Status
 
-#: From this many jobs on, indexing takes so long that the user is told.
+#: From this many jobs on, indexing takes long enough for a message to the user.
 MANY_JOBS = 1_000
 INDENT = "  "
 _MARK = re.compile(f"[{MATCH_BEGIN}{MATCH_END}]")
+_M = f"[{MATCH_BEGIN}{MATCH_END}]*"
+#: The signs of Markdown in a passage, around which a match may begin or end, and what stays of them.
+_MARKDOWN = (
+    (re.compile(r"!?\[([^\]\n]*)\]\([^()\s]*\)"), r"\1"),  # a link, whose text stays
+    (re.compile(rf"^(\s*…?{_M})(?:#+|>+|[-*+])(?=\s)\s*", re.M), r"\1"),  # a heading, a quotation, an item
+    (re.compile(r"^\s*(?:```+|~~~+)\w*\s*$|^[\s|:-]*-{3,}[\s|:-]*$", re.M), ""),  # a fence, a rule
+    (re.compile(r"\*\*|__|~~|`"), ""),
+    (re.compile(rf"(?<!\w)[*_](?={_M}\w)|(?<=[\w.,{MATCH_BEGIN}{MATCH_END}])[*_](?!\w)"), ""),  # emphasis
+    (re.compile(r"\s*\|\s*"), "  "),  # cells of a table
+)
 
 
 @click.command("search")
@@ -90,12 +100,17 @@ def _highlight_lines(lines: Sequence[str]) -> Iterator[str]:
             if piece in (MATCH_BEGIN, MATCH_END):
                 is_match = piece == MATCH_BEGIN
             elif piece:
-                shown += style(piece, bold=is_match, dim=not is_match)
+                shown += style(piece, bold=is_match)
         yield INDENT + shown
 
 
 def _clean_passage(passage: str) -> str:
-    """Return a passage as one line without control characters, but with the marks around its matches."""
+    """Return a passage as one line without signs of Markdown, but with the marks around its matches."""
+    from agent_jobs.rendering.citations import remove_marks
+
+    passage = remove_marks(passage)
+    for pattern, kept_part in _MARKDOWN:
+        passage = pattern.sub(kept_part, passage)
     pieces = re.split(f"([{MATCH_BEGIN}{MATCH_END}])", passage)
     kept = (each if each in (MATCH_BEGIN, MATCH_END) else terminal.strip_control_characters(each) for each in pieces)
     return " ".join("".join(kept).split())
@@ -112,7 +127,7 @@ def _render_hits_as_json(hits: Sequence[SearchHit]) -> str:
 
 
 def _render_hit_fields(hit: SearchHit) -> dict[str, Any]:
-    """Return a hit with its passage, and where the matches stand in it."""
+    """Return a hit with its passage, and the places of the matches in it."""
     text, matches, begin = "", list[list[int]](), 0
     for piece in re.split(f"([{MATCH_BEGIN}{MATCH_END}])", hit.passage):
         if piece == MATCH_BEGIN:

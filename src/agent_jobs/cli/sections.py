@@ -35,6 +35,20 @@ def wrap_text(text: str, indent: str = INDENT) -> list[str]:
     return [f"{indent}{part}".rstrip() for line in lines for part in wrap_line(line.expandtabs(4), room)]
 
 
+def wrap_hanging(text: str) -> list[str]:
+    """Return the lines of a text as wide as the terminal; the rest of a line stands below its beginning, indented."""
+    width = terminal.find_width()
+    lines: list[str] = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        if width is None or terminal.count_columns(line) <= width:
+            lines.append(line)
+            continue
+        first, *more = wrap_line(line.strip(), max(terminal.MIN_WRAP_COLUMNS, width - len(indent) - len(INDENT)))
+        lines += [indent + first, *(f"{indent}{INDENT}{each}" for each in more)]
+    return lines
+
+
 def format_pairs(pairs: Sequence[tuple[str, str]], indent: str = INDENT) -> Iterator[str]:
     """Yield names with their values; a long value continues below itself."""
     name_width = max((len(name) for name, _ in pairs), default=0)

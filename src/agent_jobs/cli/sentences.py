@@ -43,3 +43,21 @@ def ask_to_agree(question: str) -> bool:
         if answer in ("n", "no"):
             return False
         click.echo("Answer y or n.", err=True)
+
+
+def confirm(question: str) -> None:
+    """Ask whether to do what --yes does unasked, and leave the command unless the user agrees.
+
+    Raises:
+        click.Abort: The user does not agree.
+        click.ClickException: No one can answer, because stdin ended and is not a terminal.
+    """
+    try:
+        agrees = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)
+        raise click.ClickException("This is no terminal, so you cannot answer here. Add --yes to agree.") from None
+    if not agrees:
+        raise click.Abort

@@ -9,7 +9,7 @@ from agent_jobs.jobs.queries import ReplicaInfo, ServerInfo
 OLDEST_VERSION = 15
 LATE_S = 10.0  # a step that is due for longer finds no process: they look every second
 SLOW_MESSAGE_S = 0.5  # on one network a message takes milliseconds
-RECENT_S = 3600.0  # a process that died earlier was missed by nobody, or was started again
+RECENT_S = 3600.0  # a process that died earlier is no longer needed, or was started again
 FULL_PERCENT = 90  # of a server's connections: the next process may be refused
 
 

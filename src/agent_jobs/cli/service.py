@@ -207,7 +207,7 @@ def _anchor_path(settings: Settings, name: str, value: str) -> str:
 
 
 def _may_be_secret(settings: Settings, name: str, value: str) -> bool:
-    """Return True if a variable must not stand in a file that other programs back up and show."""
+    """Return True if a variable must not be in a file that other programs back up and show."""
     if name == KEY or name in MAY_HOLD_SECRETS or name in settings.secrets:
         return True
     if name == "AGENT_JOBS_NOTIFY":
@@ -309,7 +309,7 @@ def _describe_service(manager: ServiceManager, state: ServiceState) -> Iterator[
 
 
 def _describe_windows_task(launch: Launch, env_file: Path | None) -> str:
-    """Return how a user of Windows has the collector started at each login."""
+    """Return the command with which a user of Windows starts the collector at each login."""
     command = " ".join(f'\\"{word}\\"' if " " in word else word for word in build_collector_command(launch, env_file))
     return (
         "This command writes no task for Windows. Create one with: "

@@ -75,7 +75,7 @@ class Session:
     engine: Engine
     detached: str = ""  #: what Ctrl-C says of the jobs
     is_starting: bool = False  #: the provider has not confirmed the job yet
-    is_interrupted: bool = False  #: Ctrl-C was pressed meanwhile
+    is_interrupted: bool = False  #: Ctrl-C was pressed in the meantime
     hide: Callable[[], None] = lambda: None  #: removes lines that are written over, so that a message can be written
 
     def interrupt(self) -> bool:
@@ -91,7 +91,7 @@ class Session:
         """Let Ctrl-C end the command immediately from now on.
 
         Raises:
-            Interrupted: It was pressed meanwhile.
+            Interrupted: It was pressed in the meantime.
         """
         self.is_starting = False
         if self.is_interrupted:
@@ -119,7 +119,7 @@ def run_in_session(
 
     Args:
         work: The command.
-        role: What this process does meanwhile.
+        role: The role of this process during the command.
         what: The name that other processes show while this one works on jobs.
         settings: Already read.
         roots: Folders that the command line itself named.
@@ -136,7 +136,7 @@ def run_in_session(
 
 @contextmanager
 def convert_errors() -> Generator[None]:
-    """Turn an error of ours in here into a refusal of the command."""
+    """Turn an AgentJobsError inside into a refusal of the command."""
     try:
         yield
     except AgentJobsError as error:
@@ -144,13 +144,13 @@ def convert_errors() -> Generator[None]:
 
 
 def create_refusal(error: AgentJobsError) -> "Refusal":
-    """Return an error of ours as the exception that the command line shows."""
+    """Return an AgentJobsError as the exception that the command line shows."""
     context = click.get_current_context(silent=True)
     return Refusal(error, as_json=bool(context and context.params.get("as_json")))
 
 
 class Refusal(click.ClickException):
-    """An error of ours, shown as a sentence or as JSON."""
+    """An AgentJobsError, shown as a sentence or as JSON."""
 
     def __init__(self, error: AgentJobsError, *, as_json: bool) -> None:
         super().__init__(str(error))
@@ -187,7 +187,7 @@ async def _run_work(
     """Run the work in an open app; raise why it did not return."""
     results: list[T] = []
     failure: Exception = Interrupted("")
-    # The app is opened outside of what a signal cancels: its last writes need the loop.
+    # The app is opened outside of the scope that a signal cancels, because its last writes need the loop.
     reload = _reload_settings if role == "works" else None  # other commands end soon
     async with open_app(settings, role=role, what=what, reload=reload) as app:
         try:
@@ -234,6 +234,10 @@ class JobId(click.ParamType[str]):
     """A job's id, its beginning, or `last` for the newest job; completed from the newest jobs."""
 
     name = "id"
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """Return how a job can be named."""
+        return "Give the id of a job or its beginning, or `last` for the newest one. `agent-jobs list` shows them."
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the newest jobs whose ids begin with the typed text, with their titles."""

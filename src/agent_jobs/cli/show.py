@@ -1,6 +1,6 @@
-"""`agent-jobs show`: what was asked, and all that is stored about the job."""
+"""`agent-jobs show`: show the prompt of a job, and everything that is stored about it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -13,14 +13,14 @@ from agent_jobs.cli.times import format_clock_time, format_local_time
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import JobDetails, JobFilter, TurnRecord
+from agent_jobs.jobs.queries import Event, JobDetails, JobFilter, TurnRecord
 from agent_jobs.jobs.response import Usage
 from agent_jobs.jobs.steps import Step
 from agent_jobs.jobs.stored_request import attached_files_of
 
 #: Fields of a poll that `show` leaves out.
 NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
-#: Bytes of a part: nothing is cut here, since no model pays for it.
+#: Bytes of a part: nothing is cut here, because no model pays for it.
 PART_BYTES = 2**40
 #: Lines of a prompt on a terminal, after which the rest is left out.
 PROMPT_LINES = 30
@@ -86,11 +86,11 @@ def _render_sections(details: JobDetails, unwatched: UnwatchedJobs, now: float) 
     )
     yield from _render_section("Steps", _render_steps(details))
     fields = _collect_fields(details, now)
-    yield from _render_section("Events", [_render_event(event) for event in fields.get("events", [])])
+    yield from _render_section("Events", map(_render_event, details.result.events))
     yield from _render_section("Request", format_pairs(_list_request(fields.get("request", {}))))
 
 
-def _render_section(heading: str, lines: "Iterator[str] | list[str]") -> Iterator[str]:
+def _render_section(heading: str, lines: Iterable[str]) -> Iterator[str]:
     """Yield a heading and its lines; nothing if there are none."""
     lines = list(lines)
     if not lines:
@@ -121,6 +121,8 @@ def render_status_line(job: Job, now: float) -> str:
 
 
 def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
+    from agent_jobs.rendering.questions import list_always_allowed
+
     yield "id", job.id
     yield "response", job.turn.response_id or ""
     yield "model", ", ".join(each for each in (job.model, job.effort and f"effort {job.effort}") if each)
@@ -133,6 +135,7 @@ def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "created", format_local_time(job.created_at)
     if job.finished_at is not None:
         yield "finished", format_local_time(job.finished_at)
+    yield "always allowed", ", ".join(list_always_allowed(job))
     yield "activity", terminal.join_lines(job.activity)
     if job.error is not None:
         yield "error", f"{job.error.code}: {describe_failure(job.error)}"
@@ -222,9 +225,11 @@ def format_took(seconds: float | None) -> str:
     return f"{max(0.0, seconds):.1f} s"
 
 
-def _render_event(event: str) -> str:
-    at, _, text = event.partition(" ")
-    [line] = wrap_text(f"{format_local_time(float(at))} {terminal.join_lines(text)}")[:1] or [""]
+def _render_event(event: Event) -> str:
+    from agent_jobs.rendering.timeline import name_event
+
+    text = " ".join(filter(None, [name_event(event), terminal.join_lines(event.text)]))
+    [line] = wrap_text(f"{format_local_time(event.at)}  {text}")[:1] or [""]
     return line
 
 

@@ -162,7 +162,7 @@ def run_command(
     with report_unwritten(started_ids):
         finished = _run_start(run, request, what="run", roots=roots, as_json=as_json)
         if isinstance(finished, Estimate):
-            return _write_estimate(finished, request, as_json=as_json or not dry_run)
+            return _write_estimate(finished, request, as_json=as_json or _is_estimate_for_programs(dry_run=dry_run))
         _write_finished(finished, out, as_json=as_json, may_overwrite=force)
     mark_read(finished.job)
     if not as_json:
@@ -203,7 +203,7 @@ def start_command(as_json: bool, wait: bool, detach: bool, dry_run: bool, **argu
     with report_unwritten(started_ids):
         started = _run_start(start, request, what="start", roots=roots, as_json=as_json)
     if isinstance(started, Estimate):
-        return _write_estimate(started, request, as_json=as_json or not dry_run)
+        return _write_estimate(started, request, as_json=as_json or _is_estimate_for_programs(dry_run=dry_run))
     if not started.is_terminal:
         return None
     write_end_line(started)
@@ -364,10 +364,10 @@ def _allow_duplicate(request: "StartRequest") -> "StartRequest":
 
 
 async def _confirm_start(session: Session, job: Job, display: AnswerDisplay | None = None) -> Job:
-    """Wait until the provider named the response or the start failed; return the job as it is then.
+    """Wait until the provider has returned an id or the start has failed; return the job then.
 
     Raises:
-        Interrupted: Ctrl-C was pressed meanwhile.
+        Interrupted: Ctrl-C was pressed in the meantime.
     """
     deadline = session.engine.now() + RESPONSE_ID_WAIT_S
     try:
@@ -420,7 +420,7 @@ def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRe
 
 
 def _read_prompt_argument(prompt: str, *, notice: str) -> str:
-    """Return the prompt with what is piped in, and show what the command does meanwhile."""
+    """Return the prompt with the piped input appended, and show that the command reads it."""
     if prompt != "-":
         show_notice(notice)
         return read_prompt(prompt)
@@ -479,6 +479,11 @@ def _describe_wait(job: Job, *, is_bound: bool) -> str:
     if is_bound:
         return "This endpoint does not support background mode, so the job runs in this process. Ctrl-C ends it."
     return f"Waiting until it finishes. Ctrl-C stops waiting. {format_resume_hint(job.id)}"
+
+
+def _is_estimate_for_programs(*, dry_run: bool) -> bool:
+    """Return True if a dry run was asked for by --option alone, as the tools are asked, and into a pipe."""
+    return not dry_run and not sys.stdout.isatty()
 
 
 def _write_estimate(estimate: Estimate, request: "StartRequest", *, as_json: bool) -> None:

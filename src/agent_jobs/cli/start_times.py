@@ -61,6 +61,11 @@ def check_start_times(machine: Machine, hosts: Iterable[Host]) -> Iterator[Findi
             yield _report_start(each, listed_s, own_s)
 
 
+def starts_uvx(machine: Machine, hosts: Iterable[Host]) -> bool:
+    """Return True if the entry of one of these hosts starts uvx."""
+    return any(each.program == "uvx" for host in hosts for each in _find_entries(host, machine))
+
+
 def _report_start(each: _StartEntry, listed_s: float, own_s: float | None) -> Finding:
     text = f"{_describe_patience(each.host)}; {each.start.command} listed them after {listed_s:.1f} s"
     if each.is_by_uvx:
@@ -73,7 +78,10 @@ def _report_start(each: _StartEntry, listed_s: float, own_s: float | None) -> Fi
     if version not in (None, __version__):
         text = f"{each.start.command} is {SERVER} {version}, and this is {__version__}"
         return Finding(WHAT, "warning", text, each.install)
-    return Finding(WHAT, "ok", text)
+    shown = f"{each.host.title} has the tools after {listed_s:.1f} s"
+    if each.host.start_wait_s:
+        shown += f", and waits {each.host.start_wait_s:g} s for them"
+    return Finding(WHAT, "ok", text, shown=shown)
 
 
 def _describe_patience(host: Host) -> str:

@@ -1,4 +1,4 @@
-"""`agent-jobs stats`: what jobs cost, by day, model, preset or client."""
+"""`agent-jobs stats`: what jobs cost, by day, model, preset, client or owner."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,17 +19,18 @@ DAY_S = 86_400.0
 BAR_COLUMNS = 20
 #: From this share of the budget on, the bar is yellow.
 HIGH_SHARE = 0.8
-_FIGURES = frozenset({"JOBS", "RUNNING", "READ", "WRITTEN", "COST"})
+_FIGURES = frozenset({"JOBS", "RUNNING", "TOKENS IN", "TOKENS OUT", "COST"})
 #: Columns that a narrow terminal leaves out, first to last.
-_DROPPED = ("RUNNING", "READ", "WRITTEN")
+_DROPPED = ("RUNNING", "TOKENS IN", "TOKENS OUT")
 _HEADINGS: dict[SpendingKey, str] = {
     "day": "DAY (UTC)",
     "model": "MODEL",
     "preset": "PRESET",
     "client": "CLIENT",
+    "owner": "OWNER",
 }
-#: What stands for a name that is not known.
-_UNNAMED = {"model": "unknown", "preset": "none", "client": "unknown", "day": "unknown"}
+#: Shown in place of an unknown name.
+_UNNAMED = {"model": "unknown", "preset": "none", "client": "unknown", "day": "unknown", "owner": "none"}
 
 
 class _Today(NamedTuple):
@@ -59,7 +60,8 @@ def stats_command(by: SpendingKey, days: int, as_json: bool) -> None:
     async def read(session: Session) -> tuple[float, list[Spending]]:
         engine = session.engine
         today_usd = await engine.sum_today(spent=settings.budget_mode == "spent")
-        return today_usd, await engine.sum_spending(by, JobFilter(since=since))
+        sums = await engine.sum_spending([by], JobFilter(since=since))
+        return today_usd, sums[by]
 
     today_usd, rows = run_in_session(read, settings=replace(settings, warnings=()))
     today = _Today(today_usd, settings.daily_budget_usd, settings.budget_mode)
@@ -100,7 +102,7 @@ def _render_table(rows: Sequence[Spending], by: SpendingKey, days: int) -> Itera
         return
     cells = [_render_sum_row(row, by) for row in rows]
     if len(rows) > 1:
-        cells.append(_render_sum_row(_sum_rows(rows), by))
+        cells.append(_render_sum_row(_add_up_spending(rows), by))
     yield from format_table(cells, _FIGURES, _DROPPED)
 
 
@@ -110,8 +112,8 @@ def _render_sum_row(row: Spending, by: SpendingKey) -> dict[str, str]:
         _HEADINGS[by]: name,
         "JOBS": str(row.jobs),
         "RUNNING": str(row.active or ""),
-        "READ": _format_count(row.input_tokens, row.uncounted),
-        "WRITTEN": _format_count(row.output_tokens, row.uncounted),
+        "TOKENS IN": _format_count(row.input_tokens, row.uncounted),
+        "TOKENS OUT": _format_count(row.output_tokens, row.uncounted),
         "COST": _format_cost(row),
     }
 
@@ -135,7 +137,7 @@ def _format_cost(row: Spending) -> str:
     return f"{terminal.format_usd(row.cost_usd)} + {row.unpriced} unknown"
 
 
-def _sum_rows(rows: Sequence[Spending]) -> Spending:
+def _add_up_spending(rows: Sequence[Spending]) -> Spending:
     return Spending("all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))
 
 
@@ -145,7 +147,7 @@ def _render_sums_as_json(today: _Today, rows: Sequence[Spending], by: SpendingKe
     day = {"usd": answers.round_usd(today.usd), "budget_usd": today.budget_usd, "budget_mode": today.mode}
     answer = {"by": by, "days": days, "today": day, "rows": [_render_sum_fields(row, by) for row in rows]}
     if rows:
-        answer["all"] = _render_sum_fields(_sum_rows(rows), by)
+        answer["all"] = _render_sum_fields(_add_up_spending(rows), by)
     return answers.format_json_line(answer)
 
 

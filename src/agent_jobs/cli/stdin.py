@@ -1,4 +1,4 @@
-"""Read what was piped or redirected into a command."""
+"""Read text that was piped or redirected into a command."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ FIRST_READ_BYTES = 65_536  # the capacity of a pipe on Linux
 
 
 def read_prompt(prompt: str) -> str:
-    """Return the prompt with what was piped in appended; for a prompt of `-` stdin alone."""
+    """Return the prompt with the piped text appended; for a prompt of `-`, only stdin."""
     if prompt == "-":
         return _decode_stdin(sys.stdin.buffer.read())
     piped = read_piped()
@@ -26,7 +26,7 @@ def read_prompt(prompt: str) -> str:
 
 
 def read_piped() -> str:
-    """Return what was piped or redirected into stdin; an empty string for a terminal, a device or a closed stdin.
+    """Return the text piped or redirected into stdin; an empty string for a terminal, a device or a closed stdin.
 
     A pipe that was only inherited may never bring anything, so the first byte is waited for at most `PIPE_WAIT_S`.
     """

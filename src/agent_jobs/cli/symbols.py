@@ -46,7 +46,7 @@ def choose_unread_mark() -> str:
 
 
 def choose_branch_mark() -> str:
-    """Return what stands before the title of a follow-up."""
+    """Return the sign before the title of a follow-up."""
     return _choose_sign(_BRANCH)
 
 

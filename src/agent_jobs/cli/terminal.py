@@ -12,7 +12,7 @@ from agent_jobs.cli.wording import describe_next_step
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
-#: Text each character of which takes one column: letters of the West, and the signs of our own tables.
+#: Text of characters that are one column wide: Latin letters, and the signs of our own tables.
 _ONE_COLUMN_EACH = re.compile(r"[\x00-\x7f\u00a0-\u00ac\u00ae-\u02ff\u2010-\u2027\u2500-\u259f●✓✗]*")
 #: Statuses without a row here are shown in cyan.
 COLOURS = {
@@ -79,7 +79,7 @@ def wrap_lines(text: str, width: int) -> list[str]:
 
 
 def count_columns(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return the number of terminal columns that a text needs."""
     if _ONE_COLUMN_EACH.fullmatch(text):
         return len(text)  # without the import of rich, most commands start sooner
     from rich.cells import cell_len

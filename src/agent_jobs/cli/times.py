@@ -21,7 +21,7 @@ class Since(click.ParamType[float]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the moment that an age or a date names."""
+        """Return the time of an age or a date."""
         if isinstance(value, float):
             return value
         text = str(value).strip()

@@ -7,6 +7,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.owner import OwnerName, fit_owner
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Exit, Session, json_option, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.times import Lifetime, format_day, format_local_minute, format_local_time
@@ -14,7 +15,7 @@ from agent_jobs.engine.engine import TokenRecord
 from agent_jobs.rendering import answers
 
 MAX_NOTE_CHARS = 200
-#: What a narrow terminal leaves out, first to last.
+#: Columns that a narrow terminal leaves out, in this order.
 DISPENSABLE = ("CREATED", "EXPIRES", "USED", "STATE", "OWNER")
 HOUR_S = 3_600.0
 
@@ -82,7 +83,7 @@ def list_tokens_command(as_json: bool) -> None:
         click.echo(answers.format_json_line({"tokens": [_describe_token(record) for record in records]}))
         return
     if not records:
-        click.echo("There are no tokens yet. Make one with: agent-jobs token add OWNER")
+        print_sentences("There are no tokens yet. Make one with: agent-jobs token add OWNER")
         return
     width, now = terminal.find_width(), time.time()
     rows = [_build_token_row(record, now, width) for record in records]

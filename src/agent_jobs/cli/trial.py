@@ -1,4 +1,4 @@
-"""Start the command of an entry once, as its host will start it, to find what is missing there."""
+"""Start the command of an entry once, as its host will start it, to find missing settings."""
 
 import json
 import subprocess
@@ -45,7 +45,7 @@ def build_host_environment(host: Host, entry: Entry, machine: Machine) -> dict[s
 def _find_provider_mistakes(
     host: Host, entry: Entry, machine: Machine, command: list[str], environment: Mapping[str, str]
 ) -> list[str]:
-    """Ask the provider with the host's environment; return what it says against it."""
+    """Ask the provider with the host's environment; return its objections."""
     theirs, _ = read_entry_settings(host, entry, machine)
     ours, _ = load_usable_settings(machine.environ)
     if not theirs.has_key:

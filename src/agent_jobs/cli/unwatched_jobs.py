@@ -12,7 +12,7 @@ from agent_jobs.jobs.status import Status
 
 #: Seconds that a command which only reads waits for the provider, while a person waits for the command.
 RETRIEVE_S = 1.0
-#: The commands stand on lines of their own, so that they are never broken and can be copied.
+#: The commands have lines of their own, so that they are never broken and can be copied.
 NO_RUNNER = "No process is running {jobs}. Keep one running, or watch here:\n  agent-jobs service install\n  {watch}"
 
 
@@ -34,7 +34,7 @@ class UnwatchedJobs:
         return {**fields, "last_seen_s": max(0, round(seen_s))}
 
     def describe_age(self, job: Job, now: float) -> str:
-        """Return the age of what is shown, such as `not being watched; last seen 13 s ago`; empty if it is fresh."""
+        """Return the age of the shown status, such as `not being watched; last seen 13 s ago`; empty if it is fresh."""
         if job.is_terminal or job.id not in self.ids or job.id in self.retrieved:
             return ""
         return f"not being watched; {_describe_last_seen(job, now)}"

@@ -74,7 +74,7 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, stream: bool, no_bel
 
 
 class ShownAnswer(NamedTuple):
-    """The display of a job that finished, and what is still to be printed of it."""
+    """The display of a finished job, and the rest that is still to be printed."""
 
     display: AnswerDisplay
     job: Job
@@ -173,7 +173,7 @@ def format_result_hint(job: Job) -> str:
 
 
 def write_end_line(job: Job) -> None:
-    """Write on stderr how a job finished, with its error and what to do about it."""
+    """Write on stderr how a job finished, with its error and the next step."""
     if job.output and sys.stdout.isatty() and sys.stderr.isatty():
         click.echo(err=True)  # apart from the answer above
     model = terminal.join_lines(str(job.turn.request.get("model") or ""))
@@ -220,10 +220,10 @@ async def watch_until_done(
     asker: Asker | None = None,
     has_reader: Callable[[], bool] = lambda: True,
 ) -> list[Job]:
-    """Show the jobs until none of them continues by itself, or nothing reads the display; return them.
+    """Show the jobs until each has finished or waits for the user, or nothing reads the display; return them.
 
-    Meanwhile `session.detached` describes what becomes of the jobs if the user stops the command. With an `asker` the
-    user is asked for what a job waits for.
+    During this, `session.detached` describes what happens to the jobs if the user stops the command. An `asker` asks
+    the user for the answers that a job waits for.
     """
     engine, group = session.engine, JobFilter(job_ids=tuple(job_ids))
     while True:

@@ -9,7 +9,7 @@ from agent_jobs.jobs.job import UNANSWERED, Job
 from agent_jobs.jobs.response import Failure
 from agent_jobs.rendering.fixes import Voice
 
-#: What a person can do, by the code of the error.
+#: Fixes for a person, by the code of the error.
 FIXES: Mapping[str, str] = {
     # Arguments
     "literal_secret": "List its name in AGENT_JOBS_SECRETS, and write ${{NAME}} or Bearer ${{NAME}} in its place.",
@@ -40,6 +40,7 @@ FIXES: Mapping[str, str] = {
     "no_jobs": "There are no jobs yet; start one with: agent-jobs run",
     "no_such_batch": "See all jobs with: agent-jobs list",
     "nothing_to_repeat": "See all jobs with: agent-jobs list",
+    "not_always_allowed": "See what is allowed with: agent-jobs show {job_id}",
     "nothing_to_answer": "See its state with: agent-jobs show {job_id}",
     # The program
     "internal": "Jobs continue; see them with: agent-jobs list",
@@ -91,7 +92,7 @@ _SANDBOX_LINKS = "Links to its sandbox do not work. See its saved files with: ag
 
 
 def describe_error(error: AgentJobsError) -> str:
-    """Return what is wrong and what a person can do about it."""
+    """Return the problem and its fix for a person."""
     return VOICE.describe(error)
 
 
@@ -101,12 +102,12 @@ def describe_problem(error: AgentJobsError) -> str:
 
 
 def describe_fix(error: AgentJobsError) -> str:
-    """Return what a person can do about an error; empty if nothing is known."""
+    """Return the fix of an error for a person; empty if there is none."""
     return VOICE.fix(error)
 
 
 def describe_next_step(job: Job) -> str:
-    """Return what a person can do about a job that failed; empty if that is not known."""
+    """Return the next step for a person after a failed job; empty if it is unknown."""
     if job.error is None:
         return ""
     if job.error.is_retryable:
@@ -134,7 +135,7 @@ def word_answer(answer: Mapping[str, Any], job: Job) -> dict[str, Any]:
 
 
 def describe_warning(job: Job) -> str:
-    """Return what a person must know of the output of a job; empty if nothing."""
+    """Return a warning about the output of a job; empty if there is none."""
     from agent_jobs.rendering import answers
 
     code = answers.find_warning(job)

@@ -1,12 +1,12 @@
-"""Wrap what a command says on a terminal between words, and keep addresses and commands in one piece."""
+"""Wrap the output of a command between words, and keep addresses and commands in one piece."""
 
 import re
 
 from agent_jobs.cli.terminal import MIN_WRAP_COLUMNS, count_columns
 
-#: A command to copy: what stands in backticks, or follows a colon up to the end of the sentence.
+#: A command to copy: text in backticks, or after a colon up to the end of the sentence.
 _COMMAND = re.compile(r"`[^`\n]*`|(?:(?<=: )|(?<=: run ))agent-jobs [^\n]*?(?=\.? [A-Z]|, | or |\.?$)", re.M)
-#: Stands for a space at which no line ends.
+#: Replaces a space at which no line may end.
 _GLUE = "\0"
 
 

@@ -1,4 +1,4 @@
-"""Emulates the API: keeps the responses, the faults and the log, and serves the endpoints."""
+"""Emulates the API: stores the responses, the faults and the log, and serves the endpoints."""
 
 import secrets
 import time
@@ -35,7 +35,7 @@ __all__ = ["Emulator"]
 Json = dict[str, Any]
 Handler = Callable[[Exchange], Awaitable[None]]
 
-_STORED_S = 30 * 86_400.0  # emulated seconds that OpenAI keeps a stored response
+_STORED_S = 30 * 86_400.0  # emulated seconds for which OpenAI keeps a stored response
 _PLURALS = {
     "create": "creates", "retrieve": "retrieves", "stream": "streams", "cancel": "cancels", "delete": "deletes",
     "upload": "uploads", "delete_file": "file_deletes",
@@ -100,7 +100,7 @@ class Emulator:
     def forget(
         self, *, response_id: str | None = None, conversation_id: str | None = None, container_id: str | None = None
     ) -> None:
-        """Delete a response, conversation or container, as the API does by itself after days or minutes. The log stays.
+        """Delete a response, conversation or container, as the API does after days or minutes. The log stays.
 
         Raises:
             ApiError: The emulator has no such thing.

@@ -65,7 +65,7 @@ class Containers:
                 continue
             missing = self._uploads.find_unknown(given.get("file_ids") or ())
             if missing:
-                # OpenAI answers 400; the words are ours.
+                # OpenAI answers 400; the message is not OpenAI's.
                 raise ApiError(400, f"Files not found: {', '.join(missing)}.", param=f"{where}.file_ids")
 
     def open(self, body: Mapping[str, Any], made: Iterable[Json]) -> Container | None:

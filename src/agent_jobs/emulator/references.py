@@ -38,7 +38,7 @@ def check_files(body: Mapping[str, Any], unknown: Callable[[Iterable[str]], list
     """Raise if a file that the input names does not exist."""
     for where, id in _list_input_files(body):
         if unknown([id]):
-            # OpenAI refuses an unknown file; the words are ours.
+            # OpenAI refuses an unknown file; the message is not OpenAI's.
             raise ApiError(400, f"The file '{id}' was not found.", param=where)
 
 

@@ -60,7 +60,7 @@ class Clock:
     async def sleep(self, duration_s: float) -> None:
         """Let emulated seconds pass."""
         await anyio.sleep(duration_s / self._scale)
-        # A sleep that ended when the cancellation came would return normally.
+        # A sleep that ended together with the cancellation would return normally.
         await anyio.lowlevel.checkpoint_if_cancelled()
 
     async def sleep_until(self, at_s: float) -> None:

@@ -71,7 +71,7 @@ def read_request(body: Json, coming: Sequence[Json] | None = None) -> tuple[Scri
     """
     directive = _read_metadata(body.get("metadata"))
     if _has_answers(body):
-        # The same metadata comes with every turn: a turn that brings the outputs must not ask for them again.
+        # Every turn has the same metadata: a turn with the outputs must not ask for them again.
         directive = _drop_calls(directive)
     parts: list[Json] = []
 
@@ -88,7 +88,7 @@ def read_request(body: Json, coming: Sequence[Json] | None = None) -> tuple[Scri
     if coming is None or not _has_answers(body):
         turns = _drop_answered_turns(directive.get("turns"), answer_count)
     if turns is None and answer_count:
-        # The text comes again, but the calls that it asks for are answered by now.
+        # The text is sent again, but its calls have answers by now.
         directive = _drop_calls(directive)
     directive.pop("turns", None)
     directive = _choose_turn(directive, turns)
@@ -221,7 +221,7 @@ def _is_from_zero(value: Any, kind: Any) -> bool:
 
 
 def _read_approval(given: Any) -> Json | None:
-    """Return the call that needs an approval; `true` asks for one of ours."""
+    """Return the call that needs an approval; `true` stands for a default call."""
     if not given:
         return None
     if isinstance(given, dict):

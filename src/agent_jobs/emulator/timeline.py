@@ -168,7 +168,7 @@ def _build_reasoning(index: int, item_id: str, parts: int, options: OutputOption
         opening["encrypted_content"] = "gAAAAAemulated" + item_id.removeprefix("rs_")
     events = wrap_item(index, opening, inner, opening | {"summary": summary})
     if not summary:
-        # Reasoning without a summary takes as long, so its last event waits.
+        # Reasoning without a summary lasts as long, so its last event waits.
         events[-1] = TimedEvent(events[-1].event, 3 * parts)
     return events
 

@@ -86,7 +86,7 @@ def build_code(index: int, item_id: str, container: Container, include: Collecti
 
 
 def build_image(index: int, item_id: str, side_px: int, partial: int, given: str | None = None) -> list[TimedEvent]:
-    """Draw an image and show it unfinished `partial` times before. A given image comes without its format."""
+    """Draw an image, and send it unfinished `partial` times before. A given image is sent without its format."""
     properties: Json = {"background": "opaque", "quality": "high", "size": "1024x1024"}
     picture = given
     if picture is None:

@@ -131,7 +131,7 @@ class Exchange:
         await self._send_body(b"", more=False)
 
     async def drop(self) -> None:
-        """Close the connection at once, whatever was sent by now."""
+        """Close the connection at once, even in the middle of an answer."""
         self.request.state.connection.transport.close()
         await anyio.sleep_forever()
 
@@ -177,7 +177,7 @@ class Exchange:
         return frame
 
     async def _select_events(self, run: Run, after: int) -> AsyncIterator[Json]:
-        """Yield the run's events without those that a fault keeps back."""
+        """Yield the run's events, except the ones that a fault withholds."""
         async for event in run.follow(after):
             if self.fault.eof_without_terminal and event["type"] in TERMINAL:
                 return

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from agent_jobs.clock import Clock
+from agent_jobs.errors import RequestError
 from agent_jobs.jobs.owners import Owner, OwnerUse
+from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import AuditEntry, TokenRecord
 from agent_jobs.team_token import create_token, hash_token
@@ -22,7 +24,12 @@ class Access:
     async def add_token(
         self, owner: str, *, note: str = "", lifetime_s: float | None = None
     ) -> tuple[str, TokenRecord]:
-        """Store a new token of an owner; return its text, which nothing else keeps, and its record."""
+        """Store a new token of an owner; return its text, which is stored nowhere, and its record.
+
+        Raises:
+            RequestError: No owner can have this name.
+        """
+        _check_name(owner)
         token, now = create_token(), self._clock.now()
         expires_at = None
         if lifetime_s is not None:
@@ -32,11 +39,11 @@ class Access:
         return token.text, record
 
     async def find_token(self, text: str) -> tuple[TokenRecord | None, str]:
-        """Return the token with this text, and why it lets nobody in; empty if it is good."""
+        """Return the token with this text, and the reason why it is refused; empty if it is valid."""
         return await self.find_token_by_hash(hash_token(text))
 
     async def find_token_by_hash(self, token_hash: str) -> tuple[TokenRecord | None, str]:
-        """Return the token with this hash, and why it lets nobody in; empty if it is good."""
+        """Return the token with this hash, and the reason why it is refused; empty if it is valid."""
         record = await self._store.find_token(token_hash)
         if record is None:
             return None, "unknown"
@@ -52,11 +59,11 @@ class Access:
         return await self._store.list_tokens()
 
     async def revoke_token(self, token_id: str) -> bool:
-        """Have a token let nobody in from now on; return False if there is no such good token."""
+        """Revoke a token; return False if there is no such valid token."""
         return await self._store.revoke_token(token_id, self._clock.now())
 
     async def has_good_token(self) -> bool:
-        """Return True if somebody can sign in with a token."""
+        """Return True if there is a valid token."""
         now = self._clock.now()
         return any(not token.find_fault(now) for token in await self._store.list_tokens())
 
@@ -65,15 +72,20 @@ class Access:
         return await self._store.list_owners(since)
 
     async def get_owner(self, name: str) -> Owner:
-        """Return what was set for an owner."""
+        """Return the settings of an owner."""
         return await self._store.get_owner(name) or Owner(name)
 
     async def set_owner(self, owner: Owner) -> None:
-        """Store what an owner may use."""
+        """Store what an owner may use.
+
+        Raises:
+            RequestError: No owner can have this name.
+        """
+        _check_name(owner.name)
         await self._store.set_owner(owner)
 
     async def log_action(self, actor: Actor, action: str, costs_usd: Mapping[str, float | None]) -> None:
-        """Add what a caller did to the audit log: a row for each job, or one row if it was about none.
+        """Add an action of a caller to the audit log: a row for each job, or one row without a job.
 
         `costs_usd` has the jobs and their costs as far as they are known.
         """
@@ -87,3 +99,9 @@ class Access:
     ) -> Sequence[tuple[int, AuditEntry]]:
         """Return the next entries of the audit log with a number above `after`; empty after the last one."""
         return await self._store.read_audit(since=since, owner=owner, after=after)
+
+
+def _check_name(owner: str) -> None:
+    """Refuse a name that no owner can have: also where a program, not a command, makes a token."""
+    if not is_owner_name(owner):
+        raise RequestError("{name!r} is not a valid owner name. {rule}", "owner_name", name=owner[:60], rule=NAME_RULE)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # a terminal that only reads jobs should not load the HTTP cl
 logger = logging.getLogger(__name__)
 
 RESPONSE_ID_CHARS = 80  # of a wrong id that are repeated in an error: upstream's have up to 70
-JOB_ID_CHARS = 40  # of another job's id: ours have 16
+JOB_ID_CHARS = 40  # of another job's id; ids of agent-jobs have 16
 
 
 async def check_response(client: "ResponsesClient", job: Job, response_id: str, *, must_name_job: bool = False) -> None:

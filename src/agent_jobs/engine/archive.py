@@ -9,19 +9,19 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from agent_jobs.clock import Clock
-from agent_jobs.errors import UpstreamError
+from agent_jobs.errors import ConfigError, UpstreamError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter, Pruned, Result, SearchHit, Spending, SpendingKey
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Place, Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
-    from agent_jobs.upstream.client import ResponsesClient
+    from agent_jobs.engine.owner_clients import OwnerClients
 
 DAY_S = 86_400.0
 #: Gets an action of the caller, and the jobs that it was about with their costs as far as they are known.
 ActionReporter = Callable[[str, Mapping[str, float | None]], Awaitable[None]]
-#: How a job that can be continued ended.
+#: Statuses of jobs that can be continued.
 CONTINUABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
 
@@ -34,14 +34,14 @@ class Archive(ABC):
 
     @abstractmethod
     async def result(self, job_id: str) -> Result:
-        """Return all that is kept of a job."""
+        """Return all stored facts of a job."""
 
     @abstractmethod
-    def require_client(self) -> ResponsesClient:
-        """Return the client of the endpoint, or raise the ConfigError that says why there is none."""
+    def require_clients(self) -> OwnerClients:
+        """Return the clients of the endpoint, or raise the ConfigError that says why there are none."""
 
     async def details(self, job_id: str) -> JobDetails:
-        """Return all that is kept of a job, with its prompt, its turns and their steps.
+        """Return all stored facts of a job, with its prompt, its turns and their steps.
 
         Raises:
             JobNotFoundError: There is no such job.
@@ -67,7 +67,7 @@ class Archive(ABC):
         """
         found = await self._store.find(JobFilter(job_ids=(job_id,)), 1)
         if not found:
-            return (await self.result(job_id)).job  # or raises what is known of it
+            return (await self.result(job_id)).job  # or raises an error with the known facts
         return found[0]
 
     async def progress(self, job_id: str) -> JobDetails:
@@ -93,9 +93,9 @@ class Archive(ABC):
         """Return how many finished jobs the next search has to read first."""
         return await self._store.count_unindexed()
 
-    async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
-        """Return the sums of these jobs by day, model, preset or client."""
-        return await self._store.sum_spending(key, group)
+    async def sum_spending(self, keys: Sequence[SpendingKey], group: JobFilter) -> dict[SpendingKey, list[Spending]]:
+        """Return the sums of these jobs by each key: day, model, preset or client."""
+        return await self._store.sum_spending(keys, group)
 
     async def sum_today(self, *, spent: bool) -> float:
         """Return what counts against the daily budget today, in USD; with `spent` without reservations."""
@@ -113,25 +113,27 @@ class Archive(ABC):
         Raises:
             ConfigError: `upstream` is set, and this process can send nothing.
         """
-        client = None
+        clients = None
         if upstream:
-            client = self.require_client()
+            clients = self.require_clients()
         deleted = await self._store.delete_jobs(job_ids)
         if self._action_reporter is not None and deleted:
             await self._action_reporter("delete", dict.fromkeys(deleted))
         places = list(chain.from_iterable(deleted.values()))
-        return Pruned(len(deleted), 0, len(places), await delete_responses(places, client))
+        return Pruned(len(deleted), 0, len(places), await delete_responses(places, clients))
 
 
-async def delete_responses(places: Iterable[Place], client: ResponsesClient | None) -> int:
-    """Delete responses at the client's endpoint, and return how many; without a client all of them stay."""
-    if client is None:
+async def delete_responses(places: Iterable[Place], clients: OwnerClients | None) -> int:
+    """Delete responses at our endpoint, each with the key of its owner, and return how many; without clients none."""
+    if clients is None:
         return 0
     deleted = 0
     for place in places:
-        if place.base_url != client.endpoint.base_url:
+        if place.base_url != clients.shared.endpoint.base_url:
             continue
-        with suppress(UpstreamError):  # one that cannot be deleted must not keep the others
+        # One that cannot be deleted, or whose key is missing, must not keep the others.
+        with suppress(UpstreamError, ConfigError):
+            client = await clients.find_sender(place.owner, place.fingerprint)
             await client.delete(place.response_id)
             deleted += 1
     return deleted

@@ -23,7 +23,7 @@ from agent_jobs.upstream.client import ResponsesClient
 logger = logging.getLogger(__name__)
 
 DECIDE_S = 10.0  # limit on the first GET, because the stream is not read before its answer
-RETRY_AFTER_S = (2.0, 6.0, 27.0)  # between the GETs beside the stream: reads after a create missed for up to 33 s
+RETRY_AFTER_S = (2.0, 6.0, 27.0)  # between the GETs beside the stream: a new response was not found for up to 33 s
 NO_RETRIEVE = (405, 501)  # statuses of servers on which no response at all can be retrieved
 
 
@@ -53,7 +53,7 @@ class BackgroundCheck:
         return job_id in self._deciding
 
     def begin(self, job_id: str) -> None:
-        """Note that a run is to be checked, before the response's id is stored."""
+        """Register a run for the check, before the response's id is stored."""
         self._deciding.add(job_id)
 
     async def decide(self, job: Job) -> Job:

@@ -1,4 +1,4 @@
-"""Calls back the address that a job's caller named, when the job finished or needs input.
+"""Calls back the addresses that want to know when a job finished or needs input: its caller's, and subscriptions.
 
 Each event is claimed by one process and stored as a message before it is sent. A message is sent until the receiver
 accepts it, for a day: if its sender dies, another process sends it again with the same id.
@@ -6,7 +6,7 @@ accepts it, for a day: if its sender dies, another process sends it again with t
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
@@ -17,16 +17,19 @@ import anyio
 from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError
+from agent_jobs.jobs.feed import write_cursor
 from agent_jobs.store.base import Store
-from agent_jobs.store.team_records import CallbackMessage, PendingCallback
+from agent_jobs.store.team_records import CallbackMessage, Delivery, PendingCallback
 
 logger = logging.getLogger(__name__)
 
 CHECK_S = 1.0  # between looks for events and due messages
-LEASE_S = 60.0  # an attempt takes a quarter of this at most; then another process may send the message
+LEASE_S = 60.0  # an attempt lasts a quarter of this at most; then another process may send the message
 FIRST_RETRY_S = 5.0  # a receiver that restarts is back soon
 MAX_RETRY_S = 3600.0
 GIVE_UP_S = 86_400.0  # as long as a result can be expected to matter
+KEPT_S = 7 * 86_400.0  # for events; a host that was away for longer reads its jobs again
+FORGET_EVERY_S = 3600.0
 AT_ONCE = 8  # messages that one process sends at the same time
 
 
@@ -40,28 +43,39 @@ class Attempt(Protocol):
 
     @property
     def is_final(self) -> bool:
-        """Return True if the message is not to be sent again."""
+        """Return True if the message must not be sent again."""
         ...
 
 
-#: POSTs a body with a message's id to an address, once.
-Send = Callable[[str, str, bytes], Awaitable[Attempt]]
+class Send(Protocol):
+    """POSTs a body with a message's id to an address, once.
+
+    A message of a subscription has its id and secrets, which sign it in place of the server's own.
+    """
+
+    def __call__(
+        self, address: str, message_id: str, body: bytes, subscription_id: str = "", secrets: Sequence[str] = (), /
+    ) -> Awaitable[Attempt]:
+        """Return the outcome."""
+        ...
 
 
 class CallbackRunner:
-    """Sends the callbacks of all jobs on this database that no other process sends."""
+    """Sends the callbacks of all jobs on this database that no other process sends, and those of subscriptions."""
 
     def __init__(self, store: Store, clock: Clock, send: Send) -> None:
         self._store = store
         self._clock = clock
         self._send = send
+        self._forget_at = 0.0
 
     async def run(self) -> None:
-        """Send callbacks, for ever."""
+        """Send callbacks until cancelled."""
         while True:
             try:
                 await self._store_events()
                 await self._send_due()
+                await self._forget_old_events()
             except StoreError as error:
                 logger.warning("cannot read the callbacks: %s", error)
             except Exception:
@@ -69,8 +83,10 @@ class CallbackRunner:
             await self._clock.sleep(CHECK_S)
 
     async def _store_events(self) -> None:
-        """Store a message for each event that no process has claimed."""
+        """Store a message for each event that no process has claimed, and those of subscriptions."""
         now = self._clock.now()
+        await self._store.forget_subscriptions(now)
+        await self._store.publish_events(now)
         for pending in await self._store.find_callbacks(now - GIVE_UP_S):
             await self._store.add_callback(pending, f"msg_{uuid4().hex}", write_body(pending), now)
 
@@ -83,10 +99,30 @@ class CallbackRunner:
 
     async def _send_once(self, message: CallbackMessage) -> None:
         try:
-            outcome = await self._send(message.url, message.id, message.body.encode())
+            outcome = await self._attempt_delivery(message)
+            if outcome is None:  # its subscription has ended
+                return await self._store.finish_callback(message.id)
             await self._store_outcome(message, outcome)
         except StoreError as error:  # it is sent again after its lease
             logger.warning("%s: the outcome of its callback is not stored: %s", message.job_id, error)
+
+    async def _attempt_delivery(self, message: CallbackMessage) -> Attempt | None:
+        """Send a message to the job's own address, or as its subscription says; None if that has ended."""
+        if message.subscription_id is None:
+            return await self._send(message.url, message.id, message.body.encode())
+        delivery = await self._store.find_delivery(message.subscription_id, self._clock.now())
+        if delivery is None:
+            return None
+        body = write_event_body(message, delivery)
+        return await self._send(
+            delivery.url, message.public_id, body.encode(), message.subscription_id, delivery.secrets
+        )
+
+    async def _forget_old_events(self) -> None:
+        now = self._clock.now()
+        if now >= self._forget_at:
+            self._forget_at = now + FORGET_EVERY_S
+            await self._store.forget_events(now - KEPT_S)
 
     async def _store_outcome(self, message: CallbackMessage, outcome: Attempt) -> None:
         now = self._clock.now()
@@ -100,6 +136,18 @@ class CallbackRunner:
         logger.info("%s: its callback was not accepted: %s", message.job_id, outcome.problem)
         wait_s = with_jitter(calculate_backoff_s(message.attempts, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S))
         return await self._store.schedule_callback(message.id, now + wait_s)
+
+
+def write_event_body(message: CallbackMessage, delivery: Delivery) -> str:
+    """Return the body of an event with the cursor up to which everything was accepted or given up.
+
+    An event's own cursor is in its body only once no earlier event is on its way: a receiver that keeps it would lose
+    those if it asked for all events after it.
+    """
+    number = message.number or 0
+    if delivery.oldest is not None and delivery.oldest < number:
+        number = delivery.oldest - 1
+    return json.dumps({**json.loads(message.body), "cursor": write_cursor(number)}, separators=(",", ":"))
 
 
 def write_body(pending: PendingCallback) -> str:

@@ -48,11 +48,11 @@ ID_WAIT_S = 5.0  # for which a start waits for upstream's id; the launch itself 
 DAY_S = 86_400.0
 DUPLICATE_S = 600.0  # for which a completed job that no reader received answers for an identical request
 MAX_ECHOED_IDS = 4  # ids that an ambiguous beginning lists: enough to see where they differ
-NEWEST_WORD = "last"  # stands for the newest job; no id begins so, because ids have no l
+NEWEST_WORD = "last"  # the name of the newest job; ids have no l, so it is never an id
 
 
 class Started(NamedTuple):
-    """The job that does what a prompt asks for, and whether it existed before."""
+    """The job of a prompt, and True if it existed before."""
 
     job: Job
     duplicate: bool
@@ -67,7 +67,7 @@ class Engine(JobControl, Archive):
         clock: The time.
         tasks: Runs what no caller has to wait for.
         presets: Requests by name.
-        warnings: What the user should change in the settings, though jobs run without it.
+        warnings: Changes of the settings that the user should make, although jobs run without them.
         report_budget: Called when the day's budget refuses a start.
     """
 
@@ -95,9 +95,9 @@ class Engine(JobControl, Archive):
         self._action_reporter: ActionReporter | None = None
 
     def for_owner(self, owner: str) -> Engine:
-        """Return the engine of one owner, to whom the jobs of others do not exist. It shares all else with this one.
+        """Return the engine of one owner, which hides the jobs of others. It shares everything else with this one.
 
-        Another owner's job is refused in the words for an unknown id.
+        Another owner's job is refused like an unknown id.
         """
         bound = copy(self)
         bound._owner = owner
@@ -116,7 +116,7 @@ class Engine(JobControl, Archive):
 
     @property
     def owner(self) -> str:
-        """Return whose engine this is; empty for that of all jobs."""
+        """Return the owner of this engine; empty for the engine of all jobs."""
         return self._owner or ""
 
     def now(self) -> float:
@@ -172,7 +172,7 @@ class Engine(JobControl, Archive):
     async def submit(self, planned: PlannedStart) -> list[Started]:
         """Store the planned jobs and launch them; return without waiting for upstream.
 
-        A caller that is cancelled meanwhile still gets the ids: what is stored may be sent at any moment.
+        A caller that is cancelled still gets the ids, because a stored job may be sent at any moment.
 
         Raises:
             StoreError: Nothing was started.
@@ -183,7 +183,7 @@ class Engine(JobControl, Archive):
             try:
                 existing_jobs = await self._store_jobs(planned)
             except StoreError:
-                # They may be stored all the same: the answer may have been lost with the connection.
+                # They may be stored anyway: the answer may have been lost with the connection.
                 for job in planned.jobs:
                     upstream.worker.launch(job.id)
                 raise
@@ -260,7 +260,7 @@ class Engine(JobControl, Archive):
         return await self._waiter.wait_for_any(group, wait_s)
 
     def end_waits(self) -> None:
-        """Have all calls that wait answer now, as if their time ran out: this process is to end."""
+        """End the waits of all calls as if their time were over, because this process is about to exit."""
         self._waiter.end_waits()
 
     async def find_open(self, group: JobFilter) -> list[Job]:
@@ -269,7 +269,7 @@ class Engine(JobControl, Archive):
         return [await self._waiter.add_queue_position(job) for job in jobs if not job.is_terminal]
 
     async def result(self, job_id: str) -> Result:
-        """Return all that is kept of a job.
+        """Return all stored facts of a job.
 
         Raises:
             JobNotFoundError: There is no such job.
@@ -286,11 +286,8 @@ class Engine(JobControl, Archive):
     async def find(self, group: JobFilter, limit: int, order: SortKey = "created") -> JobPage:
         """Return the first jobs of a group in an order, the number in each status, and the cost of today's jobs."""
         now = self._clock.now()
-        warnings = self._warnings
-        if isinstance(self._upstream, Upstream):
-            warnings += self._upstream.planner.warnings
         page = await self._store.list_jobs(group, limit, now - now % DAY_S, JobOrder(order, now))
-        return replace(page, warnings=warnings)
+        return replace(page, warnings=self._list_warnings())
 
     async def find_unobserved(self, group: JobFilter) -> list[Job]:
         """Return the newest jobs of a group that run upstream and that no living process observes."""
@@ -339,10 +336,10 @@ class Engine(JobControl, Archive):
         """
         from agent_jobs.engine.worker import prune  # loads what sends jobs
 
-        client = None
+        clients = None
         if upstream:
-            client = self._require_upstream().client
-        return await prune(self._store, self._clock.now() - older_than_s, client, unread=unread)
+            clients = self._require_upstream().clients
+        return await prune(self._store, self._clock.now() - older_than_s, clients, unread=unread)
 
     def mark_delivered_later(self, *jobs: Job) -> None:
         """Have it stored, once the caller is done, that a host received these jobs' results.
@@ -369,6 +366,14 @@ class Engine(JobControl, Archive):
         except StoreError as error:
             logger.warning("cannot record that results were delivered: %s", error)
 
+    def _list_warnings(self) -> tuple[str, ...]:
+        """Return what the user should change in the settings. Those of a team server are its operator's to change."""
+        if self._owner is not None:
+            return ()
+        if isinstance(self._upstream, Upstream):
+            return self._warnings + self._upstream.planner.warnings
+        return self._warnings
+
     async def _find_identical(self, request_hash: str) -> Job | None:
         """Return the job that `start` would return for a request with this hash."""
         base_url = self._require_upstream().client.endpoint.base_url
@@ -378,14 +383,14 @@ class Engine(JobControl, Archive):
         return next((job for job in same if self._answers_for_identical(job)), None)
 
     def _answers_for_identical(self, job: Job) -> bool:
-        """Return True if a job answers for an identical request: the same rule as that of `Store.add`."""
+        """Return True if a job answers an identical request, by the rule of `Store.add`."""
         if not job.is_terminal or job.is_unconfirmed:
             return True
         is_fresh = self._clock.now() - (job.finished_at or 0.0) < DUPLICATE_S
         return job.status is Status.COMPLETED and job.delivered_at is None and is_fresh
 
     async def _wait_for_launch(self, job: Job, began: float, wait_s: float, id_wait_s: float) -> Job:
-        """Return the job with its id, or finished if that comes in time; as last known if the database fails."""
+        """Return the job with its response id or its end; if the database fails, as last known."""
         try:
             job = await self._waiter.wait_until(job, _has_id_or_activity, began + id_wait_s - self._clock.now())
             if wait_s > 0 and not job.is_terminal:

@@ -71,7 +71,7 @@ class Finalizer:
         return await self._store.save(await self.prepare_end(job), held=held)
 
     async def fail_job(self, job: Job, code: str, message: str) -> None:
-        """End a job with a failure of ours."""
+        """End a job with a failure of agent-jobs."""
         logger.info("%s: failed, %s", job.id, code)
         await self.save_job(job.mark_failed(code, message, self._clock.now()))
 
@@ -148,7 +148,7 @@ class Finalizer:
         if not response:
             return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)
-        turn_usd = await anyio.to_thread.run_sync(price)  # loading the price list takes a moment
+        turn_usd = await anyio.to_thread.run_sync(price)  # loading the price list needs a moment
         if turn_usd is None:
             return None
         return before_usd + turn_usd
@@ -257,7 +257,7 @@ def _name_result_file(job: Job) -> str:
 
 
 def _choose_file_names(files: Sequence[Entry]) -> list[str]:
-    """Return distinct names within one folder, whatever upstream calls the files."""
+    """Return distinct names within one folder for files with any upstream names."""
     names: list[str] = []
     used: set[str] = set()
     for number, file in enumerate(files, 1):
@@ -265,7 +265,7 @@ def _choose_file_names(files: Sequence[Entry]) -> list[str]:
         given = PurePosixPath(file.get("filename", "")).name
         stem = _clean_name(PurePosixPath(given).stem, NAME_BYTES) or f"{file['type']}-{number}"
         end = _choose_suffix(given, str(file.get("media_type", "")))
-        # Case-insensitive: some file systems take A and a for the same name.
+        # Case-insensitive, because A and a are the same name on some file systems.
         name = f"{stem}{end}"
         if name.casefold() in used:
             name = f"{stem}-{number}{end}"

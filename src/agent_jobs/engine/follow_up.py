@@ -1,4 +1,4 @@
-"""Finds what a new job continues: the request, history and tools of the job before it."""
+"""Finds the job that a new one continues: its request, history and tools."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.endpoint import Endpoint
 
-#: Fields that a follow-up takes from the request before it, because upstream carries none of them over.
+#: Fields that a follow-up copies from the previous request, because upstream carries none of them over.
 INHERITED = ("instructions", "reasoning", "text", "tools", "include")
 
 
@@ -41,7 +41,7 @@ class PreviousJob:
         return [tool for tool in tools if Toolbox.has_function(str(tool.get("name")), self.toolbox) is of_toolbox]
 
     def list_inherited_fields(self, web_search: bool | None) -> JSON:
-        """Return the fields that the next request takes over, without the functions of its toolbox."""
+        """Return the fields that the next request copies, without the functions of its toolbox."""
         kept = {name: self.request[name] for name in INHERITED if name in self.request}
         if "tools" in kept:
             tools = self.list_tools(of_toolbox=False)
@@ -59,7 +59,7 @@ class PreviousFinder:
         self._endpoint = endpoint
 
     async def find(self, job_id: str | None, conversation: bool | str | None) -> PreviousJob:
-        """Return what a new job in this conversation continues, in the cheapest way that upstream still knows.
+        """Return the previous job with its cheapest continuation that upstream still supports.
 
         Raises:
             RequestError: The job has not finished, or nothing of it is left to continue.

@@ -1,4 +1,4 @@
-"""Forecast what a request will probably cost, by what such requests usually read and write."""
+"""Forecast the probable cost of a request from the usual input and output of such requests."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ USUALLY_WRITTEN_TOKENS = 6_000
 #: Searches of a request that may search the web, and of one to a research model.
 USUAL_SEARCHES = 5
 RESEARCH_SEARCHES = 30
-#: Tokens that a model reads for each search: what it found, and some of its input again.
+#: Tokens that a model reads for each search: the findings, and some of its input again.
 READ_PER_SEARCH_TOKENS = 8_000
 RESEARCH_MARK = "deep-research"
 RESEARCH_PRESET = "deep_research"
@@ -28,7 +28,7 @@ SEARCH_TOOLS = ("web_search", "web_search_preview")
 
 
 class Forecast(NamedTuple):
-    """A probable cost, and what it assumes."""
+    """A probable cost, and its assumptions."""
 
     usd: float
     written_tokens: int
@@ -38,7 +38,7 @@ class Forecast(NamedTuple):
 def forecast_cost(
     prices: Prices, body: JSON, input_tokens: int, *, is_research: bool, at: float, provider_url: str
 ) -> Forecast | None:
-    """Return what a request will probably cost; None if a price is unknown.
+    """Return the probable cost of a request; None if a price is unknown.
 
     Args:
         prices: Prices of models.

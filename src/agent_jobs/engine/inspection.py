@@ -1,4 +1,4 @@
-"""Show what is around the jobs: the endpoint, the database, other processes, and the owners."""
+"""Show the surroundings of the jobs: the endpoint, the database, other processes, and the owners."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from agent_jobs.jobs.response import JSON
 from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
+    from agent_jobs.engine.event_feed import CallbackTarget, EventFeed
     from agent_jobs.engine.owner_clients import OwnerClients
     from agent_jobs.engine.start import StartPlanner
     from agent_jobs.engine.webhook_intake import WebhookIntake
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends 
 
 
 DAY_S = 86_400.0
-PAGE_CHECK_S = 2.0  # between two looks for a page that runs: a start is not to pay for each of them
+PAGE_CHECK_S = 2.0  # between two checks for a running page, so that not every start pays for one
 
 
 class Upstream(NamedTuple):
@@ -42,6 +43,7 @@ class Upstream(NamedTuple):
     planner: StartPlanner
     clients: OwnerClients
     webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
+    callbacks: CallbackTarget | None = None  #: only where the operator allows addresses
 
 
 class Inspection:
@@ -103,8 +105,18 @@ class Inspection:
         return TeamFiles(self._store, self._clock)
 
     @property
+    def feed(self) -> EventFeed:
+        """Return the events of the owner to whom this engine is bound."""
+        from agent_jobs.engine.event_feed import EventFeed  # only hosts of a team server ask for it
+
+        target: CallbackTarget | None = None
+        if isinstance(self._upstream, Upstream):
+            target = self._upstream.callbacks
+        return EventFeed(self._store, self._owner or "", self._clock, target, self._activity.challenges)
+
+    @property
     def webhooks(self) -> WebhookIntake | None:
-        """Return what takes the provider's webhooks in; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
+        """Return the intake of the provider's webhooks; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
 
         Raises:
             ConfigError: This process can send nothing.
@@ -171,9 +183,9 @@ class Inspection:
         base_url = self._require_upstream().client.endpoint.base_url
         return await self._store.learned_mode(base_url, model, self._clock.now() - DAY_S)
 
-    def require_client(self) -> ResponsesClient:
-        """Return the client of the endpoint, or raise the ConfigError that says why there is none."""
-        return self._require_upstream().client
+    def require_clients(self) -> OwnerClients:
+        """Return the clients of the endpoint, or raise the ConfigError that says why there are none."""
+        return self._require_upstream().clients
 
     def _require_upstream(self) -> Upstream:
         """Return the endpoint, or raise the ConfigError that says why nothing can be sent from here."""

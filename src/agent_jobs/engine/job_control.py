@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from agent_jobs.engine.inspection import Inspection
 from agent_jobs.engine.job_waiter import has_question
-from agent_jobs.engine.replies import answer_calls
+from agent_jobs.engine.replies import answer_calls, list_always_allowed
 from agent_jobs.errors import JobNotFoundError, RequestError
+from agent_jobs.jobs import transitions
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import (
     MOVED,
@@ -13,10 +14,13 @@ from agent_jobs.jobs.queries import (
     Reply,
 )
 from agent_jobs.jobs.response import Call
+from agent_jobs.rendering.questions import escape_invisible, name_tool
+from agent_jobs.text import truncate
 
 DAY_S = 86_400.0
 NEWEST_SHOWN = 3  # jobs that the refusal of an unknown id names
 ID_CHARS = 40  # of an unknown id that are repeated in an error
+TOOL_CHARS = 80  # of an unknown tool's name that are repeated in an error
 TITLE_CHARS = 30  # of each title there
 CANCEL_WAIT_S = 10.0  # for which a cancel waits for upstream to confirm it
 
@@ -25,7 +29,7 @@ class JobControl(Inspection):
     """Changes the course of jobs. A base of `Engine`."""
 
     async def cancel(self, group: JobFilter) -> list[Job]:
-        """Have upstream stop the jobs of a group, and wait a moment for it to confirm that.
+        """Ask upstream to stop the jobs of a group, and wait a moment for the confirmation.
 
         Returns the jobs as upstream left them. If one is not terminal, its cancel is delivered later.
         """
@@ -39,17 +43,17 @@ class JobControl(Inspection):
         return [await self._wait_for_cancel(job, until - self._clock.now()) for job in jobs]
 
     async def open_calls(self, job: Job) -> list[Call]:
-        """Return what a waiting job asks for."""
+        """Return the open calls of a waiting job."""
         if not has_question(job):
             return []
         calls = await self._store.get_calls(job.id, job.turn.number)
         return [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
 
     async def reply(self, job_id: str, reply: Reply) -> Job:
-        """Answer what a waiting job asks for; it continues once all is answered.
+        """Answer calls of a waiting job; it continues once all are answered.
 
         Raises:
-            RequestError: The job does not wait, or an answer fits nothing that it asks for; nothing was changed.
+            RequestError: The job does not wait, or an answer fits none of its calls; nothing was changed.
         """
         job = await self._get_job(job_id)
         open_calls = {call.id: call for call in await self.open_calls(job)}
@@ -57,13 +61,30 @@ class JobControl(Inspection):
             raise RequestError(
                 "{job_id} is {status} and needs no answer.", "nothing_to_answer", job_id=job_id, status=job.status
             )
-        is_current = reply.turn in (None, job.turn.number)
-        if not is_current or not await self._store.record_reply(
-            job, answer_calls(open_calls, reply), self._clock.now()
-        ):
-            raise RequestError("Another caller answered {job_id} meanwhile.", "nothing_to_answer", job_id=job_id)
+        if reply.turn not in (None, job.turn.number):
+            raise _answered_meanwhile(job_id)
+        answered, always = answer_calls(open_calls, reply), list_always_allowed(open_calls, reply)
+        if not await self._store.record_reply(job, answered, self._clock.now(), always):
+            raise _answered_meanwhile(job_id)
         self._wake_worker()
         await self._report_action("reply", job)
+        return await self._get_job(job_id)
+
+    async def ask_again(self, job_id: str, tool: str) -> Job:
+        """Take back that the user always allows a tool in this job; calls that were allowed go on.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            RequestError: The tool is not always allowed there.
+        """
+        job = await self._get_job(job_id)
+        names = [name for name in job.always_allowed if tool in (name, escape_invisible(name_tool(name)))]
+        if not names:
+            raise RequestError(
+                "{job_id} does not always allow {tool!r}.", "not_always_allowed", job_id=job_id, tool=tool[:TOOL_CHARS]
+            )
+        await self._store.transition(job_id, lambda stored: transitions.ask_again(stored, names))
+        await self._report_action("ask again", job)
         return await self._get_job(job_id)
 
     async def wait_until_answered(self, job_id: str, call_id: str, *, wait_s: float) -> None:
@@ -119,7 +140,7 @@ class JobControl(Inspection):
         return await self._waiter.watch(job, wait_s)
 
     async def _get_job(self, job_id: str) -> Job:
-        """Return the job, or raise JobNotFoundError with what is known of its id."""
+        """Return the job, or raise JobNotFoundError with the known facts about its id."""
         job = await self._store.get(job_id)
         if job is not None:
             return job
@@ -135,7 +156,7 @@ class JobControl(Inspection):
                 when=_name_day(round((self._clock.now() - purged.finished_at) / DAY_S)),
             )
         newest = await self._store.find(JobFilter(), NEWEST_SHOWN)
-        listed = ", ".join(f"{job.id} ({job.title[:TITLE_CHARS]})" for job in newest)
+        listed = ", ".join(f"{job.id} ({truncate(job.title, TITLE_CHARS)})" for job in newest)
         raise JobNotFoundError(
             "There is no job {given!r}.",
             "no_such_job" if newest else "no_jobs",
@@ -151,3 +172,7 @@ def _name_day(days: int) -> str:
     if days == 1:
         return "a day ago"
     return f"{days} days ago"
+
+
+def _answered_meanwhile(job_id: str) -> RequestError:
+    return RequestError("Another caller answered {job_id} meanwhile.", "nothing_to_answer", job_id=job_id)

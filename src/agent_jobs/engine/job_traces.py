@@ -26,7 +26,7 @@ from agent_jobs.store.base import Store
 
 logger = logging.getLogger(__name__)
 
-CHECK_S = 2.0  # between checks for finished jobs: collectors take spans that are late
+CHECK_S = 2.0  # between checks for finished jobs: collectors accept late spans
 NEWS_S = 3600.0  # a job that finished longer ago is not traced any more
 AT_ONCE = 50  # jobs that one process claims at once
 CONTENT_CHARS = 32_000  # of one attribute; collectors refuse messages of several megabytes
@@ -63,7 +63,7 @@ class TraceRunner:
         self._writer = SpanWriter(tracer, has_content=has_content)
 
     async def run(self) -> None:
-        """Trace finished jobs, for ever."""
+        """Trace finished jobs until cancelled."""
         while True:
             try:
                 await self.trace_finished()
@@ -241,7 +241,7 @@ def describe_messages(record: JobRecord) -> dict[str, str]:
 
 
 def mark_span_failed(span: Span, code: str) -> None:
-    """Have a span show that it failed. The message stays out: it may repeat what was asked."""
+    """Mark a span as failed. The message is left out, because it may repeat the prompt."""
     span.set_attribute("error.type", code)
     span.set_status(Status(StatusCode.ERROR))
 

@@ -10,12 +10,12 @@ from agent_jobs.engine.waits import Waits
 from agent_jobs.errors import JobNotFoundError
 from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import GATHERED_MAX, UNSETTLED, BatchState, JobFilter
-from agent_jobs.jobs.status import ACTIVE, Status
+from agent_jobs.jobs.status import ACTIVE, RUNNING, Status
 from agent_jobs.store.base import Mark, Store
 
-WATCHED_S = 60.0  # for which a job counts as watched after a wait: the next call usually comes sooner
+WATCHED_S = 60.0  # for which a job counts as watched after a wait: the next call is usually sooner
 FINALIZE_WAIT_S = 3.0  # for the files of a finished job; a longer wait would delay its result
-UNREAD_MAX_S = 7 * 86_400.0  # a job that finished longer ago is not reported by itself; agent_list shows it
+UNREAD_MAX_S = 7 * 86_400.0  # a job that finished longer ago is not reported unasked; agent_list shows it
 ECHO_CHARS = 40  # of a wrong batch that are repeated in an error
 
 
@@ -87,21 +87,32 @@ class JobWaiter:
         return state
 
     async def watch(self, job: Job, wait_s: float, has_arrived: Callable[[Job], bool] | None = None) -> Job:
-        """Return the job once it finished or asks, or after `wait_s`; meanwhile it is polled often.
+        """Return the job once it finished or asks, or after `wait_s`; during the wait it is polled often.
 
         Args:
             job: As last read.
             wait_s: The longest wait.
-            has_arrived: What ends the wait instead of a question.
+            has_arrived: The condition that ends the wait, in place of a question.
         """
         await self._mark_watched([job], max(0.0, wait_s))
-        return await self.add_queue_position(await self.wait_until(job, has_arrived or has_question, wait_s))
+        return await self.add_queue_position(await self._wait_for_arrival(job, has_arrived or has_question, wait_s))
 
     async def wait_until(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
-        """Return the job once it finished or arrived, or as it stands after `wait_s`."""
+        """Return the job once it finished or arrived, or as it is after `wait_s`."""
         with self.waits.limit(wait_s):
             while not (job.is_terminal or has_arrived(job)):
                 await self._store.wait_for_change(job.id, job.revision)
+                job = await self._store.get(job.id) or job
+        return job
+
+    async def _wait_for_arrival(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
+        """Return the job once it finished or asks; progress of its run wakes no waiter."""
+        with self.waits.limit(wait_s):
+            while not (job.is_terminal or has_arrived(job)):
+                if job.status in RUNNING:
+                    await self._store.wait_for_status(job.id, job.status)
+                else:
+                    await self._store.wait_for_change(job.id, job.revision)
                 job = await self._store.get(job.id) or job
         return job
 

@@ -50,7 +50,7 @@ RELAUNCH_FIRST_S = 2.0  # most refusals for load are over by then
 RELAUNCH_MOST_S = 60.0  # a job that waits for upstream starts within a minute of its return
 LOST_SLOT_RETRY_S = 5.0  # a later turn keeps its slot, so nothing else wakes it
 STORE_RETRY_S = 1.0  # a locked database is free again within seconds
-#: Upstream's codes for what is wrong with an account, where the code tells the user what to fix.
+#: Upstream's codes for faults of an account, if the code shows the user what to fix.
 ACCOUNT_CODES = frozenset({"invalid_api_key", "insufficient_quota"})
 
 
@@ -114,7 +114,7 @@ class Launcher:
         return RunAgain(0)  # the limit ended it: the job's row shows whether anything was sent
 
     async def end_orphaned(self, job: Job) -> Done | RunAgain:
-        """End a start whose first byte was sent by a process that is gone; repeat one that was not sent at all."""
+        """End a start whose first byte was sent by a dead process; repeat one that was not sent at all."""
         if job.id in self._unsent_at and self._unsent_at.pop(job.id) == job.turn.sent_at:
             await self._store.save(job.mark_not_sent("The database could not be reached; trying again."))
             return RunAgain(0)
@@ -166,7 +166,7 @@ class Launcher:
             case RequestError():
                 await self._finalizer.fail_job(job, "missing_secret", str(error))
             case UnclearError():
-                # A gateway's 500 may stand for another server's "not found".
+                # A gateway's 500 may hide another server's "not found".
                 if error.status is not None and await self._resender.after_refusal(job, error):
                     return RunAgain(0)
                 return await self._leave_unconfirmed(job, str(error))
@@ -256,7 +256,7 @@ class Launcher:
         return file_ids
 
     async def _record_response_id(self, job: Job) -> bool:
-        """Store the id before any caller sees it; return True if a cancel was requested meanwhile."""
+        """Store the id before any caller sees it; return True if a cancel was requested in the meantime."""
         while True:
             try:
                 row = await self._try_to_record(job)
@@ -273,7 +273,12 @@ class Launcher:
     async def _try_to_record(self, job: Job) -> Job | None:
         """Store the response's id; return None if the job's row was lost and had to be written again."""
         row = await self._store.record_response_id(
-            job.id, job.turn.number, job.turn.response_id or "", self._clock.now(), mode=job.turn.mode
+            job.id,
+            job.turn.number,
+            job.turn.response_id or "",
+            self._clock.now(),
+            mode=job.turn.mode,
+            fingerprint=self._client.endpoint.fingerprint,  # another key may have been read after a refusal
         )
         if row is None:
             await self._restore_row(job)
@@ -299,7 +304,7 @@ class Launcher:
         """End a start that upstream may have accepted. Only a setting of the user allows a second POST."""
         row = await self._store.get(job.id) or job
         if row.turn.response_id is not None:
-            return RunAgain(0)  # the user adopted a response meanwhile
+            return RunAgain(0)  # the user adopted a response in the meantime
         if self._limits.resubmit and row.turn.attempt < 2 and row.cancel_requested_at is None:
             await self._store.record_event(job.id, self._clock.now(), "resubmitted", why)
             await self._store.save(row.mark_not_sent(f"{why.rstrip('.')}; trying once more"))

@@ -1,4 +1,4 @@
-"""Keeps the text that a job writes, while its stream is read here or another process stores the tail of it."""
+"""Holds the text of a running job, from the stream that is read here or from the tail that another process stores."""
 
 from dataclasses import dataclass, field
 
@@ -28,7 +28,7 @@ class LiveText:
     """
 
     is_cut: bool = False  #: the beginning of the text is not known, and `tail` has its end
-    tail: str = ""  #: what is known of a text without its beginning
+    tail: str = ""  #: the known part of a text without its beginning
     notes: list[tuple[int, JSON]] = field(default_factory=list[tuple[int, JSON]])  #: annotations, by their message
     _items: list[JSON] | None = None  #: of the response; None if this process did not see its first ones
     _place: tuple[int, str | None] | None = None  #: the turn and the response that write it
@@ -46,7 +46,7 @@ class LiveText:
 
     @property
     def activity(self) -> str:
-        """Return what the response did so far; empty if this process did not see all of it."""
+        """Return the steps of the response so far; empty if this process did not see all of them."""
         return activity_of(self._items or [])
 
     def list_offsets(self) -> dict[object, int]:
@@ -61,7 +61,7 @@ class LiveText:
         return offsets
 
     def begin_stream(self, job: Job) -> None:
-        """Note that this process reads the job's stream from where the job stands."""
+        """Record that this process reads the job's stream from the job's current position."""
         self._is_streaming = False
         self.observe(job)
         self._is_streaming = True
@@ -73,7 +73,7 @@ class LiveText:
         self._is_streaming = False
 
     def observe(self, job: Job) -> None:
-        """Take the tail that is stored of the job's text, unless this process reads the stream itself."""
+        """Use the stored tail of the job's text, unless this process reads the stream itself."""
         if self._is_streaming:
             return
         place = (job.turn.number, job.turn.response_id)
@@ -125,7 +125,7 @@ class LiveText:
         self.notes.clear()
 
     def _add_tail(self, tail: str) -> None:
-        """Continue the text with a stored tail; hold it where the tail does not show how it continues."""
+        """Continue the text with a stored tail; leave it unchanged if the tail does not show how it continues."""
         known = self.text
         if known.endswith(tail):
             return
@@ -143,12 +143,12 @@ class LiveText:
 
 
 def _has_same_words(known: str, stored: str) -> bool:
-    """Return True if a stored text brings nothing new: it has no blank lines between messages."""
+    """Return True if a stored text adds nothing: it has no blank lines between messages."""
     return "".join(known.split()).startswith("".join(stored.split()))
 
 
 def _continue_text(text: str, tail: str) -> str:
-    """Return a text with what a newer tail of it adds; unchanged if that is not certain."""
+    """Return a text with the additions of a newer tail; unchanged if they are not certain."""
     anchor = text[-ANCHOR_CHARS:]
     found = [end for end in _find_ends(anchor, tail) if text.endswith(tail[:end][-len(text) :])]
     if len(found) != 1:

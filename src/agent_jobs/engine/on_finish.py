@@ -64,7 +64,7 @@ class Notifier:
         self._running: dict[anyio.Event, Reporter] = {}
 
     async def run(self) -> None:
-        """Check for ever; at the end once more, for what finished with this process."""
+        """Check until cancelled, and once more at the end, for jobs that finished with this process."""
         try:
             while True:
                 await self._notify_pending(FINALIZE_WAIT_S, ANSWER_WAIT_S)
@@ -73,7 +73,7 @@ class Notifier:
             await self.finish()
 
     async def finish(self) -> None:
-        """Report what is pending without waiting for files or answers, and give the reports a moment to end."""
+        """Report pending events without waiting for files or answers, and give the reports a moment to end."""
         with anyio.move_on_after(max(reporter.last_s for reporter in self._reporters), shield=True):
             await self._notify_pending(0.0, 0.0)
             for reporter in self._reporters:
@@ -113,7 +113,7 @@ class Notifier:
                     self._start_report(reporter, job_id, notice)
 
     async def _try_to_describe(self, job_id: str) -> dict[str, Any] | None:
-        """Return the notice of a job; None if it cannot be read, which must not hold up the others."""
+        """Return the notice of a job; None if it cannot be read, which must not delay the others."""
         try:
             job = await self._store.get(job_id)
             if job is None:
@@ -142,7 +142,7 @@ class Notifier:
             with suppress(RuntimeError):  # the event loop ended before the report
                 run_sync(mark_ended, token=token)
 
-        # A daemon thread: the end of the process does not wait for it, as it would for those of a pool.
+        # A daemon thread: the process does not wait for it at its exit, as it would for threads of a pool.
         threading.Thread(target=run_in_thread, daemon=True).start()
 
 

@@ -18,7 +18,7 @@ from agent_jobs.text import encode_text
 
 logger = logging.getLogger(__name__)
 
-LIMIT_S = 30.0  # then the command is killed: it only reports, and one that hangs would hold up the others
+LIMIT_S = 30.0  # then the command is killed: it only reports, and a hanging one would delay the others
 LAST_S = 1.0  # for running commands at the end of this process; then they continue without it
 LINE_BYTES = 400  # of the last line of its stderr that are logged
 STDERR_BYTES = 1_000_000  # its stderr is emptied beyond this, so that it does not fill the disk
@@ -50,7 +50,7 @@ class Command:
         """Run it to its end with the notice on its stdin, and log how it ended. Blocks until then."""
         text = answers.format_json_line(notice)
         try:
-            # A pipe would break when this process ends, and be held open by what the command leaves behind.
+            # A pipe would break when this process exits, and stay open in the children of the command.
             with tempfile.TemporaryFile(buffering=0, dir=self.folder) as stderr:
                 failure = _wait_for_exit(self._start_process(text, stderr), stderr, self.limit_s)
                 line = _read_last_line(stderr)
@@ -79,7 +79,7 @@ class Command:
 
 
 def _wait_for_exit(process: "subprocess.Popen[bytes]", stderr: IO[bytes], limit_s: float) -> str:
-    """Return how a command failed, empty if it did not; keep its stderr small meanwhile."""
+    """Return the failure of a command, empty if there is none; keep its stderr small while it runs."""
     until = time.monotonic() + limit_s
     while (left_s := until - time.monotonic()) > 0:
         with suppress(subprocess.TimeoutExpired):

@@ -62,6 +62,20 @@ class OwnerClients:
                 self._clients[row.key_ref] = await self._open_client(row.key_ref)
         return self._clients[row.key_ref]
 
+    async def find_sender(self, owner: str, fingerprint: str) -> ResponsesClient:
+        """Return the client with the key that created a response, if this process has it; else that of its owner.
+
+        The owner may have got another key since. Only the key of the same account sees the response.
+
+        Raises:
+            ConfigError: The owner's key is missing.
+        """
+        if fingerprint:
+            for client in (self.shared, *self._clients.values()):
+                if client.endpoint.fingerprint == fingerprint:
+                    return client
+        return await self.find(owner)
+
 
 class OwnerSteppers:
     """Runs the steps of jobs, each with the client of its owner.
@@ -118,7 +132,7 @@ class OwnerSteppers:
             stepper.begin_shutdown()
 
     async def write_progress(self) -> None:
-        """Write the progress of all streams, for ever."""
+        """Write the progress of all streams until cancelled."""
         await self._shared.write_progress()
 
     async def end_abandoned(self) -> None:
@@ -126,7 +140,7 @@ class OwnerSteppers:
         await self._shared.end_abandoned()
 
     async def cancel(self, job: Job) -> Done | RunAgain:
-        """Have upstream stop the run, then poll it. Takes no claim on the job."""
+        """Ask upstream to stop the run, then poll it. The job is not claimed for this."""
         stepper = await self._find_stepper(job)
         if stepper is None:
             return RunAgain(MISSING_KEY_RETRY_S)
@@ -143,9 +157,10 @@ class OwnerSteppers:
         return await stepper.run_job_step(job)
 
     async def _find_stepper(self, job: Job) -> JobStepper | None:
-        """Return the stepper with the key of the job's owner; None if the key is missing."""
+        """Return the stepper with the key of the job's owner, or that of a run under way; None if it is missing."""
+        fingerprint = job.turn.fingerprint if job.turn.response_id is not None else ""
         try:
-            client = await self._clients.find(job.owner)
+            client = await self._clients.find_sender(job.owner, fingerprint)
         except ConfigError as error:
             logger.warning("%s waits: %s", job.id, error)
             return None

@@ -6,7 +6,7 @@ from agent_jobs.store.base import Budget, Store
 
 
 async def find_limits(store: Store, owner: str, default: OwnerLimits) -> OwnerLimits:
-    """Return what was set for an owner, or else for all of them; a single user has no such limits."""
+    """Return the limits of an owner, or else of all owners; a single user has no such limits."""
     if not owner:
         return UNLIMITED
     row = await store.get_owner(owner)
@@ -18,14 +18,14 @@ async def find_limits(store: Store, owner: str, default: OwnerLimits) -> OwnerLi
 def list_budgets(
     day_usd: float | None, limits: OwnerLimits, owner: str, started_at: float, *, spent: bool, parts: str = ""
 ) -> list[Budget]:
-    """Return the budgets of the day that a job counts to: that of all jobs, and that of its owner.
+    """Return the daily budgets to which a job counts: the one of all jobs, and the one of its owner.
 
     Args:
         day_usd: For the jobs of all owners together; None if there is no such budget.
         limits: Of the owner.
         owner: Whose job it is.
         started_at: When the job was started: its later turns count to the same day.
-        spent: True if only what was spent counts.
+        spent: True if only spent money counts.
         parts: How the bound of a new job is made up.
     """
     since = find_day_start(started_at)

@@ -21,9 +21,9 @@ from agent_jobs.upstream.endpoint import redact_url
 
 logger = logging.getLogger(__name__)
 
-OVERTAKEN_S = 1.0  # after a GET whose answer came after that of a newer one
+OVERTAKEN_S = 1.0  # after a GET whose answer arrived later than that of a newer GET
 CANCEL_AGAIN_S = 30.0  # between cancels that upstream accepted and did not obey
-CANCEL_RETRY_S = 5.0  # between cancels that failed, and between polls of a run that is to stop
+CANCEL_RETRY_S = 5.0  # between failed cancels, and between polls of a run that has to stop
 OVERDUE_POLL_S = 300.0  # between polls past the deadline while upstream cannot be reached
 COLLECT_S = 86_400.0  # after the deadline polls continue for a day: the result is paid
 OTHER_KEY_S = 60.0  # for which a job of another key is left to processes that have that key
@@ -80,7 +80,7 @@ class Poller:
         return await self.check_deadline(saved) or await self._continue_running(saved, outcome.not_before_s, held=held)
 
     async def cancel(self, job: Job) -> Done | RunAgain:
-        """Have upstream stop the run, then poll it. Takes no claim on the job."""
+        """Ask upstream to stop the run, then poll it. The job is not claimed for this."""
         response_id = job.turn.response_id
         if response_id is None or job.turn.has_open_calls:
             return Done()  # the step that launches it or runs its calls sees the request
@@ -146,7 +146,7 @@ class Poller:
         return await self._planner.plan(job, not_before_s)
 
     async def _check_overtaken(self, job: Job) -> Done | RunAgain:
-        """Poll again if another write was stored meanwhile, unless it ended the job."""
+        """Poll again if another write was stored in the meantime, unless it ended the job."""
         row = await self._store.get(job.id)
         if row is not None and not row.is_terminal:
             return RunAgain(OVERTAKEN_S)  # schedules nothing if another process has claimed the job

@@ -22,7 +22,7 @@ class PollPlanner:
     async def plan(self, job: Job, not_before_s: float = 0.0) -> RunAgain:
         """Return when to poll a job; upstream asks not to be asked before `not_before_s`.
 
-        If a webhook will tell of its end, no caller that waits has it polled earlier either.
+        If a webhook will report its end, waiting callers do not have it polled earlier either.
         """
         now = self._clock.now()
         if await self._is_webhook_coming(job, now):
@@ -32,7 +32,7 @@ class PollPlanner:
         return RunAgain(with_jitter(next_retrieve_s(job, now)), not_before_s)
 
     async def _is_webhook_coming(self, job: Job, now: float) -> bool:
-        """Return True if webhooks of the job's endpoint arrive, and none came for its response yet."""
+        """Return True if webhooks of the job's endpoint arrive, and none has arrived for its response yet."""
         turn = job.turn
         if not self._limits.expects_webhooks or turn.mode == "foreground" or turn.response_id is None:
             return False

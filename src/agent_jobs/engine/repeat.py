@@ -9,7 +9,7 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store, Upload
 from agent_jobs.upstream.endpoint import Endpoint
 
-#: Stands in the request hash of a job before the digest of its uploaded files.
+#: Precedes the digest of uploaded files in the request hash of a job.
 UPLOADS_MARK = "/"
 
 

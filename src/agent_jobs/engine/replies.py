@@ -16,22 +16,36 @@ def answer_calls(open_calls: Mapping[str, Call], reply: Reply) -> list[Call]:
     """Return the calls that a reply answers, each with its answer.
 
     Args:
-        open_calls: What the job asks for, by call id.
+        open_calls: The open calls of the job, by call id.
         reply: The answers.
 
     Raises:
         RequestError: An answer fits no call.
     """
     _check_ids(open_calls, reply)
+    reply = replace(reply, approve=(*reply.approve, *_find_always_allowed(open_calls, reply)))
     answered = [call for call in (_answer_call(call, reply) for call in open_calls.values()) if call is not None]
     if not answered:
         raise RequestError("The reply has no answer to {calls}.", "empty_reply", calls=", ".join(open_calls))
     return answered
 
 
+def list_always_allowed(open_calls: Mapping[str, Call], reply: Reply) -> set[str]:
+    """Return the names of the calls that a reply allows until the end of the job."""
+    return {open_calls[call_id].name for call_id in reply.always}
+
+
+def _find_always_allowed(open_calls: Mapping[str, Call], reply: Reply) -> list[str]:
+    """Return the ids of the calls of tools that the reply always allows, but for those with another answer."""
+    names = list_always_allowed(open_calls, reply)
+    answered = {*reply.outputs, *reply.approve, *reply.deny}
+    waiting = [call for call in open_calls.values() if call.name in names and call.id not in answered]
+    return [call.id for call in waiting if call.needs == "approval" or call.id in reply.always]
+
+
 def _check_ids(open_calls: Mapping[str, Call], reply: Reply) -> None:
     """Raise RequestError unless the reply names open calls only, and each of them once."""
-    given = [*reply.outputs, *reply.approve, *reply.deny]
+    given = [*reply.outputs, *reply.approve, *reply.always, *reply.deny]
     for call_id in given:
         shown = call_id[:ECHO_CHARS]
         if call_id not in open_calls:
@@ -46,7 +60,7 @@ def _answer_call(call: Call, reply: Reply) -> Call | None:
     if call.id in reply.outputs:
         return _give_output(call, reply.outputs[call.id])
     if call.id in reply.approve:
-        return _approve_call(call)
+        return approve_call(call)
     if call.id in reply.deny:
         return replace(call, state="done", output=DENIED)
     if reply.message:
@@ -61,7 +75,8 @@ def _give_output(call: Call, output: object) -> Call:
     return replace(call, state="done", output=text)
 
 
-def _approve_call(call: Call) -> Call:
+def approve_call(call: Call) -> Call:
+    """Return a call that waits for an approval as approved."""
     if call.needs != "approval":
         raise RequestError("{call} waits for an output, not for an approval.", "needs_output", call=call.id)
     if call.kind == "approval":  # upstream makes the call itself, and gets the approval as its answer

@@ -157,7 +157,7 @@ class Resender:
 
 
 def _may_be_sent_again(failed: Job) -> bool:
-    """Return True if the job failed upstream, is not to stop, and was not sent again before."""
+    """Return True if the job failed upstream, has no cancel request, and was not sent again before."""
     if failed.status is not Status.FAILED or failed.turn.response_id is None:
         return False
     if failed.cancel_requested_at is not None or failed.turn.timed_out_at is not None:

@@ -14,19 +14,19 @@ from agent_jobs.store.base import Store
 ID_CHARS = 80  # of an id that are repeated in an error
 #: Names for fields with an id end so.
 _ID_ENDINGS = ("_id", "_ids")
-#: Names that end so and hold no id of the provider's.
+#: Options with such names that contain no id of the provider.
 _HARMLESS = frozenset({"connector_id"})
 #: An id of the provider's in a field of this name is a string; everything else in it is no id.
 _ID_OR_FORM = "container"
 
 
 async def check_shared_ids(store: Store, options: StartOptions, lent: JSON) -> None:
-    """Refuse options that name what may be another owner's.
+    """Refuse options with ids that may belong to another owner.
 
     Args:
         store: The jobs of the owner.
         options: Of the start.
-        lent: Options of the operator's preset, which may name what it likes.
+        lent: Options of the operator's preset, which may name any id.
 
     Raises:
         RequestError: An id is not that of the owner's own jobs.

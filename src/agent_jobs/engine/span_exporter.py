@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 LAST_S = 5.0  # for the spans at the end of this process: a collector is near
 
-#: The variables that ask for traces. The SDK reads them, and all others that begin with OTEL_, by itself.
+#: The variables that request traces. The SDK itself reads them, and all others that begin with OTEL_.
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 #: Its values that ask for content in spans.

@@ -399,7 +399,7 @@ class StartPlanner:
         return replace(job, reserved_usd=bound.usd), bound.parts
 
     def _list_reserved(self, limits: OwnerLimits) -> list[float]:
-        """Return the budgets in USD against which the most that a job may cost is held."""
+        """Return the budgets in USD that limit the highest cost of a job."""
         if self._defaults.budget_spent:
             return []
         return [usd for usd in (self._defaults.budget_usd, limits.daily_budget_usd) if usd is not None]
@@ -408,7 +408,7 @@ class StartPlanner:
         """Return the job with the limits that a budget needs, and its bound; its hash stays that without limits."""
         body, bound = job.turn.request, partial(self._bound_first_turn, job, previous)
         if budgets_usd := self._list_reserved(limits):
-            # In a thread: loading the price list takes a moment.
+            # In a thread: loading the price list needs a moment.
             add_limits = partial(self._defaults.prices.cap_request, body, min(budgets_usd), bound)
             body = await anyio.to_thread.run_sync(add_limits)
         job = replace(job, turn=replace(job.turn, request=body))
@@ -437,7 +437,7 @@ class StartPlanner:
 
 
 def _has_own_container(tool: JSON) -> bool:
-    """Return True if the tool runs code in a container of ours: files are not put into one that the caller names."""
+    """Return True if the tool runs code in a new container: files are not put into a container of the caller."""
     return tool.get("type") == "code_interpreter" and not isinstance(tool.get("container"), str)
 
 

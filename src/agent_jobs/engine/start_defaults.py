@@ -1,4 +1,4 @@
-"""The settings for new jobs, and what a start is planned to store."""
+"""The settings for new jobs, and the jobs that a start plans to store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ class StartDefaults:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStart:
-    """The jobs of a request, with what is stored beside them."""
+    """The jobs of a request, with the rows that are stored beside them."""
 
     jobs: list[Job]
     uploads: list[Upload]

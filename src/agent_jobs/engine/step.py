@@ -99,7 +99,7 @@ class JobStepper:
         self._launcher.begin_shutdown()
 
     async def write_progress(self) -> None:
-        """Write the progress of all streams, for ever."""
+        """Write the progress of all streams until cancelled."""
         await self._reader.write_progress()
 
     async def end_abandoned(self) -> None:
@@ -107,7 +107,7 @@ class JobStepper:
         await self._poller.end_abandoned()
 
     async def cancel(self, job: Job) -> Done | RunAgain:
-        """Have upstream stop the run, then poll it. Takes no claim on the job."""
+        """Ask upstream to stop the run, then poll it. The job is not claimed for this."""
         return await self._poller.cancel(job)
 
     async def run_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:
@@ -147,7 +147,7 @@ class JobStepper:
 
 
 def _is_stopping(job: Job) -> bool:
-    """Return True if upstream has to be told to stop the run."""
+    """Return True if a cancel has to be sent to upstream."""
     if job.turn.mode == "foreground":
         return False
     return job.cancel_requested_at is not None or job.turn.timed_out_at is not None

@@ -19,7 +19,7 @@ class RunAgain:
 
 @dataclass(frozen=True, slots=True)
 class WaitForSlot:
-    """As many jobs run as may; the worker takes this one up when a slot is free."""
+    """All slots are in use; the worker continues this job when one is free."""
 
 
 class LostRace(Exception):

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WRITE_S = 1.0  # between writes of progress; a changed status is written at once
-BRIEF_S = 30.0  # a stream that is cut sooner counts as failed, whatever it brought
+BRIEF_S = 30.0  # a stream that is cut sooner counts as failed, even with events
 HELD_WRITE_S = 5.0  # a run that is held open is not polled, so a write is how it notices a cancel
 FAR_POLL_S = 290.0  # a stream may live and still miss the end, so its job is polled too, but seldom
 REASONING_CHARS = 1_000  # of the reasoning so far: the tail that `reasoning` shows
@@ -81,7 +81,7 @@ class StreamReader:
         return self._errors.pop(job_id, None)
 
     async def write_progress(self) -> None:
-        """Write the progress of all streams for ever, together: one write costs about as much as many."""
+        """Write the progress of all streams together, until cancelled: one write costs about as much as many."""
         while True:
             await self._wait_for_news()
             # A held run is written even without news: the write shows whether a cancel was requested.
@@ -105,7 +105,7 @@ class StreamReader:
         """Read events and store what they show, until the job finishes, the stream ends or the time is over.
 
         `attached` is True unless the stream is the POST's own. An attached stream that is soon cut again, or that is
-        JSON, counts as failed, so that it is not attached to for ever.
+        JSON, counts as failed, so that it is not attached again endlessly.
 
         Returns the job as last known. If it is not terminal, only a GET shows its state.
         """
@@ -227,7 +227,7 @@ class StreamReader:
 
 
 def _should_stop(job: Job, cancel_requested_at: float | None) -> bool:
-    """Return True if reading on would keep a run alive whose cancel was requested."""
+    """Return True if further reading would keep a cancelled run alive."""
     return job.turn.mode == "foreground" and cancel_requested_at is not None
 
 
@@ -252,7 +252,7 @@ class _Reading:
     answered_json: bool = False  #: the answer is a JSON object and no stream
     error: JSON | None = None  #: the stream's error event
     indexes_with_text: set[object] = field(default_factory=set[object])  #: output indexes whose text was read
-    live: LiveText | None = None  #: what a caller in this process reads
+    live: LiveText | None = None  #: the text for callers in this process
     all_words: list[str] = field(default_factory=list[str])
     new_words: list[str] = field(default_factory=list[str])
     new_reasoning: list[str] = field(default_factory=list[str])
@@ -290,7 +290,7 @@ class _Reading:
             self.live.add_words(event.get("output_index"), words)
 
     def take_whole_text(self, event: JSON) -> None:
-        """Note a text that came as a whole, unless its words came before."""
+        """Store a text that arrived in full, unless its parts arrived before."""
         index = event.get("output_index")
         if index not in self.indexes_with_text:
             self._add_words(index, str(event.get("text") or event.get("refusal") or ""))
@@ -307,7 +307,7 @@ class _Reading:
             self.live.add_item(index, event["item"])
 
     def take_finished_item(self, event: JSON) -> None:
-        """Note an output item in full, with its text unless its words came before."""
+        """Store a full output item, with its text unless the parts of it arrived before."""
         index, item = event.get("output_index"), event.get("item")
         if not isinstance(item, dict):
             return
@@ -393,13 +393,13 @@ class _Reading:
         return self.job
 
     def forget_stored_steps(self, stored: Sequence[Step]) -> None:
-        """Forget the steps that the database has by now, but for those that changed meanwhile."""
+        """Drop the steps that the database has by now, except those that changed in the meantime."""
         for step in stored:
             if self.new_steps.get(step.position) is step:
                 del self.new_steps[step.position]
 
     def take_step(self, step: Step) -> None:
-        """Note a step as it was seen now; one that is not yet stored keeps its times."""
+        """Record a step as seen now; a step that is not yet stored keeps its times."""
         known = self.new_steps.get(step.position)
         self.new_steps[step.position] = step if known is None else merge_step(known, step)
 
@@ -414,7 +414,7 @@ class _Reading:
             self.live.add_words(index, words)
 
     def _list_finished_items(self) -> list[JSON]:
-        """Return the output as its items came; empty if one of them was not read to its end."""
+        """Return the output as its items arrived; empty if one of them was not read to its end."""
         places = sorted(self.finished_items)
         if places != list(range(len(places))) or len(self.items) > len(places):
             return []

@@ -22,7 +22,7 @@ from agent_jobs.upstream.client import ResponsesClient
 logger = logging.getLogger(__name__)
 
 REATTACH_FIRST_S = 2.0  # a stream that was cut is often cut again at once
-REATTACH_MOST_S = 8.0  # later ones are left to polls, which come as soon
+REATTACH_MOST_S = 8.0  # later ones are left to polls, which are as quick
 
 
 class StreamStep:
@@ -47,7 +47,7 @@ class StreamStep:
         self._planner = planner
 
     async def run(self, job: Job, events: AsyncGenerator[JSON], *, attached: bool = False) -> RunAgain:
-        """Read the job's stream to its end, and say when the job is to be polled."""
+        """Read the job's stream to its end, and return the time of the next poll."""
         job = await self._mark_streaming(job)
         limit_s = inf
         if job.turn.mode == "foreground":
@@ -100,7 +100,7 @@ class StreamStep:
         return await self._reader.retry_until_stored(job, lambda: self._resender.after_stream_error(job, error))
 
     async def _end_held_run(self, job: Job) -> RunAgain:
-        """Store how a held run ended with its connection: by a cancel, by its deadline, or by upstream."""
+        """Store the end of a held run with its connection: by a cancel, by its deadline, or by upstream."""
         row = await self._reader.retry_until_stored(job, lambda: self._store.get(job.id))
         if row is not None and row.cancel_requested_at is not None:
             ended = job.with_partial().mark_cancelled(self._clock.now())

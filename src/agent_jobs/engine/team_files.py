@@ -66,5 +66,5 @@ class TeamFiles:
 
 
 def create_made_id() -> str:
-    """Return an id for a file that a run made, which nobody can guess."""
+    """Return an unguessable id for a file that a run made."""
     return f"{MADE_PREFIX}_{token_hex(16)}"

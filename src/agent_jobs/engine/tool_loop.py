@@ -1,7 +1,7 @@
 """Runs the tool calls of a turn and begins the next turn with their outputs.
 
-Each output is stored before anything follows from it. A process may die anywhere in here: an interrupted call is
-repeated only if its tool says that this does no harm. Otherwise the model is told that its outcome is unknown.
+Each output is stored before it is used. A process may die at any point: an interrupted call is
+repeated only if its tool says that this does no harm. Otherwise the model reads that its outcome is unknown.
 """
 
 import re
@@ -19,6 +19,7 @@ import anyio
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
+from agent_jobs.engine.replies import approve_call
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
@@ -47,7 +48,7 @@ OVERRAN = Failure(
 
 
 class ToolLoop:
-    """Acts for the jobs whose turn asked for calls.
+    """Runs the tool calls of jobs.
 
     Args:
         toolbox: The user's tool servers; None if there are none.
@@ -139,7 +140,7 @@ class ToolLoop:
         """Return the turn's calls, each with what it needs, after repairing those that a dead process left running."""
         calls: list[Call] = []
         for call in await self._store.get_calls(job.id, job.turn.number):
-            classified = await self._classify_call(job, call)
+            classified = _apply_standing_approval(job, await self._classify_call(job, call))
             if classified != call:
                 await self._store.save_call(job, classified, call.state)
             calls.append(classified)
@@ -160,7 +161,7 @@ class ToolLoop:
         return _apply_policy(call, policy, declared)
 
     def _seconds_left(self, job: Job) -> float:
-        """Return how long the job's calls may still take; while it waits for an answer, its time stands still."""
+        """Return the seconds left for the job's calls; the time in `input_required` does not count."""
         if job.status is Status.INPUT_REQUIRED:
             return inf
         return -job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
@@ -243,11 +244,11 @@ class ToolLoop:
             row = await self._store.get(job.id)
 
     async def _begin_next_turn(self, job: Job, calls: Sequence[Call]) -> Done | RunAgain:
-        """Begin the next turn with the answers, and reserve what it may cost."""
+        """Begin the next turn with the answers, and reserve its highest cost."""
         budgets = await self._list_budgets(job)
         try:
             next_turn = await self._reserve_cost(await self._add_next_turn(job, calls), budgets)
-            await self._store.begin_next_turn(next_turn, budgets)  # a cancel may come first; the next step sees it
+            await self._store.begin_next_turn(next_turn, budgets)  # a cancel may be first; the next step sees it
         except (RequestError, ConfigError) as error:
             failure = _explain_missing_budget(job, error)
             return await self._save_end(job.mark_failed(failure.code, failure.message, self._clock.now()))
@@ -307,7 +308,7 @@ class ToolLoop:
             provider_url=job.turn.base_url,
             history_tokens=used.exact_tokens if used else None,
         )
-        return await anyio.to_thread.run_sync(bound_usd)  # loading the price list takes a moment
+        return await anyio.to_thread.run_sync(bound_usd)  # loading the price list needs a moment
 
     async def _save_end(self, job: Job) -> Done:
         await self._finalizer.save_job(job)
@@ -315,7 +316,7 @@ class ToolLoop:
 
 
 def _apply_policy(call: Call, policy: "Policy | None", declared: Sequence[str]) -> Call:
-    """Return the call with what its tool's policy asks for; None stands for a tool that its server lacks by now."""
+    """Return the call with what its tool's policy asks for; None if its server no longer has the tool."""
     if call.state == "running":  # the process that ran it is dead
         if policy is not None and (policy.read_only or policy.idempotent):
             return replace(call, state="approved")
@@ -324,6 +325,14 @@ def _apply_policy(call: Call, policy: "Policy | None", declared: Sequence[str]) 
         others = [name for name in declared if name != call.name]
         return _finish_call(call, _explain_unknown_function(call.name, others))
     return replace(call, needs="approval" if policy.asks else "run")
+
+
+def _apply_standing_approval(job: Job, call: Call) -> Call:
+    """Return the call as approved if the user always allows its tool in this job."""
+    is_waiting = call.state == "open" and call.needs == "approval"
+    if is_waiting and call.name in job.always_allowed:
+        return approve_call(call)
+    return call
 
 
 def _must_repeat_history(job: Job, calls: Sequence[Call]) -> bool:

@@ -1,4 +1,4 @@
-"""Limit the waits of callers, and end all of them together when the process is to end."""
+"""Limit the waits of callers, and end all of them together before the process exits."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ class Waits:
 
     @contextmanager
     def limit(self, seconds: float) -> Generator[None]:
-        """End what is awaited inside without an error after this many seconds, or with all other waits."""
+        """End the block without an error after this many seconds, or together with all other waits."""
         if self._is_over:
             seconds = 0.0
         self.begun += 1

@@ -18,11 +18,11 @@ from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
 
-CHECK_S = 1.0  # between looks for webhooks whose job is not known
+CHECK_S = 1.0  # between checks for webhooks whose job is not known
 FIRST_RETRY_S = 2.0  # most creates that are under way are answered by then
 MAX_RETRY_S = 60.0
 MAX_ATTEMPTS = 20  # over a quarter of an hour, which is longer than a create call is waited for
-LOOK_UP_LEASE_S = 60.0  # a GET takes no longer; then another process may try
+LOOK_UP_LEASE_S = 60.0  # a GET is done by then; after that another process may try
 KEPT_S = 4 * 86_400.0  # the provider repeats a webhook for up to three days
 PURGE_EVERY_S = 3600.0
 
@@ -59,7 +59,7 @@ class WebhookIntake:
         return job_id
 
     async def run(self) -> None:
-        """Find the jobs of unknown responses, for ever."""
+        """Find the jobs of unknown responses until cancelled."""
         while True:
             try:
                 await self._look_up_unknown()

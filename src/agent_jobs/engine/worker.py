@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.engine.archive import delete_responses
 from agent_jobs.engine.live_text import LiveText
-from agent_jobs.engine.owner_clients import OwnerSteppers
+from agent_jobs.engine.owner_clients import OwnerClients, OwnerSteppers
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import StoreError
@@ -19,13 +19,13 @@ from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import Pruned
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
-from agent_jobs.upstream.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.8  # between looks at other processes' jobs: a dead process is noticed within two of these
+TICK_S = 0.8  # between checks of other processes' jobs: a dead process is noticed within two of these
+RECLAIM_SHARE = 0.9  # of a tick: one that ends a moment early must not skip the look
 STORE_RETRY_S = 1.0  # a locked database is free again within seconds
-CRASH_RETRY_S = 30.0  # a step crashed by a defect of ours; the run itself continues upstream
+CRASH_RETRY_S = 30.0  # a step crashed because of a defect here; the run itself continues upstream
 PURGE_EVERY_S = 3600.0  # retention counts in days
 SHELVED_S = 86_400.0  # an upload of an owner is attached within a day, or never
 
@@ -35,7 +35,8 @@ class Worker:
 
     Args:
         retention_s: Seconds after which a finished job that was read is deleted; None keeps all jobs.
-        delete_upstream: Client with which deleted jobs are deleted upstream, too; None leaves the provider's copies.
+        client: Of the endpoint; its key may be renewed.
+        delete_upstream: Clients with which deleted jobs are deleted upstream, too; None leaves the provider's copies.
     """
 
     def __init__(
@@ -45,25 +46,32 @@ class Worker:
         clock: Clock,
         tasks: TaskGroup,
         *,
-        endpoint: Endpoint,
+        client: ResponsesClient,
         limits: RunLimits,
         retention_s: float | None,
-        delete_upstream: ResponsesClient | None = None,
+        delete_upstream: OwnerClients | None = None,
     ) -> None:
         self._store = store
         self._stepper = stepper
         self._clock = clock
-        self._identity = (endpoint.base_url, endpoint.fingerprint)
+        self._client = client
         self._retention_s = retention_s
         self._delete_upstream = delete_upstream
         self._limits = limits
         self._tasks = tasks
         self._woken = anyio.Event()
+        self._reclaim_at = 0.0  # by the clock of the event loop
         self._running = Counter[str]()  # steps of this process, by job
         self._may_have_lost_claims = False  # a connection may have taken the answer to a claim with it
 
+    @property
+    def _identity(self) -> tuple[str, str]:
+        """Return the endpoint and the key of this process, by which it finds the jobs that it can poll."""
+        endpoint = self._client.endpoint
+        return endpoint.base_url, endpoint.fingerprint
+
     async def run(self, what: str) -> None:
-        """Run what is due and take over the jobs of dead processes, for ever.
+        """Run due jobs and take over the jobs of dead processes, until cancelled.
 
         Args:
             what: This process, as other processes report it.
@@ -74,7 +82,7 @@ class Worker:
             woken = self._woken = anyio.Event()
             wait_s = TICK_S
             try:
-                await self._store.reclaim_from_dead(self._clock.now())
+                await self._reclaim_now_and_then()
                 await self._renew_lost_claims()
                 wait_s = min(wait_s, await self._start_due_steps())
             except StoreError as error:
@@ -145,6 +153,13 @@ class Worker:
             return TICK_S
         return max(0.0, next_at - self._clock.now()) / self._clock.speed
 
+    async def _reclaim_now_and_then(self) -> None:
+        """Take over the jobs of dead processes, once in each tick: each step that ends wakes the loop."""
+        now = anyio.current_time()
+        if now >= self._reclaim_at:
+            await self._store.reclaim_from_dead(self._clock.now())
+            self._reclaim_at = now + TICK_S * RECLAIM_SHARE
+
     async def _renew_lost_claims(self) -> None:
         """Run the jobs that this process has claimed without knowing it."""
         if self._may_have_lost_claims:
@@ -202,15 +217,13 @@ class Worker:
             logger.exception("%s: its cancel was not sent from here", job_id)
 
 
-async def prune(
-    store: Store, before: float, delete_upstream: ResponsesClient | None, *, unread: bool = False
-) -> Pruned:
+async def prune(store: Store, before: float, delete_upstream: OwnerClients | None, *, unread: bool = False) -> Pruned:
     """Delete the jobs that finished before this time, and keep those whose results no reader received.
 
     Args:
         store: The jobs.
         before: In epoch seconds.
-        delete_upstream: Client with which their responses are deleted; None leaves them. Responses of other endpoints
+        delete_upstream: Clients with which their responses are deleted; None leaves them. Responses of other endpoints
             stay.
         unread: Delete undelivered results as well.
     """

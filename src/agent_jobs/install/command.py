@@ -14,7 +14,7 @@ from agent_jobs import __version__
 from agent_jobs.install.hosts import SERVER
 from agent_jobs.install.machine import Launch, Machine
 
-#: Folders that uv installs itself into; the PATH of a desktop app, and of some shells, has none of them.
+#: Folders into which uv installs itself. They are not on the PATH of desktop apps and of some shells.
 UVX_FOLDERS = (".local/bin", ".cargo/bin", "/opt/homebrew/bin", "/usr/local/bin")
 #: The PATH of an app that was started from a desktop, by `sys.platform`.
 DESKTOP_PATHS = {"darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}

@@ -27,7 +27,7 @@ class FileSnapshot:
 
 
 def locate_file(host: Host, machine: Machine, scope: Scope) -> Path:
-    """Return the file in which this host keeps its servers.
+    """Return the file with this host's servers.
 
     Raises:
         ConfigError: The host has no such file, or several.
@@ -94,7 +94,7 @@ def write_replacement(before: FileSnapshot, text: str) -> Path | None:
 
 
 def _expand_place(place: Place) -> list[Path]:
-    """Return the paths that a place stands for; if a * names several folders, those in which the file exists."""
+    """Return the paths of a place; if its * matches several folders, those in which the file exists."""
     if place.only_if is None:
         return [place.path]
     rest = place.path.relative_to(place.only_if)
@@ -104,7 +104,7 @@ def _expand_place(place: Place) -> list[Path]:
 
 
 def _back_up(target: Path, before: FileSnapshot) -> Path | None:
-    """Write a copy of what was read, under the first free number, and return its path."""
+    """Write a copy of the old content under the first free number, and return its path."""
     if before.raw is None:
         return None
     mode = target.stat().st_mode & 0o7777

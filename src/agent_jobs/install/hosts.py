@@ -105,7 +105,7 @@ class Host:
             environment: Variables that were passed for this entry.
             existing: The entry that is in the file.
             approve: Allow the model to call agent_start unasked.
-            has_stored_key: The server finds the key by itself, so that the entry needs no reference to it.
+            has_stored_key: The server finds a stored key, so the entry needs no reference to one.
         """
         entry = {**(existing or {}), **self.ours(launch)}
         variables = dict(entry.get(self.env, {}))
@@ -153,7 +153,7 @@ class Host:
             del entry[self.env]
 
     def _drop_references(self, entry: Entry, variables: Entry) -> None:
-        """Drop what refers to the key, because the key comes another way from now on."""
+        """Drop references to the key, because the host gets the key in another way from now on."""
         for name, reference in ((KEY, self.secret), (KEY_FILE, KEY_PATH)):
             if name in variables and variables[name] == reference:
                 del variables[name]

@@ -26,7 +26,7 @@ class Item:
 
 
 Path = tuple[str | Item, ...]
-#: The value to set at each path; None removes what stands there.
+#: The value to set at each path; None removes the value there.
 Changes = Mapping[Path, Any]
 
 
@@ -115,7 +115,7 @@ def put_value(text: str, path: Path, value: Any) -> str:
 
 
 def drop_value(text: str, path: Path) -> str:
-    """Return the text without what stands at that path; the same text if nothing does. Raises as `put_value` does."""
+    """Return the text without the value at that path; the same text if there is none. Raises as `put_value` does."""
     node = holder = parse_text(text)
     member = None
     for key in path:
@@ -252,7 +252,7 @@ def _insert_line(text: str, node: Node, margin: str, member: str) -> str:
 
 
 def _is_spread(text: str, node: Node) -> bool:
-    """Return True if the members stand on lines of their own; an empty object has them so if the text has lines."""
+    """Return True if the members have lines of their own; for an empty object, if the text has several lines."""
     if node.members:
         return "\n" in text[node.start : node.members[0].start]
     return "\n" in text.strip() or not text[: node.start].strip()

@@ -26,7 +26,7 @@ def _describe_codex(url: str, variable: str) -> Entry:
     return {"url": url, "bearer_token_env_var": variable}
 
 
-#: What is in an entry, by host.
+#: The content of an entry, by host.
 REMOTE_ENTRIES: Mapping[str, Callable[[str, str], Entry]] = {
     "claude-code": _describe_claude_code,
     "codex": _describe_codex,
@@ -42,7 +42,7 @@ def create_remote_entry(host: Host, url: str, variable: str) -> Entry:
 
 
 def complete_url(url: str) -> str:
-    """Return the address of MCP on a server of which the user gave the address."""
+    """Return the address of MCP on the server with this address."""
     url = url.rstrip("/")
     if url.endswith(MCP_PATH):
         return url

@@ -12,7 +12,7 @@ from agent_jobs.install.machine import Launch, Machine
 UNIT = f"{SERVER}.service"
 LABEL = f"{SERVER}.work"
 RETRY_S = 30  # a provider or a disk that fails is often back within a minute
-#: After this many failures in an hour, systemd starts the program no more: somebody has to change something.
+#: After this many failures in an hour, systemd stops restarting the program: the user has to fix the cause.
 RETRIES_PER_HOUR = 20
 STOP_S = 20  # the program itself ends within seconds
 #: Characters that end a line or a word in a unit, with their escapes.

@@ -13,7 +13,7 @@ from agent_jobs.install.json_edit import Changes, is_object
 
 #: Comments right below a table's last key belong to the table, unless a header follows them without a blank line.
 COMMENTS_OF_TABLE = re.compile(r"(?:[ \t]*#.*\n)*(?=[ \t\r]*(?:\n|\Z))")
-#: Brackets and quotes of which one stands in the last line of a string, an array or an inline table of several lines.
+#: Brackets and quotes, one of which ends a string, an array or an inline table of several lines.
 CLOSING = re.compile(r"\"{3}|'{3}|[\]}]")
 BLANK_LAST_LINE = re.compile(r"(?<=\n)\r?\n\Z")
 
@@ -178,7 +178,7 @@ def _set_value(holder: Any, path: tuple[Any, ...], value: Any) -> None:
 
 
 def _build_table(holder: Any, values: dict[str, Any], *, depth: int) -> Any:
-    """Return a new table: our entry gets a table of its own, and what is nested in it stands on one line."""
+    """Return a new table: our entry gets a table of its own, and its nested tables are inline."""
     import tomlkit
     from tomlkit.items import InlineTable
 

@@ -1,4 +1,4 @@
-"""A job's life as plain values: the job, its current turn, and what an event or a retrieved response changes.
+"""A job's life as plain values: the job, its current turn, and the changes by events and retrieved responses.
 
 Nothing here waits, reads a clock or does I/O. Time is an argument, a change is a new value, and every mapping
 that comes from upstream may be incomplete, wrongly typed or from a server that reads the contract differently.
@@ -56,7 +56,7 @@ STREAM_MAX_AGE_S = 290.0
 #: Attempts to stream in a row without an event, after which a job is only polled.
 MAX_STREAM_FAILURES = 3
 
-#: Begins the activity of a job whose response upstream did not answer for.
+#: Begins the activity of a job whose last poll got no answer from upstream.
 CANNOT_POLL = "cannot poll: "
 #: Ends the activity of a job that upstream did not accept, and that is sent again.
 TRYING_AGAIN = "; trying again"
@@ -73,7 +73,7 @@ class Output:
     """The output of a finished turn."""
 
     text: str
-    response: JSON | None = None  #: the response object it came from, unchanged; None where only the text was read
+    response: JSON | None = None  #: the response object of the text, unchanged; None if only the text was read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class Turn:
     base_url: str  #: where the response lives; only a process with this endpoint may retrieve it
     fingerprint: str = ""  #: of the key that creates it; only its owner's "not found" counts
     mode: Mode = "background_stream"
-    attempt: int = 0  #: POSTs of which a byte was sent
+    attempt: int = 0  #: POSTs that sent at least one byte
     sent_at: float | None = None  #: first byte of the latest POST, epoch seconds
     response_id: str | None = None  #: the first id that upstream named; gateways change it from GET to GET
     sequence_number: int | None = None  #: of the last stream event
@@ -131,7 +131,7 @@ class Job:
     timeout_s: float | None = None  #: its own limit on all its turns; None means the process's
     running_since: float | None = None  #: start of its first POST, shifted forward by the time in `input_required`
     cost_usd: float | None = None  #: None while unknown
-    reserved_usd: float | None = None  #: the most it may cost, held against the day's budget
+    reserved_usd: float | None = None  #: its highest cost, which the day's budget reserves
     delivered_at: float | None = None  #: when a host or a person first received its result
     read_at: float | None = None  #: when a person first opened it
     needs_finalizing: bool = False  #: it ended, and files are still to be written or removed
@@ -144,6 +144,9 @@ class Job:
     cost_before_usd: float | None = None
     max_cost_usd: float | None = None
     toolbox: Sequence[str] = ()  #: which tools of the user's servers it may call
+    always_allowed: tuple[
+        str, ...
+    ] = ()  #: names of calls that the user allows without being asked again, until its end
     output: Output | None = None
     counted: JSON | None = None  #: the response object of an end without output, for its price; not stored
     output_bytes: int = 0  #: of the text in UTF-8, also where it was not read
@@ -168,7 +171,7 @@ class Job:
 
     @property
     def can_be_retrieved(self) -> bool:
-        """Return True if a GET of its response can show how the job goes on."""
+        """Return True if a GET of its response can show the progress of the job."""
         running = self.status in (Status.QUEUED, Status.IN_PROGRESS) and not self.turn.has_open_calls
         return running and self.turn.response_id is not None and self.turn.mode != "foreground"
 
@@ -226,7 +229,7 @@ class Job:
             return self
         is_stopping = self.cancel_requested_at is not None and self.turn.mode != "foreground"
         if is_stopping and has_ended(response):
-            return self  # a run that is held open may have no other copy than this event
+            return self  # this event may be the only copy of the result of a run that is held open
         if self.is_terminal or not self._is_empty_completion(response):
             return self._apply_status(response, now)
         turn = replace(self.turn, empty_completions=max(1, self.turn.empty_completions))
@@ -251,7 +254,7 @@ class Job:
         return job._apply_status(response, now)
 
     def mark_not_found(self, now: float, *, is_doubtful: bool = False) -> "Job":
-        """Note that upstream does not know the response; the job expires after enough of these over enough time.
+        """Record that upstream does not know the response; enough such answers over enough time expire the job.
 
         A held-open run, which ends with its connection, ends at once, unless the answer is doubtful: a gateway's page.
         """
@@ -270,7 +273,7 @@ class Job:
         return job.with_partial()._end_unfound(now)
 
     def _end_unfound(self, now: float) -> "Job":
-        """End a job whose response upstream does not have, with what its stream brought."""
+        """End a job whose response upstream does not have, with the text of its stream."""
         if self.turn.empty_completions and self.turn.partial:
             return self._end_as(Status.COMPLETED, now, None)
         if self.turn.mode != "foreground":
@@ -345,7 +348,7 @@ class Job:
         return replace(self, status=Status.PENDING, activity=reason)
 
     def mark_failed(self, code: str, message: str, now: float) -> "Job":
-        """End the job with a failure of ours or one that upstream named outside a response object."""
+        """End the job with a failure of agent-jobs, or one that upstream reported outside a response object."""
         return self._end_as(Status.FAILED, now, Failure(code, message))
 
     def mark_cancelled(self, now: float) -> "Job":
@@ -371,7 +374,7 @@ class Job:
         if self.turn.mode != "background_stream" or self.status not in (Status.QUEUED, Status.IN_PROGRESS):
             return False
         is_young = self.turn.sent_at is not None and now - self.turn.sent_at < STREAM_MAX_AGE_S
-        # Without a cursor upstream repeats all from the start, which would double what was applied before.
+        # Without a cursor upstream repeats all events from the start, which would double the applied ones.
         is_resumable = self.turn.sequence_number is not None or not (self.turn.partial or self.turn.reasoning)
         return is_young and is_resumable and self.turn.stream_failures < MAX_STREAM_FAILURES
 
@@ -390,11 +393,11 @@ class Job:
         return until - self.running_since - limit_s
 
     def mark_timed_out(self, now: float) -> "Job":
-        """Note that our deadline passed: the run is to be cancelled and will end as a failure that says so."""
+        """Record that the deadline passed: the run will be cancelled, and end as a failure that reports this."""
         return replace(self, turn=replace(self.turn, timed_out_at=now))
 
     def end_at_deadline(self, now: float) -> "Job":
-        """End a run that was held open until its limit: it stopped with its connection, and no more will come."""
+        """End a run that was held open until its limit: it stopped with its connection, and sends nothing more."""
         return self.with_partial().mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
 
     def _apply_status(self, response: JSON, now: float) -> "Job":
@@ -439,7 +442,7 @@ class Job:
         return (used or Usage(partial=True)).plus(self.usage_before or Usage(partial=True))
 
     def _await_calls(self, now: float) -> "Job":
-        """Keep the job running for the calls that its turn asked for, unless it is to stop."""
+        """Keep the job running for the calls of its turn, unless a cancel was requested."""
         if self.cancel_requested_at is not None:
             return self.mark_cancelled(now)
         if self.turn.timed_out_at is not None:

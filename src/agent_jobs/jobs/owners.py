@@ -31,7 +31,7 @@ class OwnerUse(NamedTuple):
     jobs: int
     running: int
     waiting: int  #: jobs that were not sent yet
-    today_usd: float  #: an active job counts with what it may cost
+    today_usd: float  #: an active job counts with its highest cost
 
 
 #: No limits.

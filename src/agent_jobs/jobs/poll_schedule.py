@@ -4,7 +4,7 @@ from agent_jobs.jobs.job import Job
 
 #: A poll is worthwhile after a tenth of the job's age, but not more often than this: each costs tokens.
 POLL_MIN_MS = 2_000
-#: Nor later than this: a host should not learn of an end much later than it came.
+#: Nor later than this: a host should not learn of a finished job much later.
 POLL_MAX_MS = 30_000
 #: Longest distance between two retrieves while a caller waits for the job.
 WATCHED_RETRIEVE_MAX_S = 5.0
@@ -12,7 +12,7 @@ WATCHED_RETRIEVE_MAX_S = 5.0
 RETRIEVE_MAX_S = 30.0
 #: The same for an old job, which runs for hours.
 OLD_RETRIEVE_MAX_S = 60.0
-#: The first retrieve of a job whose end a webhook will tell, for webhooks that are lost. Most jobs end before it.
+#: The first retrieve of a job whose end a webhook will report, in case the webhook is lost. Most jobs end before it.
 FAR_RETRIEVE_FIRST_S = 60.0
 #: Longest distance between two of these retrieves.
 FAR_RETRIEVE_MAX_S = 300.0
@@ -36,5 +36,5 @@ def next_retrieve_s(job: Job, now: float) -> float:
 
 
 def next_far_retrieve_s(job: Job) -> float:
-    """Return the seconds until the next retrieve of a job whose end a webhook will tell, doubling from 60 to 300."""
+    """Return the seconds until the next retrieve of a job whose end a webhook will report, doubling from 60 to 300."""
     return min(FAR_RETRIEVE_MAX_S, FAR_RETRIEVE_FIRST_S * 2.0 ** min(job.turn.polls, _MAX_DOUBLINGS))

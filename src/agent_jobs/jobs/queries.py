@@ -39,7 +39,7 @@ class JobFilter:
     previous_job_id: str = ""  #: the job that they continue
 
 
-#: What a list of jobs is sorted by.
+#: The sort keys of a list of jobs.
 SortKey = Literal["created", "cost", "duration", "status"]
 
 
@@ -53,7 +53,7 @@ class JobOrder(NamedTuple):
 #: The newest jobs first.
 NEWEST_FIRST = JobOrder()
 #: What spending is summed up by.
-SpendingKey = Literal["day", "model", "preset", "client"]
+SpendingKey = Literal["day", "model", "preset", "client", "owner"]
 
 
 class Spending(NamedTuple):
@@ -78,7 +78,7 @@ class DayBudget(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """The jobs of a filter by what a caller can do with them, without their outputs."""
+    """The jobs of a filter, grouped by the caller's next step, without their outputs."""
 
     done: list[Job]  #: ended and undelivered, first ended first; then those with a question not yet reported
     running: list[Job]
@@ -131,7 +131,7 @@ class TurnRecord(NamedTuple):
 class SearchHit(NamedTuple):
     """A job that a search found, with a passage of its title, prompt or output.
 
-    The matches in the passage stand between `MATCH_BEGIN` and `MATCH_END`.
+    The matches in the passage are between `MATCH_BEGIN` and `MATCH_END`.
     """
 
     job: Job
@@ -190,7 +190,7 @@ class ReplicaInfo(NamedTuple):
     """A process that has a shared database open."""
 
     name: str
-    what: str  #: what it does with the jobs of an endpoint; empty if it works on none
+    what: str  #: its role for the jobs of an endpoint; empty if it works on none
     silent_s: float  #: since it last wrote the time
     is_dead: bool
 
@@ -218,7 +218,7 @@ class Result(NamedTuple):
 
 
 class JobDetails(NamedTuple):
-    """All that is stored of a job, with what was asked and what each turn did."""
+    """All stored facts of a job, with its prompt and the steps of each turn."""
 
     result: Result
     prompt: str
@@ -252,6 +252,7 @@ class Reply:
 
     outputs: Mapping[str, object] = field(default_factory=dict[str, object])  #: of functions, by call_id
     approve: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()  #: approves these and, until the job ends, all other calls of the same tools
     deny: tuple[str, ...] = ()
     message: str = ""  #: answers every call that nothing else answers
     turn: int | None = None  #: the turn whose calls are meant; None means the current one

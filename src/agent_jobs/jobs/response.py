@@ -12,7 +12,7 @@ RETRYABLE = frozenset(
     {"server_error", "rate_limit_exceeded", "server_is_overloaded", "vector_store_timeout", "interrupted"}
 )
 
-#: Failures that time does not cure, whatever their message says. An unconfirmed start may be running: another one
+#: Failures that no retry fixes, even if their message suggests one. An unconfirmed start may be running: another one
 #: could be paid twice.
 NOT_RETRYABLE = frozenset(
     {"start_unconfirmed", "invalid_api_key", "account_refused", "insufficient_quota", "missing_secret"}
@@ -32,7 +32,7 @@ _MADE_ID = re.compile(r"~\d+$")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The reason why a job did not complete: upstream's code and message, or ours."""
+    """The reason why a job did not complete, with a code and message of upstream or of agent-jobs."""
 
     code: str
     message: str
@@ -114,7 +114,7 @@ class Call:
     kind: Literal["function", "approval"]  #: "approval": of a call that upstream makes to an MCP server
     name: str
     arguments: str  #: JSON as the model wrote it
-    needs: Literal["", "run", "approval", "output"] = ""  #: what it waits for, once that is known
+    needs: Literal["", "run", "approval", "output"] = ""  #: the kind of answer that it needs, once that is known
     state: Literal["open", "approved", "running", "done"] = "open"
     output: object = None  #: its answer for upstream
     started_at: float | None = field(default=None, compare=False)  #: when this side began to run it
@@ -173,7 +173,7 @@ def _is_name(value: object) -> TypeGuard[str]:
 
 
 def find_upstream_call_id(call_id: str) -> str:
-    """Return the id by which upstream knows a call, if it gave the call one."""
+    """Return upstream's id of a call, if the call has one."""
     return _MADE_ID.sub("", call_id)
 
 
@@ -193,7 +193,7 @@ def text_of(items: list[JSON]) -> str:
 
 
 def has_answer(items: list[JSON]) -> bool:
-    """Return True if the output holds text or asks for calls."""
+    """Return True if the output has text or calls."""
     return bool(text_of(items) or calls_of(items))
 
 
@@ -238,7 +238,7 @@ _LAST_ACTIVITY_WORDS = {"reasoning": "reasoning", "message": "writing"}
 
 
 def activity_of(items: list[JSON]) -> str:
-    """Return what a running response has done so far, like `3 searches; reasoning`; empty if it is not known."""
+    """Return the steps of a running response so far, like `3 searches; reasoning`; empty if it is not known."""
     kinds = [str(item.get("type")) for item in items]
     words = [_count_words(kinds.count(kind), word) for kind, word in _ACTIVITY_WORDS.items() if kind in kinds]
     if kinds and kinds[-1] in _LAST_ACTIVITY_WORDS:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """The status of a job. OpenAI's words, but for `pending`, `starting`, `input_required` (MCP's) and `expired`."""
+    """The status of a job: OpenAI's words, except `pending`, `starting`, `input_required` (from MCP) and `expired`."""
 
     PENDING = "pending"  #: stored, nothing was sent
     STARTING = "starting"  #: the first byte of the POST was sent, upstream named no id yet
@@ -37,5 +37,5 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 ACTIVE = frozenset(TRANSITIONS)
 #: Statuses in which nothing more happens.
 TERMINAL = frozenset(Status) - ACTIVE
-#: Statuses of a job that runs at the provider, or may: it takes a slot.
+#: Statuses of a job that uses a slot, because it is running at the provider or may be.
 RUNNING = frozenset({Status.STARTING, Status.QUEUED, Status.IN_PROGRESS})

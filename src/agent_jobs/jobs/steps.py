@@ -1,4 +1,4 @@
-"""Lists what a response did, item by item, with the times at which this was seen. Pure."""
+"""Lists the steps of a response, item by item, with the times at which they were seen. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 from agent_jobs.jobs.response import JSON, format_arguments, mapping_of, read_failure
 from agent_jobs.text import truncate
 
-#: Characters of what a step did: one line of a terminal or a page.
+#: Characters of a step's detail: one line of a terminal or a page.
 DETAIL_CHARS = 300
 #: Characters of a step's error.
 ERROR_CHARS = 300
@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 
 def list_steps(items: Sequence[JSON], turn: int, now: float, *, is_over: bool) -> tuple[Step, ...]:
-    """Return the steps of an output as it stands; those of a response that is over have all finished."""
+    """Return the steps of an output; all steps of a finished response have finished."""
     last = len(items) - 1
     return tuple(
         read_step(item, turn, position, now, is_finished=is_over or _is_finished(item, is_last=position == last))

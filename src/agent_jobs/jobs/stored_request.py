@@ -1,4 +1,4 @@
-"""Reads what a stored request asks: its prompt, files, model and effort. Pure."""
+"""Reads a stored request: its prompt, files, model and effort. Pure."""
 
 import json
 import re
@@ -56,7 +56,7 @@ class AttachedFile(NamedTuple):
 
     name: str
     kind: str  #: text, image or file
-    chars: int  #: that stand in the request for it
+    chars: int  #: of the text in the request
 
 
 def attached_files_of(request: JSON) -> list[AttachedFile]:

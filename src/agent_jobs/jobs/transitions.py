@@ -3,6 +3,7 @@
 Each function takes the stored job and returns the new one, or None if the job may not change so by now.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from agent_jobs.jobs.job import Job, Mode, Turn
@@ -10,14 +11,14 @@ from agent_jobs.jobs.status import RUNNING, TRANSITIONS, Status
 
 #: Statuses in which nothing runs upstream, so that a cancel ends the job at once.
 _IDLE = frozenset({Status.PENDING, Status.INPUT_REQUIRED})
-#: Seconds after which the process that streams a job polls it for a cancel, whichever process sent that.
-CANCEL_CHECK_S = 30.0
+#: Seconds after which a job is due whose cancel was requested: the process that is to send it may die before that.
+CANCEL_CHECK_S = 5.0
 
 
 def can_become(stored: Job, new: Job) -> bool:
     """Return True if the table of statuses allows the change, or one of its two exceptions does.
 
-    A response id that is found queues a job whatever its status was thought to be. A response that failed for
+    A response id that is found queues a job with any assumed status. A response that failed for
     lack of context is replaced by a turn that is sent again.
     """
     if new.status is stored.status or new.status in TRANSITIONS.get(stored.status, ()):
@@ -29,7 +30,7 @@ def can_become(stored: Job, new: Job) -> bool:
 
 
 def begin_sending(stored: Job, sending: Job) -> Job | None:
-    """Take the right to POST the current turn: `sending` is a copy of this job after `mark_sending`."""
+    """Grant the right to POST the current turn: `sending` is a copy of this job after `mark_sending`."""
     if sending.turn.number != stored.turn.number or not _may_send(stored):
         return None
     is_first = stored.turn.number == 1
@@ -46,7 +47,7 @@ def begin_sending(stored: Job, sending: Job) -> Job | None:
 
 
 def _may_send(stored: Job) -> bool:
-    """Return True if the current turn was not sent, or provably not accepted, and the job is not to stop."""
+    """Return True if the current turn was not sent, or provably not accepted, and no cancel was requested."""
     if stored.cancel_requested_at is not None or stored.turn.response_id is not None:
         return False
     if stored.turn.number == 1:
@@ -54,13 +55,17 @@ def _may_send(stored: Job) -> bool:
     return stored.status in (Status.PENDING, Status.IN_PROGRESS) and stored.turn.sent_at is None
 
 
-def record_response_id(stored: Job, number: int, response_id: str, now: float, mode: Mode | None = None) -> Job:
+def record_response_id(
+    stored: Job, number: int, response_id: str, now: float, mode: Mode | None = None, fingerprint: str = ""
+) -> Job:
     """Keep the response id of this turn, and how upstream runs it; a job that no process has claimed is due now."""
     if number != stored.turn.number:
         return stored
     job = stored.set_response_id(response_id)
     if mode is not None and mode != stored.turn.mode and stored.turn.response_id is None:
         job = replace(job, turn=replace(job.turn, mode=mode))
+    if fingerprint and stored.turn.response_id is None:
+        job = replace(job, turn=replace(job.turn, fingerprint=fingerprint))
     if job.status is not stored.status and stored.claimed_by is None:
         job = replace(job, due_at=now)
     return job
@@ -69,7 +74,7 @@ def record_response_id(stored: Job, number: int, response_id: str, now: float, m
 def with_observation(stored: Job, seen: Job) -> Job | None:
     """Apply what another copy of this job observed; None if the job may not go there, or has another turn by now.
 
-    What others wrote meanwhile stays: a cancel, the response id, a cursor that is further. Each observation is a
+    Changes by others stay: a cancel, the response id, a cursor that is further. Each observation is a
     change that waiters see.
     """
     if seen.turn.number != stored.turn.number or not stored.can_move_to(seen.status):
@@ -133,8 +138,10 @@ def wait_for_input(stored: Job, number: int, now: float, timeout_s: float) -> Jo
     )
 
 
-def record_reply(stored: Job, now: float, *, is_answered: bool) -> Job | None:
+def record_reply(stored: Job, now: float, *, is_answered: bool, always: Collection[str] = ()) -> Job | None:
     """Have a waiting job continue if all its calls are answered; either way it is due now.
+
+    Calls with the names in `always` are allowed from now on.
 
     A step that is under way has no due time and keeps none: it sees the answers at its end, and a second step
     beside it would run the same calls.
@@ -142,13 +149,19 @@ def record_reply(stored: Job, now: float, *, is_answered: bool) -> Job | None:
     if stored.status is not Status.INPUT_REQUIRED:
         return None
     due_at = None if stored.due_at is None else now
-    job = replace(stored, due_at=due_at, not_before=0.0, revision=stored.revision + 1)
+    allowed = tuple(sorted({*stored.always_allowed, *always}))
+    job = replace(stored, due_at=due_at, not_before=0.0, revision=stored.revision + 1, always_allowed=allowed)
     if not is_answered:
         return job
     running_since = stored.running_since
     if running_since is not None and stored.turn.asked_at is not None:
         running_since += now - stored.turn.asked_at
     return replace(job, status=Status.IN_PROGRESS, running_since=running_since)
+
+
+def ask_again(stored: Job, names: Collection[str]) -> Job:
+    """Have the user asked again before calls with these names."""
+    return replace(stored, always_allowed=tuple(name for name in stored.always_allowed if name not in names))
 
 
 def begin_next_turn(stored: Job, following: Job) -> Job | None:
@@ -171,7 +184,7 @@ def begin_next_turn(stored: Job, following: Job) -> Job | None:
 
 
 def rewrite_request(stored: Job, rewritten: Job) -> Job | None:
-    """Replace the request of a turn that was not accepted, and how its context came into it."""
+    """Replace the request of a turn that was not accepted, and the way in which its context is sent."""
     is_unaccepted = stored.status is Status.PENDING or stored.turn.number > 1
     if rewritten.turn.number != stored.turn.number or not is_unaccepted:
         return None
@@ -200,7 +213,7 @@ def reset_for_resend(stored: Job, again: Job, failed_id: str) -> Job | None:
 
 
 def request_cancel(stored: Job, now: float, *, has_uploads: bool) -> Job:
-    """Note that the job is to be cancelled; one that runs nowhere is cancelled by that."""
+    """Request the cancel of the job; a job that is not running is cancelled at once."""
     if stored.is_terminal:
         return stored
     requested_at = now if stored.cancel_requested_at is None else stored.cancel_requested_at
@@ -214,8 +227,8 @@ def request_cancel(stored: Job, now: float, *, has_uploads: bool) -> Job:
 
 
 def _check_cancel_soon(job: Job, now: float) -> Job:
-    """Have a streamed job polled soon: the caller may end before upstream obeys, and its next poll is far away."""
-    if job.observed_by != "following" or job.due_at is None:
+    """Have a job be due soon: the caller may die before upstream obeys, and its next poll may be far away."""
+    if job.due_at is None:
         return job
     soon = min(job.due_at, now + CANCEL_CHECK_S)
     return replace(job, due_at=soon, not_before=min(job.not_before, soon))

@@ -45,7 +45,7 @@ def can_show_form(capabilities: ClientCapabilities | None) -> bool:
 async def poll_with_dialogs(
     ctx: Context, jobs: Engine, job_id: str, wait_s: float, cap_s: float
 ) -> tuple[Job, str] | InputRequiredResult:
-    """Poll a job as `Engine.poll`, and ask the user once for each approval that it waits for.
+    """Poll a job as `Engine.poll`, and ask the user once for each open approval.
 
     With `wait_s` 0 no question is asked. `cap_s` is the limit for the wait and the dialogs together.
 

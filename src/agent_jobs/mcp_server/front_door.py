@@ -39,7 +39,7 @@ CAPABILITIES = {"sampling", "elicitation", "experimental", "extensions"}
 #: The extension of hosts that render cards.
 APPS = "io.modelcontextprotocol/ui"
 CARD_MIME_TYPE = "text/html;profile=mcp-app"
-#: What a person reads who pipes text into the server.
+#: The hint for a person who pipes text into the server.
 NOT_A_MESSAGE = b"""\
 This is an MCP server: it expects the JSON-RPC messages of a host on stdin, and this input is none.
 To run a job with the input, write: agent-jobs run -
@@ -76,7 +76,7 @@ def open_front_door(*, has_env_file: bool = False) -> FrontDoor:
 
 
 class FrontDoor:
-    """Answers the requests that every process of this version answers alike, and keeps all other lines for the server.
+    """Answers the requests that every process of this version answers alike, and saves all other lines for the server.
 
     The first request fixes the era of a connection, for the SDK too. So that request is answered here and also handed
     over, and the server drops its own answer to it. `server/discover` is the exception: a host may give up on it and
@@ -91,7 +91,7 @@ class FrontDoor:
             stdin: The host writes to it.
             stdout: The host reads from it.
             answers: As `load_answers` returns them.
-            left_out: Methods whose static answers do not hold in this process.
+            left_out: Methods whose static answers do not apply in this process.
         """
         self.stdout = stdout
         self._stdin = stdin
@@ -111,7 +111,7 @@ class FrontDoor:
         threading.Thread(target=self._read_lines, name="stdin", daemon=True).start()
 
     def hand_over(self, receiver: Receiver) -> set[int | str]:
-        """Send the lines that were kept, and every later one, to `receiver`.
+        """Send the saved lines, and every later one, to `receiver`.
 
         Returns the ids of the requests among them that are answered already. `receiver` is called from two threads,
         but never at once.
@@ -144,7 +144,7 @@ class FrontDoor:
                 self._kept.append(line)
 
     def _explain_first_line(self, line: bytes) -> None:
-        """Write on stderr what is expected if the first line with text is none of a host."""
+        """Write a hint on stderr if the first line with text is not from a host."""
         if not line.strip():
             return
         self._is_first_line = False
@@ -169,14 +169,14 @@ class FrontDoor:
         return False
 
     def _open_era(self, request: JSON, answers: Mapping[str, JSON]) -> None:
-        """Keep the answers that hold from the first request on, which the server sees as well."""
+        """Select the answers that apply from the first request on, which the server sees as well."""
         self._era = answers
         if request["method"] == "initialize":
             self._era = self._answers["handshake"]
         self._answered.add(request["id"])
 
     def _answers_for(self, request: JSON) -> Mapping[str, JSON]:
-        """Return the static answers that hold for a request; none if the server may find anything odd in it."""
+        """Return the static answers for a request; none if the server may object to anything in it."""
         params = request.get("params", {})
         if request.get("jsonrpc") != "2.0" or not request.keys() <= REQUEST_FIELDS:
             return {}
@@ -250,7 +250,7 @@ def _is_message(line: bytes) -> bool:
 
 
 def _find_left_out(has_env_file: bool) -> frozenset[str]:
-    """Return the methods whose static answers may not hold with the user's settings."""
+    """Return the methods whose static answers may not apply with the user's settings."""
     left_out: set[str] = set()
     file = _read_settings_file()
     if has_env_file or "AGENT_JOBS_PRESETS" in os.environ or b"presets" in file:
@@ -261,7 +261,7 @@ def _find_left_out(has_env_file: bool) -> frozenset[str]:
 
 
 def _read_settings_file() -> bytes:
-    """Return the user's settings file as it is: parsing it takes longer than to answer later what it may change."""
+    """Return the text of the user's settings file. Parsing takes longer than answering the affected requests later."""
     try:
         with open(find_config_file(os.environ), "rb") as file:
             return file.read()
@@ -317,5 +317,5 @@ def _is_capability(name: str, value: object) -> bool:
 
 
 def _is_object_tree(value: object, depth: int = TASKS_DEPTH) -> bool:
-    """Return True if this holds only objects, and is at most this deep."""
+    """Return True if the value consists of objects only, and is at most this deep."""
     return _is_json_object(value) and depth > 0 and all(_is_object_tree(each, depth - 1) for each in value.values())

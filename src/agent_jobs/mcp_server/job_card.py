@@ -24,7 +24,7 @@ from agent_jobs.mcp_server.tool_adapter import create_result, describe_error
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.answers import Answer
 from agent_jobs.rendering.last_sentence import find_last_sentence
-from agent_jobs.rendering.questions import escape_invisible
+from agent_jobs.rendering.questions import escape_invisible, list_always_allowed, name_tool
 
 APPS = "io.modelcontextprotocol/ui"
 CARD_MIME_TYPE = "text/html;profile=mcp-app"
@@ -33,7 +33,7 @@ CARD_TOOL = "job_card"
 #: The tool whose result the card shows.
 STARTING_TOOL = "agent_start"
 CARD_FILE = Path(__file__).with_name("job_card.html")
-#: Stands in the file for the key that shows that a call comes from the card.
+#: Placeholder in the file for the key that shows that a call is from the card.
 KEY_PLACE = "{{ card key }}"
 #: Jobs that one card shows.
 MAX_CARD_JOBS = 20
@@ -51,9 +51,10 @@ _TOOL: dict[str, Any] = {
         "properties": {
             "job_ids": {"type": "array", "items": {"type": "string"}},
             "batch": {"type": "string"},
-            "action": {"enum": ["cancel", "approve", "deny"]},
+            "action": {"enum": ["cancel", "approve", "always", "deny", "ask_again"]},
             "call_id": {"type": "string"},
             "turn": {"type": "integer"},
+            "tool": {"type": "string"},
             "key": {"type": "string"},
         },
     },
@@ -122,17 +123,34 @@ class JobCard:
         if action == "cancel":
             await engine.cancel(JobFilter(job_ids=(job_id,)))
             return
-        call = (str(arguments.get("call_id")),)
-        turn = arguments.get("turn")
-        if not isinstance(turn, int):
-            turn = None
-        if action == "deny":
-            await engine.reply(job_id, Reply(deny=call, turn=turn))
+        if action == "ask_again":
+            await engine.ask_again(job_id, str(arguments.get("tool")))
             return
         # A model cannot read the card's HTML, and so cannot approve in the user's place.
-        if action != "approve" or not hmac.compare_digest(str(arguments.get("key")).encode(), self._key.encode()):
+        if action != "deny" and not hmac.compare_digest(str(arguments.get("key")).encode(), self._key.encode()):
             raise RequestError("Only the user may approve.", "approval_at_terminal", job_id=job_id)
-        await engine.reply(job_id, Reply(approve=call, turn=turn))
+        await engine.reply(job_id, _parse_decision(arguments))
+
+
+def _parse_decision(arguments: dict[str, Any]) -> Reply:
+    """Return the answer to one call.
+
+    Raises:
+        RequestError: There is no such action.
+    """
+    action, call = arguments.get("action"), (str(arguments.get("call_id")),)
+    turn = arguments.get("turn")
+    if not isinstance(turn, int):
+        turn = None
+    match action:
+        case "approve":
+            return Reply(approve=call, turn=turn)
+        case "always":
+            return Reply(always=call, turn=turn)
+        case "deny":
+            return Reply(deny=call, turn=turn)
+        case _:
+            raise RequestError("The card has no such action.", "wrong_value")
 
 
 def _offer_tool(result: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +203,7 @@ def _read_job_ids(arguments: dict[str, Any]) -> Sequence[str]:
 
 
 async def _render_card_job(engine: Engine, job: Job) -> Answer:
-    """Return what a card shows of a job."""
+    """Return the facts of a job for a card."""
     now = engine.now()
     calls = await engine.open_calls(job)
     answer: Answer = {
@@ -199,6 +217,7 @@ async def _render_card_job(engine: Engine, job: Job) -> Answer:
         "turn": job.turn.number,
         "view": await engine.find_view(f"/jobs/{job.id}"),
     }
+    answer["always_allowed"] = list_always_allowed(job) or None
     if calls:
         answer["needs"] = [_render_card_call(call) for call in calls]
     if job.is_terminal:
@@ -216,6 +235,12 @@ def _render_card_call(call: Call) -> Answer:
     return {
         "call_id": call.id,
         "needs": call.needs,
-        "name": escape_invisible(call.name),
+        "name": escape_invisible(_name_call(call)),
         "arguments": call.arguments[:ARGUMENT_CHARS],
     }
+
+
+def _name_call(call: Call) -> str:
+    if call.needs == "approval":
+        return name_tool(call.name)
+    return call.name

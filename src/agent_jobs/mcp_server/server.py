@@ -1,7 +1,7 @@
 """Builds the MCP server over an engine: its tools, prompts and resources."""
 
 import sys
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
@@ -58,6 +58,7 @@ def build_server(
     has_tasks: bool = True,
     is_structured: bool = False,
     card_key: str = "",
+    extensions: Sequence[Extension] = (),
 ) -> MCPServer:
     """Return the MCP server over an engine that may still be opening.
 
@@ -70,6 +71,7 @@ def build_server(
         is_structured: Whether answers are repeated as structured content, for programs that read only that.
         card_key: Shows that a call comes from the job card. All processes that serve the same host need the same one;
             without one, each has its own.
+        extensions: More extensions of the protocol.
     """
     tasks: TasksExtension | None = None
     if has_tasks:
@@ -88,6 +90,7 @@ def build_server(
         ],
         tasks,
         JobCard(engine, card_key),
+        extensions,
     )
     server.resource("job://{job_id}", name="job", mime_type="application/json", description="The state of a job")(
         tools.read_job
@@ -115,8 +118,9 @@ class AgentJobsServer(MCPServer):
         tools: list[JobTool],
         tasks: "TasksExtension | None",
         card: JobCard,
+        more: Sequence[Extension] = (),
     ) -> None:
-        extensions: list[Extension] = []
+        extensions: list[Extension] = [*more]
         if tasks is not None:
             extensions.append(tasks)
         with _hide_rich():

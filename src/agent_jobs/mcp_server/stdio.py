@@ -52,7 +52,7 @@ def serve(door: FrontDoor, env_file: str | None = None) -> None:
 
 
 def _load_settings(env_file: str | None) -> Settings | ConfigError:
-    """Return the settings, or the error that says what is wrong with them."""
+    """Return the settings, or the error about them."""
     try:
         if env_file is not None:
             from agent_jobs.env_file import add_env_file  # few hosts name one
@@ -87,7 +87,7 @@ async def _serve_until_closed(
 
 
 async def run_server(server: MCPServer, door: FrontDoor) -> None:
-    """Take the connection over from the front door and serve it until the host ends it."""
+    """Take over the connection from the front door, and serve it until the host ends it."""
     low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way to run on streams
     async with _open_wire(door) as (incoming, outgoing):
         await low.run(incoming, outgoing, low.create_initialization_options())
@@ -103,7 +103,7 @@ def _collect_garbage_again() -> None:
 async def _open_wire(
     door: FrontDoor,
 ) -> AsyncGenerator[tuple[ObjectReceiveStream[SessionMessage | Exception], ObjectSendStream[SessionMessage]]]:
-    """Take the connection over from the front door, and yield the SDK's streams for reading and writing."""
+    """Take over the connection from the front door, and yield the SDK's streams for reading and writing."""
     lines_in, lines = anyio.create_memory_object_stream[bytes](float("inf"))
     incoming_in, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outgoing_out = anyio.create_memory_object_stream[SessionMessage](0)

@@ -69,7 +69,7 @@ Questions = Mapping[str, tuple[Job, Call]]
 class CreatedTask(CallToolResult):
     """The answer of a tool that goes to the host as a task."""
 
-    model_config = ConfigDict(defer_build=True)  # as all models here: at start-up it would take milliseconds
+    model_config = ConfigDict(defer_build=True)  # like all models here: at start-up it would cost milliseconds
 
     task: dict[str, Any]
 
@@ -164,7 +164,7 @@ class TasksExtension(Extension):
         return result
 
     def is_wanted(self, ctx: Context, wait_s: float | None) -> bool:
-        """Return True if a call is to be answered with a task: its host declares them, and the call would wait."""
+        """Return True if the answer to a call is a task: its host declares tasks, and the call would wait."""
         if wait_s == 0 or ctx.input_responses is not None:
             return False
         return declares_tasks(ctx.protocol_version, ctx.client_capabilities)
@@ -325,7 +325,7 @@ class TasksExtension(Extension):
         return self._dismissals.get((job.id, build_question_key(job, call)), 0)
 
     def _render_outcome(self, state: TaskState) -> dict[str, Any]:
-        """Return what a task has beside its status: its result, or the questions for the user."""
+        """Return the fields of a task beside its status: its result, or the questions for the user."""
         if state.answer is not None:
             return {"result": _dump_model(create_result(state.answer, is_structured=self._is_structured))}
         if state.questions:

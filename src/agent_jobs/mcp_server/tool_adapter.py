@@ -72,8 +72,8 @@ class JobTool(Tool):
 
 
 def describe_error(error: AgentJobsError) -> str:
-    """Return what is wrong, and what a model can do about it."""
-    from agent_jobs.mcp_server.wording import MODEL  # not needed to start
+    """Return the problem and its fix for a model."""
+    from agent_jobs.mcp_server.wording import MODEL, OWNER_MODEL  # not needed to start
 
     if is_for_team.get():
         from agent_jobs.rendering.hidden_machine import hide_machine
@@ -81,7 +81,7 @@ def describe_error(error: AgentJobsError) -> str:
         shown = hide_machine(error)
         if shown is not error:
             logger.warning("an answer hides the cause of an error: %s", error)
-        return MODEL.describe(shown)
+        return OWNER_MODEL.describe(shown)
     return MODEL.describe(error)
 
 

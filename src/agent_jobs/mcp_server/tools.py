@@ -274,7 +274,7 @@ class Tools:
         if may_ask and not self._may_approve and can_ask(ctx):
             limit_s = 0.0
             if wait_s > 0:
-                limit_s = cap_s  # the user may take as long for the dialogs as the host allows for a call
+                limit_s = cap_s  # the dialogs may take as long as the host allows for a call
             polling = poll_with_dialogs(ctx, jobs, job_id, wait_s, cap_s)
             outcome = await self._await_engine(ctx, jobs, polling, limit_s, select_job)
             if isinstance(outcome, InputRequiredResult):
@@ -366,7 +366,7 @@ class Tools:
         """
         began = jobs.now()
         try:
-            if wait_s < PROGRESS_S:
+            if wait_s < PROGRESS_S or not _wants_progress(ctx):
                 return await work
             return await _report_activity(ctx, jobs, work, select)
         except anyio.get_cancelled_exc_class():
@@ -376,7 +376,7 @@ class Tools:
 
 
 def _poll_key(jobs: Engine, group: JobFilter) -> str:
-    """Return the name by which the polls of a caller for some jobs are paced: owners share no memory."""
+    """Return the key under which a caller's polls for some jobs are paced; owners do not share one."""
     return f"{jobs.owner} {answers.format_filter_arguments(group)}"
 
 
@@ -385,6 +385,14 @@ def _client_name(ctx: Context) -> str:
     if client is None:
         return ""
     return client.client_info.name
+
+
+def _wants_progress(ctx: Context) -> bool:
+    """Return True if the host listens for progress, which is read from the database."""
+    request = ctx.session._request_outbound  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way
+    if request.transport.kind == "direct":
+        return True  # a client in this process has a callback, and no token
+    return bool(ctx.request_context.meta) and "progress_token" in ctx.request_context.meta
 
 
 def _is_cancelled_by_client(ctx: Context) -> bool:
@@ -448,7 +456,7 @@ def _read_statuses(status: str | None) -> frozenset[Status]:
 
 
 async def _report_activity(ctx: Context, jobs: Engine, work: Awaitable[T], select: Callable[[], JobFilter | None]) -> T:
-    """Await the work; every PROGRESS_S report to the host what the selected jobs do, if it gave a progress token."""
+    """Await the work; every PROGRESS_S report to the host what the selected jobs do."""
 
     async def report_regularly() -> None:
         waited_s = 0.0

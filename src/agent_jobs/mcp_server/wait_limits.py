@@ -114,7 +114,7 @@ class WaitLimits:
 
 
 def _name_caller(client: str, owner: str) -> str:
-    """Return what a client is remembered by; two owners may use clients of the same name."""
+    """Return the key of a client; two owners may use clients of the same name."""
     if not owner:
         return client
     return f"{owner}\n{client}"

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from agent_jobs.rendering.fixes import Voice
+from agent_jobs.rendering.owner_fixes import OPERATOR, OWNER_FIXES, ask_operator, pass_on_to_operator
 
-#: What a model can do, by the code of the error.
+#: Fixes for a model, by the code of the error.
 FIXES: Mapping[str, str] = {
     # Arguments
     "literal_secret": (
@@ -73,3 +74,30 @@ def _ask_user(step: str) -> str:
 
 
 MODEL = Voice(FIXES, _ask_user, pass_on=_pass_on)
+#: What the model of an owner of a team server can do instead.
+OWNER_MODEL_FIXES: Mapping[str, str] = {
+    **OWNER_FIXES,
+    "approval_at_terminal": (
+        f"Ask the user to answer on the page of this server, or ask {OPERATOR} to set AGENT_JOBS_APPROVALS=model. "
+        "You may deny."
+    ),
+    "approval_in_dialog": (
+        f"Call agent_poll, which asks the user, or ask {OPERATOR} to set AGENT_JOBS_APPROVALS=model. You may deny."
+    ),
+    "budget_spent": f"Wait until midnight UTC, or ask {OPERATOR} to raise AGENT_JOBS_DAILY_BUDGET_USD.",
+    "budget_too_small": (
+        f"Lower its bound with options.max_output_tokens, or ask {OPERATOR} to raise AGENT_JOBS_DAILY_BUDGET_USD."
+    ),
+    "owner_budget_too_small": (
+        f"Lower its bound with options.max_output_tokens, wait until midnight UTC, or ask {OPERATOR} to raise it."
+    ),
+    "tool_server_failed": (
+        f"Ask {OPERATOR} to check its entry in the file of AGENT_JOBS_TOOLBOX, or start without it."
+    ),
+    "tool_servers_gone": f"Ask {OPERATOR} to set AGENT_JOBS_TOOLBOX, or start it with options.toolbox none.",
+    "wrong_tool_servers": (
+        f"Ask {OPERATOR} to correct that; jobs that do not name it in options.toolbox can be started."
+    ),
+}
+#: The words for the model of an owner of a team server.
+OWNER_MODEL = Voice({**FIXES, **OWNER_MODEL_FIXES}, ask_operator, pass_on=pass_on_to_operator)

@@ -1,4 +1,4 @@
-"""A notice of a job: what is sent, without its output and without its prompt beyond the title. Pure."""
+"""A notice of a job, without its output, and without its prompt beyond the title. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

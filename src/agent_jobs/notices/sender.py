@@ -59,11 +59,11 @@ class NoticeSender:
     _logged: set[str] = field(default_factory=set[str], init=False)
 
     def run(self, job_id: str, report: Mapping[str, Any]) -> None:
-        """Send the notice of a job to all targets, unless the user does not want it. Blocks until that is done.
+        """Send the notice of a job to all targets, unless the user does not want it. Blocks until it is sent.
 
         Args:
             job_id: For the log.
-            report: What a command of AGENT_JOBS_ON_FINISH gets of the job.
+            report: The input of a command of AGENT_JOBS_ON_FINISH about the job.
         """
         notice = make_notice(report, self.clock.now())
         if self._is_wanted(notice):
@@ -74,10 +74,10 @@ class NoticeSender:
         return anyio.run(self.deliver, subject, notice)
 
     async def deliver(self, subject: str, notice: Notice) -> dict[NoticeTarget, str]:
-        """Send a notice to all targets; return for each why it was not sent, an empty string if it was.
+        """Send a notice to all targets; return for each the reason of a failure, empty if it was sent.
 
         Args:
-            subject: What it is about, for the log.
+            subject: Its subject, for the log.
             notice: The event.
         """
         failures = await self._send_to_all(notice)
@@ -142,7 +142,7 @@ class NoticeSender:
 async def _post_once(
     client: httpx2.AsyncClient, address: SecretStr, headers: Mapping[str, str], body: bytes
 ) -> tuple[str, bool]:
-    """Return how a request failed, empty if it did not, and whether that is final. No text holds the address."""
+    """Return the failure of a request, empty if there is none, and True if it is final. It never has the address."""
     try:
         with anyio.fail_after(REQUEST_LIMIT_S):
             url = address.get_secret_value()

@@ -42,7 +42,7 @@ class TokenOwner(NamedTuple):
 
 #: Returns who has the team token with this hash; None if there is no such token, or it ended.
 FindOwner = Callable[[str], Awaitable[TokenOwner | None]]
-#: Records what a user with a token did: who, what, and the address of the browser.
+#: Records an action of a user with a token: the user, the action, and the address of the browser.
 RecordVisit = Callable[[TokenOwner, str, str], Awaitable[object]]
 
 
@@ -78,7 +78,7 @@ class Access(ABC):
 
     #: Sentence for a browser that is not signed in.
     advice: ClassVar[str]
-    #: Sentence for a browser that cannot be signed in with what it sent.
+    #: Sentence for a browser whose link or token is refused.
     refusal: ClassVar[str]
     #: True if a browser signs in by a form with a token.
     has_form: ClassVar[bool]
@@ -93,7 +93,7 @@ class Access(ABC):
     async def sign_in(self, token: str, address: str = "") -> str | None:
         """Return the cookie of a new session for a token; None if the token is wrong.
 
-        `address` is where the request came from.
+        `address` is the address of the browser.
         """
 
     @abstractmethod

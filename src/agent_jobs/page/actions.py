@@ -1,15 +1,16 @@
-"""Do what a form about one job asks: each is a POST, and calls the verb of the engine that the tools call."""
+"""Handle the forms about one job: each is a POST, and calls the same method of the engine as the tools."""
+
+from contextlib import suppress
 
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from agent_jobs.engine.engine import Engine
+from agent_jobs.errors import RequestError
 from agent_jobs.jobs.queries import JobFilter, Reply
 from agent_jobs.page.forms import FormReader
 from agent_jobs.page.new_page import CLIENT
-from agent_jobs.page.standing_approvals import StandingApprovals
 from agent_jobs.page.templates import EngineSource
 from agent_jobs.request.start_request import StartRequest
 
@@ -17,10 +18,9 @@ from agent_jobs.request.start_request import StartRequest
 class Actions:
     """The forms about a job, on its page and in the list."""
 
-    def __init__(self, engine: EngineSource, forms: FormReader, approvals: StandingApprovals) -> None:
+    def __init__(self, engine: EngineSource, forms: FormReader) -> None:
         self._engine = engine
         self._forms = forms
-        self._approvals = approvals
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a job here and at the provider."""
@@ -35,12 +35,16 @@ class Actions:
         form = await self._forms.read(request)
         engine = await self._engine(request)
         job_id = request.path_params["job_id"]
-        tool = ""
-        if form.get("answer") == "always":
-            tool = await _find_asking_tool(engine, job_id, str(form.get("call", "")))
         await engine.reply(job_id, _parse_answer(form))
-        if tool:
-            self._approvals.allow(engine, job_id, tool)
+        return _go_back(form, job_id)
+
+    async def ask_again(self, request: Request) -> Response:
+        """Take back that a tool is always allowed in a job."""
+        form = await self._forms.read(request)
+        engine = await self._engine(request)
+        job_id = request.path_params["job_id"]
+        with suppress(RequestError):  # another tab took it back
+            await engine.ask_again(job_id, str(form.get("tool", "")))
         return _go_back(form, job_id)
 
     async def follow_up(self, request: Request) -> Response:
@@ -66,13 +70,6 @@ class Actions:
         return RedirectResponse("/", 303)
 
 
-async def _find_asking_tool(engine: Engine, job_id: str, call_id: str) -> str:
-    """Return the name of the tool that a call for approval names; empty if the job does not wait for it."""
-    calls = await engine.open_calls(await engine.poll(job_id))
-    names = (call.name for call in calls if call.id == call_id and call.needs == "approval")
-    return next(names, "")
-
-
 def _parse_answer(form: FormData) -> Reply:
     """Return the answer that a form gives to one call."""
     call_id, turn = str(form.get("call", "")), str(form.get("turn", ""))
@@ -80,8 +77,10 @@ def _parse_answer(form: FormData) -> Reply:
     if turn.isdecimal():
         number = int(turn)
     match form.get("answer"):
-        case "approve" | "always":
+        case "approve":
             return Reply(approve=(call_id,), turn=number)
+        case "always":
+            return Reply(always=(call_id,), turn=number)
         case "deny":
             return Reply(deny=(call_id,), turn=number)
         case "output":

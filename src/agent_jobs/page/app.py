@@ -18,7 +18,7 @@ from agent_jobs.errors import AgentJobsError
 from agent_jobs.page.access import Access
 from agent_jobs.page.actions import Actions
 from agent_jobs.page.forms import FormReader
-from agent_jobs.page.guard import Guard
+from agent_jobs.page.guard import SAFETY_HEADERS, Guard
 from agent_jobs.page.health_page import HealthPage
 from agent_jobs.page.job_pages import JobPages
 from agent_jobs.page.live import LiveUpdates
@@ -26,9 +26,10 @@ from agent_jobs.page.new_page import NewPage
 from agent_jobs.page.overview import Overview
 from agent_jobs.page.sign_in import SignIn
 from agent_jobs.page.spend_page import SpendPage
-from agent_jobs.page.standing_approvals import StandingApprovals
 from agent_jobs.page.templates import EngineSource, Renderer
 
+#: Sentence for an error of ours.
+FAULT = "The server failed to show this page. Its log says why. Your jobs are not affected."
 STATIC_FOLDER = Path(__file__).with_name("static")
 
 #: The first parts of the paths of all pages.
@@ -62,18 +63,24 @@ def build_page(engine: EngineSource, access: Access, server: PageServer) -> Star
     async def show_error(request: Request, error: Exception) -> Response:
         return renderer.render_error(request, error)
 
+    async def show_fault(request: Request, _: Exception) -> Response:
+        """Show an error of ours, which the Guard does not see; the server logs it."""
+        response = renderer.render_error(request, HTTPException(500, FAULT))
+        response.headers.update(SAFETY_HEADERS)
+        return response
+
     return Starlette(
         routes=_list_routes(engine, renderer, access, server),
         middleware=[Middleware(Guard, access=access, is_known_host=server.is_known_host), *server.middleware],
-        exception_handlers={AgentJobsError: show_error, HTTPException: show_error},
+        exception_handlers={AgentJobsError: show_error, HTTPException: show_error, Exception: show_fault},
     )
 
 
 def _list_routes(engine: EngineSource, renderer: Renderer, access: Access, server: PageServer) -> list[BaseRoute]:
-    forms, approvals = FormReader(access), StandingApprovals(server.tasks)
-    overview, pages = Overview(engine, renderer), JobPages(engine, renderer, approvals)
-    live = LiveUpdates(engine, renderer, access, approvals, server.ending)
-    actions, new = Actions(engine, forms, approvals), NewPage(engine, renderer, forms)
+    forms = FormReader(access)
+    overview, pages = Overview(engine, renderer), JobPages(engine, renderer)
+    live = LiveUpdates(engine, renderer, access, server.ending)
+    actions, new = Actions(engine, forms), NewPage(engine, renderer, forms)
     spend, health = SpendPage(engine, renderer), HealthPage(engine, renderer, hides_machine=access.hides_machine)
     sign_in = SignIn(access, renderer, forms, is_secure=server.is_secure)
     return [
@@ -85,6 +92,7 @@ def _list_routes(engine: EngineSource, renderer: Renderer, access: Access, serve
         Route("/jobs/{job_id}", pages.show),
         Route("/jobs/{job_id}/cancel", actions.cancel, methods=["POST"]),
         Route("/jobs/{job_id}/reply", actions.reply, methods=["POST"]),
+        Route("/jobs/{job_id}/ask-again", actions.ask_again, methods=["POST"]),
         Route("/jobs/{job_id}/ask", actions.follow_up, methods=["POST"]),
         Route("/jobs/{job_id}/delete", actions.delete, methods=["POST"]),
         Route("/new", new.show_form),

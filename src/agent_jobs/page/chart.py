@@ -9,7 +9,7 @@ from agent_jobs.page.formats import format_usd
 
 WIDTH = 800
 HEIGHT = 150
-#: Share of a day's width that its bar takes.
+#: Share of a day's width that its bar fills.
 BAR_SHARE = 0.75
 #: Even a small cost is seen.
 MIN_BAR_HEIGHT = 2.0

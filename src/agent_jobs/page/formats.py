@@ -4,6 +4,8 @@ import time
 
 from agent_jobs.jobs.response import Usage
 
+#: A shorter time span is shown with its tenths.
+TENTHS_UNTIL_S = 9.95
 MINUTE_S = 60
 HOUR_S = 3600
 DAY_S = 86_400
@@ -17,6 +19,14 @@ def format_duration(seconds: float) -> str:
     if whole < HOUR_S:
         return f"{whole // MINUTE_S} min {whole % MINUTE_S:02} s"
     return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S:02} min"
+
+
+def format_span(seconds: float) -> str:
+    """Return a time span as `format_duration`, one of a few seconds with its tenths."""
+    if seconds >= TENTHS_UNTIL_S:
+        return format_duration(seconds)
+    tenths = f"{max(0.0, seconds):.1f}"
+    return f"{tenths.removesuffix('.0')} s"
 
 
 def format_age(at: float, now: float) -> str:
@@ -40,7 +50,7 @@ def format_time(at: float) -> str:
 
 
 def format_machine_time(at: float) -> str:
-    """Return a moment in the form that HTML's `time` takes."""
+    """Return a moment in the form that HTML's `time` accepts."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 

@@ -107,7 +107,7 @@ def _is_open_path(scope: Scope) -> bool:
 
 
 def _is_same_origin(headers: Headers, host: str) -> bool:
-    """Return True if a browser says that a form came from this page: old browsers send only Origin."""
+    """Return True if a browser declares that a form is from this page: old browsers send only Origin."""
     if headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return False
     return headers.get("origin") in (f"http://{host}", f"https://{host}")

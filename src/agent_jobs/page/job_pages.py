@@ -17,18 +17,17 @@ from agent_jobs.jobs.queries import JobDetails, JobFilter
 from agent_jobs.jobs.status import Status
 from agent_jobs.page import views
 from agent_jobs.page.formats import format_tokens
-from agent_jobs.page.safe_html import link_citations, render_markdown
-from agent_jobs.page.standing_approvals import StandingApprovals
+from agent_jobs.page.safe_html import escape_reordering, link_citations, render_markdown
 from agent_jobs.page.templates import EngineSource, Renderer
 from agent_jobs.rendering import answers
 from agent_jobs.rendering import markdown as markdown_file
-from agent_jobs.rendering.questions import escape_invisible
+from agent_jobs.rendering.questions import escape_invisible, list_always_allowed
 from agent_jobs.rendering.redaction import hide_blobs, redact_request
 from agent_jobs.text import human_size
 
 #: Characters of a response that its page shows; all of it is in the database.
 RESPONSE_CHARS = 200_000
-#: Answers whose HTML is kept: a long one takes tens of milliseconds, and is looked at more than once.
+#: Answers whose HTML is cached: rendering a long one costs tens of milliseconds, and it is read more than once.
 KEPT_ANSWERS = 16
 #: Earlier and later jobs of a conversation that a page names.
 MAX_RELATED_JOBS = 20
@@ -37,22 +36,23 @@ MAX_RELATED_JOBS = 20
 class JobPages:
     """The pages and downloads of one job."""
 
-    def __init__(self, engine: EngineSource, renderer: Renderer, approvals: StandingApprovals) -> None:
+    def __init__(self, engine: EngineSource, renderer: Renderer) -> None:
         self._engine = engine
         self._renderer = renderer
-        self._approvals = approvals
 
     async def show(self, request: Request) -> Response:
         """Show one job; its result counts as read by that."""
         engine = await self._engine(request)
         details = await engine.details(request.path_params["job_id"])
         job = details.result.job
-        values = await read_job(engine, details, self._approvals)
+        values = await read_job(engine, details)
         values |= {
-            "prompt": details.prompt,
+            "prompt": escape_reordering(details.prompt),
             "facts": _list_job_facts(details),
             "lineage": await _find_lineage(engine, job),
-            "request_json": json.dumps(redact_request(details.request), ensure_ascii=False, indent=2),
+            "request_json": escape_reordering(
+                json.dumps(redact_request(details.request), ensure_ascii=False, indent=2)
+            ),
             "response_json": _render_response(details),
         }
         response = self._renderer.render_page(request, "job.html", values)
@@ -78,7 +78,7 @@ class JobPages:
         return PlainTextResponse(markdown_file.render_markdown(job), media_type="text/markdown", headers=name)
 
     async def download_file(self, request: Request) -> Response:
-        """Return a file that the job made, to be saved: no browser shows it as a page of ours."""
+        """Return a file that the job made, as a download: no browser shows it as one of our pages."""
         engine = await self._engine(request)
         made = (await engine.result(request.path_params["job_id"])).made
         number: int = request.path_params["number"]
@@ -94,13 +94,13 @@ class JobPages:
         return FileResponse(file.path, media_type="application/octet-stream", filename=file.name)
 
 
-async def read_job(engine: Engine, details: JobDetails, approvals: StandingApprovals) -> dict[str, Any]:
+async def read_job(engine: Engine, details: JobDetails) -> dict[str, Any]:
     """Return the values of the part of a job's page that changes."""
     job, now = details.result.job, engine.now()
     text, sources = job.turn.partial, list[views.Source]()
     if job.output:
         text, sources = views.cite_answer(job)
-    # In a thread: a long answer takes a moment.
+    # In a thread: a long answer needs a moment.
     answer = await anyio.to_thread.run_sync(partial(_render_answer, text, len(sources)))
     return {
         "row": views.build_row(job, now),
@@ -108,7 +108,7 @@ async def read_job(engine: Engine, details: JobDetails, approvals: StandingAppro
         "tokens": format_tokens(job.usage),
         "can_ask": job.status in (Status.COMPLETED, Status.INCOMPLETE),
         "questions": [views.build_question(call) for call in await engine.open_calls(job)],
-        "always": approvals.list_tools(job.id),
+        "always": list_always_allowed(job),
         "answer": Markup(answer),  # it was cleaned
         "sources": sources,
         "files": [(escape_invisible(file.name), human_size(file.bytes)) for file in details.result.made],
@@ -127,7 +127,7 @@ def _render_response(details: JobDetails) -> str:
     output = details.result.job.output
     if output is None or output.response is None:
         return ""
-    return json.dumps(hide_blobs(output.response), ensure_ascii=False, indent=2)[:RESPONSE_CHARS]
+    return escape_reordering(json.dumps(hide_blobs(output.response), ensure_ascii=False, indent=2)[:RESPONSE_CHARS])
 
 
 async def _find_lineage(engine: Engine, job: Job) -> list[views.JobRow]:

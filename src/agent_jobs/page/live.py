@@ -16,7 +16,6 @@ from agent_jobs.errors import StoreError
 from agent_jobs.page.access import Access
 from agent_jobs.page.job_pages import read_job
 from agent_jobs.page.overview import read_overview
-from agent_jobs.page.standing_approvals import StandingApprovals
 from agent_jobs.page.templates import EngineSource, Renderer
 
 logger = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ UPDATE_S = 1.0
 REFRESH_S = 10.0
 #: Characters of the digest that names an update.
 ID_CHARS = 16
-#: Parts of pages that are kept for other tabs.
+#: Cached parts of pages, for other tabs.
 KEPT_PARTS = 200
 
 
@@ -72,19 +71,11 @@ class KeptPart:
 class LiveUpdates:
     """Streams of updates, one for each open page."""
 
-    def __init__(
-        self,
-        engine: EngineSource,
-        renderer: Renderer,
-        access: Access,
-        approvals: StandingApprovals,
-        ending: anyio.Event,
-    ) -> None:
+    def __init__(self, engine: EngineSource, renderer: Renderer, access: Access, ending: anyio.Event) -> None:
         self._access = access
         self._ending = ending
         self._engine = engine
         self._renderer = renderer
-        self._approvals = approvals
         self._kept: dict[tuple[str, str], KeptPart] = {}
 
     async def stream_overview(self, request: Request) -> Response:
@@ -120,7 +111,7 @@ class LiveUpdates:
             await engine.mark_read(details.result.job)
         else:
             details = await engine.progress(job_id)
-        html = self._renderer.render_shared_part("_job.html", await read_job(engine, details, self._approvals))
+        html = self._renderer.render_shared_part("_job.html", await read_job(engine, details))
         return Part(html, _name_content(html), mark, details.result.job.revision, details.result.job.is_terminal)
 
     def _find_shared_part(self, request: Request, name: str) -> KeptPart:

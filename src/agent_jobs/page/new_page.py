@@ -1,4 +1,4 @@
-"""Start a job from a form, with a live estimate of what it may cost."""
+"""Start a job from a form, with a live estimate of its cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,14 +41,16 @@ class NewPage:
         return await self._render_form(request, engine, values)
 
     async def start(self, request: Request) -> Response:
-        """Start the job of a form and show it; or show the form again with what is wrong."""
+        """Start the job of a form and show it, or show the form again with its fault."""
         form = await self._forms.read(request)
         engine = await self._engine(request)
         try:
             [started] = await engine.start(_parse_form(form, allow_duplicate=True), id_wait_s=0.0)
         except AgentJobsError as error:
             values = {name: str(form.get(name, "")) for name in FIELDS}
-            return await self._render_form(request, engine, values, problem=word_error(error))
+            return await self._render_form(
+                request, engine, values, problem=word_error(error, is_for_owner=bool(engine.owner))
+            )
         return RedirectResponse(f"/jobs/{started.job.id}", 303)
 
     async def estimate(self, request: Request) -> Response:
@@ -60,7 +62,8 @@ class NewPage:
         try:
             estimate = await engine.estimate(_parse_form(form, allow_duplicate=False))
         except AgentJobsError as error:
-            return HTMLResponse(self._renderer.render_part(request, "_estimate.html", {"problem": word_error(error)}))
+            problem = word_error(error, is_for_owner=bool(engine.owner))
+            return HTMLResponse(self._renderer.render_part(request, "_estimate.html", {"problem": problem}))
         values = {
             "problem": "",
             "model": " ".join(filter(None, (estimate.model, estimate.effort))),
@@ -70,7 +73,6 @@ class NewPage:
             "unbounded": estimate.unbounded and str(estimate.unbounded),
             "tools": ", ".join(estimate.tools),
             "existing": estimate.existing and estimate.existing.id,
-            "budget": build_budget_meter(await engine.read_budget()),
         }
         return HTMLResponse(self._renderer.render_part(request, "_estimate.html", values))
 
@@ -107,7 +109,7 @@ async def _read_asked(engine: Engine, job_id: str) -> dict[str, str]:
 
 
 def _parse_form(form: FormData, *, allow_duplicate: bool) -> StartRequest:
-    """Return what a form asks for.
+    """Return the request of a form.
 
     Raises:
         RequestError: It has no prompt, or an amount that is no number.

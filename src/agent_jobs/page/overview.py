@@ -1,6 +1,6 @@
 """Show the list of jobs: what needs the user, what runs, and all others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -23,7 +23,7 @@ LISTED_JOBS = 100
 MAX_LISTED_JOBS = 300
 #: Failures that are shown among what needs the user.
 SHOWN_FAILURES = 5
-#: Jobs that wait for answers and whose questions stand in the list.
+#: Jobs that wait for answers and whose questions the list shows.
 SHOWN_QUESTIONS = 10
 #: Fields of jobs by which the URL can select, too.
 FIELDS = ("model", "preset", "client", "batch")
@@ -45,6 +45,7 @@ class Group(NamedTuple):
     key: str
     title: str
     rows: Sequence[views.JobRow]
+    shown: str = ""  #: the number of its jobs, for the heading
 
 
 class Overview:
@@ -92,6 +93,7 @@ async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:
         "groups": shown,
         "words": "",
         "is_empty": not shown and is_whole,
+        "title_mark": await _count_asking(engine),
         "budget": views.build_budget_meter(budget),
         "today": format_usd(page.today_usd or None),
         "filters": [(title, _link_filter(request, each), each == name) for each, (title, _) in FILTERS.items()],
@@ -101,6 +103,14 @@ async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:
         "more": _link_more(request, name, limit, total),
         "left": max(0, total - limit),
     }
+
+
+async def _count_asking(engine: Engine) -> str:
+    """Return the number of jobs that wait for the user, in the form of a title of a page; empty if there are none."""
+    asking = await engine.find_newest(JobFilter(statuses=ASKING), MAX_LISTED_JOBS)
+    if not asking:
+        return ""
+    return f"({len(asking)}) "
 
 
 async def _read_groups(engine: Engine, limit: int) -> tuple[JobPage, list[Group]]:
@@ -117,7 +127,16 @@ async def _read_groups(engine: Engine, limit: int) -> tuple[JobPage, list[Group]
         Group("running", "Running", await _build_rows(engine, [job for job in active if job.status not in ASKING])),
         Group("finished", "Finished", await _build_rows(engine, finished[:limit])),
     ]
-    return page, groups
+    return page, [group._replace(shown=_count_rows(group, page.counts)) for group in groups]
+
+
+def _count_rows(group: Group, counts: Mapping[Status, int]) -> str:
+    """Return how many jobs a group shows, and of how many if it does not show all of them."""
+    shown = len(group.rows)
+    finished = sum(count for status, count in counts.items() if status in TERMINAL)
+    if group.key == "finished" and shown < finished and shown >= LISTED_JOBS:
+        return f"{shown} of {finished:,}"
+    return str(shown)
 
 
 async def _build_rows(engine: Engine, jobs: Sequence[Job]) -> list[views.JobRow]:

@@ -1,4 +1,4 @@
-"""Read where a request came from, for the audit log."""
+"""Read the address of a request's sender, for the audit log."""
 
 from ipaddress import ip_address
 

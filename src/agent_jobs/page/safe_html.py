@@ -29,6 +29,8 @@ _ATTRIBUTES = {"a": {"href", "title"}, "span": {"class"}, "ol": {"start"}, "th":
 #: Characters that reorder the text around them, so that `exe.png` can look like something else. Marks for single
 #: words in right-to-left scripts stay.
 _REORDERING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+#: Their escapes, for a text that is shown as it was written.
+_REORDERING_ESCAPES = {code: f"\\u{code:04x}" for code in _REORDERING}
 #: The style of an aligned cell, which the page forbids; in a text its quotes are escaped.
 _ALIGNMENT = re.compile(r'style="text-align:(left|right|center)"')
 _URL_SCHEMES = {"http", "https", "mailto"}
@@ -51,6 +53,11 @@ def render_markdown(text: str) -> str:
         attribute_filter=_keep_attribute,
         link_rel="noopener noreferrer nofollow",
     )
+
+
+def escape_reordering(text: str) -> str:
+    """Return a text with escapes for the characters that reorder the text around them."""
+    return text.translate(_REORDERING_ESCAPES)
 
 
 def link_citations(safe_html: str, sources: int) -> str:

@@ -15,7 +15,7 @@ from agent_jobs.page.app import PageServer, build_page
 
 #: Names of this machine that a browser may use.
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-#: Seconds for which open streams may hold up the end.
+#: Seconds for which open streams may delay the end.
 SHUTDOWN_S = 1
 
 
@@ -55,5 +55,5 @@ async def serve_page(engine: Callable[[], Awaitable[Engine]], access: Access, li
             await server.serve(sockets=[listener])
         finally:
             for listening in getattr(server, "servers", ()):  # after a cancel
-                listening.close()  # or the event loop keeps the socket, whose number another one may get
+                listening.close()  # or the event loop would keep the socket, whose number another socket may get
             tasks.cancel_scope.cancel()

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 #: Sentence for a token that cannot be checked.
 NOT_NOW = "The token cannot be checked now. Try again in a few seconds."
-#: A redirect would come without the cookie if the link stood in another page: a strict cookie is sent only from here.
+#: A redirect would be sent without the cookie if another page had the link: a strict cookie is sent only from here.
 _SIGNED_IN = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
     '<title>agent-jobs</title></head><body><p><a href="/">Continue to your jobs</a></p></body></html>'

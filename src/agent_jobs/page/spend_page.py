@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from typing import get_args
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,9 +17,11 @@ DAY_S = 86_400.0
 #: Days that a visitor can choose.
 PERIODS = (7, 30, 90, 365)
 DEFAULT_PERIOD = 30
-#: In place of a sum of which no part is known.
+#: The tables of the page, whose reader has one owner.
+KEYS: Sequence[SpendingKey] = ("day", "model", "preset", "client")
+#: Shown in place of a sum without any known part.
 UNKNOWN = "unknown"
-TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client", "owner": "Owner"}
+TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client"}
 
 
 class SpendPage:
@@ -40,7 +41,7 @@ class SpendPage:
             "budget": build_budget_meter(await engine.read_budget()),
             "days": days,
             "periods": PERIODS,
-            "total": _format_cost(sum(each.cost_usd for each in sums["day"]), unpriced),
+            "total": _format_total_cost(sum(each.cost_usd for each in sums["day"]), unpriced),
             "unpriced": unpriced,
             "unknown": UNKNOWN,
             "chart": draw_days(_list_days(sums["day"], days, engine.now())),
@@ -66,8 +67,7 @@ async def _read_sums(engine: Engine, days: int) -> dict[SpendingKey, list[Spendi
     """Return the sums of the jobs that started in the last days, today included."""
     today = engine.now() // DAY_S * DAY_S
     group = JobFilter(since=today - (days - 1) * DAY_S)
-    keys: Sequence[SpendingKey] = get_args(SpendingKey)
-    return {key: await engine.sum_spending(key, group) for key in keys}
+    return await engine.sum_spending(KEYS, group)
 
 
 def _list_days(sums: Sequence[Spending], days: int, now: float) -> list[tuple[str, float]]:
@@ -79,7 +79,7 @@ def _list_days(sums: Sequence[Spending], days: int, now: float) -> list[tuple[st
 
 def _build_spending_row(spending: Spending) -> dict[str, str]:
     unknown = ""
-    cost = _format_cost(spending.cost_usd, spending.unpriced)
+    cost = _format_total_cost(spending.cost_usd, spending.unpriced)
     if spending.unpriced and cost != UNKNOWN:
         unknown = f"+ {spending.unpriced} unknown"
     return {
@@ -92,7 +92,7 @@ def _build_spending_row(spending: Spending) -> dict[str, str]:
     }
 
 
-def _format_cost(cost_usd: float, unpriced: int) -> str:
+def _format_total_cost(cost_usd: float, unpriced: int) -> str:
     """Return the known cost of jobs; `unpriced` counts those whose cost is not known."""
     if unpriced and not cost_usd:
         return UNKNOWN

@@ -1,4 +1,4 @@
-"""Fill in the templates. All text is escaped, but for HTML that `safe_html` made."""
+"""Fill in the templates. All text is escaped, except HTML from `safe_html`."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -23,8 +23,8 @@ EngineSource = Callable[[Request], Awaitable[Engine]]
 logger = logging.getLogger(__name__)
 
 TEMPLATE_FOLDER = Path(__file__).with_name("html")
-#: Names and paths of the pages, for the navigation.
-PAGES = (("Jobs", "/"), ("New", "/new"), ("Spend", "/spend"), ("Health", "/health"))
+#: Names, paths and access keys of the pages, for the navigation.
+PAGES = (("Jobs", "/", "j"), ("New", "/new", "n"), ("Spend", "/spend", "s"), ("Health", "/health", "h"))
 #: Stands for the form token in a part that several sessions share. No text of a job can hold it: it is secret.
 TOKEN_PLACE = token_urlsafe(18)
 
@@ -50,7 +50,7 @@ class Renderer:
     def render_part(self, request: Request, template: str, values: dict[str, Any]) -> str:
         """Return the HTML of a page, or of the part of it that changes."""
         session: Session = request.scope["page_session"]
-        shared = {"pages": PAGES, "here": request.url.path, "words": "", "owner": session.owner}
+        shared = {"pages": PAGES, "here": request.url.path, "title_mark": "", "words": "", "owner": session.owner}
         return self.finish_part(request, self.render_shared_part(template, {**shared, **values}))
 
     def render_shared_part(self, template: str, values: dict[str, Any]) -> str:
@@ -63,7 +63,7 @@ class Renderer:
         return html.replace(TOKEN_PLACE, self._access.form_token(session.token))
 
     def render_error(self, request: Request, error: Exception) -> Response:
-        """Return a page, or JSON, that says what is wrong."""
+        """Return a page, or JSON, with the error."""
         status = 400
         if isinstance(error, JobNotFoundError):
             status = 404
@@ -74,7 +74,7 @@ class Renderer:
                 shown = hide_machine(error)
             if shown is not error:
                 logger.warning("a page hides the cause of an error: %s", error)
-            message = word_error(shown)
+            message = word_error(shown, is_for_owner=self._access.hides_machine)
         if isinstance(error, StoreError):
             status = 503
         if isinstance(error, HTTPException):

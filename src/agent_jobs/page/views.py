@@ -12,6 +12,7 @@ from agent_jobs.page.formats import (
     format_age,
     format_duration,
     format_machine_time,
+    format_span,
     format_time,
     format_tokens,
     format_usd,
@@ -21,24 +22,25 @@ from agent_jobs.rendering import answers
 from agent_jobs.rendering.citations import cite_output, insert_numbers
 from agent_jobs.rendering.last_sentence import find_last_sentence
 from agent_jobs.rendering.output import find_sources
-from agent_jobs.rendering.questions import escape_invisible
+from agent_jobs.rendering.questions import escape_invisible, name_tool
 from agent_jobs.rendering.timeline import Moment, build_timeline
 
-#: Names of statuses for a person.
-STATUS_WORDS = {
-    Status.PENDING: "waiting",
-    Status.STARTING: "starting",
-    Status.QUEUED: "queued",
-    Status.IN_PROGRESS: "running",
-    Status.INPUT_REQUIRED: "needs you",
-    Status.COMPLETED: "done",
-    Status.INCOMPLETE: "cut short",
-    Status.FAILED: "failed",
-    Status.CANCELLED: "cancelled",
-    Status.EXPIRED: "lost",
-}
+#: Names of statuses for a person: those that the terminal and the tools have.
+STATUS_WORDS = {status: status.replace("_", " ") for status in Status}
+#: A step of less than this is shown without its time.
+MIN_SHOWN_S = 0.05
 #: Levels of a conversation that a list indents.
 MAX_DEPTH = 3
+
+
+#: Marks in the titles of pages, which a reader sees in a row of tabs.
+_TITLE_MARKS = {
+    Status.INPUT_REQUIRED: "(1) ",
+    Status.COMPLETED: "\N{CHECK MARK} ",
+    Status.FAILED: "\N{BALLOT X} ",
+    Status.EXPIRED: "\N{BALLOT X} ",
+    Status.INCOMPLETE: "\N{BALLOT X} ",
+}
 
 
 class JobRow(NamedTuple):
@@ -50,8 +52,8 @@ class JobRow(NamedTuple):
     status_words: str
     is_active: bool
     is_unread: bool
-    activity: str  #: what it does, its last sentence, or why it ended so
-    remedy: str  #: what a person can do about its end
+    activity: str  #: its activity, its last sentence, or the reason of its end
+    remedy: str  #: the next step for a person after its end
     model: str
     owner: str
     started: str
@@ -60,6 +62,7 @@ class JobRow(NamedTuple):
     elapsed: str
     cost: str
     limit: str  #: what it may cost at most
+    title_mark: str  #: stands before the title of its page
     previous: str  #: the job that it continues
     depth: int = 0  #: in its conversation, below the first job that the list shows
     passage: Sequence[tuple[str, bool]] = ()  #: pieces of a passage that a search found, and whether each matched
@@ -74,8 +77,10 @@ class TimelineRow(NamedTuple):
     what: str
     detail: str
     error: str
-    after: str  #: time since its start
-    took: str
+    machine_time: str
+    started_at: str  #: in full
+    after: str  #: time since the start of the job; empty if the moment before has the same
+    took: str  #: empty if it took no time worth a word
     tokens: str
     is_running: bool
 
@@ -88,7 +93,7 @@ class Source(NamedTuple):
 
 
 class Meter(NamedTuple):
-    """What was spent, beside what may be spent."""
+    """The spent amount, beside its limit."""
 
     used: float
     limit: float
@@ -114,6 +119,7 @@ def build_row(job: Job, now: float) -> JobRow:
         elapsed=format_duration(_find_elapsed_s(job, now)),
         cost=format_usd(job.cost_usd),
         limit=format_usd(job.max_cost_usd),
+        title_mark=_TITLE_MARKS.get(job.status, ""),
         previous=job.previous_job_id or "",
         turn=job.turn.number,
     )
@@ -155,7 +161,7 @@ def is_unread(job: Job) -> bool:
 
 
 def describe_state(job: Job) -> str:
-    """Return what a job does, with the last sentence that it wrote, or why it ended so."""
+    """Return the activity of a job with its last sentence, or the reason of its end."""
     if job.error is not None:
         return f"{job.error.code}: {job.error.message}"
     if job.is_terminal:
@@ -183,8 +189,18 @@ def build_timeline_rows(details: JobDetails, now: float) -> list[TimelineRow]:
     """Return what happened to a job, oldest first, with the times in which no process observed it."""
     job = details.result.job
     turns = {turn.number: turn for turn in details.turns}
-    moments = [moment for moment in build_timeline(details, now) if moment.kind not in _LEFT_OUT]
-    return [_build_timeline_row(moment, job.created_at, turns, now) for moment in moments]
+    rows: list[TimelineRow] = []
+    after = ""
+    for moment in build_timeline(details, now):
+        if moment.kind in _LEFT_OUT:
+            continue
+        row = _build_timeline_row(moment, job.created_at, turns, now)
+        if row.after == after:
+            row = row._replace(after="")
+        else:
+            after = row.after
+        rows.append(row)
+    return rows
 
 
 #: Kinds of moments that are no news to a reader of the page.
@@ -198,22 +214,24 @@ def _build_timeline_row(
     until = moment.until
     if moment.is_running:
         until = now
-    if until is not None:
-        took = format_duration(until - moment.at)
+    if until is not None and until - moment.at >= MIN_SHOWN_S:
+        took = format_span(until - moment.at)
     detail, error = escape_invisible(moment.detail), ""
     if moment.is_error:
         detail, error = "", detail
     turn = turns.get(moment.turn)
     tokens = ""
     if moment.kind == "sent" and turn is not None:
-        detail = ""  # the id of the response stands among the details
+        detail = ""  # the details have the id of the response
         tokens = " · ".join(filter(None, (format_tokens(turn.usage), format_usd(turn.cost_usd))))
     return TimelineRow(
         kind=moment.kind,
         what=escape_invisible(moment.what),
         detail=detail,
         error=error,
-        after=f"+{format_duration(moment.at - began)}",
+        machine_time=format_machine_time(moment.at),
+        started_at=format_time(moment.at),
+        after=format_span(moment.at - began),
         took=took,
         tokens=tokens,
         is_running=moment.is_running,
@@ -239,10 +257,10 @@ def _build_source(entry: dict[str, Any]) -> Source:
 
 
 def build_question(call: Call) -> dict[str, str]:
-    """Return what a person has to decide about a call."""
+    """Return the facts of a call for the person who decides about it."""
     name = call.name
-    if call.kind == "function" and call.needs == "approval":
-        name = name.replace("__", "/", 1)
+    if call.needs == "approval":
+        name = name_tool(name)
     return {
         "id": call.id,
         "kind": call.kind,

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from agent_jobs.errors import AgentJobsError, Argument
 from agent_jobs.jobs.job import Job
 from agent_jobs.rendering.fixes import Voice
+from agent_jobs.rendering.owner_fixes import OPERATOR, OWNER_FIXES, ask_operator, pass_on_to_operator
 
-#: What a person can do here, by the code of the error.
+#: Fixes for a person at the page, by the code of the error.
 FIXES: Mapping[str, str] = {
     "budget_spent": "Wait until midnight UTC, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
     "budget_too_small": "Ask for less, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
@@ -28,7 +29,7 @@ FIXES: Mapping[str, str] = {
 _FIELDS = {"max_cost_usd": "the limit", "web_search": "web search", "previous_job_id": "the earlier job"}
 
 
-#: What a person can do after a failure, by its code.
+#: The next step for a person after a failure, by its code.
 NEXT_STEPS: Mapping[str, str] = {
     "account_refused": "Check the key, its permissions and the credit. Then run it again.",
     "budget_exceeded": "Raise its limit or AGENT_JOBS_DAILY_BUDGET_USD. Then run it again.",
@@ -48,19 +49,44 @@ NEXT_STEPS: Mapping[str, str] = {
         "dashboard. Then run: agent-jobs adopt {job_id} RESPONSE_ID"
     ),
 }
+#: What an owner of a team server can do instead, who cannot change its settings.
+OWNER_PAGE_FIXES: Mapping[str, str] = {
+    "budget_spent": f"Wait until midnight UTC, or ask {OPERATOR} to raise AGENT_JOBS_DAILY_BUDGET_USD.",
+    "budget_too_small": f"Ask for less, or ask {OPERATOR} to raise AGENT_JOBS_DAILY_BUDGET_USD.",
+    "owner_budget_too_small": f"Ask for less, or ask {OPERATOR} to raise it.",
+}
+OWNER_NEXT_STEPS: Mapping[str, str] = {
+    "account_refused": f"Ask {OPERATOR} to check the key, its permissions and the credit. Then run it again.",
+    "budget_exceeded": f"Raise its limit, or ask {OPERATOR} to raise the daily budget. Then run it again.",
+    "deadline_exceeded": (f"Run it again with a narrower prompt, or ask {OPERATOR} to raise AGENT_JOBS_JOB_TIMEOUT_S."),
+    "endpoint_lost": f"Ask {OPERATOR} to use that OPENAI_BASE_URL and its key again, and to adopt the response.",
+    "insufficient_quota": f"Ask {OPERATOR} to add credit at the provider. Then run it again.",
+    "invalid_api_key": f"Ask {OPERATOR} for a valid key. Then run it again.",
+    "missing_secret": "Run it again without it: jobs of a team server get no secrets.",
+    "no_such_endpoint": f"Ask {OPERATOR} to correct OPENAI_BASE_URL.",
+    "start_unconfirmed": (
+        f"It may be running and billed. Ask {OPERATOR} to find the response whose metadata has job_id={{job_id}} in "
+        "the provider's dashboard, and to adopt it."
+    ),
+}
 
 
 def describe_remedy(job: Job) -> str:
-    """Return what a person can do about a job that failed; empty if that is not known."""
+    """Return the next step for a person after a failed job; empty if it is unknown."""
     if job.error is None:
         return ""
     if job.error.is_retryable:
         return "You can run it again."
-    return NEXT_STEPS.get(job.error.code, "").format(job_id=job.id)
+    steps = NEXT_STEPS
+    if job.owner:
+        steps = {**NEXT_STEPS, **OWNER_NEXT_STEPS}
+    return steps.get(job.error.code, "").format(job_id=job.id)
 
 
-def word_error(error: AgentJobsError) -> str:
-    """Return what is wrong and what a person can do about it."""
+def word_error(error: AgentJobsError, *, is_for_owner: bool = False) -> str:
+    """Return what is wrong and what a person can do about it: the user of this machine, or an owner of a team."""
+    if is_for_owner:
+        return OWNER_VOICE.describe(error)
     return _VOICE.describe(error)
 
 
@@ -74,3 +100,6 @@ def _name_field(name: Argument) -> str:
 
 
 _VOICE = Voice(FIXES, _capitalize_sentence, _name_field)
+OWNER_VOICE = Voice(
+    {**FIXES, **OWNER_FIXES, **OWNER_PAGE_FIXES}, ask_operator, _name_field, pass_on=pass_on_to_operator
+)

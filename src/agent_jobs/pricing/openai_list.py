@@ -24,7 +24,7 @@ def find_listed_rates(model: str, tier: str, input_tokens: int, at: float) -> Ra
         model: Its name, dated or not.
         tier: The standard name of the tier.
         input_tokens: The number of input tokens, on which some prices depend.
-        at: When the prices held, epoch seconds.
+        at: The time of the prices, in epoch seconds.
     """
     found = _load_provider().find_model(model)
     if found is None:

@@ -39,7 +39,7 @@ OUTPUT_OF_CONTEXT = 0.125  # of its context, as output: every model accepts that
 #: Other hosts may serve the same name for another price; a region of OpenAI (eu.api.openai.com) adds to it.
 _OPENAI_HOST = "api.openai.com"
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
-#: Tools whose calls the client answers, so that they cost nothing but tokens.
+#: Tools whose calls the client answers, so that they cost only tokens.
 _CLIENT_TOOLS = frozenset({"function", "custom", "custom_tool", "local_shell", "apply_patch", "computer"})
 #: Input whose tokens are at most its bytes; files, images and references are not.
 _TEXT_TYPES = frozenset(
@@ -78,7 +78,7 @@ class _MostRead(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """All known prices: the user's table above, ours below, and the library between them."""
+    """All known prices: first the user's table, then the library, then the built-in table."""
 
     own: Table
     built_in: Table
@@ -107,7 +107,7 @@ class Prices:
         if usage is None or usage.partial or not isinstance(model, str) or written is None:
             return None
         if response.get("status") == "completed" and not usage.input_tokens:
-            return None  # every completed response had input: this 0 stands for a count that is missing
+            return None  # every completed response had input, so this 0 is a missing count
         return self.cost_usd(
             model,
             usage,
@@ -148,7 +148,7 @@ class Prices:
         if usd is None:
             return None
         for name, count in (calls or {}).items():
-            tool = self._find_tool(name, offer.host)
+            tool = self._find_tool_price(name, offer.host)
             if tool is None:
                 return None
             usd += count * tool.call_usd
@@ -162,7 +162,7 @@ class Prices:
         """Return a request with the limits that it lacks for a bound, as high as a day's budget allows.
 
         Args:
-            body: The body of POST /responses; limits that stand in it stay.
+            body: The body of POST /responses; limits in it stay.
             budget_usd: The budget of a whole day, so that the same request gets the same limits all day long.
             bound: Returns the bound of a body.
         """
@@ -196,12 +196,12 @@ class Prices:
         if not output:
             raise RequestError("Without a limit on its output, the cost has no bound.", "unbounded_output")
         tokens = _most_input_tokens(body, history_tokens)
-        standard = self._find_rates(offer, 0) or _refuse_unknown(f"what {model!r} costs in the {offer.tier} tier")
+        standard = self._find_rates(offer, 0) or _refuse_unknown_fact(f"what {model!r} costs in the {offer.tier} tier")
         context = standard.context_tokens
         tokens = min(tokens, context or tokens)
         reading = _MostRead(tokens, f"up to {tokens:,} tokens")
         if _names_of_hosted_tools(body):
-            context = context or _refuse_unknown(f"how many tokens {model!r} reads at most (context_tokens)")
+            context = context or _refuse_unknown_fact(f"how many tokens {model!r} reads at most (context_tokens)")
             reading = self._bound_reading(body, offer.host, context, tokens + output)
         rates = self._find_rates(offer, reading.tokens) or standard
         input_usd = reading.tokens * _highest_input_price(rates, model) / TOKENS_PER_PRICE
@@ -264,13 +264,15 @@ class Prices:
 
     def _highest_tool(self, names: Iterable[str], host: Host, context_tokens: int) -> Tool:
         """Return an upper bound: the highest call price and token count among these tools."""
-        tools = [self._find_tool(name, host) or _refuse_unknown(f"what a call of {name} costs") for name in names]
+        tools = [
+            self._find_tool_price(name, host) or _refuse_unknown_fact(f"what a call of {name} costs") for name in names
+        ]
         return Tool(
             call_usd=max(tool.call_usd for tool in tools),
             tokens=max(tool.tokens or context_tokens for tool in tools),
         )
 
-    def _find_tool(self, name: str, host: Host) -> Tool | None:
+    def _find_tool_price(self, name: str, host: Host) -> Tool | None:
         own = self.own.tools.get(name)
         if own is None and host == "openai":
             return self.built_in.tools.get(name)
@@ -328,11 +330,11 @@ def _cap_calls(body: JSON, budget_usd: float, bound: Callable[[JSON], Bound]) ->
 
 def _highest_input_price(rates: Rates, model: str) -> float:
     if rates.cache_write is None:
-        _refuse_unknown(f"what cache writes of {model!r} cost (cache_write)")
+        _refuse_unknown_fact(f"what cache writes of {model!r} cost (cache_write)")
     return max(rates.input, rates.cache_write, rates.cached or 0.0)
 
 
-def _refuse_unknown(fact: str) -> NoReturn:
+def _refuse_unknown_fact(fact: str) -> NoReturn:
     raise ConfigError("The cost has no bound, since agent-jobs does not know {fact}.", "unknown_price", fact=fact)
 
 

@@ -25,6 +25,7 @@ from agent_jobs.jobs.poll_schedule import POLL_MIN_MS, next_poll_ms
 from agent_jobs.jobs.queries import Estimate, JobFilter
 from agent_jobs.jobs.response import Failure
 from agent_jobs.jobs.status import Status
+from agent_jobs.rendering.owner_steps import OWNER_NEXT_STEPS
 from agent_jobs.rendering.paging import OUTPUT_BYTES, count_json_bytes, cut_page, select_page
 from agent_jobs.request.json_schema import find_mismatch
 from agent_jobs.text import compact_json, encode_text, truncate
@@ -66,7 +67,7 @@ NEXT_STEPS = {
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
 }
 
-#: What a reader must know of an output, by the code that `find_warning` returns.
+#: Warnings about an output, by the code that `find_warning` returns.
 WARNINGS = {
     "cut_output": "The output is the part that arrived before the connection ended; it may be cut.",
     "empty_output": "The provider reported success without any output.",
@@ -287,15 +288,18 @@ def _suggest_next_step(job: Job, error: Failure) -> str:
         return "agent_start again in 60 s"
     if error == UNANSWERED:
         return "agent_start again once the user can answer"
-    if error.code in NEXT_STEPS:
-        return NEXT_STEPS[error.code].format(id=job.id)
+    steps: Mapping[str, str] = NEXT_STEPS
+    if job.owner:
+        steps = {**NEXT_STEPS, **OWNER_NEXT_STEPS}
+    if error.code in steps:
+        return steps[error.code].format(id=job.id)
     if job.status is Status.INCOMPLETE:
         return "output has the part that arrived"
     return "change the request, then agent_start again"
 
 
 def find_warning(job: Job) -> str:
-    """Return the code of what a reader must know of an output that upstream did not finish or did not give."""
+    """Return the code of the warning about an output that upstream did not finish or did not return."""
     if _is_empty_success(job):
         return "empty_output"
     text = read_output_text(job)

@@ -135,7 +135,7 @@ def _render_list_row(job: Job, now: float) -> Answer:
 
 
 def _render_row(job: Job) -> Answer:
-    """Return the few facts by which a model recognizes a job."""
+    """Return the few facts that identify a job for a model."""
     return drop_empty(
         {
             "job_id": job.id,

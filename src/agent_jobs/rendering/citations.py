@@ -14,6 +14,21 @@ _LINK = re.compile(r"\s*\(?(?:\[[^\]]*\]\([^()\s]*(?:\([^()\s]*\)[^()\s]*)*\)[,;
 _CODE_BLOCK = re.compile(r"^(?P<fence>```+|~~~+).*?(?:^(?P=fence)|\Z)", re.MULTILINE | re.DOTALL)
 #: Code in a line, or the address of a link: the number goes behind it.
 _CODE_OR_ADDRESS = re.compile(r"`[^`\n]+`|\]\([^()\s]*\)")
+#: What models leave in a text in place of a citation: `cite` with names of search results, between characters of
+#: private use or bare, and names of files in brackets. The end of one may still be missing while a text is written.
+_MARK = (
+    r"[ \t]*(?:"
+    r"\ue200[^\ue201\n]*(?:\ue201|$)"
+    r"|【(?:\d[\d:,\s]*|[^】\n]*(?:†|turn\d)[^】\n]*)(?:】|\Z)"
+    r"|\[\d+(?::\d+)?†[^\]\n]*\]"
+    r"|(?<![A-Za-z])(?:file|nav)?(?:cite|list)(?:turn\d+[a-z]+\d+)+"
+    r"|[\[(](?:cite:\s*)?(?:turn\d+[a-z]+\d+[,;\s]*)+[\])]"
+    r"|(?:::?contentReference)?\[oaicite:\s*\d+\](?:\{index=\d+\})?"
+    r")"
+)
+_MARKS = re.compile(f"(?:{_MARK})+")
+#: Code, in which nothing is a mark, or a mark.
+_CODE_OR_MARK = re.compile(rf"(?P<code>{_CODE_BLOCK.pattern}|`[^`\n]+`)|(?P<mark>{_MARK})", re.MULTILINE | re.DOTALL)
 #: Two characters inside a word of a script that has blanks between words.
 _LETTERS = re.compile(r"[A-Za-z0-9]{2}")
 
@@ -24,6 +39,7 @@ class Citation(NamedTuple):
     start: int
     end: int
     number: int
+    is_at_mark: bool = False  #: the place is known by one position, and counts only if a mark stands there
 
 
 class Citations:
@@ -47,11 +63,14 @@ class Citations:
         key = add_source(self._found, annotation, cited=1)
         if not key:
             return None
-        start, end = annotation.get("start_index"), annotation.get("end_index")
+        start, end, position = (annotation.get(name) for name in ("start_index", "end_index", "index"))
+        number = list(self._found).index(key) + 1
+        if start is None and end is None and type(position) is int:
+            return Citation(offset + position, offset + position, number, is_at_mark=True)
         if type(start) is not int or type(end) is not int or not 0 <= start <= end:
             start = end = -1  # it is only listed
             offset = 0
-        return Citation(offset + start, offset + end, list(self._found).index(key) + 1)
+        return Citation(offset + start, offset + end, number)
 
 
 def cite_output(output: object) -> tuple[list[Citation], list[Entry]]:
@@ -81,30 +100,48 @@ def _cite_part(citations: Citations, annotations: Sequence[JSON], offset: int) -
 def insert_numbers(text: str, citations: Iterable[Citation], *, begin: int = 0) -> str:
     """Return a piece of Markdown with the numbers of the sources that it cites.
 
-    A link to a source is replaced by the number; other cited words are followed by it.
+    A link to a source and a mark in place of one are replaced by the number; other cited words are followed by it.
+    Marks that cite nothing known are left out.
 
     Args:
         text: The piece.
         citations: Places in the whole text.
         begin: Where the piece begins in the whole text.
     """
-    places = sorted({(place.end - begin, place.start - begin, place.number) for place in citations})
+    places = sorted(set(_locate_places(text, citations, begin)))
     parts: list[str] = []
     at = 0
     for given_end, start, number in places:
         if not 0 < given_end <= len(text):
-            continue  # its end, where the number stands, is in another piece
+            continue  # its end, which has the number, is in another piece
         end = _move_out_of_code(text, _move_to_word_end(text, given_end))
         if end == 0:
             continue  # the text begins with code: the source is in the list alone
-        if start >= at and _LINK.fullmatch(text[start:end]):
+        if start >= at and (_LINK.fullmatch(text[start:end]) or _MARKS.fullmatch(text[start:end])):
             parts.append(text[at:start].rstrip(" "))
             parts.append(" ")
         else:
             parts.append(text[at : max(at, end)])
         parts.append(f"\\[{number}\\]")
         at = max(at, end)
-    return "".join(parts) + text[at:]
+    return remove_marks("".join(parts) + text[at:])
+
+
+def remove_marks(text: str) -> str:
+    """Return a text without the marks that models leave in place of citations; code stays as it is."""
+    return _CODE_OR_MARK.sub(lambda found: found["code"] or "", text)
+
+
+def _locate_places(text: str, citations: Iterable[Citation], begin: int) -> Iterable[tuple[int, int, int]]:
+    """Yield the end, the start and the number of each place in a piece of text."""
+    marks = [found.span() for found in _MARKS.finditer(text)]
+    for place in citations:
+        start, end = place.start - begin, place.end - begin
+        mark = next((mark for mark in marks if mark[0] <= start <= mark[1] and end <= mark[1]), None)
+        if mark is not None and (place.is_at_mark or start < end):
+            yield mark[1], mark[0], place.number
+        elif not place.is_at_mark:
+            yield end, start, place.number
 
 
 def _move_to_word_end(text: str, end: int) -> int:

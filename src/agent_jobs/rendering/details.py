@@ -8,11 +8,12 @@ from agent_jobs.jobs.steps import Step
 from agent_jobs.jobs.stored_request import attached_files_of
 from agent_jobs.rendering.answers import Answer, drop_empty, read_output_text, round_usd
 from agent_jobs.rendering.output import find_sources
+from agent_jobs.rendering.questions import list_always_allowed
 from agent_jobs.rendering.timeline import Moment
 
 
 def render_details(details: JobDetails) -> Answer:
-    """Return what was asked, with which files, and what each turn did."""
+    """Return the prompt, its files, and the steps of each turn."""
     job = details.result.job
     files = [{"name": file.name, "kind": file.kind, "chars": file.chars} for file in attached_files_of(details.request)]
     written = [{"name": file.name, "path": file.path, "bytes": file.bytes} for file in details.result.made]
@@ -25,6 +26,7 @@ def render_details(details: JobDetails) -> Answer:
         "files": files or None,
         "written": written or None,
         "turns": [_render_turn(turn) for turn in details.turns],
+        "always_allowed": list_always_allowed(job) or None,
         "steps": [_render_step(step) for step in details.steps],
         "read_at": job.read_at and round(job.read_at),
     }
@@ -32,7 +34,7 @@ def render_details(details: JobDetails) -> Answer:
 
 
 def render_export(details: JobDetails) -> Answer:
-    """Return a job as `export` writes it: what was asked, what was answered, from where, and for how much."""
+    """Return a job as `export` writes it: its prompt, its answer, its sources and its cost."""
     job = details.result.job
     response = (job.output and job.output.response) or {}
     facts: Answer = {

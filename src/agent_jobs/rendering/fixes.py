@@ -1,7 +1,8 @@
-"""Word errors for one kind of reader, and hold the fixes that are the same for every reader.
+"""Word errors for one kind of reader, and define the fixes that are the same for every reader.
 
-A fix stands once. If any reader can do it, it is in `FIXES`. If only the user can, it is in `USER_STEPS`: a person is
-given the step, a model is to ask its user for it. If the readers need different words, each face has its own.
+Each fix is defined once. If any reader can do it, it is in `FIXES`. If only the user can, it is in `USER_STEPS`: a
+person reads the step, and a model reads that it should ask its user for it. If the readers need different words, each
+face has its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -105,6 +106,7 @@ USER_STEPS: Mapping[str, str] = {
         "have the operator put it into the folder of AGENT_JOBS_OWNER_KEYS_DIR, or name another with "
         "`agent-jobs owner set --key-ref`"
     ),
+    "owner_name": "choose another name",
     "shared_id": "have the operator of the server set a key of their own with `agent-jobs owner set --key-ref`",
     # The database
     "database_damaged": "move it away, or set AGENT_JOBS_DATA_DIR to another folder",
@@ -181,14 +183,14 @@ class Voice:
         self._pass_on = pass_on
 
     def describe(self, error: AgentJobsError) -> str:
-        """Return what is wrong, and then what the reader can do about it."""
+        """Return the problem, and then the fix for the reader."""
         text = " ".join(filter(None, (end_sentence(self.problem(error)), self.fix(error))))
         if isinstance(error, ConfigError) and not error.code:
             return self._pass_on(text)
         return text
 
     def problem(self, error: AgentJobsError) -> str:
-        """Return what is wrong, as one sentence."""
+        """Return the problem as one sentence."""
         if not error.data:
             return error.problem
         return error.problem.format_map(self._write_data(error))
@@ -197,7 +199,7 @@ class Voice:
         """Return what the reader can do about an error, as one sentence; empty if nothing is known."""
         code = self._find_code(error)
         data = self._write_data(error)
-        if code in USER_STEPS:
+        if code in USER_STEPS and code not in self._fixes:
             return self._write_step(USER_STEPS[code].format_map(data))
         template = self._fixes.get(code) or FIXES.get(code)
         if template is not None:

@@ -1,4 +1,4 @@
-"""Turns free text into short single lines that hold no base64."""
+"""Turns free text into short single lines without base64."""
 
 import math
 import re
@@ -47,7 +47,7 @@ def hide_base64(text: str) -> str:
 
 
 def describe_hidden(hidden: str) -> str:
-    """Return the note that stands in place of a text."""
+    """Return the note in place of a text."""
     return f"[{len(hidden)} bytes not shown]"
 
 

@@ -22,7 +22,7 @@ _UNSAFE_IN_TARGET = re.compile(r"[\s<>\\\x00-\x1f]")
 def render_markdown(job: Job, prompt: str = "") -> str:
     """Return the Markdown file of a job: its facts as YAML, then its text unchanged, then its sources.
 
-    With a prompt, that stands before the text.
+    With a prompt, the prompt is before the text.
     """
     response = (job.output and job.output.response) or {}
     facts = _collect_facts(job, response)

@@ -8,7 +8,7 @@ from agent_jobs.rendering.lines import TITLE_CHARS, Entry, shorten_to_line
 from agent_jobs.text import encode_text
 
 MAX_HEADINGS = 1_000
-MAX_INDENT = 3  # Markdown takes a line that is indented deeper for code
+MAX_INDENT = 3  # a line that is indented deeper is code in Markdown
 TAB_WIDTH = 4
 
 #: A line that opens or closes code, or one that is a heading. In lists, code is indented as deep as the list.
@@ -18,7 +18,7 @@ _FENCE_OR_HEADING = re.compile(
 
 
 def find_headings(text: str) -> list[Entry]:
-    """Return the headings of a text that stand outside code, each with the byte offset of its line.
+    """Return the headings of a text outside code, each with the byte offset of its line.
 
     An entry is like `{"offset": 120, "level": 2, "title": "Costs"}`. Only headings marked by `#` count, and at most
     MAX_HEADINGS of them are returned.

@@ -1,6 +1,6 @@
 """Reads the output of a response: its sources, items, files and reasoning.
 
-These functions do no I/O and never raise, whatever upstream sent: a field may be missing, null or of another type. The
+These functions do no I/O and never raise: a field from upstream may be missing, null or of another type. The
 argument `output` is always the `output` of a response.
 """
 
@@ -76,7 +76,7 @@ _ITEM_FIELDS = {
     "outputs": "output",
     "error": "error",
 }
-#: Lists of which an entry has the length.
+#: Lists that an entry shows only by their length.
 _COUNTED_FIELDS = ("sources", "results", "tools", "actions")
 #: Fields in which a nested value keeps its text.
 _TEXT_FIELDS = ("message", "content", "text", "refusal", "stdout", "stderr", "logs")
@@ -101,7 +101,7 @@ def find_sources(output: object) -> list[Entry]:
 
 
 def list_items(output: object) -> list[Entry]:
-    """Return a compact entry for each output item: its type, its status, and what it did, each text as one line."""
+    """Return a compact entry for each output item: its type, its status and its details, each text as one line."""
     return [_summarize_item(item) for item in items_of(output)]
 
 
@@ -178,7 +178,7 @@ def _describe_image(item: JSON, data: bytes) -> Entry:
 
 
 def _read_code_image(url: str) -> tuple[Entry, bytes | None]:
-    """Return the entry of an image that code drew, and its bytes if they stand in the address itself."""
+    """Return the entry of an image that code drew, and its bytes if the address itself has them."""
     if not _is_data_url(url):
         return {"type": "image", "url": truncate(valid_unicode(url), URL_CHARS)}, None
     head, _, payload = url.strip().partition(",")

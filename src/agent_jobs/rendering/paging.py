@@ -17,7 +17,7 @@ OUTPUT_BYTES = 24_000
 #: By the beginning of the client's name: hosts that cut 23.5 KB in the middle, or showed it as a file.
 SMALLER_OUTPUT_BYTES = {"codex": 9_000, "copilot-cli": 9_000}
 MAX_CACHED_CLIENTS = 256  # a server on stdio has one client
-#: Any character takes at most this many bytes as JSON, with its quotes, so every page has at least one.
+#: The most bytes of one character as JSON, with its quotes, so that every page has at least one.
 MIN_PAGE_BYTES = 8
 #: The longest character in UTF-8.
 MAX_CHAR_BYTES = 4
@@ -72,7 +72,7 @@ def select_page(entries: Sequence[T], offset: int, limit_bytes: int) -> tuple[li
 
 
 def count_json_bytes(value: object) -> int:
-    """Return how many bytes a value takes as compact JSON."""
+    """Return the number of bytes of a value as compact JSON."""
     return len(encode_text(compact_json(value)))
 
 

@@ -9,7 +9,7 @@ from agent_jobs.rendering.lines import NAME_CHARS
 from agent_jobs.rendering.paging import count_json_bytes
 from agent_jobs.text import truncate
 
-#: Everything that a waiting job needs takes at most this, unless the id of one call alone takes more.
+#: The open calls of a waiting job have at most this size, unless the id of one call alone is longer.
 ASKING_BYTES = 8_000
 MAX_CALLS = 20  # more calls at once would leave no room for their arguments
 ARGUMENT_CHARS = 2_000
@@ -83,10 +83,24 @@ def _describe_replies(job: Job, calls: Sequence[Call], *, may_approve: bool, dia
     return answer
 
 
+def name_tool(name: str) -> str:
+    """Return the name of a call for a person: that of a tool on the user's own servers is `server/tool`, too."""
+    if "/" in name:
+        return name
+    return name.replace("__", "/", 1)
+
+
+def list_always_allowed(job: Job) -> list[str]:
+    """Return the tools that a job may call without asking, as a person reads them; none once it has ended."""
+    if job.is_terminal:
+        return []
+    return [escape_invisible(name_tool(name)) for name in job.always_allowed]
+
+
 def word_approval_question(job: Job, call: Call) -> str:
-    """Return what a person reads before they approve a call, without characters that could disguise it."""
+    """Return the text that a person reads before approving a call, without characters that could disguise it."""
     title = truncate(escape_invisible(job.title), LIST_TITLE_CHARS)
-    name = truncate(escape_invisible(call.name), NAME_CHARS)
+    name = truncate(escape_invisible(name_tool(call.name)), NAME_CHARS)
     arguments = _shorten_middle(escape_invisible(call.arguments), job)
     return (
         f"The job {title} ({job.id}) asks to call {name} with:\n{arguments}\nAccept to allow it, decline to refuse it."

@@ -72,7 +72,7 @@ def _render_usage(result: Result, offset: int, limit_bytes: int) -> _Page:
 
 
 def _render_meta(result: Result, offset: int, limit_bytes: int) -> _Page:
-    """Return what is known of a job beside its output: its ids, how it was sent, its events and its request.
+    """Return the facts of a job beside its output: its ids, its delivery mode, its events and its request.
 
     If that is too long, the first events are left out, and then the request.
     """
@@ -164,7 +164,7 @@ def _shorten_line(text: str) -> str:
 
 
 def _list_result_files(result: Result) -> list[Answer]:
-    """Return the files of a run: where each was written, or what is known of it."""
+    """Return the files of a run: the path of each, or its known facts."""
     files = list_files(_read_output_items(result.job))
     if not result.made:
         return files

@@ -1,4 +1,4 @@
-"""Puts what is known of a job's life in the order of its times. Pure."""
+"""Sorts the known moments of a job's life by time. Pure."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,10 +8,12 @@ from agent_jobs.jobs.queries import UNWATCHED, WATCHED, Event, JobDetails, TurnR
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.steps import Step
 
-#: Characters of what a line says beside its kind.
+#: Characters of a line's text beside its kind.
 TEXT_CHARS = 300
 #: A shorter time without an observer is not worth a line.
 MIN_GAP_S = 3.0
+#: A command that prints a result marks it as delivered, and a moment later as read.
+SAME_MOMENT_S = 2.0
 
 
 class Moment(NamedTuple):
@@ -110,13 +112,20 @@ def _list_events(details: JobDetails) -> Iterator[Moment]:
     for event in details.result.events:
         if event.kind in (UNWATCHED, WATCHED) or (event.kind == "call" and has_call_times):
             continue
-        yield Moment(event.at, "event", _EVENT_WORDS.get(event.kind, event.kind), event.text[:TEXT_CHARS])
+        yield Moment(event.at, "event", name_event(event), event.text[:TEXT_CHARS])
+
+
+def name_event(event: Event) -> str:
+    """Return in words what happened."""
+    return _EVENT_WORDS.get(event.kind, event.kind.replace("_", " "))
 
 
 #: What the kinds of events mean.
 _EVENT_WORDS = {
     "following": "stream opened",
     "polling": "polled from here on",
+    UNWATCHED: "not observed from here on",
+    WATCHED: "observed again",
     "resubmitted": "sent again",
     "rebuilt": "sent again with its conversation",
     "adopted": "its response was found",
@@ -147,7 +156,13 @@ def _list_ends(job: Job) -> Iterator[Moment]:
         if job.error is not None:
             detail = f"{job.error.code}: {job.error.message}"
         yield Moment(job.finished_at, "finished", str(job.status), detail)
-    if job.delivered_at is not None and job.delivered_at != job.read_at:
+    if job.delivered_at is not None and not _is_read_with(job):
         yield Moment(job.delivered_at, "delivered", "result delivered")
     if job.read_at is not None:
         yield Moment(job.read_at, "read", "result read")
+
+
+def _is_read_with(job: Job) -> bool:
+    """Return True if the result was read as it was delivered: one line says both."""
+    assert job.delivered_at is not None
+    return job.read_at is not None and abs(job.read_at - job.delivered_at) < SAME_MOMENT_S

@@ -1,4 +1,4 @@
-"""Tell which parameters of a request we added unasked, and which of them an endpoint refuses. Pure."""
+"""Find the parameters that agent-jobs added to a request, and those of them that an endpoint refuses. Pure."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -7,9 +7,9 @@ from typing import Any, cast
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.hosted_tools import INCLUDED
 
-#: Under this name a kept request lists what its caller asked for; it is never sent.
+#: Under this name a stored request lists the parameters that its caller set; it is never sent.
 ASKED = "_asked"
-#: Each parameter that we add, by its path in the body, with the name under which the caller may have asked for it.
+#: Each added parameter, by its path in the body, with the name under which a caller may set it.
 ADDED: Mapping[str, str] = {
     "stream_options": "",
     "metadata": "metadata",
@@ -84,7 +84,7 @@ _SCHEMA = re.compile(r"invalid_json_schema|invalid_function_parameters|text\.for
 
 
 def list_asked_names(options: JSON, *, effort: bool) -> list[str]:
-    """Return what a caller asked for, as `ADDED` names it: includes by their values, a schema if it says how strict."""
+    """Return the parameters that a caller set, by their names in `ADDED`: each include, a schema if it sets strict."""
     names = [name for name, value in options.items() if value is not None and name not in ("include", "json_schema")]
     included = options.get("include")
     if isinstance(included, list):
@@ -98,7 +98,7 @@ def list_asked_names(options: JSON, *, effort: bool) -> list[str]:
 
 
 def is_from_caller(body: JSON, name: str) -> bool:
-    """Return True if the caller asked for it; of a request that does not say so, if it is an ordinary option."""
+    """Return True if the caller set it; for a request without that list, if it is an ordinary option."""
     if ASKED in body:
         return name in body[ASKED]
     if name == "metadata":
@@ -137,7 +137,7 @@ def find_refused_budget_limit(param: str, words: str, body: JSON) -> str | None:
 
 
 def is_added(body: JSON, path: str) -> bool:
-    """Return True if it stands in a body and nothing of it comes from the caller."""
+    """Return True if a body has it and no part of it is from the caller."""
     if path == "include":
         return bool(_our_includes(body))
     place: Any = body
@@ -241,7 +241,7 @@ def _find_refused_names(param: str, words: str, body: JSON) -> Iterator[str]:
 
 
 def _find_listed_names(words: str) -> Iterator[str]:
-    """Yield the paths that stand behind words of refusal, up to the end of their list."""
+    """Yield the paths after words of refusal, up to the end of their list."""
     for trigger in _BEFORE.finditer(words):
         end = _END.search(words, trigger.end())
         limit = end.start() if end else len(words)

@@ -18,9 +18,9 @@ WRAPPERS = frozenset({"arguments", "args", "params", "parameters", "input", "kwa
 ZERO_IS_NONE = frozenset({"max_output_tokens", "max_tool_calls", "timeout_s"})
 #: Strings that a model reads, so that an object in their place may be written out as JSON.
 FREE_TEXTS = frozenset({"prompt", "message"})
-#: Lists of ids, which may come as one string with any marks between them.
+#: Lists of ids, which a host may send as one string with any separators.
 ID_LISTS = frozenset({"job_ids", "approve", "deny"})
-#: Names under which an object holds the one string that is expected.
+#: Names under which an object has the one expected string.
 TEXT_KEYS: Mapping[str, tuple[str, ...]] = {
     "prompts": ("prompt", "text"),
     "files": ("path", "file"),
@@ -84,7 +84,7 @@ def _is_ignorable(name: str, value: Any) -> bool:
 
 
 def _says_something(value: Any) -> bool:
-    # An option that is null takes the preset's away, so options that are only nulls still say something.
+    # A null removes the preset's option, so options that are only nulls still mean something.
     if isinstance(value, dict):
         return bool(cast("dict[str, Any]", value))
     return not is_empty(value)
@@ -97,14 +97,14 @@ def _unwrap_arguments(arguments: Mapping[str, Any], properties: Mapping[str, Any
     [(name, value)] = arguments.items()
     if name not in WRAPPERS or name in properties:
         return arguments
-    inner: Any = _parse_json(value)
+    inner: Any = _parse_json_value(value)
     if isinstance(inner, dict):
         return cast("dict[str, Any]", inner)
     return arguments
 
 
 def _rename_arguments(arguments: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments with `jobId` as `job_id`, and with options that stand beside `options` in it."""
+    """Return the arguments with `jobId` as `job_id`, and with misplaced options moved into `options`."""
     ours: dict[str, Any] = {}
     beside: dict[str, Any] = {}
     for name, value in arguments.items():
@@ -121,17 +121,17 @@ def _rename_arguments(arguments: Mapping[str, Any], properties: Mapping[str, Any
 
 
 def _is_option_beside(name: str, written: str, value: Any, properties: Mapping[str, Any]) -> bool:
-    """Return True if an argument is an option that stands beside `options`."""
+    """Return True if an argument is an option outside of `options`."""
     if name in properties or written in properties or "options" not in properties or is_empty(value):
         return False
     return written in OPTIONS or written in SCHEMA_ALIASES
 
 
 def _join_options(given: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with those that stand beside them.
+    """Return the options together with the misplaced ones.
 
     Raises:
-        RequestError: An option stands in both places with different values.
+        RequestError: An option is in both places with different values.
     """
     options: dict[str, Any] = {}
     if not is_empty(given):
@@ -295,7 +295,7 @@ def _read_items(name: str, items: list[Any], kind: str | None) -> list[Any]:
     """Return the items of a list that say something; of prompts all, since an empty one is refused."""
     given = [each for each in items if name == "prompts" or not is_empty(each)]
     if kind == "object":
-        return [_parse_json(each) for each in given]
+        return [_parse_json_value(each) for each in given]
     return [_read_item(name, each) for each in given]
 
 
@@ -312,8 +312,8 @@ def _read_item(name: str, value: Any) -> Any:
 
 
 def _list_from_string(name: str, text: str, kind: str | None) -> Any:
-    """Return the list that stands in a string: as JSON, as ids, or as the string itself."""
-    parsed: Any = _parse_json(text)
+    """Return the list in a string: as JSON, as ids, or as the string itself."""
+    parsed: Any = _parse_json_value(text)
     if isinstance(parsed, list) or (kind == "object" and isinstance(parsed, dict)):
         return cast(Any, parsed)
     if kind == "object":
@@ -324,7 +324,7 @@ def _list_from_string(name: str, text: str, kind: str | None) -> Any:
 
 
 def _objects_from_string(name: str, text: str) -> Any:
-    """Return the one tool that a string names; no other string stands for objects."""
+    """Return the one tool that a string names; no other string can mean an object."""
     if name != "tools":
         raise value_error(name, f"a list like {EXAMPLES.get(name, '[{}]')}", text)
     if text.strip() in NEEDING_NOTHING:
@@ -341,7 +341,7 @@ def _list_from_object(name: str, value: dict[str, Any], kind: str | None) -> lis
 
 def _read_options(name: str, value: Any) -> Any:
     """Return an object, alone in a list or as JSON too; of `options` with each option in its form."""
-    given: Any = _only_item(_parse_json(value))
+    given: Any = _only_item(_parse_json_value(value))
     if is_empty(given) and not isinstance(given, dict):
         return given
     if not isinstance(given, dict):
@@ -363,14 +363,14 @@ def _read_option(name: str, value: Any) -> Any:
 
 def _is_not_given(name: str, value: Any) -> bool:
     """Return True if an option is filled in but says nothing."""
-    # A null takes an option of the preset away. An unknown option is refused later, even if empty.
+    # A null removes an option of the preset. An unknown option is refused later, even if empty.
     if value is None or name not in OPTIONS:
         return False
     is_zero = name in ZERO_IS_NONE and not isinstance(value, bool) and value in (0, "0")
     return is_empty(value) or is_zero
 
 
-def _parse_json(value: Any) -> Any:
+def _parse_json_value(value: Any) -> Any:
     """Return the JSON in a string; anything else as it is."""
     if not isinstance(value, str):
         return value

@@ -1,4 +1,4 @@
-"""Build the body of POST /responses from what a caller asks for: the entry point of this package. Pure."""
+"""Build the body of POST /responses from a caller's arguments: the entry point of this package. Pure."""
 
 import hashlib
 import json
@@ -90,8 +90,8 @@ def build_body(
 
     Args:
         prompt: The task.
-        job_id: Ours.
-        preset: Stands in for arguments that are left out.
+        job_id: The job's id.
+        preset: Fills in missing arguments.
         presets: All presets by name; None means ours.
         model: The caller's choice, before the preset's, `default_model` and the one in data/.
         default_model: The user's choice.
@@ -142,7 +142,7 @@ def select_given_options(preset: str | None, options: JSON, presets: Mapping[str
 
 
 def list_requested_names(order: StartRequest, presets: Mapping[str, Preset]) -> list[str]:
-    """Return what the caller, or the user's own preset, asked for; what our presets hold is not among it."""
+    """Return the parameters that the caller or the user's own preset set, without those of the built-in presets."""
     chosen = presets.get(order.preset or "")
     if chosen is None:
         return list_asked_names(order.options, effort=order.effort is not None)
@@ -236,7 +236,7 @@ def _add_tools(body: dict[str, Any], *, is_searching: bool) -> None:
 
 
 def _add_files(tool: JSON, file_ids: Sequence[str]) -> JSON:
-    """Return a code interpreter whose container holds these files too; any other tool as it is."""
+    """Return a code interpreter whose container has these files too; any other tool unchanged."""
     container = tool.get("container")
     if tool["type"] != "code_interpreter" or not isinstance(container, dict):
         return tool

@@ -211,11 +211,11 @@ _CHECKS: Mapping[str, Callable[[str, JSON], JSON]] = {
 
 
 def _map_secrets(value: Any, change: Callable[[str], object], *, inside: bool = False, more: bool = False) -> Any:
-    """Return the value with every string changed that stands where secrets stand.
+    """Return the value with every string in a place for secrets changed.
 
     Args:
         value: A tool, or a part of one.
-        change: Returns what stands in the place of a string.
+        change: Returns the replacement of a string.
         inside: True within a field that holds secrets: all of it is changed.
         more: True within `domain_secrets`, whose `value` holds one.
     """
@@ -235,7 +235,7 @@ def _map_field(name: str, value: Any, change: Callable[[str], object], *, inside
 
 
 def _split_secret(text: str) -> tuple[str, str]:
-    """Return the scheme and the name in a string that stands for a secret."""
+    """Return the scheme and the name in a reference to a secret."""
     match = _SECRET.fullmatch(text)
     if match is None:
         _refuse_literal_secret(TOOLS)

@@ -1,4 +1,4 @@
-"""Look up models in data/models.toml, and in the lists of endpoints. Pure, but for reading that file once."""
+"""Look up models in data/models.toml, and in the lists of endpoints. Pure, except for reading that file once."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -114,7 +114,7 @@ def suggest_model(model: str) -> str:
 def index_listed_models(pages: Iterable[object]) -> dict[str, JSON]:
     """Return the entry of each model in a list, by its name; the pages may have any known form.
 
-    Names stand below `data` or `load_models` or in a bare list, as strings, as keys, or in objects.
+    Names are below `data` or `load_models` or in a bare list, as strings, as keys, or in objects.
     """
     found: dict[str, JSON] = {}
     for page in pages:

@@ -64,7 +64,7 @@ def _is_same_option(name: str, one: Any, other: Any) -> bool:
 
 
 def _read_alias(name: str, value: Any) -> JSON:
-    """Return the options of ours that a `response_format` or a `text` of upstream's stands for."""
+    """Return our options for a `response_format` or an upstream `text`."""
     if value is None:
         return {"json_schema": None}
     if name == "text" and isinstance(value, dict):
@@ -75,7 +75,7 @@ def _read_alias(name: str, value: Any) -> JSON:
 
 
 def _read_text_parameter(value: Mapping[str, Any]) -> JSON:
-    """Return the options of ours that upstream's `text` stands for."""
+    """Return our options for upstream's `text`."""
     verbosity = {name: each for name, each in value.items() if name == "verbosity"}
     form: Any = {name: each for name, each in value.items() if name != "verbosity"}
     if form.keys() == {"format"}:
@@ -90,7 +90,7 @@ class Option(NamedTuple):
 
     read: Callable[[str, Any], Any]  #: returns the checked value, or raises a RequestError
     place: tuple[str, ...] = ()  #: in the body of the request; empty for an option that agent-jobs reads itself
-    form: JSON | None = None  #: of its value as a JSON schema; without one it is read as it came
+    form: JSON | None = None  #: of its value as a JSON schema; without one it is read unchanged
 
 
 def _read_conversation(name: str, value: Any) -> bool | str:
@@ -186,7 +186,7 @@ class StartOptions:
         conversation: The conversation that the job belongs to: an id, True for a new one, None for none.
         dry_run: True sends nothing and reports what would be sent.
         key: The caller's own key for the job, under which it exists once.
-        max_cost_usd: What the job may cost at most, in US dollars.
+        max_cost_usd: The highest cost of the job, in US dollars.
         timeout_s: The job's own time limit, counted as AGENT_JOBS_JOB_TIMEOUT_S is.
         toolbox: The tools of the user's own servers that the job may call; None if the caller did not say.
         upstream: The checked options that belong into the body of the request.

@@ -35,7 +35,7 @@ class Preset:
 
     Args:
         description: One line for a list.
-        prompt: A host's model reads it when a person calls the preset; `{task}` stands for the person's words.
+        prompt: A host's model reads it when a person calls the preset; `{task}` is replaced by the person's text.
         model: As `agent_start` accepts it, like the following; None leaves it to the caller.
     """
 
@@ -103,7 +103,7 @@ def _read_presets(written: str, source: str, known: Mapping[str, Preset]) -> Map
 
 
 def _preset_error(source: str, name: str, error: RequestError) -> ConfigError:
-    """Return the refusal of a preset in the user's file, with the fix for it."""
+    """Return the refusal of a preset in the user's file, with its fix."""
     problem = f"{SETTING}: {source}: [{name[:PRESET_CHARS]}] {error}"
     facts = {each: error.data[each] for each in ("near", "names") if each in error.data}
     return ConfigError("{problem}", ENTRY_CODES.get(error.code, "wrong_entry"), problem=problem, **facts)

@@ -1,4 +1,4 @@
-"""Hold the arguments of a start before they are a request."""
+"""Define the arguments of a start before they become a request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class StartRequest:
 
     @property
     def is_dry_run(self) -> bool:
-        """Return True if nothing is to be sent."""
+        """Return True if the caller wants a dry run."""
         return StartOptions.parse({"dry_run": self.options.get("dry_run")}).dry_run
 
     def check(self) -> None:

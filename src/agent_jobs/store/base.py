@@ -1,6 +1,6 @@
 """The protocols of a store: reading jobs, changing them, handing them out, waiting for changes, and housekeeping."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
@@ -25,6 +25,7 @@ from agent_jobs.jobs.steps import Step
 from agent_jobs.store.team_records import (
     AuditRecords,
     CallbackRecords,
+    FeedRecords,
     FigureRecords,
     FileRecords,
     TokenRecords,
@@ -49,16 +50,18 @@ class Tombstone(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The endpoint and the id of a response."""
+    """The endpoint and the id of a response, and whose key it was created with."""
 
     base_url: str
     response_id: str
+    owner: str = ""
+    fingerprint: str = ""
 
 
 class Budget(NamedTuple):
     """The most that may be spent on the jobs that are started in the day from `since` on.
 
-    An ended job counts with its cost, deleted or not, and an active one with what it may cost.
+    A finished job counts with its cost, deleted or not, and an active one with its highest cost.
     """
 
     usd: float
@@ -106,7 +109,7 @@ class JobRecords(Protocol):
         """Return the newest matching jobs that run while no living process observes them or will.
 
         Their requests are left out: they may be large, and most callers show only the rows. A job that waits for
-        an answer is none of them. The filter's own statuses do not count.
+        an answer is not included. The filter's own statuses do not count.
         """
         ...
 
@@ -168,7 +171,7 @@ class JobTransitions(Protocol):
             is_claimed: Refuse the change unless this process has claimed the job.
 
         Returns:
-            The job as it stands now. None if there is no such job, if the change was refused, or if its status may
+            The job as it is now. None if there is no such job, if the change was refused, or if its status may
             not follow the stored one.
         """
         ...
@@ -201,20 +204,29 @@ class JobTransitions(Protocol):
         ...
 
     async def record_response_id(
-        self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
+        self,
+        job_id: str,
+        number: int,
+        response_id: str,
+        now: float,
+        *,
+        mode: Mode | None = None,
+        fingerprint: str = "",
     ) -> Job | None:
-        """Store a turn's response id, whatever the job's status, and how upstream runs it; the first id stays.
+        """Store a turn's response id, whatever the job's status, how upstream runs it, and by which key.
+
+        The first id stays.
 
         It re-opens a job that ended because its id was unknown, or because no process could retrieve it.
 
-        Returns the job as it stands now, with a cancel that was requested meanwhile; None if there is no such job.
+        Returns the job as it is now, with a cancel that was requested in the meantime; None if there is no such job.
         """
         ...
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
         """Write what this copy of a job observed upstream, with its output.
 
-        Returns the job as it stands now. None if another process was first: the stored job ended, has another turn or
+        Returns the job as it is now. None if another process was first: the stored job ended, has another turn or
         an answer to its question, or, with `held`, another process has claimed it.
         """
         ...
@@ -237,8 +249,10 @@ class JobTransitions(Protocol):
         """
         ...
 
-    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float, always: Collection[str] = ()) -> bool:
         """Answer calls of a waiting job, all or none; the job is due once it waits for nothing more.
+
+        Calls with the names in `always` are allowed from now on.
 
         Returns False if one of them was answered before, or the job does not wait any more.
         """
@@ -253,7 +267,7 @@ class JobTransitions(Protocol):
         ...
 
     async def rewrite_request(self, job: Job) -> bool:
-        """Replace the request of a turn that was not accepted, and how its context came into it."""
+        """Replace the request of a turn that was not accepted, and the way in which its context is sent."""
         ...
 
     async def reset_for_resend(self, job: Job, failed_id: str) -> bool:
@@ -264,7 +278,7 @@ class JobTransitions(Protocol):
         ...
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
-        """Note that the job is to be cancelled, which ends one that runs nowhere. None if there is no such job."""
+        """Request the cancel of the job, which ends a job that is not running. None if there is no such job."""
         ...
 
     async def record_upload(self, job_id: str, name: str, file_id: str) -> None:
@@ -336,7 +350,7 @@ class WorkQueue(Protocol):
         ...
 
     async def renew_claims(self, running: Sequence[str], now: float) -> None:
-        """Have the jobs that this process has claimed be due now, but for those that it runs and those that are due.
+        """Make the jobs that this process has claimed due now, except the ones that are running or already due.
 
         They were claimed by a change whose answer was lost with the connection, or stored by one.
         """
@@ -373,15 +387,19 @@ class WorkQueue(Protocol):
         ...
 
     async def announce(self, what: str, base_url: str) -> None:
-        """Let other processes know that this one works on the jobs of an endpoint, as long as it lives."""
+        """Publish that this process works on the jobs of an endpoint, while it lives."""
         ...
 
 
 class ChangeFeed(Protocol):
-    """Waits for changes by any process, and keeps what happened for people and notifications."""
+    """Waits for changes by any process, and stores events for people and notifications."""
 
     async def wait_for_change(self, job_id: str, revision: int) -> None:
         """Return once the job has another revision than this one."""
+        ...
+
+    async def wait_for_status(self, job_id: str, status: Status) -> None:
+        """Return once the job has another status than this one. The progress of a run does not wake it."""
         ...
 
     async def change_mark(self) -> Mark:
@@ -411,7 +429,7 @@ class ChangeFeed(Protocol):
         ...
 
     async def claim_notification(self, job_id: str, at: float) -> bool:
-        """Claim the notification of what happened at this time, for ever; False if it is claimed or out of date."""
+        """Claim the notification of this time for good; False if it is claimed or out of date."""
         ...
 
     async def record_event(self, job_id: str, at: float, kind: str, text: str = "") -> None:
@@ -431,7 +449,7 @@ class SearchRecords(Protocol):
 
         With `statuses`, only jobs that have one of them.
 
-        A word may be the beginning of one; words in double quotes must stand together. Of an active job only the
+        A word may be the beginning of one; words in double quotes must be adjacent. Of an active job only the
         prompt is searched.
 
         Raises:
@@ -451,8 +469,8 @@ class ReportRecords(Protocol):
         """Return the request of a job's first turn; empty if there is no such job."""
         ...
 
-    async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
-        """Return the sums of the matching jobs by this key: days newest first, other names by cost, highest first."""
+    async def sum_spending(self, keys: Sequence[SpendingKey], group: JobFilter) -> dict[SpendingKey, list[Spending]]:
+        """Return the sums of the matching jobs by each key: days newest first, other names by cost, highest first."""
         ...
 
     async def has_conversation(self, conversation_id: str) -> bool:
@@ -465,7 +483,7 @@ class ReportRecords(Protocol):
 
 
 class HousekeepingRecords(Protocol):
-    """Keeps what endpoints taught us, deletes old jobs, and tells the time that all processes share."""
+    """Stores the learned limits of endpoints, deletes old jobs, and returns the time that all processes share."""
 
     async def read_clock(self) -> float | None:
         """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
@@ -492,7 +510,7 @@ class HousekeepingRecords(Protocol):
         ...
 
     async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
-        """Delete some jobs that ended before this time, but for a tombstone.
+        """Delete some jobs that ended before this time, leaving a tombstone each.
 
         A job whose result no reader received is kept unless `unread` is set.
 
@@ -501,7 +519,7 @@ class HousekeepingRecords(Protocol):
         ...
 
     async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Place]]:
-        """Delete these jobs, but for a tombstone each; active ones stay.
+        """Delete these jobs, leaving a tombstone each; active ones stay.
 
         Returns the ids of the deleted jobs, each with the places of all its responses.
         """
@@ -513,7 +531,7 @@ class HousekeepingRecords(Protocol):
 
 
 class OwnerRecords(Protocol):
-    """Keeps what an operator set for the owners of a team server."""
+    """Stores the settings of the owners of a team server."""
 
     async def get_owner(self, name: str) -> Owner | None:
         """Return what was set for an owner; None if nothing was."""
@@ -541,6 +559,7 @@ class Store(
     AuditRecords,
     WebhookRecords,
     CallbackRecords,
+    FeedRecords,
     FileRecords,
     FigureRecords,
     TraceRecords,

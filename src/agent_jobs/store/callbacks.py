@@ -1,4 +1,4 @@
-"""Keeps the callbacks of jobs until their receivers accept them. Each event is claimed once, for all processes."""
+"""Stores the callbacks of jobs until their receivers accept them. Each event is claimed once, for all processes."""
 
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.team_records import CallbackMessage, PendingCallback
@@ -54,7 +54,7 @@ class Callbacks(StorePart):
                    /*! FOR UPDATE SKIP LOCKED */)
                UPDATE callback SET next_at = :again_at, attempts = attempts + 1
                WHERE id IN (SELECT id FROM due)
-               RETURNING id, job_id, body, created_at, attempts,
+               RETURNING id, job_id, body, created_at, attempts, subscription_id, number,
                          (SELECT callback_url FROM job WHERE job.id = job_id) AS url""",
             now=now,
             again_at=again_at,

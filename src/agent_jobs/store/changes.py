@@ -1,10 +1,12 @@
-"""Waits for changes of jobs, and keeps what happened to them for the user and for notifications."""
+"""Waits for changes of jobs, and stores their events for the user and for notifications."""
 
 from collections.abc import Sequence
 
 from agent_jobs.jobs.queries import Event
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Mark
 from agent_jobs.store.database import StorePart
+from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.rows import ACTIVE_SQL
 
 #: The first job that ended or asked a question, with the time of that, if no process claimed it for a notification.
@@ -22,8 +24,10 @@ class Changes(StorePart):
     """`ChangeFeed` on any database."""
 
     async def wait_for_change(self, job_id: str, revision: int) -> None:
-        if self._scope.owner is None or await self._is_in_scope(job_id):
-            await self._db.wait_for_change(job_id, revision)
+        await self._db.wait_for_change(KnownState(job_id, revision=revision), self._scope)
+
+    async def wait_for_status(self, job_id: str, status: Status) -> None:
+        await self._db.wait_for_change(KnownState(job_id, status=status), self._scope)
 
     async def change_mark(self) -> Mark:
         return await self._db.change_mark()
@@ -94,8 +98,3 @@ class Changes(StorePart):
             **self._scope.values,
         )
         return [Event(row["at"], row["kind"], row["text"]) for row in rows]
-
-    async def _is_in_scope(self, job_id: str) -> bool:
-        """Return True if the job exists for the owner that this store is bound to."""
-        sql = f"SELECT 1 FROM job WHERE id = :id AND {self._scope.job}"
-        return bool(await self._db.read(sql, id=job_id, **self._scope.values))

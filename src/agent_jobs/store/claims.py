@@ -62,7 +62,6 @@ class Queue(StorePart):
                            WHEN not_before >= {_RETRIEVABLE_AT} THEN not_before
                            ELSE {_RETRIEVABLE_AT} END
                 WHERE id = :id AND status IN {ACTIVE_SQL} AND {self._scope.job}""",
-            job_id,
             id=job_id,
             **self._scope.values,
             now=now,
@@ -89,7 +88,6 @@ class Queue(StorePart):
                        next_at = CASE WHEN hinted THEN :now WHEN watched_until > :now THEN :watched_at ELSE :at END
                 WHERE id = :id AND holder = :me AND (status IN {ACTIVE_SQL} OR unsettled AND :after > 0)
                   AND (:lost_claims IS NULL OR lost_claims = :lost_claims) AND {self._scope.job}""",
-            job_id,
             id=job_id,
             **self._scope.values,
             me=self._db.worker,
@@ -106,7 +104,6 @@ class Queue(StorePart):
         await self._db.write(
             f"""UPDATE job SET holder = NULL, next_at = :at, not_before = :at
                 WHERE id = :id AND holder = :me AND status IN {ACTIVE_SQL} AND {self._scope.job}""",
-            job_id,
             id=job_id,
             **self._scope.values,
             me=self._db.worker,
@@ -207,7 +204,6 @@ class Queue(StorePart):
             f"""UPDATE job SET cancel_sent_at = :now
                WHERE id = :id AND {self._scope.job} AND (cancel_sent_at IS NULL OR cancel_sent_at <= :before)
                RETURNING id""",
-            job_id,
             id=job_id,
             now=now,
             before=now - again_after_s,
@@ -218,7 +214,6 @@ class Queue(StorePart):
     async def clear_cancel_claim(self, job_id: str) -> None:
         await self._db.write(
             f"UPDATE job SET cancel_sent_at = NULL WHERE id = :id AND {self._scope.job}",
-            job_id,
             id=job_id,
             **self._scope.values,
         )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import ServerInfo, StoreInfo
 from agent_jobs.store.base import Mark
+from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.owner_scope import ALL_OWNERS, OwnerScope
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class SpendingLock(NamedTuple):
 
     owners: tuple[str, ...]  #: those of these owners
     is_global: bool = False  #: and all that are global, too: a limit of all owners together is checked
+    is_shared: bool = False  #: those that share the lock run beside each other, and beside no other one
 
 
 class Database(Protocol):
@@ -69,7 +71,7 @@ class Database(Protocol):
         ...
 
     def damage_error(self, error: Exception) -> StoreError:
-        """Return the error for a row that holds nonsense."""
+        """Return the error for an unreadable row."""
         ...
 
     async def read(self, sql: str, **values: Any) -> Sequence[Row]:
@@ -89,20 +91,25 @@ class Database(Protocol):
         ...
 
     async def change(
-        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, spending: SpendingLock | None = None
+        self,
+        change: Callable[[Transaction], Awaitable[T]],
+        *job_ids: str,
+        spending: SpendingLock | None = None,
+        is_progress: bool = False,
     ) -> T:
         """Run this function in a transaction; what it raises takes all of it back.
 
         Args:
             change: What to write. It must be quick.
-            job_ids: Jobs that it changes. No other change of theirs runs meanwhile; their waiters wake afterwards.
-            spending: It may begin to spend money. No other such change that it names runs meanwhile. It is refused
-                while it would be lost with this process.
+            job_ids: Jobs that it changes. No other change of them runs at the same time; waiters wake afterwards.
+            spending: It may begin to spend money. No other such change that it names runs at the same time. It is
+                refused while it would be lost with this process.
+            is_progress: It writes the progress of runs, which wakes no waiter of a status.
         """
         ...
 
-    async def wait_for_change(self, job_id: str, revision: int) -> None:
-        """Return once the job has another revision than this one."""
+    async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
+        """Return once the job is no more as a waiter knows it, or if there is no such job in the scope."""
         ...
 
     async def change_mark(self) -> Mark:
@@ -138,7 +145,7 @@ class Database(Protocol):
         ...
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
-        """Let the other processes read what this one does, as long as it lives."""
+        """Publish the role of this process while it lives."""
         ...
 
 

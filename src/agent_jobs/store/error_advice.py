@@ -1,4 +1,4 @@
-"""Turns the errors of SQLite and the file system into errors whose code says what to do."""
+"""Turns the errors of SQLite and the file system into errors whose code leads to their fix."""
 
 import sqlite3
 from collections.abc import Generator
@@ -14,13 +14,13 @@ def as_store_error(folder: Path) -> Generator[None]:
     try:
         yield
     except sqlite3.ProgrammingError:
-        raise  # a defect of ours: no advice about the folder would help
+        raise  # a defect of agent-jobs: no advice about the folder would help
     except (sqlite3.Error, OSError) as error:
         raise _explain_failure(error, folder) from error
 
 
 def damage_error(error: Exception, folder: Path) -> StoreError:
-    """Return the error for a database that holds nonsense."""
+    """Return the error for a database with unreadable content."""
     return StoreError("{path} is damaged ({cause}).", "database_damaged", path=folder / "jobs.db", cause=error)
 
 

@@ -1,4 +1,4 @@
-"""Counts what an operator watches: jobs by status and owner, what is due, what the day cost, and connections."""
+"""Counts the figures for an operator: jobs by status and owner, due jobs, the cost of the day, and connections."""
 
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.rows import ACTIVE_SQL

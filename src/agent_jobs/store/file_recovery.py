@@ -35,7 +35,7 @@ JOB_COLUMN_OF_TABLE = {
     "call": "job_id",
     "callback": "job_id",
 }
-#: The tables with rows of no job, and the columns that tell their rows apart. Limits and keys of owners go first.
+#: The tables without a job, and the columns that identify their rows. Limits and keys of owners go first.
 KEY_COLUMNS_OF_TABLE = {
     "owner": ("name",),
     "token": ("id",),
@@ -43,10 +43,12 @@ KEY_COLUMNS_OF_TABLE = {
     "mode": ("base_url", "model"),
     "webhook": ("id",),
     "shelf": ("id",),
+    "feed": ("id",),
+    "subscription": ("id",),
     "audit": ("at", "token_id", "action", "job_id"),
 }
 #: Columns that each file counts for itself.
-OWN_COLUMNS = frozenset({"prompt.number", "job.in_search", "audit.number"})
+OWN_COLUMNS = frozenset({"prompt.number", "job.in_search", "audit.number", "feed.number"})
 #: A token that either file knows as revoked lets nobody in.
 _REVOKE_TOKENS = """UPDATE there.token SET revoked_at = mine.revoked_at FROM main.token AS mine
                     WHERE mine.id = there.token.id AND mine.revoked_at IS NOT NULL AND there.token.revoked_at IS NULL"""
@@ -74,14 +76,14 @@ class FileGuard:
         found = file_identity(self._path)
         if found is None or found != self._file:
             return False
-        if not self._is_log_removed:  # else it came back without its log: closing it puts the two together
+        if not self._is_log_removed:  # else it was put back without its log: closing the connection merges the two
             self.file_replaced_error = None
         return True
 
     async def move_jobs(
         self, db: aiosqlite.Connection, connect: Callable[[], Awaitable[aiosqlite.Connection]]
     ) -> aiosqlite.Connection | None:
-        """Carry the jobs over into the file that is at the path now, and return the connection to it.
+        """Copy the jobs into the file that is at the path now, and return the connection to it.
 
         Returns None if that is not possible at the moment; `file_replaced_error` then says why.
         """
@@ -120,7 +122,7 @@ class FileGuard:
         return opened
 
     def _remove_log(self) -> None:
-        """Remove our log, which SQLite would take for that of the other file; we still have it open."""
+        """Remove our log, which SQLite would mistake for the other file's; we still have it open."""
         for path, ours in zip(log_paths(self._path), self._log, strict=True):
             if ours is not None and file_identity(path) == ours:
                 path.unlink()
@@ -145,14 +147,14 @@ def file_identity(path: Path) -> tuple[int, int] | None:
 
 
 def check_database(path: Path) -> None:
-    """Raise if the file at this path is no database, before anything beside it is touched."""
+    """Raise if the file at this path is not a database, before any file beside it is changed."""
     with suppress(FileNotFoundError), path.open("rb") as file:
         if file.read(16) not in (b"", b"SQLite format 3\0"):
             raise sqlite3.DatabaseError("file is not a database")
 
 
 async def carry_over(db: aiosqlite.Connection, path: Path, me: str) -> None:
-    """Write the rows of an open database into the one that now stands at its path, which has our schema.
+    """Write the rows of an open database into the one that is now at its path, which has our schema.
 
     The owners go before their jobs: a job of an owner with a key of their own must never be sent with the shared key.
     Of a job that both have, the newer one is kept: several processes may carry over the same jobs, and none of them
@@ -202,7 +204,7 @@ async def _write_copy_statement(db: aiosqlite.Connection, table: str) -> str:
     names = [name for name in await column_names(db, table) if f"{table}.{name}" not in OWN_COLUMNS]
     key = KEY_COLUMNS_OF_TABLE[table]
     is_same = " AND ".join(f"theirs.{name} = mine.{name}" for name in key)
-    # The rows of the audit log are counted anew in their order. A job counts in its day's budget once.
+    # The rows of the audit log are numbered again in their order. A job counts in its day's budget once.
     condition, order = {
         "audit": ("", "mine.number"),
         "tombstone": ("AND mine.job_id NOT IN (SELECT id FROM there.job)", "1"),

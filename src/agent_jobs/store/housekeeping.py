@@ -1,4 +1,4 @@
-"""Keeps what endpoints taught us, and deletes old jobs."""
+"""Stores the learned limits of endpoints, and deletes old jobs."""
 
 from collections.abc import Sequence
 from math import inf
@@ -12,7 +12,7 @@ from agent_jobs.store.rows import ACTIVE_SQL
 
 #: Jobs that one call deletes: each is a transaction of its own, and a caller may stop between two calls.
 PURGED_AT_ONCE = 50
-#: Stands in the table of modes before a refused parameter, in the place of a model. No model's name begins so.
+#: Precedes a refused parameter in the model column of the table of modes. No model's name begins so.
 _REFUSED_PREFIX = "-"
 
 #: True of a job that ended before a time.
@@ -110,14 +110,14 @@ class Housekeeping(StorePart):
     async def _delete_old_job(
         self, transaction: Transaction, job_id: str, old: str, before: float
     ) -> list[Place] | None:
-        """Delete a job that is still old, but for a tombstone; return where its responses are, or None."""
+        """Delete a job that is still old, leaving a tombstone; return the places of its responses, or None."""
         if not await transaction.execute(
             f"SELECT 1 FROM job WHERE id = :id AND {old}", id=job_id, before=before, **self._scope.values
         ):
             return None
         places = await transaction.execute(
-            """SELECT base_url, response_id FROM turn WHERE job_id = :id AND response_id IS NOT NULL
-               ORDER BY number""",
+            """SELECT base_url, response_id, owner, fingerprint FROM turn JOIN job ON job.id = turn.job_id
+               WHERE job_id = :id AND response_id IS NOT NULL ORDER BY number""",
             id=job_id,
         )
         await transaction.execute(

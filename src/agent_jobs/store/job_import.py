@@ -2,7 +2,7 @@
 
 A job that still runs is marked in the file first: its turns name another endpoint, so that no process works on it.
 Then it is written into PostgreSQL, and then it leaves the file for a tombstone. Whenever this stops, the next import
-finds the mark, and goes on.
+finds the mark, and continues.
 """
 
 import shutil
@@ -28,7 +28,7 @@ from agent_jobs.store.postgres_database import open_database as open_postgres_da
 from agent_jobs.store.rows import ACTIVE_SQL
 from agent_jobs.store.sqlite_database import open_database as open_sqlite_database
 
-#: Stands before the endpoint of a job that is on its way: no process has such an endpoint.
+#: Precedes the endpoint of a job that is being moved: no process has such an endpoint.
 _MOVING = "moving:"
 #: Columns that SQLite keeps as numbers, by their names with their tables'.
 _TRUTHS = """SELECT table_name || '.' || column_name AS name FROM information_schema.columns
@@ -58,7 +58,7 @@ class ImportCounts:
 
 @dataclass(frozen=True)
 class JobImport:
-    """Where the jobs come from, and where they go.
+    """The source and the target of an import.
 
     Args:
         path: The file, a `jobs.db`, or its folder.
@@ -224,7 +224,7 @@ class _Mover:
             self._counts.files += len(rows_of["made"])
             return
         await self._copy_files(rows_of["made"], has_owner=bool(rows_of["job"][0]["owner"]))
-        lock = SpendingLock((rows_of["job"][0]["owner"],))  # no other job takes its key meanwhile
+        lock = SpendingLock((rows_of["job"][0]["owner"],))  # no other job can get its key in the meantime
         await self._target.change(lambda transaction: self._write_job(transaction, rows_of), spending=lock)
 
     async def _read_rows_of_job(self, job_id: str) -> dict[str, list[dict[str, Any]]]:
@@ -292,7 +292,7 @@ class _Mover:
                 await transaction.execute_each(_write_insert(table, rows[0]), rows)
 
     async def _remove_job(self, job_id: str) -> None:
-        """Remove a job from the file, but for a tombstone that says where it is."""
+        """Remove a job from the file, leaving a tombstone that names its new place."""
 
         async def remove(transaction: Transaction) -> None:
             await transaction.remove_from_search(job_id)

@@ -1,6 +1,6 @@
 """Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -12,6 +12,7 @@ from agent_jobs.jobs.response import Call, calls_of, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Upload
 from agent_jobs.store.database import SpendingLock, Transaction
+from agent_jobs.store.feed import add_event
 from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records, read_job
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
@@ -24,12 +25,12 @@ from agent_jobs.store.rows import (
     turn_columns,
     turn_spending,
 )
-from agent_jobs.store.spending_limits import check_budgets, check_start_rate, has_slot
+from agent_jobs.store.spending_limits import check_budgets, check_start_rate, has_ample_slots, has_slot
 from agent_jobs.text import encode_text
 
-#: A completed job answers for an identical request this long, as long as no reader received its result.
+#: A completed job answers an identical request for this time, unless a reader received its result.
 DUPLICATE_S = 600.0
-#: A caller's own key names one job for ever. Without a key these answer for a start of the same work: an active job, an
+#: A caller's own key names one job for good. Without a key these answer a start of the same work: an active job, an
 #: undelivered result, or a start that may be running unknown to us. The endpoint belongs to the work: a prompt that
 #: went to a wrong address is sent again once the address is right.
 _SAME_KEY = "job.owner = :owner AND job.key = :key"
@@ -89,20 +90,38 @@ class Transitions(Records):
         return None
 
     async def begin_sending(self, job: Job, limit: int = NO_LIMIT, owner_limit: int = NO_LIMIT) -> bool:
-        async def begin(transaction: Transaction, stored: Job) -> Job | None:
-            if not self._has_claim(stored, job):
-                return None
-            if stored.status is Status.PENDING and not await has_slot(transaction, stored.owner, limit, owner_limit):
-                return None
-            return transitions.begin_sending(stored, job)
-
         spending = SpendingLock((job.owner,), is_global=limit < NO_LIMIT)
-        return await self._has_changed_job(job.id, begin, spending)
+
+        def begin_with(can_run: Callable[[Transaction, str, int, int], Awaitable[bool]]) -> _Change:
+            async def begin(transaction: Transaction, stored: Job) -> Job | None:
+                if not self._has_claim(stored, job):
+                    return None
+                if stored.status is Status.PENDING and not await can_run(transaction, stored.owner, limit, owner_limit):
+                    return None
+                return transitions.begin_sending(stored, job)
+
+            return begin
+
+        if self._db.is_shared:
+            # Else all starts of all processes would wait for each other.
+            shared = spending._replace(is_shared=True)
+            if await self._has_changed_job(job.id, begin_with(has_ample_slots), shared):
+                return True
+        return await self._has_changed_job(job.id, begin_with(has_slot), spending)
 
     async def record_response_id(
-        self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
+        self,
+        job_id: str,
+        number: int,
+        response_id: str,
+        now: float,
+        *,
+        mode: Mode | None = None,
+        fingerprint: str = "",
     ) -> Job | None:
-        record = _in_any_case(lambda stored: transitions.record_response_id(stored, number, response_id, now, mode))
+        record = _in_any_case(
+            lambda stored: transitions.record_response_id(stored, number, response_id, now, mode, fingerprint)
+        )
         return await self._change_and_get(job_id, record)
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
@@ -141,11 +160,11 @@ class Transitions(Records):
                     WHERE job_id = :id AND number = :number""",
                 [{"id": job.id, **_progress_values(job.turn)} for job in running],
             )
-            for job in running:
-                await _write_steps(transaction, job)
+            # The rows of all these jobs are locked: one round trip for each job would have their other changes wait.
+            await _write_steps(transaction, *running)
             return written
 
-        return await self._db.change(save_all, *(job.id for job in jobs))
+        return await self._db.change(save_all, *(job.id for job in jobs), is_progress=True)
 
     async def save_call(self, job: Job, call: Call, *before: str) -> bool:
         async def save_if_unchanged(transaction: Transaction) -> bool:
@@ -185,7 +204,7 @@ class Transitions(Records):
 
         return await self._has_changed_job(job.id, wait)
 
-    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float, always: Collection[str] = ()) -> bool:
         async def reply(transaction: Transaction, stored: Job) -> Job | None:
             if stored.status is not Status.INPUT_REQUIRED or not await _are_all_open(transaction, job, calls):
                 return None
@@ -195,7 +214,7 @@ class Transitions(Records):
                 [_call_values(job, call) for call in calls],
             )
             is_answered = not await _has_open_questions(transaction, stored.id, stored.turn.number)
-            return transitions.record_reply(stored, now, is_answered=is_answered)
+            return transitions.record_reply(stored, now, is_answered=is_answered, always=always)
 
         return await self._has_changed_job(job.id, reply)
 
@@ -223,7 +242,11 @@ class Transitions(Records):
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
         async def cancel(transaction: Transaction, stored: Job) -> Job:
-            return transitions.request_cancel(stored, now, has_uploads=await _has_uploads(transaction, job_id))
+            job = transitions.request_cancel(stored, now, has_uploads=await _has_uploads(transaction, job_id))
+            if job.due_at is None and not job.is_terminal:
+                # A step is under way, and may have read the job before: at its end, the job is due at once.
+                await transaction.execute("UPDATE job SET hinted = TRUE WHERE id = :id", id=job_id)
+            return job
 
         return await self._change_and_get(job_id, cancel)
 
@@ -285,6 +308,8 @@ class Transitions(Records):
             return False
         if new is not stored:
             await _write_change(transaction, stored, new)
+        if stored.owner:
+            await add_event(transaction, stored, new)
         return True
 
     def _if_claimed(self, change: Callable[[Job], Job | None], seen: Job | None = None) -> _Change:
@@ -307,7 +332,7 @@ class Transitions(Records):
     async def _add_job(
         self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]
     ) -> Job | None:
-        """Insert a job, or return the one of the same owner that answers for it."""
+        """Insert a job, or return the job of the same owner that is identical."""
         same = "FALSE"
         if job.key is not None:
             same = _SAME_KEY
@@ -337,7 +362,7 @@ def _insert_values(table: str, columns: tuple[str, ...]) -> str:
 
 @lru_cache
 def _insert_job(columns: tuple[str, ...], same: str) -> str:
-    """Return the statement that inserts a job, unless one answers for it."""
+    """Return the statement that inserts a job, unless an identical one exists."""
     return f"""INSERT INTO job ({", ".join(columns)}) SELECT {", ".join(f":{name}" for name in columns)}
                WHERE NOT EXISTS (SELECT 1 FROM job WHERE {same}) RETURNING id"""
 
@@ -380,9 +405,10 @@ def _diff_current_turn(old: Job, new: Job, job_columns_now: Mapping[str, Any]) -
     return columns | turn_spending(new)
 
 
-async def _write_steps(transaction: Transaction, job: Job) -> None:
-    """Store what was seen of the current turn's steps; the time at which a step was first seen stays."""
-    if not job.turn.steps:
+async def _write_steps(transaction: Transaction, *jobs: Job) -> None:
+    """Store what was seen of the current turns' steps; the time at which a step was first seen stays."""
+    steps = [{"job_id": job.id, **step._asdict()} for job in jobs for step in job.turn.steps]
+    if not steps:
         return
     await transaction.execute_each(
         """INSERT INTO step (job_id, turn, position, kind, name, detail, error, seen_at, finished_at)
@@ -390,12 +416,12 @@ async def _write_steps(transaction: Transaction, job: Job) -> None:
            ON CONFLICT (job_id, turn, position) DO UPDATE
            SET kind = excluded.kind, name = excluded.name, detail = excluded.detail, error = excluded.error,
                finished_at = COALESCE(step.finished_at, excluded.finished_at)""",
-        [{"job_id": job.id, **step._asdict()} for step in job.turn.steps],
+        steps,
     )
 
 
 def _new_output(old: Job, new: Job) -> Output | None:
-    """Return the output that a change brings with its response, if it brings one."""
+    """Return the output that a change adds with its response, or None."""
     if new.output is old.output or new.output is None or new.output.response is None:
         return None
     return new.output
@@ -497,7 +523,7 @@ async def _are_all_open(transaction: Transaction, job: Job, calls: Sequence[Call
 
 
 async def _has_uploads(transaction: Transaction, job_id: str) -> bool:
-    """Return True if files go with the job, which are to be removed here and at the provider."""
+    """Return True if the job has uploaded files, which have to be removed here and at the provider."""
     return bool(await transaction.execute("SELECT 1 FROM upload WHERE job_id = :id LIMIT 1", id=job_id))
 
 

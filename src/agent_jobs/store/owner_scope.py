@@ -1,15 +1,16 @@
 """Limits statements to the jobs of one owner."""
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from agent_jobs.jobs.queries import JobFilter
 
 
 class OwnerScope:
-    """The jobs that a store shows and changes: those of one owner, or all of them.
+    """The jobs that a store may show and change: those of one owner, or all jobs.
 
-    Its conditions stand in statements beside `values`. Without an owner they are TRUE, which costs nothing.
+    Every statement about jobs has one of its conditions, so this decides who may see a job. Its `values` go along.
     """
 
     def __init__(self, owner: str | None = None) -> None:
@@ -36,6 +37,16 @@ class OwnerScope:
         if self.owner is None:
             return group
         return replace(group, owner=self.owner)
+
+
+@lru_cache
+def _select_state(condition: str) -> str:
+    return f"SELECT revision, status FROM job WHERE id = :id AND {condition}"
+
+
+def select_state(scope: OwnerScope) -> str:
+    """Return the statement that reads what a waiter compares of a job: the same text each time, whose hash is known."""
+    return _select_state(scope.job)
 
 
 #: All jobs.

@@ -10,9 +10,9 @@ from agent_jobs.errors import StoreError
 from agent_jobs.store.base import Store
 
 DEFAULT_POOL = 10
-#: Sessions show this name and the one of their process: others find by it what a dead process has left open.
+#: Sessions show this name and that of their process, so that other processes find the sessions of a dead one.
 APPLICATION = "agent-jobs"
-#: A process that is paused inside a change holds locks for which all others wait: PostgreSQL ends its session then.
+#: A process that is paused inside a change has locks for which all others wait, so PostgreSQL ends its session then.
 PAUSED_CHANGE_LIMIT_S = 5
 
 

@@ -1,4 +1,4 @@
-"""Waits for changes on PostgreSQL: a connection that listens, and a look every second in case a message is lost."""
+"""Waits for changes on PostgreSQL: a connection that listens, and a check every second in case a message is lost."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from agent_jobs.errors import StoreError
 from agent_jobs.store.base import Mark
 from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.database import Row
+from agent_jobs.store.known_state import KnownState
+from agent_jobs.store.owner_scope import OwnerScope, select_state
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_errors import ANY_ERROR, PASSING, name_cause
 from agent_jobs.store.postgres_replica import SESSION_LOCK
@@ -22,7 +24,7 @@ from agent_jobs.store.postgres_replica import SESSION_LOCK
 logger = logging.getLogger(__name__)
 
 CHANNEL = "agent_jobs"
-#: Seconds between two looks at all that is waited for, so that a lost message costs no more.
+#: Seconds between two checks of all waiters, which limits the cost of a lost message.
 LOOK_S = 1.0
 #: Least seconds between two messages: a burst of changes becomes one.
 NOTIFY_EVERY_S = 0.02
@@ -32,10 +34,14 @@ NOTIFY_BYTES = 7500
 RECONNECT_S = 0.5
 #: Seconds for a new connection, and for a sign of life of the one that listens.
 ANSWER_LIMIT_S = 5.0
-#: Seconds for a message of a process to itself: one takes milliseconds.
+#: Seconds for a message of a process to itself, which usually needs milliseconds.
 ECHO_LIMIT_S = 2.0
-#: Stands in place of the sender of such a message.
+#: The sender of such a message.
 _ECHO = "echo"
+#: Stands in place of the ids of jobs with progress alone.
+_PROGRESS = "progress"
+#: Of a job that does not exist.
+_NO_STATE = (-1, "")
 #: Counts transactions that wrote: it moves with every change by anybody.
 _LAST_CHANGE = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS last"
 
@@ -43,7 +49,7 @@ _Fetch = Callable[..., Awaitable[Sequence[Row]]]
 
 
 class PostgresChanges:
-    """Wakes the waiters of this process, and tells the other processes what changed.
+    """Wakes the waiters of this process, and notifies the other processes of changes.
 
     Args:
         me: The name of this process.
@@ -56,45 +62,49 @@ class PostgresChanges:
         self._address = address
         self._fetch = fetch
         self._signals = ChangeSignals()
-        self._waits: Counter[tuple[str, int]] = Counter()
+        self._waits: Counter[KnownState] = Counter()
         self._outbox: dict[str, None] = {}
         self._has_outgoing = asyncio.Event()
         self._has_echo = asyncio.Event()
         self._listening: asyncpg.Connection[asyncpg.Record] | None = None
 
-    def announce(self, job_ids: Iterable[str]) -> None:
-        """Wake the waiters of these jobs, here at once and in other processes soon."""
+    def announce(self, job_ids: Iterable[str], *, is_progress: bool = False) -> None:
+        """Wake the waiters of these jobs, here at once and in other processes soon.
+
+        In other processes, progress wakes the waiters of any job alone; those of one job see it within a second.
+        """
         listed = list(job_ids)
-        self._signals.announce_changes(listed)
+        self._signals.announce_changes(listed, is_progress=is_progress)
+        if is_progress:
+            listed = [_PROGRESS]
         self._outbox.update(dict.fromkeys(listed))
         self._has_outgoing.set()
 
-    async def wait_for_change(self, job_id: str, revision: int) -> None:
-        """Return once the job has another revision than this one. Meanwhile no connection is held."""
-        wait = (job_id, revision)
-        self._waits[wait] += 1
+    async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
+        """Return once the job is no more as a waiter knows it. Meanwhile no connection is held."""
+        self._waits[known] += 1
         try:
             while True:
-                event = self._signals.event_of(job_id)
-                if await self._has_other_revision(job_id, revision):
+                event = self._signals.event_of(known)
+                if await self._has_changed(known, scope):
                     return
                 await event.wait()
         finally:
-            self._waits[wait] -= 1
-            if not self._waits[wait]:
-                del self._waits[wait]
+            self._waits[known] -= 1
+            if not self._waits[known]:
+                del self._waits[known]
 
-    async def _has_other_revision(self, job_id: str, revision: int) -> bool:
-        """Return whether the job has another revision than this one; while PostgreSQL restarts, wait for it."""
+    async def _has_changed(self, known: KnownState, scope: OwnerScope) -> bool:
+        """Return whether the job is no more as a waiter knows it; while PostgreSQL restarts, wait for it."""
         while True:
             try:
-                rows = await self._fetch("SELECT revision FROM job WHERE id = :id", id=job_id)
+                rows = await self._fetch(select_state(scope), id=known.job_id, **scope.values)
             except StoreError as error:
                 if error.code not in PASSING:
                     raise
                 await asyncio.sleep(RECONNECT_S)
             else:
-                return not rows or rows[0]["revision"] != revision
+                return not rows or known.differs_from(rows[0]["revision"], rows[0]["status"])
 
     def mark(self) -> Mark:
         """Return the number of changes that this process knows of."""
@@ -106,7 +116,7 @@ class PostgresChanges:
             await self._signals.event_of_any().wait()
 
     async def keep_notifying(self) -> None:
-        """Send what changed to the other processes, for ever."""
+        """Send changes to the other processes until cancelled."""
         while True:
             await self._has_outgoing.wait()
             await asyncio.sleep(NOTIFY_EVERY_S)
@@ -121,7 +131,7 @@ class PostgresChanges:
             await self._fetch("SELECT pg_notify(:channel, :message)", channel=CHANNEL, message=message)
 
     async def keep_listening(self) -> None:
-        """Listen to the other processes, for ever; connect again whenever the connection is lost."""
+        """Listen to the other processes until cancelled; connect again when the connection is lost."""
         while True:
             try:
                 await self._listen_until_lost()
@@ -130,7 +140,7 @@ class PostgresChanges:
             await asyncio.sleep(RECONNECT_S)
 
     async def keep_looking(self) -> None:
-        """Compare all that is waited for with the database every second, for ever."""
+        """Compare all waiters with the database every second, until cancelled."""
         last_change = ""
         while True:
             await asyncio.sleep(LOOK_S)
@@ -166,7 +176,7 @@ class PostgresChanges:
         return asyncio.get_running_loop().time() - began
 
     async def close(self) -> None:
-        """Send what is left, and stop listening."""
+        """Send the remaining changes, and stop listening."""
         with suppress(StoreError):
             await self.send_outgoing()
         if self._listening is not None:
@@ -180,7 +190,7 @@ class PostgresChanges:
         try:
             while not connection.is_closed():
                 await asyncio.sleep(LOOK_S)
-                # A link that was cut shows nothing by itself.
+                # A cut link causes no event.
                 await connection.execute("SELECT 1", timeout=ANSWER_LIMIT_S)
         finally:
             self._listening = None
@@ -195,13 +205,15 @@ class PostgresChanges:
             self._signals.announce_changes(ids)
 
     async def _look_at_waited(self) -> None:
-        """Wake the waiters whose jobs have another revision than they know."""
+        """Wake the waiters whose jobs are no more as they know them."""
         waits = list(self._waits)
         if not waits:
             return
-        rows = await self._fetch("SELECT id, revision FROM job WHERE id IN (:*ids)", ids=self._list_waited_ids())
-        revisions: dict[str, int] = {row["id"]: row["revision"] for row in rows}
-        changed = {job_id for job_id, revision in waits if revisions.get(job_id) != revision}
+        rows = await self._fetch(
+            "SELECT id, revision, status FROM job WHERE id IN (:*ids)", ids=self._list_waited_ids()
+        )
+        states: dict[str, tuple[int, str]] = {row["id"]: (row["revision"], row["status"]) for row in rows}
+        changed = {known.job_id for known in waits if known.differs_from(*states.get(known.job_id, _NO_STATE))}
         if changed:
             self._signals.announce_changes(changed)
 
@@ -213,7 +225,7 @@ class PostgresChanges:
         return last
 
     def _list_waited_ids(self) -> list[str]:
-        return list({job_id for job_id, _ in self._waits})
+        return list({known.job_id for known in self._waits})
 
 
 def _pack_ids(sender: str, ids: Sequence[str]) -> Iterator[str]:

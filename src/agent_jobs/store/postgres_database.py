@@ -1,11 +1,12 @@
 """The connections to PostgreSQL: a pool for statements, and one that listens.
 
 Rules, each with its reason:
-- READ COMMITTED, and locks first: what follows a lock sees what was committed before it.
+- READ COMMITTED, and locks first: statements after a lock see everything that was committed before it.
 - A change locks its jobs' rows by a statement of its own. One that joins other tables would read these as they were.
 - A change that may spend takes an advisory lock of its owner: one process at a time decides about the owner's
   duplicates, budget and slots. Where a limit of all owners is set, it then takes one for all. Those of this process
   queue here, without a connection; else a burst of starts would use up the pool.
+- As long as there is a slot for every job that may be on its way, those that take one share these locks.
 - A change is shielded once it has a connection: its outcome would be unknown otherwise.
 - asyncpg's tasks are plain ones of the event loop: a store may be closed by another task than the one that opened it.
 """
@@ -27,9 +28,12 @@ from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import ServerInfo, StoreInfo, WorkerInfo
 from agent_jobs.store.base import Mark
 from agent_jobs.store.database import SpendingLock, Transaction
+from agent_jobs.store.known_state import KnownState
+from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_changes import PostgresChanges
 from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
+from agent_jobs.store.postgres_locks import locking_transaction
 from agent_jobs.store.postgres_reader import Reader
 from agent_jobs.store.postgres_replica import Replica
 from agent_jobs.store.postgres_schema import check_schema
@@ -44,12 +48,10 @@ _Fetch = Callable[[str, Sequence[Any]], Awaitable[list[asyncpg.Record]]]
 
 #: Seconds for a new connection.
 CONNECT_LIMIT_S = 10.0
-#: Seconds for one statement: ours take milliseconds, so this only ends what a lost server leaves hanging.
+#: Seconds for one statement: ours need milliseconds, so this only ends statements of a lost server.
 STATEMENT_LIMIT_S = 30.0
 #: Attempts of a change that PostgreSQL took back because of a deadlock.
 CHANGE_ATTEMPTS = 5
-_LOCK_JOBS = "SELECT 1 FROM job WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
-_LOCK_SPENDING = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 _ALL_SPENDING = "agent-jobs spending"
 
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
@@ -142,7 +144,7 @@ class PostgresDatabase:
         return size, size - self._pool.get_idle_size()
 
     async def begin(self) -> None:
-        """Check the schema, and start what runs as long as the database is open."""
+        """Check the schema, and start the tasks that run while the database is open."""
         with as_postgres_error(self._address):
             async with self._pool.acquire() as connection:
                 self._schema = await check_schema(connection, self._address)
@@ -173,7 +175,7 @@ class PostgresDatabase:
             self._pool.terminate()
 
     def damage_error(self, error: Exception) -> StoreError:
-        """Return the error for a row that holds nonsense."""
+        """Return the error for an unreadable row."""
         return StoreError(
             "The {address} holds rows that this version cannot read ({cause}).",
             "postgres_damaged",
@@ -199,7 +201,7 @@ class PostgresDatabase:
         raise AssertionError("unreachable")
 
     async def write(self, sql: str, *job_ids: str, **values: Any) -> list[asyncpg.Record]:
-        """Run one statement that changes something; by itself it is all or none."""
+        """Run one statement that changes something; a single statement is atomic."""
 
         async def run(connection: PostgresConnection) -> list[asyncpg.Record]:
             text, arguments = bind_values(sql, values)
@@ -208,27 +210,30 @@ class PostgresDatabase:
         return await self._change_jobs(run, job_ids)
 
     async def change(
-        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, spending: SpendingLock | None = None
+        self,
+        change: Callable[[Transaction], Awaitable[T]],
+        *job_ids: str,
+        spending: SpendingLock | None = None,
+        is_progress: bool = False,
     ) -> T:
         """Run this function in a transaction, after the locks that it needs."""
         names = _name_locks(spending)
+        is_shared = spending is not None and spending.is_shared
 
         async def run(connection: PostgresConnection) -> T:
-            async with connection.transaction():
-                for name in names:
-                    await connection.execute(_LOCK_SPENDING, name)
-                if job_ids:
-                    await connection.fetch(_LOCK_JOBS, list(job_ids))
+            async with locking_transaction(connection, names, job_ids, is_shared=is_shared):
                 return await change(PostgresTransaction(connection))
 
         async with AsyncExitStack() as turns:
             for name in names:
                 await turns.enter_async_context(self._spending_turns.setdefault(name, _new_turn()))
-            return await self._change_jobs(run, job_ids)
+            if is_shared:
+                await turns.aclose()  # those before it are done, for which it would have kept a connection waiting
+            return await self._change_jobs(run, job_ids, is_progress=is_progress)
 
-    async def wait_for_change(self, job_id: str, revision: int) -> None:
-        """Return once the job has another revision than this one."""
-        await self._changes.wait_for_change(job_id, revision)
+    async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
+        """Return once the job is no more as a waiter knows it, or if there is no such job in the scope."""
+        await self._changes.wait_for_change(known, scope)
 
     async def change_mark(self) -> Mark:
         """Return the number of changes that this process knows of."""
@@ -251,7 +256,7 @@ class PostgresDatabase:
         return (await self.fetch("SELECT extract(epoch FROM clock_timestamp())::float8 AS now"))[0]["now"]
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
-        """Let the other processes read what this one does, as long as it lives."""
+        """Publish the role of this process while it lives."""
         await self._replica.announce(announced)
 
     async def store_info(self) -> StoreInfo:
@@ -278,7 +283,9 @@ class PostgresDatabase:
             connections=(row["connections"], row["max_connections"]),
         )
 
-    async def _change_jobs(self, run: Callable[[PostgresConnection], Awaitable[T]], job_ids: Sequence[str]) -> T:
+    async def _change_jobs(
+        self, run: Callable[[PostgresConnection], Awaitable[T]], job_ids: Sequence[str], *, is_progress: bool = False
+    ) -> T:
         """Run a change over a connection, again after a deadlock, and wake the waiters of its jobs."""
         results: list[T] = []
         with as_postgres_error(self._address):
@@ -292,7 +299,7 @@ class PostgresDatabase:
                 await self._reader.leave()
                 raise
         if job_ids:
-            self._changes.announce(job_ids)
+            self._changes.announce(job_ids, is_progress=is_progress)
         return results[0]
 
     async def _fetch_again(self, fetch: _Fetch, sql: str, values: Mapping[str, Any]) -> list[asyncpg.Record]:

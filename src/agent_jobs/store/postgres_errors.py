@@ -1,4 +1,4 @@
-"""Turns the errors of PostgreSQL and its connections into errors whose code says what to do."""
+"""Turns the errors of PostgreSQL and its connections into errors whose code leads to their fix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: What PostgreSQL, its connections and the client raise.
 ANY_ERROR = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-#: Defects of ours: no advice about the database would help.
+#: Defects of agent-jobs: no advice about the database would help.
 _DEFECTS = (
     asyncpg.PostgresSyntaxError,
     asyncpg.UndefinedColumnError,
@@ -47,7 +47,7 @@ class _Failure(NamedTuple):
     code: str
 
 
-#: The first one whose kind fits an error counts.
+#: The first one that matches an error counts.
 _FAILURES = (
     _Failure(asyncpg.ClientConfigurationError, "has an address that cannot be used", "postgres_address"),
     _Failure(asyncpg.InvalidAuthorizationSpecificationError, "refused this name or password", "postgres_user"),
@@ -78,7 +78,7 @@ def as_postgres_error(address: PostgresAddress) -> Generator[None]:
     except _DEFECTS:
         raise
     except ANY_ERROR as error:
-        raise _explain_failure(error, address) from error
+        raise _explain_postgres_failure(error, address) from error
 
 
 def name_cause(error: Exception) -> str:
@@ -86,7 +86,7 @@ def name_cause(error: Exception) -> str:
     return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
 
 
-def _explain_failure(error: Exception, address: PostgresAddress) -> StoreError:
+def _explain_postgres_failure(error: Exception, address: PostgresAddress) -> StoreError:
     failure = next(failure for failure in _FAILURES if isinstance(error, failure.kind))
     return StoreError(
         "The {address} {predicate} ({cause}).",

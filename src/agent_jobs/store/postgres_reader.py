@@ -1,4 +1,4 @@
-"""Keeps one connection of the pool for short reads, because a turn of the pool takes as long as such a read."""
+"""Reserves one connection of the pool for short reads, because getting one from the pool takes as long as the read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_POOL = 3
 
 
 class Reader:
-    """Runs one short query at a time over its connection; those that come meanwhile go through the pool."""
+    """Runs one short query at a time over its connection; simultaneous ones go through the pool."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool

@@ -1,4 +1,4 @@
-"""Shows which processes are alive: each writes the database's time into its row every few seconds."""
+"""Shows which processes are alive: each writes the database's time into its row every second."""
 
 import asyncio
 import json
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two beats of a process.
 BEAT_S = 1.0
-#: A silent process is dead after this, whatever became of its connections: a cut link leaves them open for hours.
+#: A silent process is dead after this, even with open connections: a cut link leaves them open for hours.
 DEAD_AFTER_S = 10.0
-#: A silent process whose session is gone is dead after this. It is longer than one beat and a new connection take.
+#: A silent process without a session is dead after this. It is longer than one beat plus a new connection.
 DEAD_WITHOUT_SESSION_AFTER_S = 2.0
 #: Rows of processes that died without a trace are deleted after this.
 FORGET_AFTER_S = 86_400.0
@@ -70,7 +70,7 @@ class Replica:
         await self._write(_BEAT, me=self.name, announced=self._announced, steady_s=DEAD_AFTER_S / 2)
 
     async def keep_beating(self) -> None:
-        """Write the time into our row every second, for ever, and end the changes of dead processes."""
+        """Write the time into our row every second until cancelled, and end the changes of dead processes."""
         while True:
             await asyncio.sleep(BEAT_S)
             try:
@@ -114,7 +114,7 @@ class Replica:
         )
 
     async def _end_changes_of_dead(self) -> None:
-        """End sessions in which dead processes hold locks: others would wait for these as long as the link stands."""
+        """End sessions in which dead processes hold locks: others would wait for these until the link is closed."""
         await self._write(_END_CHANGES, me=self.name, **_LIMITS)
 
     async def leave(self) -> None:

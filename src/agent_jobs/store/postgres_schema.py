@@ -1,4 +1,4 @@
-"""Gives a PostgreSQL database the schema of this version: numbered scripts, each run once."""
+"""Upgrades a PostgreSQL database to the schema of this version: numbered scripts, each run once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_scripts() -> list[Script]:
 
 
 async def upgrade(address: PostgresAddress) -> SchemaState:
-    """Bring the schema up to date, all or none; a second upgrade at the same time waits and finds it done.
+    """Upgrade the schema completely or not at all; a second upgrade at the same time waits and has nothing to do.
 
     Returns the version before, and the one after.
 

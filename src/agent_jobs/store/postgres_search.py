@@ -10,7 +10,7 @@ from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.rows import format_statuses
 from agent_jobs.store.search_index import PASSAGE_WORDS, find_hits, split_phrases
 
-#: Jobs whose words one change keeps.
+#: Jobs that one change indexes.
 INDEXED_AT_ONCE = 200
 #: Characters of a prompt and of an output: PostgreSQL refuses words of more than 1 MiB together.
 INDEXED_CHARS = 80_000
@@ -67,12 +67,16 @@ async def _find_ended(
                 SELECT job_id FROM job_words JOIN job ON job.id = job_id WHERE words @@ ({query})
                 AND status IN {format_statuses(statuses)} AND {scope.job}
                 ORDER BY job.created_at DESC LIMIT :limit)
-            SELECT job_id AS id, ts_headline('simple', {_TEXT}, {query}, :options)
-                   AS passage
-            FROM found JOIN prompt USING (job_id) JOIN searchable USING (number)""",
+            SELECT id, CASE WHEN starts_with(text, words) THEN '' ELSE '…' END || passage ||
+                       CASE WHEN right(text, length(words)) = words THEN '' ELSE '…' END AS passage
+            FROM (SELECT id, text, passage, translate(passage, :marks, '') AS words
+                  FROM (SELECT job_id AS id, {_TEXT} AS text,
+                               ts_headline('simple', {_TEXT}, {query}, :options) AS passage
+                        FROM found JOIN prompt USING (job_id) JOIN searchable USING (number)) AS headline) AS cut""",
         **values,
         limit=limit,
         options=_PASSAGE_OPTIONS,
+        marks=MATCH_BEGIN + MATCH_END,
         **scope.values,
     )
     return {row["id"]: row["passage"] for row in rows}

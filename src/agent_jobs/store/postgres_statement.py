@@ -33,8 +33,8 @@ def bind_values(sql: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
 def _number_parameters(sql: str, types: tuple[tuple[str, str], ...]) -> tuple[str, tuple[str, ...]]:
     """Return the statement with its parameters cast to the types of their values, and the order of these.
 
-    Without the cast PostgreSQL would deduce a type from what stands around a parameter: in `:now + 5` an integer. Null
-    stands in the text: as a parameter without a type it would be text.
+    Without the cast PostgreSQL would deduce a type from the context of a parameter: in `:now + 5` an integer. Null
+    is in the text: as a parameter without a type it would be text.
     """
     type_of, order = dict(types), list[str]()
 

@@ -32,7 +32,7 @@ JOB = f"""SELECT {COLUMNS}, request.body, output.text, output.bytes FROM job
           JOIN request ON request.job_id = job.id AND request.turn = job.turn
           LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
 ONE_JOB = f"{JOB} WHERE job.id = :id"
-#: The same without what may be large, none of which is read for it.
+#: The same without the large columns, which are then not read.
 JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL,
                                 (SELECT bytes FROM output INDEXED BY output_size
                                  WHERE job_id = job.id AND turn = job.turn)
@@ -43,11 +43,11 @@ ONE_JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL, NULL FROM job
 #: Cost in USD of an ended job; one of unknown cost counts with its reservation.
 ENDED_USD = "COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0)"
 _OF_DAY = "created_at >= :since AND created_at < :since + :day_s"
-#: What a job counts with in USD; an active one with what it may cost.
+#: The cost of a job in USD; for an active job, its highest cost.
 _BOUND_USD = f"""CASE WHEN status NOT IN {ACTIVE_SQL} THEN {ENDED_USD}
                       WHEN COALESCE(cost_usd, 0.0) > COALESCE(reserved_usd, 0.0) THEN cost_usd
                       ELSE COALESCE(reserved_usd, 0.0) END"""
-#: The same with what was spent so far.
+#: The same with the amount spent so far.
 _PAID_USD = f"""CASE WHEN status IN {ACTIVE_SQL} THEN COALESCE(cost_usd, cost_before_usd, 0.0)
                      ELSE {ENDED_USD} END"""
 
@@ -217,7 +217,7 @@ async def sum_spent(
 ) -> float:
     """Return the cost in USD of the jobs of the day from `since` on; of deleted ones, too: what was spent stays spent.
 
-    An active job counts with what it may cost, or, with `only_paid`, with what it cost so far.
+    An active job counts with its highest cost or, with `only_paid`, with its cost so far.
     """
     scope = OwnerScope(owner)
     usd = _PAID_USD if only_paid else _BOUND_USD
@@ -236,7 +236,7 @@ def read_job(row: Row, damage_error: Callable[[Exception], StoreError]) -> Job:
     """Return the job in a row.
 
     Raises:
-        StoreError: The row holds nonsense. SQLite checks the shape of a page, not what stands in it.
+        StoreError: The row is unreadable. SQLite checks the structure of a page, not its values.
     """
     try:
         return job_of(row)

@@ -1,8 +1,10 @@
 """Sums up what jobs cost, and reads what they were asked with."""
 
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
 from agent_jobs.jobs.response import JSON
@@ -16,13 +18,14 @@ _GROUPED_BY: Mapping[SpendingKey, str] = {
     "model": "model",
     "preset": "preset",
     "client": "client",
+    "owner": "owner",
 }
 #: True of a finished job that upstream ran, or may have run.
 _RAN = f"""status NOT IN {ACTIVE_SQL}
            AND (usage IS NOT NULL OR error_code = 'start_unconfirmed' OR EXISTS (
                SELECT 1 FROM turn WHERE job_id = job.id AND response_id IS NOT NULL))"""
 
-#: What was spent on each job, deleted ones included: those count as they do in the budget of their day.
+#: The amount spent on each job, including deleted ones, which count as in the budget of their day.
 _SPENDING = f"""SELECT id, owner, title, batch, status, created_at, model, preset, client, previous_job_id, usage,
                        cost_usd, CASE WHEN {_RAN} THEN 1 ELSE 0 END AS ran
                 FROM job
@@ -45,13 +48,11 @@ class Reports(StorePart):
             return json.loads(rows[0]["body"])
         return {}
 
-    async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
+    async def sum_spending(self, keys: Sequence[SpendingKey], group: JobFilter) -> dict[SpendingKey, list[Spending]]:
         clauses, values = build_where(self._scope.restrict(group))
-        order = "cost_usd DESC, jobs DESC, name"
-        if key == "day":
-            order = "name DESC"
+        names = ", ".join(f"{_GROUPED_BY[key]} AS {key}_name" for key in keys)
         rows = await self._db.fetch(
-            f"""SELECT {_GROUPED_BY[key]} AS name, COUNT(*) AS jobs,
+            f"""SELECT {names}, COUNT(*) AS jobs,
                        SUM(CASE WHEN status IN {ACTIVE_SQL} THEN 1 ELSE 0 END) AS active,
                        SUM(COALESCE(json_extract(usage, '$.input_tokens'), 0)) AS input_tokens,
                        SUM(COALESCE(json_extract(usage, '$.output_tokens'), 0)) AS output_tokens,
@@ -59,13 +60,16 @@ class Reports(StorePart):
                                 ELSE ran END) AS uncounted,
                        SUM(COALESCE(cost_usd, 0.0)) AS cost_usd,
                        SUM(CASE WHEN cost_usd IS NOT NULL THEN 0 ELSE ran END) AS unpriced
-                FROM ({_SPENDING}) AS job WHERE {clauses} GROUP BY 1 ORDER BY {order}""",
+                FROM ({_SPENDING}) AS job WHERE {clauses}
+                GROUP BY {", ".join(f"{key}_name" for key in keys)}""",
             **values,
         )
-        return [Spending(_format_name(row["name"], key), *row[1:]) for row in rows]
+        return {
+            key: _sum_rows([(row[column], row[len(keys) :]) for row in rows], key) for column, key in enumerate(keys)
+        }
 
     async def has_conversation(self, conversation_id: str) -> bool:
-        # The text finds candidates; it may also stand in metadata, which callers choose.
+        # The text finds candidates; metadata, which callers choose, may contain it, too.
         rows = await self._db.fetch(
             f"""SELECT body FROM request JOIN job ON job.id = request.job_id
                 WHERE {self._scope.job} AND body LIKE :pattern ESCAPE '\\'""",
@@ -79,6 +83,18 @@ class Reports(StorePart):
             return await sum_spent(transaction, since, self._scope.owner, only_paid=spent)
 
         return await self._db.query(sum_up)
+
+
+def _sum_rows(rows: Iterable[tuple[str | int, Sequence[Any]]], key: SpendingKey) -> list[Spending]:
+    """Return the sums of the rows with the same name; the figures of a row are in the order of `Spending`."""
+    sums: dict[str | int, Sequence[Any]] = {}
+    for name, figures in rows:
+        known = sums.get(name, (0,) * len(figures))
+        sums[name] = tuple(map(operator.add, known, figures))
+    spending = [Spending(_format_name(name, key), *figures) for name, figures in sums.items()]
+    if key == "day":
+        return sorted(spending, key=lambda each: each.name, reverse=True)
+    return sorted(spending, key=lambda each: (-each.cost_usd, -each.jobs, each.name))
 
 
 def _format_name(name: str | int, key: SpendingKey) -> str:

@@ -1,4 +1,4 @@
-"""Maps a job to the rows of the database, and back."""
+"""Maps a job to the rows of the database, and back. A new field of a job is added here and to both schemas."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -20,10 +20,10 @@ def format_statuses(statuses: Iterable[Status]) -> str:
 
 #: The statuses in which something may still happen, as an SQL list.
 ACTIVE_SQL = format_statuses(ACTIVE)
-#: The statuses that take a slot, as an SQL list.
+#: The statuses that use a slot, as an SQL list.
 RUNNING_SQL = format_statuses(RUNNING)
 #: The ids of the active jobs, and of those that ended since then and were not delivered. The index is named because
-#: SQLite would otherwise take the one of all ended jobs, and read every job that ended since then.
+#: SQLite would otherwise use the index of all ended jobs, and read every job that ended since then.
 _ACTIVE_IDS = f"""SELECT id FROM job WHERE status IN {ACTIVE_SQL}
                   UNION ALL
                   SELECT id FROM job INDEXED BY job_untold WHERE delivered_at IS NULL AND finished_at >= :since"""
@@ -54,7 +54,7 @@ _SORTED_BY: Mapping[SortKey, str] = {
     "status": f"{_STATUS_RANK}, ",
 }
 
-#: Fields of a job that stand in their columns as they are. First those that only a new job brings.
+#: Fields of a job that are stored unchanged. First those that are written only for a new job.
 _FIELDS_OF_NEW_JOB = (
     "id",
     "owner",
@@ -94,10 +94,19 @@ _FIELDS_OF_JOB = (
     "due_at",
     "not_before",
 )
-#: Read with each job, but written by the statement that takes claims away alone.
+#: Read with each job, but written only by the statement that reclaims jobs.
 _FIELDS_OF_CLAIM = ("lost_claims",)
 #: Columns of a job in another form than its fields.
-_CODED_OF_JOB = ("status", "error_code", "error_message", "usage", "usage_before", "toolbox", "unsettled")
+_CODED_OF_JOB = (
+    "status",
+    "error_code",
+    "error_message",
+    "usage",
+    "usage_before",
+    "toolbox",
+    "always_allowed",
+    "unsettled",
+)
 #: Fields of a turn that stand in their columns as they are.
 _FIELDS_OF_TURN = (
     "request_id",
@@ -119,7 +128,7 @@ _FIELDS_OF_TURN = (
     "partial",
     "reasoning",
 )
-#: Columns of a turn in another form than its fields: numbers that stand for True and False.
+#: Columns of a turn in another form than its fields: numbers for True and False.
 _CODED_OF_TURN = ("number", "acting", "rebuilt")
 #: Columns that have another name than their field.
 _COLUMN_OF = {
@@ -158,7 +167,7 @@ COLUMNS = ", ".join(
 def job_of(row: Row) -> Job:
     """Return the job in a row of `COLUMNS`, request, text and size."""
     # By place: SQLite's Row finds a name by comparing it with each column, which takes longer than the query.
-    status, error_code, error_message, usage, usage_before, toolbox, unsettled, *of_turn = row[_CODED_FROM:]
+    status, error_code, error_message, usage, usage_before, toolbox, allowed, unsettled, *of_turn = row[_CODED_FROM:]
     number, acting, rebuilt, request, text, size = of_turn
     turn = Turn(
         number=number,
@@ -173,6 +182,7 @@ def job_of(row: Row) -> Job:
         usage=_parse_usage(usage),
         usage_before=_parse_usage(usage_before),
         toolbox=tuple(json.loads(toolbox)),
+        always_allowed=tuple(json.loads(allowed)),
         output=Output(text) if text is not None else None,
         output_bytes=size or 0,
         needs_finalizing=bool(unsettled),
@@ -255,6 +265,8 @@ def _diff_coded_columns(old: Job, new: Job) -> dict[str, Any]:
         columns["usage"] = _usage_json(new.usage)
     if _has_usage_changed(new.usage_before, old.usage_before):
         columns["usage_before"] = _usage_json(new.usage_before)
+    if new.always_allowed != old.always_allowed:
+        columns["always_allowed"] = compact_json(list(new.always_allowed))
     if new.needs_finalizing != old.needs_finalizing:
         columns["unsettled"] = new.needs_finalizing
     if new.turn.number != old.turn.number:
@@ -295,7 +307,7 @@ def _has_usage_changed(new: Usage | None, old: Usage | None) -> bool:
 
 
 def build_where(group: JobFilter) -> tuple[str, dict[str, Any]]:
-    """Return the WHERE of a filter, and its values; only what was asked stands in it, so that an index can serve it."""
+    """Return the WHERE of a filter, and its values; it has only the set conditions, so that an index can serve it."""
     clauses = {
         "job.id IN (:*ids)": group.job_ids,
         # The second half lets the index of those that have a batch serve it.
@@ -327,7 +339,7 @@ def build_where(group: JobFilter) -> tuple[str, dict[str, Any]]:
 
 
 def build_order_by(key: SortKey) -> str:
-    """Return the ORDER BY of a list of jobs; `:now` stands in it for the end of an active job."""
+    """Return the ORDER BY of a list of jobs; in it, `:now` is the end of an active job."""
     return f"ORDER BY {_SORTED_BY[key]}job.created_at DESC, job.id"
 
 
@@ -338,6 +350,6 @@ def escape_like(text: str) -> str:
 
 def compact_json(value: Any) -> str:
     """Return compact JSON that a database accepts."""
-    # Half a surrogate pair stays what it was in JSON: an escape.
+    # Half a surrogate pair stays an escape, as in JSON.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace").decode()

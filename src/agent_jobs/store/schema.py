@@ -1,4 +1,4 @@
-"""Gives a database file the schema of this version, whatever older version wrote it."""
+"""Upgrades a database file of any older version to the schema of this version."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -14,9 +14,9 @@ from agent_jobs.jobs.response import JSON
 from agent_jobs.jobs.stored_request import effort_of, model_of, parse_request, prompt_of
 from agent_jobs.text import valid_unicode
 
-#: Version of schema.sql. A database keeps it as its user_version.
+#: Version of schema.sql, which a database stores as its user_version.
 SCHEMA_VERSION = 11
-#: The table of the search index, which no schema holds.
+#: The table of the search index, which is not part of the schema.
 SEARCH_INDEX = "job_search"
 #: Seconds between two attempts to switch to WAL.
 WAL_RETRY_S = 0.02
@@ -38,6 +38,8 @@ _COPIED_TABLES = (
     "token",
     "audit",
     "webhook",
+    "feed",
+    "subscription",
     "callback",
     "shelf",
 )

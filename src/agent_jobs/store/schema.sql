@@ -27,6 +27,7 @@ CREATE TABLE job (
     context TEXT NOT NULL DEFAULT '',           -- 'rebuilt' if the conversation before it had to be sent again
     timeout_s REAL,                             -- its own limit; null means the process's
     toolbox TEXT NOT NULL DEFAULT '[]',         -- JSON, the tools of the user's servers that it may call
+    always_allowed TEXT NOT NULL DEFAULT '[]',  -- JSON, the tools that its user allows without being asked again
 
     -- Tokens and money. The columns with `before` sum up the turns before the current one.
     usage TEXT,                                 -- JSON
@@ -289,6 +290,40 @@ CREATE INDEX webhook_received ON webhook (base_url, received_at);
 CREATE INDEX webhook_of_response ON webhook (response_id);
 CREATE INDEX webhook_due ON webhook (next_at) WHERE next_at IS NOT NULL;
 
+-- The ends and questions of the jobs of owners, for hosts that poll them or have them sent.
+CREATE TABLE feed (
+    id TEXT PRIMARY KEY,                        -- of the event: the same wherever it is sent
+    owner TEXT NOT NULL,
+    number INTEGER,                             -- in the order of publication to the owner; null before that
+    job_id TEXT NOT NULL,
+    kind TEXT NOT NULL,                         -- finished or needs_input
+    status TEXT NOT NULL,                       -- of the job at that time, as the next column
+    error_code TEXT NOT NULL,
+    batch TEXT NOT NULL,
+    key TEXT NOT NULL,                          -- of the job; '' if it has none
+    at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX feed_of_owner ON feed (owner, number);
+CREATE INDEX feed_unpublished ON feed (at) WHERE number IS NULL;
+CREATE INDEX feed_age ON feed (at);
+
+-- Where events of the feed are sent, until they expire.
+CREATE TABLE subscription (
+    id TEXT PRIMARY KEY,                        -- derived from the owner, the event, the filter and the address
+    owner TEXT NOT NULL,
+    token_id TEXT NOT NULL,                     -- that it depends on; '' for an OAuth token, which no table has
+    kind TEXT NOT NULL,                         -- as in the feed
+    job_id TEXT NOT NULL,                       -- only events of this job; '' for all jobs
+    batch TEXT NOT NULL,                        -- only events of this batch; '' for all jobs
+    url TEXT NOT NULL,
+    secret TEXT NOT NULL,                       -- of the receiver, which signs what is sent
+    old_secret TEXT NOT NULL DEFAULT '',        -- signs as well until the next column, while the secret is changed
+    old_secret_until REAL NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    expires_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX subscription_of_owner ON subscription (owner, kind);
+
 -- Messages to the callers of jobs, until they are accepted or given up.
 CREATE TABLE callback (
     id TEXT PRIMARY KEY,                        -- of the message: the same in each attempt
@@ -296,10 +331,13 @@ CREATE TABLE callback (
     body TEXT NOT NULL,                         -- JSON
     created_at REAL NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
-    next_at REAL NOT NULL                       -- when it is sent again, unless its sender reports before
+    next_at REAL NOT NULL,                      -- when it is sent again, unless its sender reports before
+    subscription_id TEXT REFERENCES subscription (id) ON DELETE CASCADE, -- null if it goes to the job's own address
+    number INTEGER                              -- of the event in the feed; null without a subscription
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX callback_due ON callback (next_at);
 CREATE INDEX callback_of_job ON callback (job_id);
+CREATE INDEX callback_of_subscription ON callback (subscription_id, number) WHERE subscription_id IS NOT NULL;
 
 -- Files that owners upload to attach them to jobs. They are kept for a day.
 CREATE TABLE shelf (

@@ -22,7 +22,7 @@ from agent_jobs.text import truncate
 INDEXED_AT_ONCE = 500
 #: Words around a match in a passage.
 PASSAGE_WORDS = 16
-#: Characters of the beginning of a prompt, which stand in for a passage.
+#: Characters of the beginning of a prompt that are shown in place of a passage.
 PASSAGE_CHARS = 120
 #: Words of a search beyond this number narrow nothing.
 MAX_WORDS = 20

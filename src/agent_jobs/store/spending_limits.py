@@ -7,10 +7,16 @@ from math import ceil
 from agent_jobs.errors import BudgetError, BusyOwnerError, RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.store.base import NO_LIMIT, Budget
-from agent_jobs.store.database import Transaction
+from agent_jobs.store.database import Row, Transaction
 from agent_jobs.store.records import sum_spent
 from agent_jobs.store.rows import RUNNING_SQL
 
+_RUNNING_AND_LIMIT = f"""SELECT (SELECT COUNT(*) FROM job WHERE status IN {RUNNING_SQL}) AS running,
+                                (SELECT max_concurrent FROM owner WHERE name = :owner) AS own_limit"""
+_MAY_RUN = f"(status IN {RUNNING_SQL} OR status = 'pending' AND holder IS NOT NULL)"
+_TAKEN = f"""SELECT (SELECT COUNT(*) FROM job WHERE {_MAY_RUN}) AS taken,
+                    (SELECT COUNT(*) FROM job WHERE {_MAY_RUN} AND owner = :owner) AS own_taken,
+                    (SELECT max_concurrent FROM owner WHERE name = :owner) AS own_limit"""
 MINUTE_S = 60.0
 DAY_S = 86_400.0
 
@@ -89,21 +95,33 @@ async def _read_start_times(transaction: Transaction, owner: str, since: float) 
     return [row["created_at"] for row in rows]
 
 
+async def has_ample_slots(transaction: Transaction, owner: str, limit: int, owner_limit: int) -> bool:
+    """Return True if there is a slot for each job that runs or that any process may be about to send.
+
+    The count is right even if other changes are not committed yet. So changes that ask this need not wait for others.
+    """
+    rows = await transaction.execute(_TAKEN, owner=owner)
+    if rows[0]["taken"] > limit:
+        return False
+    return not owner or rows[0]["own_taken"] <= _find_own_limit(rows[0], owner_limit)
+
+
 async def has_slot(transaction: Transaction, owner: str, limit: int, owner_limit: int) -> bool:
     """Return True if one more job of this owner may run."""
-    if limit < NO_LIMIT and await _count_running(transaction) >= limit:
+    rows = await transaction.execute(_RUNNING_AND_LIMIT, owner=owner)  # one statement: all other starts wait for it
+    if rows[0]["running"] >= limit:
         return False
     if not owner:
         return True
-    rows = await transaction.execute("SELECT max_concurrent FROM owner WHERE name = :owner", owner=owner)
-    own_limits = [row["max_concurrent"] for row in rows if row["max_concurrent"] is not None]
-    most = next(iter(own_limits), owner_limit)
+    most = _find_own_limit(rows[0], owner_limit)
     return most >= NO_LIMIT or await _count_running_of(transaction, owner) < most
 
 
-async def _count_running(transaction: Transaction) -> int:
-    rows = await transaction.execute(f"SELECT COUNT(*) AS n FROM job WHERE status IN {RUNNING_SQL}")
-    return rows[0]["n"]
+def _find_own_limit(row: Row, owner_limit: int) -> int:
+    """Return how many jobs of an owner may run: what is set for the owner, or for all owners."""
+    if row["own_limit"] is None:
+        return owner_limit
+    return row["own_limit"]
 
 
 async def _count_running_of(transaction: Transaction, owner: str) -> int:

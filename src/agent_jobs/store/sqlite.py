@@ -1,4 +1,4 @@
-"""Joins the parts of the store on SQLite over one database."""
+"""Combines the parts of the store over one SQLite database."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -8,6 +8,7 @@ from agent_jobs.store.audit_log import AuditLog
 from agent_jobs.store.callbacks import Callbacks
 from agent_jobs.store.changes import Changes
 from agent_jobs.store.claims import Queue
+from agent_jobs.store.feed import Feed
 from agent_jobs.store.figures import FigureQueries
 from agent_jobs.store.housekeeping import Housekeeping
 from agent_jobs.store.job_writes import Transitions
@@ -33,6 +34,7 @@ class SQLiteStore(
     AuditLog,
     Webhooks,
     Callbacks,
+    Feed,
     TeamFiles,
     FigureQueries,
     Traces,

@@ -7,7 +7,7 @@ Rules, each with its reason:
   It is a coroutine, for PostgreSQL's sake; its statements never suspend it here.
 - Changes are shielded: a task that is cancelled between BEGIN and COMMIT would leave a transaction open.
 - The worker thread is no daemon, so the connection is closed on every path.
-- The reading connection never waits. What it cannot read at once goes through the worker thread.
+- The reading connection never waits. Reads that would wait go through the worker thread.
 """
 
 import json
@@ -31,6 +31,8 @@ from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.error_advice import as_store_error, damage_error
 from agent_jobs.store.file_recovery import FileGuard, file_identity, log_paths
+from agent_jobs.store.known_state import KnownState
+from agent_jobs.store.owner_scope import OwnerScope, select_state
 from agent_jobs.store.schema import enable_write_ahead_log, migrate
 from agent_jobs.store.search_index import remove_from_search
 from agent_jobs.store.worker_lock import WorkerLock, folder_lock
@@ -106,7 +108,7 @@ class SQLiteDatabase:
         self._lock = anyio.Lock(fast_acquire=True)  # each use of it waits for the worker thread anyway
 
     def damage_error(self, error: Exception) -> StoreError:
-        """Return the error for a row that holds nonsense."""
+        """Return the error for an unreadable row."""
         return damage_error(error, self.folder)
 
     async def read(self, sql: str, **values: Any) -> list[sqlite3.Row]:
@@ -132,23 +134,30 @@ class SQLiteDatabase:
         return answers[0]
 
     async def write(self, sql: str, *job_ids: str, **values: Any) -> list[sqlite3.Row]:
-        """Run one statement that changes something; by itself it is all or none, without BEGIN and COMMIT."""
+        """Run one statement that changes something; a single statement is atomic without BEGIN and COMMIT."""
         return await self._run_change(lambda db: _execute_one(db, sql, values), job_ids)
 
     async def change(
-        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, spending: SpendingLock | None = None
+        self,
+        change: Callable[[Transaction], Awaitable[T]],
+        *job_ids: str,
+        spending: SpendingLock | None = None,
+        is_progress: bool = False,
     ) -> T:
         """Run this function in a transaction on the worker thread. Meanwhile no process can write."""
         return await self._run_change(
-            lambda db: _run_in_transaction(db, "BEGIN IMMEDIATE", change), job_ids, is_spending=spending is not None
+            lambda db: _run_in_transaction(db, "BEGIN IMMEDIATE", change),
+            job_ids,
+            is_spending=spending is not None,
+            is_progress=is_progress,
         )
 
-    async def wait_for_change(self, job_id: str, revision: int) -> None:
-        """Return once the job has another revision than this one."""
+    async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
+        """Return once the job is no more as a waiter knows it, or if there is no such job in the scope."""
         while True:
-            event = self._signals.event_of(job_id)
-            rows = await self.read("SELECT revision FROM job WHERE id = :id", id=job_id)
-            if not rows or rows[0]["revision"] != revision:
+            event = self._signals.event_of(known)
+            rows = await self.read(select_state(scope), id=known.job_id, **scope.values)
+            if not rows or known.differs_from(rows[0]["revision"], rows[0]["status"]):
                 # Reading does not yield: a caller that waits in a loop must leave room for its own time limit.
                 await anyio.lowlevel.checkpoint()
                 return
@@ -185,7 +194,7 @@ class SQLiteDatabase:
         return 0, 0
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
-        """Let the other processes read what this one does, as long as it lives."""
+        """Publish the role of this process while it lives."""
         with as_store_error(self.folder):
             self._worker_lock.announce(announced)
 
@@ -210,7 +219,12 @@ class SQLiteDatabase:
             return sum(path.stat().st_size for path in (self.path, *log_paths(self.path)) if path.exists())
 
     async def _run_change(
-        self, run: Callable[[sqlite3.Connection], T], job_ids: Iterable[str], *, is_spending: bool = False
+        self,
+        run: Callable[[sqlite3.Connection], T],
+        job_ids: Iterable[str],
+        *,
+        is_spending: bool = False,
+        is_progress: bool = False,
     ) -> T:
         """Run a change on the worker thread, in the file that is at our path."""
         results: list[T] = []
@@ -221,7 +235,7 @@ class SQLiteDatabase:
                     raise self._file_guard.file_replaced_error
                 results.append(await self._run_in_worker(run))
         if job_ids:
-            self._signals.announce_changes(job_ids)
+            self._signals.announce_changes(job_ids, is_progress=is_progress)
         return results[0]
 
     async def _run_in_worker(self, run: Callable[[sqlite3.Connection], T]) -> T:
@@ -260,14 +274,14 @@ def _run_in_transaction(db: sqlite3.Connection, begin: str, run: Callable[[Trans
         result = _run_to_its_end(run(SQLiteTransaction(db)).__await__())
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # a failed COMMIT may have rolled back by itself
+        if db.in_transaction:  # a failed COMMIT may already have rolled back
             db.execute("ROLLBACK")
         raise
     return result
 
 
 def _run_to_its_end(steps: Generator[Any, Any, T]) -> T:
-    """Return what a coroutine returns that awaits only statements of its transaction, which suspend nothing."""
+    """Return the result of a coroutine that awaits only statements of its transaction, which never suspend."""
     try:
         steps.send(None)
     except StopIteration as end:
@@ -315,7 +329,7 @@ async def _connect_to_file(path: Path, busy_timeout_s: float) -> aiosqlite.Conne
         await enable_write_ahead_log(db, busy_timeout_s)
         await db.execute_fetchall("PRAGMA synchronous = FULL")
         await db.execute_fetchall("PRAGMA foreign_keys = ON")
-        await db.execute_fetchall("SELECT 1 FROM job LIMIT 1")  # now its log stands beside it
+        await db.execute_fetchall("SELECT 1 FROM job LIMIT 1")  # now its log is beside it
     except BaseException:
         with anyio.CancelScope(shield=True):
             await db.close()
@@ -332,7 +346,7 @@ def _open_reader(path: Path, file: tuple[int, int] | None) -> sqlite3.Connection
     try:
         reader.row_factory = sqlite3.Row
         reader.execute("PRAGMA query_only = ON")
-        reader.execute("SELECT 1 FROM job LIMIT 1").fetchall()  # now it has opened the log that stands there
+        reader.execute("SELECT 1 FROM job LIMIT 1").fetchall()  # now it has opened the log beside it
         if file_identity(path) == file:
             return reader
     except sqlite3.Error:

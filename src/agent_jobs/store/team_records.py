@@ -1,7 +1,9 @@
-"""The protocols for what a team server keeps beside jobs: tokens, audit log, webhooks, callbacks, files and traces."""
+"""The protocols for what a team server keeps beside jobs: tokens, audit log, webhooks, callbacks, feeds and files."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+from agent_jobs.jobs.feed import FeedEvent, FeedFilter
 
 #: Seconds between two notes of a token's use: a note at every request would be a write at every poll.
 USE_NOTED_S = 60.0
@@ -20,7 +22,7 @@ class TokenRecord(NamedTuple):
     last_used_at: float | None = None
 
     def find_fault(self, now: float) -> str:
-        """Return why the token lets nobody in; empty if it is good."""
+        """Return the reason why the token is refused; empty if it is valid."""
         if self.revoked_at is not None:
             return "revoked"
         if self.expires_at is not None and self.expires_at <= now:
@@ -48,7 +50,7 @@ class TokenRecords(Protocol):
         ...
 
     async def revoke_token(self, token_id: str, now: float) -> bool:
-        """Have a token let nobody in from now on; return False if there is no such good token."""
+        """Revoke a token; return False if there is no such valid token."""
         ...
 
     async def mark_token_used(self, token_id: str, now: float) -> None:
@@ -66,7 +68,7 @@ class AuditEntry(NamedTuple):
     action: str
     job_id: str = ""
     cost_usd: float | None = None
-    address: str = ""  #: where the request came from
+    address: str = ""  #: the address of the sender
 
 
 class AuditRecords(Protocol):
@@ -101,7 +103,7 @@ class UnknownWebhook(NamedTuple):
 
 
 class WebhookRecords(Protocol):
-    """Keeps the provider's webhooks, and has the jobs that they name retrieved."""
+    """Stores the provider's webhooks, and makes their jobs due."""
 
     async def record_webhook(self, webhook: Webhook, now: float) -> str | None:
         """Store a webhook once, and have the job whose current turn has its response retrieved now.
@@ -123,7 +125,7 @@ class WebhookRecords(Protocol):
         ...
 
     async def resolve_webhook(self, webhook_id: str, job_id: str) -> None:
-        """Note whose response a webhook names; an empty id means that it is of no job here."""
+        """Record the job of a webhook's response; an empty id means that no job here has it."""
         ...
 
     async def expects_webhook(self, base_url: str, response_id: str, since: float) -> bool:
@@ -159,7 +161,14 @@ class CallbackMessage(NamedTuple):
     body: str
     created_at: float
     attempts: int  #: with this one
-    url: str
+    url: str  #: empty for one of a subscription, which has the address
+    subscription_id: str | None = None
+    number: int | None = None  #: of the event in the feed, for a subscription
+
+    @property
+    def public_id(self) -> str:
+        """Return the id that the receiver sees: that of the event, the same for all its subscriptions."""
+        return self.id.partition(".")[0]
 
 
 class CallbackRecords(Protocol):
@@ -170,7 +179,7 @@ class CallbackRecords(Protocol):
         ...
 
     async def add_callback(self, pending: PendingCallback, message_id: str, body: str, now: float) -> bool:
-        """Claim an event for ever, and store its message, due now; False if another process was first."""
+        """Claim an event for good, and store its message, due now; False if another process was first."""
         ...
 
     async def claim_callbacks(self, now: float, again_at: float, limit: int) -> list[CallbackMessage]:
@@ -183,6 +192,84 @@ class CallbackRecords(Protocol):
 
     async def finish_callback(self, message_id: str) -> None:
         """Delete a message that was accepted, or is given up."""
+        ...
+
+
+class NewSubscription(NamedTuple):
+    """A wish to have events of a feed sent."""
+
+    id: str  #: derived from the owner, the event, the filter and the address
+    token_id: str  #: of the caller
+    kind: str
+    job_id: str  #: empty for all jobs
+    batch: str  #: empty for all jobs
+    url: str
+    secret: str  #: of the receiver
+    expires_at: float  #: at the latest
+
+
+class GrantedSubscription(NamedTuple):
+    """The answer to such a wish."""
+
+    expires_at: float
+    number: int  #: all events up to this one were accepted or given up
+    is_truncated: bool  #: some past events were left out
+
+
+class Delivery(NamedTuple):
+    """The address and the secrets of the messages of a subscription."""
+
+    url: str
+    secrets: Sequence[str]  #: the first one is the current one
+    oldest: int | None  #: number of the oldest event whose message is neither accepted nor given up
+
+
+class FeedRecords(Protocol):
+    """Keeps the feeds of owners, and where their events are sent."""
+
+    async def publish_events(self, now: float) -> None:
+        """Number the events that have no number yet, and store their messages for subscriptions."""
+        ...
+
+    async def read_feed(self, wanted: FeedFilter, after: int, up_to: int, limit: int) -> list[FeedEvent]:
+        """Return the first events of this store's owner with a number above `after` and at most `up_to`."""
+        ...
+
+    async def feed_bounds(self) -> tuple[int, int]:
+        """Return the numbers of the owner's oldest and newest event that are kept; 1 and 0 without one."""
+        ...
+
+    async def find_number_at(self, at: float) -> int:
+        """Return the number of the owner's last event before this time; 0 if none is kept."""
+        ...
+
+    async def forget_events(self, before: float) -> None:
+        """Delete the events before this time, but for the newest of each owner."""
+        ...
+
+    async def is_verified(self, url: str, now: float) -> bool:
+        """Return True if a subscription of this store's owner sends to this address now."""
+        ...
+
+    async def save_subscription(
+        self, new: NewSubscription, now: float, *, limit: int, after: int | None = None
+    ) -> GrantedSubscription | None:
+        """Store a subscription of this store's owner, or refresh the one with this id.
+
+        A new one is sent the past events with a number above `after`. Returns None if the owner has `limit` others.
+        """
+        ...
+
+    async def delete_subscription(self, subscription_id: str) -> bool:
+        """Delete a subscription with its messages; return False if this store's owner has none with this id."""
+        ...
+
+    async def forget_subscriptions(self, now: float) -> None:
+        """Delete the subscriptions that expired, or whose token expired or was revoked, with their messages."""
+        ...
+
+    async def find_delivery(self, subscription_id: str, now: float) -> Delivery | None:
+        """Return how a message of a subscription is sent; None if it may not be sent any more."""
         ...
 
 
@@ -202,7 +289,7 @@ class StoredFile(NamedTuple):
 
 
 class FileRecords(Protocol):
-    """Keeps files in the database: what owners upload, and what their runs made."""
+    """Stores files in the database: uploads of owners, and files that their runs made."""
 
     async def add_shelved_file(self, file: ShelvedFile, now: float, *, since: float, room: int) -> bool:
         """Store a file of this store's owner, and delete the files that are older than `since`.
@@ -254,8 +341,8 @@ class FigureRecords(Protocol):
 
 
 class TraceRecords(Protocol):
-    """Keeps which jobs were traced."""
+    """Records the traced jobs."""
 
     async def claim_traces(self, since: float, limit: int) -> list[str]:
-        """Claim for ever some jobs that finished after `since`, and return their ids. Each end is claimed once."""
+        """Claim some jobs that finished after `since` for good, and return their ids. Each end is claimed once."""
         ...

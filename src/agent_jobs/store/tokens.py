@@ -1,4 +1,4 @@
-"""Keeps the tokens of a team server."""
+"""Stores the tokens of a team server."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Keeps which jobs were traced. Each end is claimed once, for all processes."""
+"""Records the traced jobs. Each finished job is claimed once, for all processes."""
 
 from agent_jobs.store.database import StorePart
 

@@ -1,7 +1,8 @@
 """The signed-in caller of a request, for all that runs on its behalf."""
 
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,8 @@ class Caller:
     token_id: str  #: of a team token, or the issuer of an OAuth token; for the audit log
     client: str = ""  #: the program that calls, as it names itself
     address: str = ""  #: where the request came from
+    #: Verifies the token again, as at the start of the request; None for a caller without one.
+    verify_again: Callable[[], Awaitable[object]] | None = field(default=None, compare=False, repr=False)
 
 
 _current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
@@ -26,7 +29,7 @@ def get_current_caller() -> Caller:
     """Return the caller for whom the running task acts.
 
     Raises:
-        LookupError: Nobody has signed in: a route of this server is not behind the check of tokens.
+        LookupError: No caller has signed in: a route of this server is not behind the check of tokens.
     """
     caller = _current_caller.get()
     if caller is None:

@@ -19,7 +19,7 @@ FILES_PATH = "/files"
 FILE_BYTES = 32 * 2**20  # all that fits into a request to the provider
 BODY_S = 120.0  # until a body is complete
 MAX_NAME_BYTES = 150  # in UTF-8: longer ones are cut by file systems
-#: They part a path, mean something to a shell or to Windows, or stand for what was no UTF-8.
+#: They separate paths, have a meaning for a shell or Windows, or replace bytes that are not UTF-8.
 FORBIDDEN_CHARS = frozenset('/\\:*?"<>|\ufffd')
 FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, and what turns text around
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.I)  # names of devices on Windows

@@ -1,7 +1,7 @@
 """Hold the head of an event stream back until it has an event, so that a balancer can still repeat the request.
 
-A balancer repeats a request of which it has sent no answer on. The SDK sends the head of a stream at once, or with its
-first ping: then a poll would fail with its replica.
+A balancer repeats a request as long as it has sent no part of an answer on. The SDK sends the head of a stream at once,
+or with its first ping: then a poll would fail with its replica.
 """
 
 import anyio

@@ -24,7 +24,7 @@ from agent_jobs.team_server.refusals import Refusal
 from agent_jobs.team_server.sign_in import read_bearer
 
 METRICS_PATH = "/metrics"
-MAX_OWNERS = 50  # each value of a label is a time series for ever, so the other owners are one
+MAX_OWNERS = 50  # each value of a label is a permanent time series, so all other owners share one
 OTHERS = "(others)"
 SINGLE_USER = "(none)"  # the owner of jobs that were started without a team server
 MIN_TOKEN_CHARS = 20  # shorter ones can be guessed

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.owner_name import is_owner_name
 from agent_jobs.settings import Settings
 from agent_jobs.team_server.caller import Caller
 from agent_jobs.team_server.issuer_keys import IssuerKeys
@@ -19,7 +20,7 @@ from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, CannotVerifyError, 
 SCOPE = "jobs"
 #: Where a client that knows this server alone finds its authorization server.
 RESOURCE_PATH = "/.well-known/oauth-protected-resource"
-#: Signatures by a key that only the issuer has. With HS256 whoever may verify could also sign.
+#: Signatures by a key that only the issuer has. With HS256, every verifier could also sign.
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 #: Seconds by which clocks may differ.
 LEEWAY_S = 30
@@ -54,6 +55,8 @@ class Resource(NamedTuple):
         if not isinstance(subject, str) or not subject:
             raise RefusedTokenError(f"no {self.owner_claim}", token_id=self.issuer)
         owner = f"{self.issuer}#{subject}"
+        if not (is_owner_name(subject) and is_owner_name(owner)):
+            raise RefusedTokenError(f"{self.owner_claim} is no name", token_id=self.issuer)
         if SCOPE not in _read_scopes(claims):
             raise RefusedTokenError("wrong scope", owner=owner, token_id=self.issuer, lacks_scope=True)
         client = str(claims.get("client_id") or claims.get("azp") or "")
@@ -78,7 +81,7 @@ class SignedTokens:
         self._keys = keys
 
     def can_verify(self, token: str) -> bool:
-        """Return True: whatever is no team token may be one of these."""
+        """Return True: any text that is not a team token may be one of these."""
         return True
 
     async def verify(self, token: str) -> Caller:
@@ -130,7 +133,7 @@ class IntrospectedTokens:
         self._http = http
 
     def can_verify(self, token: str) -> bool:
-        """Return True: whatever is no team token may be one of these."""
+        """Return True: any text that is not a team token may be one of these."""
         return True
 
     async def verify(self, token: str) -> Caller:

@@ -12,7 +12,7 @@ class NoAnswerError(Exception):
 
 
 class NoWebAddressError(Exception):
-    """The address is none of the web."""
+    """The address is not a web address."""
 
 
 def fetch_ready_status(base_url: str) -> int:
@@ -20,7 +20,7 @@ def fetch_ready_status(base_url: str) -> int:
 
     Raises:
         NoAnswerError: There is no answer.
-        NoWebAddressError: The address is none of the web.
+        NoWebAddressError: The address is not a web address.
     """
     try:
         return httpx2.get(f"{base_url}{READY_PATH}", timeout=READY_TIMEOUT_S).status_code

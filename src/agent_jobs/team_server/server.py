@@ -23,6 +23,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.ctrl_c import catch_ctrl_c
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.mcp_server.events import EventsExtension
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.tool_adapter import is_for_team
 from agent_jobs.settings import Settings
@@ -32,6 +33,7 @@ from agent_jobs.team_server.caller import get_current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
 from agent_jobs.team_server.files import build_file_routes
 from agent_jobs.team_server.host_check import HostNames, is_loopback
+from agent_jobs.team_server.listening import end_with_token
 from agent_jobs.team_server.oauth import (
     RESOURCE_PATH,
     Resource,
@@ -152,7 +154,7 @@ async def open_team_server(
     """Open the jobs and build the server over them; close all in order at the end.
 
     Raises:
-        ConfigError: It would be open to others, and nobody could sign in.
+        ConfigError: It would be open to other machines without a way to sign in.
         StoreError: The database cannot be used.
     """
     for name in find_single_user_settings(settings):
@@ -190,7 +192,11 @@ async def _build_team_server(
         caller = get_current_caller()
         return (await app.engine()).for_owner(caller.owner).with_reporter(audit.create_recorder(caller))
 
-    server = _build_mcp_server(settings, open_caller_engine, card_key=secret.hex())
+    async def report(action: str) -> None:
+        await audit.record_visit(get_current_caller(), action)
+
+    events = EventsExtension(open_caller_engine, lambda: get_current_caller().token_id, report)
+    server = _build_mcp_server(settings, open_caller_engine, events, card_key=secret.hex())
     async with _open_verifiers(settings, app, resource) as verifiers, anyio.create_task_group() as tasks:
         is_secure = (settings.public_url or "").startswith("https:")
         page = build_team_page(app.engine, audit, names, secret, tasks, ending, is_secure=is_secure)
@@ -244,7 +250,7 @@ def _require_extra(library: str, setting: str) -> None:
 
 
 def _build_mcp_server(
-    settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]], *, card_key: str
+    settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]], events: EventsExtension, *, card_key: str
 ) -> MCPServer:
     server = build_server(
         open_caller_engine,
@@ -253,8 +259,11 @@ def _build_mcp_server(
         has_tasks=settings.tasks == "auto",
         is_structured=settings.structured,
         card_key=card_key,
+        extensions=[events],
     )
     server.middleware.append(_note_caller)
+    server.middleware.append(events.advertise)
+    server.middleware.append(end_with_token)
     return server
 
 
@@ -271,7 +280,7 @@ async def _note_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext)
 
 
 async def check_access(settings: Settings, engine: Engine) -> None:
-    """Refuse to listen for other machines while nobody could sign in.
+    """Refuse to listen for other machines while there is no way to sign in.
 
     Raises:
         ConfigError: It would.
@@ -284,7 +293,7 @@ async def check_access(settings: Settings, engine: Engine) -> None:
     if is_loopback(settings.host) or settings.oauth_issuer is not None or await engine.access.has_good_token():
         return
     raise ConfigError(
-        f"The server would listen on {settings.host}, but nobody could sign in, because there is no token. Make one "
+        f"The server would listen on {settings.host}, but no one could sign in, because there is no token. Make one "
         "with `agent-jobs token add OWNER`, set AGENT_JOBS_OAUTH_ISSUER, or listen on 127.0.0.1."
     )
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from starlette.datastructures import Headers
@@ -24,7 +25,7 @@ RETRY_AFTER_S = 2
 
 
 class RefusedTokenError(Exception):
-    """A token that lets nobody in. The client is not told the reason: it would help to guess."""
+    """A refused token. The client does not learn the reason, which would help to guess."""
 
     def __init__(self, reason: str, *, owner: str = "", token_id: str = "", lacks_scope: bool = False) -> None:
         super().__init__(reason)
@@ -49,7 +50,7 @@ class TokenVerifier(Protocol):
         """Return the caller with this token.
 
         Raises:
-            RefusedTokenError: It lets nobody in.
+            RefusedTokenError: The token is refused.
             StoreError, CannotVerifyError: It cannot be judged now.
         """
         ...
@@ -124,7 +125,9 @@ class SignIn:
         except (StoreError, CannotVerifyError) as error:
             logger.warning("cannot check a token: %s", error)
             return await Refusal.not_now(RETRY_AFTER_S)(scope, receive, send)
-        set_current_caller(replace(caller, client=caller.client or client, address=address))
+        verify_again = partial(self._verify_token, token)
+        caller = replace(caller, client=caller.client or client, address=address, verify_again=verify_again)
+        set_current_caller(caller)
         admit_connection(scope)
         return await self._app(scope, receive, send)
 

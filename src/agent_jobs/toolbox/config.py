@@ -33,7 +33,7 @@ class ServerConfig:
         command: The program of a stdio server; there is either this or `url`.
         allow: Globs over the names of its tools; a tool that none of them matches does not exist for a job.
         deny: Globs for tools that do not exist in spite of `allow`.
-        approval: Globs with the approval that the tools need, of which the first match counts: `ask` (a tool that
+        approval: Globs with the approval that the tools need; the first match counts: `ask` (a tool that
             declares itself read-only runs, the others wait for a person), `always` (all wait), `never` (all run).
         timeout_s: The time limit of one call.
     """

@@ -31,7 +31,7 @@ from agent_jobs.toolbox.repair import repair_transport
 from agent_jobs.toolbox.stdio_transport import Child
 
 MAX_TOOLS = 1_000  # of a server: no request could carry more of them
-MAX_PAGES = 50  # of a list of tools: a server could name next pages for ever
+MAX_PAGES = 50  # of a list of tools: a server could name next pages endlessly
 REASON_S = 2.0  # wait of a call for the reason why its server ended
 BACKOFF_FIRST_S = 1.0  # before the third start of a server that keeps ending
 BACKOFF_MAX_S = 60.0  # a job would wait longer for a start than a person for the job

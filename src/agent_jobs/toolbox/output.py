@@ -1,6 +1,6 @@
 """Convert the answer of a tool to the output of a function call: text within a limit, and images. Pure.
 
-Bytes are recognized by their content, whatever their label says. A note stands in the place of an omitted part.
+Bytes are recognized by their content, not by their label. A note replaces an omitted part.
 """
 
 import base64
@@ -109,7 +109,7 @@ def cut_text(text: str, room: int = TEXT_CHARS) -> str:
 
 
 def describe_left_out(what: str, why: str) -> str:
-    """Return the note that stands in the place of an omitted part."""
+    """Return the note in place of an omitted part."""
     return f"[{what} is left out: {why}]"
 
 

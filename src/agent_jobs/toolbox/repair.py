@@ -1,7 +1,7 @@
 """Repair the answers of tool servers before the SDK reads them.
 
 The SDK withholds a whole list for one tool that breaks the protocol, and the whole answer of a call for one wrong part,
-although the tool already ran. Readable parts are kept here, and a note stands in the place of each other part.
+although the tool already ran. Readable parts are kept here, and a note replaces each other part.
 """
 
 import json

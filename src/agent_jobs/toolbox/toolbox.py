@@ -139,7 +139,7 @@ class Toolbox:
         names: Sequence[str],
         before_calling: Callable[[], Awaitable[None]] | None = None,
     ) -> ToolOutput:
-        """Call a function, whatever its policy; a failure becomes an output that describes it.
+        """Call a function without checking its policy; a failure becomes an output that describes it.
 
         If this is cancelled, the call is cancelled at the server.
 
@@ -271,7 +271,7 @@ async def _list_side_by_side(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[
 
 
 def _find_server_in(name: str, servers: Iterable[str]) -> str | None:
-    """Return the server in a name that stands for all or some of its tools."""
+    """Return the server in a name that means all or some of its tools."""
     return next((server for server in servers if name == server or name.startswith(f"{server}/")), None)
 
 

@@ -26,7 +26,7 @@ from agent_jobs.upstream.next_page import find_next_page
 from agent_jobs.upstream.retry_after import parse_amount
 from agent_jobs.upstream.web_page import describe_page, is_sign_in_page, read_content_type
 
-#: The type of the single event that stands for an answer that is no stream.
+#: The type of the single event for an answer that is not a stream.
 ANSWERED_JSON = "response"
 EVENT_STREAM = "text/event-stream"
 MAX_EVENT_BYTES = 64 * 2**20  # the last event carries the whole response, and httpx2 stops at 1 MiB
@@ -265,7 +265,7 @@ class ResponsesClient:
         await self._delete_at(self._response_url(response_id))
 
     async def _read_events(self, source: httpx2.EventSource, *, is_create: bool = False) -> AsyncGenerator[JSON]:
-        """Yield the events of an answer in the form that it has, whatever form the request asked for."""
+        """Yield the events of an answer in its actual form, which may differ from the requested one."""
         answer = source.response
         if not answer.is_success:
             await answer.aread()

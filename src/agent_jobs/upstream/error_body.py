@@ -10,7 +10,7 @@ from agent_jobs.upstream.json_object import JSON, parse_object
 #: The fields that hold an error, the most frequent one first; under `errors` there are several.
 ERROR_FIELDS = ("error", "errors", "detail", "message", "msg")
 #: An error in a 200 whose words match none of these is a plain refusal. The last two say that a server between this
-#: process and the model stopped waiting, so the run may continue all the same.
+#: process and the model stopped waiting, so the run may still continue.
 STATUS_OF_WORDS = (
     (401, re.compile(r"invalid_api_key|authenticat|unauthori[sz]ed")),
     (403, re.compile(r"permission|forbidden")),
@@ -112,11 +112,11 @@ def _read_error_field(body: JSON, name: str) -> JSON | None:
         beside = {each: body.get(each) for each in ("code", "type", "param") if each in body}
         return {**beside, "message": value}
     if isinstance(value, list):
-        return _join_errors(cast("list[object]", value))
+        return _join_error_fields(cast("list[object]", value))
     return None
 
 
-def _join_errors(errors: list[object]) -> JSON | None:
+def _join_error_fields(errors: list[object]) -> JSON | None:
     """Return the first of several errors with the words of all, None where they have no words."""
     words = "; ".join(filter(None, map(_read_words, errors)))
     if not words:

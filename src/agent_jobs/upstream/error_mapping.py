@@ -36,7 +36,7 @@ QUOTA_CODES = frozenset(
 )
 #: Words of servers for a path that they do not serve, where a missing model or conversation would be named.
 NO_ROUTE = ("", "Not Found", "Method Not Allowed")
-#: A refused parameter was read before anything began, whatever the status beside it.
+#: A refused parameter was read before anything began, even with another status.
 _REFUSED_PARAMETER = re.compile(
     r"UnsupportedParamsError|extra_forbidden|[Ee]xtra (?:inputs|fields) (?:are )?not permitted"
     r"|(?:[Uu]nknown|[Uu]nsupported|[Uu]nrecogni[sz]ed) (?:request )?(?:parameter|argument)"
@@ -60,7 +60,7 @@ class _Refusal:
         return self.is_create and _REFUSED_PARAMETER.search(words) is not None
 
     def is_about_address(self) -> bool:
-        """Return True if a create got a status that stands for a wrong address or for something in the request."""
+        """Return True if a create got a status that means a wrong address or a fault in the request."""
         return self.is_create and self.status in (404, 405) and not self.names_parameter()
 
     def is_about_model(self) -> bool:

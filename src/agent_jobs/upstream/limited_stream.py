@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import httpx2
 
-_SURE_S = 1.0  # after the limit: a process that was stopped or busy reads within moments what arrived meanwhile
+_SURE_S = 1.0  # after the limit: a process that was stopped or busy reads data that has arrived within moments
 
 
 class LimitedStream(httpx2.AsyncByteStream):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.clock import Clock
     from agent_jobs.engine.callbacks import CallbackRunner
     from agent_jobs.engine.on_finish import Notifier
+    from agent_jobs.notices.callback_sender import CallbackSender
     from agent_jobs.notices.sender import NoticeSender
     from agent_jobs.settings import Settings
     from agent_jobs.store.base import Store
@@ -86,15 +87,29 @@ async def send_budget_notice(settings: Settings, clock: Clock) -> None:
         logger.exception("the notice of the budget was not sent")
 
 
-def create_callback_runner(settings: Settings, store: Store, clock: Clock) -> CallbackRunner | None:
-    """Return what calls the callers of jobs back; None if the user allows no such calls."""
-    if not settings.callback_hosts or settings.callback_secret_file is None:
+def create_callback_sender(settings: Settings, clock: Clock, *, serves_owners: bool) -> CallbackSender | None:
+    """Return what calls back callers of jobs and subscribers of owners; None if the user allows no such calls.
+
+    Subscribers bring a secret of their own, and only a team server has them.
+    """
+    has_secrets = settings.callback_secret_file is not None
+    if not settings.callback_hosts or not (has_secrets or serves_owners):
         return None
-    from agent_jobs.engine.callbacks import CallbackRunner
     from agent_jobs.notices.callback_sender import CallbackSender, read_signing_secrets
 
-    secrets = read_signing_secrets(settings.callback_secret_file)
-    return CallbackRunner(store, clock, CallbackSender(settings.callback_hosts, secrets, clock).send)
+    secrets: Sequence[bytes] = ()
+    if settings.callback_secret_file is not None:
+        secrets = read_signing_secrets(settings.callback_secret_file)
+    return CallbackSender(settings.callback_hosts, secrets, clock)
+
+
+def create_callback_runner(store: Store, clock: Clock, sender: CallbackSender | None) -> CallbackRunner | None:
+    """Return what calls the callers of jobs back; None if there is no sender."""
+    if sender is None:
+        return None
+    from agent_jobs.engine.callbacks import CallbackRunner
+
+    return CallbackRunner(store, clock, sender.send)
 
 
 def hide_secrets(settings: Settings) -> dict[str, str]:

@@ -73,9 +73,9 @@ def create_steppers(
 
 
 def create_worker(
-    settings: Settings, store: Store, client: ResponsesClient, steppers: OwnerSteppers, clock: Clock, tasks: TaskGroup
+    settings: Settings, store: Store, clients: OwnerClients, steppers: OwnerSteppers, clock: Clock, tasks: TaskGroup
 ) -> Worker:
-    """Return what runs the jobs of the client's endpoint."""
+    """Return what runs the jobs of the clients' endpoint."""
     from agent_jobs.engine.worker import Worker
 
     return Worker(
@@ -83,10 +83,10 @@ def create_worker(
         steppers,
         clock,
         tasks,
-        endpoint=client.endpoint,
+        client=clients.shared,
         limits=create_limits(settings),
         retention_s=None if settings.retention_days is None else settings.retention_days * DAY_S,
-        delete_upstream=client if settings.delete_upstream == "yes" else None,
+        delete_upstream=clients if settings.delete_upstream == "yes" else None,
     )
 
 
@@ -134,7 +134,7 @@ def read_tool_servers(settings: Settings) -> ToolServers | None:
 
 
 def create_toolbox(settings: Settings, tasks: TaskGroup) -> Toolbox | None:
-    """Return the user's tool servers, none of them started; a file that cannot be read stops nothing else."""
+    """Return the user's tool servers, none of them started; an unreadable file stops nothing else."""
     servers = read_tool_servers(settings)
     if servers is None:
         return None

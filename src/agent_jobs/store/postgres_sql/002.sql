@@ -4,6 +4,7 @@ ALTER TABLE job ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT ''; -- who st
 DROP INDEX job_key;
 CREATE UNIQUE INDEX job_key ON job (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_usd, cost_before_usd) WHERE owner <> '';
+ALTER TABLE job ADD COLUMN always_allowed TEXT NOT NULL DEFAULT '[]'; -- JSON, the tools that its user allows without being asked again
 ALTER TABLE job ADD COLUMN lost_claims INTEGER NOT NULL DEFAULT 0; -- times that it was taken from a process that seemed dead
 CREATE INDEX job_previous ON job (previous_job_id) WHERE previous_job_id IS NOT NULL;
 ALTER TABLE tombstone ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT '';
@@ -75,6 +76,40 @@ CREATE INDEX webhook_received ON webhook (base_url, received_at);
 CREATE INDEX webhook_of_response ON webhook (response_id);
 CREATE INDEX webhook_due ON webhook (next_at) WHERE next_at IS NOT NULL;
 
+-- Where events of the feed are sent, until they expire.
+CREATE TABLE subscription (
+    id TEXT COLLATE "C" PRIMARY KEY,            -- derived from the owner, the event, the filter and the address
+    owner TEXT COLLATE "C" NOT NULL,
+    token_id TEXT COLLATE "C" NOT NULL,         -- that it depends on; '' for an OAuth token, which no table has
+    kind TEXT NOT NULL,                         -- as in the feed
+    job_id TEXT COLLATE "C" NOT NULL,           -- only events of this job; '' for all jobs
+    batch TEXT NOT NULL,                        -- only events of this batch; '' for all jobs
+    url TEXT NOT NULL,
+    secret TEXT NOT NULL,                       -- of the receiver, which signs what is sent
+    old_secret TEXT NOT NULL DEFAULT '',        -- signs as well until the next column, while the secret is changed
+    old_secret_until DOUBLE PRECISION NOT NULL DEFAULT 0,
+    created_at DOUBLE PRECISION NOT NULL,
+    expires_at DOUBLE PRECISION NOT NULL
+);
+CREATE INDEX subscription_of_owner ON subscription (owner, kind);
+
+-- The ends and questions of the jobs of owners, for hosts that poll them or have them sent.
+CREATE TABLE feed (
+    id TEXT COLLATE "C" PRIMARY KEY,            -- of the event: the same wherever it is sent
+    owner TEXT COLLATE "C" NOT NULL,
+    number BIGINT,                              -- in the order of publication to the owner; null before that
+    job_id TEXT COLLATE "C" NOT NULL,
+    kind TEXT NOT NULL,                         -- finished or needs_input
+    status TEXT NOT NULL,                       -- of the job at that time, as the next column
+    error_code TEXT NOT NULL,
+    batch TEXT NOT NULL,
+    key TEXT NOT NULL,                          -- of the job; '' if it has none
+    at DOUBLE PRECISION NOT NULL
+);
+CREATE UNIQUE INDEX feed_of_owner ON feed (owner, number);
+CREATE INDEX feed_unpublished ON feed (at) WHERE number IS NULL;
+CREATE INDEX feed_age ON feed (at);
+
 -- Messages to the callers of jobs, until they are accepted or given up.
 CREATE TABLE callback (
     id TEXT COLLATE "C" PRIMARY KEY,            -- of the message: the same in each attempt
@@ -82,10 +117,14 @@ CREATE TABLE callback (
     body TEXT NOT NULL,                         -- JSON
     created_at DOUBLE PRECISION NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
-    next_at DOUBLE PRECISION NOT NULL           -- when it is sent again, unless its sender reports before
+    next_at DOUBLE PRECISION NOT NULL,          -- when it is sent again, unless its sender reports before
+    -- Null if it goes to the job's own address.
+    subscription_id TEXT COLLATE "C" REFERENCES subscription (id) ON DELETE CASCADE,
+    number BIGINT                               -- of the event in the feed; null without a subscription
 );
 CREATE INDEX callback_due ON callback (next_at);
 CREATE INDEX callback_of_job ON callback (job_id);
+CREATE INDEX callback_of_subscription ON callback (subscription_id, number) WHERE subscription_id IS NOT NULL;
 
 -- Files that runs of jobs with an owner made, since replicas share no disk. Nobody can guess an id.
 ALTER TABLE made ADD COLUMN file_id TEXT COLLATE "C" NOT NULL DEFAULT '';

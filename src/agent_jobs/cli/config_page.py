@@ -1,0 +1,175 @@
+"""Show the settings as a page for a person: by subject, with units, those that are set first."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from agent_jobs.cli import sections, terminal
+from agent_jobs.settings import CONFIG, SUBJECTS, VARIABLES
+
+#: Shown also with their defaults: what a user asks about first.
+FIRST_VARIABLES = frozenset({
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "AGENT_JOBS_MODEL",
+    "AGENT_JOBS_FILE_ROOTS",
+    CONFIG,
+    "AGENT_JOBS_DATA_DIR",
+    "AGENT_JOBS_DAILY_BUDGET_USD",
+})  # fmt: skip
+#: Columns of text that goes into a pipe.
+PIPE_COLUMNS = 100
+EXPLANATION_INDENT = "    "
+NONE = "none"
+SWITCH = {True: "on", False: "off"}
+#: What holds while nothing is set, for settings whose absence does not mean none.
+UNSET_WORDS = {"AGENT_JOBS_MAX_WAIT_S": "as long as the host allows", "AGENT_JOBS_RETENTION_DAYS": "all jobs are kept"}
+SECONDS_IN_UNITS = ((3_600, "h"), (60, "min"))
+SECONDS_IN_A_DAY = 86_400
+
+
+class Row(NamedTuple):
+    """A setting as `config` shows it."""
+
+    value: Any
+    origin: str
+    is_refused: bool = False  #: what the user wrote cannot be used, so the default is in force
+
+    @property
+    def origin_words(self) -> str:
+        """Return where the value comes from."""
+        if self.is_refused:
+            return "default"
+        return self.origin
+
+
+def list_page(rows: Mapping[str, Row], *, is_full: bool, is_explained: bool) -> Iterator[str]:
+    """Yield the lines of the page.
+
+    Args:
+        rows: Every setting by its variable.
+        is_full: True for all settings, False for those that are set or matter first.
+        is_explained: True to describe each setting below its line.
+    """
+    shown = {name: row for name, row in rows.items() if is_full or _is_shown_first(name, row)}
+    name_columns = max(map(len, shown))
+    origin_columns = max(len(row.origin_words) for row in shown.values())
+    between = ""
+    for subject, variables in SUBJECTS.items():
+        names = [name for name in variables if name in shown]
+        if not names:
+            continue
+        yield f"{between}{sections.format_heading(subject)}"
+        for name in names:
+            start = f"  {name:<{name_columns}}  {shown[name].origin_words:<{origin_columns}}  "
+            yield from _lay_out_setting(start, _describe_row(name, shown[name]))
+            if is_explained:
+                yield from _explain_setting(name)
+        between = "\n"
+
+
+def list_lines(rows: Mapping[str, Row]) -> Iterator[str]:
+    """Yield a line for each setting, for `grep` and its like."""
+    name_columns = max(map(len, rows))
+    origin_columns = max(len(row.origin_words) for row in rows.values())
+    for name, row in rows.items():
+        yield f"{name:<{name_columns}}  {row.origin_words:<{origin_columns}}  {_describe_row(name, row)}"
+
+
+def describe_rest(rows: Mapping[str, Row]) -> str:
+    """Return a sentence about the settings that the short page leaves out."""
+    count = sum(not _is_shown_first(name, row) for name, row in rows.items())
+    return (
+        f"{count} other settings have their defaults. `agent-jobs config --all` shows them, `--explain` describes each."
+    )
+
+
+def describe_value(name: str, value: Any) -> str:
+    """Return a value in words and with its unit."""
+    if value is None or value == ():
+        return UNSET_WORDS.get(name, NONE)
+    if isinstance(value, bool):
+        return SWITCH[value]
+    unit = name.rpartition("_")[2]
+    if unit in UNITS and isinstance(value, int | float):
+        return UNITS[unit](value)
+    return terminal.join_lines(str(value))
+
+
+def format_span(seconds: float) -> str:
+    """Return a time in full, such as 45 s, 3 h or 1 h 30 min."""
+    days, rest = divmod(seconds, SECONDS_IN_A_DAY)
+    parts = [_format_days(days)] if days else []
+    for size, unit in SECONDS_IN_UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count:g} {unit}")
+    if rest or not parts:
+        parts.append(f"{rest:g} s")
+    return " ".join(parts)
+
+
+def _format_days(days: float) -> str:
+    if days == 1:
+        return "1 day"
+    return f"{days:g} days"
+
+
+def _format_usd(amount: float) -> str:
+    return f"${amount:,.2f}"
+
+
+#: The form of a value by the last part of its variable, which is its unit.
+UNITS: Mapping[str, Callable[[float], str]] = {"S": format_span, "DAYS": _format_days, "USD": _format_usd}
+
+
+def _is_shown_first(name: str, row: Row) -> bool:
+    return name in FIRST_VARIABLES or row.origin != "default"
+
+
+def _describe_row(name: str, row: Row) -> str:
+    words = describe_value(name, row.value)
+    if row.is_refused:
+        return f"{words} (the value from {row.origin} is invalid)"
+    if name == CONFIG and not Path(words).exists():
+        return f"{words} (not made yet)"
+    return words
+
+
+def _lay_out_setting(start: str, value: str) -> Iterator[str]:
+    """Yield a setting's line; a value that is too wide for its column stands below, in one piece if it is a path."""
+    width = terminal.find_width()
+    if width is None or len(start) + terminal.count_columns(value) <= width:
+        yield start + value
+        return
+    room = width - len(start)
+    if room >= terminal.MIN_WRAP_COLUMNS and max(map(terminal.count_columns, value.split())) <= room:
+        first, *more = terminal.wrap_lines(value, room)
+        yield start + first
+        yield from (" " * len(start) + line for line in more)
+        return
+    yield start.rstrip()
+    yield from (EXPLANATION_INDENT + line for line in terminal.wrap_lines(value, width - len(EXPLANATION_INDENT)))
+
+
+def _explain_setting(name: str) -> Iterator[str]:
+    variable = VARIABLES[name]
+    width = (terminal.find_width() or PIPE_COLUMNS) - len(EXPLANATION_INDENT)
+    for line in terminal.wrap_lines(f"{variable.about} Accepts {variable.accepts}.", width):
+        yield EXPLANATION_INDENT + line
+
+
+def write_page(rows: Mapping[str, Row], mistakes: list[str], *, is_full: bool, is_explained: bool) -> None:
+    """Print the page on stdout, then on stderr what it leaves out and what is wrong with the settings."""
+    is_short = not is_full and not is_explained
+    if is_short and not sys.stdout.isatty():
+        click.echo("\n".join(list_lines(rows)))
+    else:
+        click.echo("\n".join(list_page(rows, is_full=not is_short, is_explained=is_explained)))
+    if is_short and sys.stdout.isatty():
+        click.echo(f"\n{describe_rest(rows)}", err=True)
+    for sentence in mistakes:
+        click.echo(f"\n{terminal.join_lines(sentence)}", err=True)

@@ -1,0 +1,24 @@
+"""What a waiter knows of a job, whose next state it waits for."""
+
+from typing import NamedTuple
+
+from agent_jobs.jobs.status import Status
+
+
+class KnownState(NamedTuple):
+    """The revision or the status of a job as a waiter read it."""
+
+    job_id: str
+    revision: int | None = None
+    status: Status | None = None  #: instead of the revision: the progress of a run wakes nobody then
+
+    @property
+    def sees_progress(self) -> bool:
+        """Return True if progress is news to the waiter."""
+        return self.status is None
+
+    def differs_from(self, revision: int, status: str) -> bool:
+        """Return True if the job has another revision or status than the waiter knows."""
+        if self.status is None:
+            return revision != self.revision
+        return status != self.status
