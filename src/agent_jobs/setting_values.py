@@ -1,23 +1,16 @@
 """Read the value of one environment variable: a `Reader` for each kind of setting."""
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
 from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.text import ask_if_meant
-from agent_jobs.text_file import BOM, open_text
 from agent_jobs.validation import Kind, number, whole_number
 
 KEY = "OPENAI_API_KEY"
-KEY_FILE = "AGENT_JOBS_API_KEY_FILE"
-KEY_FILE_CHARS = 8192  # longer than any key, so that a path of another file is found out early
 MAX_COUNT = 9999  # jobs, streams or calls at once; more is a slip of the pen
 MAX_BUDGET_USD = 1e9  # more is a slip of the pen
 PATH_WORDS = "a path"  # accepts relative paths, which the settings file makes absolute
@@ -227,19 +220,6 @@ def check_header(name: str, value: str) -> str:
     return value
 
 
-def secret_names() -> Reader:
-    """Return the reader of the names of secrets. One that is not set is empty, and refused where it is used."""
-    accepts = "names of environment variables, separated by commas"
-
-    def read(written: Written) -> Mapping[str, SecretStr]:
-        names = [name.strip() for name in written.text.split(",") if name.strip()]
-        if not names or not all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
-            written.refuse(accepts, "Write names there, never their values.")
-        return {name: SecretStr(check_header(name, written.env.get(name, ""))) for name in names}
-
-    return Reader(accepts, read, dict[str, SecretStr], join=",".join)
-
-
 def owner_names() -> Reader:
     """Return the reader of the names of owners."""
     accepts = "names of owners, separated by commas"
@@ -251,239 +231,6 @@ def owner_names() -> Reader:
         return names
 
     return Reader(accepts, read, tuple[str, ...], join=",".join)
-
-
-def api_key() -> Reader:
-    """Return the reader of the key. It is None if a file with the key is set, or if the host filled nothing in."""
-    accepts = "the key alone"
-
-    def read(written: Written) -> SecretStr | None:
-        if KEY_FILE in written.env:
-            return None  # the key comes from the file
-        mistake = find_key_mistake(written.text)
-        if mistake is None:
-            return SecretStr(check_header(written.name, written.text))
-        if mistake.is_unset:
-            written.warnings.append(f"{written.name} {mistake.what}. {mistake.fix}")
-            return None
-        raise ConfigError(f"{written.name} accepts {accepts}, and this {mistake.what}. {mistake.fix}")
-
-    return Reader(accepts, read)
-
-
-def read_key_file(path: Path) -> SecretStr:
-    """Return the key on the first line of a file.
-
-    Raises:
-        ConfigError: The file cannot be read, or its first line is no key. The sentence does not show the line.
-    """
-    line = _read_first_line(path)
-    if not line:
-        _refuse_key_file(path, "is empty. Put the key there.")
-    if len(line) == KEY_FILE_CHARS:
-        _refuse_key_file(path, "is longer than any key. Put the key there.")
-    mistake = find_key_mistake(line)
-    if mistake is None:
-        return SecretStr(check_header(KEY_FILE, line))
-    fix = "Put the key itself there." if mistake.is_unset else mistake.fix
-    _refuse_key_file(path, f"{mistake.what}. {fix}")
-
-
-def read_owner_key(folder: Path | None, key_ref: str, environ: Mapping[str, str]) -> str:
-    """Return the key that a reference names: a file in a folder, or with `env:NAME` an environment variable.
-
-    Raises:
-        ConfigError: There is no such key.
-    """
-    kind, _, name = key_ref.rpartition(":")
-    text = ""
-    if kind == "env":
-        text = environ.get(name, "").strip()
-    elif folder is not None and key_ref == Path(key_ref).name and key_ref not in (".", ".."):
-        with suppress(OSError, ConfigError):
-            text = _read_first_line(folder / key_ref)
-    if not text or find_key_mistake(text) is not None:
-        raise ConfigError("The key {key_ref!r} of this owner is missing.", "owner_key_missing", key_ref=key_ref)
-    return text
-
-
-def _refuse_key_file(path: Path, fault: str) -> NoReturn:
-    raise ConfigError(f"{KEY_FILE} names {path}, whose first line {fault}")
-
-
-def _read_first_line(path: Path) -> str:
-    """Return the first line of a file, at most `KEY_FILE_CHARS` of it."""
-    try:
-        with open_text(path) as file:
-            line = file.readline(KEY_FILE_CHARS).lstrip(BOM).strip()
-            if file.encoding != "utf-8" and not line.isascii():
-                raise ValueError  # its first bytes were no mark
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ConfigError(f"{KEY_FILE} names {path}, which cannot be read ({reason}). Put the key there.") from None
-    return line
-
-
-def database_url() -> Reader:
-    """Return the reader of the address of a PostgreSQL database. No refusal shows it: it may hold a password."""
-    accepts = "the address of a PostgreSQL database, like postgresql://USER@HOST/NAME"
-
-    def read(written: Written) -> SecretStr:
-        try:
-            parts = urlsplit(written.text)
-            is_usable = parts.scheme in ("postgresql", "postgres") and parts.port != 0 and _has_clear_password(parts)
-        except ValueError:
-            is_usable = False
-        if not is_usable:
-            written.refuse(accepts, "In a password, write / as %2F, @ as %40, : as %3A and # as %23.")
-        return SecretStr(written.text)
-
-    return Reader(accepts, read)
-
-
-def _has_clear_password(parts: SplitResult) -> bool:
-    """Return False if a password may have been read as part of the host, the path or the parameters."""
-    return parts.netloc.count("@") <= 1 and not any("@" in part for part in parts[2:])
-
-
-def hide_database_password(url: SecretStr | None) -> str | None:
-    """Return the address of a database without its password and parameters."""
-    if url is None:
-        return None
-    parts = urlsplit(url.get_secret_value())
-    user, at, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    return f"{parts.scheme}://{name}{at}{host}{parts.path}"
-
-
-def read_password_file(path: Path) -> str:
-    """Return the first line of a file with the password of a database.
-
-    Raises:
-        ConfigError: The file cannot be read. The sentence does not show what is in it.
-    """
-    try:
-        with open_text(path) as file:
-            return file.readline(KEY_FILE_CHARS).lstrip(BOM).rstrip("\r\n")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ConfigError(
-            f"AGENT_JOBS_DATABASE_PASSWORD_FILE names {path}, which cannot be read ({reason}). Put the password there."
-        ) from None
-
-
-def path() -> Reader:
-    """Return the reader of a path, which may be relative."""
-    return Reader(PATH_WORDS, lambda written: _expand_user(written.name, written.text))
-
-
-def existing_folder() -> Reader:
-    """Return the reader of a folder that exists, whose path may be relative."""
-
-    def read(written: Written) -> Path:
-        folder = _expand_user(written.name, written.text)
-        if not os.path.isdir(folder):
-            written.refuse(PATH_WORDS, f"There is no folder {folder}. Name one that exists.")
-        return folder
-
-    return Reader(PATH_WORDS, read)
-
-
-def absolute_path() -> Reader:
-    """Return the reader of an absolute path."""
-    accepts = "a path that starts with / or ~"
-
-    def read(written: Written) -> Path:
-        found = _expand_user(written.name, written.text)
-        if not found.is_absolute():
-            written.refuse(accepts, "A host starts this server in a folder of its own.")
-        return found
-
-    return Reader(accepts, read)
-
-
-def output_folder() -> Reader:
-    """Return the reader of an absolute path below which files are written; a warning says if they cannot be."""
-    absolute = absolute_path()
-
-    def read(written: Written) -> Path:
-        folder = absolute.read(written)
-        standing = next((each for each in (folder, *folder.parents) if os.path.exists(each)), None)
-        if standing is not None and not (os.path.isdir(standing) and os.access(standing, os.W_OK | os.X_OK)):
-            written.warnings.append(
-                f"{written.name} names {folder}, which cannot be written to. Make {standing} a writable folder."
-            )
-        return folder
-
-    return Reader(absolute.accepts, read)
-
-
-def _expand_user(name: str, text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"{name} begins with a home folder that does not exist. Write the full path.") from None
-
-
-def folders() -> Reader:
-    """Return the reader of folders that exist, each once, in their order."""
-    accepts = f"absolute folders, separated by {os.pathsep!r}"
-
-    def read(written: Written) -> tuple[Path, ...]:
-        parts = [part.strip() for part in written.text.split(os.pathsep) if part.strip()]
-        found = [_expand_user(written.name, part) for part in parts]
-        if not found:
-            written.refuse(accepts)
-        for folder in found:
-            if not folder.is_absolute():
-                written.refuse(accepts, "One of them is not absolute.")
-            if not os.path.isdir(folder):
-                raise ConfigError(f"{written.name} names {folder}, which is not a folder. Name folders that exist.")
-        return tuple(dict.fromkeys(found))
-
-    return Reader(accepts, read, tuple[Path, ...], join=os.pathsep.join)
-
-
-def command() -> Reader:
-    """Return the reader of a program and its arguments; with a warning in place of one that cannot be run.
-
-    A command for finished jobs that does not work must not keep jobs from being started.
-    """
-
-    def read(written: Written) -> tuple[str, ...]:
-        import shlex  # not needed where the variable is not set
-
-        try:
-            program, *arguments = shlex.split(written.text)
-            program = os.path.expanduser(program)
-        except ValueError as error:
-            written.warnings.append(
-                f"{written.name} is not run because of its quotes ({str(error).lower()}). Quote it as for a shell."
-            )
-            return ()
-        if (reason := _find_program_fault(program, written.env.get("PATH"))) is not None:
-            written.warnings.append(f"{written.name} is not run because {reason}. Begin it with the path of a program.")
-            return ()
-        return (program, *arguments)
-
-    return Reader("a program and its arguments, quoted as for a shell", read, tuple[str, ...], join=_quote_words)
-
-
-def _quote_words(words: Iterable[str]) -> str:
-    import shlex  # not needed where the variable is not set
-
-    return shlex.join(words)
-
-
-def _find_program_fault(program: str, search_path: str | None) -> str | None:
-    """Return why a program cannot be run, or None. It is not shown: it may be an address with a secret in it."""
-    import shutil  # not needed where the variable is not set
-
-    if os.path.dirname(program) and not os.path.isabs(program):
-        return "its program is neither a name nor a path that starts with / or ~"
-    if shutil.which(program, path=search_path) is None:
-        return "its first word is not a program that can be found and run"
-    return None
 
 
 def base_url(example: str) -> Reader:

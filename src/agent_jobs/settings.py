@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from agent_jobs import address_values as addresses
 from agent_jobs import notice_targets as notices
+from agent_jobs import path_values, secret_values
 from agent_jobs import setting_values as values
 from agent_jobs.callback_hosts import AllowedHost, callback_hosts
 from agent_jobs.errors import ConfigError
@@ -80,7 +81,7 @@ class Settings:
     api_key: SecretStr | None = declare_setting(
         "OPENAI_API_KEY",
         ENDPOINT,
-        values.api_key(),
+        secret_values.api_key(),
         "The API key. Without it, the stored key of the endpoint is used (agent-jobs key). With neither, you can read "
         "jobs but not start them.",
         page="install.md#the-key",
@@ -88,7 +89,7 @@ class Settings:
     api_key_file: Path | None = declare_setting(
         "AGENT_JOBS_API_KEY_FILE",
         ENDPOINT,
-        values.absolute_path(),
+        path_values.absolute_path(),
         "A file with the key on its first line. It takes precedence over OPENAI_API_KEY.",
         page="install.md#the-key",
     )
@@ -128,12 +129,12 @@ class Settings:
         "The model of a job whose start and preset name none.",
     )
     presets: Path | None = declare_setting(
-        "AGENT_JOBS_PRESETS", REQUEST, values.path(), "A TOML file with presets of your own.", page="presets.md"
+        "AGENT_JOBS_PRESETS", REQUEST, path_values.path(), "A TOML file with presets of your own.", page="presets.md"
     )
     file_roots: tuple[Path, ...] = declare_setting(
         "AGENT_JOBS_FILE_ROOTS",
         REQUEST,
-        values.folders(),
+        path_values.folders(),
         "Folders whose files hosts may attach to jobs. Without it hosts can attach none. --file at the terminal also "
         "reads what you name. On Windows, separate them with ';'.",
         page="files.md",
@@ -141,7 +142,7 @@ class Settings:
     secrets: Mapping[str, SecretStr] = declare_setting(
         "AGENT_JOBS_SECRETS",
         REQUEST,
-        values.secret_names(),
+        secret_values.secret_names(),
         "Variables that hosted tools may use as ${NAME} in headers and authorization.",
         page="requests.md#secrets",
     )
@@ -149,7 +150,7 @@ class Settings:
     config: Path | None = declare_setting(
         "AGENT_JOBS_CONFIG",
         STORAGE,
-        values.absolute_path(),
+        path_values.absolute_path(),
         "The settings file. Stored keys are in the folder keys beside it. Without it ~/.config/agent-jobs/config.toml "
         "is used.",
         page="settings.md#the-settings-file",
@@ -157,27 +158,27 @@ class Settings:
     data_dir: Path | None = declare_setting(
         "AGENT_JOBS_DATA_DIR",
         STORAGE,
-        values.absolute_path(),
+        path_values.absolute_path(),
         "The folder of the database, the locks and the log. Without it the user data folder is used.",
     )
     database_url: SecretStr | None = declare_setting(
         "AGENT_JOBS_DATABASE_URL",
         STORAGE,
-        values.database_url(),
+        secret_values.database_url(),
         "A PostgreSQL database for the jobs of several machines. Without it the jobs are in a file of the data folder.",
         page="team.md",
     )
     database_password_file: Path | None = declare_setting(
         "AGENT_JOBS_DATABASE_PASSWORD_FILE",
         STORAGE,
-        values.absolute_path(),
+        path_values.absolute_path(),
         "A file with the password of the database on its first line. It takes precedence over one in the URL.",
         page="team.md",
     )
     database_listen_url: SecretStr | None = declare_setting(
         "AGENT_JOBS_DATABASE_LISTEN_URL",
         STORAGE,
-        values.database_url(),
+        secret_values.database_url(),
         "The same database without a pooler, for the connection that listens. Set it if AGENT_JOBS_DATABASE_URL leads "
         "to PgBouncer.",
         page="team.md",
@@ -193,7 +194,7 @@ class Settings:
     result_dir: Path | None = declare_setting(
         "AGENT_JOBS_RESULT_DIR",
         STORAGE,
-        values.output_folder(),
+        path_values.output_folder(),
         "A folder where every finished result is also written as a Markdown file, with the files that the run made.",
         page="files.md#what-a-run-makes",
     )
@@ -226,7 +227,7 @@ class Settings:
     webhook_secret_file: Path | None = declare_setting(
         "AGENT_JOBS_WEBHOOK_SECRET_FILE",
         LIMITS,
-        values.absolute_path(),
+        path_values.absolute_path(),
         "A file with the signing secret of the provider's webhooks, two on two lines while it is being changed. With "
         "it, a server over HTTP accepts webhooks, and jobs are rarely polled.",
         page="team-webhooks.md",
@@ -264,7 +265,7 @@ class Settings:
     owner_keys_dir: Path | None = declare_setting(
         "AGENT_JOBS_OWNER_KEYS_DIR",
         TEAM,
-        values.existing_folder(),
+        path_values.existing_folder(),
         "A folder with API keys of owners of a team server, a file each. agent-jobs owner set --key-ref names one.",
         page="team.md#owners-and-limits",
     )
@@ -309,7 +310,7 @@ class Settings:
     toolbox: Path | None = declare_setting(
         "AGENT_JOBS_TOOLBOX",
         TOOLS,
-        values.path(),
+        path_values.path(),
         "A file with MCP servers of your own whose tools jobs may use.",
         page="agent-loop.md",
     )
@@ -336,7 +337,7 @@ class Settings:
     on_finish: tuple[str, ...] = declare_setting(
         "AGENT_JOBS_ON_FINISH",
         FINISH,
-        values.command(),
+        path_values.command(),
         "A command that runs when a job finishes or asks for something. It gets the job as JSON on its stdin.",
         page="on-finish.md",
     )
@@ -382,7 +383,7 @@ class Settings:
     callback_secret_file: Path | None = declare_setting(
         "AGENT_JOBS_CALLBACK_SECRET_FILE",
         FINISH,
-        values.absolute_path(),
+        path_values.absolute_path(),
         "A file with the secret that signs callbacks, two on two lines while it is being changed.",
         page="team-webhooks.md#callbacks",
     )
@@ -412,7 +413,7 @@ class Settings:
     prices: Path | None = declare_setting(
         "AGENT_JOBS_PRICES",
         MONEY,
-        values.path(),
+        path_values.path(),
         "A TOML file with your own price table.",
         page="cost.md#your-price-table",
     )
@@ -488,7 +489,7 @@ class Settings:
     metrics_token_file: Path | None = declare_setting(
         "AGENT_JOBS_METRICS_TOKEN_FILE",
         TEAM,
-        values.absolute_path(),
+        path_values.absolute_path(),
         "A file with the bearer token that Prometheus sends. Without it there is no /metrics.",
         page="team-metrics.md",
     )
@@ -524,7 +525,7 @@ class Settings:
                 written = Written(label, env[name], variable.default, env, warnings)
                 given[variable.field] = variable.reader.read(written)
         if "api_key_file" in given:
-            given["api_key"] = values.read_key_file(given["api_key_file"])
+            given["api_key"] = secret_values.read_key_file(given["api_key_file"])
         warnings += find_misnamed(env, VARIABLES)
         return cls(**given, warnings=tuple(warnings))
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, cast
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.setting_values import KEY, KEY_FILE, PATH_WORDS, SWITCH_VALUES, YES_OR_NO, drop_empty_variables
+from agent_jobs.secret_values import KEY_FILE
+from agent_jobs.setting_values import KEY, PATH_WORDS, SWITCH_VALUES, YES_OR_NO, drop_empty_variables
 from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL, VARIABLES
 from agent_jobs.stored_keys import name_endpoint
 from agent_jobs.text import nearest

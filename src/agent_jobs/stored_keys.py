@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
-from agent_jobs.setting_values import KEY_FILE_CHARS, SecretStr, check_header
+from agent_jobs.secret_values import KEY_FILE_CHARS
+from agent_jobs.setting_values import SecretStr, check_header
 from agent_jobs.text_file import BOM
 
 #: In the file in place of a key that is in the keyring, so that the keyring is asked only then.

@@ -19,7 +19,8 @@ from agent_jobs.cli.server_checks import check_server
 from agent_jobs.configuration import load_settings
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.jobs.queries import ReplicaInfo, ServerInfo
-from agent_jobs.setting_values import SecretStr, hide_database_password
+from agent_jobs.secret_values import hide_database_password
+from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 from agent_jobs.store.postgres_schema import read_scripts
 

@@ -18,7 +18,8 @@ from agent_jobs.cli.host_checks import check_hosts, check_key_files
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import Scope, locate_file
 from agent_jobs.install.entry import install_entry
-from agent_jobs.install.hosts import HOSTS, Launch, Machine
+from agent_jobs.install.hosts import HOSTS
+from agent_jobs.install.machine import Launch, Machine
 from agent_jobs.mcp_server.wait_limits import WAIT_CAPS_S, find_wait_cap_s
 from agent_jobs.settings import Settings
 

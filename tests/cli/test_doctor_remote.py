@@ -12,7 +12,8 @@ from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.host_checks import check_hosts
 from agent_jobs.cli.main import cli
 from agent_jobs.cli.start_times import check_start_times
-from agent_jobs.install.hosts import HOSTS, Machine
+from agent_jobs.install.hosts import HOSTS
+from agent_jobs.install.machine import Machine
 from agent_jobs.settings import Settings
 
 Check = Callable[..., list[Finding]]

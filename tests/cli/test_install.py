@@ -26,7 +26,8 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import find_launch
 from agent_jobs.install.config_file import locate_file, read_snapshot, write_replacement
 from agent_jobs.install.entry import install_entry, read_entry, remove_entry, render_fragment
-from agent_jobs.install.hosts import HOSTS, KEY_PATH, Launch, Machine
+from agent_jobs.install.hosts import HOSTS, KEY_PATH
+from agent_jobs.install.machine import Launch, Machine
 from agent_jobs.settings import DEFAULT_BASE_URL
 from agent_jobs.stored_keys import store_key
 

@@ -15,7 +15,8 @@ from agent_jobs import __version__
 from agent_jobs.cli.main import cli
 from agent_jobs.install.config_file import locate_file
 from agent_jobs.install.entry import read_entry
-from agent_jobs.install.hosts import HOSTS, Launch, Machine
+from agent_jobs.install.hosts import HOSTS
+from agent_jobs.install.machine import Launch, Machine
 from agent_jobs.install.service_files import Service, render_unit
 
 PINNED = f"agent-jobs=={__version__}"

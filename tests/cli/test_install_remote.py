@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from agent_jobs.cli.install_report import mask_secrets
 from agent_jobs.cli.main import cli
 from agent_jobs.install.entry import install_entry, read_entry, replace_entry
-from agent_jobs.install.hosts import HOSTS, Launch
+from agent_jobs.install.hosts import HOSTS
+from agent_jobs.install.machine import Launch
 from agent_jobs.install.remote import create_remote_entry
 
 URL = "https://jobs.example.com"

@@ -18,7 +18,8 @@ from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import locate_file
 from agent_jobs.install.entry import install_entry
-from agent_jobs.install.hosts import HOSTS, Launch
+from agent_jobs.install.hosts import HOSTS
+from agent_jobs.install.machine import Launch
 
 KEY = "sk-emulated-0123456789abcdef"
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from agent_jobs.cli.main import cli
 from agent_jobs.cli.service import install_service, remove_service, show_service
 from agent_jobs.cli.session import Refusal
-from agent_jobs.install.hosts import Machine
+from agent_jobs.install.machine import Machine
 from agent_jobs.install.service_files import Service, find_env_file_of, render_agent, render_unit, starts_program
 
 KEY = "sk-secret-0123456789abcdef"

@@ -16,8 +16,9 @@ PURE = {
     "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
 }  # fmt: skip
 FACE = {
-    "", "app", "engine", "rendering", "request", "jobs", "settings", "setting_values", "env_file", "api_key",
-    "config_folder", "configuration", "settings_file", "stored_keys", "variable_names", *SHARED,
+    "", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", "setting_values", "secret_values",
+    "env_file", "api_key", "config_folder", "configuration", "settings_file", "stored_keys", "variable_names",
+    *SHARED,
 }  # fmt: skip
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
@@ -41,18 +42,20 @@ ALLOWED: dict[str, set[str]] = {
     "jsonrpc": {"text", "text_file"},
     "jobs": {"errors", "text"},
     "env_file": {"errors", "text_file"},
-    "stored_keys": {"api_key", "errors", "private_file", "setting_values", "text_file"},
+    "stored_keys": {"api_key", "errors", "private_file", "secret_values", "setting_values", "text_file"},
     "notice_targets": {"setting_values", "text"},
     "address_values": {"setting_values"},
     "callback_hosts": {"setting_values"},
     "callback_urls": {"callback_hosts"},
     "settings": {
-        "address_values", "callback_hosts", "errors", "notice_targets", "setting_values", "stored_keys",
-        "variable_names",
+        "address_values", "callback_hosts", "errors", "notice_targets", "path_values", "secret_values",
+        "setting_values", "stored_keys", "variable_names",
     },
-    "settings_file": {"errors", "setting_values", "settings", "stored_keys", "text", "text_file"},
+    "settings_file": {"errors", "secret_values", "setting_values", "settings", "stored_keys", "text", "text_file"},
     "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
-    "setting_values": {"api_key", "errors", "owner_name", "text", "text_file", "validation"},
+    "setting_values": {"errors", "owner_name", "text", "validation"},
+    "path_values": {"errors", "setting_values"},
+    "secret_values": {"api_key", "errors", "setting_values", "text_file"},
     "request": {"jobs", "strict_schema", *SHARED},
     "pricing": {"jobs", *SHARED},
     "rendering": {"jobs", "request", *SHARED},
@@ -68,15 +71,16 @@ ALLOWED: dict[str, set[str]] = {
         "", "callback_hosts", "callback_urls", "owner_name", "team_token", "store", "upstream", "request",
         "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED,
     },
-    "app": {
-        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings",
-        "setting_values", "stored_keys", "notices", "ctrl_c", *SHARED,
+    "wiring": {
+        "engine", "store", "upstream", "request", "toolbox", "pricing", "jobs", "settings", "secret_values",
+        "stored_keys", "notices", "ctrl_c", *SHARED,
     },
+    "app": {"wiring", "engine", "store", "upstream", "request", "pricing", "jobs", "settings", "notices", *SHARED},
     "mcp_server": {"jsonrpc", *FACE},
     "team_server": {"address_values", "ctrl_c", "mcp_server", "owner_name", "page", "team_token", *FACE},
     "page": {"engine", "jobs", "rendering", "request", "team_token", *SHARED},
     "model_list": {"jobs", "pricing", "request", "settings"},
-    "setting_files": {"pricing", "request", "setting_values", "toolbox"},
+    "setting_files": {"pricing", "request", "secret_values", "toolbox"},
     "cli": {
         "mcp_server", "team_server", "page", "model_list", "setting_files", "install", "emulator", "ctrl_c",
         "file_lock", "owner_name", "private_file", "notices", "notice_targets", "address_values", *FACE,
@@ -171,6 +175,7 @@ OUTSIDE: dict[str, set[str]] = {
         "team_server",
         "toolbox",
         "upstream",
+        "wiring",
     },
     "httpx2": {"emulator", "notices", "team_server", "toolbox", "upstream"},
     "jwt": {"team_server"},
@@ -234,7 +239,7 @@ def forbidden(source: str, module: str, *, is_package: bool = False) -> list[str
             fine = may_import_inside_engine(module, name)
         elif (here, room) in ONE_MODULE:
             fine = name.startswith(f"agent_jobs.{room}.{ONE_MODULE[here, room]}.")
-        elif room == "engine" and here != "app":
+        elif room == "engine" and here not in {"app", "wiring"}:
             fine = room in ALLOWED[here] and name.startswith("agent_jobs.engine.engine.")
         else:
             fine = room == here or room in ALLOWED[here]
@@ -264,7 +269,7 @@ def test_module_imports_only_from_below(module: str, path: Path):
 def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
     assert {room for room, below in ALLOWED.items() if "app" in below} == {"mcp_server", "team_server", "cli"}
     assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
-    assert {room for room, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app"}
+    assert {room for room, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app", "wiring"}
 
 
 @pytest.mark.parametrize("table", [ALLOWED, INSIDE_ENGINE], ids=["packages", "engine"])

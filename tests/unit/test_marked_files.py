@@ -17,7 +17,8 @@ from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.env_file import add_env_file
 from agent_jobs.install.config_file import Scope, locate_file
-from agent_jobs.install.hosts import HOSTS, Machine
+from agent_jobs.install.hosts import HOSTS
+from agent_jobs.install.machine import Machine
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.request.presets import load_presets
 from agent_jobs.settings import Settings

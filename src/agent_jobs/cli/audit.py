@@ -1,6 +1,7 @@
 """`agent-jobs audit`: show who did what on a team server."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import click
 
@@ -27,19 +28,20 @@ def audit_command(since: float | None, owner: str | None, json_lines: bool) -> N
     A row has the time in UTC, the owner, the action, the job, the program, the token, the address and the cost, if that
     is known. The log has no prompt, no output and no token, only the ids of tokens.
     """
+    run_in_session(partial(_print_log, since=since or 0.0, owner=owner, json_lines=json_lines))
 
-    async def print_log(session: Session) -> None:
-        after, header = 0, ""
-        while entries := await session.engine.access.read_log(since=since or 0.0, owner=owner, after=after):
-            after = entries[-1][0]
-            if json_lines:
-                _print_log_as_json([entry for _, entry in entries])
-            else:
-                header = _print_table([entry for _, entry in entries], header)
-        if not after and not json_lines:
-            click.echo(_describe_empty(is_filtered=bool(since or owner)), err=True)
 
-    run_in_session(print_log)
+async def _print_log(session: Session, *, since: float, owner: str | None, json_lines: bool) -> None:
+    """Print the log part by part; say so if nothing is in it."""
+    after, header = 0, ""
+    while entries := await session.engine.access.read_log(since=since, owner=owner, after=after):
+        after = entries[-1][0]
+        if json_lines:
+            _print_log_as_json([entry for _, entry in entries])
+        else:
+            header = _print_table([entry for _, entry in entries], header)
+    if not after and not json_lines:
+        click.echo(_describe_empty(is_filtered=bool(since or owner)), err=True)
 
 
 def _print_log_as_json(entries: Sequence[AuditEntry]) -> None:

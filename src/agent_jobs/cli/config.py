@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import click
 
-from agent_jobs.app import read_tool_servers
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
 from agent_jobs.cli.config_page import Row, write_page
@@ -18,9 +17,11 @@ from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.setting_values import KEY, SecretStr, drop_empty_variables, hide_database_password
+from agent_jobs.secret_values import hide_database_password
+from agent_jobs.setting_values import KEY, SecretStr, drop_empty_variables
 from agent_jobs.settings import VARIABLES, Settings, Variable
 from agent_jobs.settings_file import NAMES, name_setting, read_settings_file
+from agent_jobs.wiring.workers import read_tool_servers
 
 
 def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import click
 
-from agent_jobs.app import read_schema_state, upgrade_database
 from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
 from agent_jobs.rendering import answers
-from agent_jobs.setting_values import hide_database_password
+from agent_jobs.secret_values import hide_database_password
 from agent_jobs.settings import Settings
+from agent_jobs.wiring.database import read_schema_state, upgrade_database
 
 if TYPE_CHECKING:
-    from agent_jobs.app import SchemaState
+    from agent_jobs.wiring.database import SchemaState
 
 T = TypeVar("T")
 

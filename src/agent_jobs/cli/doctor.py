@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 
 from agent_jobs import __version__
-from agent_jobs.app import missing_key_error
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import find_toolbox_mistakes, try_open
 from agent_jobs.cli.endpoint_check import check_endpoint
@@ -44,6 +43,7 @@ from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.settings import Settings
 from agent_jobs.settings_file import may_lack_address, read_settings_file
 from agent_jobs.stored_keys import list_key_files
+from agent_jobs.wiring.endpoint import missing_key_error
 
 #: Seconds without a retrieval after which a job is stuck: workers poll every 60 s, and every 290 s beside a stream.
 STUCK_S = 600.0

@@ -22,8 +22,9 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry, refuse_comments
-from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, find_disabling_values
+from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, find_disabling_values
 from agent_jobs.install.local_scope import LocalScope, find_local_scope
+from agent_jobs.install.machine import Machine
 from agent_jobs.mcp_server.wait_limits import find_wait_cap_s
 from agent_jobs.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.stored_keys import format_set_command

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from agent_jobs.app import missing_key_error
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.endpoint_check import REFUSED_KEY_FIX, check_endpoint
 from agent_jobs.cli.finding import Finding
@@ -35,6 +34,7 @@ from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.settings_file import read_settings_file
 from agent_jobs.stored_keys import name_endpoint
+from agent_jobs.wiring.endpoint import missing_key_error
 
 BASE_URL = "OPENAI_BASE_URL"
 #: How often a mistyped or refused key is asked for.

@@ -33,18 +33,9 @@ from agent_jobs.install.entry import (
     remove_entry,
     render_fragment,
 )
-from agent_jobs.install.hosts import (
-    HOSTS,
-    KEY,
-    KEY_FILE,
-    SERVER,
-    Entry,
-    Host,
-    Launch,
-    Machine,
-    find_disabling_values,
-)
+from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, find_disabling_values
 from agent_jobs.install.local_scope import find_local_scope
+from agent_jobs.install.machine import Launch, Machine
 from agent_jobs.install.remote import TOKEN_VARIABLE
 from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL
 from agent_jobs.stored_keys import format_set_command

@@ -16,7 +16,8 @@ from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot, write_replacement
 from agent_jobs.install.entry import read_entry, refuse_comments, replace_entry
-from agent_jobs.install.hosts import Entry, Host, Machine
+from agent_jobs.install.hosts import Entry, Host
+from agent_jobs.install.machine import Machine
 from agent_jobs.install.remote import NO_TOKEN, REMOTE_ENTRIES, complete_url, create_remote_entry
 
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")

@@ -134,9 +134,9 @@ def _describe_no_jobs(group: JobFilter) -> str:
 
 
 def _render_page_as_json(page: JobPage, unwatched: UnwatchedJobs, now: float) -> str:
-    from agent_jobs.rendering import answers
+    from agent_jobs.rendering import answers, batches
 
-    answer = answers.render_list(page, now)
+    answer = batches.render_list(page, now)
     for row, job in zip(answer["jobs"], page.jobs, strict=True):
         row |= {name: value for name, value in _list_more_fields(job, now) if value not in (None, "", False)}
         row |= unwatched.list_fields(job, now)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.setting_values import read_owner_key
+from agent_jobs.secret_values import read_owner_key
 from agent_jobs.settings import Settings
 
 MAX_NAME_BYTES = 255  # of a file, on all usual file systems

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from agent_jobs.app import create_notice_sender
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.session import Exit, create_refusal, json_option, read_settings
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError
 from agent_jobs.notice_targets import EVENTS, NoticeTarget
 from agent_jobs.settings import Settings
+from agent_jobs.wiring.notices import create_notice_sender
 
 NO_TARGET = (
     "AGENT_JOBS_NOTIFY names no target. Set it to desktop, ntfy:TOPIC, slack:ADDRESS or webhook:ADDRESS; several are "

@@ -20,7 +20,8 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import build_requirement, find_launch, find_program
 from agent_jobs.install.config_file import Scope, locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry
-from agent_jobs.install.hosts import HOSTS, SERVER, Launch, Machine
+from agent_jobs.install.hosts import HOSTS, SERVER
+from agent_jobs.install.machine import Launch, Machine
 from agent_jobs.install.service_files import locate_service_file, starts_program
 
 INSTALL_LIMIT_S = 300.0  # a first installation downloads about 40 packages

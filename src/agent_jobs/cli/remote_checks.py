@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from agent_jobs.cli.finding import Finding, State
 from agent_jobs.cli.references import list_references, resolve_references
-from agent_jobs.install.hosts import Entry, Host, Machine
+from agent_jobs.install.hosts import Entry, Host
+from agent_jobs.install.machine import Machine
 from agent_jobs.install.remote import MCP_PATH
 from agent_jobs.team_server.ready_probe import READY_PATH, NoAnswerError, NoWebAddressError, fetch_ready_status
 

@@ -19,7 +19,8 @@ from agent_jobs.cli.session import Exit, convert_errors, json_option, read_setti
 from agent_jobs.configuration import load_settings
 from agent_jobs.env_file import add_env_file
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.hosts import KEY, Launch, Machine
+from agent_jobs.install.hosts import KEY
+from agent_jobs.install.machine import Launch, Machine
 from agent_jobs.install.service_files import Service, build_collector_command, find_env_file_of
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import VARIABLES, Settings

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.hosts import Machine
+from agent_jobs.install.machine import Machine
 from agent_jobs.install.service_files import (
     LABEL,
     STOP_S,

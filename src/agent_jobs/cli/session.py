@@ -13,7 +13,7 @@ import anyio
 import click
 from click.shell_completion import CompletionItem
 
-from agent_jobs.app import App, Role, cancel_on_signal, open_app
+from agent_jobs.app import App, Role, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.wording import describe_error
@@ -25,6 +25,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import Status
 from agent_jobs.settings import Settings
+from agent_jobs.wiring.end_signals import cancel_on_signal
 
 T = TypeVar("T")
 

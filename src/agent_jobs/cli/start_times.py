@@ -14,7 +14,8 @@ from agent_jobs.cli.trial import build_host_environment
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry
-from agent_jobs.install.hosts import SERVER, Entry, Host, Launch, Machine
+from agent_jobs.install.hosts import SERVER, Entry, Host
+from agent_jobs.install.machine import Launch, Machine
 
 WHAT = "start"
 #: Programs that download or unpack another program before they start it.

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from agent_jobs import __version__
-from agent_jobs.install.hosts import SERVER, Launch, Machine
+from agent_jobs.install.hosts import SERVER
+from agent_jobs.install.machine import Launch, Machine
 
 #: Folders into which uv installs itself. They are not on the PATH of desktop apps and of some shells.
 UVX_FOLDERS = (".local/bin", ".cargo/bin", "/opt/homebrew/bin", "/usr/local/bin")

@@ -9,7 +9,8 @@ from typing import Literal
 
 from agent_jobs.atomic_file import PRIVATE_MODE, write_temporary_file
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.hosts import Host, Machine, Place
+from agent_jobs.install.hosts import Host
+from agent_jobs.install.machine import Machine, Place
 from agent_jobs.text_file import decode_text
 
 Scope = Literal["user", "project"]

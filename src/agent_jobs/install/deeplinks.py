@@ -4,7 +4,8 @@ import json
 from base64 import b64encode
 from urllib.parse import quote, urlencode
 
-from agent_jobs.install.hosts import HOSTS, KEY, SERVER, Launch, find_input
+from agent_jobs.install.hosts import HOSTS, KEY, SERVER, find_input
+from agent_jobs.install.machine import Launch
 
 ABOUT = "Long work as OpenAI background responses"
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry
-from agent_jobs.install.hosts import HOSTS, Host, Machine
+from agent_jobs.install.hosts import HOSTS, Host
+from agent_jobs.install.machine import Machine
 
 #: The program of each host that has one on the PATH.
 PROGRAMS = {

@@ -10,8 +10,9 @@ from itertools import pairwise
 from typing import Any
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.hosts import Entry, Host, Launch, find_disabling_values, find_input
+from agent_jobs.install.hosts import Entry, Host, find_disabling_values, find_input
 from agent_jobs.install.json_edit import Changes, Item, Path, edit_json, is_array, is_object, parse_text
+from agent_jobs.install.machine import Launch
 from agent_jobs.install.toml_edit import edit_document, edit_table
 
 _Edit = Callable[[str, Changes], str]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from agent_jobs.install.machine import Launch, Machine, Place
+
 __all__ = [
     "HOSTS",
     "KEY",
@@ -17,9 +19,6 @@ __all__ = [
     "SERVER",
     "Entry",
     "Host",
-    "Launch",
-    "Machine",
-    "Place",
     "find_disabling_values",
     "find_input",
 ]
@@ -39,51 +38,6 @@ _DISABLING: Mapping[str, bool] = {"enabled": False, "disabled": True}
 
 Format = Literal["json", "toml", "yaml"]
 Entry = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Everything that decides where files are. `platform` is as in `sys.platform`, `folder` is the project's."""
-
-    platform: str
-    home: Path
-    environ: Mapping[str, str]
-    folder: Path
-
-    def find_folder(self, name: str, otherwise: Path) -> Path:
-        """Return the folder that a variable names, if it names one."""
-        value = self.environ.get(name, "").strip()
-        return Path(value or otherwise)
-
-    @property
-    def roaming(self) -> Path:
-        """Return the folder of Windows' %APPDATA%."""
-        return self.find_folder("APPDATA", self.home / "AppData/Roaming")
-
-    @property
-    def config(self) -> Path:
-        """Return the folder in which applications keep their settings."""
-        if self.platform == "win32":
-            return self.roaming
-        if self.platform == "darwin":
-            return self.home / "Library/Application Support"
-        return self.find_folder("XDG_CONFIG_HOME", self.home / ".config")
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """The command that starts this server."""
-
-    command: str
-    args: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A file that a host reads. `only_if` may hold a * and must exist, else the next place is taken."""
-
-    path: Path
-    only_if: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

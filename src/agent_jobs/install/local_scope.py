@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from agent_jobs.install.entry import check_entry, read_values
-from agent_jobs.install.hosts import SERVER, Entry, Host, Machine
+from agent_jobs.install.hosts import SERVER, Entry, Host
+from agent_jobs.install.machine import Machine
 
 #: The lists of disabled servers: all others, and those of `.mcp.json`.
 _DISABLED_LISTS = ("disabledMcpServers", "disabledMcpjsonServers")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent_jobs.install.hosts import SERVER, Launch, Machine
+from agent_jobs.install.hosts import SERVER
+from agent_jobs.install.machine import Launch, Machine
 
 UNIT = f"{SERVER}.service"
 LABEL = f"{SERVER}.work"

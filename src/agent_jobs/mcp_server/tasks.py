@@ -48,7 +48,7 @@ from agent_jobs.mcp_server.elicitation import (
     create_question,
 )
 from agent_jobs.mcp_server.tool_adapter import create_result, describe_error
-from agent_jobs.rendering import answers
+from agent_jobs.rendering import answers, batches
 from agent_jobs.rendering.answers import Answer
 from agent_jobs.rendering.paging import OUTPUT_BYTES, find_page_cap_bytes
 from agent_jobs.rendering.questions import escape_invisible, render_questions
@@ -286,7 +286,7 @@ class TasksExtension(Extension):
         """Return the state of a completed batch with the answer that reports its jobs."""
         if len(outcome.done) == 1:
             outcome = replace(outcome, done=[await jobs.poll(outcome.done[0].id)])  # with its output
-        answer, reported = answers.render_batch(
+        answer, reported = batches.render_batch(
             outcome, group, jobs.now(), limit_bytes=host.page_bytes, rows_bytes=BATCH_BYTES
         )
         return state._replace(status="completed", answer=answer, reported=reported)

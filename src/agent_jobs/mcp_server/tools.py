@@ -20,7 +20,7 @@ from agent_jobs.mcp_server.elicitation import can_ask, poll_with_dialogs
 from agent_jobs.mcp_server.pacing import PollPacing
 from agent_jobs.mcp_server.tool_adapter import describe_error
 from agent_jobs.mcp_server.wait_limits import WaitLimits
-from agent_jobs.rendering import answers
+from agent_jobs.rendering import answers, batches
 from agent_jobs.rendering.answers import Answer
 from agent_jobs.rendering.paging import find_page_cap_bytes
 from agent_jobs.rendering.questions import render_questions
@@ -175,7 +175,7 @@ class Tools:
         if days is not None:
             since = jobs.now() - days * DAY_S
         group = JobFilter(batch=batch or "", statuses=_read_statuses(status), words=query or "", since=since)
-        return answers.render_list(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
+        return batches.render_list(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
 
     async def agent_reply(
         self,
@@ -219,7 +219,7 @@ class Tools:
         cancelled = await jobs.cancel(group)
         jobs.mark_delivered_later(*cancelled)
         if job_id is None:
-            return answers.render_cancel(cancelled, group)
+            return batches.render_cancel(cancelled, group)
         return answers.render_job(cancelled[0], jobs.now(), limit_bytes=_page_bytes(ctx))
 
     async def read_job(self, job_id: str) -> str:
@@ -293,7 +293,7 @@ class Tools:
             state = replace(state, done=[await jobs.poll(state.done[0].id)])  # with its output
         key = _poll_key(jobs, group)
         client = _client_name(ctx)
-        answer, reported = answers.render_batch(
+        answer, reported = batches.render_batch(
             state,
             group,
             jobs.now(),

@@ -41,7 +41,7 @@ class SpendPage:
             "budget": build_budget_meter(await engine.read_budget()),
             "days": days,
             "periods": PERIODS,
-            "total": _format_cost(sum(each.cost_usd for each in sums["day"]), unpriced),
+            "total": _format_total_cost(sum(each.cost_usd for each in sums["day"]), unpriced),
             "unpriced": unpriced,
             "unknown": UNKNOWN,
             "chart": draw_days(_list_days(sums["day"], days, engine.now())),
@@ -79,7 +79,7 @@ def _list_days(sums: Sequence[Spending], days: int, now: float) -> list[tuple[st
 
 def _build_spending_row(spending: Spending) -> dict[str, str]:
     unknown = ""
-    cost = _format_cost(spending.cost_usd, spending.unpriced)
+    cost = _format_total_cost(spending.cost_usd, spending.unpriced)
     if spending.unpriced and cost != UNKNOWN:
         unknown = f"+ {spending.unpriced} unknown"
     return {
@@ -92,7 +92,7 @@ def _build_spending_row(spending: Spending) -> dict[str, str]:
     }
 
 
-def _format_cost(cost_usd: float, unpriced: int) -> str:
+def _format_total_cost(cost_usd: float, unpriced: int) -> str:
     """Return the known cost of jobs; `unpriced` counts those whose cost is not known."""
     if unpriced and not cost_usd:
         return UNKNOWN

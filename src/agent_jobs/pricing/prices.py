@@ -148,7 +148,7 @@ class Prices:
         if usd is None:
             return None
         for name, count in (calls or {}).items():
-            tool = self._find_tool(name, offer.host)
+            tool = self._find_tool_price(name, offer.host)
             if tool is None:
                 return None
             usd += count * tool.call_usd
@@ -196,12 +196,12 @@ class Prices:
         if not output:
             raise RequestError("Without a limit on its output, the cost has no bound.", "unbounded_output")
         tokens = _most_input_tokens(body, history_tokens)
-        standard = self._find_rates(offer, 0) or _refuse_unknown(f"what {model!r} costs in the {offer.tier} tier")
+        standard = self._find_rates(offer, 0) or _refuse_unknown_fact(f"what {model!r} costs in the {offer.tier} tier")
         context = standard.context_tokens
         tokens = min(tokens, context or tokens)
         reading = _MostRead(tokens, f"up to {tokens:,} tokens")
         if _names_of_hosted_tools(body):
-            context = context or _refuse_unknown(f"how many tokens {model!r} reads at most (context_tokens)")
+            context = context or _refuse_unknown_fact(f"how many tokens {model!r} reads at most (context_tokens)")
             reading = self._bound_reading(body, offer.host, context, tokens + output)
         rates = self._find_rates(offer, reading.tokens) or standard
         input_usd = reading.tokens * _highest_input_price(rates, model) / TOKENS_PER_PRICE
@@ -264,13 +264,15 @@ class Prices:
 
     def _highest_tool(self, names: Iterable[str], host: Host, context_tokens: int) -> Tool:
         """Return an upper bound: the highest call price and token count among these tools."""
-        tools = [self._find_tool(name, host) or _refuse_unknown(f"what a call of {name} costs") for name in names]
+        tools = [
+            self._find_tool_price(name, host) or _refuse_unknown_fact(f"what a call of {name} costs") for name in names
+        ]
         return Tool(
             call_usd=max(tool.call_usd for tool in tools),
             tokens=max(tool.tokens or context_tokens for tool in tools),
         )
 
-    def _find_tool(self, name: str, host: Host) -> Tool | None:
+    def _find_tool_price(self, name: str, host: Host) -> Tool | None:
         own = self.own.tools.get(name)
         if own is None and host == "openai":
             return self.built_in.tools.get(name)
@@ -328,11 +330,11 @@ def _cap_calls(body: JSON, budget_usd: float, bound: Callable[[JSON], Bound]) ->
 
 def _highest_input_price(rates: Rates, model: str) -> float:
     if rates.cache_write is None:
-        _refuse_unknown(f"what cache writes of {model!r} cost (cache_write)")
+        _refuse_unknown_fact(f"what cache writes of {model!r} cost (cache_write)")
     return max(rates.input, rates.cache_write, rates.cached or 0.0)
 
 
-def _refuse_unknown(fact: str) -> NoReturn:
+def _refuse_unknown_fact(fact: str) -> NoReturn:
     raise ConfigError("The cost has no bound, since agent-jobs does not know {fact}.", "unknown_price", fact=fact)
 
 

@@ -97,7 +97,7 @@ def _unwrap_arguments(arguments: Mapping[str, Any], properties: Mapping[str, Any
     [(name, value)] = arguments.items()
     if name not in WRAPPERS or name in properties:
         return arguments
-    inner: Any = _parse_json(value)
+    inner: Any = _parse_json_value(value)
     if isinstance(inner, dict):
         return cast("dict[str, Any]", inner)
     return arguments
@@ -295,7 +295,7 @@ def _read_items(name: str, items: list[Any], kind: str | None) -> list[Any]:
     """Return the items of a list that say something; of prompts all, since an empty one is refused."""
     given = [each for each in items if name == "prompts" or not is_empty(each)]
     if kind == "object":
-        return [_parse_json(each) for each in given]
+        return [_parse_json_value(each) for each in given]
     return [_read_item(name, each) for each in given]
 
 
@@ -313,7 +313,7 @@ def _read_item(name: str, value: Any) -> Any:
 
 def _list_from_string(name: str, text: str, kind: str | None) -> Any:
     """Return the list in a string: as JSON, as ids, or as the string itself."""
-    parsed: Any = _parse_json(text)
+    parsed: Any = _parse_json_value(text)
     if isinstance(parsed, list) or (kind == "object" and isinstance(parsed, dict)):
         return cast(Any, parsed)
     if kind == "object":
@@ -341,7 +341,7 @@ def _list_from_object(name: str, value: dict[str, Any], kind: str | None) -> lis
 
 def _read_options(name: str, value: Any) -> Any:
     """Return an object, alone in a list or as JSON too; of `options` with each option in its form."""
-    given: Any = _only_item(_parse_json(value))
+    given: Any = _only_item(_parse_json_value(value))
     if is_empty(given) and not isinstance(given, dict):
         return given
     if not isinstance(given, dict):
@@ -370,7 +370,7 @@ def _is_not_given(name: str, value: Any) -> bool:
     return is_empty(value) or is_zero
 
 
-def _parse_json(value: Any) -> Any:
+def _parse_json_value(value: Any) -> Any:
     """Return the JSON in a string; anything else as it is."""
     if not isinstance(value, str):
         return value

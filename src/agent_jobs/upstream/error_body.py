@@ -112,11 +112,11 @@ def _read_error_field(body: JSON, name: str) -> JSON | None:
         beside = {each: body.get(each) for each in ("code", "type", "param") if each in body}
         return {**beside, "message": value}
     if isinstance(value, list):
-        return _join_errors(cast("list[object]", value))
+        return _join_error_fields(cast("list[object]", value))
     return None
 
 
-def _join_errors(errors: list[object]) -> JSON | None:
+def _join_error_fields(errors: list[object]) -> JSON | None:
     """Return the first of several errors with the words of all, None where they have no words."""
     words = "; ".join(filter(None, map(_read_words, errors)))
     if not words:
