@@ -15,8 +15,6 @@ from chaos.judge import judge
 from chaos.plan import Options
 from chaos.table import lines
 
-pytestmark = pytest.mark.untraced
-
 #: Such that no job has a fault whose cure takes us a minute by design, like a foreground run that dies.
 OPTIONS = Options(seed=7, jobs=60, kills=4, in_flight=20, limit_s=150)
 #: The same for replicas on one PostgreSQL database.

@@ -16,7 +16,7 @@ from agent_jobs import __version__
 from agent_jobs.cli import demo_story as demo
 
 
-def typed(*arguments: str, limit_s: float = 50) -> "subprocess.CompletedProcess[str]":
+def typed(*arguments: str, limit_s: float = 100) -> "subprocess.CompletedProcess[str]":
     return run([*COMMAND, *arguments], timeout=limit_s)
 
 
@@ -55,7 +55,7 @@ def test_the_version_is_told() -> None:
 def test_on_a_terminal_it_says_what_it_is_and_how_to_configure_it() -> None:
     ours, theirs = pty.openpty()
     try:
-        shown = run(COMMAND, stdin=theirs, timeout=50)
+        shown = run(COMMAND, stdin=theirs, timeout=100)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -81,7 +81,7 @@ def test_the_emulator_serves_until_it_is_interrupted() -> None:
             assert answer.status_code == 200
         finally:
             process.send_signal(2)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_port_that_is_taken_and_one_that_is_none_are_refused_in_a_sentence() -> None:

@@ -50,11 +50,10 @@ def asked(upstream: RunningServer) -> Counter[str]:
     return Counter(found[0] for text in texts if (found := re.search(r"Task \d+\b", text)))
 
 
-@pytest.mark.untraced
 def test_two_hundred_prompts_survive_two_kills_and_none_runs_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     began = time.monotonic()
     with run_emulator(time_scale=10) as upstream:
-        terminal = Terminal(upstream.base_url, tmp_path / "data", is_measured=False)
+        terminal = Terminal(upstream.base_url, tmp_path / "data")
         tasks = written(terminal, *({"prompt": scripted(f"Task {n}", {"duration_s": 10})} for n in range(200)))
         command = [*COMMAND, "batch", str(tasks), "--out", str(tmp_path / "out"), "--concurrency", "40"]
         for kill_at in (50, 110):

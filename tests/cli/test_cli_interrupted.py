@@ -20,7 +20,7 @@ from agent_jobs.emulator.server import RunningServer
 
 WORK = "Compare two queues and say which of them is to be taken for what"
 #: Upstream takes the request and names the response some seconds later.
-SLOW_CREATE = {"duration_s": 3, "text": "Done.", "faults": [{"on": "create", "delay_s": 4}]}
+SLOW_CREATE = {"duration_s": 3, "text": "Done.", "faults": [{"on": "create", "delay_s": 60}]}
 NEVER_NAMED = {"duration_s": 3, "faults": [{"on": "create", "delay_s": 3000}]}
 JOB_ID = re.compile(r"job_[0-9a-z]{12}")
 
@@ -46,7 +46,7 @@ def begun(terminal: Terminal, *arguments: str, **more: str) -> "Generator[subpro
 
 
 def wait_for_create(upstream: RunningServer) -> None:
-    limit = time.monotonic() + 40
+    limit = time.monotonic() + 100
     while upstream.emulator.counters()["creates"] == 0:
         assert time.monotonic() < limit
         time.sleep(0.01)
@@ -72,7 +72,7 @@ def test_the_first_ctrl_c_waits_for_the_response_id(terminal: Terminal, upstream
     with begun(terminal, *command, scripted(WORK, SLOW_CREATE)) as process:
         wait_for_create(upstream)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=40)
+        stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 130
     [job] = jobs_of(terminal)
     assert job["job_id"] in stdout + stderr
@@ -95,7 +95,7 @@ def test_the_second_ctrl_c_leaves_at_once_and_says_what_may_be_running(
         process.send_signal(signal.SIGINT)
         seen = read_until(process.stderr, "Press Ctrl-C again to leave now")
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=40)
+        stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 130
     [job_id] = set(JOB_ID.findall(stdout + seen + stderr))
     assert f"Interrupted. Stopped watching {job_id}. It may be running and billed" in stderr

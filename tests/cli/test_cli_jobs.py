@@ -309,7 +309,7 @@ def test_an_empty_variable_of_a_shell_names_no_job(terminal: Terminal):
 def test_a_refusal_names_commands_and_not_the_tools_of_a_model(terminal: Terminal):
     assert terminal.pipe("show", "none").stderr.endswith("There are no jobs yet; start one with: agent-jobs run\n")
     running = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
-    sentences = f"{running} is still running. Wait for its end with: agent-jobs watch {running}"
+    sentences = f"{running} is still running. Watch it with: agent-jobs watch {running}"
     assert sentences in terminal.pipe("run", "More", "--previous", running).stderr
     as_json = json.loads(terminal.pipe("run", "More", "--previous", running, "--json").stdout)
     assert as_json["error"]["message"] == sentences
@@ -572,7 +572,7 @@ def test_serve_is_the_server(terminal: Terminal):
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "agent-jobs"
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 FUNCTION: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}

@@ -190,7 +190,7 @@ def test_another_file_can_be_named_and_one_that_is_not_there_is_told(environ: di
         (["notify", "foo"], "a target begins with desktop, ntfy, slack, webhook. Nothing was written."),
         (["notify", "desktop", "slack:x"], "slack: needs an address that begins with https://. Nothing was written."),
         (["notify_secret", "x"], "notify_secret accepts whsec_ and at least 24 bytes in base64."),
-        (["on_finish", "no-such-program"], "no program that can be found and run."),
+        (["on_finish", "no-such-program"], "not a program that can be found and run."),
         (["on_finish", "say 'x"], "because of its quotes"),
         *(([name, "/no/such/file"], f"{name} names /no/such/file, which does not exist. Write that file first.")
           for name in ("presets", "prices", "toolbox", "api_key_file", "database_password_file")),
@@ -325,7 +325,7 @@ def test_two_writers_lose_nothing(environ: dict[str, str], file: Path):
         "    edit_settings(Path(sys.argv[1]), lambda d: d.__setitem__(f'{sys.argv[2]}{number}', number))\n"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(file), name]) for name in ("a", "b")]
-    assert [writer.wait(50) for writer in writers] == [0, 0]
+    assert [writer.wait(100) for writer in writers] == [0, 0]
     assert len([line for line in file.read_text().splitlines() if " = " in line]) == 40
 
 

@@ -139,7 +139,7 @@ def test_what_was_copied_along_with_a_key_is_left_out_or_refused(environ: dict[s
         ("{", "another file"),
         ("sk–proj–secret", "a dash"),
         ("sk-caf\u00e9", "no header can carry"),
-        (b"\xff\xfe\x00", "no text"),
+        (b"\xff\xfe\x00", "not text"),
         ("a" * 9000, "longer than any key"),
     ],
 )

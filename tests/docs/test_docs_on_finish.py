@@ -114,7 +114,7 @@ async def test_the_desktop_notification_is_shown_by_the_setting_of_the_page(
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
         server.initialize()
         start(server, {"duration_s": 0.2, "text": "done"})
-        await eventually(shown.exists, 20)
+        await eventually(shown.exists)
         assert server.end() == 0
         assert server.stderr() == ""
     assert json.loads(shown.read_text())[-2] == "agent-jobs: completed"
@@ -138,7 +138,7 @@ async def test_the_chat_gets_the_message(tmp_path: Path, upstream: RunningServer
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
         server.initialize()
         start(server, {"duration_s": 0.2, "text": "All is \u00f6k."})
-        await eventually(lambda: bool(chat.posted), 20)
+        await eventually(lambda: bool(chat.posted))
         assert server.end() == 0
         assert server.stderr() == ""
     [(kind, said)] = chat.posted
@@ -155,7 +155,7 @@ async def test_a_webhook_gets_the_job_unchanged(
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
         server.initialize()
         job = start(server, {"duration_s": 0.2, "text": "done"})
-        await eventually(lambda: bool(chat.posted), 20)
+        await eventually(lambda: bool(chat.posted))
     [(kind, told)] = chat.posted
     assert kind == "application/json"
     assert (told["job_id"], told["status"], told["output"]) == (job["job_id"], "completed", "done")

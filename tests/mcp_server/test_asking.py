@@ -69,7 +69,7 @@ def script(**emulate: Any) -> dict[str, Any]:
 async def asking(host: Host, **emulate: Any) -> dict[str, Any]:
     """Start a job that asks, and return the answer that a host without dialogs gets."""
     started = await host.start(**script(**emulate))
-    return await host.call("agent_poll", job_id=started["job_id"], wait_s=20)
+    return await host.end(started["job_id"], wait_s=20)
 
 
 def given(told: dict[str, Any], output: object = "found") -> list[dict[str, Any]]:
@@ -361,7 +361,7 @@ async def test_an_approval_that_comes_while_another_approved_call_runs_disturbs_
         job_id = started["job_id"]
         slow, quick = (await host.call("agent_poll", job_id=job_id))["needs"]
         await host.call("agent_reply", job_id=job_id, approve=[slow["call_id"]])
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while (await host.call("agent_result", job_id=job_id, part="items"))["items"][0]["state"] != "running":
                 await anyio.lowlevel.checkpoint()
         await host.call("agent_reply", job_id=job_id, approve=[quick["call_id"]])
@@ -407,7 +407,7 @@ async def test_a_missing_approval_expires_and_a_late_one_changes_nothing(
     person: dict[str, Any] = {"elicitation_callback": Person("cancel").asked} if dialogs else {}
     async with hosting(replace(settings, input_timeout_s=30.0), mode=mode, **person) as host:
         told = await asking(host, mcp_approval=REMOTE)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while "error" not in (answer := await host.call("agent_poll", job_id=told["job_id"], wait_s=20)):
                 pass
         assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")

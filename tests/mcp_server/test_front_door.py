@@ -83,14 +83,14 @@ async def answers(lines: Sequence[Line], left_out: frozenset[str] = frozenset())
     door.open()
     for line in lines:
         os.write(host_writes, (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n")
-        assert door.taken.acquire(timeout=10)
+        assert door.taken.acquire(timeout=60)
     os.set_blocking(host_reads, False)
     with os.fdopen(stdout, "wb"), os.fdopen(stdin, "rb"), os.fdopen(host_reads, "rb", buffering=0) as back:
         early = back.read() or b""
         everything = early
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run_server, server(), door)
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 while everything.count(b"\n") < sum(map(is_answered, lines)):
                     await anyio.wait_readable(host_reads)
                     everything += back.read() or b""
@@ -274,7 +274,7 @@ def explain(data: bytes, capfd: pytest.CaptureFixture[str]) -> str:
     door.open()
     ended = threading.Event()
     door.hand_over(lambda line: ended.set() if line is None else None)
-    assert ended.wait(timeout=10)
+    assert ended.wait(timeout=60)
     os.close(stdin)
     os.close(null)
     return capfd.readouterr().err

@@ -201,7 +201,7 @@ async def test_calls_of_one_id_outlive_their_process(settings: Settings, log: Pa
         await eventually(lambda: sorted(read_lines(log)) == ["begin read 1", "begin read 2"])
     left.touch()
     async with hosting(ours) as host:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             assert (await host.end(job_id))["output"] == "the end"
         assert await read_outputs(host, job_id) == ["read 1", "read 2"]
 

@@ -266,7 +266,7 @@ async def describe(engine: Engine, jobs: list[Job]) -> list[object]:
 
 
 async def outcome_of(call: Awaitable[object]) -> str:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         try:
             return str(await call)
         except AgentJobsError as error:
@@ -348,7 +348,7 @@ async def test_live_text_and_launch_of_another_owner_are_not_seen(settings: Sett
         emulate = {"duration_s": 30, "text": "secret " * 50}
         [started] = await team.engine.for_owner("alice").start(StartRequest(prompts=[scripted("write", emulate)]))
         text = team.engine.follow_text(started.job.id)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not text.text:  # noqa: ASYNC110  # a stream sets no event of ours
                 await anyio.sleep(0.01)
         assert team.engine.for_owner("bob").follow_text(started.job.id).text == ""

@@ -118,7 +118,7 @@ ENDS: dict[str, Callable[[Server], int]] = {
 
 def signalled(server: Server, number: signal.Signals) -> int:
     server.process.send_signal(number)
-    return server.process.wait(10)
+    return server.process.wait(60)
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
@@ -274,7 +274,7 @@ def test_a_line_that_cannot_be_read_is_repaired_or_answered(
         assert server.process.stdin is not None
         server.process.stdin.write("\n" + line + "\n")
         server.process.stdin.flush()
-        while (message := server._answers.get(timeout=20)) is not None and message.get("id") != number:  # pyright: ignore[reportPrivateUsage]
+        while (message := server._answers.get(timeout=60)) is not None and message.get("id") != number:  # pyright: ignore[reportPrivateUsage]
             pass
         assert message is not None
         assert message.get("error", {}).get("code") == code

@@ -113,7 +113,7 @@ class Tasks:
 
     async def once(self, task_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Return the task once this condition holds."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not holds(task := await self.get(task_id)):  # noqa: ASYNC110  # a host gets no event either
                 await anyio.sleep(0.02)
         return task
@@ -456,7 +456,7 @@ async def test_questions_may_be_answered_one_by_one(settings: Settings, count: i
         prompts = [scripted(f"buy {number}", start["emulate"]) for number in range(count)]
         task = await host.create("agent_start", prompts=prompts, options=start["options"])
         seen: set[str] = set()
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while (state := await host.get(task["taskId"]))["status"] != "completed":
                 assert len(state.get("inputRequests", {})) <= 8
                 for key in state.get("inputRequests", {}):

@@ -273,7 +273,7 @@ async def test_progress_shows_the_activity_of_the_jobs(
         async with anyio.create_task_group() as tasks:
             waiting = {**given, "wait_s": 10_000}
             tasks.start_soon(lambda: host.client.call_tool(tool, waiting, progress_callback=hear))
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 await heard.wait()
             rows = (await host.call("agent_list", status="open"))["jobs"]
             await host.call("agent_cancel", job_ids=[row["job_id"] for row in rows])

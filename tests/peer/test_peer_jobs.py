@@ -36,7 +36,7 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 async def start(client: Client, number: int) -> str:
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         answer = await call(client, "agent_start", prompt=f"Write the words, {number}.", wait_s=0)
     assert answer["response_id"]
     return answer["job_id"]

@@ -69,9 +69,7 @@ class Server:
 async def serving(peer: Peer, folder: Path) -> AsyncGenerator[Server]:
     """A server process, killed at the end."""
     ours = {"OPENAI_API_KEY": "peer", "OPENAI_BASE_URL": peer.base_url, "AGENT_JOBS_DATA_DIR": str(folder / "data")}
-    # Without coverage: who is killed never reports it.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    async with open_process({**kept, **ours}, folder / "stderr") as process:
+    async with open_process({**os.environ, **ours}, folder / "stderr") as process:
         yield Server(process)
 
 

@@ -134,7 +134,7 @@ async def over_http(settings: Settings) -> AsyncGenerator[str]:
         http = uvicorn.Server(uvicorn.Config(server.streamable_http_app(), port=0, log_config=None))
         async with anyio.create_task_group() as group:
             group.start_soon(http.serve)
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while not http.started:  # noqa: ASYNC110  # uvicorn sets no event
                     await anyio.sleep(0.01)
             port = http.servers[0].sockets[0].getsockname()[1]

@@ -62,7 +62,7 @@ async def send_raw(team: Team, request: bytes) -> bytes:
     answer = b""
     async with await connect(team) as stream:
         await stream.send(request)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while True:
                 try:
                     answer += await stream.receive()

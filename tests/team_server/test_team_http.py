@@ -211,7 +211,7 @@ async def connect(team: Team) -> SocketStream:
 
 async def read_to_end(stream: SocketStream) -> bytes:
     read = b""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             try:
                 read += await stream.receive()

@@ -39,7 +39,7 @@ async def assert_named(settings: Settings, setting: str, reason: str, where: str
     """Assert that a job that cannot be sent and doctor both name the setting and the reason."""
     async with hosting(settings) as host:
         started = await host.start()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while "activity" not in started:  # a busy machine may still be connecting
                 started = await host.call("agent_poll", job_id=started["job_id"], wait_s=1)
         assert started["status"] == "pending"

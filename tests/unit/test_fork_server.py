@@ -46,7 +46,7 @@ def test_a_server_answers_and_ends_with_its_host_or_by_a_signal(
                     assert server.end() == status
                 else:
                     process.send_signal(end)
-                    assert process.wait(20) == status
+                    assert process.wait(60) == status
             finally:
                 process.kill()
 

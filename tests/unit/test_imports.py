@@ -124,7 +124,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "poll_planner": {"run_limits", "step_result"},
     "follow_up": {"context_check"},
     "repeat": set(),
-    "archive": set(),
+    "archive": {"owner_clients"},
     "start": {
         "callback_check", "context_check", "follow_up", "forecast", "owner_limits", "repeat", "shared_key",
         "start_defaults", "team_files", "trace_parent",

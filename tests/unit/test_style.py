@@ -6,8 +6,6 @@ from textwrap import dedent
 import pytest
 from style_figures import PACKAGE, Figure, Module, is_participle_name, measure, read_modules
 
-pytestmark = pytest.mark.untraced
-
 #: What the source reaches today, and what it is to reach. Lower the limit with every improvement; never raise it.
 LIMITS: dict[str, tuple[float, float]] = {
     # figure: (limit, target)
