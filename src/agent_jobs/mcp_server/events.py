@@ -170,7 +170,7 @@ class EventsExtension(Extension):
     async def _poll_events(self, ctx: ServerRequestContext[Any, Any], params: PollParams) -> HandlerResult:
         with _as_event_error():
             page = await (await self._engine()).feed.poll(
-                _parse_filter(params),
+                _read_filter(params),
                 params.cursor,
                 max_age_s=_read_seconds(params.max_age_ms),
                 limit=min(params.max_events or DEFAULT_EVENTS, MAX_EVENTS),
@@ -185,7 +185,7 @@ class EventsExtension(Extension):
 
     async def _add_subscription(self, ctx: ServerRequestContext[Any, Any], params: SubscribeParams) -> HandlerResult:
         with _as_event_error():
-            wanted = _parse_filter(params)
+            wanted = _read_filter(params)
             if params.delivery.mode != "webhook":
                 raise FeedError(
                     "unsupported",
@@ -212,13 +212,13 @@ class EventsExtension(Extension):
 
     async def _end_subscription(self, ctx: ServerRequestContext[Any, Any], params: UnsubscribeParams) -> HandlerResult:
         with _as_event_error():
-            wanted = _parse_filter(params)
+            wanted = _read_filter(params)
             await (await self._engine()).feed.unsubscribe(wanted, params.delivery.url)
             await self._report(f"unsubscribe {PREFIX}{wanted.kind}")
             return {}
 
 
-def _parse_filter(params: EventParams) -> FeedFilter:
+def _read_filter(params: EventParams) -> FeedFilter:
     """Return what a request asks for.
 
     Raises:
