@@ -17,7 +17,13 @@ def is_owner_name(name: str) -> bool:
     """
     from unicodedata import is_normalized  # not needed to start
 
-    if name in RESERVED_NAMES or name.startswith("-") or not 0 < len(name) <= MAX_NAME_CHARS:
-        return False
-    is_one_line = name.isprintable() and name.strip() == name
-    return is_one_line and is_normalized("NFC", name) and any(map(str.isalnum, name))
+    checks = (
+        name not in RESERVED_NAMES,
+        not name.startswith("-"),
+        len(name) <= MAX_NAME_CHARS,
+        name.isprintable(),
+        name.strip() == name,
+        is_normalized("NFC", name),
+        any(map(str.isalnum, name)),
+    )
+    return all(checks)

@@ -51,16 +51,21 @@ class Resource(NamedTuple):
         Raises:
             RefusedTokenError: They name no owner, or lack the scope.
         """
+        owner = self._read_owner(claims)
+        if SCOPE not in _read_scopes(claims):
+            raise RefusedTokenError("wrong scope", owner=owner, token_id=self.issuer, lacks_scope=True)
+        client = str(claims.get("client_id") or claims.get("azp") or "")
+        return Caller(owner, self.issuer, client[:MAX_CLIENT_CHARS])
+
+    def _read_owner(self, claims: Mapping[str, Any]) -> str:
+        """Return the owner that claims name."""
         subject = claims.get(self.owner_claim)
         if not isinstance(subject, str) or not subject:
             raise RefusedTokenError(f"no {self.owner_claim}", token_id=self.issuer)
         owner = f"{self.issuer}#{subject}"
         if not (is_owner_name(subject) and is_owner_name(owner)):
             raise RefusedTokenError(f"{self.owner_claim} is no name", token_id=self.issuer)
-        if SCOPE not in _read_scopes(claims):
-            raise RefusedTokenError("wrong scope", owner=owner, token_id=self.issuer, lacks_scope=True)
-        client = str(claims.get("client_id") or claims.get("azp") or "")
-        return Caller(owner, self.issuer, client[:MAX_CLIENT_CHARS])
+        return owner
 
     def describe(self) -> dict[str, Any]:
         """Return the metadata that leads a client to the authorization server (RFC 9728)."""
