@@ -1,8 +1,8 @@
 """The fixtures that the tests share: the emulated upstream, and settings that point at it."""
 
-import probes
+import measuring
 
-probes.measure()  # before anything imports a module of ours
+measuring.measure()  # before anything imports a module of ours
 
 import os
 from collections.abc import Generator, Iterator

@@ -54,7 +54,7 @@ def test_ctrl_c_at_random_moments_hides_loses_and_poisons_nothing(tmp_path: Path
     assert found.repeated >= found.pressed == 3
 
 
-async def test_run_at_its_limit_says_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_run_at_its_limit_reports_its_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = await run(Options(jobs=8, kills=0, in_flight=8, limit_s=1), tmp_path)
     assert "the run reached its limit of 1 s" in judge(record).violations
     said = capsys.readouterr().err

@@ -113,7 +113,7 @@ def user(tmp_path: Path, wheel: zipfile.ZipFile, upstream: RunningServer) -> Use
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_a_job_runs_through_the_entry_that_install_wrote(user: User, upstream: RunningServer, name: str) -> None:
+def test_job_runs_through_the_entry_that_install_wrote(user: User, upstream: RunningServer, name: str) -> None:
     assert UVX is not None
     host, said = HOSTS[name], user.runs(UVX, f"agent-jobs@{__version__}", "install", name)
     assert str(user.home / host.file) in said

@@ -26,11 +26,11 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.parametrize(("example", "shown"), SHOWN.items(), ids=SHOWN)
-def test_the_example_runs(example: str, shown: str) -> None:
+def test_example_runs(example: str, shown: str) -> None:
     assert shown in run(example)
 
 
-def test_the_batch_of_one_question_runs() -> None:
+def test_batch_of_one_question_runs() -> None:
     assert run("batch", "Why is the sky blue?").endswith("1 result; today's jobs cost what is not known here\n")
 
 

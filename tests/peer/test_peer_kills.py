@@ -126,7 +126,7 @@ async def stored(folder: Path) -> list[Job]:
 
 
 @pytest.mark.timeout(240)
-async def test_thirty_kills_lose_no_named_response_and_pay_for_none_twice(tmp_path: Path) -> None:
+async def test_thirty_kills_lose_no_response_and_pay_for_none_twice(tmp_path: Path) -> None:
     moments = random.Random(SEED)
     with upstream(seconds=SECONDS, tokens=TOKENS) as peer:
         answers: list[dict[str, Any]] = []

@@ -157,7 +157,7 @@ SCENARIOS = {
 
 @needs_node
 @pytest.mark.parametrize("scenario", SCENARIOS)
-async def test_the_conformance_checks_of_tasks_pass(settings: Settings, tmp_path: Path, scenario: str) -> None:
+async def test_conformance_checks_of_tasks_pass(settings: Settings, tmp_path: Path, scenario: str) -> None:
     program = [str(NODE), str(MODULES / "@modelcontextprotocol/conformance/dist/index.js"), "server"]
     async with over_http(settings) as url:
         ran = await anyio.run_process(

@@ -6,7 +6,7 @@ is `subprocess.Popen`, except that it asks the fork server for a fork instead of
 fork becomes what a new process would be: it gets the descriptors, environment, folder and arguments that were asked
 for, opens its standard streams anew, runs `agent_jobs` as `__main__`, and ends as an interpreter ends. It has a pid,
 signals and exit status of its own. The fork server is its parent and reports how it ended. A fork is measured as
-`probes.py` says, where the fork server is.
+`measuring.py` says, where the fork server is.
 
 Everything else runs in a new interpreter, as `subprocess.Popen` would: another program, other options of Python, or
 `PYTHON*` variables that differ from ours.
@@ -34,7 +34,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, cast
 
-import probes
+import measuring
 from fork_client import ask
 from kept_certificates import keep_certificates
 
@@ -44,7 +44,7 @@ AT_START, LOCALE = "PYTHON", ("LANG", "LC_ALL", "LC_CTYPE")
 #: Those that a fork can still obey.
 LATER = {"PYTHONFAULTHANDLER"}
 #: What has a fork server measured, as it is at the start: a test may run without our variables.
-MEASURED = {name: value for name, value in os.environ.items() if name == probes.VARIABLE}
+MEASURED = {name: value for name, value in os.environ.items() if name == measuring.VARIABLE}
 #: What the commands and the server import late, and third-party code imports later still.
 LATE = (
     "anyio._backends._asyncio", "anyio._core._signals", "encodings.idna", "encodings.utf_8_sig", "httpcore2",
@@ -340,8 +340,9 @@ def _run_program() -> None:
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
-    probes.measure()
+    measuring.measure()
     _import_everything()
+    measuring.write()
     keep_certificates()
     gc.collect()
     gc.freeze()  # at the end of each fork, looking through all that was imported would cost 0.4 s

@@ -118,7 +118,7 @@ async def test_proxy_that_refuses_is_named_with_its_words(
         ("other.example", 1, True, "OPENAI_BASE_URL", "its certificate is for another host", "correct the host"),
     ],
 )
-async def test_certificate_that_is_not_trusted_is_named_by_what_is_wrong_with_it(
+async def test_untrusted_certificate_is_reported_with_its_fault(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -32,7 +32,8 @@ FACES = {
 }  # fmt: skip
 #: Functions whose errors have their code from a caller, from a table or from an error inside.
 INDIRECT = {
-    "choice_error", "value_error", "_explain_failure", "_preset_error", "_get_job", "move_jobs", "_arguments_error",
+    "choice_error", "value_error", "_explain_failure", "_word_failure",
+    "_preset_error", "_get_job", "move_jobs", "_arguments_error",
 }  # fmt: skip
 TABLES: Mapping[str, Mapping[str, str]] = {
     "shared": FIXES, "the user's": USER_STEPS, "a model's": model.FIXES, "a person's": person.FIXES
