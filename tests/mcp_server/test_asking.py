@@ -120,7 +120,7 @@ async def test_call_of_the_users_own_tools_is_made_only_if_the_user_accepts(
     async with hosting(toolbox(settings, tmp_path), mode=mode, elicitation_callback=person.asked) as host:
         started = await host.start(emulate={"duration_s": 0.2, "function_calls": calls}, options={"toolbox": ["one"]})
         assert (await host.end(started["job_id"]))["status"] == "completed"
-    assert ["one__write" in question for question in person.seen] == [True]
+    assert ["one/write" in question for question in person.seen] == [True]
     outputs = [item["output"] for item in answers(upstream) if item["type"] == "function_call_output"]
     assert outputs == ["the text", brought]  # the newest first
 
