@@ -1,9 +1,14 @@
 """The fixtures that the tests share: the emulated upstream, and settings that point at it."""
 
+import measuring
+
+measuring.measure()  # before anything imports a module of ours
+
 import os
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cpu_time import measured
@@ -13,11 +18,11 @@ from installed_browser import NO_BROWSER
 from installed_haproxy import NO_HAPROXY
 from kept_certificates import keep_certificates
 from tool_models import keep_tool_models
-from tracing import is_untraced, mark_untraced, traces_emulator, untraced, untraced_portal, untraced_threads
 
-from agent_jobs.emulator import server as emulator_server
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.engine import job_waiter, on_finish
+from agent_jobs.engine import job_control, job_waiter, on_finish
+from agent_jobs.engine.engine import ID_WAIT_S, Engine, Started
+from agent_jobs.request.start_request import StartRequest
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -27,31 +32,16 @@ hypothesis_settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "hasty: starts and cancels of this test wait no longer than the fast clock says")
     keep_tool_models()
     keep_certificates()
-    config.addinivalue_line("markers", "untraced: others cover what this test runs, so it runs without the tracer")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
-    """Import the tests without the tracer. The fork servers measure what the import of a module of ours runs."""
-    with untraced_threads():
-        return (yield)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    mark_untraced(items)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Measure a test only if `tracing.py` says so; note its CPU where a file for that is named: see `cpu_time.py`."""
-    with ExitStack() as stack:
-        if is_untraced(item):
-            stack.enter_context(untraced())
-        if path := os.environ.get("TEST_CPU"):
-            stack.enter_context(measured(item.nodeid, path))
+    """Note the CPU of a test where a file for that is named: see `cpu_time.py`."""
+    path = os.environ.get("TEST_CPU")
+    with measured(item.nodeid, path) if path else nullcontext():
         return (yield)
 
 
@@ -70,18 +60,21 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clocks run faster here, this machine does not: its work after an end is waited for as long as in earnest."""
+def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clocks run faster here, this machine does not: its own work is waited for as long as in earnest."""
     for module in (job_waiter, on_finish):
         monkeypatch.setattr(module, "FINALIZE_WAIT_S", module.FINALIZE_WAIT_S * SPEED)
+    if request.node.get_closest_marker("hasty"):
+        return
+    monkeypatch.setattr(job_control, "CANCEL_WAIT_S", job_control.CANCEL_WAIT_S * SPEED)
+    start = Engine.start
 
+    async def start_patiently(
+        engine: Engine, request: StartRequest, *, id_wait_s: float = ID_WAIT_S, **more: Any
+    ) -> list[Started]:
+        return await start(engine, request, id_wait_s=id_wait_s * SPEED, **more)
 
-@pytest.fixture(autouse=True)
-def emulator_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure the emulator only in its own tests."""
-    if not traces_emulator(request.node.nodeid):
-        start = untraced_portal(emulator_server.start_blocking_portal)
-        monkeypatch.setattr(emulator_server, "start_blocking_portal", start)
+    monkeypatch.setattr(Engine, "start", start_patiently)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from agent_jobs.callback_hosts import AllowedHost
 
@@ -48,6 +48,22 @@ def parse_callback_url(url: str, allowed: Sequence[AllowedHost]) -> CallbackUrl:
     Raises:
         RefusedUrlError: It may not be called.
     """
+    parts, port = _split_url(url)
+    host = parts.hostname or ""
+    entry = _find_entry(host, port, allowed)
+    if entry is None:
+        raise RefusedUrlError("the server's operator does not allow its host, or not this port")
+    if parts.scheme not in entry.schemes:
+        raise RefusedUrlError("it does not begin with https://")
+    return CallbackUrl(parts.scheme, host, port, f"{parts.path or '/'}?{parts.query}".rstrip("?"), entry)
+
+
+def _split_url(url: str) -> tuple[SplitResult, int]:
+    """Return the parts of an address, and its port.
+
+    Raises:
+        RefusedUrlError: It is no address, or programs read it in different ways.
+    """
     if len(url) > MAX_URL_CHARS or not _PLAIN_URL.fullmatch(url):
         raise RefusedUrlError(f"an address has up to {MAX_URL_CHARS} ASCII characters, without spaces and backslashes")
     try:
@@ -57,13 +73,7 @@ def parse_callback_url(url: str, allowed: Sequence[AllowedHost]) -> CallbackUrl:
         raise RefusedUrlError("it is not an address") from None
     if "@" in parts.netloc:
         raise RefusedUrlError("it has a user name, which an address must not have")
-    host = parts.hostname or ""
-    entry = _find_entry(host, port, allowed)
-    if entry is None:
-        raise RefusedUrlError("the server's operator does not allow its host, or not this port")
-    if parts.scheme not in entry.schemes:
-        raise RefusedUrlError("it does not begin with https://")
-    return CallbackUrl(parts.scheme, host, port, f"{parts.path or '/'}?{parts.query}".rstrip("?"), entry)
+    return parts, port
 
 
 def choose_address(url: CallbackUrl, addresses: Sequence[str]) -> str:

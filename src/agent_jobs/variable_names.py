@@ -35,9 +35,7 @@ def find_misnamed(env: Mapping[str, str], names: Collection[str]) -> list[str]:
     # A variable of another program is not reported while ours is set.
     wanted = [name for name in (KEY, BASE_URL) if name not in env and not (name == KEY and KEY_FILE in env)]
     sentences: list[str] = []
-    for name in sorted(env.keys() - names):
-        if name == TEAM_TOKEN and env[name].startswith(TEAM_TOKEN_BEGINNING):
-            continue  # hosts read it for the entry of a team server
+    for name in sorted(env.keys() - {*names, _find_team_token(env)}):
         is_ours = name.startswith(PREFIX)
         meant = _find_ours(name, names) if is_ours else _find_foreign(name, names, wanted)
         if meant is not None:
@@ -45,6 +43,13 @@ def find_misnamed(env: Mapping[str, str], names: Collection[str]) -> list[str]:
         elif is_ours:
             sentences.append(f"{name} is not a setting and has no effect: remove it.")
     return sentences
+
+
+def _find_team_token(env: Mapping[str, str]) -> str:
+    """Return the variable with a team token, which hosts read for the entry of a team server; empty if none is set."""
+    if env.get(TEAM_TOKEN, "").startswith(TEAM_TOKEN_BEGINNING):
+        return TEAM_TOKEN
+    return ""
 
 
 def _find_ours(name: str, names: Collection[str]) -> str | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from processes import UNMEASURED, Server, serving
+from processes import Server, serving
 
 from agent_jobs.emulator.server import run_emulator
 from agent_jobs.engine.tool_loop import UNKNOWN
@@ -120,7 +120,7 @@ def _run(home: Path, base_url: str, tools: Tools, pick: random.Random, kills: in
     ours = {"AGENT_JOBS_TOOLBOX": str(home / "tools.json"), "AGENT_JOBS_RESUBMIT": "once"}
     job_id = ""
     while True:
-        with serving(home / "data", base_url, **UNMEASURED, **ours) as server:
+        with serving(home / "data", base_url, **ours) as server:
             server.initialize()
             job_id = job_id or _started(server, turns, [*tools.servers()])
             if run.kills == kills or not _killed(server, run, pick):

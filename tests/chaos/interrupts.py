@@ -46,7 +46,7 @@ def press(folder: Path, *, count: int, seed: int) -> Interrupts:
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else a background job of a shell hands down to ignore it
     with run_emulator(time_scale=SPEED) as upstream:
-        terminal = Terminal(upstream.base_url, folder / "data", is_measured=False)
+        terminal = Terminal(upstream.base_url, folder / "data")
         shown: dict[str, str] = {}
         while found.pressed < count:
             number = len(shown)

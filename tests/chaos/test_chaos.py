@@ -15,8 +15,6 @@ from chaos.judge import judge
 from chaos.plan import Options
 from chaos.table import lines
 
-pytestmark = pytest.mark.untraced
-
 #: Such that no job has a fault whose cure takes us a minute by design, like a foreground run that dies.
 OPTIONS = Options(seed=7, jobs=60, kills=4, in_flight=20, limit_s=150)
 #: The same for replicas on one PostgreSQL database.
@@ -56,7 +54,7 @@ def test_ctrl_c_at_random_moments_hides_loses_and_poisons_nothing(tmp_path: Path
     assert found.repeated >= found.pressed == 3
 
 
-async def test_run_at_its_limit_says_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_run_at_its_limit_reports_its_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = await run(Options(jobs=8, kills=0, in_flight=8, limit_s=1), tmp_path)
     assert "the run reached its limit of 1 s" in judge(record).violations
     said = capsys.readouterr().err

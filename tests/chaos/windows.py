@@ -44,7 +44,6 @@ class Window:
         self.name = name
         self.complaints: list[str] = []
         self._stderr = folder / f"stderr-{name}.txt"
-        # Without coverage: who is killed never reports it.
         kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
         ours = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
         self._environment = {**kept, **ours, **environment, "PYTHONFAULTHANDLER": "1"}

@@ -97,7 +97,7 @@ def test_tool_of_the_users_own_server_is_named_by_both(terminal: Terminal):
     assert shown.returncode == 0, shown.text
 
 
-def test_output_of_a_function_is_asked_for(terminal: Terminal):
+def test_output_of_a_function_is_requested(terminal: Terminal):
     script = {"function_calls": [{"name": "look_up", "arguments": {"what": "it"}}]}
     shown = run_asking(terminal, "It is blue.\n", script, FUNCTION)
     assert 'Output of look_up {"what": "it"} (empty: later, ?: all arguments): ' in shown.text

@@ -50,11 +50,10 @@ def asked(upstream: RunningServer) -> Counter[str]:
     return Counter(found[0] for text in texts if (found := re.search(r"Task \d+\b", text)))
 
 
-@pytest.mark.untraced
-def test_two_hundred_prompts_survive_two_kills_and_none_runs_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_two_hundred_prompts_survive_two_kills_and_run_once_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     began = time.monotonic()
     with run_emulator(time_scale=10) as upstream:
-        terminal = Terminal(upstream.base_url, tmp_path / "data", is_measured=False)
+        terminal = Terminal(upstream.base_url, tmp_path / "data")
         tasks = written(terminal, *({"prompt": scripted(f"Task {n}", {"duration_s": 10})} for n in range(200)))
         command = [*COMMAND, "batch", str(tasks), "--out", str(tmp_path / "out"), "--concurrency", "40"]
         for kill_at in (50, 110):
@@ -96,7 +95,7 @@ def test_lines_may_be_texts_or_objects_and_the_same_line_twice_is_two_jobs(termi
     assert found["counts"] == {"completed": 3}
 
 
-def test_more_at_once_than_the_default_limit_is_what_was_asked_for(terminal: Terminal, upstream: RunningServer):
+def test_batch_may_run_more_jobs_at_once_than_the_default_limit(terminal: Terminal, upstream: RunningServer):
     tasks = written(terminal, *(scripted(f"Task {n}", {"end": "never"}) for n in range(12)))
     command = [*COMMAND, "batch", str(tasks), "--out", str(terminal.folder / "out"), "--concurrency", "20"]
     with subprocess.Popen(command, env=terminal.environment(), stderr=subprocess.DEVNULL) as process:
@@ -107,7 +106,7 @@ def test_more_at_once_than_the_default_limit_is_what_was_asked_for(terminal: Ter
     assert upstream.emulator.counters()["creates"] == 12
 
 
-def test_a_limit_that_the_user_set_holds_and_is_named(terminal: Terminal):
+def test_limit_of_the_user_is_obeyed_and_named(terminal: Terminal):
     tasks = written(terminal, "Task 1", "Task 2", "Task 3")
     said = batch(terminal, tasks, "--concurrency", "20", AGENT_JOBS_MAX_CONCURRENT="2")
     assert said.returncode == 0
@@ -124,7 +123,7 @@ def test_lines_that_are_added_or_moved_cost_nothing_again(terminal: Terminal, up
     assert len(results(terminal)) == 3
 
 
-def test_a_result_that_a_kill_cut_off_is_written_whole(terminal: Terminal, upstream: RunningServer):
+def test_result_line_cut_off_by_a_kill_is_written_again(terminal: Terminal, upstream: RunningServer):
     tasks = written(terminal, "Task 1", "Task 2 \u2028 on one line")
     batch(terminal, tasks)
     path = terminal.folder.parent / "out" / "results.jsonl"
@@ -134,7 +133,7 @@ def test_a_result_that_a_kill_cut_off_is_written_whole(terminal: Terminal, upstr
     assert upstream.emulator.counters()["creates"] == 2
 
 
-def test_a_result_is_one_line_for_every_reader(terminal: Terminal):
+def test_result_is_one_line_for_every_reader(terminal: Terminal):
     text = "a\u2028b\u2029c\x85d\x0be\x1cf"
     tasks = written(terminal, scripted("Task 1", {"duration_s": 1, "text": text}))
     assert batch(terminal, tasks).returncode == 0
@@ -145,7 +144,7 @@ def test_a_result_is_one_line_for_every_reader(terminal: Terminal):
     assert json.loads(shown)["output"] == text
 
 
-def test_failures_are_tried_again_only_when_that_is_asked_for(terminal: Terminal, upstream: RunningServer):
+def test_failures_are_tried_again_only_when_that_is_requested(terminal: Terminal, upstream: RunningServer):
     tasks = written(terminal, scripted("Task 1", {"end": "failed"}), "Task 2")
     assert batch(terminal, tasks).returncode == 3
     assert batch(terminal, tasks).returncode == 3
@@ -169,7 +168,7 @@ def test_failures_are_tried_again_only_when_that_is_asked_for(terminal: Terminal
         ("[" * 100_000, "Line 2"),
     ],
 )
-def test_a_line_that_is_no_task_is_named_before_anything_is_started(
+def test_line_that_is_no_task_is_named_before_anything_is_started(
     terminal: Terminal, upstream: RunningServer, line: str, hint: str
 ):
     tasks = written(terminal, "Task 1")
@@ -180,7 +179,7 @@ def test_a_line_that_is_no_task_is_named_before_anything_is_started(
     assert upstream.emulator.counters()["creates"] == 0
 
 
-def test_a_line_with_a_file_that_is_not_attached_is_refused_by_its_number(terminal: Terminal, tmp_path: Path):
+def test_line_with_a_file_that_is_not_attached_is_refused_by_its_number(terminal: Terminal, tmp_path: Path):
     (tmp_path / ".env").touch()
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_text(json.dumps({"prompt": "x", "files": [str(tmp_path / ".env")]}))
@@ -205,7 +204,7 @@ def test_two_batches_never_write_into_one_folder(terminal: Terminal, upstream: R
 
 
 @pytest.mark.parametrize("option", ["dry_run", "key"])
-def test_an_option_that_has_no_place_in_a_batch_is_refused_before_anything_is_sent(
+def test_option_that_has_no_place_in_a_batch_is_refused_before_anything_is_sent(
     terminal: Terminal, upstream: RunningServer, option: str
 ):
     refused = batch(terminal, written(terminal, {"prompt": "x", "options": {option: True}}))
@@ -214,7 +213,7 @@ def test_an_option_that_has_no_place_in_a_batch_is_refused_before_anything_is_se
     assert upstream.emulator.counters()["creates"] == 0
 
 
-def test_a_job_that_asks_is_cancelled_since_nobody_is_there(terminal: Terminal):
+def test_job_that_needs_an_answer_is_cancelled_in_a_batch(terminal: Terminal):
     tool: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
     prompt = scripted("Task 1", {"duration_s": 0.2, "function_calls": [{"name": "lookup", "arguments": {}}]})
     tasks = written(terminal, {"prompt": prompt, "options": {"tools": [tool]}})
@@ -222,7 +221,7 @@ def test_a_job_that_asks_is_cancelled_since_nobody_is_there(terminal: Terminal):
     assert [row["status"] for row in results(terminal)] == ["cancelled"]
 
 
-def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
+def test_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     tasks = written(terminal, "Task 1", {"prompt": "Task 2", "effort": "enormous"})
     refused = batch(terminal, tasks)
     assert refused.returncode == 1
@@ -252,7 +251,7 @@ def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
         ({"prompt": "x", "options": {"toolbox": ["none"]}}, "There are no tool servers."),
     ],
 )
-def test_a_line_that_cannot_be_started_is_refused_before_anything_is_sent(
+def test_line_that_cannot_be_started_is_refused_before_anything_is_sent(
     terminal: Terminal, upstream: RunningServer, tmp_path: Path, line: Any, problem: str
 ):
     tasks = written(terminal, "Task 1", {"prompt": "Task 2"}, line, {"prompt": "Task 4"})
@@ -276,7 +275,7 @@ def test_files_of_equal_lines_are_attached_to_each(terminal: Terminal, upstream:
     assert [text.count("the note") for text in sent] == [1, 1]
 
 
-def test_a_file_that_is_no_text_or_holds_nothing_is_told(terminal: Terminal, upstream: RunningServer):
+def test_empty_or_binary_file_is_reported(terminal: Terminal, upstream: RunningServer):
     tasks = written(terminal, "Task 1")
     tasks.write_bytes(b'{"prompt": "caf\xe9"}\n')
     refused = batch(terminal, tasks)
@@ -287,7 +286,7 @@ def test_a_file_that_is_no_text_or_holds_nothing_is_told(terminal: Terminal, ups
 
 
 @pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"key": "k", "status": "done"}', "\udcff"])
-def test_a_file_of_something_else_is_not_added_to(terminal: Terminal, upstream: RunningServer, line: str):
+def test_file_of_something_else_is_not_added_to(terminal: Terminal, upstream: RunningServer, line: str):
     tasks = written(terminal, "Task 1")
     something_else = terminal.folder.parent / "out" / "results.jsonl"
     something_else.parent.mkdir()
@@ -298,7 +297,7 @@ def test_a_file_of_something_else_is_not_added_to(terminal: Terminal, upstream: 
     assert upstream.emulator.counters()["creates"] == 0
 
 
-def test_a_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):
+def test_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):
     with run_emulator(time_scale=5) as upstream:
         terminal = Terminal(upstream.base_url, tmp_path / "data")
         tasks = written(terminal, *(scripted(f"Task {n}", {"duration_s": 5 + 20 * (n > 5)}) for n in range(12)))
@@ -319,7 +318,7 @@ def test_bar_ends_with_the_jobs_that_failed_and_one_labelled_time(terminal: Term
     assert "0:00" not in shown.text
 
 
-def test_what_ends_with_a_batch_is_not_said_to_go_on_and_may_be_started_anew(terminal: Terminal):
+def test_jobs_that_end_with_a_batch_are_not_reported_as_continuing_and_can_be_restarted(terminal: Terminal):
     tasks = written(terminal, "Task 1", scripted("Task 2", {"duration_s": 150}))
     command = ["batch", str(tasks), "--out", "out"]
     left = terminal.show(*command, stop=lambda seen: "1/2" in seen, AGENT_JOBS_MODE="foreground")

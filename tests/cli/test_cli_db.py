@@ -61,14 +61,14 @@ def test_db_upgrades_an_empty_database_once(empty_url: str, tmp_path: Path):
     assert typed(empty_url, tmp_path, "list")[0] == 0
 
 
-def test_db_without_a_postgresql_database_says_what_to_do(tmp_path: Path):
+def test_db_without_a_postgresql_database_names_the_setting(tmp_path: Path):
     result = CliRunner().invoke(cli, ["db", "upgrade"], env={"AGENT_JOBS_DATA_DIR": str(tmp_path)})
     assert result.exit_code == 1
     assert "AGENT_JOBS_DATABASE_URL is not set" in result.output
 
 
 @pytest.mark.parametrize("wrong", ["mysql://h/x", "jobs.db", f"postgresql://test:{PASSWORD}/x@h:port/x"])
-def test_address_that_is_none_of_postgresql_is_refused_and_not_shown(wrong: str, tmp_path: Path):
+def test_address_of_another_database_is_refused_and_not_shown(wrong: str, tmp_path: Path):
     code, text = typed(wrong, tmp_path, "list")
     assert code == 1
     assert "AGENT_JOBS_DATABASE_URL accepts the address of a PostgreSQL database" in text
@@ -166,7 +166,7 @@ SERVER = ServerInfo(
         ({"due": 2, "oldest_due_s": 1.0}, "", ""),
     ],
 )
-def test_doctor_warns_of_what_is_wrong_with_a_server(change: dict[str, Any], what: str, fix: str):
+def test_doctor_warns_of_faults_of_a_database_server(change: dict[str, Any], what: str, fix: str):
     warned = [finding for finding in check_server(SERVER._replace(**change)) if finding.state != "ok"]
     assert [finding.what for finding in warned] == ([what] if what else [])
     assert not what or warned[0].fix.startswith(fix)

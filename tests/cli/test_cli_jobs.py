@@ -57,14 +57,14 @@ def test_run_reads_a_prompt_from_stdin_and_options_by_name(terminal: Terminal, u
 @pytest.mark.parametrize(
     ("script", "status"), [({"end": "failed"}, 3), ({"end": "incomplete"}, 4), ({"end": "completed"}, 0)]
 )
-def test_the_exit_status_tells_how_the_job_ended(terminal: Terminal, script: dict[str, Any], status: int):
+def test_exit_status_shows_how_the_job_ended(terminal: Terminal, script: dict[str, Any], status: int):
     assert terminal.pipe("run", scripted(WORK, script)).returncode == status
     [job] = listed(terminal)
     assert terminal.pipe("result", job["job_id"]).returncode == status
     assert terminal.pipe("watch", job["job_id"]).returncode == status
 
 
-def test_what_is_refused_starts_nothing_and_says_what_to_change(terminal: Terminal):
+def test_refused_command_starts_nothing_and_names_the_fix(terminal: Terminal):
     refused = terminal.pipe("run", WORK, "--option", "max_tokens=5")
     assert refused.returncode == 1
     assert "max_output_tokens" in refused.stderr
@@ -75,7 +75,7 @@ def test_what_is_refused_starts_nothing_and_says_what_to_change(terminal: Termin
     assert listed(terminal) == []
 
 
-def test_a_dry_run_says_what_it_would_cost_and_starts_nothing(terminal: Terminal):
+def test_dry_run_prints_the_cost_and_starts_nothing(terminal: Terminal):
     told = json.loads(terminal.pipe("run", WORK, "--option", "dry_run=true").stdout)
     assert told["dry_run"] is True
     assert listed(terminal) == []
@@ -91,7 +91,7 @@ def test_dry_run_is_in_words_on_a_terminal_and_json_where_it_is_asked_for(
     assert json.loads(terminal.pipe(command, WORK, *asked, "--json").stdout)["dry_run"]
 
 
-def test_a_file_that_the_command_line_names_may_be_read(terminal: Terminal):
+def test_file_that_the_command_line_names_may_be_read(terminal: Terminal):
     (terminal.folder.parent / "notes.txt").write_text("a note")
     ran = terminal.pipe("run", WORK, "--file", "notes.txt")
     assert ran.returncode == 0, ran.stderr
@@ -100,7 +100,7 @@ def test_a_file_that_the_command_line_names_may_be_read(terminal: Terminal):
     assert len(request["input"][0]["content"]) == 2
 
 
-def test_a_prompt_that_is_not_utf_8_and_a_home_that_is_not_there_are_told_before_anything_is_sent(
+def test_prompt_that_is_not_utf_8_and_a_home_that_does_not_exist_are_reported_before_anything_is_sent(
     terminal: Terminal, upstream: RunningServer
 ):
     for line, told in (
@@ -141,9 +141,7 @@ def shell(terminal: Terminal, line: str, **inherited: Any) -> "subprocess.Comple
         ("{} run x", "x"),
     ],
 )
-def test_what_is_piped_in_is_appended_to_the_prompt(
-    terminal: Terminal, upstream: RunningServer, line: str, prompt: str
-):
+def test_piped_text_is_appended_to_the_prompt(terminal: Terminal, upstream: RunningServer, line: str, prompt: str):
     reading, writing = os.pipe()  # inherited, open, and never written to
     try:
         ran = shell(terminal, line, stdin=reading)
@@ -172,7 +170,7 @@ def test_stdin_that_cannot_be_read_is_refused_before_anything_is_sent(
     assert upstream.emulator.counters()["creates"] == 0
 
 
-def test_a_file_may_be_named_from_this_folder_and_an_empty_name_is_not_this_folder(terminal: Terminal):
+def test_file_may_be_named_from_this_folder_and_an_empty_name_is_not_this_folder(terminal: Terminal):
     below, beside = terminal.folder.parent / "below", terminal.folder.parent / "beside.md"
     below.mkdir()
     beside.write_text("What stands beside.")
@@ -186,7 +184,7 @@ def test_a_file_may_be_named_from_this_folder_and_an_empty_name_is_not_this_fold
     assert "holds nothing that can be attached" in ran(".").stderr
 
 
-def test_a_secret_is_not_sent_even_if_it_is_named(terminal: Terminal):
+def test_secret_is_not_sent_even_if_it_is_named(terminal: Terminal):
     (terminal.folder.parent / ".env").write_text("KEY=1")
     assert terminal.pipe("run", WORK, "--file", ".env").returncode == 1
 
@@ -214,7 +212,7 @@ def test_start_says_who_watches_in_json_too(terminal: Terminal, upstream: Runnin
         assert told["watched_by"] == [{"what": "server", "pid": server.process.pid}]
 
 
-def test_a_server_of_another_endpoint_watches_nothing_of_ours(terminal: Terminal):
+def test_server_of_another_endpoint_watches_no_job_of_this_one(terminal: Terminal):
     with run_emulator() as elsewhere, serving(terminal.folder, elsewhere.base_url) as server:
         server.initialize()
         server.call("agent_list")
@@ -261,7 +259,7 @@ def test_start_does_not_leave_a_run_that_would_end_with_it(terminal: Terminal, u
     assert terminal.pipe("result", started.stdout.strip()).stdout == "Held.\n"
 
 
-def test_start_leaves_a_run_that_another_process_holds_open(terminal: Terminal, upstream: RunningServer):
+def test_start_exits_while_another_process_holds_the_run_open(terminal: Terminal, upstream: RunningServer):
     with serving(terminal.folder, upstream.base_url, AGENT_JOBS_MODE="foreground") as server:
         server.initialize()
         theirs = server.call("agent_start", prompt=scripted(WORK, LONG), wait_s=0)["job_id"]
@@ -272,7 +270,7 @@ def test_start_leaves_a_run_that_another_process_holds_open(terminal: Terminal, 
         assert job["status"] == "in_progress"
 
 
-def test_the_same_work_is_not_started_twice(terminal: Terminal, upstream: RunningServer):
+def test_same_work_is_not_started_twice(terminal: Terminal, upstream: RunningServer):
     first = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout
     again = terminal.pipe("start", "--detach", scripted(WORK, LONG))
     assert again.stdout == first
@@ -280,14 +278,14 @@ def test_the_same_work_is_not_started_twice(terminal: Terminal, upstream: Runnin
     assert upstream.emulator.counters()["creates"] == 1
 
 
-def test_an_id_may_be_written_by_its_beginning(terminal: Terminal):
+def test_id_may_be_written_by_its_beginning(terminal: Terminal):
     terminal.pipe("run", WORK)
     [job] = listed(terminal)
     for written in (job["job_id"], job["job_id"][:9], job["job_id"].removeprefix("job_")[:5]):
         assert json.loads(terminal.pipe("show", written, "--json").stdout)["title"] == WORK
 
 
-def test_a_beginning_of_several_ids_names_them_and_one_of_none_names_the_newest(terminal: Terminal):
+def test_ambiguous_prefix_lists_its_jobs_and_an_unknown_one_the_newest(terminal: Terminal):
     for number in range(2):
         terminal.pipe("run", f"{WORK} {number}")
     ids = sorted(row["job_id"] for row in listed(terminal))
@@ -299,29 +297,29 @@ def test_a_beginning_of_several_ids_names_them_and_one_of_none_names_the_newest(
     assert all(job_id in unknown.stderr for job_id in ids)
 
 
-def test_an_empty_variable_of_a_shell_names_no_job(terminal: Terminal):
+def test_empty_variable_of_a_shell_names_no_job(terminal: Terminal):
     terminal.pipe("run", WORK)
     refused = terminal.pipe("cancel", "")
     assert refused.returncode == 1
     assert "There is no job ''. The newest are job_" in refused.stderr
 
 
-def test_a_refusal_names_commands_and_not_the_tools_of_a_model(terminal: Terminal):
+def test_refusal_names_commands_and_not_the_tools_of_a_model(terminal: Terminal):
     assert terminal.pipe("show", "none").stderr.endswith("There are no jobs yet; start one with: agent-jobs run\n")
     running = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
-    sentences = f"{running} is still running. Wait for its end with: agent-jobs watch {running}"
+    sentences = f"{running} is still running. Watch it with: agent-jobs watch {running}"
     assert sentences in terminal.pipe("run", "More", "--previous", running).stderr
     as_json = json.loads(terminal.pipe("run", "More", "--previous", running, "--json").stdout)
     assert as_json["error"]["message"] == sentences
 
 
-def test_a_batch_that_runs_nothing_is_told(terminal: Terminal):
+def test_batch_that_runs_nothing_is_reported(terminal: Terminal):
     cancelled = terminal.pipe("cancel", "--batch", "nihgt")
     assert (cancelled.returncode, cancelled.stdout) == (0, "")
     assert cancelled.stderr == "No jobs of batch 'nihgt' are running.\n"
 
 
-def test_start_tells_of_an_end_that_it_saw(terminal: Terminal):
+def test_start_reports_a_job_that_has_finished(terminal: Terminal):
     stayed = terminal.pipe("start", "--wait", scripted(WORK, {"end": "failed"}))
     assert stayed.returncode == 3
     [job] = listed(terminal)
@@ -332,7 +330,7 @@ def test_start_tells_of_an_end_that_it_saw(terminal: Terminal):
     assert "invalid_api_key: " in refused.stderr
 
 
-def test_a_path_that_cannot_be_written_and_a_full_disk_are_told_in_a_sentence(terminal: Terminal):
+def test_path_that_cannot_be_written_and_a_full_disk_are_reported_in_a_sentence(terminal: Terminal):
     terminal.pipe("run", WORK)
     [job] = listed(terminal)
     path = str(terminal.folder / "nowhere" / "result.md")
@@ -348,7 +346,7 @@ def test_a_path_that_cannot_be_written_and_a_full_disk_are_told_in_a_sentence(te
         assert ran.stderr.startswith("Error: The output cannot be written (No space left on device). Send it elsewhere")
 
 
-def test_the_root_folder_can_be_named_and_is_refused_in_a_sentence(terminal: Terminal):
+def test_root_folder_can_be_named_and_is_refused_in_a_sentence(terminal: Terminal):
     refused = terminal.pipe("run", WORK, "--file", "/")
     assert refused.returncode == 1
     assert refused.stderr.startswith("Error: ")
@@ -369,7 +367,7 @@ def test_standard_streams_may_be_closed(terminal: Terminal):
     assert (host_gone.returncode, host_gone.stderr) == (0, "")
 
 
-def test_a_result_that_is_not_there_yet_is_told_by_the_status(terminal: Terminal):
+def test_result_that_does_not_exist_yet_is_reported_by_the_status(terminal: Terminal):
     job_id = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
     early = terminal.pipe("result", job_id)
     assert early.returncode == 6
@@ -379,7 +377,7 @@ def test_a_result_that_is_not_there_yet_is_told_by_the_status(terminal: Terminal
     assert (in_json.returncode, json.loads(in_json.stdout)["job_id"]) == (6, job_id)
 
 
-def test_a_result_goes_whole_into_a_file_or_a_pipe_byte_for_byte(terminal: Terminal):
+def test_result_goes_into_a_file_or_a_pipe_byte_for_byte(terminal: Terminal):
     text = "# Ünï\n\x1b[31m" + "x" * 90_000 + " end"
     terminal.pipe("run", scripted(WORK, {"text": text}))
     [job] = listed(terminal)
@@ -392,7 +390,7 @@ def test_a_result_goes_whole_into_a_file_or_a_pipe_byte_for_byte(terminal: Termi
     assert "Ünï" in json.dumps(outline, ensure_ascii=False)
 
 
-def test_a_model_cannot_steer_the_terminal(terminal: Terminal):
+def test_model_cannot_steer_the_terminal(terminal: Terminal):
     terminal.pipe("run", scripted("\x1b]0;title\x07 Steer \u202eback", {"text": "a\x1b[2Jb\x07\tc\n"}))
     [job] = listed(terminal)
     shown = terminal.show("result", job["job_id"])
@@ -407,7 +405,7 @@ def test_a_model_cannot_steer_the_terminal(terminal: Terminal):
     assert "\x1b" not in terminal.show("show", job["job_id"], NO_COLOR="1").raw
 
 
-def test_a_follow_up_stands_below_what_it_goes_on_from(terminal: Terminal):
+def test_follow_up_is_below_the_job_that_it_continues(terminal: Terminal):
     terminal.pipe("run", "The first question")
     [first] = listed(terminal)
     terminal.pipe("run", "And the second", "--previous", first["job_id"][:10])
@@ -419,7 +417,7 @@ def test_a_follow_up_stands_below_what_it_goes_on_from(terminal: Terminal):
     assert newest["tokens"] > 0
 
 
-def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: RunningServer):
+def test_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: RunningServer):
     fault = {"on": "create", "status": 500, "after_accept": True}
     httpx2.post(f"{upstream.url}/_emulator/faults", json=fault).raise_for_status()
     ran = terminal.pipe("run", WORK)
@@ -510,7 +508,7 @@ def test_prune_deletes_unread_results_where_it_is_told_to(terminal: Terminal):
     assert listed(terminal) == []
 
 
-def test_a_result_that_could_not_be_written_stays_unread(terminal: Terminal):
+def test_result_that_could_not_be_written_stays_unread(terminal: Terminal):
     terminal.pipe("start", "--wait", WORK)
     [job] = listed(terminal)
     assert terminal.pipe("result", job["job_id"], "--out", "no/such/folder/x").returncode != 0
@@ -544,7 +542,7 @@ def test_reading_commands_import_neither_the_wire_nor_the_protocol(terminal: Ter
     assert not imported & {"mcp", "mcp_types", "httpx2", "pydantic", "rich", "starlette", "genai_prices"}
 
 
-def test_a_setting_that_is_wrong_writes_nothing_into_the_line_that_is_completed(terminal: Terminal):
+def test_setting_that_is_wrong_writes_nothing_into_the_line_that_is_completed(terminal: Terminal):
     terminal.pipe("run", WORK)
     asked = {"COMP_WORDS": "agent-jobs show job", "COMP_CWORD": "2", "_AGENT_JOBS_COMPLETE": "bash_complete"}
     shown = terminal.pipe(**asked, AGENT_JOBS_LOGLEVEL="debug", AGENT_JOBS_FOLLOW="all")
@@ -552,7 +550,7 @@ def test_a_setting_that_is_wrong_writes_nothing_into_the_line_that_is_completed(
     assert shown.stderr == ""
 
 
-def test_a_shell_completes_ids_with_titles(terminal: Terminal):
+def test_shell_completes_ids_with_titles(terminal: Terminal):
     terminal.pipe("run", WORK)
     [job] = listed(terminal)
     assert "_AGENT_JOBS_COMPLETE" in terminal.pipe("completion", "bash").stdout
@@ -572,7 +570,7 @@ def test_serve_is_the_server(terminal: Terminal):
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "agent-jobs"
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 FUNCTION: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
@@ -592,7 +590,7 @@ def asking(terminal: Terminal, tool: dict[str, Any], **emulate: Any) -> tuple[st
 
 
 @pytest.mark.parametrize("answer", ["--approve-all", "--approve", "--deny"])
-def test_a_person_decides_in_the_terminal_and_the_job_goes_on(terminal: Terminal, answer: str):
+def test_person_decides_in_the_terminal_and_the_job_continues(terminal: Terminal, answer: str):
     job_id, [call] = asking(terminal, SHOP, mcp_approval=BUY)
     assert (call["needs"], call["name"], call["arguments"]) == ("approval", "shop/buy", BUY["arguments"])
     unanswered = terminal.pipe("reply", job_id)
@@ -625,9 +623,11 @@ def test_command_that_cannot_ask_says_what_to_type(
     terminal.pipe("run", WORK)
     [job] = listed(terminal)
     shown = terminal.pipe(*command)
-    assert (shown.returncode, advice.replace("JOB", job["job_id"]) in shown.stderr + shown.stdout) == (status, True)
+    assert (shown.returncode, advice.replace("JOB", job["job_id"]) in shown.stderr + shown.stdout) == (status, True), (
+        shown
+    )
     assert "Aborted" not in shown.stderr
-    assert listed(terminal) == [job]
+    assert [each["job_id"] for each in listed(terminal)] == [job["job_id"]]
 
 
 def test_tool_is_always_allowed_by_a_flag_and_asked_for_again_by_another(terminal: Terminal):
@@ -651,7 +651,7 @@ def test_sentence_on_a_narrow_terminal_breaks_between_words(terminal: Terminal, 
     assert (shown.returncode, shown.width <= 60) == (0, True), shown.text
 
 
-def test_a_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):
+def test_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):
     dressed_up = json.dumps({"path": "/tmp/\u202efdp.\u200bsecret"}, ensure_ascii=False) + "\b\b"
     job_id, _ = asking(terminal, SHOP, mcp_approval={**BUY, "arguments": dressed_up})
     shown = terminal.show("reply", job_id, columns=160, stop=lambda seen: "[y/N/always]" in seen, keys="\x04")

@@ -149,7 +149,7 @@ def test_environment_overrules_the_env_file_and_that_the_settings_file(environ: 
     assert "Here the environment sets AGENT_JOBS_MODEL, which takes precedence." in said
 
 
-def test_another_file_can_be_named_and_one_that_is_not_there_is_told(environ: dict[str, str], tmp_path: Path):
+def test_another_file_can_be_named_and_one_that_does_not_exist_is_reported(environ: dict[str, str], tmp_path: Path):
     other = tmp_path / "work/mine.toml"
     environ["AGENT_JOBS_CONFIG"] = str(other)
     [warning] = load_settings(environ).warnings
@@ -190,7 +190,7 @@ def test_another_file_can_be_named_and_one_that_is_not_there_is_told(environ: di
         (["notify", "foo"], "a target begins with desktop, ntfy, slack, webhook. Nothing was written."),
         (["notify", "desktop", "slack:x"], "slack: needs an address that begins with https://. Nothing was written."),
         (["notify_secret", "x"], "notify_secret accepts whsec_ and at least 24 bytes in base64."),
-        (["on_finish", "no-such-program"], "no program that can be found and run."),
+        (["on_finish", "no-such-program"], "not a program that can be found and run."),
         (["on_finish", "say 'x"], "because of its quotes"),
         *(([name, "/no/such/file"], f"{name} names /no/such/file, which does not exist. Write that file first.")
           for name in ("presets", "prices", "toolbox", "api_key_file", "database_password_file")),
@@ -202,7 +202,7 @@ def test_another_file_can_be_named_and_one_that_is_not_there_is_told(environ: di
         (["result_dir", __file__], "Nothing was written."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_set_is_refused_and_nothing_is_written(
+def test_unusable_setting_is_refused_and_nothing_is_written(
     environ: dict[str, str], tmp_path: Path, arguments: list[str], words: str
 ):
     result = config(environ, "set", *arguments)
@@ -325,7 +325,7 @@ def test_two_writers_lose_nothing(environ: dict[str, str], file: Path):
         "    edit_settings(Path(sys.argv[1]), lambda d: d.__setitem__(f'{sys.argv[2]}{number}', number))\n"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(file), name]) for name in ("a", "b")]
-    assert [writer.wait(50) for writer in writers] == [0, 0]
+    assert [writer.wait(100) for writer in writers] == [0, 0]
     assert len([line for line in file.read_text().splitlines() if " = " in line]) == 40
 
 

@@ -106,7 +106,7 @@ def test_stored_key_is_in_a_file_that_only_its_owner_can_read(environ: dict[str,
         (f"{KEY[:8]}\u200b{KEY[8:]}", "invisible"),
     ],
 )
-def test_what_was_copied_along_with_a_key_is_left_out_or_refused(environ: dict[str, str], text: str, words: str | None):
+def test_text_copied_along_with_a_key_is_removed_or_refused(environ: dict[str, str], text: str, words: str | None):
     result = key(environ, "set", stdin=text.encode())
     stored = find_stored_key(find_key_folder(environ), OPENAI)
     if result.exit_code:
@@ -139,11 +139,13 @@ def test_what_was_copied_along_with_a_key_is_left_out_or_refused(environ: dict[s
         ("{", "another file"),
         ("sk–proj–secret", "a dash"),
         ("sk-caf\u00e9", "no header can carry"),
-        (b"\xff\xfe\x00", "no text"),
+        (b"\xff\xfe\x00", "not text"),
         ("a" * 9000, "longer than any key"),
     ],
 )
-def test_what_is_no_key_is_refused_and_the_stored_key_stays(environ: dict[str, str], text: str | bytes, words: str):
+def test_text_that_is_no_key_is_refused_and_the_stored_key_stays(
+    environ: dict[str, str], text: str | bytes, words: str
+):
     store_key(find_key_folder(environ), OPENAI, OTHER, use_keyring=False)
     result = key(environ, "set", "--stdin", stdin=text if isinstance(text, bytes) else text.encode())
     assert result.exit_code == 1
@@ -231,7 +233,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("content", "words"), FAULTS.values(), ids=FAULTS)
-async def test_server_with_a_broken_key_file_says_what_to_do_and_works_once_it_is_set(
+async def test_server_with_a_broken_key_file_names_the_fix_and_works_once_it_is_fixed(
     environ: dict[str, str], upstream: RunningServer, content: bytes, words: str
 ):
     environ["OPENAI_BASE_URL"] = upstream.base_url
@@ -339,9 +341,7 @@ async def test_keyring_has_the_key_where_there_is_one(
 
 
 @pytest.mark.parametrize("fault", [{"priority": 0}, {"priority": 0.5}, {"is_locked": True}])
-def test_keyring_that_is_none_leaves_the_key_to_the_file(
-    environ: dict[str, str], keyring: Keyring, fault: dict[str, Any]
-):
+def test_missing_keyring_leaves_the_key_in_a_file(environ: dict[str, str], keyring: Keyring, fault: dict[str, Any]):
     vars(keyring).update(fault)
     assert key(environ, "set", stdin=KEY).exit_code == 0
     assert (keyring.kept, shown(environ)["from"]) == ({}, "file")

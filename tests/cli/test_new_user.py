@@ -33,7 +33,7 @@ MACHINE = ("SSL_", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_PYTHON")
 #: The PATH of an app that was started from a desktop.
 DESKTOP_PATH = "/usr/bin:/bin"
 
-pytestmark = [pytest.mark.skipif(UVX is None, reason="the user has uv"), pytest.mark.untraced]
+pytestmark = pytest.mark.skipif(UVX is None, reason="the user has uv")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class User:
 
     def runs(self, *command: str) -> str:
         done = subprocess.run(
-            command, env=self.environ, cwd=self.home, capture_output=True, text=True, check=False, timeout=50
+            command, env=self.environ, cwd=self.home, capture_output=True, text=True, check=False, timeout=100
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -113,7 +113,7 @@ def user(tmp_path: Path, wheel: zipfile.ZipFile, upstream: RunningServer) -> Use
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_a_job_runs_through_the_entry_that_install_wrote(user: User, upstream: RunningServer, name: str) -> None:
+def test_job_runs_through_the_entry_that_install_wrote(user: User, upstream: RunningServer, name: str) -> None:
     assert UVX is not None
     host, said = HOSTS[name], user.runs(UVX, f"agent-jobs@{__version__}", "install", name)
     assert str(user.home / host.file) in said

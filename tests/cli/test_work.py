@@ -48,7 +48,7 @@ class Collector:
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def read_holders(terminal: Terminal) -> list[str | None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_and_frees_its_jobs(terminal: Terminal, number: signal.Signals) -> None:
+def test_signal_ends_it_and_frees_its_jobs(terminal: Terminal, number: signal.Signals) -> None:
     done, left = start(terminal, PROMPT, duration_s=4), start(terminal, f"{PROMPT} 2", duration_s=3000)
     with collecting(terminal) as collector:
         collector.logs(f"{done}: completed after 0:")
@@ -115,13 +115,13 @@ def test_until_idle_it_ends_with_the_last_job(terminal: Terminal) -> None:
     assert done.stderr.endswith("INFO No job is running.\n")
 
 
-def test_without_a_key_it_says_so(terminal: Terminal) -> None:
+def test_missing_key_is_reported(terminal: Terminal) -> None:
     done = terminal.pipe("work", OPENAI_API_KEY="")
     assert done.returncode == 1
     assert "No API key is set" in done.stderr
 
 
-def test_the_commands_name_a_missing_collector_and_one_that_runs(terminal: Terminal) -> None:
+def test_commands_name_a_missing_collector_and_one_that_runs(terminal: Terminal) -> None:
     left = terminal.pipe("start", scripted(PROMPT, {"duration_s": 3000})).stderr
     assert left.startswith("No process is running it. Keep one running, or watch here:\n  agent-jobs service install\n")
     assert re.search(r"\n  agent-jobs watch job_\w+\n", left)

@@ -105,7 +105,7 @@ def chat() -> Iterator[Chat]:
         thread.join()
 
 
-async def test_the_desktop_notification_is_shown_by_the_setting_of_the_page(
+async def test_desktop_notification_is_shown_by_the_setting_of_the_page(
     tmp_path: Path, upstream: RunningServer, home: Home
 ) -> None:
     home.script("A desktop notification", "job-done")
@@ -114,14 +114,14 @@ async def test_the_desktop_notification_is_shown_by_the_setting_of_the_page(
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
         server.initialize()
         start(server, {"duration_s": 0.2, "text": "done"})
-        await eventually(shown.exists, 20)
+        await eventually(shown.exists)
         assert server.end() == 0
         assert server.stderr() == ""
     assert json.loads(shown.read_text())[-2] == "agent-jobs: completed"
     assert json.loads(shown.read_text())[-1].startswith("hello")
 
 
-def test_the_macos_script_gets_the_title_as_an_argument(home: Home) -> None:
+def test_macos_script_gets_the_title_as_an_argument(home: Home) -> None:
     script, shown = home.script("A desktop notification", "job-done"), home.stand_in("osascript")
     as_if = f"import sys; sys.platform = 'darwin'; exec(open({str(script)!r}).read())"
     told = {"job_id": "job_1", "status": "failed", "title": '" & quit'}
@@ -132,13 +132,13 @@ def test_the_macos_script_gets_the_title_as_an_argument(home: Home) -> None:
     assert called[-2:] == ["agent-jobs: failed", '" & quit']
 
 
-async def test_the_chat_gets_the_message(tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat) -> None:
+async def test_chat_gets_the_message(tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat) -> None:
     home.script("A chat webhook", "tell-chat")
     setting = home.environment(AGENT_JOBS_ON_FINISH="~/bin/tell-chat", CHAT_WEBHOOK=chat.url)
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
         server.initialize()
         start(server, {"duration_s": 0.2, "text": "All is \u00f6k."})
-        await eventually(lambda: bool(chat.posted), 20)
+        await eventually(lambda: bool(chat.posted))
         assert server.end() == 0
         assert server.stderr() == ""
     [(kind, said)] = chat.posted
@@ -148,14 +148,12 @@ async def test_the_chat_gets_the_message(tmp_path: Path, upstream: RunningServer
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the example is one of curl")
-async def test_a_webhook_gets_the_job_unchanged(
-    tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat
-) -> None:
+async def test_webhook_gets_the_job_unchanged(tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat) -> None:
     setting = home.environment(AGENT_JOBS_ON_FINISH=SETTINGS[1], JOB_WEBHOOK=chat.url)
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
         server.initialize()
         job = start(server, {"duration_s": 0.2, "text": "done"})
-        await eventually(lambda: bool(chat.posted), 20)
+        await eventually(lambda: bool(chat.posted))
     [(kind, told)] = chat.posted
     assert kind == "application/json"
     assert (told["job_id"], told["status"], told["output"]) == (job["job_id"], "completed", "done")
@@ -167,7 +165,7 @@ def priced(settings: Settings, tmp_path: Path) -> Settings:
     return replace(settings, prices=tmp_path / "prices.toml")
 
 
-async def test_the_page_lists_every_field_and_no_other(priced: Settings, tmp_path: Path) -> None:
+async def test_page_lists_every_field_and_no_other(priced: Settings, tmp_path: Path) -> None:
     (tmp_path / "ear").mkdir()
     ear = Ear(tmp_path / "ear")
     rows = [row.split("|")[1] for row in section("What it gets").splitlines() if row.startswith("| `")]
@@ -190,7 +188,7 @@ async def test_the_page_lists_every_field_and_no_other(priced: Settings, tmp_pat
     assert set().union(*told) == fields
 
 
-def test_its_figures_are_those_of_the_program() -> None:
+def test_figures_of_the_page_are_those_of_the_program() -> None:
     promised = " ".join(section("What is promised").split())
     words = {4: "four", 10: "ten", 3: "three"}
     assert f"At most {words[on_finish.AT_ONCE]} run at once" in promised

@@ -21,7 +21,7 @@ class Client:
     def __init__(self, server: RunningServer) -> None:
         # Nothing is encrypted here, and reading the certificates would take longer than a test.
         headers = {"authorization": "Bearer sk-test"}
-        self.http = httpx2.Client(base_url=server.base_url, headers=headers, timeout=20, verify=False)
+        self.http = httpx2.Client(base_url=server.base_url, headers=headers, timeout=60, verify=False)
 
     def __enter__(self) -> Self:
         return self
@@ -73,12 +73,12 @@ class Client:
         return self.wait_until(response_id, lambda body: body["status"] in TERMINAL)
 
     def wait_until(self, response_id: str, fact: Callable[[Json], bool]) -> Json:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             body = self.get(response_id).json()
             if fact(body):
                 return body
-        raise AssertionError("it did not come true in 10 s")
+        raise AssertionError("it did not come true in 60 s")
 
 
 def request(text: str = "hello", /, emulate: Mapping[str, Any] | None = None, **fields: Any) -> Json:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import anyio
 import pytest
 from hosts import SPEED, scripted
-from test_agent_loop import add_tool_servers, call, calling, ledger, lines
+from test_agent_loop import add_tool_servers, ledger_entry, read_lines, script_with_calls, tool_call
 
 from agent_jobs.app import open_app
 from agent_jobs.clock import create_fast_clock
@@ -84,24 +84,24 @@ async def test_approval_of_one_call_allows_no_other_one(settings: Settings):
 
 async def test_other_calls_of_the_same_turn_are_allowed_with_it(settings: Settings, tmp_path: Path):
     log = tmp_path / "ledger"
-    servers = add_tool_servers(settings, ledger=ledger(log, approval={"write": "always", "*": "never"}))
-    turns = [call("ledger__write", n=1), call("ledger__write", n=2)], [call("ledger__write", n=3)]
+    servers = add_tool_servers(settings, ledger=ledger_entry(log, approval={"write": "always", "*": "never"}))
+    turns = [tool_call("ledger__write", n=1), tool_call("ledger__write", n=2)], [tool_call("ledger__write", n=3)]
     async with open_app(servers, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
-        job = await start(engine, calling(*turns), toolbox=["ledger"])
+        job = await start(engine, script_with_calls(*turns), toolbox=["ledger"])
         assert len(await engine.open_calls(job)) == 2
         job = await reply(engine, job, "always")
     assert (job.status, job.turn.number) == (Status.COMPLETED, 3)
-    assert sorted(line for line in lines(log) if line.startswith("end")) == [f"end write {n}" for n in (1, 2, 3)]
+    assert sorted(line for line in read_lines(log) if line.startswith("end")) == [f"end write {n}" for n in (1, 2, 3)]
 
 
 async def test_refused_call_stays_refused_beside_one_that_is_always_allowed(settings: Settings, tmp_path: Path):
     log = tmp_path / "ledger"
-    servers = add_tool_servers(settings, ledger=ledger(log, approval="always"))
+    servers = add_tool_servers(settings, ledger=ledger_entry(log, approval="always"))
     async with open_app(servers, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
-        turn = [call("ledger__write", n=1), call("ledger__write", n=2)]
-        job = await start(engine, calling(turn), toolbox=["ledger"])
+        turn = [tool_call("ledger__write", n=1), tool_call("ledger__write", n=2)]
+        job = await start(engine, script_with_calls(turn), toolbox=["ledger"])
         first, second = await engine.open_calls(job)
         for wrong in (Reply(always=(first.id, first.id)), Reply(always=(first.id,), deny=(first.id,))):
             with pytest.raises(RequestError, match="answered twice"):
@@ -111,14 +111,14 @@ async def test_refused_call_stays_refused_beside_one_that_is_always_allowed(sett
         assert (await engine.poll(job.id)).always_allowed == ()
         await engine.reply(job.id, Reply(always=(second.id,), deny=(first.id,)))
         await until_asked(engine, job.id)
-    assert lines(log) == ["begin write 2", "end write 2"]
+    assert read_lines(log) == ["begin write 2", "end write 2"]
 
 
 async def test_output_of_a_function_cannot_be_allowed(settings: Settings):
     function: dict[str, Any] = {"type": "function", "name": "mine", "parameters": {"type": "object", "properties": {}}}
     async with open_app(settings, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
-        job = await start(engine, calling([call("mine")]), tools=[function])
+        job = await start(engine, script_with_calls([tool_call("mine")]), tools=[function])
         with pytest.raises(RequestError, match="waits for an output, not for an approval"):
             await reply(engine, job, "always")
         assert (await engine.poll(job.id)).always_allowed == ()

@@ -136,7 +136,7 @@ async def test_id_of_a_paid_response_is_kept_until_the_database_is_back(
 
 async def start_until_explained(host: Host, fault: Fault) -> None:
     """Start jobs until the refusal explains the fault: the first ones may report that an open connection broke."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while not re.search(fault.said, sentence := await host.refused("agent_start", prompt="new")):
             assert re.search(Stopped.said, sentence), sentence
     assert re.search(fault.fix, sentence), sentence
@@ -144,7 +144,7 @@ async def start_until_explained(host: Host, fault: Fault) -> None:
 
 async def read_output_once_back(host: Host, job_id: str) -> str:
     """Return the job's output as soon as the database answers again."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while (await host.client.call_tool("agent_poll", {"job_id": job_id, "wait_s": 0})).is_error:  # noqa: ASYNC110
             await anyio.sleep(0.1)
     return (await host.end(job_id))["output"]
@@ -153,7 +153,7 @@ async def read_output_once_back(host: Host, job_id: str) -> str:
 async def run_once_back(host: Host, script: dict[str, Any]) -> str:
     """Start a job until its start is accepted, and return its output."""
     arguments = {"prompt": scripted("work", script), "wait_s": 0}
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while (answer := await host.client.call_tool("agent_start", arguments)).is_error:
             assert "Call again in a few seconds" in str(answer)
     return await read_output_once_back(host, read(answer)["job_id"])
@@ -246,7 +246,7 @@ async def test_server_that_does_not_answer_in_time_is_reported_and_works_again_a
     async with hosting(with_database(proxy.url, settings)) as host:
         started = await host.start(emulate={"duration_s": 8, "text": "waited"})
         proxy.stall()
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             assert "did not answer in time" in await host.refused("agent_poll", job_id=started["job_id"], wait_s=0)
         proxy.flow()
         assert await read_output_once_back(host, started["job_id"]) == "waited"

@@ -67,7 +67,7 @@ async def test_unread_result_answers_an_identical_start_without_cost(
     async with hosting(settings) as host:
         first = await host.start("same", emulate={"duration_s": 1, "text": "paid once"})
         await eventually(lambda: list_statuses(upstream) == ["completed"])
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while "output" not in (again := await host.start("same", emulate={"duration_s": 1, "text": "paid once"})):
                 pass
         assert again["job_id"] == first["job_id"]
@@ -169,7 +169,7 @@ async def test_run_that_cannot_be_polled_ends_a_day_after_its_limit(
     upstream.queue_fault(on="cancel", status=503, times=-1)
     async with hosting(replace(settings, job_timeout_s=5, follow=0, max_wait_s=3600), speed=20_000) as host:
         started = await host.start(emulate={"end": "never"})
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while "next_poll_ms" in (answer := await host.call("agent_poll", job_id=started["job_id"], wait_s=3600)):
                 pass
     assert answer["error"]["code"] == "deadline_exceeded"
@@ -285,7 +285,7 @@ async def test_end_of_a_held_run_is_stored_once_the_database_accepts_it(
         database = sqlite3.connect(settings.data_dir / "jobs.db", isolation_level=None, check_same_thread=False)
         with closing(database) as other:
             await to_thread.run_sync(other.execute, "BEGIN IMMEDIATE")
-            await eventually(lambda: "its end cannot be written" in caplog.text, 30)
+            await eventually(lambda: "its end cannot be written" in caplog.text)
         assert (await host.end(started["job_id"]))["output"] == "told once"
 
 
@@ -328,7 +328,7 @@ async def test_refused_key_pauses_new_work_for_a_while(settings: Settings, upstr
         assert (await host.start(wait_s=5))["status"] == "failed"
         assert "The provider refuses this key" in await host.refused("agent_start", prompt="at once")
         assert read_counters(upstream)["creates"] == 1
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while (await host.client.call_tool("agent_start", {"prompt": "later"})).is_error:  # noqa: ASYNC110
                 await anyio.sleep(0.1)
 
@@ -364,7 +364,7 @@ async def test_job_belongs_to_the_key_that_sent_it(settings: Settings, upstream:
         await eventually(lambda: read_counters(upstream)["retrieves"] >= 2)
         engine = await host.app.engine()
         began = engine.now()
-        await eventually(lambda: engine.now() > began + 120, 30)
+        await eventually(lambda: engine.now() > began + 120)
         assert not (await engine.poll(started["job_id"])).is_terminal
     httpx2.delete(f"{upstream.url}/_emulator/faults")
     async with hosting(sender) as other:
@@ -450,7 +450,7 @@ async def test_run_that_silently_ignores_background_is_held_open(settings: Setti
 async def wait_until_learned(host: Host) -> None:
     """Wait until the store knows that the endpoint runs nothing in the background."""
     engine = await host.app.engine()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while await engine.learned_mode(load_models()["default"]) != "foreground":  # noqa: ASYNC110  # it sets no event
             await anyio.sleep(0.01)
 
@@ -514,7 +514,7 @@ async def test_response_retrieved_late_is_not_held_forever(settings: Settings, l
         async with hosting(replace(settings, base_url=upstream.base_url)) as host:
             started = await host.start(emulate={"end": "never", "faults": [{"not_found_for_s": lag_s}]})
             engine = await host.app.engine()
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while "background" not in [
                     event.kind for event in (await engine.result(started["job_id"])).events
                 ]:  # until a later GET showed it
@@ -558,7 +558,7 @@ async def test_text_of_a_held_run_is_kept_if_another_process_cancels_it(
     async with hosting(settings) as host, hosting(settings) as other:
         started = await host.start(emulate={"duration_s": 600, "length": 5000, "reasoning": 0})
         job_id = started["job_id"]
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not (await host.call("agent_result", job_id=job_id, part="partial"))["partial"]:
                 await host.call("agent_poll", job_id=job_id, wait_s=1)
         answer = await other.call("agent_cancel", job_id=job_id)
@@ -607,7 +607,7 @@ async def test_retention_keeps_unread_jobs_and_the_provider_s_copies(
         await host.end(read["job_id"])
         await eventually(lambda: set(list_statuses(upstream)) == {"completed", "failed"})
     async with hosting(replace(settings, retention_days=1), speed=DAY_S) as host:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while read["job_id"] in {job["job_id"] for job in (await host.call("agent_list"))["jobs"]}:
                 pass
         left = {job["job_id"] for job in (await host.call("agent_list"))["jobs"]}

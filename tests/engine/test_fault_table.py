@@ -160,7 +160,8 @@ async def read_pages(host: Host, answer: dict[str, Any]) -> list[str]:
     read = [answer["output"]]
     while "next" in answer:
         tool, job, offset = answer["next"].split()
-        answer = await host.call(tool, job_id=job.partition("=")[2], offset=int(offset.partition("=")[2]))
+        found = {"job_id": job.partition("=")[2], "offset": int(offset.partition("=")[2])}
+        answer = await host.call(tool, **found, max_bytes=100_000)
         read.append(answer["output"])
     return read
 
@@ -205,7 +206,7 @@ async def test_post_without_an_answer_is_shown_at_once_and_never_sent_again(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any], accepted: int
 ) -> None:
     upstream.queue_fault(on="create", **fault)
-    settings = replace(settings, start_timeout_s=1.0)
+    settings = replace(settings, start_timeout_s=5.0)
     async with hosting(settings, speed=20) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "paid once"})
         assert started["status"] == "starting"
@@ -227,7 +228,7 @@ async def test_post_lost_in_the_network_is_not_sent_again_when_the_network_is_ba
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with line_to(upstream) as line:
-        settings = replace(settings, base_url=line.base_url, start_timeout_s=1.0)
+        settings = replace(settings, base_url=line.base_url, start_timeout_s=5.0)
         async with hosting(settings, speed=20) as host:
             line.silent = True
             started = await host.start(emulate={"duration_s": 1})
@@ -293,7 +294,7 @@ async def test_connection_that_falls_silent_during_a_job_is_replaced(
                 line.silent = True
                 assert "next_poll_ms" in await host.call("agent_poll", job_id=started["job_id"], wait_s=10)
             line.silent = False
-            with anyio.fail_after(15):
+            with anyio.fail_after(25):
                 assert (await host.end(started["job_id"]))["output"] == "heard after all"
     assert read_counters(upstream)["creates"] == 1
 
@@ -307,10 +308,9 @@ async def test_half_an_hour_of_503_loses_no_result(settings: Settings, follow: i
             script = {"duration_s": duration_s, "text": "kept", "faults": [{"drop": {"after_events": 6}}]}
             upstream.queue_fault(on="any", status=503, skip=1, times=-1)  # all but the POST
             started = answer = await host.start(emulate=script)
-            while answer.get("elapsed_s", 0) < 1800:
+            while answer.get("elapsed_s", 0) < 1800 or "cannot poll" not in answer.get("activity", ""):
                 answer = await host.call("agent_poll", job_id=started["job_id"])
                 assert "next_poll_ms" in answer, answer
-            assert "cannot poll" in answer["activity"]
             mend(upstream)
             assert (await host.end(started["job_id"]))["output"] == "kept"
         assert read_counters(upstream)["creates"] == 1
@@ -325,8 +325,9 @@ async def test_outage_of_twelve_seconds_loses_no_result(
         async with hosting(settings) as host:
             started = await host.start(emulate={"duration_s": 8, "text": "kept"})
             line.cut()
-            answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=12)
-            assert "cannot poll" in answer["activity"]
+            with anyio.fail_after(60):
+                while "cannot poll" not in started.get("activity", ""):
+                    started = await host.call("agent_poll", job_id=started["job_id"], wait_s=12)
             await eventually(lambda: list_runs(upstream)[0]["status"] == "completed")
             await line.mend()
             assert (await host.end(started["job_id"]))["output"] == "kept"
@@ -364,7 +365,7 @@ async def test_repeatedly_killed_server_returns_the_result_of_its_one_post(
 
 
 @FOLLOW
-@pytest.mark.parametrize("length", [60_000, pytest.param(5_000_000, marks=pytest.mark.untraced)], ids=["60 KB", "5 MB"])
+@pytest.mark.parametrize("length", [60_000, 5_000_000], ids=["60 KB", "5 MB"])
 async def test_long_output_is_read_page_by_page_to_its_last_byte(
     settings: Settings, upstream: RunningServer, follow: int, length: int
 ) -> None:

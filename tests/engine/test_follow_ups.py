@@ -183,7 +183,7 @@ async def test_unsent_job_cannot_be_continued(settings: Settings) -> None:
 async def test_cancelled_job_with_text_can_be_continued(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await host.start("one", emulate={"duration_s": 20, "reasoning": 0, "length": 2_000})
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while (await host.call("agent_poll", job_id=first["job_id"], wait_s=2)).get("activity") != "writing":
                 pass
         written = (await host.call("agent_cancel", job_id=first["job_id"]))["output"]

@@ -13,7 +13,7 @@ from agent_jobs.settings import Settings
 async def poll_until_done(host: Host, **group: Any) -> list[dict[str, Any]]:
     """Poll a group as its answers advise until no job runs; return the reports of each job."""
     done: list[dict[str, Any]] = []
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while True:
             answer = await host.call("agent_poll", **group)
             done += answer.get("done", [])

@@ -76,7 +76,7 @@ async def test_finished_job_is_sent_to_each_kind_of_target(settings: Settings, r
     targets = [notice_target(kind, f"{receiver.url}/{kind}") for kind in kinds]
     async with hosting(with_targets(settings, *targets, notify_secret=SecretStr(SECRET))) as host:
         job = await host.start(TITLE, emulate={"duration_s": 0.2, "text": OUTPUT}, batch="night")
-        await eventually(lambda: len(receiver.received) == 3, 30)
+        await eventually(lambda: len(receiver.received) == 3)
     got = {each.path.strip("/"): each for each in receiver.received}
     webhook = read_notice(got["webhook"])
     assert (webhook["type"], webhook["timestamp"][-1]) == ("finished", "Z")
@@ -98,11 +98,11 @@ async def test_finished_job_is_sent_to_each_kind_of_target(settings: Settings, r
 async def test_question_and_end_are_sent_as_separate_events(settings: Settings, receiver: Receiver) -> None:
     async with hosting(with_targets(settings, notice_target("webhook", receiver.url))) as host:
         job = await host.start(**asking_script(function_calls=[{"name": "lookup", "arguments": {"word": "one"}}]))
-        await eventually(lambda: len(receiver.received) == 1, 30)
+        await eventually(lambda: len(receiver.received) == 1)
         asked = await host.call("agent_poll", job_id=job["job_id"])
         output = {"call_id": asked["needs"][0]["call_id"], "output": OUTPUT}
         await host.call("agent_reply", job_id=job["job_id"], outputs=[output])
-        await eventually(lambda: len(receiver.received) == 2, 30)
+        await eventually(lambda: len(receiver.received) == 2)
     assert [read_notice(each)["type"] for each in receiver.received] == ["needs_input", "finished"]
     assert read_notice(receiver.received[0])["data"].keys() == {"job_id", "title", "status", "model", "elapsed_s"}
     assert "webhook-signature" not in receiver.received[0].headers
@@ -179,7 +179,7 @@ async def test_each_event_is_sent_once_by_several_servers(settings: Settings, re
     settings, count = with_targets(settings, notice_target("webhook", receiver.url)), AT_ONCE + 2
     async with hosting(settings) as one, hosting(settings) as other:
         jobs = [await host.start(emulate={"duration_s": 0.5}) for host in (one, other) for _ in range(count // 2)]
-        await eventually(lambda: len(receiver.received) >= count, 30)
+        await eventually(lambda: len(receiver.received) >= count)
     assert sorted(read_notice(each)["data"]["job_id"] for each in receiver.received) == sorted(
         job["job_id"] for job in jobs
     )

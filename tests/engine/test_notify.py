@@ -61,7 +61,7 @@ class Ear:
         return [each["told"] for each in self.heard()]
 
     async def hears(self, count: int = 1) -> list[dict[str, Any]]:
-        await eventually(lambda: len(self.heard()) >= count, 30)
+        await eventually(lambda: len(self.heard()) >= count)
         return self.told()
 
 
@@ -219,12 +219,12 @@ async def test_command_outlives_its_killed_server_and_is_not_run_again(
     with serving(tmp_path / "data", upstream.base_url, **command) as server:
         server.initialize()
         start(server, {"duration_s": 0.2, "text": "done"})
-        await eventually(lambda: len(list_running(ear)) == 1, 20)
+        await eventually(lambda: len(list_running(ear)) == 1)
         server.process.kill()
     with serving(tmp_path / "data", upstream.base_url, **command) as server:
         server.initialize()
         second = start(server, {"duration_s": 0.2, "text": "later"})
-        await eventually(lambda: len(list_running(ear)) == 2, 20)
+        await eventually(lambda: len(list_running(ear)) == 2)
         (ear.folder / "go").touch()
         await ear.hears(2)
         assert server.end() == 0
@@ -283,8 +283,8 @@ async def test_jobs_continue_beside_hanging_commands_which_are_killed(
         started = await host.call("agent_start", prompts=[scripted(f"{n}", {"duration_s": 0.2}) for n in range(6)])
         for job_id in started["job_ids"]:
             assert (await host.end(job_id))["status"] == "completed"
-        await eventually(lambda: len(list_running(ear)) == AT_ONCE, 20)
-        await eventually(lambda: caplog.text.count("took longer than 3 s and was killed") == 6, 40)
+        await eventually(lambda: len(list_running(ear)) == AT_ONCE)
+        await eventually(lambda: caplog.text.count("took longer than 3 s and was killed") == 6)
     children = list_running(ear)
     assert len(children) == 6
     await eventually(lambda: not any(map(is_alive, children)))
@@ -317,7 +317,7 @@ async def test_failure_of_a_command_is_logged_without_the_job(
 ) -> None:
     async with hosting_with_command(settings, ear.command(program)) as host:
         job = await host.start("the title", emulate={"duration_s": 0.2, "text": "quite secret"})
-        await eventually(lambda: logged in caplog.text, 20)
+        await eventually(lambda: logged in caplog.text)
     line = next(line for line in caplog.text.splitlines() if logged in line)
     assert job["job_id"] in line
     assert "WARNING" in line
@@ -338,7 +338,7 @@ sys.exit("the last words")
 """
     async with hosting_with_command(settings, ear.command(flood)) as host:
         await host.start(emulate={"duration_s": 0.2})
-        await eventually(lambda: "AGENT_JOBS_ON_FINISH" in caplog.text, 20)
+        await eventually(lambda: "AGENT_JOBS_ON_FINISH" in caplog.text)
     assert caplog.text.endswith("AGENT_JOBS_ON_FINISH ended with status 1: the last words\n")
 
 
@@ -358,7 +358,7 @@ def test_child_left_by_a_command_costs_no_thread_and_no_descriptor(tmp_path: Pat
 async def test_missing_command_is_logged(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     async with hosting_with_command(settings, ("/nowhere/at-all",)) as host:
         job = await host.start(emulate={"duration_s": 0.2})
-        await eventually(lambda: "cannot be started: No such file" in caplog.text, 20)
+        await eventually(lambda: "cannot be started: No such file" in caplog.text)
         assert (await host.end(job["job_id"]))["status"] == "completed"
 
 
@@ -369,7 +369,7 @@ async def test_server_that_ends_leaves_the_command_running_and_logs_that(
     with serving(tmp_path / "data", upstream.base_url, AGENT_JOBS_ON_FINISH=shlex.join(words)) as server:
         server.initialize()
         start(server, {"duration_s": 0.2, "text": "done"})
-        await eventually(lambda: len(list_running(ear)) == 1, 20)
+        await eventually(lambda: len(list_running(ear)) == 1)
         assert server.end() == 0
         assert "1 runs of AGENT_JOBS_ON_FINISH continue without this process" in server.stderr()
     assert not ear.heard()

@@ -207,7 +207,7 @@ async def test_running_job_shows_only_its_partial_text_and_reasoning(settings: S
     async with hosting(settings) as host:
         script = {"end": "never", "length": 4_000, "duration_s": 2, "reasoning": 3}
         started = await host.start(emulate=script, options={"reasoning_summary": "auto"})
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not (answer := await host.call("agent_result", job_id=started["job_id"], part="partial"))["partial"]:
                 await host.call("agent_poll", job_id=started["job_id"], wait_s=1)
         thought = await host.call("agent_result", job_id=started["job_id"], part="reasoning")

@@ -68,7 +68,8 @@ async def test_named_secret_reaches_upstream(
 ) -> None:
     refuse_once(upstream, carried)
     async with hosting(settings) as host:
-        answer = await host.start(options={"tools": [tool]}, wait_s=5)
+        started = await host.start(options={"tools": [tool]})
+        answer = await host.end(started["job_id"])
     assert answer["error"]["code"] == "seen"
 
 

@@ -598,7 +598,7 @@ async def test_started_servers_end_with_the_process_in_under_two_seconds(tmp_pat
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(process)
         await leave.wait()
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             await left.wait()
     await eventually(lambda: not any(map(is_alive, alive)))
     assert sum(STOP_STEPS_S) + STOP_STEPS_S[-1] < 2, "as long as a process waits for those that it has to stop"

@@ -69,7 +69,7 @@ def script(**emulate: Any) -> dict[str, Any]:
 async def asking(host: Host, **emulate: Any) -> dict[str, Any]:
     """Start a job that asks, and return the answer that a host without dialogs gets."""
     started = await host.start(**script(**emulate))
-    return await host.call("agent_poll", job_id=started["job_id"], wait_s=20)
+    return await host.end(started["job_id"], wait_s=20)
 
 
 def given(told: dict[str, Any], output: object = "found") -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ def toolbox(settings: Settings, folder: Path) -> Settings:
 
 @ERAS
 @pytest.mark.parametrize(("does", "approved"), [("accept", True), ("decline", False)])
-async def test_the_user_decides_in_a_dialog_while_the_job_is_polled(
+async def test_user_decides_in_a_dialog_while_the_job_is_polled(
     settings: Settings, upstream: RunningServer, mode: str, does: Literal["accept", "decline"], approved: bool
 ) -> None:
     person = Person(does)
@@ -107,7 +107,7 @@ async def test_the_user_decides_in_a_dialog_while_the_job_is_polled(
 
 @ERAS
 @pytest.mark.parametrize(("does", "brought"), [("accept", "the text"), ("decline", "The user denied this call.")])
-async def test_a_call_of_the_users_own_tools_is_made_only_if_the_user_accepts(
+async def test_call_of_the_users_own_tools_is_made_only_if_the_user_accepts(
     settings: Settings,
     tmp_path: Path,
     upstream: RunningServer,
@@ -126,7 +126,7 @@ async def test_a_call_of_the_users_own_tools_is_made_only_if_the_user_accepts(
 
 
 @ERAS
-async def test_a_dismissed_question_stays_open_and_the_next_poll_asks_it_again(settings: Settings, mode: str) -> None:
+async def test_dismissed_question_stays_open_and_the_next_poll_asks_it_again(settings: Settings, mode: str) -> None:
     person = Person("cancel")
     async with hosting(settings, mode=mode, elicitation_callback=person.asked) as host:
         told = await asking(host, mcp_approval=REMOTE)
@@ -137,7 +137,7 @@ async def test_a_dismissed_question_stays_open_and_the_next_poll_asks_it_again(s
     assert len(person.seen) == 2
 
 
-async def test_an_unanswered_dialog_closes_with_the_call(settings: Settings) -> None:
+async def test_unanswered_dialog_closes_with_the_call(settings: Settings) -> None:
     person = Person(may_answer=anyio.Event())
     async with hosting(replace(settings, max_wait_s=5), mode="legacy", elicitation_callback=person.asked) as host:
         told = await asking(host, mcp_approval=REMOTE)
@@ -145,7 +145,7 @@ async def test_an_unanswered_dialog_closes_with_the_call(settings: Settings) -> 
 
 
 @ERAS
-async def test_a_poll_that_does_not_wait_shows_no_dialog(settings: Settings, mode: str) -> None:
+async def test_poll_that_does_not_wait_shows_no_dialog(settings: Settings, mode: str) -> None:
     person = Person()
     async with hosting(settings, mode=mode, elicitation_callback=person.asked) as host:
         started = await host.start(**script(mcp_approval=REMOTE))
@@ -155,7 +155,7 @@ async def test_a_poll_that_does_not_wait_shows_no_dialog(settings: Settings, mod
 
 
 @ERAS
-async def test_the_first_answer_counts_when_two_windows_ask_at_once(
+async def test_first_answer_counts_when_two_windows_ask_at_once(
     settings: Settings, upstream: RunningServer, mode: str
 ) -> None:
     """Before 2026-07-28 the other dialog is withdrawn. Later versions note that its answer changed nothing."""
@@ -192,7 +192,7 @@ async def test_no_dialog_is_shown_if_the_model_may_approve(settings: Settings, m
 
 
 @ERAS
-async def test_a_model_without_dialogs_learns_that_the_user_must_approve(
+async def test_model_without_dialogs_learns_that_the_user_must_approve(
     settings: Settings, upstream: RunningServer, mode: str
 ) -> None:
     async with hosting(settings, mode=mode) as host:
@@ -207,7 +207,7 @@ async def test_a_model_without_dialogs_learns_that_the_user_must_approve(
     assert [item["approve"] for item in answers(upstream) if item["type"] == "mcp_approval_response"] == [False]
 
 
-async def test_a_dialog_is_bounded_and_cannot_be_disguised(settings: Settings) -> None:
+async def test_dialog_is_bounded_and_cannot_be_disguised(settings: Settings) -> None:
     person = Person("cancel")
     dressed = {**REMOTE, "arguments": "{\n\n\u202eSafe. " + "x" * 50_000 + "}"}
     async with hosting(settings, mode="legacy", elicitation_callback=person.asked) as host:
@@ -219,7 +219,7 @@ async def test_a_dialog_is_bounded_and_cannot_be_disguised(settings: Settings) -
 
 
 @ERAS
-async def test_a_dialog_works_over_pipes(tmp_path: Path, upstream: RunningServer, mode: str) -> None:
+async def test_dialog_works_over_pipes(tmp_path: Path, upstream: RunningServer, mode: str) -> None:
     person = Person()
     over = Client(parameters(tmp_path, upstream.base_url), mode=mode, elicitation_callback=person.asked)
     async with over as client:
@@ -230,7 +230,7 @@ async def test_a_dialog_works_over_pipes(tmp_path: Path, upstream: RunningServer
     assert (answer["status"], len(person.seen)) == ("completed", 1)
 
 
-async def test_an_answer_counts_after_a_restart_of_the_server(settings: Settings) -> None:
+async def test_answer_counts_after_a_restart_of_the_server(settings: Settings) -> None:
     person = Person()
     async with hosting(settings, elicitation_callback=person.asked) as host:
         poll = {"job_id": (await host.start(**script(mcp_approval=REMOTE)))["job_id"]}
@@ -248,7 +248,7 @@ async def test_an_answer_counts_after_a_restart_of_the_server(settings: Settings
 # The host's model, by agent_reply
 
 
-async def test_a_job_continues_once_the_model_answers_its_functions(settings: Settings) -> None:
+async def test_job_continues_once_the_model_answers_its_functions(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=TWO)
         assert [json.loads(call["arguments"])["word"] for call in told["needs"]] == ["one", "two"]
@@ -258,7 +258,7 @@ async def test_a_job_continues_once_the_model_answers_its_functions(settings: Se
         assert all(f'{call["call_id"]}: {{"found": 3}}' in answer["output"] for call in told["needs"])
 
 
-async def test_a_partial_answer_is_kept_and_the_rest_stays_open(settings: Settings) -> None:
+async def test_partial_answer_is_kept_and_the_rest_stays_open(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=TWO)
         one, two = given(told)
@@ -281,7 +281,7 @@ WRONG: list[tuple[Callable[[str], dict[str, Any]], str]] = [
 
 
 @pytest.mark.parametrize(("reply", "why"), WRONG, ids=[why for _, why in WRONG])
-async def test_a_wrong_answer_gets_a_sentence_and_changes_nothing(
+async def test_wrong_answer_gets_a_sentence_and_changes_nothing(
     settings: Settings, reply: Callable[[str], dict[str, Any]], why: str
 ) -> None:
     async with hosting(replace(settings, approvals="model")) as host:
@@ -291,14 +291,14 @@ async def test_a_wrong_answer_gets_a_sentence_and_changes_nothing(
         assert await host.call("agent_poll", job_id=told["job_id"], wait_s=0) == told
 
 
-async def test_an_output_for_an_approval_is_refused(settings: Settings) -> None:
+async def test_output_for_an_approval_is_refused(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, mcp_approval=REMOTE)
         why = await host.refused("agent_reply", job_id=told["job_id"], outputs=given(told))
         assert "waits for an approval, not for an output. Use approve or deny." in why
 
 
-async def test_an_answer_to_a_job_that_does_not_ask_is_refused(settings: Settings) -> None:
+async def test_answer_to_a_job_that_does_not_ask_is_refused(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"end": "never"})
         why = await host.refused("agent_reply", job_id=started["job_id"], message="hello")
@@ -309,7 +309,7 @@ async def test_an_answer_to_a_job_that_does_not_ask_is_refused(settings: Setting
             assert "There is no job 'job_x'" in await host.refused("agent_reply", job_id="job_x", **more)
 
 
-async def test_a_message_stands_in_for_every_answer_that_is_missing(settings: Settings) -> None:
+async def test_message_replaces_every_missing_answer(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=TWO)
         await host.call("agent_reply", job_id=told["job_id"], outputs=given(told)[:1], message="Go on without it")
@@ -318,7 +318,7 @@ async def test_a_message_stands_in_for_every_answer_that_is_missing(settings: Se
     assert "Not done. The user says: Go on without it" in output
 
 
-async def test_a_message_in_place_of_an_approval_is_the_reason_of_the_refusal(
+async def test_message_in_place_of_an_approval_is_the_reason_of_the_refusal(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:
@@ -329,7 +329,7 @@ async def test_a_message_in_place_of_an_approval_is_the_reason_of_the_refusal(
     assert (said["approve"], said["reason"]) == (False, "Not done. The user says: Too big")
 
 
-async def test_the_first_of_many_simultaneous_answers_counts(settings: Settings) -> None:
+async def test_first_of_many_simultaneous_answers_counts(settings: Settings) -> None:
     came: list[bool] = []
     async with hosting(settings) as one, hosting(settings) as two:
         told = await asking(one, function_calls=[LOOKUP])
@@ -349,7 +349,7 @@ async def test_the_first_of_many_simultaneous_answers_counts(settings: Settings)
         assert counted[0] in (await one.end(told["job_id"]))["output"]
 
 
-async def test_an_approval_that_comes_while_another_approved_call_runs_disturbs_neither(
+async def test_approval_that_comes_while_another_approved_call_runs_disturbs_neither(
     settings: Settings, tmp_path: Path
 ) -> None:
     calls: list[dict[str, Any]] = [
@@ -361,7 +361,7 @@ async def test_an_approval_that_comes_while_another_approved_call_runs_disturbs_
         job_id = started["job_id"]
         slow, quick = (await host.call("agent_poll", job_id=job_id))["needs"]
         await host.call("agent_reply", job_id=job_id, approve=[slow["call_id"]])
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while (await host.call("agent_result", job_id=job_id, part="items"))["items"][0]["state"] != "running":
                 await anyio.lowlevel.checkpoint()
         await host.call("agent_reply", job_id=job_id, approve=[quick["call_id"]])
@@ -370,7 +370,7 @@ async def test_an_approval_that_comes_while_another_approved_call_runs_disturbs_
     assert "unknown" not in output
 
 
-def test_an_answer_outlives_the_processes_that_asked_and_received_it(tmp_path: Path, upstream: RunningServer) -> None:
+def test_answer_outlives_the_processes_that_asked_and_received_it(tmp_path: Path, upstream: RunningServer) -> None:
     """One process asks and is killed, one without a key stores the answer and is killed, and a third one continues."""
     with serving(tmp_path, upstream.base_url) as server:
         server.initialize()
@@ -391,7 +391,7 @@ def test_an_answer_outlives_the_processes_that_asked_and_received_it(tmp_path: P
 # No answer, and the reports to hosts meanwhile
 
 
-async def test_an_unanswered_question_fails_the_job_in_time_even_if_it_is_polled(settings: Settings) -> None:
+async def test_unanswered_question_fails_the_job_in_time_even_if_it_is_polled(settings: Settings) -> None:
     async with hosting(replace(settings, input_timeout_s=60.0, max_wait_s=45.0)) as host:
         told = await asking(host, function_calls=[LOOKUP])
         answer = await host.call("agent_poll", job_id=told["job_id"], wait_s=45)
@@ -401,13 +401,13 @@ async def test_an_unanswered_question_fails_the_job_in_time_even_if_it_is_polled
 
 @ERAS
 @pytest.mark.parametrize("dialogs", [True, False], ids=["dialogs", "no dialogs"])
-async def test_a_missing_approval_expires_and_a_late_one_changes_nothing(
+async def test_missing_approval_expires_and_a_late_one_changes_nothing(
     settings: Settings, upstream: RunningServer, mode: str, dialogs: bool
 ) -> None:
     person: dict[str, Any] = {"elicitation_callback": Person("cancel").asked} if dialogs else {}
     async with hosting(replace(settings, input_timeout_s=30.0), mode=mode, **person) as host:
         told = await asking(host, mcp_approval=REMOTE)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while "error" not in (answer := await host.call("agent_poll", job_id=told["job_id"], wait_s=20)):
                 pass
         assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
@@ -417,7 +417,7 @@ async def test_a_missing_approval_expires_and_a_late_one_changes_nothing(
     assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_a_job_that_waits_is_cancelled_at_once(settings: Settings, upstream: RunningServer) -> None:
+async def test_job_that_waits_is_cancelled_at_once(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=[LOOKUP])
         assert (await host.call("agent_cancel", job_id=told["job_id"]))["status"] == "cancelled"
@@ -426,7 +426,7 @@ async def test_a_job_that_waits_is_cancelled_at_once(settings: Settings, upstrea
 
 
 @pytest.mark.parametrize("of_all", [True, False], ids=["any of mine", "a list"])
-async def test_a_poll_of_several_jobs_reports_a_question_once_and_again_when_it_changes(
+async def test_poll_of_several_jobs_reports_a_question_once_and_again_when_it_changes(
     settings: Settings, of_all: bool
 ) -> None:
     async with hosting(settings) as host:
@@ -445,7 +445,7 @@ async def test_a_poll_of_several_jobs_reports_a_question_once_and_again_when_it_
         assert (await host.call("agent_poll", **group, wait_s=40))["done"][0]["status"] == "completed"
 
 
-async def test_a_question_does_not_delay_the_report_of_another_finished_job(settings: Settings) -> None:
+async def test_question_does_not_delay_the_report_of_another_finished_job(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=[LOOKUP])
         await host.start(emulate={"duration_s": 3, "text": "the other"})
@@ -466,7 +466,7 @@ async def test_each_window_gets_the_question(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("count", "length"), [(1, 100_000), (25, 2_500), (64, 10)], ids=["huge", "huge and many", "many"]
 )
-async def test_a_question_stays_small_and_can_be_read_in_full(settings: Settings, count: int, length: int) -> None:
+async def test_question_stays_small_and_can_be_read_in_full(settings: Settings, count: int, length: int) -> None:
     calls = [{"name": "lookup", "arguments": {"word": "ü" * length}} for _ in range(count)]
     async with hosting(settings) as host:
         told = await asking(host, function_calls=calls)

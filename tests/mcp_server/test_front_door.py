@@ -83,14 +83,14 @@ async def answers(lines: Sequence[Line], left_out: frozenset[str] = frozenset())
     door.open()
     for line in lines:
         os.write(host_writes, (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n")
-        assert door.taken.acquire(timeout=10)
+        assert door.taken.acquire(timeout=60)
     os.set_blocking(host_reads, False)
     with os.fdopen(stdout, "wb"), os.fdopen(stdin, "rb"), os.fdopen(host_reads, "rb", buffering=0) as back:
         early = back.read() or b""
         everything = early
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run_server, server(), door)
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 while everything.count(b"\n") < sum(map(is_answered, lines)):
                     await anyio.wait_readable(host_reads)
                     everything += back.read() or b""
@@ -187,7 +187,7 @@ ODD: dict[str, tuple[list[Line], int]] = {
 
 
 @pytest.mark.parametrize(("lines", "early"), ODD.values(), ids=ODD)
-async def test_an_odd_opening_ends_in_the_answers_of_the_sdk(lines: list[Line], early: int) -> None:
+async def test_odd_opening_ends_in_the_answers_of_the_sdk(lines: list[Line], early: int) -> None:
     assert await compare_answers(*lines) == early
 
 
@@ -215,7 +215,7 @@ def test_every_description_of_a_host_gets_the_answers_of_the_sdk(
     anyio.run(lambda: compare_answers(wrap_request(1, "tools/list", **meta), wrap_request(2, "tools/list")))
 
 
-async def test_a_host_that_gives_up_on_discovery_may_still_initialize() -> None:
+async def test_host_that_gives_up_on_discovery_may_still_initialize() -> None:
     found, early = await answers([wrap_request(1, "server/discover"), initialize(number=2), TOOLS])
     assert early == 3
     by_id = {each["id"]: each["result"] for each in found}
@@ -224,7 +224,7 @@ async def test_a_host_that_gives_up_on_discovery_may_still_initialize() -> None:
     assert by_id["t"]["tools"]
 
 
-async def test_the_lists_are_answered_while_the_sdk_is_still_being_imported(
+async def test_lists_are_answered_while_the_sdk_is_still_being_imported(
     tmp_path: Path, upstream: RunningServer
 ) -> None:
     gate = tmp_path / "gate"
@@ -247,7 +247,7 @@ async def test_the_lists_are_answered_while_the_sdk_is_still_being_imported(
         assert server.end() == 0
 
 
-def test_a_user_with_presets_gets_them_as_prompts(tmp_path: Path, upstream: RunningServer) -> None:
+def test_user_with_presets_gets_them_as_prompts(tmp_path: Path, upstream: RunningServer) -> None:
     presets = tmp_path / "presets.toml"
     presets.write_text('[mine]\ndescription = "Mine."\n')
     with serving(tmp_path / "data", upstream.base_url, AGENT_JOBS_PRESETS=str(presets)) as server:
@@ -255,7 +255,7 @@ def test_a_user_with_presets_gets_them_as_prompts(tmp_path: Path, upstream: Runn
         assert "mine" in [prompt["name"] for prompt in server.request("prompts/list")["prompts"]]
 
 
-def test_the_front_door_imports_nothing_but_the_standard_library() -> None:
+def test_front_door_imports_nothing_but_the_standard_library() -> None:
     door = "agent_jobs.mcp_server.front_door"
     script = f"import sys; before = set(sys.modules); import {door}; print(*set(sys.modules) - before)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -274,7 +274,7 @@ def explain(data: bytes, capfd: pytest.CaptureFixture[str]) -> str:
     door.open()
     ended = threading.Event()
     door.hand_over(lambda line: ended.set() if line is None else None)
-    assert ended.wait(timeout=10)
+    assert ended.wait(timeout=60)
     os.close(stdin)
     os.close(null)
     return capfd.readouterr().err

@@ -58,7 +58,7 @@ MEANT = {
 }
 
 
-async def test_an_undeclared_function_is_answered_with_the_declared_ones(host: Host, log: Path) -> None:
+async def test_undeclared_function_is_answered_with_the_declared_ones(host: Host, log: Path) -> None:
     job_id = await start_with_ledger(host, script_with_calls([tool_call(name, n=1) for name in MEANT]))
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
@@ -94,9 +94,7 @@ async def test_only_the_callers_own_functions_are_waited_for(host: Host, log: Pa
 
 
 @pytest.mark.parametrize("tools", [[], [SHOP]], ids=["no functions", "a function of the caller"])
-async def test_a_job_that_calls_only_undeclared_functions_does_not_wait(
-    host: Host, tools: list[dict[str, Any]]
-) -> None:
+async def test_job_that_calls_only_undeclared_functions_does_not_wait(host: Host, tools: list[dict[str, Any]]) -> None:
     job_id = (await host.start(emulate=script_with_calls([tool_call("lookup")]), options={"tools": tools}))["job_id"]
     assert (await host.end(job_id))["output"] == "the end"
     (told,) = await read_outputs(host, job_id)
@@ -113,9 +111,7 @@ async def test_calls_of_an_undeclared_function_stay_within_the_limits(host: Host
     assert ended["error"]["code"] == "max_tool_calls"
 
 
-async def test_an_invented_name_is_sent_back_in_a_form_that_the_api_accepts(
-    host: Host, upstream: RunningServer
-) -> None:
+async def test_invented_name_is_sent_back_in_a_form_that_the_api_accepts(host: Host, upstream: RunningServer) -> None:
     script = script_with_calls([tool_call("files.read all")], faults=[{"ignore_background": True}])
     assert (await host.end(await start_with_ledger(host, script)))["output"] == "the end"
     assert [item["name"] for item in inputs(upstream) if item["type"] == "function_call"] == ["files_read_all"]
@@ -201,7 +197,7 @@ async def test_calls_of_one_id_outlive_their_process(settings: Settings, log: Pa
         await eventually(lambda: sorted(read_lines(log)) == ["begin read 1", "begin read 2"])
     left.touch()
     async with hosting(ours) as host:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             assert (await host.end(job_id))["output"] == "the end"
         assert await read_outputs(host, job_id) == ["read 1", "read 2"]
 
@@ -223,7 +219,7 @@ ASK = {"server_label": "tracker", "name": "add", "arguments": "{}"}
     ],
     ids=["one", "two", "two of one id", "an approval"],
 )
-async def test_a_follow_up_closes_the_calls_that_a_cut_response_left_open(
+async def test_follow_up_closes_the_calls_that_a_cut_response_left_open(
     settings: Settings, upstream: RunningServer, calls: list[dict[str, Any]], known: bool
 ) -> None:
     async with hosting(settings) as host:
@@ -259,7 +255,7 @@ async def finish_with_open_calls(host: Host, how: str) -> str:
     ("how", "second"),
     [("cancelled", "write 2"), ("failed", "This call was not made: the job ended failed before that.")],
 )
-async def test_a_follow_up_of_a_job_that_finished_amid_its_calls_has_their_answers(
+async def test_follow_up_of_a_job_that_finished_amid_its_calls_has_their_answers(
     host: Host, upstream: RunningServer, how: str, second: str
 ) -> None:
     first = await finish_with_open_calls(host, how)
@@ -269,7 +265,7 @@ async def test_a_follow_up_of_a_job_that_finished_amid_its_calls_has_their_answe
     assert notes == ["write 1", second, f"This call was not made: the job ended {how} before that."]
 
 
-async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_the_earlier_turns(
+async def test_follow_up_of_a_job_whose_later_turn_failed_has_the_earlier_turns(
     host: Host, upstream: RunningServer
 ) -> None:
     script = script_with_calls([WRITE_1])
@@ -281,7 +277,7 @@ async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_the_earlier_turn
     assert [item["output"] for item in inputs(upstream) if item["type"] == "function_call_output"] == ["write 1"]
 
 
-async def test_a_job_that_cannot_be_continued_says_why(host: Host) -> None:
+async def test_job_that_cannot_be_continued_says_why(host: Host) -> None:
     first = (await host.start(emulate=script_with_calls([tool_call("shop")]), options={"tools": [SHOP]}))["job_id"]
     assert (await host.end(first))["status"] == "input_required"
     sentence = await host.refused("agent_start", prompt="on", previous_job_id=first)

@@ -153,7 +153,7 @@ SHARED = {
     "other_workers": "about processes",
     "owner": "the owner's name",
     "with_reporter": "it changes nothing but reports",
-    "require_client": "about the endpoint",
+    "require_clients": "about the endpoint",
     "server_info": "about the database",
     "store_info": "about the database",
     "submit": "takes what `plan` returned",
@@ -266,7 +266,7 @@ async def describe(engine: Engine, jobs: list[Job]) -> list[object]:
 
 
 async def outcome_of(call: Awaitable[object]) -> str:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         try:
             return str(await call)
         except AgentJobsError as error:
@@ -348,7 +348,7 @@ async def test_live_text_and_launch_of_another_owner_are_not_seen(settings: Sett
         emulate = {"duration_s": 30, "text": "secret " * 50}
         [started] = await team.engine.for_owner("alice").start(StartRequest(prompts=[scripted("write", emulate)]))
         text = team.engine.follow_text(started.job.id)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not text.text:  # noqa: ASYNC110  # a stream sets no event of ours
                 await anyio.sleep(0.01)
         assert team.engine.for_owner("bob").follow_text(started.job.id).text == ""
@@ -408,7 +408,7 @@ async def test_conversation_of_the_owners_own_job_can_be_continued(settings: Set
             )
 
 
-async def test_limits_of_an_owner_refuse_a_start_with_what_to_do(settings: Settings) -> None:
+async def test_limits_of_an_owner_refuse_a_start_with_a_fix(settings: Settings) -> None:
     async with serving(replace(settings, owner_starts_per_minute=2)) as team:
         await team.engine.access.set_owner(Owner("carol", OwnerLimits(starts_per_minute=1)))
         for owner, allowed in (("alice", 2), ("carol", 1)):

@@ -113,7 +113,7 @@ class Tasks:
 
     async def once(self, task_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Return the task once this condition holds."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not holds(task := await self.get(task_id)):  # noqa: ASYNC110  # a host gets no event either
                 await anyio.sleep(0.02)
         return task
@@ -147,7 +147,7 @@ async def waiting(settings: Settings, **client: Any) -> AsyncGenerator[Tasks]:
         yield Tasks(plain, mcp, extension)
 
 
-async def test_a_task_of_a_job_completes_with_the_answer_of_a_poll(settings: Settings) -> None:
+async def test_task_of_a_job_completes_with_the_answer_of_a_poll(settings: Settings) -> None:
     async with waiting(settings) as host:
         task = await host.create("agent_start", prompt=scripted("Why?", {"duration_s": 3, "searches": 2}))
         assert task.keys() >= REQUIRED
@@ -165,7 +165,7 @@ async def test_a_task_of_a_job_completes_with_the_answer_of_a_poll(settings: Set
 
 
 @pytest.mark.parametrize("batch", [None, "a & b"])
-async def test_a_task_names_the_page_of_its_jobs_beside_its_state(settings: Settings, batch: str | None) -> None:
+async def test_task_names_the_page_of_its_jobs_beside_its_state(settings: Settings, batch: str | None) -> None:
     async with open_store(settings.data_path()) as store, waiting(settings) as host:
         await store.announce("ui http://127.0.0.1:4777", settings.base_url)
         task = await host.create("agent_start", prompt=None, prompts=[scripted("Wait", FOREVER)] * 2, batch="a & b")
@@ -176,7 +176,7 @@ async def test_a_task_names_the_page_of_its_jobs_beside_its_state(settings: Sett
         assert "http" not in (await host.get(task["taskId"]))["statusMessage"]
 
 
-async def test_a_task_shows_the_activity_of_its_job(settings: Settings) -> None:
+async def test_task_shows_the_activity_of_its_job(settings: Settings) -> None:
     async with waiting(settings) as host:
         task_id = await host.start({"duration_s": 20, "searches": 12, "end": "never"})
         await host.once(task_id, lambda task: "search" in task["statusMessage"])
@@ -193,7 +193,7 @@ async def test_a_task_shows_the_activity_of_its_job(settings: Settings) -> None:
     ],
     ids=["completed", "incomplete", "failed", "cancelled elsewhere"],
 )
-async def test_a_task_has_the_outcome_of_its_job(
+async def test_task_has_the_outcome_of_its_job(
     settings: Settings, emulate: dict[str, Any], status: str, of_job: str | None
 ) -> None:
     async with waiting(settings) as host:
@@ -209,7 +209,7 @@ async def test_a_task_has_the_outcome_of_its_job(
         assert not found["jobs"][0].get("undelivered")
 
 
-async def test_a_poll_of_a_running_job_is_a_task(settings: Settings) -> None:
+async def test_poll_of_a_running_job_is_a_task(settings: Settings) -> None:
     async with waiting(settings) as host:
         started = await host.plain.start(emulate={"duration_s": 3})
         task = await host.create("agent_poll", job_id=started["job_id"])
@@ -217,7 +217,7 @@ async def test_a_poll_of_a_running_job_is_a_task(settings: Settings) -> None:
         assert (await host.end(started["job_id"]))["status"] == "completed"
 
 
-async def test_a_repeated_start_is_the_task_of_the_same_job_and_says_so(settings: Settings) -> None:
+async def test_repeated_start_is_the_task_of_the_same_job_marked_as_duplicate(settings: Settings) -> None:
     async with waiting(settings) as host:
         prompt = scripted("the same", {"duration_s": 3})
         ids = [(await host.create("agent_start", prompt=prompt))["taskId"] for _ in range(2)]
@@ -225,7 +225,7 @@ async def test_a_repeated_start_is_the_task_of_the_same_job_and_says_so(settings
         assert (await host.end(ids[0]))["duplicate"] is True
 
 
-async def test_a_call_that_does_not_wait_gets_the_plain_answer(settings: Settings) -> None:
+async def test_call_that_does_not_wait_gets_the_plain_answer(settings: Settings) -> None:
     calls: list[tuple[str, dict[str, Any]]] = [
         ("agent_start", {"prompt": scripted("a", FOREVER), "wait_s": 0}),
         ("agent_start", {"prompt": scripted("b", FOREVER), "wait_s": "0"}),
@@ -242,7 +242,7 @@ async def test_a_call_that_does_not_wait_gets_the_plain_answer(settings: Setting
         assert host.extension.created == []
 
 
-async def test_a_refusal_is_no_task(settings: Settings) -> None:
+async def test_refusal_is_no_task(settings: Settings) -> None:
     refused: list[tuple[str, dict[str, Any]]] = [
         ("agent_start", {}),
         ("agent_start", {"prompt": "a", "options": {"tools": "x"}}),
@@ -265,7 +265,7 @@ async def test_a_refusal_is_no_task(settings: Settings) -> None:
     ],
     ids=["not declared", "declared before 2026-07-28", "switched off"],
 )
-async def test_without_the_extension_nothing_is_a_task(
+async def test_no_answer_is_a_task_without_the_extension(
     settings: Settings, change: dict[str, Any], client: dict[str, Any]
 ) -> None:
     async with hosting(replace(settings, **change), **client) as host:
@@ -280,7 +280,7 @@ async def test_without_the_extension_nothing_is_a_task(
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/update", "tasks/cancel"])
-async def test_an_unknown_task_is_refused(settings: Settings, method: str) -> None:
+async def test_unknown_task_is_refused(settings: Settings, method: str) -> None:
     async with waiting(settings) as host:
         await host.start(FOREVER)
         for task_id in ("job_nowhere", "batch_nowhere", "", "x" * 5_000):
@@ -323,7 +323,7 @@ async def test_over_http_the_header_has_to_name_the_task(settings: Settings) -> 
                 assert ("result" in answer) is (code is None)
 
 
-async def test_without_an_engine_a_task_is_answered_with_the_reason() -> None:
+async def test_task_without_an_engine_is_answered_with_the_reason() -> None:
     async def none() -> Engine:
         raise ConfigError("Ask the user to set OPENAI_API_KEY.")
 
@@ -334,7 +334,7 @@ async def test_without_an_engine_a_task_is_answered_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize("batch", [None, "tea"])
-async def test_a_batch_is_one_task(settings: Settings, batch: str | None) -> None:
+async def test_batch_is_one_task(settings: Settings, batch: str | None) -> None:
     async with waiting(settings) as host:
         prompts = [scripted(f"part {number}", {"duration_s": number}) for number in range(1, 8)]
         task = await host.create("agent_start", prompts=prompts, **({"batch": batch} if batch else {}))
@@ -352,7 +352,7 @@ async def test_a_batch_is_one_task(settings: Settings, batch: str | None) -> Non
         }
 
 
-async def test_a_batch_of_one_brings_its_output(settings: Settings) -> None:
+async def test_batch_of_one_returns_its_output(settings: Settings) -> None:
     async with waiting(settings) as host:
         task_id = await host.start({"duration_s": 0.2}, batch="alone")
         task = await host.create("agent_poll", batch="alone")
@@ -362,7 +362,7 @@ async def test_a_batch_of_one_brings_its_output(settings: Settings) -> None:
         assert done["output"]
 
 
-async def test_a_result_that_the_host_never_fetches_is_reported_by_the_next_poll(settings: Settings) -> None:
+async def test_result_that_the_host_never_fetches_is_reported_by_the_next_poll(settings: Settings) -> None:
     async with waiting(settings) as host:
         task_id, later = await host.start({"duration_s": 0.2}), await host.start({"duration_s": 3})
         await host.plain.call("agent_poll", job_ids=[later], wait_s=40)
@@ -400,7 +400,7 @@ def form(*_: object) -> Any:
 
 
 @pytest.mark.parametrize("action", ["accept", "decline"])
-async def test_the_user_is_asked_in_a_task_and_answers_by_update(
+async def test_user_is_asked_in_a_task_and_answers_by_update(
     settings: Settings, upstream: RunningServer, action: str
 ) -> None:
     async with waiting(settings, elicitation_callback=form) as host:
@@ -419,7 +419,7 @@ async def test_the_user_is_asked_in_a_task_and_answers_by_update(
     assert said["approve"] is (action == "accept")
 
 
-async def test_an_invalid_answer_approves_nothing(settings: Settings) -> None:
+async def test_invalid_answer_approves_nothing(settings: Settings) -> None:
     async with waiting(settings, elicitation_callback=form) as host:
         start = script(mcp_approval=REMOTE)
         task_id = await host.start(start["emulate"], options=start["options"])
@@ -433,7 +433,7 @@ async def test_an_invalid_answer_approves_nothing(settings: Settings) -> None:
         assert (await host.get(task_id))["inputRequests"] == task["inputRequests"]
 
 
-async def test_a_dialog_that_the_user_closes_is_shown_again_after_the_next_poll(settings: Settings) -> None:
+async def test_dialog_that_the_user_closes_is_shown_again_after_the_next_poll(settings: Settings) -> None:
     async with waiting(settings, elicitation_callback=form) as host:
         start = script(mcp_approval=REMOTE)
         task_id = await host.start(start["emulate"], options=start["options"])
@@ -456,7 +456,7 @@ async def test_questions_may_be_answered_one_by_one(settings: Settings, count: i
         prompts = [scripted(f"buy {number}", start["emulate"]) for number in range(count)]
         task = await host.create("agent_start", prompts=prompts, options=start["options"])
         seen: set[str] = set()
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while (state := await host.get(task["taskId"]))["status"] != "completed":
                 assert len(state.get("inputRequests", {})) <= 8
                 for key in state.get("inputRequests", {}):
@@ -469,7 +469,7 @@ async def test_questions_may_be_answered_one_by_one(settings: Settings, count: i
         assert len(answer_of(state)["done"]) == count
 
 
-async def test_a_question_for_the_model_completes_the_task(settings: Settings) -> None:
+async def test_question_for_the_model_completes_the_task(settings: Settings) -> None:
     async with waiting(settings, elicitation_callback=form) as host:
         start = script(function_calls=TWO)
         task_id = await host.start(start["emulate"], options=start["options"])
@@ -485,7 +485,7 @@ async def test_a_question_for_the_model_completes_the_task(settings: Settings) -
         assert answer_of(ended)["status"] == "completed"
 
 
-async def test_a_batch_wakes_the_model_for_a_question_while_other_jobs_run(settings: Settings) -> None:
+async def test_batch_wakes_the_model_for_a_question_while_other_jobs_run(settings: Settings) -> None:
     async with waiting(settings) as host:
         start = script(function_calls=[LOOKUP])
         await host.start(FOREVER, batch="both")
@@ -495,7 +495,7 @@ async def test_a_batch_wakes_the_model_for_a_question_while_other_jobs_run(setti
         assert told["running"] == 1
 
 
-async def test_without_dialogs_the_model_learns_once_that_the_user_is_to_approve(settings: Settings) -> None:
+async def test_model_without_dialogs_learns_once_that_the_user_must_approve(settings: Settings) -> None:
     async with waiting(settings) as host:
         start = script(mcp_approval=REMOTE)
         task_id = await host.start(start["emulate"], options=start["options"])
@@ -508,7 +508,7 @@ async def test_without_dialogs_the_model_learns_once_that_the_user_is_to_approve
         assert (await host.end(task_id))["status"] == "completed"
 
 
-async def test_a_task_has_no_dialog_if_the_model_may_approve(settings: Settings) -> None:
+async def test_task_has_no_dialog_if_the_model_may_approve(settings: Settings) -> None:
     async with waiting(replace(settings, approvals="model"), elicitation_callback=form) as host:
         start = script(mcp_approval=REMOTE)
         task_id = await host.start(start["emulate"], options=start["options"])
@@ -521,7 +521,7 @@ def ask_with_tasks(server: Server, method: str, **params: Any) -> dict[str, Any]
     return server.request(method, params | DECLARED)
 
 
-def test_a_task_outlives_its_server(tmp_path: Path, upstream: RunningServer) -> None:
+def test_task_outlives_its_server(tmp_path: Path, upstream: RunningServer) -> None:
     prompt = scripted("outlive", {"duration_s": 2 * SPEED})
     with serving(tmp_path, upstream.base_url) as server:
         assert TASKS in ask_with_tasks(server, "server/discover")["capabilities"]["extensions"]
@@ -541,7 +541,7 @@ def test_a_task_outlives_its_server(tmp_path: Path, upstream: RunningServer) -> 
 
 
 @pytest.mark.parametrize("where", ["environment", "env file"])
-def test_a_user_can_switch_tasks_off(tmp_path: Path, upstream: RunningServer, where: str) -> None:
+def test_user_can_switch_tasks_off(tmp_path: Path, upstream: RunningServer, where: str) -> None:
     path = tmp_path / "settings.env"
     path.write_text("AGENT_JOBS_TASKS=never\n")
     arguments, environment = (

@@ -121,7 +121,7 @@ async def cut(host: Host, clock: Cutting, tool: str, **arguments: Any) -> dict[s
 
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize(("cut_s", "lost"), [(5, 1), (30, 1), (60, 0)])
-async def test_a_host_that_cuts_calls_loses_one_poll_at_most_and_reads_the_result(
+async def test_host_that_cuts_calls_loses_one_poll_at_most_and_reads_the_result(
     settings: Settings, upstream: RunningServer, wire: str, cut_s: float, lost: int
 ) -> None:
     clock = Cutting.at(cut_s)
@@ -148,7 +148,7 @@ async def test_a_host_that_cuts_calls_loses_one_poll_at_most_and_reads_the_resul
     ],
     ids=[*WIRES, "long poll", "start", "starts"],
 )
-async def test_a_cut_call_shortens_all_later_ones(
+async def test_cut_call_shortens_all_later_ones(
     settings: Settings, wire: str, tool: str, arguments: dict[str, Any]
 ) -> None:
     clock = Cutting.at(20)
@@ -167,7 +167,7 @@ async def test_a_cut_call_shortens_all_later_ones(
         await host.call("agent_cancel", job_ids=[row["job_id"] for row in open_jobs["jobs"]])
 
 
-async def test_a_learned_limit_overrides_the_setting_and_the_table(settings: Settings) -> None:
+async def test_learned_limit_overrides_the_setting_and_the_table(settings: Settings) -> None:
     waits = WaitLimits(300)
     waits.learn_limit("codex-mcp-client", 60)
     assert waits.limit_s("codex-mcp-client") == 48
@@ -185,7 +185,7 @@ async def test_a_learned_limit_overrides_the_setting_and_the_table(settings: Set
 
 
 @pytest.mark.parametrize("end", ["the host leaves", "the process ends"])
-async def test_a_connection_that_closes_during_a_poll_sets_no_limit(settings: Settings, end: str) -> None:
+async def test_connection_that_closes_during_a_poll_sets_no_limit(settings: Settings, end: str) -> None:
     clock = Cutting.at(20)
     client = Implementation(name="someone", version="1")
     start: dict[str, Any] = {"prompt": scripted("long work", ENDLESS), "wait_s": 0}
@@ -228,7 +228,7 @@ def message(number: int | None, method: str, params: dict[str, Any]) -> SessionM
         ("codex-mcp-client", 5, {}),
     ],
 )
-async def test_a_start_answers_before_any_host_that_was_seen_cuts_it(
+async def test_start_answers_before_any_host_that_was_seen_cuts_it(
     settings: Settings, upstream: RunningServer, client: str, longest_s: float, arguments: dict[str, Any]
 ) -> None:
     upstream.queue_fault(on="create", delay_s=1000)
@@ -273,7 +273,7 @@ async def test_progress_shows_the_activity_of_the_jobs(
         async with anyio.create_task_group() as tasks:
             waiting = {**given, "wait_s": 10_000}
             tasks.start_soon(lambda: host.client.call_tool(tool, waiting, progress_callback=hear))
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 await heard.wait()
             rows = (await host.call("agent_list", status="open"))["jobs"]
             await host.call("agent_cancel", job_ids=[row["job_id"] for row in rows])

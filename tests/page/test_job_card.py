@@ -206,9 +206,7 @@ async def test_only_hosts_that_render_apps_are_offered_the_card(settings: Settin
 @pytest.mark.parametrize(
     "capabilities", [{APPS: {}}, {APPS: {"mimeTypes": ["text/html"]}}, {"example.com/x": SETTINGS}]
 )
-async def test_a_host_without_the_cards_form_is_offered_nothing(
-    settings: Settings, capabilities: dict[str, Any]
-) -> None:
+async def test_host_without_the_cards_form_is_offered_nothing(settings: Settings, capabilities: dict[str, Any]) -> None:
     extensions = [advertise(name, value) for name, value in capabilities.items()]
     async with hosting(settings, extensions=extensions) as host:
         assert len(await list_tools(host)) == 6
@@ -217,7 +215,7 @@ async def test_a_host_without_the_cards_form_is_offered_nothing(
 @pytest.mark.parametrize(
     ("action", "key"), [("approve", None), ("approve", ""), ("approve", "wrong"), ("always", "wrong"), ("x", None)]
 )
-async def test_a_model_cannot_approve_by_the_tool_of_the_card(settings: Settings, action: str, key: str | None) -> None:
+async def test_model_cannot_approve_by_the_tool_of_the_card(settings: Settings, action: str, key: str | None) -> None:
     async with with_apps(settings) as host:
         started = await host.start(emulate=ASKING, options={"tools": [TRACKER]})
         job = {"job_ids": [started["job_id"]]}
@@ -241,7 +239,7 @@ async def test_a_model_cannot_approve_by_the_tool_of_the_card(settings: Settings
         {"job_ids": ["a", "b"], "action": "cancel"},
     ],
 )
-async def test_tool_of_the_card_refuses_what_names_no_job(settings: Settings, arguments: dict[str, Any]) -> None:
+async def test_tool_of_the_card_refuses_calls_without_a_job(settings: Settings, arguments: dict[str, Any]) -> None:
     async with with_apps(settings) as host:
         assert "names no job" in await host.refused("job_card", **arguments)
 

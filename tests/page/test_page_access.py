@@ -140,7 +140,7 @@ async def test_form_of_another_page_changes_nothing(settings: Settings) -> None:
         assert (await server.host.call("agent_poll", job_id=started["job_id"]))["status"] == "cancelled"
 
 
-async def test_every_answer_forbids_what_a_page_does_not_need(settings: Settings) -> None:
+async def test_every_answer_forbids_unneeded_browser_features(settings: Settings) -> None:
     async with serving_page(settings) as server, visiting(server) as client:
         for path in ("/", "/jobs.json", "/nothing", "/static/htmx.min.js", "/static/nothing", "/jobs/job_unknown"):
             headers = (await client.get(path)).headers
@@ -149,6 +149,38 @@ async def test_every_answer_forbids_what_a_page_does_not_need(settings: Settings
             assert "unsafe" not in policy
             assert headers["cache-control"] == "no-store"
             assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_cookies_of_other_programs_on_this_machine_hide_no_session(settings: Settings) -> None:
+    async with serving_page(settings) as server, visiting(server) as client:
+        [(name, session)] = client.cookies.items()
+        assert name == f"{COOKIE}_{server.url.rpartition(':')[2]}"
+        client.cookies.clear()
+        own, others = (
+            f"{name}={session}",
+            ("foo[bar]=1", 'a="open', '{"json":1}=2', "=", "", f"{COOKIE}=stale.1.0", "a b"),
+        )
+        for cookie in [f"{other}; {own}" for other in others] + [f"{own}; {other}" for other in others]:
+            assert (await client.get("/jobs.json", headers={"Cookie": cookie.strip()})).status_code == 200, cookie
+        for cookie in (*others, f"{COOKIE}_1={session}", f"x{own}", f"{name}=stale; {COOKIE}="):
+            assert (await client.get("/jobs.json", headers={"Cookie": cookie})).status_code == 401, cookie
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("limit=" + "9" * 5000, 200),
+        ("limit=-1", 200),
+        ("words=" + "a" * 60_000, 200),
+        ("words=%00", 200),
+        ("show=x", 200),
+    ],
+)
+async def test_odd_queries_are_pages(settings: Settings, query: str, status: int) -> None:
+    async with serving_page(settings) as server, visiting(server) as client:
+        for path in ("/", "/jobs.json", "/live/jobs"):
+            async with client.stream("GET", f"{path}?{query}") as answer:
+                assert answer.status_code == status, path
 
 
 async def test_fault_of_ours_is_a_page_that_says_nothing_of_its_cause() -> None:

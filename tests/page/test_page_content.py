@@ -52,7 +52,7 @@ async def until_in(client: httpx2.AsyncClient, path: str, text: str) -> str:
     return html
 
 
-async def test_cost_stands_beside_limit_and_budget(settings: Settings, tmp_path: Path) -> None:
+async def test_cost_is_beside_limit_and_budget(settings: Settings, tmp_path: Path) -> None:
     prices = anyio.Path(tmp_path / "prices.toml")
     await prices.write_text(PRICES)
     settings = replace(settings, prices=Path(prices), daily_budget_usd=4.0, budget_mode="spent")
@@ -147,7 +147,7 @@ SELECTIONS = {
 }
 
 
-async def test_the_address_selects_jobs(settings: Settings) -> None:
+async def test_address_selects_jobs(settings: Settings) -> None:
     jobs: dict[str, dict[str, Any]] = {
         "one": {},
         "two": {"batch": "b"},
@@ -252,7 +252,7 @@ def make_row(name: str, previous: str = "") -> views.JobRow:
         ("f<e e<d d<c c<b b<a a", "a0 b1 c2 d3 e3 f3"),
     ],
 )
-def test_follow_ups_stand_below_the_job_that_they_continue(rows: str, tree: str) -> None:
+def test_follow_ups_are_below_the_job_that_they_continue(rows: str, tree: str) -> None:
     listed = [make_row(*row.split("<")) for row in rows.split()]
     assert " ".join(f"{row.id}{row.depth}" for row in views.arrange_threads(listed)) == tree
 

@@ -214,7 +214,7 @@ async def test_everything_is_reached_with_tab_in_the_order_of_the_page(
         assert (await tab.page.evaluate(READ_FOCUS))["name"] == "All", "the link skips the navigation"
 
 
-async def test_a_job_is_started_answered_and_cancelled_by_keyboard(browser: Browser, server: PageServer) -> None:
+async def test_job_is_started_answered_and_cancelled_by_keyboard(browser: Browser, server: PageServer) -> None:
     async with signed_in(browser, server) as tab:
         keyboard = tab.page.keyboard
         await tab.open("/new")
@@ -228,7 +228,7 @@ async def test_a_job_is_started_answered_and_cancelled_by_keyboard(browser: Brow
         await expect(tab.page.locator(".status").first).to_have_text("cancelled", timeout=60_000)
 
 
-async def test_what_is_typed_stays_while_the_page_updates(browser: Browser, server: PageServer) -> None:
+async def test_typed_text_stays_while_the_page_updates(browser: Browser, server: PageServer) -> None:
     call = {"name": "lookup", "arguments": {"id": 7}}
     options = {"tools": [{"type": "function", "name": "lookup", "parameters": {"type": "object"}}]}
     async with signed_in(browser, server) as tab:

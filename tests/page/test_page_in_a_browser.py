@@ -123,7 +123,7 @@ async def test_follow_up_continues_the_conversation(browser: Browser, server: Pa
         await expect(below.locator(".depth-1")).to_contain_text("And then?")
 
 
-async def test_long_answer_is_shown_whole(browser: Browser, server: PageServer) -> None:
+async def test_long_answer_is_shown_in_full(browser: Browser, server: PageServer) -> None:
     async with signed_in(browser, server) as tab:
         with anyio.fail_after(100):
             await open_job(tab, duration_s=1, text="<b>" + "long text " * 200_000 + "END")

@@ -18,7 +18,7 @@ def test_vendored_scripts_are_those_of_the_list() -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_the_server_and_the_other_commands_load_nothing_of_the_page() -> None:
+def test_server_and_the_other_commands_load_nothing_of_the_page() -> None:
     script = (
         "import importlib, pkgutil, sys, agent_jobs.cli, agent_jobs.mcp_server.server, agent_jobs.mcp_server.stdio\n"
         "for found in pkgutil.iter_modules(agent_jobs.cli.__path__):\n"
@@ -43,3 +43,31 @@ def test_the_server_and_the_other_commands_load_nothing_of_the_page() -> None:
 )
 def test_markdown_becomes_html_that_can_do_nothing(text: str, shown: str) -> None:
     assert shown.replace("&quot;", '"') in render_markdown(text).replace("&quot;", '"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ">" * 10_000 + " end",
+        "- " * 10_000 + "end",
+        "> 1. " * 5_000 + "end",
+        "".join("  " * level + "- a\n" for level in range(400)) + "  " * 400 + "- end",
+        "| a | b |\n|---|---|\n" + "| 1 | 2 |\n" * 40_000 + "end",
+        "[a](https://x.example/) " * 12_000 + "end",
+        "[" * 250_000 + "end",
+        "*a_" * 90_000 + "end",
+        "x" * 300_001 + "end",
+    ],
+    ids=["quotes", "lists", "both", "indented lists", "table", "links", "brackets", "emphasis", "length"],
+)
+def test_text_that_would_take_minutes_or_lose_its_depths_stays_plain(text: str) -> None:
+    html = render_markdown(text)
+    assert html.startswith("<pre>") and html.endswith("end</pre>")
+
+
+@pytest.mark.parametrize("levels", [2, 12, 20])
+@pytest.mark.parametrize("mark", ["-", "1.", ">"])
+def test_nested_lists_and_quotes_keep_their_depths(mark: str, levels: int) -> None:
+    indent = " " * (len(mark) + 1) if mark != ">" else "> "
+    html = render_markdown("\n".join(indent * level + f"{mark} a{level}" for level in range(levels)))
+    assert f"a{levels - 1}" in html

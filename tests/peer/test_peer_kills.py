@@ -69,9 +69,7 @@ class Server:
 async def serving(peer: Peer, folder: Path) -> AsyncGenerator[Server]:
     """A server process, killed at the end."""
     ours = {"OPENAI_API_KEY": "peer", "OPENAI_BASE_URL": peer.base_url, "AGENT_JOBS_DATA_DIR": str(folder / "data")}
-    # Without coverage: who is killed never reports it.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    async with open_process({**kept, **ours}, folder / "stderr") as process:
+    async with open_process({**os.environ, **ours}, folder / "stderr") as process:
         yield Server(process)
 
 
@@ -128,7 +126,7 @@ async def stored(folder: Path) -> list[Job]:
 
 
 @pytest.mark.timeout(240)
-async def test_thirty_kills_lose_no_named_response_and_pay_for_none_twice(tmp_path: Path) -> None:
+async def test_thirty_kills_lose_no_response_and_pay_for_none_twice(tmp_path: Path) -> None:
     moments = random.Random(SEED)
     with upstream(seconds=SECONDS, tokens=TOKENS) as peer:
         answers: list[dict[str, Any]] = []

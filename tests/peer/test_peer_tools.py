@@ -22,7 +22,7 @@ async def box(tmp_path: Path, repository: Path) -> AsyncIterator[Toolbox]:
         tasks.cancel_scope.cancel()
 
 
-async def test_a_real_server_tells_the_time(box: Toolbox):
+async def test_real_server_returns_the_time(box: Toolbox):
     assert [f["name"] for f in await box.list_functions(["time"])] == ["time__convert_time", "time__get_current_time"]
     assert await box.find_policy("time__get_current_time", ["time"]) == Policy(
         asks=False, read_only=True, idempotent=True
@@ -32,7 +32,7 @@ async def test_a_real_server_tells_the_time(box: Toolbox):
     assert (await box.call("time__get_current_time", '{"timezone": "Nowhere"}', ["time"])).failed
 
 
-async def test_a_real_server_commits_to_git_only_when_asked_to(box: Toolbox, repository: Path):
+async def test_real_server_commits_to_git_only_when_asked_to(box: Toolbox, repository: Path):
     offered = {f["name"] for f in await box.list_functions(["git"])}
     assert {"git__git_commit", "git__git_log"} < offered
     assert "git__git_reset" not in offered

@@ -55,6 +55,7 @@ TAKEN_AWAY: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.hasty
 @pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
 @pytest.mark.parametrize("take_away", TAKEN_AWAY.values(), ids=TAKEN_AWAY)
 async def test_removed_database_is_restored_with_every_job_while_a_job_runs(
@@ -63,7 +64,10 @@ async def test_removed_database_is_restored_with_every_job_while_a_job_runs(
     async with hosting(replace(settings, follow=follow)) as host:
         done = await host.end((await host.start(emulate={"duration_s": 1, "text": "done"}))["job_id"])
         running = await host.start(emulate={"duration_s": 12, "text": "ran on"})
-        born = await host.start(emulate={"duration_s": 2, "text": "named later", "faults": [{"delay_created_s": 8}]})
+        born = await host.start(emulate={"duration_s": 2, "text": "named later", "faults": [{"delay_created_s": 30}]})
+        with anyio.fail_after(60):
+            while born["status"] == "pending":
+                born = await host.call("agent_poll", job_id=born["job_id"], wait_s=0)
         assert born["status"] == "starting"
         take_away(folder_of(settings))
         new = await host.start(emulate={"duration_s": 1, "text": "new"})
@@ -182,6 +186,7 @@ def damage_database(folder: Path) -> None:
         file.write(b"\xff" * (size - 4096))
 
 
+@pytest.mark.hasty
 async def test_damaged_database_is_reported_and_the_id_of_a_paid_run_is_logged_and_kept(
     settings: Settings, upstream: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -208,7 +213,7 @@ async def test_damaged_database_is_reported_and_the_id_of_a_paid_run_is_logged_a
 
 async def read_output_once_known(host: Host, job_id: str) -> str:
     """Return the job's output as soon as the database has the job again."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while (await host.client.call_tool("agent_poll", {"job_id": job_id, "wait_s": 0})).is_error:  # noqa: ASYNC110
             await anyio.sleep(0.1)
     return (await host.end(job_id))["output"]

@@ -142,7 +142,7 @@ async def run_process(database: Database, *body: str) -> AsyncGenerator[Process]
     async with await anyio.open_process([sys.executable, "-c", program], stderr=None) as process:
         assert process.stdout is not None
         try:
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 await process.stdout.receive()
             yield process
         finally:
@@ -230,7 +230,7 @@ async def test_missing_job_is_none_in_every_method(store: Store):
     await store.mark_watched("job_nobody", NOW, NOW + 60)
     await store.schedule("job_nobody", NOW, 1)
     assert await store.next_due_at(HERE) is None
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         await store.wait_for_change("job_nobody", 0)
     assert await store.find(JobFilter(), 5) == []
 
@@ -1163,7 +1163,7 @@ async def reclaim_after_death(database: Database, store: Store, now: float) -> i
 
 async def reclaim_after_silence(store: Store, now: float) -> int:
     """Reclaim the jobs of a process that missed its heartbeat; return how many."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not (freed := await store.reclaim_from_dead(now)):  # noqa: ASYNC110
             await anyio.sleep(0.1)
     return freed
@@ -1259,7 +1259,7 @@ async def expect_wake(store: Store, job: Job) -> AsyncGenerator[anyio.Event]:
         await store.wait_for_change(job.id, job.revision)
         returned.set()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             for _ in range(10):
@@ -1386,7 +1386,7 @@ async def test_waiter_for_the_status_of_another_owners_job_returns_at_once(store
 async def test_waiter_with_an_old_revision_returns_at_once(store: Store):
     job = await add_job_in(store, IN_PROGRESS)
     assert await store.save(replace(job, activity="new"))
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         await store.wait_for_change(job.id, job.revision)
 
 
@@ -1430,7 +1430,6 @@ async def test_many_writers_on_several_stores_only_wait_for_each_other(database:
         assert [output.text for name in names if (output := await third.get_output(name))] == names
 
 
-@pytest.mark.untraced
 @pytest.mark.parametrize("seed", range(4))
 async def test_cancelled_writers_leave_no_lock_and_lose_no_acknowledged_change(
     database: Database, store: Store, seed: int
@@ -1467,7 +1466,7 @@ async def test_cancelled_writers_leave_no_lock_and_lose_no_acknowledged_change(
         end = with_status(job, COMPLETED, output=Output(name, {}))
         acknowledged[name] = await store.save(end) or job
 
-    with anyio.fail_after(50):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for number in range(10):
                 tasks.start_soon(work, f"job_{number}", random.choice([3, 30, 300, 3_000, 30_000]))
@@ -1506,7 +1505,7 @@ async def test_working_process_is_shown_to_others_while_it_lives(database: Datab
         victim.kill()
         await victim.wait()
         if not database.notices_death_at_once:
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while (await store.store_info()).watchers:  # noqa: ASYNC110
                     await anyio.sleep(0.1)
         assert (await store.store_info()).watchers == ()

@@ -5,7 +5,7 @@ from functools import partial
 
 import anyio
 import pytest
-from test_store import NOW, Database, a_job, ended
+from test_store import NOW, Database, a_job, add_finished_job
 from test_store import database as database
 from test_store import other as other
 from test_store import postgres_url as postgres_url
@@ -41,7 +41,7 @@ async def test_events_of_each_owner_are_numbered_in_their_order(store: Store):
     alice, bob = store.for_owner("alice"), store.for_owner("bob")
     await cancelled(alice, "job_1", "job_2")
     await cancelled(bob, "job_3")
-    await ended(store, "job_single")  # of no owner
+    await add_finished_job(store, "job_single")  # of no owner
     assert await alice.feed_bounds() == (1, 0), "nobody sees an event before its publication"
     await store.publish_events(NOW)
     assert (await alice.feed_bounds(), await bob.feed_bounds(), await store.for_owner("").feed_bounds()) == (

@@ -212,7 +212,7 @@ async def describe(store: Store, jobs: list[Job]) -> list[object]:
 
 
 async def outcome_of(call: Awaitable[object]) -> object:
-    with anyio.fail_after(9):
+    with anyio.fail_after(60):
         try:
             return await call
         except Exception as error:  # as for an unknown job, whatever that is

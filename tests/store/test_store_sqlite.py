@@ -74,7 +74,7 @@ def write_database_file(folder: Path, content: bytes) -> Path:
 
 
 async def run_program(program: str, *arguments: str) -> CompletedProcess[bytes]:
-    with anyio.fail_after(50):
+    with anyio.fail_after(60):
         return await anyio.run_process([sys.executable, "-c", program, *arguments], check=False, stderr=PIPE)
 
 
@@ -404,7 +404,7 @@ def database_locker(folder: Path) -> Iterator[list[Popen[bytes]]]:
     lockers: list[Popen[bytes]] = []
     yield lockers
     for locker in lockers:
-        locker.communicate(timeout=10)
+        locker.communicate(timeout=60)
 
 
 def lock(folder: Path, lockers: list[Popen[bytes]], *how: str) -> Popen[bytes]:
@@ -427,7 +427,7 @@ async def test_locked_database_is_reported_and_works_after_the_lock(folder: Path
             with pytest.raises(StoreError, match="locked by another program"):
                 await change()
         assert await read_job(store) == job, "reading goes on"
-        locker.communicate(timeout=10)
+        locker.communicate(timeout=60)
         assert require_job(await store.request_cancel("job_1", NOW)).cancel_requested_at == NOW
         assert await store.get("job_2") is None
         assert await store.get_output("job_1") is None
@@ -441,13 +441,13 @@ async def test_one_job_is_read_while_a_change_of_this_process_waits_for_the_lock
         locker = lock(folder, database_locker, "IMMEDIATE", "NORMAL")
         tasks.start_soon(store.request_cancel, "job_1", NOW)
         await anyio.wait_all_tasks_blocked()
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             job = await read_job(store)
             assert job.cancel_requested_at is None
             with anyio.move_on_after(0.3) as waiting:
                 await store.wait_for_change("job_1", job.revision)
             assert waiting.cancelled_caught
-            locker.communicate(timeout=10)
+            locker.communicate(timeout=60)
             await store.wait_for_change("job_1", job.revision)
         assert (await read_job(store)).cancel_requested_at == NOW
 
@@ -469,7 +469,7 @@ async def test_exclusively_locked_database_opens_once_it_is_free(folder: Path, d
     with pytest.raises(StoreError, match="locked by another program"):
         async with open_store(folder, busy_timeout_s=0.05):
             pass
-    locker.communicate(timeout=10)
+    locker.communicate(timeout=60)
     async with open_store(folder, busy_timeout_s=0.05) as store:
         assert (await read_job(store)).id == "job_1"
 

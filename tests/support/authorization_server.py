@@ -236,4 +236,4 @@ def running_issuer() -> Generator[Issuer]:
             yield issuer
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(60)

@@ -5,7 +5,8 @@ So each test process keeps one fork server: this file run as a program, which ha
 is `subprocess.Popen`, except that it asks the fork server for a fork instead of running `python -m agent_jobs`. The
 fork becomes what a new process would be: it gets the descriptors, environment, folder and arguments that were asked
 for, opens its standard streams anew, runs `agent_jobs` as `__main__`, and ends as an interpreter ends. It has a pid,
-signals, exit status and coverage of its own. The fork server is its parent and reports how it ended.
+signals and exit status of its own. The fork server is its parent and reports how it ended. A fork is measured as
+`measuring.py` says, where the fork server is.
 
 Everything else runs in a new interpreter, as `subprocess.Popen` would: another program, other options of Python, or
 `PYTHON*` variables that differ from ours.
@@ -33,6 +34,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, cast
 
+import measuring
 from fork_client import ask
 from kept_certificates import keep_certificates
 
@@ -41,9 +43,8 @@ COMMAND = [sys.executable, "-m", "agent_jobs"]
 AT_START, LOCALE = "PYTHON", ("LANG", "LC_ALL", "LC_CTYPE")
 #: Those that a fork can still obey.
 LATER = {"PYTHONFAULTHANDLER"}
-#: Variables that have coverage measure a process, as they are at the start: a test may run without them.
-COVERAGE = "COVERAGE_PROCESS_"
-MEASURED = {name: value for name, value in os.environ.items() if name.startswith(COVERAGE)}
+#: What has a fork server measured, as it is at the start: a test may run without our variables.
+MEASURED = {name: value for name, value in os.environ.items() if name == measuring.VARIABLE}
 #: What the commands and the server import late, and third-party code imports later still.
 LATE = (
     "anyio._backends._asyncio", "anyio._core._signals", "encodings.idna", "encodings.utf_8_sig", "httpcore2",
@@ -285,10 +286,6 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     _open_streams()
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
-    is_measured = any(value for name, value in os.environ.items() if name.startswith(COVERAGE))
-    if (measured := _coverage()) and not is_measured:
-        measured.stop()
-        measured._auto_save = False
 
 
 def _open_streams() -> None:
@@ -341,24 +338,12 @@ def _run_program() -> None:
     os._exit(status & 0xFF)
 
 
-def _coverage() -> Any:
-    """Return what measures this process, if anything does."""
-    return import_module("coverage").Coverage.current() if "coverage" in sys.modules else None
-
-
-def _restart_coverage() -> None:
-    """Write what the imports covered. Forks go on from here, so that none has to start it; each writes its own."""
-    if measured := _coverage():
-        measured.stop()
-        measured.save()
-        measured.start()
-
-
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
+    measuring.measure()
     _import_everything()
+    measuring.write()
     keep_certificates()
-    _restart_coverage()
     gc.collect()
     gc.freeze()  # at the end of each fork, looking through all that was imported would cost 0.4 s
     sockets = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]

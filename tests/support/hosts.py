@@ -51,7 +51,7 @@ class Host:
 
     async def end(self, job_id: str, **more: Any) -> dict[str, Any]:
         """Poll as the answers say until the job ended; the limit is for hangs, on a machine however busy."""
-        with anyio.fail_after(60):
+        with anyio.fail_after(100):
             while True:
                 answer = await self.call("agent_poll", job_id=job_id, **more)
                 if "next_poll_ms" not in answer:

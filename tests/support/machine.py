@@ -84,7 +84,6 @@ class Machine:
 
     def environment(self, **more: str) -> dict[str, str]:
         """What a shell there has set."""
-        # Without coverage, which doubles the time: all that pages show has tests of its own.
         kept = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
         ours = {
             "HOME": str(self.home),
@@ -111,7 +110,7 @@ class Machine:
     def run(self, line: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run a line on pipes."""
         return subprocess.run(
-            ["/bin/sh", "-c", line], input=stdin, capture_output=True, text=True, timeout=50, check=False,
+            ["/bin/sh", "-c", line], input=stdin, capture_output=True, text=True, timeout=100, check=False,
             env=self.environment(**environment), cwd=self.home / "work",
         )  # fmt: skip
 

@@ -16,7 +16,6 @@ from hosts import read
 from installed_haproxy import find_haproxy
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from processes import UNMEASURED
 from team_servers import ERAS
 
 from agent_jobs.app import open_app
@@ -67,7 +66,7 @@ class Cluster:
         """Send a signal to a replica; return its exit status."""
         process = self.processes.pop(number)
         process.send_signal(signal)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while process.poll() is None:  # noqa: ASYNC110  # another process sets no event of ours
                 await anyio.sleep(0.02)
         return process.wait()
@@ -120,7 +119,7 @@ async def wait_until_ready(url: str) -> None:
 
 
 def describe_environment(database_url: str, base_url: str, folder: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON", "COVERAGE"))}
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
     ours = {
         "OPENAI_API_KEY": "sk-secret",
         "OPENAI_BASE_URL": base_url,
@@ -129,7 +128,7 @@ def describe_environment(database_url: str, base_url: str, folder: Path) -> dict
         "AGENT_JOBS_DRAIN_S": str(DRAIN_S),
         "AGENT_JOBS_LOG_LEVEL": "debug",
     }
-    return {**kept, **UNMEASURED, **ours}
+    return {**kept, **ours}
 
 
 @contextmanager

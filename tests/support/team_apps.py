@@ -28,7 +28,7 @@ async def serving_routes(routes: Sequence[BaseRoute]) -> AsyncGenerator[str]:
     server.capture_signals = _no_signals  # pyright: ignore[reportAttributeAccessIssue]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_serve_to_end, server)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
                 await anyio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
@@ -66,5 +66,5 @@ def webhook_request(
 
 @asynccontextmanager
 async def client_of(url: str) -> AsyncGenerator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
         yield client

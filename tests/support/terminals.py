@@ -17,7 +17,7 @@ from fork_server import COMMAND, Process, can_fork, control_terminal, run
 from rich.cells import cell_len
 
 KEY = "sk-secret-0123456789"
-LIMIT_S = 40.0
+LIMIT_S = 100.0
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -27,11 +27,9 @@ class Terminal:
 
     base_url: str
     folder: Path
-    is_measured: bool = True  #: False saves the coverage of commands that are killed, or are run elsewhere as well
 
     def environment(self, **more: str) -> dict[str, str]:
-        prefixes = ("PATH", "PYTHON", "COVERAGE") if self.is_measured else ("PATH", "PYTHON")
-        kept = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+        kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
         ours = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": self.base_url}
         mine = {"AGENT_JOBS_DATA_DIR": str(self.folder), "HOME": str(self.folder.parent)}
         return {**kept, **ours, **mine, "TERM": "xterm", **more}

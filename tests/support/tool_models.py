@@ -1,7 +1,7 @@
 """Reads the signatures of our tools and resources once in a process.
 
-The SDK makes Pydantic models and JSON schemas of them whenever a server is built, which takes 30 ms of CPU, or 60 ms
-where coverage is measured. The tests build more than a thousand servers. The models depend on the function alone.
+The SDK makes Pydantic models and JSON schemas of them whenever a server is built, which takes 30 ms of CPU. The
+tests build more than a thousand servers. The models depend on the function alone.
 """
 
 from collections.abc import Callable, Sequence

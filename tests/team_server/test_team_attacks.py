@@ -62,7 +62,7 @@ async def send_raw(team: Team, request: bytes) -> bytes:
     answer = b""
     async with await connect(team) as stream:
         await stream.send(request)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while True:
                 try:
                     answer += await stream.receive()
@@ -136,7 +136,7 @@ async def test_form_of_a_signed_in_browser_may_be_long(open_team: Team):
         assert (await http.post("/new", content=b"x" * (MAX_BODY_BYTES + 1))).status_code == 413
 
 
-async def test_page_says_so_while_the_database_cannot_be_used(open_team: Team, caplog: pytest.LogCaptureFixture):
+async def test_page_reports_an_unusable_database(open_team: Team, caplog: pytest.LogCaptureFixture):
     token = await open_team.add_token("ida")
     path = Path((await open_team.server.engine.store_info()).path)
     async with open_team.http(Origin=open_team.url, Accept="text/html") as http:

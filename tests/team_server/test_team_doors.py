@@ -30,6 +30,6 @@ async def test_files_need_a_token_and_webhooks_a_signature(team_settings: Settin
         assert (await http.post("/mcp", content=b"x" * (MAX_BODY_BYTES + 1), headers=ada)).status_code == 413
 
 
-async def test_without_its_setting_there_is_no_door_for_webhooks(team_settings: Settings, tmp_path: Path) -> None:
+async def test_webhooks_are_not_accepted_without_their_setting(team_settings: Settings, tmp_path: Path) -> None:
     async with serving_team(replace(team_settings, data_dir=tmp_path)) as team, team.http() as http:
         assert (await http.post("/hooks/openai", **webhook_request("resp_1"))).status_code == 401

@@ -78,7 +78,7 @@ async def run(engine: Engine, prompt: str, emulate: dict[str, Any], **more: Any)
     return await engine.result(job.id)
 
 
-async def test_upload_is_attached_and_what_a_run_makes_comes_back(on_both: Settings, upstream: RunningServer) -> None:
+async def test_upload_is_attached_and_files_of_a_run_are_returned(on_both: Settings, upstream: RunningServer) -> None:
     async with team(on_both) as server:
         put = await server.http_of_ada.put("/files/Größe.csv", content=b"a,b\n1,2\n")
         assert put.status_code == 201

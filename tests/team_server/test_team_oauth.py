@@ -210,7 +210,7 @@ async def test_client_signs_in_by_itself(signed: Team, issuer: Issuer):
         issuer=issuer.url,
     )
     async with (
-        httpx2.AsyncClient(auth=provider, timeout=30) as http,
+        httpx2.AsyncClient(auth=provider, timeout=60) as http,
         Client(streamable_http_client(f"{signed.url}/mcp", http_client=http)) as client,
     ):
         assert not (await client.call_tool("agent_list", {})).is_error

@@ -66,7 +66,7 @@ async def test_two_owners_see_and_change_only_their_own_jobs(team: Team):
         assert {("page", "cancel", ids["anna"])} <= {(entry.client, entry.action, entry.job_id) for entry in log}
 
 
-async def test_owner_downloads_what_a_run_made(team: Team):
+async def test_owner_downloads_files_of_a_run(team: Team):
     tokens = {owner: await team.add_token(owner) for owner in ("erin", "finn")}
     async with team.host(tokens["erin"]) as host:
         emulate = {"duration_s": 0.2, "container_files": [{"filename": "a.html", "text": "<script>1</script>"}]}
@@ -105,7 +105,7 @@ async def test_stream_of_an_open_page_ends_with_its_token(team: Team, monkeypatc
             lines = answer.aiter_lines()
             assert (await anext(lines)).startswith(("id:", "data:"))
             await team.server.engine.access.revoke_token(record.id)
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 async for _ in lines:
                     pass
             assert (await client.get(path)).status_code in (303, 401)
@@ -125,7 +125,7 @@ async def test_visitor_signs_out(team: Team):
     assert all(entry.token_id.startswith("tok_") and entry.address == "127.0.0.1" for entry in log)
 
 
-async def test_nobody_signs_in_with_a_wrong_token_or_from_another_page(team: Team):
+async def test_sign_in_with_a_wrong_token_or_from_another_page_is_refused(team: Team):
     token = await team.add_token("emil")
     async with browser(team) as client:
         assert "Team token" in (await client.get("/sign-in")).text
@@ -153,7 +153,7 @@ async def test_streams_of_open_pages_end_when_the_server_drains(team_settings: S
     ):
         lines = answer.aiter_lines()
         assert (await anext(lines)).startswith(("id:", "data:"))
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await team.server.drain()
             async for _ in lines:
                 pass

@@ -4,6 +4,7 @@ import ast
 import re
 import string
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,8 @@ FACES = {
 }  # fmt: skip
 #: Functions whose errors have their code from a caller, from a table or from an error inside.
 INDIRECT = {
-    "choice_error", "value_error", "_explain_failure", "_preset_error", "_get_job", "move_jobs", "_arguments_error",
+    "choice_error", "value_error", "_explain_failure", "_word_failure",
+    "_preset_error", "_get_job", "move_jobs", "_arguments_error",
 }  # fmt: skip
 TABLES: Mapping[str, Mapping[str, str]] = {
     "shared": FIXES, "the user's": USER_STEPS, "a model's": model.FIXES, "a person's": person.FIXES
@@ -68,7 +70,13 @@ class Site(NamedTuple):
         return {each.arg for each in self.call.keywords if each.arg is not None}
 
 
-def walk_sites() -> Iterator[Site]:
+@cache
+def find_sites() -> list[Site]:
+    """Return the places of the source; once in a process, since it takes two seconds."""
+    return list(_walk_modules())
+
+
+def _walk_modules() -> Iterator[Site]:
     for path in sorted(SOURCE.rglob("*.py")):
         tree = ast.parse(path.read_text())
         for function in ast.walk(tree):
@@ -86,9 +94,6 @@ def _walk_function(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef
             yield Site(f"{module}:{node.lineno}", function.name, node.func.id, node)
 
 
-SITES = list(walk_sites())
-
-
 def fields_of(template: str) -> set[str]:
     return {field for _, field, _, _ in string.Formatter().parse(template) if field}
 
@@ -98,14 +103,14 @@ def templates_of(code: str) -> list[str]:
 
 
 def test_each_error_of_a_package_below_the_faces_has_a_known_code() -> None:
-    ours = [site for site in SITES if site.where.partition("/")[0].partition(":")[0] not in FACES]
+    ours = [site for site in find_sites() if site.where.partition("/")[0].partition(":")[0] not in FACES]
     coded = [site for site in ours if site.kind not in UPSTREAM and site.function not in INDIRECT]
     assert len(coded) > 70, "the search finds nothing"
     assert [site.where for site in coded if site.code is None or not templates_of(site.code)] == []
 
 
 def test_each_error_has_the_facts_that_its_sentences_name() -> None:
-    for site in SITES:
+    for site in find_sites():
         if site.code is None or site.kind in UPSTREAM or site.function in INDIRECT:
             continue
         problem = site.call.args[0]

@@ -66,15 +66,13 @@ def sparse(path: Path, size_bytes: int, head: bytes = b"") -> Path:
 # --- what is taken
 
 
-def test_without_a_root_nothing_can_be_attached_and_the_setting_is_named(tmp_path: Path):
+def test_attachment_without_a_root_is_refused_with_the_setting(tmp_path: Path):
     grow(tmp_path, {"a.txt": INSIDE})
     assert "AGENT_JOBS_FILE_ROOTS" in refusal([str(tmp_path / "a.txt")])
     assert gather.gather_attachments([], []) == []
 
 
-def test_a_file_is_named_relative_to_its_root_or_absolutely_or_from_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_file_is_named_relative_to_its_root_or_absolutely_or_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     grow(tmp_path, {"src/a.py": INSIDE})
     monkeypatch.setenv("HOME", str(tmp_path))
     for pattern in ("src/a.py", "./src/a.py", "src//a.py", str(tmp_path / "src/a.py"), "~/src/a.py", "~/src/*.py"):
@@ -144,7 +142,7 @@ def test_no_path_leads_out_of_the_roots(tmp_path: Path, pattern: str):
     assert re.search("is outside of the folders|without", refusal([pattern], inside))
 
 
-def test_a_path_out_of_the_roots_is_refused_the_same_whether_it_exists_or_not(tmp_path: Path):
+def test_path_out_of_the_roots_is_refused_the_same_whether_it_exists_or_not(tmp_path: Path):
     inside = grow(tmp_path, {"root/a.txt": INSIDE, "root/out": "..", "secret": OUTSIDE}) / "root"
     for way in (f"{tmp_path}/", "out/", "../"):
         there, not_there = refusal([f"{way}secret"], inside), refusal([f"{way}sesame"], inside)
@@ -152,7 +150,7 @@ def test_a_path_out_of_the_roots_is_refused_the_same_whether_it_exists_or_not(tm
 
 
 @pytest.mark.parametrize("pattern", ["file", "folder", "folder/secret", "folder/*", "far", "chain", "deep/er"])
-def test_a_link_that_leaves_the_root_is_refused_by_name_and_left_out_of_globs(tmp_path: Path, pattern: str):
+def test_link_that_leaves_the_root_is_refused_by_name_and_left_out_of_globs(tmp_path: Path, pattern: str):
     inside = grow(
         tmp_path,
         {
@@ -171,13 +169,13 @@ def test_links_that_stay_inside_are_followed_and_the_file_keeps_its_own_name(tmp
     refusal(["loop"], tmp_path)
 
 
-def test_a_root_may_itself_be_a_link(tmp_path: Path):
+def test_root_may_itself_be_a_link(tmp_path: Path):
     grow(tmp_path, {"real/a.txt": INSIDE, "root": "real"})
     for pattern in ("a.txt", str(tmp_path / "root/a.txt"), str(tmp_path / "real/a.txt"), "*"):
         assert names([pattern], tmp_path / "root") == ["a.txt"]
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -196,15 +194,15 @@ def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(
     assert re.search("leaves|regular file", refusal(["stdin"], Path("/dev")))
 
 
-@pytest.mark.timeout(20)
-def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path: Path):
+@pytest.mark.timeout(60)
+def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path):
     """A file may be swapped between the check and the open, so the open itself must not block either."""
     os.mkfifo(tmp_path / "pipe")
     descriptor = os.open(tmp_path / "pipe", rooms._FILE)  # pyright: ignore[reportPrivateUsage]
     os.close(descriptor)
 
 
-def test_a_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(tmp_path: Path):
+def test_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(tmp_path: Path):
     inside = grow(tmp_path, {"away/a.txt": OUTSIDE, "root/folder": "../away", "root/file": "../away/a.txt"}) / "root"
     for looked_at in (("folder", "a.txt"), ("file",)):
         with pytest.raises(UnfitError), Root.of(inside).open_file(looked_at):
@@ -283,7 +281,7 @@ def test_unreadable_file_is_refused_by_name_and_left_out_of_globs():
         ("a.pdf", 33 * 2**20, b"%PDF-1.7", ["a.pdf", "33.0 MiB", "32.0 MiB"]),
     ],
 )
-def test_a_file_that_is_too_large_is_refused_by_its_size(
+def test_file_that_is_too_large_is_refused_by_its_size(
     tmp_path: Path, name: str, size_bytes: int, head: bytes, told: list[str]
 ):
     sparse(tmp_path / name, size_bytes, head)
@@ -291,7 +289,7 @@ def test_a_file_that_is_too_large_is_refused_by_its_size(
         assert part in refusal([name], tmp_path)
 
 
-def test_a_large_binary_in_a_glob_is_left_out_and_a_large_text_refused(tmp_path: Path):
+def test_large_binary_in_a_glob_is_left_out_and_a_large_text_refused(tmp_path: Path):
     grow(tmp_path, {"a.txt": INSIDE})
     sparse(tmp_path / "disk.img", 2**30)
     assert names(["*"], tmp_path) == ["a.txt"]
@@ -315,7 +313,7 @@ def test_more_files_than_a_job_accepts_are_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("limit", "value"), [("WALK_ENTRIES", 5), ("WALK_S", -1.0)])
-def test_a_pattern_that_looks_too_far_around_is_refused(
+def test_pattern_with_too_many_entries_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
 ):
     grow(tmp_path, {f"{number}.txt": INSIDE for number in range(6)})
@@ -324,7 +322,7 @@ def test_a_pattern_that_looks_too_far_around_is_refused(
 
 
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="this system has no /proc")
-def test_a_file_that_says_it_is_empty_is_read_within_its_limit(monkeypatch: pytest.MonkeyPatch):
+def test_file_that_says_it_is_empty_is_read_within_its_limit(monkeypatch: pytest.MonkeyPatch):
     [attachment] = gather.gather_attachments(["version"], [Path("/proc")])
     assert attachment.data == Path("/proc/version").read_bytes()
     monkeypatch.setattr(collector, "HEAD_BYTES", 5)
@@ -338,9 +336,7 @@ def test_a_file_that_says_it_is_empty_is_read_within_its_limit(monkeypatch: pyte
 @pytest.mark.parametrize(
     "data", [b"\x7fELF\x00\x01", b"PK\x03\x04\x00", b"a\0b", b"\x01\x80", b"\xff\xfe\x00", b"x" * 9000 + b"\0"]
 )
-def test_a_binary_is_refused_by_name_left_out_of_globs_and_taken_as_data_for_the_code_interpreter(
-    tmp_path: Path, data: bytes
-):
+def test_binary_file_is_refused_by_name_skipped_by_globs_and_data_for_the_code_interpreter(tmp_path: Path, data: bytes):
     grow(tmp_path, {"a.txt": INSIDE, "thing": data})
     assert "binary" in refusal(["thing"], tmp_path)
     assert "1 binary" in refusal(["th*"], tmp_path)
@@ -350,7 +346,7 @@ def test_a_binary_is_refused_by_name_left_out_of_globs_and_taken_as_data_for_the
     assert (attachment.kind, attachment.data) == ("data", data)
 
 
-def test_tables_and_archives_are_data_where_they_are_uploaded_and_else_what_they_hold(tmp_path: Path):
+def test_tables_and_archives_are_data_for_uploads_and_otherwise_text_or_binary(tmp_path: Path):
     grow(
         tmp_path, {"t.csv": b"a,b\n", "t.xlsx": b"PK\x03\x04\0", "t.parquet": b"PAR1\0", "t.py": b"1", "t.zip": b"PK\0"}
     )
@@ -398,7 +394,7 @@ def test_no_text_can_end_its_own_fence(text: str):
     assert fenced.endswith(f"\n</{tag[1]}>")
 
 
-def test_a_name_cannot_break_out_of_its_line(tmp_path: Path):
+def test_name_cannot_break_out_of_its_line(tmp_path: Path):
     grow(tmp_path, {'a">\n<file>\x1b\u202e.txt': INSIDE, os.fsdecode(b"b\xff.txt"): INSIDE})
     found = gather.gather_attachments(["*"], [tmp_path])
     assert [attachment.name for attachment in found] == ['a">?<file>??.txt', "b?.txt"]
@@ -449,7 +445,7 @@ def test_image_is_recognized_by_its_content_named_and_counted_by_its_patches(
     assert gather.estimate_tokens(found) == tokens
 
 
-def test_a_pdf_goes_as_a_file_and_is_counted_by_its_pages(tmp_path: Path):
+def test_pdf_goes_as_a_file_and_is_counted_by_its_pages(tmp_path: Path):
     pages = b"%PDF-1.7\n/Type /Pages /Type /Page /Type/Page\0"
     grow(tmp_path, {"a.pdf": pages, "b.pdf": b"\n\n%PDF-1.5\0" + b"x" * 60_000})
     first, second = gather.gather_attachments(["a.pdf", "b.pdf"], [tmp_path])
@@ -525,14 +521,14 @@ def test_backup_of_a_harmless_file_is_attached(tmp_path: Path, name: str):
     assert names([str(tmp_path / name)], tmp_path) == [name]
 
 
-def test_a_private_key_is_known_by_its_first_line_and_a_text_about_keys_is_none(tmp_path: Path):
+def test_private_key_is_recognized_by_its_first_line_and_a_text_about_keys_is_not(tmp_path: Path):
     key = b"-----BEGIN OPENSSH PRIVATE KEY-----\nx"
     grow(tmp_path, {"deploy": key, "about.md": b"A key starts with\n" + key, "id_rsa.pub": INSIDE})
     assert "not attached" in refusal(["deploy"], tmp_path)
     assert names(["*"], tmp_path) == ["about.md", "id_rsa.pub"]
 
 
-def test_nested_gitignore_files_hold_for_globs_and_not_for_what_is_named(tmp_path: Path):
+def test_nested_gitignore_files_apply_to_globs_and_not_to_named_files(tmp_path: Path):
     grow(
         tmp_path,
         {
@@ -552,18 +548,18 @@ def test_nested_gitignore_files_hold_for_globs_and_not_for_what_is_named(tmp_pat
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, partial(os.symlink, "/etc/passwd")])
-def test_a_gitignore_that_is_no_file_has_no_rules(tmp_path: Path, make: Callable[[Path], None]):
+def test_gitignore_that_is_no_file_has_no_rules(tmp_path: Path, make: Callable[[Path], None]):
     grow(tmp_path, {"a.txt": INSIDE})
     make(tmp_path / ".gitignore")
     assert names(["*"], tmp_path) == ["a.txt"]
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "rule",
     ["*a" * 30 + "b", "a*" * 30 + "b", "**/a/" * 20 + "b", "[a]*" * 20 + "b", "\\a*" * 20 + "b", "!" + "*a" * 30],
 )
-def test_a_hostile_gitignore_costs_no_time(tmp_path: Path, rule: str):
+def test_hostile_gitignore_costs_no_time(tmp_path: Path, rule: str):
     grow(tmp_path, {".gitignore": b"nothing\n" + rule.encode(), "a" * 250: INSIDE, "c.txt": INSIDE, "a/a/a/a": INSIDE})
     assert names(["c.txt"], tmp_path) == ["c.txt"]
     try:
@@ -572,7 +568,7 @@ def test_a_hostile_gitignore_costs_no_time(tmp_path: Path, rule: str):
         assert "ignored" in str(refused)
 
 
-def test_a_gitignore_without_end_is_refused(tmp_path: Path):
+def test_gitignore_without_end_is_refused(tmp_path: Path):
     grow(tmp_path, {".gitignore": b"#" * 1_000_001, "a.txt": INSIDE})
     assert ".gitignore" in refusal(["*"], tmp_path)
 
@@ -590,7 +586,7 @@ TREES = st.sets(st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/"
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not here to compare with")
 @settings(deadline=None, max_examples=60)
 @given(TREES, st.lists(RULES, max_size=4), st.lists(RULES, max_size=3))
-def test_globs_leave_out_what_git_leaves_out(tree: set[str], rules: list[str], deeper: list[str]):
+def test_globs_skip_files_that_git_ignores(tree: set[str], rules: list[str], deeper: list[str]):
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         leaves = [name for name in tree if not any(other.startswith(f"{name}/") for other in tree)]
@@ -644,7 +640,7 @@ STEPS = ["..", ".", "", "a", "in", "up", "out", "top", "abs", "back", "loop", "s
     st.lists(st.sampled_from(STEPS), min_size=1, max_size=5),
     st.booleans(),
 )
-def test_no_pattern_ever_brings_a_byte_from_outside(trap: Path, start: str, steps: list[str], upload: bool):
+def test_no_pattern_reads_a_byte_outside_of_the_root(trap: Path, start: str, steps: list[str], upload: bool):
     pattern = start.replace("TOP", str(trap)) + "/".join(steps)
     try:
         found = gather.gather_attachments([pattern], [trap / "root"], upload=upload)
@@ -678,7 +674,7 @@ def test_every_pattern_is_answered_with_a_sentence(trap: Path, patterns: list[st
         ("x" * 5000, "Nothing matches"),
     ],
 )
-def test_a_pattern_that_brings_nothing_is_refused_with_the_nearest_name(tmp_path: Path, pattern: str, hint: str):
+def test_pattern_without_a_match_is_refused_with_the_nearest_name(tmp_path: Path, pattern: str, hint: str):
     grow(tmp_path, {"src/main.py": INSIDE, "src/test.py": INSIDE, "src/.env": OUTSIDE, "src/id_rsa": OUTSIDE})
     (tmp_path / "empty").mkdir()
     answer = refusal([pattern], tmp_path)
@@ -687,6 +683,6 @@ def test_a_pattern_that_brings_nothing_is_refused_with_the_nearest_name(tmp_path
     assert "id_rsa" not in answer
 
 
-def test_the_rules_of_git_are_not_loaded_before_they_are_needed():
+def test_rules_of_git_are_not_loaded_before_they_are_needed():
     code = "import sys, agent_jobs.attachments.gather; assert 'pathspec' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -261,7 +261,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 @pytest.mark.parametrize(("module", "path"), [pytest.param(*found, id=found[0]) for found in modules()])
-def test_a_module_imports_only_from_below(module: str, path: Path):
+def test_module_imports_only_from_below(module: str, path: Path):
     assert room_of(module) in ALLOWED, "a new room needs a row in ALLOWED"
     assert forbidden(path.read_text(), module, is_package=path.name == "__init__.py") == []
 
@@ -273,7 +273,7 @@ def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
 
 
 @pytest.mark.parametrize("table", [ALLOWED, INSIDE_ENGINE], ids=["packages", "engine"])
-def test_the_table_has_no_circle(table: dict[str, set[str]]):
+def test_table_has_no_circle(table: dict[str, set[str]]):
     below = {room: set(rooms) for room, rooms in table.items()}
     while below:
         bottom = {room for room, rooms in below.items() if not rooms & below.keys()}
@@ -306,7 +306,7 @@ def test_the_table_has_no_circle(table: dict[str, set[str]]):
         ("agent_jobs.__main__", "import click"),
     ],
 )
-def test_a_forbidden_import_is_found(module: str, source: str):
+def test_forbidden_import_is_found(module: str, source: str):
     assert len(forbidden(source, module)) == 1
 
 
@@ -321,5 +321,5 @@ def test_a_forbidden_import_is_found(module: str, source: str):
         ("agent_jobs.engine.step", "from agent_jobs.upstream.client import ResponsesClient\nimport anyio, time"),
     ],
 )
-def test_an_allowed_import_is_not(module: str, source: str):
+def test_allowed_import_is_not(module: str, source: str):
     assert forbidden(source, module) == []

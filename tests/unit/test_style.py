@@ -6,8 +6,6 @@ from textwrap import dedent
 import pytest
 from style_figures import PACKAGE, Figure, Module, is_participle_name, measure, read_modules
 
-pytestmark = pytest.mark.untraced
-
 #: What the source reaches today, and what it is to reach. Lower the limit with every improvement; never raise it.
 LIMITS: dict[str, tuple[float, float]] = {
     # figure: (limit, target)
@@ -36,7 +34,7 @@ def test_every_figure_has_a_limit(figures: dict[str, Figure]) -> None:
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_figure_stays_within_its_limit(figures: dict[str, Figure], name: str) -> None:
+def test_figure_stays_within_its_limit(figures: dict[str, Figure], name: str) -> None:
     limit, _ = LIMITS[name]
     figure = figures[name]
     worst = "\n".join(str(offender) for offender in figure.offenders[:20])
@@ -86,14 +84,14 @@ def _measure(source: str, path: str = "loop.py") -> dict[str, Figure]:
         ("body length p90", "def a(): b\n" * 10 + "def a():\n    b\n    c", 1),
     ],
 )
-def test_the_counter_counts(name: str, source: str, value: float) -> None:
+def test_counter_counts(name: str, source: str, value: float) -> None:
     assert _measure(source)[name].value == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
     "name", ["_told", "asked", "_settled_jobs", "timed_out", "unsent", "_retold", "rewritten", "held_s"]
 )
-def test_a_participle_is_found(name: str) -> None:
+def test_participle_is_found(name: str) -> None:
     assert is_participle_name(name)
 
 
@@ -105,7 +103,7 @@ def test_other_names_are_no_participles(name: str) -> None:
     assert not is_participle_name(name)
 
 
-def test_a_private_name_counts_once_however_many_modules_share_it() -> None:
+def test_private_name_counts_once_however_many_modules_share_it() -> None:
     sources = [
         "def _a(): ...\ndef _b(): ...\nclass _C: ...",
         "class D:\n    def _a(self): ...",
@@ -131,7 +129,7 @@ def test_complex_functions_of_the_core_are_counted_apart(path: str, value: int) 
     assert _measure("def a(): return " + " or ".join("bcdefghijkl"), path)["complex core functions"].value == value
 
 
-def test_the_longest_init_counts() -> None:
+def test_longest_init_counts() -> None:
     modules = [
         Module(PACKAGE / package / "__init__.py", "a\n" * lines) for package, lines in [("a", 30), ("store", 26)]
     ]
@@ -140,7 +138,7 @@ def test_the_longest_init_counts() -> None:
     assert [Path(offender.path).parent.name for offender in longest.offenders] == ["a", "store"]
 
 
-def test_an_offender_has_its_line_and_its_whole_name() -> None:
+def test_offender_has_its_line_and_its_full_name() -> None:
     source = "class A:\n    def b(self):\n        return 1 if self else 2\n"
     (offender,) = _measure(source)["conditional expressions"].offenders
     assert str(offender) == "src/agent_jobs/loop.py:3 A.b"

@@ -190,7 +190,7 @@ def _describe_call(call: Call) -> str:
 
 
 def _escape_name(call: Call) -> str:
-    """Return a call's name; that of a tool on the user's own servers as `server/tool`."""
+    """Return a call's name; for a tool of the user's servers, `server/tool`."""
     from agent_jobs.rendering.questions import escape_invisible, name_tool
 
     name = call.name

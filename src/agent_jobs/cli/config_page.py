@@ -63,12 +63,16 @@ def list_page(rows: Mapping[str, Row], *, is_full: bool, is_explained: bool) -> 
         if not names:
             continue
         yield f"{between}{sections.format_heading(subject)}"
+        between = "\n"
         for name in names:
             start = f"  {name:<{name_columns}}  {shown[name].origin_words:<{origin_columns}}  "
-            yield from _lay_out_setting(start, _describe_row(name, shown[name]))
-            if is_explained:
-                yield from _explain_setting(name)
-        between = "\n"
+            yield from _list_setting(name, shown[name], start, is_explained=is_explained)
+
+
+def _list_setting(name: str, row: Row, start: str, *, is_explained: bool) -> Iterator[str]:
+    yield from _lay_out_setting(start, _describe_row(name, row))
+    if is_explained:
+        yield from _explain_setting(name)
 
 
 def list_lines(rows: Mapping[str, Row]) -> Iterator[str]:

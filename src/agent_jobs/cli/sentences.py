@@ -58,6 +58,6 @@ def confirm(question: str) -> None:
         if sys.stdin.isatty():
             raise
         click.echo(err=True)
-        raise click.ClickException("This is no terminal, so you cannot answer here. Add --yes to agree.") from None
+        raise click.ClickException("This is not a terminal, so you cannot answer here. Add --yes to agree.") from None
     if not agrees:
         raise click.Abort

@@ -102,7 +102,7 @@ def _render_table(rows: Sequence[Spending], by: SpendingKey, days: int) -> Itera
         return
     cells = [_render_sum_row(row, by) for row in rows]
     if len(rows) > 1:
-        cells.append(_render_sum_row(_add_up_spending(rows), by))
+        cells.append(_render_sum_row(_sum_table(rows), by))
     yield from format_table(cells, _FIGURES, _DROPPED)
 
 
@@ -137,7 +137,7 @@ def _format_cost(row: Spending) -> str:
     return f"{terminal.format_usd(row.cost_usd)} + {row.unpriced} unknown"
 
 
-def _add_up_spending(rows: Sequence[Spending]) -> Spending:
+def _sum_table(rows: Sequence[Spending]) -> Spending:
     return Spending("all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))
 
 
@@ -147,7 +147,7 @@ def _render_sums_as_json(today: _Today, rows: Sequence[Spending], by: SpendingKe
     day = {"usd": answers.round_usd(today.usd), "budget_usd": today.budget_usd, "budget_mode": today.mode}
     answer = {"by": by, "days": days, "today": day, "rows": [_render_sum_fields(row, by) for row in rows]}
     if rows:
-        answer["all"] = _render_sum_fields(_add_up_spending(rows), by)
+        answer["all"] = _render_sum_fields(_sum_table(rows), by)
     return answers.format_json_line(answer)
 
 

@@ -27,9 +27,7 @@ CHECK_S = 1.0  # between looks for events and due messages
 LEASE_S = 60.0  # an attempt lasts a quarter of this at most; then another process may send the message
 FIRST_RETRY_S = 5.0  # a receiver that restarts is back soon
 MAX_RETRY_S = 3600.0
-GIVE_UP_S = 86_400.0  # as long as a result can be expected to matter
-KEPT_S = 7 * 86_400.0  # for events; a host that was away for longer reads its jobs again
-FORGET_EVERY_S = 3600.0
+GIVE_UP_S = 86_400.0  # for which a result probably still matters
 AT_ONCE = 8  # messages that one process sends at the same time
 
 
@@ -67,7 +65,6 @@ class CallbackRunner:
         self._store = store
         self._clock = clock
         self._send = send
-        self._forget_at = 0.0
 
     async def run(self) -> None:
         """Send callbacks until cancelled."""
@@ -75,7 +72,6 @@ class CallbackRunner:
             try:
                 await self._store_events()
                 await self._send_due()
-                await self._forget_old_events()
             except StoreError as error:
                 logger.warning("cannot read the callbacks: %s", error)
             except Exception:
@@ -117,12 +113,6 @@ class CallbackRunner:
         return await self._send(
             delivery.url, message.public_id, body.encode(), message.subscription_id, delivery.secrets
         )
-
-    async def _forget_old_events(self) -> None:
-        now = self._clock.now()
-        if now >= self._forget_at:
-            self._forget_at = now + FORGET_EVERY_S
-            await self._store.forget_events(now - KEPT_S)
 
     async def _store_outcome(self, message: CallbackMessage, outcome: Attempt) -> None:
         now = self._clock.now()

@@ -140,7 +140,7 @@ class EventFeed:
             FeedError: There is no such subscription.
         """
         if not await self._store.delete_subscription(self.name_subscription(wanted, url)):
-            raise _unknown_error("subscription")
+            raise _report_missing("subscription")
 
     def name_subscription(self, wanted: FeedFilter, url: str) -> str:
         """Return the id of the owner's subscription, which shows nothing of its address."""
@@ -153,7 +153,7 @@ class EventFeed:
             ("batch", wanted.batch, JobFilter(batch=wanted.batch)),
         ):
             if name and not await self._store.find(group, 1):
-                raise _unknown_error(noun)
+                raise _report_missing(noun)
 
     async def _find_position(self, cursor: str, max_age_s: float | None, first: int, last: int) -> tuple[int, bool]:
         """Return the number after which events are read, and whether events after the cursor are left out."""
@@ -181,7 +181,7 @@ class EventFeed:
             raise FeedError("unverified", f"The receiver at delivery.url is not verified ({reason}).", reason=reason)
 
 
-def _unknown_error(kind: str) -> FeedError:
+def _report_missing(kind: str) -> FeedError:
     return FeedError("not_found", f"There is no such {kind}.", kind=kind)
 
 

@@ -95,7 +95,9 @@ class JobWaiter:
             has_arrived: The condition that ends the wait, in place of a question.
         """
         await self._mark_watched([job], max(0.0, wait_s))
-        return await self.add_queue_position(await self._wait_for_arrival(job, has_arrived or has_question, wait_s))
+        return await self.add_queue_position(
+            await self._wait_for_end_or_question(job, has_arrived or has_question, wait_s)
+        )
 
     async def wait_until(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
         """Return the job once it finished or arrived, or as it is after `wait_s`."""
@@ -105,7 +107,7 @@ class JobWaiter:
                 job = await self._store.get(job.id) or job
         return job
 
-    async def _wait_for_arrival(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
+    async def _wait_for_end_or_question(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
         """Return the job once it finished or asks; progress of its run wakes no waiter."""
         with self.waits.limit(wait_s):
             while not (job.is_terminal or has_arrived(job)):

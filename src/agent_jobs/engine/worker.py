@@ -28,6 +28,7 @@ STORE_RETRY_S = 1.0  # a locked database is free again within seconds
 CRASH_RETRY_S = 30.0  # a step crashed because of a defect here; the run itself continues upstream
 PURGE_EVERY_S = 3600.0  # retention counts in days
 SHELVED_S = 86_400.0  # an upload of an owner is attached within a day, or never
+EVENTS_KEPT_S = 7 * 86_400.0  # in the feeds of owners; a host that was away for longer reads its jobs again
 
 
 class Worker:
@@ -100,6 +101,7 @@ class Worker:
                 if self._retention_s is not None:
                     await prune(self._store, self._clock.now() - self._retention_s, self._delete_upstream)
                 await self._store.forget_shelved_files(self._clock.now() - SHELVED_S)
+                await self._store.forget_events(self._clock.now() - EVENTS_KEPT_S)
                 # Not at once: the server of another endpoint may start a moment after this one.
                 await self._clock.sleep(PURGE_EVERY_S)
                 await self._stepper.end_abandoned()

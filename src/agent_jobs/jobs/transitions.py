@@ -139,7 +139,7 @@ def wait_for_input(stored: Job, number: int, now: float, timeout_s: float) -> Jo
 
 
 def record_reply(stored: Job, now: float, *, is_answered: bool, always: Collection[str] = ()) -> Job | None:
-    """Have a waiting job continue if all its calls are answered; either way it is due now.
+    """Continue a waiting job if all its calls are answered; in any case it is due now.
 
     Calls with the names in `always` are allowed from now on.
 

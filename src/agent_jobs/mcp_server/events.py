@@ -30,6 +30,8 @@ from agent_jobs.mcp_server.tool_adapter import describe_error
 
 EVENTS = "io.modelcontextprotocol/events"
 PREFIX = "job."
+#: The kinds of events by the names that hosts know.
+KIND_OF_EVENT = {f"{PREFIX}{kind}": kind for kind in KINDS}
 NEXT_POLL_MS = 5_000  # an event is published within a second, and no model waits for it
 DEFAULT_EVENTS = 50
 MAX_EVENTS = 100
@@ -168,7 +170,7 @@ class EventsExtension(Extension):
     async def _poll_events(self, ctx: ServerRequestContext[Any, Any], params: PollParams) -> HandlerResult:
         with _as_event_error():
             page = await (await self._engine()).feed.poll(
-                _read_filter(params),
+                _parse_filter(params),
                 params.cursor,
                 max_age_s=_read_seconds(params.max_age_ms),
                 limit=min(params.max_events or DEFAULT_EVENTS, MAX_EVENTS),
@@ -183,7 +185,7 @@ class EventsExtension(Extension):
 
     async def _add_subscription(self, ctx: ServerRequestContext[Any, Any], params: SubscribeParams) -> HandlerResult:
         with _as_event_error():
-            wanted = _read_filter(params)
+            wanted = _parse_filter(params)
             if params.delivery.mode != "webhook":
                 raise FeedError(
                     "unsupported",
@@ -210,26 +212,30 @@ class EventsExtension(Extension):
 
     async def _end_subscription(self, ctx: ServerRequestContext[Any, Any], params: UnsubscribeParams) -> HandlerResult:
         with _as_event_error():
-            wanted = _read_filter(params)
+            wanted = _parse_filter(params)
             await (await self._engine()).feed.unsubscribe(wanted, params.delivery.url)
             await self._report(f"unsubscribe {PREFIX}{wanted.kind}")
             return {}
 
 
-def _read_filter(params: EventParams) -> FeedFilter:
+def _parse_filter(params: EventParams) -> FeedFilter:
     """Return what a request asks for.
 
     Raises:
         FeedError: There is no such event, or it has no such argument.
     """
-    kind = params.name.removeprefix(PREFIX)
-    if not params.name.startswith(PREFIX) or kind not in KINDS:
-        raise FeedError("not_found", f"The events are {', '.join(f'{PREFIX}{each}' for each in KINDS)}.", kind="event")
+    kind = KIND_OF_EVENT.get(params.name)
+    if kind is None:
+        raise FeedError("not_found", f"The events are {', '.join(KIND_OF_EVENT)}.", kind="event")
     arguments = params.arguments or {}
-    wrong = arguments.keys() - _INPUT_SCHEMA["properties"].keys()
-    if wrong or not all(isinstance(value, str) and len(value) <= MAX_NAME_CHARS for value in arguments.values()):
+    if not all(map(_is_argument, arguments, arguments.values())):
         raise FeedError("invalid", f"The arguments are job_id and batch, of up to {MAX_NAME_CHARS} characters each.")
     return FeedFilter(kind, **arguments)
+
+
+def _is_argument(name: str, value: object) -> bool:
+    """Return True for an argument that an event has, with a name as its value."""
+    return name in _INPUT_SCHEMA["properties"] and isinstance(value, str) and len(value) <= MAX_NAME_CHARS
 
 
 def _describe_event(kind: str, modes: Sequence[str]) -> dict[str, Any]:

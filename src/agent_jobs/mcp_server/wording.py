@@ -50,6 +50,7 @@ FIXES: Mapping[str, str] = {
     "job_running": "Call agent_poll job_id={job_id} until it finishes, then continue it.",
     "needs_approval": "Use approve or deny.",
     "needs_output": "Give it in outputs.",
+    "not_always_allowed": "Call agent_poll job_id={job_id} to see what it asks.",
     "no_jobs": "There are no jobs yet; agent_start makes one.",
     "no_such_batch": "Call agent_list to see all jobs.",
     "nothing_to_repeat": "Call agent_list to see all jobs.",

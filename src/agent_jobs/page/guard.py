@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -13,6 +12,7 @@ from agent_jobs.page.access import Access, Session
 
 logger = logging.getLogger(__name__)
 
+#: Name of the session's cookie of a server at the usual port; `name_cookie` adds another one.
 COOKIE = "agent_jobs_page"
 #: Sentence for a browser whose session cannot be checked.
 NOT_NOW = "Your session cannot be checked now, because the database does not answer. Try again in a few seconds."
@@ -93,13 +93,22 @@ class Guard:
 
 def read_cookie(headers: Headers) -> str:
     """Return the session's cookie of a request; empty without one."""
-    try:
-        cookies = SimpleCookie(headers.get("cookie", ""))
-    except CookieError:
-        return ""
-    if COOKIE not in cookies:
-        return ""
-    return cookies[COOKIE].value
+    cookies = dict(_split_cookie(part) for part in headers.get("cookie", "").split(";"))
+    return cookies.get(name_cookie(headers), "") or cookies.get(COOKIE, "")
+
+
+def name_cookie(headers: Headers) -> str:
+    """Return the name of the session's cookie: browsers send the cookies of one port to all ports of a machine."""
+    _, _, port = headers.get("host", "").rpartition(":")
+    if not port.isdecimal():
+        return COOKIE
+    return f"{COOKIE}_{port}"
+
+
+def _split_cookie(part: str) -> tuple[str, str]:
+    # By hand: the library returns nothing at all if one cookie, which may be another program's, is not well-formed.
+    name, _, value = part.strip().partition("=")
+    return name, value.strip('"')
 
 
 def _is_open_path(scope: Scope) -> bool:

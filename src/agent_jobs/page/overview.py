@@ -21,6 +21,10 @@ from agent_jobs.rendering import batches
 LISTED_JOBS = 100
 #: A list is no longer than this.
 MAX_LISTED_JOBS = 300
+#: Digits of a number of jobs in an address: a longer number is no smaller, and Python refuses to read a huge one.
+MAX_LIMIT_DIGITS = 9
+#: Characters of a search: a database refuses a very long one.
+MAX_SEARCH_CHARS = 500
 #: Failures that are shown among what needs the user.
 SHOWN_FAILURES = 5
 #: Jobs that wait for answers and whose questions the list shows.
@@ -58,7 +62,7 @@ class Overview:
     async def show(self, request: Request) -> Response:
         """Show the list, or the jobs that a search finds."""
         engine = await self._engine(request)
-        words = request.query_params.get("words", "").strip()
+        words = request.query_params.get("words", "").strip()[:MAX_SEARCH_CHARS]
         if words:
             hits = await engine.search(words, LISTED_JOBS)
             rows = [views.build_hit(hit, engine.now()) for hit in hits]
@@ -161,6 +165,8 @@ def _choose_limit(request: Request) -> int:
     asked = request.query_params.get("limit", "")
     if not asked.isdecimal():
         return LISTED_JOBS
+    if len(asked) > MAX_LIMIT_DIGITS:
+        return MAX_LISTED_JOBS
     return min(max(int(asked), 1), MAX_LISTED_JOBS)
 
 

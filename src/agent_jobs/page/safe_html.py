@@ -18,6 +18,10 @@ from pygments.util import ClassNotFound
 
 #: Characters that are rendered as Markdown: more would take seconds.
 RENDERED_CHARS = 300_000
+#: Lines and marks of Markdown in a text that is rendered: a text made of them takes minutes, in which no page answers.
+RENDERED_MARKS = 20_000
+#: Levels of quotes and lists that are rendered. The parser drops what is nested deeper.
+RENDERED_LEVELS = 60
 #: Characters of a code block that are coloured.
 COLOURED_CHARS = 50_000
 #: Tags that a text may have. There is no img: an image from elsewhere would report that it was looked at.
@@ -33,6 +37,12 @@ _REORDERING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 _REORDERING_ESCAPES = {code: f"\\u{code:04x}" for code in _REORDERING}
 #: The style of an aligned cell, which the page forbids; in a text its quotes are escaped.
 _ALIGNMENT = re.compile(r'style="text-align:(left|right|center)"')
+#: Characters with a meaning in Markdown.
+_MARKS = "\n[]*_~`|&<>!#\\"
+#: A line with more levels than are rendered: quotes and lists in one another, or a list that is indented so far.
+_TOO_DEEP = re.compile(
+    r"^(?:[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t]))){25}|^[ \t]{50}[ \t]*(?:>|[-+*]|\d)", re.MULTILINE
+)
 _URL_SCHEMES = {"http", "https", "mailto"}
 #: A tag, or the text between two tags. Cleaned HTML quotes each attribute, and has no other `<`.
 _TAG_OR_TEXT = re.compile(r"""(<(?:[^>"]|"[^"]*")*>)|([^<]+)""")
@@ -41,9 +51,9 @@ _CITATION = re.compile(r"\[(\d{1,3})\]")
 
 
 def render_markdown(text: str) -> str:
-    """Return safe HTML of a Markdown text; a very long one stays plain."""
+    """Return safe HTML of a Markdown text; one that is very long, or deeply nested, stays plain."""
     text = text.translate(_REORDERING)
-    if len(text) > RENDERED_CHARS:
+    if len(text) > RENDERED_CHARS or _count_marks(text) > RENDERED_MARKS or _TOO_DEEP.search(text):
         return f"<pre>{html.escape(text)}</pre>"
     return nh3.clean(
         _ALIGNMENT.sub(r'align="\1"', _create_renderer().render(text)),
@@ -53,6 +63,10 @@ def render_markdown(text: str) -> str:
         attribute_filter=_keep_attribute,
         link_rel="noopener noreferrer nofollow",
     )
+
+
+def _count_marks(text: str) -> int:
+    return sum(map(text.count, _MARKS))
 
 
 def escape_reordering(text: str) -> str:
@@ -90,7 +104,7 @@ def _keep_attribute(tag: str, name: str, value: str) -> str | None:
 
 
 def _create_renderer() -> MarkdownIt:
-    markdown = MarkdownIt("commonmark", {"html": False, "highlight": _colour_code})
+    markdown = MarkdownIt("commonmark", {"html": False, "highlight": _colour_code, "maxNesting": RENDERED_LEVELS})
     markdown.enable(["table", "strikethrough"])
     markdown.add_render_rule("image", _render_image_as_link)
     return markdown

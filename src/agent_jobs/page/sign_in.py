@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.page.access import SESSION_S, Access
 from agent_jobs.page.forms import FormReader
-from agent_jobs.page.guard import COOKIE, RETRY_LATER
+from agent_jobs.page.guard import RETRY_LATER, name_cookie
 from agent_jobs.page.peer_address import read_address
 from agent_jobs.page.templates import Renderer
 
@@ -39,7 +39,7 @@ class SignIn:
         session = await self._access.sign_in(request.query_params.get("token", ""))
         if session is None:
             return PlainTextResponse(self._access.refusal, 401)
-        return self._set_cookie(session)
+        return self._set_cookie(request, session)
 
     async def redeem(self, request: Request) -> Response:
         """Sign in by the token of a form. The Guard has checked that the form is ours."""
@@ -55,7 +55,7 @@ class SignIn:
                 return response
         if session is None:
             return self._show_problem(request, self._access.refusal, 401)
-        return self._set_cookie(session)
+        return self._set_cookie(request, session)
 
     def _show_problem(self, request: Request, problem: str, status: int) -> Response:
         values = {"problem": problem, "advice": self._access.advice}
@@ -66,12 +66,20 @@ class SignIn:
         await self._forms.read(request)
         await self._access.record_sign_out(request.scope["page_session"], read_address(request.scope))
         response = RedirectResponse("/sign-in", 303)
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._is_secure)
+        response.delete_cookie(
+            name_cookie(request.headers), path="/", httponly=True, samesite="strict", secure=self._is_secure
+        )
         return response
 
-    def _set_cookie(self, session: str) -> Response:
+    def _set_cookie(self, request: Request, session: str) -> Response:
         response = HTMLResponse(_SIGNED_IN)
         response.set_cookie(
-            COOKIE, session, max_age=SESSION_S, path="/", httponly=True, samesite="strict", secure=self._is_secure
+            name_cookie(request.headers),
+            session,
+            max_age=SESSION_S,
+            path="/",
+            httponly=True,
+            samesite="strict",
+            secure=self._is_secure,
         )
         return response

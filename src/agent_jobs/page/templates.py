@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 TEMPLATE_FOLDER = Path(__file__).with_name("html")
 #: Names, paths and access keys of the pages, for the navigation.
 PAGES = (("Jobs", "/", "j"), ("New", "/new", "n"), ("Spend", "/spend", "s"), ("Health", "/health", "h"))
-#: Stands for the form token in a part that several sessions share. No text of a job can hold it: it is secret.
+#: Placeholder for the form token in a part that several sessions share. It is secret, so no text of a job has it.
 TOKEN_PLACE = token_urlsafe(18)
 
 

@@ -61,7 +61,7 @@ class JobRow(NamedTuple):
     machine_time: str
     elapsed: str
     cost: str
-    limit: str  #: what it may cost at most
+    limit: str  #: its highest cost
     title_mark: str  #: stands before the title of its page
     previous: str  #: the job that it continues
     depth: int = 0  #: in its conversation, below the first job that the list shows

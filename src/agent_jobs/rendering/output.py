@@ -300,7 +300,7 @@ def _join_texts(value: object, depth: int = MAX_TEXT_DEPTH) -> str:
         texts = (_join_texts(each, depth - 1) for each in cast("list[object]", value))
         return "; ".join(filter(None, texts))
     fields = mapping_of(value)
-    texts = (_join_texts(fields.get(name), depth - 1) for name in _TEXT_FIELDS)
+    texts = (_join_texts(fields[name], depth - 1) for name in _TEXT_FIELDS if name in fields)
     return " ".join(filter(None, texts))
 
 

@@ -49,7 +49,7 @@ KEY_COLUMNS_OF_TABLE = {
 }
 #: Columns that each file counts for itself.
 OWN_COLUMNS = frozenset({"prompt.number", "job.in_search", "audit.number", "feed.number"})
-#: A token that either file knows as revoked lets nobody in.
+#: A token that is revoked in either file is refused.
 _REVOKE_TOKENS = """UPDATE there.token SET revoked_at = mine.revoked_at FROM main.token AS mine
                     WHERE mine.id = there.token.id AND mine.revoked_at IS NOT NULL AND there.token.revoked_at IS NULL"""
 

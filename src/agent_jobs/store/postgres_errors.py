@@ -78,7 +78,7 @@ def as_postgres_error(address: PostgresAddress) -> Generator[None]:
     except _DEFECTS:
         raise
     except ANY_ERROR as error:
-        raise _explain_postgres_failure(error, address) from error
+        raise _word_failure(error, address) from error
 
 
 def name_cause(error: Exception) -> str:
@@ -86,7 +86,7 @@ def name_cause(error: Exception) -> str:
     return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
 
 
-def _explain_postgres_failure(error: Exception, address: PostgresAddress) -> StoreError:
+def _word_failure(error: Exception, address: PostgresAddress) -> StoreError:
     failure = next(failure for failure in _FAILURES if isinstance(error, failure.kind))
     return StoreError(
         "The {address} {predicate} ({cause}).",

@@ -12,7 +12,7 @@ class Caller:
     owner: str  #: whose jobs the caller sees
     token_id: str  #: of a team token, or the issuer of an OAuth token; for the audit log
     client: str = ""  #: the program that calls, as it names itself
-    address: str = ""  #: where the request came from
+    address: str = ""  #: the address of the sender
     #: Verifies the token again, as at the start of the request; None for a caller without one.
     verify_again: Callable[[], Awaitable[object]] | None = field(default=None, compare=False, repr=False)
 
