@@ -94,7 +94,7 @@ class Guard:
 def read_cookie(headers: Headers) -> str:
     """Return the session's cookie of a request; empty without one."""
     cookies = dict(_split_cookie(part) for part in headers.get("cookie", "").split(";"))
-    return cookies.get(name_cookie(headers), "") or cookies.get(COOKIE, "")
+    return cookies.get(name_cookie(headers), "")
 
 
 def name_cookie(headers: Headers) -> str:
