@@ -7,6 +7,7 @@ measuring.measure()  # before anything imports a module of ours
 import os
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(job_control, "CANCEL_WAIT_S", job_control.CANCEL_WAIT_S * SPEED)
     start = Engine.start
 
+    @wraps(start)
     async def start_patiently(
         engine: Engine, request: StartRequest, *, id_wait_s: float = ID_WAIT_S, **more: Any
     ) -> list[Started]:

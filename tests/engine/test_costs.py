@@ -487,7 +487,7 @@ async def test_follow_up_of_a_partly_counted_job_has_no_bound(priced: Settings, 
     async with hosting(replace(priced, follow=0, daily_budget_usd=10)) as host:
         before = await complete_with_usage(host, upstream, {**USAGE, "input_tokens": None}, options=DOLLAR)
         refusal = await host.refused("agent_start", prompt="two", previous_job_id=before, options=DOLLAR)
-    assert "tokens of the previous job are not known" in refusal
+    assert "tokens of the previous job is not known" in refusal
 
 
 @pytest.mark.parametrize(("model", "refused"), [("small", True), ("other", False)])
