@@ -7,9 +7,7 @@ measuring.measure()  # before anything imports a module of ours
 import os
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cpu_time import measured
@@ -21,9 +19,7 @@ from kept_certificates import keep_certificates
 from tool_models import keep_tool_models
 
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.engine import job_control, job_waiter, on_finish
-from agent_jobs.engine.engine import ID_WAIT_S, Engine, Started
-from agent_jobs.request.start_request import StartRequest
+from agent_jobs.engine import job_waiter, on_finish
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -32,8 +28,7 @@ hypothesis_settings.register_profile("any machine", deadline=None, derandomize=T
 hypothesis_settings.load_profile("any machine")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "hasty: starts and cancels of this test wait no longer than the fast clock says")
+def pytest_configure() -> None:
     keep_tool_models()
     keep_certificates()
 
@@ -61,22 +56,10 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks run faster here, this machine does not: its own work is waited for as long as in earnest."""
     for module in (job_waiter, on_finish):
         monkeypatch.setattr(module, "FINALIZE_WAIT_S", module.FINALIZE_WAIT_S * SPEED)
-    if request.node.get_closest_marker("hasty"):
-        return
-    monkeypatch.setattr(job_control, "CANCEL_WAIT_S", job_control.CANCEL_WAIT_S * SPEED)
-    start = Engine.start
-
-    @wraps(start)
-    async def start_patiently(
-        engine: Engine, request: StartRequest, *, id_wait_s: float = ID_WAIT_S, **more: Any
-    ) -> list[Started]:
-        return await start(engine, request, id_wait_s=id_wait_s * SPEED, **more)
-
-    monkeypatch.setattr(Engine, "start", start_patiently)
 
 
 @pytest.fixture

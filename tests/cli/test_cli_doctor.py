@@ -107,7 +107,7 @@ def test_uvx_that_only_a_shell_finds_is_a_warning_if_a_host_starts_it(
     [
         ({}, "No problems."),
         ({"AGENT_JOBS_MODEL": "gpt-none"}, "1 problem. Begin with this: set AGENT_JOBS_MODEL to a model that"),
-        ({"AGENT_JOBS_FOLOW": "1"}, "1 warning. Begin with this: AGENT_JOBS_FOLOW is no setting"),
+        ({"AGENT_JOBS_FOLOW": "1"}, "1 warning. Begin with this: AGENT_JOBS_FOLOW is not a setting"),
         (
             {"AGENT_JOBS_FOLLOW": "x", "AGENT_JOBS_FOLOW": "1"},
             "1 problem, 1 warning. Begin with this: AGENT_JOBS_FOLLOW accepts",

@@ -104,7 +104,7 @@ async def test_endless_tool_calls_end_after_twenty_turns(host: Host, log: Path) 
     turns = [[tool_call("ledger__write", n=n)] for n in range(25)]
     answer = await host.end(await start_with_ledger(host, script_with_calls(*turns, duration_s=0, queued_s=0)))
     assert (answer["status"], answer["error"]["code"]) == ("failed", "max_turns")
-    assert answer["error"]["message"] == "It asked for calls in each of 20 turns, as many as it may have."
+    assert answer["error"]["message"] == "It made calls in each of 20 turns, the most that a job may have."
     assert read_lines(log)[-1] == "end write 18"
 
 

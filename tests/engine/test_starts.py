@@ -173,7 +173,6 @@ class Impatient(Clock):
     ("client", "cap_s"),
     [("claude-code", 1500), ("codex-mcp-client", 240), ("qwen-cli-mcp-client-x", 540), ("mcp", 25), ("cursor", 45)],
 )
-@pytest.mark.hasty
 async def test_call_waits_no_longer_than_its_client(settings: Settings, client: str, cap_s: float) -> None:
     clock = Impatient(SPEED)
     polled = replace(settings, follow=0)

@@ -28,7 +28,7 @@ UPSTREAM = {"UpstreamError", "UnsentError", "BusyError", "UnclearError", "Refuse
 #: These packages and modules speak to one kind of reader, whose words stand in the problem.
 FACES = {
     "cli", "mcp_server", "team_server", "install", "emulator", "env_file.py", "setting_values.py", "settings_file.py",
-    "configuration.py", "private_file.py",
+    "configuration.py", "private_file.py", "path_values.py", "secret_values.py",
 }  # fmt: skip
 #: Functions whose errors have their code from a caller, from a table or from an error inside.
 INDIRECT = {

@@ -95,9 +95,11 @@ class JobWaiter:
             has_arrived: The condition that ends the wait, in place of a question.
         """
         await self._mark_watched([job], max(0.0, wait_s))
-        return await self.add_queue_position(
-            await self._wait_for_end_or_question(job, has_arrived or has_question, wait_s)
-        )
+        if has_arrived is None:
+            job = await self._wait_for_end_or_question(job, wait_s)
+        else:
+            job = await self.wait_until(job, has_arrived, wait_s)
+        return await self.add_queue_position(job)
 
     async def wait_until(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
         """Return the job once it finished or arrived, or as it is after `wait_s`."""
@@ -107,16 +109,19 @@ class JobWaiter:
                 job = await self._store.get(job.id) or job
         return job
 
-    async def _wait_for_end_or_question(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
-        """Return the job once it finished or asks; progress of its run wakes no waiter."""
+    async def _wait_for_end_or_question(self, job: Job, wait_s: float) -> Job:
+        """Return the job once it finished or asks, or as it is after `wait_s`; progress of its run wakes no waiter."""
+        if wait_s <= 0:
+            return job
         with self.waits.limit(wait_s):
-            while not (job.is_terminal or has_arrived(job)):
+            while not (job.is_terminal or has_question(job)):
                 if job.status in RUNNING:
                     await self._store.wait_for_status(job.id, job.status)
                 else:
                     await self._store.wait_for_change(job.id, job.revision)
                 job = await self._store.get(job.id) or job
-        return job
+            return job
+        return await self._store.get(job.id) or job
 
     async def wait_until_finalized(self, job: Job) -> Job:
         """Return a finished job once its files are written, or after a moment."""
