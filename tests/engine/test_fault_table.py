@@ -81,7 +81,8 @@ class Line:
         """Reset every connection, and refuse new ones until restored."""
         self._server.close()
         for caller in self._callers:
-            caller.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            with suppress(OSError):  # the client has closed it meanwhile
+                caller.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             caller.transport.abort()
         self._callers.clear()
 
