@@ -53,7 +53,8 @@ async def serving(store: Store) -> AsyncGenerator[tuple[str, str]]:
 
             tasks.start_soon(serve_page, open_engine, access, listener)
             session = await access.sign_in(access.create_link_token())
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}", f"{COOKIE}={session}"
+            port = listener.getsockname()[1]
+            yield f"http://127.0.0.1:{port}", f"{COOKIE}_{port}={session}"
             tasks.cancel_scope.cancel()
 
 
