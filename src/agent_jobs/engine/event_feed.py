@@ -82,7 +82,7 @@ class EventFeed:
         """Return the events after a cursor; without one only the cursor of now.
 
         Raises:
-            FeedError: There is no such job or batch, or the cursor is none of this server.
+            FeedError: There is no such job or batch, or the cursor is not from this server.
         """
         await self._check_filter(wanted)
         await self._store.publish_events(self._clock.now())
@@ -159,7 +159,7 @@ class EventFeed:
         """Return the number after which events are read, and whether events after the cursor are left out."""
         after = read_cursor(cursor)
         if after is None:
-            raise FeedError("invalid", "The cursor is none of this server. Begin without one.")
+            raise FeedError("invalid", "The cursor is not from this server. Begin without one.")
         if after > last:
             return last, True  # of another database
         start = max(after, first - 1)

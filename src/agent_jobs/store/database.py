@@ -109,7 +109,7 @@ class Database(Protocol):
         ...
 
     async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
-        """Return once the job is no more as a waiter knows it, or if there is no such job in the scope."""
+        """Return once the job differs from the state that a waiter knows, or if there is no such job in the scope."""
         ...
 
     async def change_mark(self) -> Mark:

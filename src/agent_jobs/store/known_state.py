@@ -1,4 +1,4 @@
-"""What a waiter knows of a job, whose next state it waits for."""
+"""The state in which a waiter last saw a job; the waiter wakes when it differs."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ class KnownState(NamedTuple):
 
     job_id: str
     revision: int | None = None
-    status: Status | None = None  #: instead of the revision: the progress of a run wakes nobody then
+    status: Status | None = None  #: instead of the revision: then the progress of a run wakes no waiter
 
     @property
     def sees_progress(self) -> bool:

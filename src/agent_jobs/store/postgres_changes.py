@@ -81,7 +81,7 @@ class PostgresChanges:
         self._has_outgoing.set()
 
     async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
-        """Return once the job is no more as a waiter knows it. Meanwhile no connection is held."""
+        """Return once the job differs from the state that a waiter knows. The wait holds no connection."""
         self._waits[known] += 1
         try:
             while True:
@@ -95,7 +95,7 @@ class PostgresChanges:
                 del self._waits[known]
 
     async def _has_changed(self, known: KnownState, scope: OwnerScope) -> bool:
-        """Return whether the job is no more as a waiter knows it; while PostgreSQL restarts, wait for it."""
+        """Return True if the job differs from the state that a waiter knows; while PostgreSQL restarts, wait for it."""
         while True:
             try:
                 rows = await self._fetch(select_state(scope), id=known.job_id, **scope.values)

@@ -232,7 +232,7 @@ class PostgresDatabase:
             return await self._change_jobs(run, job_ids, is_progress=is_progress)
 
     async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
-        """Return once the job is no more as a waiter knows it, or if there is no such job in the scope."""
+        """Return once the job differs from the state that a waiter knows, or if there is no such job in the scope."""
         await self._changes.wait_for_change(known, scope)
 
     async def change_mark(self) -> Mark:

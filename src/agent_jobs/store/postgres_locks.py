@@ -1,4 +1,4 @@
-"""Begins a transaction and takes its locks in one round trip: most changes are made of a few of these."""
+"""Begins a transaction and takes its locks in one round trip, because most changes need only a few statements."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ async def _roll_back(connection: PostgresConnection) -> None:
 
 
 def _hash_name(name: str) -> int:
-    """Return the number of the advisory lock with a name, which all processes work out alike."""
+    """Return the number of the advisory lock with this name, which is the same in all processes."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)

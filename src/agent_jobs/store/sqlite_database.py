@@ -153,7 +153,7 @@ class SQLiteDatabase:
         )
 
     async def wait_for_change(self, known: KnownState, scope: OwnerScope) -> None:
-        """Return once the job is no more as a waiter knows it, or if there is no such job in the scope."""
+        """Return once the job differs from the state that a waiter knows, or if there is no such job in the scope."""
         while True:
             event = self._signals.event_of(known)
             rows = await self.read(select_state(scope), id=known.job_id, **scope.values)

@@ -268,7 +268,7 @@ def _build_mcp_server(
 
 
 async def _note_caller(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """Note that the caller is none of this machine, and the name that a program gives itself, for the audit log.
+    """Mark the caller as a remote one, and note the name of its program for the audit log.
 
     Without a name it is known by its HTTP library.
     """
