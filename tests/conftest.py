@@ -3,6 +3,9 @@
 import measuring
 
 measuring.measure()  # before anything imports a module of ours
+import scheduled_time
+
+scheduled_time.install()
 
 import os
 from collections.abc import Generator, Iterator
