@@ -29,8 +29,8 @@ from agent_jobs.jobs.queries import (
     SpendingKey,
 )
 from agent_jobs.jobs.response import Call, Failure, Usage
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
-from agent_jobs.jobs.steps import Step
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Budget, Place, Store
 from agent_jobs.store.postgres_address import PostgresAddress

@@ -20,14 +20,14 @@ from agent_jobs.jobs.queries import (
     TurnRecord,
 )
 from agent_jobs.jobs.response import JSON, Call
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.status import Status
-from agent_jobs.jobs.steps import Step
 from agent_jobs.store.team_records import (
     AuditRecords,
     CallbackRecords,
     FeedRecords,
-    FigureRecords,
     FileRecords,
+    MetricsRecords,
     TokenRecords,
     TraceRecords,
     WebhookRecords,
@@ -561,7 +561,7 @@ class Store(
     CallbackRecords,
     FeedRecords,
     FileRecords,
-    FigureRecords,
+    MetricsRecords,
     TraceRecords,
     Protocol,
 ):

@@ -49,7 +49,7 @@ _ANY_TO_SHARE = f"""SELECT 1 WHERE (SELECT COUNT(*) FROM job WHERE status IN {RU
 CLAIMED_AT_ONCE = 20
 
 
-class Queue(StorePart):
+class Claims(StorePart):
     """`WorkQueue` on any database."""
 
     async def mark_watched(self, job_id: str, now: float, until: float) -> None:

@@ -19,7 +19,7 @@ from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.owner_scope import OwnerScope, select_state
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_errors import ANY_ERROR, PASSING, name_cause
-from agent_jobs.store.postgres_replica import SESSION_LOCK
+from agent_jobs.store.postgres_heartbeat import SESSION_LOCK
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from agent_jobs.jobs.queries import (
     TurnRecord,
 )
 from agent_jobs.jobs.response import JSON, Call
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.status import ACTIVE, Status
-from agent_jobs.jobs.steps import Step
 from agent_jobs.store.base import Tombstone, Upload
 from agent_jobs.store.database import Row, StorePart, Transaction
 from agent_jobs.store.owner_scope import OwnerScope

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from agent_jobs.jobs.feed import FeedEvent, FeedFilter
+from agent_jobs.jobs.event_feed import FeedEvent, FeedFilter
 
 #: Seconds between two notes of a token's use: a note at every request would be a write at every poll.
 USE_NOTED_S = 60.0
@@ -315,28 +315,28 @@ class FileRecords(Protocol):
         ...
 
 
-class OwnerFigures(NamedTuple):
+class OwnerMetrics(NamedTuple):
     """What an operator watches of single owners."""
 
     active: Sequence[tuple[str, str, int]]  #: owner, status, number of jobs
     costs: Sequence[tuple[str, float]]  #: owner, USD that the jobs of the day cost so far
 
 
-class StoreFigures(NamedTuple):
+class StoreMetrics(NamedTuple):
     """What an operator watches of a database."""
 
-    owners: OwnerFigures
+    owners: OwnerMetrics
     jobs: Mapping[str, int]  #: number of jobs by status
     next_due_at: float | None  #: when the first step is or was due
     last_webhook_at: float | None
     connections: tuple[int, int]  #: of this process, and how many of these are in use
 
 
-class FigureRecords(Protocol):
+class MetricsRecords(Protocol):
     """Counts what an operator watches."""
 
-    async def read_figures(self, base_url: str, since: float) -> StoreFigures:
-        """Return the figures of this endpoint, with the costs of the day from `since` on."""
+    async def read_metrics(self, base_url: str, since: float) -> StoreMetrics:
+        """Return the metrics of this endpoint, with the costs of the day from `since` on."""
         ...
 
 

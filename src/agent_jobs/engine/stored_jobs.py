@@ -25,7 +25,7 @@ ActionReporter = Callable[[str, Mapping[str, float | None]], Awaitable[None]]
 CONTINUABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
 
-class Archive(ABC):
+class StoredJobs(ABC):
     """Looks up stored jobs. A base of `Engine`."""
 
     _store: Store
