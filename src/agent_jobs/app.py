@@ -134,7 +134,7 @@ class App:
         if self._traces is not None:
             self._tasks.start_soon(self._traces.run)
 
-    async def retrieve(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
+    async def retrieve_unwatched(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
         """Retrieve jobs that no process observes, in an open app that only reads; see `UnwatchedRetriever`.
 
         Returns those that upstream answered in time. Without a key, or if none of them is at this endpoint, nothing is
