@@ -34,9 +34,10 @@ from agent_jobs.jobs.response import Call, Failure, Usage
 from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
 from agent_jobs.store import open_store
-from agent_jobs.store.base import Budget, Place, Store
+from agent_jobs.store.base import Store
 from agent_jobs.store.job_writes import PROGRESS_AT_ONCE
 from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.values import Budget, Place
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"

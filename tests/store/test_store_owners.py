@@ -33,8 +33,9 @@ from agent_jobs.jobs.owners import Owner, OwnerLimits
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import RUNNING, Status
-from agent_jobs.store.base import NO_LIMIT, Budget, Store, Upload
+from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import AuditEntry, NewSubscription, ShelvedFile, TokenRecord
+from agent_jobs.store.values import NO_LIMIT, Budget, Upload
 
 DAY = Budget(5.0, NOW - 1)
 TOKEN = TokenRecord("tok_1", "digest", "alice", "laptop", NOW)

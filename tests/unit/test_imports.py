@@ -16,9 +16,9 @@ PURE = {
     "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
 }  # fmt: skip
 FACE = {
-    "", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", "setting_values", "secret_values",
-    "env_file", "api_key", "config_folder", "configuration", "settings_file", "stored_keys", "variable_names",
-    *SHARED,
+    "", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", "setting_declaration",
+    "setting_values", "secret_values", "env_file", "api_key", "config_folder", "configuration", "settings_file",
+    "stored_keys", "variable_names", *SHARED,
 }  # fmt: skip
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
@@ -48,9 +48,11 @@ ALLOWED: dict[str, set[str]] = {
     "callback_hosts": {"setting_values"},
     "callback_urls": {"callback_hosts"},
     "settings": {
-        "address_values", "callback_hosts", "errors", "notice_targets", "path_values", "secret_values",
-        "setting_values", "stored_keys", "variable_names",
+        "callback_hosts", "errors", "notice_targets", "path_values", "secret_values", "setting_declaration",
+        "setting_values", "stored_keys", "team_settings", "variable_names",
     },
+    "setting_declaration": {"setting_values"},
+    "team_settings": {"address_values", "path_values", "setting_declaration", "setting_values"},
     "settings_file": {"errors", "secret_values", "setting_values", "settings", "stored_keys", "text", "text_file"},
     "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
     "setting_values": {"errors", "owner_name", "text", "validation"},

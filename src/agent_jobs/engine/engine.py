@@ -33,9 +33,10 @@ from agent_jobs.jobs.queries import (
     SortKey,
 )
 from agent_jobs.jobs.status import Status
-from agent_jobs.store.base import Mark, Store
+from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import AuditEntry as AuditEntry
 from agent_jobs.store.team_records import TokenRecord as TokenRecord
+from agent_jobs.store.values import Mark
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner

@@ -48,7 +48,8 @@ from agent_jobs.request.body import (
 from agent_jobs.request.hosted_tools import fill_in_secrets
 from agent_jobs.request.options import StartOptions
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.store.base import Budget, Store, Upload
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import Budget, Upload
 from agent_jobs.text import encode_text
 from agent_jobs.upstream.endpoint import Endpoint
 

@@ -18,7 +18,6 @@ import anyio.to_thread
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import MOVED
-from agent_jobs.store.base import BUSY_TIMEOUT_S
 from agent_jobs.store.claims import Claims
 from agent_jobs.store.database import Database, Row, SpendingLock, Transaction
 from agent_jobs.store.file_recovery import JOB_COLUMN_OF_TABLE, KEY_COLUMNS_OF_TABLE, OWN_COLUMNS, check_database
@@ -27,6 +26,7 @@ from agent_jobs.store.postgres_database import open_database as open_postgres_da
 from agent_jobs.store.rows import ACTIVE_SQL
 from agent_jobs.store.sqlite_database import open_database as open_sqlite_database
 from agent_jobs.store.sqlite_errors import as_store_error
+from agent_jobs.store.values import BUSY_TIMEOUT_S
 
 #: Precedes the endpoint of a job that is being moved: no process has such an endpoint.
 _MOVING = "moving:"

@@ -26,7 +26,6 @@ import asyncpg
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import ServerInfo, StoreInfo, WorkerInfo
-from agent_jobs.store.base import Mark
 from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.owner_scope import OwnerScope
@@ -38,6 +37,7 @@ from agent_jobs.store.postgres_locks import locking_transaction
 from agent_jobs.store.postgres_reader import Reader
 from agent_jobs.store.postgres_schema import check_schema
 from agent_jobs.store.postgres_statement import bind_values
+from agent_jobs.store.values import Mark
 
 if TYPE_CHECKING:
     from agent_jobs.store.postgres_errors import PostgresConnection

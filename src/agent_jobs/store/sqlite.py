@@ -10,7 +10,7 @@ from agent_jobs.store.changes import Changes
 from agent_jobs.store.claims import Claims
 from agent_jobs.store.event_feeds import EventFeeds
 from agent_jobs.store.housekeeping import Housekeeping
-from agent_jobs.store.job_writes import Transitions
+from agent_jobs.store.job_writes import JobWrites
 from agent_jobs.store.metrics import MetricsQueries
 from agent_jobs.store.owners import Owners
 from agent_jobs.store.reports import Reports
@@ -23,7 +23,7 @@ from agent_jobs.store.webhooks import Webhooks
 
 
 class SQLiteStore(
-    Transitions,
+    JobWrites,
     Claims,
     Changes,
     SearchIndex,

@@ -1,12 +1,29 @@
-"""The protocols for what a team server keeps beside jobs: tokens, audit log, webhooks, callbacks, feeds and files."""
+"""The protocols for what a team server keeps beside jobs: owners, tokens, audit, webhooks, callbacks, feeds, files."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from agent_jobs.jobs.event_feed import FeedEvent, FeedFilter
+from agent_jobs.jobs.owners import Owner, OwnerUse
 
 #: Seconds between two notes of a token's use: a note at every request would be a write at every poll.
 USE_NOTED_S = 60.0
+
+
+class OwnerRecords(Protocol):
+    """Stores the settings of the owners of a team server."""
+
+    async def get_owner(self, name: str) -> Owner | None:
+        """Return what was set for an owner; None if nothing was."""
+        ...
+
+    async def list_owners(self, since: float) -> list[OwnerUse]:
+        """Return all owners that have a setting, a token or a job, by name, with the spending since this time."""
+        ...
+
+    async def set_owner(self, owner: Owner) -> None:
+        """Store what an operator set for an owner."""
+        ...
 
 
 class TokenRecord(NamedTuple):
