@@ -246,8 +246,8 @@ class Engine(JobControl, StoredJobs):
         self._counters.polls += 1
         job = await self._get_job(job_id)
         if not job.is_terminal:
-            has_arrived = self._waiter.has_new_question if new_only else has_question
-            job = await self._waiter.watch(job, wait_s, has_arrived)
+            asks = self._waiter.has_new_question if new_only else has_question
+            job = await self._waiter.watch(job, wait_s, asks)
         return await self._wait_until_finalized(job)
 
     async def wait_for_any(self, group: JobFilter, *, wait_s: float = 0.0) -> BatchState:

@@ -43,6 +43,8 @@ _SAME_WORK = f"""job.request_hash = :request_hash AND job.owner = :owner AND (
                      OR job.error_code = 'start_unconfirmed')
                  AND EXISTS (SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
                              AND turn.base_url = :base_url)"""
+#: Jobs whose progress one change writes where changes lock rows: all other changes of these jobs wait for it.
+PROGRESS_AT_ONCE = 20
 #: A cursor never falls.
 _CURSOR = """sequence_number = CASE WHEN sequence_number > :sequence_number THEN sequence_number
                                   ELSE COALESCE(:sequence_number, sequence_number) END"""
@@ -136,7 +138,16 @@ class JobWrites(Records):
         return await self._change_and_get(job.id, save_observation)
 
     async def save_progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
-        # Every second for up to 200 jobs: one change for all of them, which touches no index and reads nothing back.
+        at_once = len(jobs)
+        if self._db.is_shared:
+            at_once = PROGRESS_AT_ONCE
+        written: dict[str, float | None] = {}
+        for begin in range(0, len(jobs), at_once or 1):
+            written |= await self._save_progress_together(jobs[begin : begin + at_once])
+        return written
+
+    async def _save_progress_together(self, jobs: Sequence[Job]) -> dict[str, float | None]:
+        # Every second for up to 200 jobs: one change for many of them, which touches no index and reads nothing back.
         me = self._db.worker
 
         async def save_all(transaction: Transaction) -> dict[str, float | None]:
