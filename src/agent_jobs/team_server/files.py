@@ -7,13 +7,14 @@ from urllib.parse import quote
 
 import anyio
 from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import StoreError
 from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.request_body import read_request_body
 
 FILES_PATH = "/files"
 FILE_BYTES = 32 * 2**20  # all that fits into a request to the provider
@@ -53,7 +54,7 @@ class _FileEndpoint:
             return Refusal(400, "bad_name", sentence, {"Connection": "close"})
         body = None
         with anyio.move_on_after(BODY_S) as reading:
-            body = await _read_uploaded_file(request)
+            body = await read_request_body(request, FILE_BYTES)
         if reading.cancelled_caught:
             return Refusal.too_slow()
         if body is None:
@@ -113,16 +114,3 @@ def describe_download(name: str) -> str:
     """Return the value of Content-Disposition: a browser saves the file under its name, and shows nothing."""
     plain = re.sub(r"[^ !#-\[\]-~]|%", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
-
-
-async def _read_uploaded_file(request: Request) -> bytes | None:
-    """Return the body; None if it is too long, or its sender left."""
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > FILE_BYTES:
-                return None
-    except ClientDisconnect:
-        return None
-    return bytes(body)

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, cast
 
 import anyio
 from standardwebhooks import Webhook, WebhookVerificationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError, StoreError
 from agent_jobs.secret_file import read_secret_file
+from agent_jobs.team_server.request_body import read_request_body
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class _WebhookEndpoint:
         """Answer a webhook: 2xx once it is stored; anything else has the provider send it again."""
         body = None
         with anyio.move_on_after(BODY_S):
-            body = await _read_short_body(request)
+            body = await read_request_body(request, BODY_BYTES)
         if body is None:
             return PlainTextResponse("The body is too long or too slow.", 413, {"Connection": "close"})
         event = read_event(self._secrets.read_current_keys(), body, dict(request.headers))
@@ -147,19 +148,6 @@ def build_webhook_routes(engine: Callable[[], Awaitable[Engine]], secrets: Path)
     """
     endpoint = _WebhookEndpoint(engine, SecretsFile(secrets))
     return [Route(WEBHOOK_PATH, endpoint.receive, methods=["POST"])]
-
-
-async def _read_short_body(request: Request) -> bytes | None:
-    """Return the body; None if it is too long, or its sender left."""
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > BODY_BYTES:
-                return None
-    except ClientDisconnect:
-        return None
-    return bytes(body)
 
 
 def read_event(keys: Sequence[Webhook], body: bytes, headers: dict[str, str]) -> _Event | None:
