@@ -1,4 +1,4 @@
-"""Answer `PUT /files/NAME` and `GET /files/ID`: files come into jobs and leave them without a shared disk."""
+"""Answer `PUT /files/NAME` and `GET /files/ID`: upload and download the files of jobs without a shared disk."""
 
 import re
 import unicodedata
@@ -22,10 +22,12 @@ BODY_S = 120.0  # until a body is complete
 MAX_NAME_BYTES = 150  # in UTF-8: longer ones are cut by file systems
 #: They separate paths, have a meaning for a shell or Windows, or replace bytes that are not UTF-8.
 FORBIDDEN_CHARS = frozenset('/\\:*?"<>|\ufffd')
-FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, and what turns text around
+FORBIDDEN_CATEGORIES = frozenset(
+    {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+)  # control characters, and those that reverse text
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.I)  # names of devices on Windows
 _FILE_ID = re.compile(r"(up|made)_[0-9a-f]{32}")
-#: A browser must not show what a file holds, nor keep it.
+#: A browser must neither render nor cache a file.
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -41,7 +43,7 @@ class _AnyName(PathConvertor):
 
 
 class _FileEndpoint:
-    """Takes in and hands out the files of the caller's owner."""
+    """Stores and serves the files of the caller's owner."""
 
     def __init__(self, engine: Callable[[], Awaitable[Engine]]) -> None:
         self._engine = engine

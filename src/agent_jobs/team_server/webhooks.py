@@ -1,7 +1,7 @@
 """Answer `POST /hooks/openai`: check the signature of a webhook, and have the engine retrieve the job that it names.
 
-A webhook is a hint. A forged one is refused, a repeated one changes nothing, and what a genuine one says of a response
-is not believed either: a GET decides.
+A webhook is only a hint: a forged one is refused, a repeated one changes nothing, and a genuine one leads to a GET,
+which decides.
 """
 
 import base64
@@ -50,7 +50,7 @@ class SecretsFile:
         self._keys = read_secrets(path)
 
     def read_current_keys(self) -> Sequence[Webhook]:
-        """Return what checks signatures. While the file cannot be used, the secrets before it stay."""
+        """Return the verifiers of signatures. While the file cannot be used, the last ones stay."""
         try:
             version = self._find_version()
             if version != self._read_at:
@@ -69,7 +69,7 @@ class SecretsFile:
 
 
 def read_secrets(path: Path) -> list[Webhook]:
-    """Return what checks the signatures of the secrets in a file.
+    """Return a verifier of signatures for each secret in a file.
 
     Raises:
         ConfigError: The file cannot be read, or a line of it is no secret. No sentence repeats a line.
@@ -96,7 +96,7 @@ def _refuse_secrets_file(path: Path, problem: str) -> ConfigError:
 
 
 class _Event(NamedTuple):
-    """A webhook whose signature fits."""
+    """A webhook with a valid signature."""
 
     message_id: str
     kind: str
@@ -104,14 +104,14 @@ class _Event(NamedTuple):
 
 
 class _WebhookEndpoint:
-    """Takes the webhooks of one provider in."""
+    """Receives the webhooks of one provider."""
 
     def __init__(self, engine: Callable[[], Awaitable[Engine]], secrets: SecretsFile) -> None:
         self._engine = engine
         self._secrets = secrets
 
     async def receive(self, request: Request) -> Response:
-        """Answer a webhook: 2xx once it is stored; anything else has the provider send it again."""
+        """Answer a webhook: 2xx once it is stored; any other status makes the provider send it again."""
         body = None
         with anyio.move_on_after(BODY_S):
             body = await read_request_body(request, BODY_BYTES)
@@ -137,7 +137,7 @@ class _WebhookEndpoint:
 
 
 def build_webhook_routes(engine: Callable[[], Awaitable[Engine]], secrets: Path) -> list[Route]:
-    """Return the route that takes the provider's webhooks in. It needs no token: the signature is the proof.
+    """Return the route of the provider's webhooks. It needs no token: the signature is the proof.
 
     Args:
         engine: Returns the engine once it is open, unbound to any owner.
