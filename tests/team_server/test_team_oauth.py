@@ -121,10 +121,13 @@ def make_token(**given: Any) -> Callable[[Team, Issuer], str]:
     return lambda team, issuer: issuer.make_token(None, None, **{"aud": f"{team.url}/mcp", **given})
 
 
+#: The tokens of the table are dated as the tests are collected, which may be half an hour before they are used.
+DAY_S = 86_400
+
 HOSTILE: dict[str, tuple[Callable[[Team, Issuer], str], int, str]] = {
-    "expired": (make_token(exp=int(time.time()) - 600), 401, "expired"),
-    "not yet valid": (make_token(nbf=int(time.time()) + 600), 401, "not yet valid"),
-    "issued in the future": (make_token(iat=int(time.time()) + 600), 401, "not yet valid"),
+    "expired": (make_token(exp=int(time.time()) - DAY_S), 401, "expired"),
+    "not yet valid": (make_token(nbf=int(time.time()) + DAY_S), 401, "not yet valid"),
+    "issued in the future": (make_token(iat=int(time.time()) + DAY_S), 401, "not yet valid"),
     "other audience": (make_token(aud="https://other.example/mcp"), 401, "other audience"),
     "audience of the whole host": (lambda team, issuer: issuer.make_token(aud=team.url), 401, "other audience"),
     "other issuer": (make_token(iss="https://other.example"), 401, "other issuer"),

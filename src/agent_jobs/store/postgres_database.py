@@ -33,7 +33,6 @@ from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_changes import PostgresChanges
 from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
 from agent_jobs.store.postgres_heartbeat import Heartbeat
-from agent_jobs.store.postgres_lender import Lender
 from agent_jobs.store.postgres_locks import locking_transaction
 from agent_jobs.store.postgres_reader import Reader
 from agent_jobs.store.postgres_schema import check_schema
@@ -130,8 +129,7 @@ class PostgresDatabase:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress, worker: str) -> None:
         self._pool = pool
-        self._lender = Lender(pool)
-        self._reader = Reader(pool, self._lender)
+        self._reader = Reader(pool)
         self._address = address
         self.worker = worker
         self._changes = PostgresChanges(self.worker, address, self.fetch)
@@ -143,12 +141,12 @@ class PostgresDatabase:
     def count_connections(self) -> tuple[int, int]:
         """Return how many connections are open, and how many of these are in use."""
         size = self._pool.get_size()
-        return size, size - self._pool.get_idle_size() - self._lender.kept
+        return size, size - self._pool.get_idle_size()
 
     async def begin(self) -> None:
         """Check the schema, and start the tasks that run while the database is open."""
         with as_postgres_error(self._address):
-            async with self._lender.lend() as connection:
+            async with self._pool.acquire() as connection:
                 self._schema = await check_schema(connection, self._address)
             await self._heartbeat.beat()
             await self._heartbeat.forget_old()
@@ -172,7 +170,6 @@ class PostgresDatabase:
             await self._heartbeat.leave()
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
-                await self._lender.leave()
                 await self._pool.close()
         except ANY_ERROR:  # among them TimeoutError
             self._pool.terminate()
@@ -197,7 +194,7 @@ class PostgresDatabase:
     async def query(self, ask: Callable[[Transaction], Awaitable[T]]) -> T:
         """Return what this function reads; all its statements see the database as it is at one moment."""
         with as_postgres_error(self._address):
-            async with self._lender.lend() as connection:
+            async with self._pool.acquire() as connection:
                 with anyio.CancelScope(shield=True):
                     async with connection.transaction(isolation="repeatable_read", readonly=True):
                         return await ask(PostgresTransaction(connection))
@@ -293,14 +290,13 @@ class PostgresDatabase:
         results: list[T] = []
         with as_postgres_error(self._address):
             try:
-                async with self._lender.lend() as connection:
+                async with self._pool.acquire() as connection:
                     with anyio.CancelScope(shield=True):
                         results.append(await _run_despite_deadlocks(run, connection))
             except asyncpg.ReadOnlySQLTransactionError:
                 # A session stays read-only when its database no longer is, or when another server is the primary now.
                 await self._pool.expire_connections()
                 await self._reader.leave()
-                await self._lender.leave()
                 raise
         if job_ids:
             self._changes.announce(job_ids, is_progress=is_progress)
@@ -316,8 +312,7 @@ class PostgresDatabase:
                 return await self._fetch_from_pool(text, arguments)
 
     async def _fetch_from_pool(self, text: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
-        async with self._lender.lend() as connection:
-            return await connection.fetch(text, *arguments)
+        return await self._pool.fetch(text, *arguments)
 
     def _start_loop(self, loop: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(loop))
