@@ -156,11 +156,13 @@ def _decode_line(line: str) -> dict[str, Any]:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
         return {}
-    if isinstance(value, str):
-        return {"prompt": value}
-    if isinstance(value, dict):
-        return cast("dict[str, Any]", value)
-    return {}
+    match value:
+        case str():
+            return {"prompt": value}
+        case dict():
+            return cast("dict[str, Any]", value)
+        case _:
+            return {}
 
 
 def _check_field(number: int, name: str, value: Any) -> None:

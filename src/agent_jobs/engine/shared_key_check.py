@@ -48,14 +48,17 @@ async def check_shared_ids(store: Store, options: StartOptions, lent: JSON) -> N
 
 def _walk_ids(value: Any, field: str = "") -> Iterator[str]:
     """Yield the provider's ids in a part of a request."""
-    if isinstance(value, Mapping):
-        for name, each in cast("Mapping[str, Any]", value).items():
-            yield from _walk_ids(each, name)
-    elif isinstance(value, list):
-        for each in cast("list[Any]", value):
-            yield from _walk_ids(each, field)
-    elif isinstance(value, str) and _holds_id(field):
-        yield value
+    match value:
+        case Mapping():
+            for name, each in cast("Mapping[str, Any]", value).items():
+                yield from _walk_ids(each, name)
+        case list():
+            for each in cast("list[Any]", value):
+                yield from _walk_ids(each, field)
+        case str() if _holds_id(field):
+            yield value
+        case _:
+            pass
 
 
 def _holds_id(field: str) -> bool:
