@@ -102,6 +102,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "job_control": {"adopt_response", "job_waiter", "replies", "inspection"},
     "shared_key": set(),
+    "start_turns": set(),
     "owner_clients": {"live_text", "step", "step_result"},
     "key_pause": set(),
     "retrieve": set(),
@@ -153,7 +154,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "worker": {"archive", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
-        "activity", "archive", "job_waiter", "live_text", "start", "job_control", "inspection", "worker",
+        "activity", "archive", "job_waiter", "live_text", "start", "start_turns", "job_control", "inspection", "worker",
     },
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from agent_jobs.engine.inspection import Upstream as Upstream
 from agent_jobs.engine.job_control import JobControl
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText as LiveText
+from agent_jobs.engine.start_turns import StartTurns
 from agent_jobs.errors import BudgetError, ConfigError, RequestError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import (
@@ -92,6 +94,7 @@ class Engine(JobControl, Archive):
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
         self._activity = Activity()
+        self._turns = StartTurns()
         self._action_reporter: ActionReporter | None = None
 
     def for_owner(self, owner: str) -> Engine:
@@ -145,8 +148,12 @@ class Engine(JobControl, Archive):
             StoreError: Nothing was started.
         """
         began = self._clock.now()
-        submitted = await self.submit(await self.plan(request))
-        on_submitted([job.id for job, _ in submitted])
+        async with self._turns.take():
+            submitted = await self.submit(await self.plan(request))
+            on_submitted([job.id for job, _ in submitted])
+            for job, duplicate in submitted:
+                if not duplicate:
+                    await self._wait_until_sent(job, began + id_wait_s)
         return [
             Started(await self._wait_for_launch(job, began, wait_s, id_wait_s), duplicate=duplicate)
             for job, duplicate in submitted
@@ -389,6 +396,11 @@ class Engine(JobControl, Archive):
         is_fresh = self._clock.now() - (job.finished_at or 0.0) < DUPLICATE_S
         return job.status is Status.COMPLETED and job.delivered_at is None and is_fresh
 
+    async def _wait_until_sent(self, job: Job, until: float) -> None:
+        """Return once a start is on its way, or cannot be sent now; the caller waits on for its id."""
+        with suppress(StoreError):  # the next wait reports it
+            await self._waiter.wait_until(job, _has_left, until - self._clock.now())
+
     async def _wait_for_launch(self, job: Job, began: float, wait_s: float, id_wait_s: float) -> Job:
         """Return the job with its response id or its end; if the database fails, as last known."""
         try:
@@ -423,6 +435,11 @@ class Engine(JobControl, Archive):
 def _has_id_or_activity(job: Job) -> bool:
     """Return True if upstream named an id, or there is something to report instead."""
     return job.turn.response_id is not None or bool(job.activity)
+
+
+def _has_left(job: Job) -> bool:
+    """Return True if a job's request was sent, or there is a reason why it was not."""
+    return job.status is not Status.PENDING or bool(job.activity)
 
 
 def _is_unread(job: Job) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import anyio
 import asyncpg
 
 if TYPE_CHECKING:
@@ -16,12 +17,12 @@ KEPT = 5
 
 
 class Lender:
-    """Lends connections; all users of the pool must borrow here, since kept ones are in use for the pool."""
+    """Lends connections in turn. All users of the pool must borrow here, because the pool counts kept ones as lent."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
         self._kept: list[PoolConnectionProxy[asyncpg.Record]] = []
-        self._waiting = 0  #: borrowers for whom the pool has no connection yet
+        self._turns = anyio.Semaphore(pool.get_max_size(), fast_acquire=True)
 
     @property
     def kept(self) -> int:
@@ -37,34 +38,35 @@ class Lender:
             yield connection
             is_fine = True
         finally:
-            if is_fine and self._can_keep(connection):
+            if is_fine and len(self._kept) < KEPT and not connection.is_closed():
                 self._kept.append(connection)
+                self._turns.release()
             else:
-                await self._pool.release(connection)
+                await self.give_back(connection)
 
     async def take(self) -> PoolConnectionProxy[asyncpg.Record]:
         """Return a connection, which must be given back."""
-        while self._kept:
-            connection = self._kept.pop()  # the last one: most statements are prepared on it
-            if not connection.is_closed():
-                return connection
-            await self._pool.release(connection)
-        self._waiting += 1
+        await self._turns.acquire()
         try:
+            while self._kept:
+                connection = self._kept.pop()  # the last one: most statements are prepared on it
+                if not connection.is_closed():
+                    return connection
+                await self._pool.release(connection)
             return await self._pool.acquire()
-        finally:
-            self._waiting -= 1
+        except BaseException:
+            self._turns.release()
+            raise
 
     async def give_back(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
         """Give a connection back to the pool."""
-        await self._pool.release(connection)
+        try:
+            await self._pool.release(connection)
+        finally:
+            self._turns.release()
 
     async def leave(self) -> None:
         """Give the pool all kept connections."""
         kept, self._kept = self._kept, []
         for connection in kept:
             await self._pool.release(connection)
-
-    def _can_keep(self, connection: PoolConnectionProxy[asyncpg.Record]) -> bool:
-        """Return True if the next borrower may have this connection. One that waits at the pool goes first."""
-        return not self._waiting and len(self._kept) < KEPT and not connection.is_closed()
