@@ -257,8 +257,8 @@ async def _read_phases(database: Any, outcome: Outcome) -> None:
 async def _make_tokens(url: str, folder: Path, users: int) -> list[str]:
     ours = Settings(data_dir=folder, database_url=SecretStr(url))
     async with open_app(ours, role="reads") as app:
-        access = (await app.engine()).access
-        return [(await access.add_token(f"user-{number}"))[0] for number in range(users)]
+        owners = (await app.engine()).owners
+        return [(await owners.add_token(f"user-{number}"))[0] for number in range(users)]
 
 
 async def _read_counters(base_url: str) -> tuple[int, int]:

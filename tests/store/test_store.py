@@ -31,12 +31,13 @@ from agent_jobs.jobs.queries import (
     SpendingKey,
 )
 from agent_jobs.jobs.response import Call, Failure, Usage
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
-from agent_jobs.jobs.steps import Step
 from agent_jobs.store import open_store
-from agent_jobs.store.base import Budget, Place, Store
+from agent_jobs.store.base import Store
 from agent_jobs.store.job_writes import PROGRESS_AT_ONCE
 from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.values import Budget, Place
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"
@@ -1855,6 +1856,25 @@ async def test_search_shows_the_match_in_its_passage(store: Store):
     await add_finished_job(store, "job_2", output="needless")
     [hit] = await store.search("needless", 5)
     assert not hit.passage.endswith("…"), "nothing follows"
+
+
+@pytest.mark.parametrize("words_in_each_job", [1, 60], ids=["few completions", "many completions"])
+async def test_beginning_of_a_word_finds_the_newest_jobs_with_any_word_that_begins_so(
+    store: Store, words_in_each_job: int
+):
+    for number in range(3):
+        words = " ".join(f"term{each}x{number}" for each in range(words_in_each_job))
+        await add_finished_job(store, f"job_{number}", prompt=f"Naïve end of {words}, z", created_at=NOW + number)
+    await add_finished_job(store, "job_other", prompt="endless naïf terrain", created_at=NOW + 9)
+    every = ["job_2", "job_1", "job_0"]
+    assert await search_ids(store, "term") == await search_ids(store, "TERM naïve") == every
+    assert await search_ids(store, "term", limit=2) == every[:2]
+    assert await search_ids(store, "term0x1") == await search_ids(store, "naï end term0x1") == ["job_1"]
+    assert await search_ids(store, '"end of TER"') == await search_ids(store, "en of term0 naïv") == every
+    assert await search_ids(store, "ter naï") == ["job_other", *every]
+    assert await search_ids(store, "termite") == await search_ids(store, '"of end ter"') == []
+    [hit] = await store.search("term0x1 naïv", 1)
+    assert f"{MATCH_BEGIN}term0x1{MATCH_END}" in hit.passage
 
 
 async def test_search_finds_the_current_text_of_a_job_and_no_deleted_one(store: Store):

@@ -131,5 +131,5 @@ async def running_cluster(database_url: str, base_url: str, folder: Path, **more
 
 async def _make_token(settings: Settings) -> str:
     async with open_app(settings, role="reads") as app:
-        token, _ = await (await app.engine()).access.add_token("alice")
+        token, _ = await (await app.engine()).owners.add_token("alice")
         return token

@@ -11,7 +11,8 @@ from agent_jobs.errors import JobNotFoundError
 from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import GATHERED_MAX, UNSETTLED, BatchState, JobFilter
 from agent_jobs.jobs.status import ACTIVE, RUNNING, Status
-from agent_jobs.store.base import Mark, Store
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import Mark
 
 WATCHED_S = 60.0  # for which a job counts as watched after a wait: the next call is usually sooner
 FINALIZE_WAIT_S = 3.0  # for the files of a finished job; a longer wait would delay its result

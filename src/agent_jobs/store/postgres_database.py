@@ -26,19 +26,18 @@ import asyncpg
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import ServerInfo, StoreInfo, WorkerInfo
-from agent_jobs.store.base import Mark
 from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_changes import PostgresChanges
 from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
-from agent_jobs.store.postgres_lender import Lender
+from agent_jobs.store.postgres_heartbeat import Heartbeat
 from agent_jobs.store.postgres_locks import locking_transaction
 from agent_jobs.store.postgres_reader import Reader
-from agent_jobs.store.postgres_replica import Replica
 from agent_jobs.store.postgres_schema import check_schema
 from agent_jobs.store.postgres_statement import bind_values
+from agent_jobs.store.values import Mark
 
 if TYPE_CHECKING:
     from agent_jobs.store.postgres_errors import PostgresConnection
@@ -130,12 +129,11 @@ class PostgresDatabase:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress, worker: str) -> None:
         self._pool = pool
-        self._lender = Lender(pool)
-        self._reader = Reader(pool, self._lender)
+        self._reader = Reader(pool)
         self._address = address
         self.worker = worker
         self._changes = PostgresChanges(self.worker, address, self.fetch)
-        self._replica = Replica(self.worker, self.write)
+        self._heartbeat = Heartbeat(self.worker, self.write)
         self._spending_turns = WeakValueDictionary[str, anyio.Lock]()
         self._schema = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -143,18 +141,18 @@ class PostgresDatabase:
     def count_connections(self) -> tuple[int, int]:
         """Return how many connections are open, and how many of these are in use."""
         size = self._pool.get_size()
-        return size, size - self._pool.get_idle_size() - self._lender.kept
+        return size, size - self._pool.get_idle_size()
 
     async def begin(self) -> None:
         """Check the schema, and start the tasks that run while the database is open."""
         with as_postgres_error(self._address):
-            async with self._lender.lend() as connection:
+            async with self._pool.acquire() as connection:
                 self._schema = await check_schema(connection, self._address)
-            await self._replica.beat()
-            await self._replica.forget_old()
+            await self._heartbeat.beat()
+            await self._heartbeat.forget_old()
             await self._changes.listen()
         for loop in (
-            self._replica.keep_beating,
+            self._heartbeat.keep_beating,
             self._changes.keep_listening,
             self._changes.keep_looking,
             self._changes.keep_notifying,
@@ -169,10 +167,9 @@ class PostgresDatabase:
         await self._changes.close()
         await self._reader.leave()
         with suppress(StoreError):
-            await self._replica.leave()
+            await self._heartbeat.leave()
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
-                await self._lender.leave()
                 await self._pool.close()
         except ANY_ERROR:  # among them TimeoutError
             self._pool.terminate()
@@ -197,7 +194,7 @@ class PostgresDatabase:
     async def query(self, ask: Callable[[Transaction], Awaitable[T]]) -> T:
         """Return what this function reads; all its statements see the database as it is at one moment."""
         with as_postgres_error(self._address):
-            async with self._lender.lend() as connection:
+            async with self._pool.acquire() as connection:
                 with anyio.CancelScope(shield=True):
                     async with connection.transaction(isolation="repeatable_read", readonly=True):
                         return await ask(PostgresTransaction(connection))
@@ -248,11 +245,11 @@ class PostgresDatabase:
 
     async def find_dead_workers(self, names: Iterable[str]) -> set[str]:
         """Return those of these processes that are dead."""
-        return await self._replica.find_dead(names)
+        return await self._heartbeat.find_dead(names)
 
     async def other_workers(self) -> dict[str, Mapping[str, Any]]:
         """Return what the other living processes announced, by their names."""
-        return await self._replica.find_others()
+        return await self._heartbeat.find_others()
 
     async def read_clock(self) -> float:
         """Return the time of the server in epoch seconds."""
@@ -260,7 +257,7 @@ class PostgresDatabase:
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Publish the role of this process while it lives."""
-        await self._replica.announce(announced)
+        await self._heartbeat.announce(announced)
 
     async def store_info(self) -> StoreInfo:
         """Return where the jobs are stored, and which other living processes work on them."""
@@ -277,7 +274,7 @@ class PostgresDatabase:
         row = (await self.fetch(_SERVER))[0]
         return ServerInfo(
             version=row["version"] // 10_000,
-            replicas=await self._replica.list_others(),
+            replicas=await self._heartbeat.list_others(),
             due=row["due"],
             oldest_due_s=row["oldest_due_s"],
             waiting=row["waiting"],
@@ -293,14 +290,13 @@ class PostgresDatabase:
         results: list[T] = []
         with as_postgres_error(self._address):
             try:
-                async with self._lender.lend() as connection:
+                async with self._pool.acquire() as connection:
                     with anyio.CancelScope(shield=True):
                         results.append(await _run_despite_deadlocks(run, connection))
             except asyncpg.ReadOnlySQLTransactionError:
                 # A session stays read-only when its database no longer is, or when another server is the primary now.
                 await self._pool.expire_connections()
                 await self._reader.leave()
-                await self._lender.leave()
                 raise
         if job_ids:
             self._changes.announce(job_ids, is_progress=is_progress)
@@ -316,8 +312,7 @@ class PostgresDatabase:
                 return await self._fetch_from_pool(text, arguments)
 
     async def _fetch_from_pool(self, text: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
-        async with self._lender.lend() as connection:
-            return await connection.fetch(text, *arguments)
+        return await self._pool.fetch(text, *arguments)
 
     def _start_loop(self, loop: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(loop))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from agent_jobs.store.postgres_errors import LOST_CONNECTION
-from agent_jobs.store.postgres_lender import Lender
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -20,20 +19,19 @@ LEAST_POOL = 3
 class Reader:
     """Runs one short query at a time over its connection; simultaneous ones go through the pool."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], lender: Lender) -> None:
-        self._lender = lender
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
         self._connection: PoolConnectionProxy[asyncpg.Record] | None = None
         self._is_busy = pool.get_max_size() < LEAST_POOL  # for ever, then
 
     async def fetch(self, text: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
         """Return the rows of one query."""
         if self._is_busy:
-            async with self._lender.lend() as connection:
-                return await connection.fetch(text, *arguments)
+            return await self._pool.fetch(text, *arguments)
         self._is_busy = True
         try:
             if self._connection is None:
-                self._connection = await self._lender.take()
+                self._connection = await self._pool.acquire()
             return await self._connection.fetch(text, *arguments)
         except LOST_CONNECTION:
             await self._give_back()
@@ -49,4 +47,4 @@ class Reader:
     async def _give_back(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await self._lender.give_back(connection)
+            await self._pool.release(connection)
