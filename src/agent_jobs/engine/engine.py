@@ -85,7 +85,7 @@ class Engine(JobControl, StoredJobs):
         report_budget: Callable[[], object] = str,
     ) -> None:
         self._report_budget = report_budget
-        self._page_url, self._page_checked_at = "", 0.0
+        self._page_url, self._page_checked_at, self._team_page_url = "", 0.0, ""
         self.presets = presets
         self._store = store
         self._upstream = upstream
@@ -116,6 +116,12 @@ class Engine(JobControl, StoredJobs):
         """Return this engine so that it reports what its caller does with jobs, for an audit log."""
         bound = copy(self)
         bound._action_reporter = reporter
+        return bound
+
+    def with_team_page(self, url: str) -> Engine:
+        """Return this engine so that its answers lead to the page of a team server; empty if its address is unknown."""
+        bound = copy(self)
+        bound._team_page_url = url
         return bound
 
     @property
