@@ -58,6 +58,7 @@ class Inspection:
     _action_reporter: ActionReporter | None
     _page_url: str
     _page_checked_at: float
+    _team_page_url: str
 
     @property
     def owners(self) -> OwnerRegistry:
@@ -82,9 +83,12 @@ class Inspection:
         return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
 
     async def find_view(self, path: str) -> str:
-        """Return the address of a path on the page that runs for this database; empty if none runs."""
+        """Return the address of a path on the page that runs for this database; empty if none runs.
+
+        Owners are led to the page of their team server.
+        """
         if self._owner is not None:
-            return ""  # that page is the single user's
+            return self._team_page_url and f"{self._team_page_url}{path}"
         now = self._clock.now()
         if now >= self._page_checked_at + PAGE_CHECK_S:
             self._page_checked_at = now

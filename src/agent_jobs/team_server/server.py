@@ -190,7 +190,8 @@ async def _build_team_server(
 
     async def open_caller_engine() -> Engine:
         caller = get_current_caller()
-        return (await app.engine()).for_owner(caller.owner).with_reporter(audit.create_recorder(caller))
+        bound = (await app.engine()).for_owner(caller.owner).with_team_page(settings.public_url or "")
+        return bound.with_reporter(audit.create_recorder(caller))
 
     async def report(action: str) -> None:
         await audit.record_visit(get_current_caller(), action)
