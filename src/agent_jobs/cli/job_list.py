@@ -14,6 +14,7 @@ from agent_jobs.cli.session import Session, json_option, run_in_session
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, JobPage, SortKey
 from agent_jobs.jobs.status import ACTIVE, Status
@@ -136,7 +137,7 @@ def _describe_no_jobs(group: JobFilter) -> str:
 def _render_page_as_json(page: JobPage, unwatched: UnwatchedJobs, now: float) -> str:
     from agent_jobs.rendering import answers, batches
 
-    answer = batches.render_list(page, now)
+    answer = batches.render_list(page, now, describe_error)
     for row, job in zip(answer["jobs"], page.jobs, strict=True):
         row |= {name: value for name, value in _list_more_fields(job, now) if value not in (None, "", False)}
         row |= unwatched.list_fields(job, now)

@@ -103,7 +103,7 @@ def read_settings() -> Settings:
     with convert_errors():
         settings = load_settings(os.environ)
     for warning in settings.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        click.echo(f"Warning: {describe_error(warning)}", err=True)
     return settings
 
 
