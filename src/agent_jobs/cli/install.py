@@ -365,7 +365,7 @@ def _advise_on_key(host: Host, entry: Entry, machine: Machine) -> list[str]:
     command = format_set_command(settings.base_url, DEFAULT_BASE_URL)
     if settings.stored_key is not None or host.asks or any(KEY_FILE in sentence for sentence in refused):
         return []
-    if _passes_key_on(host, entry):
+    if _passes_key_on(host, entry) and machine.environ.get(KEY):
         return [
             f"{host.title} passes on {KEY} from the environment in which it is started. An app that is started from "
             f"the desktop does not see the variables of your shell. For such an app run {command}"

@@ -12,7 +12,7 @@ from agent_jobs.cli.sections import style
 from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.show import format_took
 from agent_jobs.cli.symbols import echo
-from agent_jobs.cli.times import format_clock_time, format_day
+from agent_jobs.cli.times import format_clock_time, format_day, format_zone
 from agent_jobs.cli.unwatched_jobs import retrieve_unwatched
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter
@@ -112,7 +112,7 @@ class _Log:
         for moment in moments:
             if (day := format_day(moment.at)) != self._day:
                 self._day = day
-                echo(style(day, dim=True))
+                echo(style(f"{day} {format_zone(moment.at)}", dim=True))
             echo("\n".join(_render_moment(moment, now)))
 
 
