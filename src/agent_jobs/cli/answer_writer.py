@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.engine.engine import LiveText
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import JSON, items_of
@@ -97,7 +98,7 @@ class PlainWriter:
         rest = find_unwritten_text(self._written, final)
         if rest is None:
             self._hide()
-            click.echo(f"\n{DIFFERENT}", err=True)
+            print_sentences(f"\n{DIFFERENT}", err=True)
             self._end_last_line()
             rest = final
         self._write_text(rest)
@@ -105,7 +106,7 @@ class PlainWriter:
 
     def _restart_answer(self, turn: int) -> None:
         self._end_last_line()
-        click.echo(NEXT_TURN if turn > self._turn else SENT_AGAIN, err=True)
+        print_sentences(NEXT_TURN if turn > self._turn else SENT_AGAIN, err=True)
         self._written = ""
 
     def _end_last_line(self) -> None:
@@ -221,7 +222,7 @@ class TerminalWriter:
         if self._has_begun:
             self._hide()
             click.echo()
-            click.echo(why, err=True)
+            print_sentences(why, err=True)
         self._text, self._printed, self._notes_read = "", 0, 0
         self._citations = Citations()
         self._places = []
