@@ -649,7 +649,6 @@ def test_tool_is_always_allowed_by_a_flag_and_asked_for_again_by_another(termina
     [
         (["owner", "list"], 0),
         (["token", "list"], 0),
-        (["config"], 0),
         (["result", "last"], 3),
         (["watch", "last"], 3),
         (["cancel", "last"], 0),

@@ -24,7 +24,6 @@ from agent_jobs.cli.job_line import render_status
 from agent_jobs.cli.live_area import LiveArea
 from agent_jobs.cli.outage import OutageClock, describe_outage
 from agent_jobs.cli.progress import Lines, render_tail, wrap_tail
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.engine.engine import LiveText
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
@@ -91,7 +90,7 @@ class AnswerDisplay:
         """Say once that the job cannot be sent or polled, what becomes of it, and how to leave."""
         if self._outage.update(job, now):
             self._area.erase()
-            print_sentences(describe_outage(job), err=True)
+            click.echo(describe_outage(job), err=True)
 
     async def run(self) -> None:
         """Show the text and the time as they grow, until this is cancelled."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.engine.engine import LiveText
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import JSON, items_of
@@ -98,7 +97,7 @@ class PlainWriter:
         rest = find_unwritten_text(self._written, final)
         if rest is None:
             self._hide()
-            print_sentences(f"\n{DIFFERENT}", err=True)
+            click.echo(f"\n{DIFFERENT}", err=True)
             self._end_last_line()
             rest = final
         self._write_text(rest)
@@ -106,7 +105,7 @@ class PlainWriter:
 
     def _restart_answer(self, turn: int) -> None:
         self._end_last_line()
-        print_sentences(NEXT_TURN if turn > self._turn else SENT_AGAIN, err=True)
+        click.echo(NEXT_TURN if turn > self._turn else SENT_AGAIN, err=True)
         self._written = ""
 
     def _end_last_line(self) -> None:
@@ -222,7 +221,7 @@ class TerminalWriter:
         if self._has_begun:
             self._hide()
             click.echo()
-            print_sentences(why, err=True)
+            click.echo(why, err=True)
         self._text, self._printed, self._notes_read = "", 0, 0
         self._citations = Citations()
         self._places = []

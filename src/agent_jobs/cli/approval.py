@@ -70,7 +70,7 @@ class Asker:
         for call in calls:
             if not await _ask_for_answer(call, answered):
                 self._left_open.add((job.id, job.turn.number))
-                print_sentences(f"{job.id} stays waiting. Answer it with: agent-jobs reply {job.id}", err=True)
+                click.echo(f"{job.id} stays waiting. Answer it with: agent-jobs reply {job.id}", err=True)
                 break
         if not any(answered):
             return False
@@ -84,7 +84,7 @@ class Asker:
         try:
             await session.engine.reply(job.id, reply)
         except RequestError as error:  # a host answered it in the meantime
-            print_sentences(describe_error(error), err=True)
+            click.echo(describe_error(error), err=True)
             return True
         for call in calls:
             if call.id in answered.always:
@@ -112,7 +112,7 @@ async def _ask_for_answer(call: Call, answered: _Answered) -> bool:
             answered.outputs[call.id] = output
         return bool(output)
     if call.name in answered.always_allowed:
-        print_sentences(f"Allowed {_describe_call(call)}.", err=True)
+        click.echo(f"Allowed {_describe_call(call)}.", err=True)
         return True
     return await _ask_for_approval(call, answered)
 
@@ -137,7 +137,7 @@ async def _ask_for_approval(call: Call, answered: _Answered) -> bool:
             case "?":
                 _show_arguments(call)
             case _:
-                print_sentences(APPROVE_HELP.format(name=_escape_name(call)), err=True)
+                click.echo(APPROVE_HELP.format(name=_escape_name(call)), err=True)
 
 
 async def _ask_for_output(call: Call) -> str:
@@ -147,7 +147,7 @@ async def _ask_for_output(call: Call) -> str:
         if answer is None or answer.strip() != "?":
             return (answer or "").strip()
         _show_arguments(call)
-        print_sentences(OUTPUT_HELP.format(name=_escape_name(call)), err=True)
+        click.echo(OUTPUT_HELP.format(name=_escape_name(call)), err=True)
 
 
 async def _read_typed_line(question: str) -> str | None:

@@ -7,7 +7,6 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.owner import fit_owner
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Session, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.times import Since, format_utc_time
@@ -42,7 +41,7 @@ async def _print_log(session: Session, *, since: float, owner: str | None, json_
         else:
             header = _print_table([entry for _, entry in entries], header)
     if not after and not json_lines:
-        print_sentences(_describe_empty(is_filtered=bool(since or owner)), err=True)
+        click.echo(_describe_empty(is_filtered=bool(since or owner)), err=True)
 
 
 def _print_log_as_json(entries: Sequence[AuditEntry]) -> None:

@@ -16,7 +16,6 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.batch_files import RESULTS_NAME, BatchTask, Results, find_retry, open_results, read_tasks
 from agent_jobs.cli.out_file import OutFolder
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import CLIENT, Exit, Session, json_option, read_settings, run_in_session
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
@@ -78,9 +77,9 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
         async def work(session: Session) -> None:
             await _check_tasks(session, name, left)
             if view := await session.engine.find_view(f"/?{urlencode({'batch': name[:BATCH_NAME_CHARS]})}"):
-                print_sentences(f"Watch it at {view}", err=True)
+                click.echo(f"Watch it at {view}", err=True)
             if hint:
-                print_sentences(hint, err=True)
+                click.echo(hint, err=True)
             session.detached = DETACHED
             with _open_progress_bar(len(wanted), len(wanted) - len(left), as_json=as_json) as advance:
                 await _run_tasks(session, name, left, concurrency, results, advance)

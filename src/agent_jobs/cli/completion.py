@@ -64,9 +64,7 @@ def install_command(shell: str | None) -> None:
         print_sentences(f"Next: Start a new {shell}, type `agent-jobs wa` and press Tab.")
     print_sentences(f"To undo it: {target.undo_line}")
     if shutil.which(PROGRAM) is None:
-        print_sentences(
-            "agent-jobs is not on your PATH. Completion works once it is: uv tool install agent-jobs", err=True
-        )
+        click.echo("agent-jobs is not on your PATH. Completion works once it is: uv tool install agent-jobs", err=True)
 
 
 @completion_command.command("show")

@@ -12,7 +12,6 @@ from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
 from agent_jobs.cli.config_page import Row, write_page
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
@@ -115,7 +114,7 @@ def get_command(name: str, as_json: bool) -> None:
     elif value is not None:
         click.echo(_format_plain(value))
     else:
-        print_sentences(f"{name} is not set.", err=True)
+        click.echo(f"{name} is not set.", err=True)
         raise SystemExit(Exit.REFUSED)
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import click
 
 from agent_jobs.cli import sections, terminal
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.settings import CONFIG, SUBJECTS, VARIABLES
 
 #: Shown also with their defaults: what a user asks about first.
@@ -175,6 +174,6 @@ def write_page(rows: Mapping[str, Row], mistakes: list[str], *, is_full: bool, i
     else:
         click.echo("\n".join(list_page(rows, is_full=not is_short, is_explained=is_explained)))
     if is_short and sys.stdout.isatty():
-        print_sentences(f"\n{describe_rest(rows)}", err=True)
+        click.echo(f"\n{describe_rest(rows)}", err=True)
     for sentence in mistakes:
-        print_sentences(f"\n{terminal.join_lines(sentence)}", err=True)
+        click.echo(f"\n{terminal.join_lines(sentence)}", err=True)

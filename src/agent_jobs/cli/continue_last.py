@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import CLIENT, Session, create_refusal, read_settings, run_in_session
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
@@ -35,5 +34,5 @@ def find_previous(arguments: Mapping[str, Any]) -> str | None:
                 "--previous ID; `agent-jobs list` shows them."
             )
         )
-    print_sentences(f"Continuing {job.id}: {terminal.join_lines(job.title)}", err=True)
+    click.echo(f"Continuing {job.id}: {terminal.join_lines(job.title)}", err=True)
     return job.id

@@ -91,9 +91,9 @@ def _confirm_deletion(jobs: Sequence[Job], *, upstream: bool) -> None:
         status = str(job.status)
         if not job.is_terminal:
             status += "  (is cancelled first)"
-        print_sentences(f"{job.id}  {status}  {terminal.join_lines(job.title)}", err=True)
+        click.echo(f"{job.id}  {status}  {terminal.join_lines(job.title)}", err=True)
     if len(jobs) > NAMED_JOBS:
-        print_sentences(f"and {len(jobs) - NAMED_JOBS} more", err=True)
+        click.echo(f"and {len(jobs) - NAMED_JOBS} more", err=True)
     question = f"Delete these {len(jobs)} jobs with their prompts and answers"
     if len(jobs) == 1:
         question = "Delete this job with its prompt and answer"

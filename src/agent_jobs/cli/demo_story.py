@@ -77,7 +77,7 @@ def run_demo(question: str) -> int:
     if is_interrupted:
         raise Interrupted("")
     if failures:
-        print_sentences(f"\nThe demo failed: {'; '.join(failures)}.", err=True)
+        click.echo(f"\nThe demo failed: {'; '.join(failures)}.", err=True)
         return 1
     print_sentences("\nNext: `agent-jobs install HOST` adds this server to claude-code, codex, cursor or another.")
     return 0

@@ -12,7 +12,6 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice, require_one
 from agent_jobs.cli.out_file import OutPath, check_out_file, check_out_folder, force_option, write_whole_file
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import JobId, Session, run_in_session
 from agent_jobs.cli.times import format_day, since_option
 from agent_jobs.jobs.job import Job
@@ -88,11 +87,11 @@ def _check_out_path(target: str | None, *, may_overwrite: bool) -> tuple[Path | 
 def _report_count(count: int, out: Path | None) -> None:
     """Print how many jobs were written, unless they went to stdout."""
     if count == 0:
-        print_sentences("No jobs to export. What there is: agent-jobs list", err=True)
+        click.echo("No jobs to export. What there is: agent-jobs list", err=True)
     elif out is not None and count == 1:
-        print_sentences(f"Wrote 1 job to {out}.", err=True)
+        click.echo(f"Wrote 1 job to {out}.", err=True)
     elif out is not None:
-        print_sentences(f"Wrote {count} jobs to {out}.", err=True)
+        click.echo(f"Wrote {count} jobs to {out}.", err=True)
 
 
 async def _find_exported_jobs(session: Session, job_ids: Sequence[str], since: float) -> list[Job]:

@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import JobId, Session, create_refusal, run_in_session
 from agent_jobs.cli.start import run_command
 from agent_jobs.ctrl_c import raise_on_ctrl_c
@@ -37,7 +36,7 @@ def _retry_job(job_id: str, new: bool, **arguments: Any) -> None:
         )
     if job.is_unconfirmed and not new:
         _confirm_unconfirmed(job, as_json=arguments["as_json"])
-    print_sentences(f"Repeating {job.id}: {terminal.join_lines(job.title)}", err=True)
+    click.echo(f"Repeating {job.id}: {terminal.join_lines(job.title)}", err=True)
     click.get_current_context().invoke(run_command, prompt=prompt, repeats=job.id, **arguments)
 
 
@@ -65,7 +64,7 @@ def _confirm_unconfirmed(job: Job, *, as_json: bool) -> None:
                 f"{job.id} RESPONSE_ID`, or add --new to send the request again and maybe pay twice."
             )
         )
-    print_sentences(f"{risk} {terminal.suggest_next_step(job)}", err=True)
+    click.echo(f"{risk} {terminal.suggest_next_step(job)}", err=True)
     with raise_on_ctrl_c():  # the terminal has to be reset
         click.confirm("Send the request again? You may pay twice.", abort=True, err=True)
 

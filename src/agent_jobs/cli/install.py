@@ -17,7 +17,6 @@ from agent_jobs.cli.host_checks import REMOVE_LOCAL, format_switches, read_entry
 from agent_jobs.cli.install_remote import check_remote_arguments, install_remote
 from agent_jobs.cli.install_report import print_json, print_report, render_diff
 from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import convert_errors
 from agent_jobs.cli.trial import try_entry
 from agent_jobs.cli.wording import describe_error
@@ -233,7 +232,7 @@ def print_entry(
         return print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})
     click.echo(f"{host.title}: {host.where}", err=True)
     if program.installer is not None:
-        print_sentences(f"To start faster, run {program.installer.install_line}, then this command again.", err=True)
+        click.echo(f"To start faster, run {program.installer.install_line}, then this command again.", err=True)
     return click.echo(entry, nl=False)
 
 

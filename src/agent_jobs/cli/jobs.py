@@ -40,7 +40,7 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
     jobs, finished = run_in_session(cancel, role="acts")
     _write_cancelled(jobs, batch, as_json=as_json)
     if finished:
-        print_sentences(f"There was nothing to cancel: {', '.join(finished)} had already finished.", err=True)
+        click.echo(f"There was nothing to cancel: {', '.join(finished)} had already finished.", err=True)
     raise SystemExit(Exit.DONE if all(job.is_terminal for job in jobs) else Exit.RUNNING)
 
 
@@ -50,7 +50,7 @@ def _write_cancelled(jobs: Sequence[Job], batch: str, *, as_json: bool) -> None:
 
         return click.echo(answers.format_json_line({job.id: job.status for job in jobs}))
     if not jobs:
-        return print_sentences(f"No jobs of batch {batch!r} are running.", err=True)
+        return click.echo(f"No jobs of batch {batch!r} are running.", err=True)
     for job in jobs:
         note = "  (cancel requested)"
         if job.is_terminal:
@@ -81,7 +81,7 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
         return click.echo(answers.format_json_line(answer))
     click.echo(f"{job.id}  {job.status}  {job.turn.response_id}")
     if not is_watched:
-        print_sentences(f"No process is watching it yet. Collect it with: agent-jobs watch {job.id}", err=True)
+        click.echo(f"No process is watching it yet. Collect it with: agent-jobs watch {job.id}", err=True)
     return None
 
 

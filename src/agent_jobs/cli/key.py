@@ -252,7 +252,7 @@ def store_key_safely(base_url: str, key: str, *, use_keyring: bool = True) -> St
 
 def _read_stdin() -> str:
     if sys.stdin.isatty():
-        print_sentences("Paste the key, then press Enter and Ctrl-D.", err=True)
+        click.echo("Paste the key, then press Enter and Ctrl-D.", err=True)
     try:
         return sys.stdin.buffer.read(KEY_FILE_CHARS + 1).decode("utf-8-sig")
     except UnicodeDecodeError:

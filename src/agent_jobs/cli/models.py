@@ -9,7 +9,6 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import hide_query
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Session, convert_errors, create_refusal, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.wording import describe_error
@@ -53,7 +52,7 @@ def models_command(known: bool, as_json: bool) -> None:
         rows, reason = _find_models(settings)
     is_known = known or bool(reason)
     if reason:
-        print_sentences(f"{reason} These are the models that agent-jobs knows; the provider may have others.", err=True)
+        click.echo(f"{reason} These are the models that agent-jobs knows; the provider may have others.", err=True)
     if as_json:
         return click.echo(compact_json(_render_models(rows, settings, is_known=is_known)))
     return click.echo("\n".join(_render_model_table(rows, settings, is_known=is_known)))

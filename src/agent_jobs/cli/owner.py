@@ -139,7 +139,7 @@ def set_owner_command(
 
     owner = run_in_session(change_owner, settings=settings)
     if key_ref and (warning := find_missing_key(settings, key_ref)):
-        print_sentences(f"Warning: {warning}", err=True)
+        click.echo(f"Warning: {warning}", err=True)
     if as_json:
         click.echo(answers.format_json_line(_owner_fields(owner)))
         return

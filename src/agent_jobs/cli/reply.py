@@ -7,7 +7,6 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.approval import open_asker
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Exit, JobId, Session, json_option, run_in_session
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
@@ -153,7 +152,7 @@ def _write_state(state: _RepliedJob, *, was_asked: bool) -> None:
     for each in state.open_calls:
         click.echo(f"{each.id}  {each.needs}  {escape_invisible(f'{each.name} {each.arguments}')}")
     if not (was_asked and state.open_calls):
-        print_sentences("\n".join(_describe_state(state)), err=True)
+        click.echo("\n".join(_describe_state(state)), err=True)
 
 
 def _describe_state(state: _RepliedJob) -> Iterator[str]:

@@ -12,7 +12,6 @@ from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.out_file import OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.sections import wrap_hanging
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Exit, JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure, describe_warning
@@ -51,7 +50,7 @@ def result_command(job_id: str, part: Part, out: Path | None, force: bool, as_js
     result, unwatched, now = read_result(job_id)
     job, note = result.job, unwatched.describe_age(result.job, now)
     if not job.is_terminal and part not in SO_FAR:
-        print_sentences(_describe_running(job, note), err=True)
+        click.echo(_describe_running(job, note), err=True)
         if as_json:
             fields = {"job_id": job.id, "status": job.status, **unwatched.list_fields(job, now)}
             click.echo(json.dumps(fields, separators=(",", ":")))
@@ -130,20 +129,18 @@ def _write_absence(result: Result, part: Part, *, as_json: bool) -> None:
     if part != "text" or as_json or job.error is not None or (job.output and job.output.text):
         return
     if job.status is Status.CANCELLED:
-        print_sentences(f"{job.id} was cancelled and has no output.", err=True)
+        click.echo(f"{job.id} was cancelled and has no output.", err=True)
     else:
-        print_sentences(
-            f"{job.id} is {job.status} and has no text. See: agent-jobs result {job.id} --part items", err=True
-        )
+        click.echo(f"{job.id} is {job.status} and has no text. See: agent-jobs result {job.id} --part items", err=True)
 
 
 def _write_notes(job: Job, note: str) -> None:
     """Write remarks about the result on stderr."""
     if job.error is not None:
-        print_sentences(f"{job.status}: {terminal.join_lines(describe_failure(job.error))}", err=True)
+        click.echo(f"{job.status}: {terminal.join_lines(describe_failure(job.error))}", err=True)
     if note:
-        print_sentences(f"{job.id} is {job.status}, {note}.", err=True)
+        click.echo(f"{job.id} is {job.status}, {note}.", err=True)
     if warning := describe_warning(job):
-        print_sentences(warning, err=True)
+        click.echo(warning, err=True)
     if advice := terminal.suggest_next_step(job):
-        print_sentences(advice, err=True)
+        click.echo(advice, err=True)

@@ -10,7 +10,6 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.job_list import STATUS_NAMES, find_statuses
 from agent_jobs.cli.sections import style, wrap_line
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Session, json_option, run_in_session
 from agent_jobs.cli.symbols import choose_icon, echo
 from agent_jobs.cli.times import format_day
@@ -52,7 +51,7 @@ def search_command(words: tuple[str, ...], status: str | None, limit: int, as_js
 
     async def search(session: Session) -> list[SearchHit]:
         if (count := await session.engine.count_unindexed()) >= MANY_JOBS:
-            print_sentences(f"Indexing {count:,} jobs, once ...", err=True)
+            click.echo(f"Indexing {count:,} jobs, once ...", err=True)
         return await session.engine.search(text, limit, find_statuses(status))
 
     hits = run_in_session(search)

@@ -16,7 +16,6 @@ from click.shell_completion import CompletionItem
 from agent_jobs.app import App, Role, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.cli.interruption import Interrupted
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interruption
@@ -85,7 +84,7 @@ class Session:
             return True
         self.is_interrupted = True
         self.hide()
-        print_sentences(WAITING_FOR_ID, err=True)
+        click.echo(WAITING_FOR_ID, err=True)
         return False
 
     def finish_starting(self) -> None:
@@ -104,7 +103,7 @@ def read_settings() -> Settings:
     with convert_errors():
         settings = load_settings(os.environ)
     for warning in settings.warnings:
-        print_sentences(f"Warning: {describe_error(warning)}", err=True)
+        click.echo(f"Warning: {describe_error(warning)}", err=True)
     return settings
 
 
@@ -227,7 +226,7 @@ def _describe_failure(failure: Exception, session: Session, *, is_done: bool) ->
     if isinstance(failure, Interrupted):
         return Interrupted(session.detached)
     if session.detached and not is_done:
-        print_sentences(session.detached, err=True)
+        click.echo(session.detached, err=True)
     return failure
 
 

@@ -25,7 +25,6 @@ from agent_jobs.cli.output import require_stdout
 from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
 from agent_jobs.cli.prompt_command import PromptCommand
 from agent_jobs.cli.read_mark import mark_read
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import CLIENT, JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.terminal import show_notice
@@ -209,7 +208,7 @@ def start_command(as_json: bool, wait: bool, detach: bool, dry_run: bool, **argu
         return None
     write_end_line(started)
     if started.output_bytes:
-        print_sentences(format_result_hint(started), err=True)
+        click.echo(format_result_hint(started), err=True)
     raise SystemExit(find_exit(started))
 
 
@@ -249,9 +248,9 @@ async def _leave_or_wait(session: Session, started: Started, *, wait: bool, as_j
     if job.is_terminal:
         return job
     if not wait and not is_bound:
-        print_sentences(_describe_collector(job, workers), err=True)
+        click.echo(_describe_collector(job, workers), err=True)
         return job
-    print_sentences(_describe_wait(job, is_bound=is_bound), err=True)
+    click.echo(_describe_wait(job, is_bound=is_bound), err=True)
     await announce_pending(session, job.id)
     with _open_display(session, job, writes_answer=False, is_streaming=False) as display:
         async with run_display(display):
@@ -282,8 +281,8 @@ async def _run_started(session: Session, started: Started, display: AnswerDispla
     job, sent_here = started.job, not started.duplicate
     if sent_here:
         if view := await session.engine.find_view(f"/jobs/{job.id}"):
-            print_sentences(f"Watch it at {view}", err=True)
-        print_sentences(_describe_sending(job), err=True)
+            click.echo(f"Watch it at {view}", err=True)
+        click.echo(_describe_sending(job), err=True)
         job = await _confirm_start(session, job, display)
     await announce_pending(session, job.id)
     return await _watch_started(session, job, display, sent_here=sent_here, may_ask=may_ask)
@@ -320,9 +319,7 @@ def _run_start(
         return run_in_session(partial(work, request, may_ask), role="acts", what=what, roots=roots)
     except _UnconfirmedStart as found:
         job = found.job
-    print_sentences(
-        f"The start of an identical job, {job.id}, is unconfirmed. {terminal.suggest_next_step(job)}", err=True
-    )
+    click.echo(f"The start of an identical job, {job.id}, is unconfirmed. {terminal.suggest_next_step(job)}", err=True)
     with raise_on_ctrl_c():  # the terminal has to be reset
         if click.confirm("Send the prompt again? You may pay twice.", err=True):
             request = _allow_duplicate(request)
@@ -344,7 +341,7 @@ async def _submit_job(session: Session, request: "StartRequest", *, may_ask: boo
         return started
     if may_ask and job.is_unconfirmed:
         raise _UnconfirmedStart(job)
-    print_sentences(_describe_duplicate(job), err=True)
+    click.echo(_describe_duplicate(job), err=True)
     session.detached = describe_detached([job], format_resume_hint(job.id))
     session.finish_starting()
     return started
@@ -380,7 +377,7 @@ async def _confirm_start(session: Session, job: Job, display: AnswerDisplay | No
             job = await session.engine.wait_for_response_id(job, wait_s=1.0)
             if job.status is Status.PENDING and job.activity:
                 if display is None:
-                    print_sentences(f"Not sent yet: {terminal.join_lines(job.activity)}.", err=True)
+                    click.echo(f"Not sent yet: {terminal.join_lines(job.activity)}.", err=True)
                 break
         while session.engine.is_deciding(job.id):
             job = await session.engine.poll(job.id, wait_s=0.2)
@@ -529,7 +526,7 @@ def _write_answer_file(finished: _Finished, out: Path, *, as_json: bool, may_ove
     if as_json:
         text = f"{_render_end_as_json(finished)}\n"
     if not text:
-        return print_sentences(f"There is no answer, so {out} was not written.", err=True)
+        return click.echo(f"There is no answer, so {out} was not written.", err=True)
     return write_out_file(out, encode_text(text), may_overwrite=may_overwrite)
 
 

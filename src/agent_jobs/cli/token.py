@@ -110,7 +110,7 @@ def revoke_token_command(token_id: str) -> None:
     elif is_known:
         click.echo(f"{token_id} was revoked before.")
     else:
-        print_sentences(f"Error: There is no token {token_id!r}. See all with: agent-jobs token list", err=True)
+        click.echo(f"Error: There is no token {token_id!r}. See all with: agent-jobs token list", err=True)
         raise SystemExit(Exit.REFUSED)
 
 

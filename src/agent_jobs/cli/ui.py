@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Session, read_settings, run_in_session
 from agent_jobs.text import describe_listen_error
 
@@ -67,9 +66,7 @@ async def _serve_page(session: Session, folder: Path, listener: socket.socket, *
     port = listener.getsockname()[1]
     link = f"http://{LOOPBACK}:{port}/sign-in?token={access.create_link_token()}"
     click.echo(f"Your jobs: {link}")
-    print_sentences(
-        "The link signs one browser in, within ten minutes. Ctrl-C stops the page; jobs continue.", err=True
-    )
+    click.echo("The link signs one browser in, within ten minutes. Ctrl-C stops the page; jobs continue.", err=True)
     if opens:
         webbrowser.open(link)
     await serve_page(session.app.engine, access, listener)

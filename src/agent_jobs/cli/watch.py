@@ -15,7 +15,6 @@ from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.output import is_stdout_abandoned, require_stdout
 from agent_jobs.cli.progress import Display, Records, open_display
 from agent_jobs.cli.read_mark import mark_read
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.unwritten_answer import report_unwritten
 from agent_jobs.cli.wording import describe_failure
@@ -163,9 +162,9 @@ def _write_summary(jobs: Sequence[Job]) -> None:
     [job] = jobs
     advice = terminal.suggest_next_step(job)
     if advice:
-        print_sentences(advice, err=True)
+        click.echo(advice, err=True)
     if job.output_bytes or not advice:
-        print_sentences(format_result_hint(job), err=True)
+        click.echo(format_result_hint(job), err=True)
 
 
 def format_result_hint(job: Job) -> str:
@@ -187,9 +186,9 @@ def write_end_line(job: Job) -> None:
     parts.append(terminal.format_usd(job.cost_usd))
     click.echo("  ".join(part for part in parts if part), err=True)
     if job.error is not None:
-        print_sentences(f"{job.error.code}: {terminal.join_lines(describe_failure(job.error))}", err=True)
+        click.echo(f"{job.error.code}: {terminal.join_lines(describe_failure(job.error))}", err=True)
     if advice := terminal.suggest_next_step(job):
-        print_sentences(advice, err=True)
+        click.echo(advice, err=True)
 
 
 def has_reader() -> bool:
@@ -208,7 +207,7 @@ async def announce_pending(session: Session, *but: str) -> None:
             title = terminal.join_lines(job.title)
             cancel = f"Stop it with: agent-jobs cancel {job.id}"
             session.hide()
-            print_sentences(f"Sending {job.id}, which an earlier command did not send: {title}. {cancel}", err=True)
+            click.echo(f"Sending {job.id}, which an earlier command did not send: {title}. {cancel}", err=True)
 
 
 async def watch_until_done(
@@ -239,7 +238,7 @@ async def watch_until_done(
             return jobs
         if not has_reader():
             display.hide()
-            print_sentences(session.detached, err=True)
+            click.echo(session.detached, err=True)
             return jobs
         refresh_s = REFRESH_S if len(running) < MANY_JOBS else REFRESH_MANY_S
         await engine.wait_for_any(JobFilter(job_ids=running), wait_s=refresh_s)
