@@ -14,7 +14,8 @@ from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import TRANSITIONS, Status
 from agent_jobs.store import open_store
-from agent_jobs.store.base import Budget, Store
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import Budget
 from bench.figures import Figure
 
 HERE = "https://api.openai.com/v1"

@@ -188,7 +188,7 @@ def test_another_file_can_be_named_and_one_that_does_not_exist_is_reported(envir
         (["model", "https://host/v1"], "agent-jobs config set base_url"),
         (["org_id", "a b"], "org_id accepts one word"),
         (["notify", "foo"], "a target begins with desktop, ntfy, slack, webhook. Correct it. Nothing was written."),
-        (["notify", "desktop", "slack:x"], "needs an address that begins with https://. Correct it. Nothing was written."),
+        (["notify", "desktop", "slack:x"], "an address that begins with https://. Correct it. Nothing was written."),
         (["notify_secret", "x"], "notify_secret accepts whsec_ and at least 24 bytes in base64."),
         (["on_finish", "no-such-program"], "not a program that can be found and run."),
         (["on_finish", "say 'x"], "because of its quotes"),

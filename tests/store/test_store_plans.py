@@ -13,8 +13,9 @@ from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import TRANSITIONS, Status
 from agent_jobs.store import open_store
-from agent_jobs.store.base import Budget, Store
+from agent_jobs.store.base import Store
 from agent_jobs.store.sqlite_database import SQLiteDatabase, SQLiteTransaction, encode_values, translate_statement
+from agent_jobs.store.values import Budget
 
 HERE = "http://here/v1"
 #: Tables and expressions of few rows.
