@@ -32,7 +32,7 @@ MIN_DETAIL_COLUMNS = 16
 #: Into a pipe no line is cut.
 PIPE_COLUMNS = 10_000
 GAP = "  "
-_COLOURS = {"gap": "yellow", "asked": "yellow", "cancel": "magenta"}
+_COLOURS = {"gap": terminal.ATTENTION, "asked": terminal.ATTENTION, "cancel": "magenta"}
 
 
 @click.command("logs")
@@ -143,7 +143,7 @@ def _find_room(before: str) -> int:
     return (terminal.find_width() or PIPE_COLUMNS) - terminal.count_columns(before)
 
 
-def _find_moment_colour(moment: "Moment") -> str | None:
+def _find_moment_colour(moment: "Moment") -> str | int | None:
     """Return the colour of a moment: that of a status, or of a warning."""
     if moment.kind == "finished":
         return terminal.COLOURS.get(Status(moment.what))

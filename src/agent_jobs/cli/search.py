@@ -116,7 +116,7 @@ def _clean_passage(passage: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _colour_of(status: Status) -> str:
+def _colour_of(status: Status) -> str | int:
     return terminal.COLOURS.get(status, "cyan")
 
 

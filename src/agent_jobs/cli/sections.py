@@ -20,7 +20,7 @@ def format_heading(words: str) -> str:
     return style(words, bold=True)
 
 
-def style(text: str, *, bold: bool = False, dim: bool = False, colour: str | None = None) -> str:
+def style(text: str, *, bold: bool = False, dim: bool = False, colour: str | int | None = None) -> str:
     """Return a text in a style if stdout shows it."""
     if not terminal.has_colours(sys.stdout):
         return text
