@@ -10,7 +10,7 @@ import click
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.job_table import describe_pending, render_table, wrap_sentence
 from agent_jobs.cli.parameters import BatchName
-from agent_jobs.cli.session import Session, json_option, run_in_session
+from agent_jobs.cli.session import QUIET_OR_JSON, Session, json_option, print_ids, quiet_option, run_in_session
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
@@ -60,6 +60,7 @@ class Days(click.FloatRange):
 @click.option(
     "-n", "--limit", metavar="N", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Rows at most."
 )
+@quiet_option
 @json_option
 def list_command(
     status: str | None,
@@ -74,6 +75,7 @@ def list_command(
     days: float | None,
     sort: SortKey,
     limit: int,
+    ids_only: bool,
     as_json: bool,
 ) -> None:
     """List jobs, newest first.
@@ -85,6 +87,8 @@ def list_command(
     """
     if since is not None and days is not None:
         raise click.UsageError("Give --since or --days, not both.")
+    if ids_only and as_json:
+        raise click.UsageError(QUIET_OR_JSON)
     group = JobFilter(
         batch=batch,
         statuses=find_statuses(status),
@@ -104,6 +108,8 @@ def list_command(
     unwatched, page, now = run_in_session(find)
     if as_json:
         return click.echo(_render_page_as_json(page, unwatched, now))
+    if ids_only:
+        return print_ids(page.jobs)
     if not page.jobs:
         return echo(_describe_no_jobs(group))
     lines = [*render_table(page, now, is_tree=sort == "created")]

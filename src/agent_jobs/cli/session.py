@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -96,6 +96,12 @@ class Session:
         self.is_starting = False
         if self.is_interrupted:
             raise Interrupted(self.detached)
+
+
+def print_ids(jobs: Sequence[Job]) -> None:
+    """Print the ids of jobs, for `xargs` and its like; nothing if there are none."""
+    for job in jobs:
+        click.echo(job.id)
 
 
 def read_settings() -> Settings:
@@ -257,4 +263,8 @@ class JobId(click.ParamType[str]):
         ]
 
 
+QUIET_OR_JSON = "Give --quiet or --json, not both."
+quiet_option = click.option(
+    "-q", "--quiet", "ids_only", is_flag=True, help="Print only the ids of the jobs, one a line."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
