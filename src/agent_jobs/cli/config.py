@@ -32,7 +32,7 @@ def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:
         settings: As far as they can be used.
         refused: The sentences for those that cannot.
     """
-    mistakes = [*refused, *settings.warnings]
+    mistakes = [*refused, *map(describe_error, settings.warnings)]
     error = try_open(replace(settings, log_level="error"))  # the log would repeat the error
     if error is not None:
         mistakes.append(describe_error(error))
@@ -45,7 +45,7 @@ def find_toolbox_mistakes(settings: Settings) -> tuple[Sequence[str], Sequence[s
     servers = read_tool_servers(settings)
     if servers is None:
         return (), ()
-    broken = [servers.broken] if servers.broken else []
+    broken = [describe_error(servers.broken)] if servers.broken else []
     return broken, servers.warnings
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -98,12 +98,18 @@ class Session:
             raise Interrupted(self.detached)
 
 
+def print_ids(jobs: Sequence[Job]) -> None:
+    """Print the ids of jobs, for `xargs` and its like; nothing if there are none."""
+    for job in jobs:
+        click.echo(job.id)
+
+
 def read_settings() -> Settings:
     """Read the settings from the environment; print their warnings on stderr."""
     with convert_errors():
         settings = load_settings(os.environ)
     for warning in settings.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        click.echo(f"Warning: {describe_error(warning)}", err=True)
     return settings
 
 
@@ -261,4 +267,8 @@ class JobId(click.ParamType[str]):
         ]
 
 
+QUIET_OR_JSON = "Give --quiet or --json, not both."
+quiet_option = click.option(
+    "-q", "--quiet", "ids_only", is_flag=True, help="Print only the ids of the jobs, one a line."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")

@@ -81,7 +81,7 @@ class Engine(JobControl, StoredJobs):
         clock: Clock,
         tasks: TaskGroup,
         presets: Mapping[str, Preset],
-        warnings: tuple[str, ...] = (),
+        warnings: tuple[ConfigError, ...] = (),
         report_budget: Callable[[], object] = str,
     ) -> None:
         self._report_budget = report_budget
@@ -380,7 +380,7 @@ class Engine(JobControl, StoredJobs):
         except StoreError as error:
             logger.warning("cannot record that results were delivered: %s", error)
 
-    def _list_warnings(self) -> tuple[str, ...]:
+    def _list_warnings(self) -> tuple[ConfigError, ...]:
         """Return what the user should change in the settings. Those of a team server are its operator's to change."""
         if self._owner is not None:
             return ()

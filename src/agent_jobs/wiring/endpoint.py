@@ -62,7 +62,7 @@ def missing_key_error(settings: Settings) -> ConfigError:
     endpoint = ""
     if command != format_set_command(DEFAULT_BASE_URL, DEFAULT_BASE_URL):
         endpoint = f" for {name_endpoint(settings.base_url)}"
-    problem = " ".join((f"No API key is set{endpoint}.", *settings.warnings))
+    problem = " ".join((f"No API key is set{endpoint}.", *map(str, settings.warnings)))
     return ConfigError("{problem}", "no_key", problem=problem, command=command)
 
 

@@ -140,7 +140,7 @@ def create_toolbox(settings: Settings, tasks: TaskGroup) -> Toolbox | None:
         return None
     from agent_jobs.toolbox.toolbox import Toolbox
 
-    problems = [problem for problem in (servers.broken, *servers.warnings) if problem]
+    problems = [str(problem) for problem in (servers.broken, *servers.warnings) if problem]
     if problems:
         logger.warning("%s", " ".join(problems))
     return Toolbox(servers, os.environ, tasks, concurrency=settings.tool_concurrency)
