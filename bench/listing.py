@@ -14,7 +14,8 @@ from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import TRANSITIONS, Status
 from agent_jobs.store import open_store
-from agent_jobs.store.base import Budget, Store
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import Budget
 from bench.figures import Figure
 
 HERE = "https://api.openai.com/v1"
@@ -135,6 +136,9 @@ SEARCHES: dict[str, Callable[[Store], Awaitable[object]]] = {
     "search, a rare word": lambda store: store.search("number4711", 10),
     "search, a word of every fourth job": lambda store: store.search("report", 10),
     "search, a rare word and two of every job": lambda store: store.search("number47 about word", 10),
+    "search, three words of every job": lambda store: store.search("about some words", 10),
+    "search, the beginnings of these words": lambda store: store.search("abou som wor", 10),
+    "search, a phrase of every job": lambda store: store.search('"words of an"', 10),
     "search, failed jobs alone": lambda store: store.search("review", 10, frozenset({Status.FAILED})),
     "stats by day": lambda store: store.sum_spending(["day"], JobFilter(since=1.0)),
 }

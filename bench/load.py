@@ -4,14 +4,13 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
@@ -36,9 +35,8 @@ PATIENCE_S = 120
 CALL_LIMIT_S = 120.0
 STATEMENT_OPTIONS = "-c shared_preload_libraries=pg_stat_statements"
 TICK_S = 0.5
-#: Of a start. What ends the third one is the event of a stream: a job that is polled has none.
+#: Of a start. The third one ends when a stream or, without room for one, the first poll is noted.
 PHASES = ("call -> planned", "planned -> ready to send", "ready to send -> id stored", "id stored -> answer")
-BALANCER = ROOT / "packaging/team/haproxy.cfg"
 #: Writes when the row of each job showed its end, by the clock of this machine.
 NOTE_ENDS = """
     CREATE TABLE bench_end (job_id text PRIMARY KEY, at float8 NOT NULL);
@@ -92,8 +90,11 @@ class Outcome:
 def measure(load: Load) -> Outcome:
     """Run this load on a new database, and return what it showed."""
     sys.path.append(str(ROOT / "tests" / "support"))
-    from postgres_server import make_template, new_database, running_server  # of the tests, which bring a server
+    from installed_haproxy import NO_HAPROXY, find_haproxy  # of the tests, as what follows
+    from postgres_server import make_template, new_database, running_server
 
+    if find_haproxy() is None:
+        sys.exit(NO_HAPROXY)
     with running_server(STATEMENT_OPTIONS) as server:
         make_template(server.url)
         with (
@@ -105,16 +106,21 @@ def measure(load: Load) -> Outcome:
 
 
 async def _measure_on(load: Load, url: str, base_url: str, folder: Path) -> Outcome:
+    from balancer import find_free_port, running_balancer, wait_until_ready  # of the tests
+
     outcome = Outcome()
     tokens = await _make_tokens(url, folder, load.users)
     database = await asyncpg.connect(url)
     await database.execute(NOTE_ENDS)
     postmaster = parent_of(await database.fetchval("SELECT pg_backend_pid()"))
-    ports = [_find_free_port() for _ in range(REPLICAS + 1)]
-    with _replicas(url, base_url, folder, ports[1:]) as replicas, _balancer(folder, ports):
+    ports = [find_free_port() for _ in range(REPLICAS + 1)]
+    with (
+        _replicas(url, base_url, folder, ports[1:]) as replicas,
+        running_balancer(ports[0], ports[1:], folder),
+    ):
         address = f"http://127.0.0.1:{ports[0]}"
         for port in ports:
-            await _wait_until_ready(port)
+            await wait_until_ready(f"http://127.0.0.1:{port}")
         idle_s = cpu_s(postmaster, with_children=True), sum(cpu_s(replica.pid) for replica in replicas)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watch, database, replicas, outcome)
@@ -237,7 +243,7 @@ async def _read_phases(database: Any, outcome: Outcome) -> None:
     """Note where the time of the starts went, by what the rows say."""
     rows = await database.fetch(
         """SELECT id, created_at, sent_at,
-                  (SELECT MIN(at) FROM event WHERE job_id = id AND kind = 'following') AS read_at
+                  (SELECT MIN(at) FROM event WHERE job_id = id AND kind IN ('following', 'polling')) AS read_at
            FROM job JOIN turn ON turn.job_id = job.id"""
     )
     for row in rows:
@@ -251,8 +257,8 @@ async def _read_phases(database: Any, outcome: Outcome) -> None:
 async def _make_tokens(url: str, folder: Path, users: int) -> list[str]:
     ours = Settings(data_dir=folder, database_url=SecretStr(url))
     async with open_app(ours, role="reads") as app:
-        access = (await app.engine()).access
-        return [(await access.add_token(f"user-{number}"))[0] for number in range(users)]
+        owners = (await app.engine()).owners
+        return [(await owners.add_token(f"user-{number}"))[0] for number in range(users)]
 
 
 async def _read_counters(base_url: str) -> tuple[int, int]:
@@ -261,21 +267,6 @@ async def _read_counters(base_url: str) -> tuple[int, int]:
         answer = await http.get(f"{base_url.removesuffix('/v1')}/_emulator/counters")
         counters = answer.json()
         return counters["creates"], counters["retrieves"]
-
-
-def _find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
-
-
-async def _wait_until_ready(port: int) -> None:
-    async with httpx2.AsyncClient(trust_env=False) as http:
-        with anyio.fail_after(PATIENCE_S):
-            while True:
-                with suppress(httpx2.TransportError):
-                    if (await http.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:
-                        return
-                await anyio.sleep(0.1)
 
 
 @contextmanager
@@ -315,29 +306,6 @@ def _replicas(
             text = (folder / f"replica-{port}.log").read_text()
             for line, count in Counter(text.splitlines()).most_common(5):
                 print(f"replica: {count} x {line[:200]}")
-
-
-@contextmanager
-def _balancer(folder: Path, ports: Sequence[int]) -> Generator[None]:
-    """Run the balancer of the compose file before these replicas, on the first port."""
-    from installed_haproxy import NO_HAPROXY, find_haproxy  # of the tests
-
-    path = find_haproxy()
-    if path is None:
-        sys.exit(NO_HAPROXY)
-    variables = {
-        "BIND": f"127.0.0.1:{ports[0]}",
-        "REPLICA_1": f"127.0.0.1:{ports[1]}",
-        "REPLICA_2": f"127.0.0.1:{ports[2]}",
-        "STATS_SOCKET": str(folder / "haproxy.sock"),
-    }
-    with subprocess.Popen(
-        [path, "-f", str(BALANCER), "-db"], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield
-        finally:
-            process.kill()
 
 
 def show(load: Load) -> None:

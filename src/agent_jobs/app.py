@@ -134,8 +134,8 @@ class App:
         if self._traces is not None:
             self._tasks.start_soon(self._traces.run)
 
-    async def collect(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
-        """Retrieve jobs that no process observes, in an open app that only reads; see `Collector`.
+    async def retrieve_unwatched(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
+        """Retrieve jobs that no process observes, in an open app that only reads; see `UnwatchedRetriever`.
 
         Returns those that upstream answered in time. Without a key, or if none of them is at this endpoint, nothing is
         sent, and the HTTP client is not loaded.
@@ -164,7 +164,7 @@ class App:
         self, settings: Settings, key: str, store: Store, nearby: Sequence[Job], limit_s: float
     ) -> Mapping[str, Job]:
         """Retrieve the jobs of this endpoint among jobs that may be there."""
-        from agent_jobs.engine.collect import Collector
+        from agent_jobs.engine.unwatched_retriever import UnwatchedRetriever
         from agent_jobs.pricing.prices import Prices
         from agent_jobs.upstream.client import open_client
 
@@ -172,7 +172,7 @@ class App:
         here = [job for job in nearby if job.turn.base_url == endpoint.base_url][:COLLECTED_MAX]
         async with open_client(endpoint, secrets=list_secrets(settings)) as client:
             finalizer = create_finalizer(settings, store, client, self._clock, Prices.load(settings.prices))
-            return await Collector(store, client, self._clock, finalizer).collect(here, limit_s)
+            return await UnwatchedRetriever(store, client, self._clock, finalizer).retrieve(here, limit_s)
 
     async def _notify_finished(self, settings: Settings, store: Store, jobs: Iterable[Job]) -> None:
         """Report jobs that were found finished."""

@@ -2,19 +2,33 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
-from agent_jobs import address_values as addresses
 from agent_jobs import notice_targets as notices
 from agent_jobs import path_values, secret_values
 from agent_jobs import setting_values as values
 from agent_jobs.callback_hosts import AllowedHost, callback_hosts
 from agent_jobs.errors import ConfigError
 from agent_jobs.notice_targets import NoticeTarget
-from agent_jobs.setting_values import Reader, SecretStr, Written
+from agent_jobs.setting_declaration import (
+    ANSWERS,
+    ENDPOINT,
+    FINISH,
+    LIMITS,
+    LISTED_SUBJECTS,
+    LOG,
+    MONEY,
+    REQUEST,
+    STORAGE,
+    TOOLS,
+    Variable,
+    declare_setting,
+)
+from agent_jobs.setting_values import SecretStr, Written
 from agent_jobs.stored_keys import StoredKey
+from agent_jobs.team_settings import TeamSettings
 from agent_jobs.variable_names import find_misnamed
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -25,57 +39,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 #: `jobs.job.Mode`, which this module does not import, and auto.
 SendingMode = Literal["auto", "background_stream", "background", "foreground"]
 
-#: Headings of `agent-jobs config --explain`, docs/settings.md and .env.example.
-ENDPOINT = "The key and the endpoint"
-REQUEST = "What a job asks for"
-STORAGE = "Where things are kept"
-LIMITS = "Waiting and limits"
-TOOLS = "Tools of your own"
-FINISH = "When a job finishes"
-MONEY = "Money"
-ANSWERS = "What hosts are sent"
-TEAM = "The team server"
-LOG = "The log"
-
-
-class Variable(NamedTuple):
-    """One environment variable, in the words of `agent-jobs config --explain`, docs/settings.md and .env.example."""
-
-    name: str
-    subject: str
-    reader: Reader
-    about: str
-    default: str  #: as it would be written; empty where the program chooses, or does without
-    page: str  #: of docs/, where there is more
-    field: str = ""  #: of `Settings`
-
-    @property
-    def accepts(self) -> str:
-        """Return the words for its values, which its refusal repeats."""
-        return self.reader.accepts
-
-
-def declare_setting(name: str, subject: str, reader: Reader, about: str, *, default: str = "", page: str = "") -> Any:
-    """Return a field of `Settings` with the variable that sets it.
-
-    Args:
-        name: The name of the variable.
-        subject: The heading below which it is listed.
-        reader: Reads its value, and says what it accepts.
-        about: One or more sentences for the user.
-        default: The value without the variable, as a user would write it.
-        page: The page of docs/ that says more.
-    """
-    metadata = {"variable": Variable(name, subject, reader, about, default, page)}
-    if default:
-        return field(default=reader.read(Written(name, default, default, {}, [])), metadata=metadata)
-    if reader.empty is not None:
-        return field(default_factory=reader.empty, metadata=metadata)
-    return field(default=None, metadata=metadata)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(TeamSettings):
     """Everything a user can set. `None` means that the program chooses or does without."""
 
     api_key: SecretStr | None = declare_setting(
@@ -262,20 +228,6 @@ class Settings:
         "How many jobs run at the provider at once, over all servers on one database. The others wait for a slot.",
         default="10",
     )
-    owner_keys_dir: Path | None = declare_setting(
-        "AGENT_JOBS_OWNER_KEYS_DIR",
-        TEAM,
-        path_values.existing_folder(),
-        "A folder with API keys of owners of a team server, a file each. agent-jobs owner set --key-ref names one.",
-        page="team.md#owners-and-limits",
-    )
-    toolbox_owners: tuple[str, ...] = declare_setting(
-        "AGENT_JOBS_TOOLBOX_OWNERS",
-        TEAM,
-        values.owner_names(),
-        "The owners of a team server whose jobs may use AGENT_JOBS_TOOLBOX, separated by commas. They get your rights.",
-        page="team.md#owners-and-limits",
-    )
     owner_max_concurrent: int | None = declare_setting(
         "AGENT_JOBS_OWNER_MAX_CONCURRENT",
         LIMITS,
@@ -425,74 +377,6 @@ class Settings:
         "1: tool answers also come as structuredContent, for programs. Some hosts then show a model both copies.",
         default="0",
     )
-    host: str = declare_setting(
-        "AGENT_JOBS_HOST",
-        TEAM,
-        addresses.host_name(),
-        "The address that agent-jobs serve --http listens on.",
-        default="127.0.0.1",
-        page="team-install.md",
-    )
-    port: int = declare_setting(
-        "AGENT_JOBS_PORT",
-        TEAM,
-        addresses.port_number(),
-        "The port of agent-jobs serve --http; 0 chooses a free one.",
-        default="8000",
-        page="team-install.md",
-    )
-    public_url: str | None = declare_setting(
-        "AGENT_JOBS_PUBLIC_URL",
-        TEAM,
-        addresses.origin_url("https://jobs.example.com"),
-        "The address by which its users reach it, such as https://jobs.example.com. Requests for another host name are "
-        "refused.",
-        page="team-install.md#behind-a-balancer",
-    )
-    oauth_issuer: str | None = declare_setting(
-        "AGENT_JOBS_OAUTH_ISSUER",
-        TEAM,
-        addresses.issuer_url("https://login.example.com"),
-        "The issuer of OAuth access tokens that let callers in, exactly as its tokens name it.",
-        page="team-sign-in.md#oauth",
-    )
-    oauth_jwks_url: str | None = declare_setting(
-        "AGENT_JOBS_OAUTH_JWKS_URL",
-        TEAM,
-        addresses.issuer_url("https://login.example.com/jwks.json"),
-        "Where the issuer publishes its keys. Without it the issuer's metadata says that.",
-        page="team-sign-in.md#oauth",
-    )
-    oauth_introspection_url: SecretStr | None = declare_setting(
-        "AGENT_JOBS_OAUTH_INTROSPECTION_URL",
-        TEAM,
-        addresses.introspection_url(),
-        "The endpoint that judges each token instead of the keys, with the name and secret of this server in it.",
-        page="team-sign-in.md#oauth",
-    )
-    owner_claim: str = declare_setting(
-        "AGENT_JOBS_OWNER_CLAIM",
-        TEAM,
-        values.header("the name of a claim"),
-        "The claim of an access token that names the owner within its issuer.",
-        default="sub",
-        page="team-sign-in.md#oauth",
-    )
-    drain_s: float = declare_setting(
-        "AGENT_JOBS_DRAIN_S",
-        TEAM,
-        values.seconds(0, 600),
-        "How long it still answers after SIGTERM, while /readyz fails. Two intervals of the balancer are enough.",
-        default="5",
-        page="team-install.md#behind-a-balancer",
-    )
-    metrics_token_file: Path | None = declare_setting(
-        "AGENT_JOBS_METRICS_TOKEN_FILE",
-        TEAM,
-        path_values.absolute_path(),
-        "A file with the bearer token that Prometheus sends. Without it there is no /metrics.",
-        page="team-metrics.md",
-    )
     log_level: str = declare_setting(
         "AGENT_JOBS_LOG_LEVEL",
         LOG,
@@ -564,14 +448,17 @@ def _is_named(sentence: str, *words: str) -> bool:
     return any(re.search(rf"\b{re.escape(word)}\b", sentence) for word in words)
 
 
-#: Each variable by its name, in the order of the fields.
-VARIABLES: Mapping[str, Variable] = {
-    variable.name: variable._replace(field=each.name)
+_DECLARED = [
+    variable._replace(field=each.name)
     for each in fields(Settings)
     if (variable := each.metadata.get("variable")) is not None
-}
+]
 #: Each variable by its name, by its subject.
 SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
-    subject: {name: variable for name, variable in VARIABLES.items() if variable.subject == subject}
-    for subject in dict.fromkeys(variable.subject for variable in VARIABLES.values())
+    subject: {variable.name: variable for variable in _DECLARED if variable.subject == subject}
+    for subject in LISTED_SUBJECTS
+}
+#: Each variable by its name, subject by subject.
+VARIABLES: Mapping[str, Variable] = {
+    name: variable for variables in SUBJECTS.values() for name, variable in variables.items()
 }

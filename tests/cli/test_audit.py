@@ -21,10 +21,10 @@ from agent_jobs.settings import Settings
 def folder(tmp_path: Path) -> Path:
     async def log() -> None:
         async with open_app(Settings(data_dir=tmp_path), role="reads") as app:
-            access = (await app.engine()).access
-            await access.log_action(("alice", "tok_1", "claude-code", "10.0.0.1"), "start", {"job_1": None})
-            await access.log_action(("bob", "tok_2", "a\x1b[31m\nb", "10.0.0.2"), "result", {"job_2": 0.5, "job_3": 1})
-            await access.log_action(("", "", "curl/8", "10.0.0.3"), "refused: unknown", {})
+            owners = (await app.engine()).owners
+            await owners.log_action(("alice", "tok_1", "claude-code", "10.0.0.1"), "start", {"job_1": None})
+            await owners.log_action(("bob", "tok_2", "a\x1b[31m\nb", "10.0.0.2"), "result", {"job_2": 0.5, "job_3": 1})
+            await owners.log_action(("", "", "curl/8", "10.0.0.3"), "refused: unknown", {})
 
     anyio.run(log)
     return tmp_path

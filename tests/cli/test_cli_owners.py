@@ -171,12 +171,12 @@ def team(tmp_path: Path) -> Path:
 
     async def add() -> None:
         async with open_app(Settings(data_dir=tmp_path), role="reads") as app:
-            access = (await app.engine()).access
-            await access.set_owner(Owner("alice", OwnerLimits(5, 2.5, 3), "alice-key"))
-            await access.set_owner(Owner("https://sign-in.example.com/tenant oauth-subject-0001", OwnerLimits()))
-            _, record = await access.add_token("alice", note="the laptop in the office", lifetime_s=90 * DAY_S)
-            await access.mark_token_used(record)
-            await access.add_token("bob", note="", lifetime_s=None)
+            owners = (await app.engine()).owners
+            await owners.set_owner(Owner("alice", OwnerLimits(5, 2.5, 3), "alice-key"))
+            await owners.set_owner(Owner("https://sign-in.example.com/tenant oauth-subject-0001", OwnerLimits()))
+            _, record = await owners.add_token("alice", note="the laptop in the office", lifetime_s=90 * DAY_S)
+            await owners.mark_token_used(record)
+            await owners.add_token("bob", note="", lifetime_s=None)
 
     anyio.run(add)
     return tmp_path

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hosts import hosting
 
-from agent_jobs.attachments import collector
+from agent_jobs.attachments import file_reader
 from agent_jobs.attachments.attachment import DATA_TYPES
 from agent_jobs.engine import finalize
 from agent_jobs.mcp_server.wait_limits import (
@@ -81,7 +81,7 @@ def test_waits_of_hosts_are_those_of_the_program() -> None:
 
 def test_limits_of_files_are_those_of_the_program() -> None:
     told = {int(number) * 2**20 for number in re.findall(r"(\d+) MiB", FILES)}
-    assert told == {*collector.LIMIT_BYTES.values(), collector.INLINE_BYTES, collector.UPLOAD_BYTES}
-    assert f"{collector.MAX_FILES} files" in FILES
+    assert told == {*file_reader.LIMIT_BYTES.values(), file_reader.INLINE_BYTES, file_reader.UPLOAD_BYTES}
+    assert f"{file_reader.MAX_FILES} files" in FILES
     assert {*re.findall(r"`(\.\w+)`", FILES.partition("| data:")[2].partition("|")[0])} <= {*DATA_TYPES}
     assert finalize.FINALIZE_MAX_S == 86_400

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import agent_jobs
-from agent_jobs.attachments.unfit import UnfitError
+from agent_jobs.attachments.protected_files import RefusedFileError
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.response import RETRYABLE
 from agent_jobs.rendering import answers
@@ -82,4 +82,4 @@ def test_every_code_of_a_refusal_is_explained_and_no_other() -> None:
 
     given = {answers.render_error(each.__new__(each), "")["error"]["code"] for each in below(AgentJobsError)}
     assert codes("By refusal") == given
-    assert answers.render_error(UnfitError("x", "y", reason="z"), "")["error"]["code"] == "bad_request"
+    assert answers.render_error(RefusedFileError("x", "y", reason="z"), "")["error"]["code"] == "bad_request"

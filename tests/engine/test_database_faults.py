@@ -22,7 +22,7 @@ from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
-from agent_jobs.store import postgres_address, postgres_database, postgres_replica
+from agent_jobs.store import postgres_address, postgres_database, postgres_heartbeat
 
 HOUR_S = 3600.0
 
@@ -260,7 +260,7 @@ async def test_process_that_is_paused_inside_a_change_stops_no_other(
 ) -> None:  # fmt: skip
     """The locks of the paused process are freed: the lock of all starts, and those of its jobs."""
     monkeypatch.setattr(postgres_address, "PAUSED_CHANGE_LIMIT_S", 1)
-    monkeypatch.setitem(postgres_replica._LIMITS, "dead_after_s", 2.5)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setitem(postgres_heartbeat._LIMITS, "dead_after_s", 2.5)  # pyright: ignore[reportPrivateUsage]
     async with hosting(with_database(url, settings)) as other, hosting(with_database(proxy.url, settings)) as paused:
         await paused.app.engine()
         pause(proxy, words)
@@ -276,7 +276,7 @@ async def test_process_that_is_paused_loses_its_jobs_and_changes_nothing_afterwa
     url: str, proxy: Proxy, settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with SIGSTOP or a cut cable, nothing of the process arrives, and then everything at once."""
-    monkeypatch.setitem(postgres_replica._LIMITS, "dead_after_s", 2.5)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setitem(postgres_heartbeat._LIMITS, "dead_after_s", 2.5)  # pyright: ignore[reportPrivateUsage]
     async with hosting(with_database(url, settings)) as other, hosting(with_database(proxy.url, settings)) as paused:
         started = await paused.start(emulate={"duration_s": 30, "text": "taken over"})
         proxy.stall()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hosts import hosting
 
-from agent_jobs.jobs.steps import Step
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.settings import Settings
 from agent_jobs.store import open_store
 

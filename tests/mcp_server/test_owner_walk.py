@@ -135,14 +135,14 @@ VERBS: dict[str, Callable[[Engine, Job], Awaitable[object]]] = {
 }
 #: Verbs that name no job, with the reason why they are the same for all.
 SHARED = {
-    "access": "the operator's, and bound to the owner's store",
     "base_url": "about the endpoint",
     "change_mark": "a number",
     "describe_model": "about the endpoint",
     "end_waits": "about this process",
     "feed": "bound to the owner's store; see EVENTS",
     "files": "bound to the owner's store",
-    "figures": "the operator's",
+    "metrics": "the operator's",
+    "owners": "the operator's, and bound to the owner's store",
     "follow_text": "see the test of live texts",
     "is_deciding": "see the test of live texts",
     "learned_mode": "about the endpoint",
@@ -410,7 +410,7 @@ async def test_conversation_of_the_owners_own_job_can_be_continued(settings: Set
 
 async def test_limits_of_an_owner_refuse_a_start_with_a_fix(settings: Settings) -> None:
     async with serving(replace(settings, owner_starts_per_minute=2)) as team:
-        await team.engine.access.set_owner(Owner("carol", OwnerLimits(starts_per_minute=1)))
+        await team.engine.owners.set_owner(Owner("carol", OwnerLimits(starts_per_minute=1)))
         for owner, allowed in (("alice", 2), ("carol", 1)):
             for number in range(allowed):
                 assert "job_id" in await team.call(owner, "agent_start", prompt=f"work {number}", wait_s=0)
@@ -425,7 +425,7 @@ async def test_jobs_of_an_owner_run_with_the_owners_key_or_not_at_all(
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "alice").write_text("sk-alice\n")
     async with serving(replace(settings, owner_keys_dir=tmp_path / "keys")) as team:
-        await team.engine.access.set_owner(Owner("alice", key_ref="alice"))
+        await team.engine.owners.set_owner(Owner("alice", key_ref="alice"))
         alice, bob = team.engine.for_owner("alice"), team.engine.for_owner("bob")
         jobs = [
             (await engine.start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]), wait_s=600))[0].job
@@ -437,7 +437,7 @@ async def test_jobs_of_an_owner_run_with_the_owners_key_or_not_at_all(
         assert (await alice.plan(shares)).jobs, "with a key of their own no id is another owner's"
         creates = upstream.emulator.counters()["creates"]
         for key_ref in ("gone", "../keys/alice", "env:AGENT_JOBS_NO_SUCH_KEY", "/etc/passwd"):
-            await team.engine.access.set_owner(Owner("alice", key_ref=key_ref))
+            await team.engine.owners.set_owner(Owner("alice", key_ref=key_ref))
             with pytest.raises(ConfigError) as refusal:
                 await alice.start(StartRequest(prompts=["y"]))
             assert refusal.value.code == "owner_key_missing"
@@ -452,7 +452,7 @@ async def test_responses_are_deleted_with_the_key_of_their_owner(
     (tmp_path / "alice").write_text("sk-alice\n")
     # The emulator refuses this key, as a provider refuses that of another account.
     async with serving(replace(settings, owner_keys_dir=tmp_path, api_key=SecretStr("invalid"))) as team:
-        await team.engine.access.set_owner(Owner("alice", key_ref="alice"))
+        await team.engine.owners.set_owner(Owner("alice", key_ref="alice"))
         alice = team.engine.for_owner("alice")
         [started] = await alice.start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]), wait_s=600)
         assert started.job.status == "completed"
@@ -470,12 +470,12 @@ async def test_running_job_goes_on_with_the_key_that_it_was_sent_with_when_its_o
     (tmp_path / "first").write_text("sk-first\n")
     (tmp_path / "second").write_text("invalid\n")
     async with serving(replace(settings, owner_keys_dir=tmp_path, follow=0)) as team:
-        await team.engine.access.set_owner(Owner("alice", key_ref="first"))
+        await team.engine.owners.set_owner(Owner("alice", key_ref="first"))
         alice = team.engine.for_owner("alice")
         for key_ref in ("first", ""):  # a key of their own, then the shared one
-            await team.engine.access.set_owner(Owner("alice", key_ref=key_ref))
+            await team.engine.owners.set_owner(Owner("alice", key_ref=key_ref))
             [started] = await alice.start(StartRequest(prompts=[scripted(key_ref or "x", {"duration_s": 5})]))
-            await team.engine.access.set_owner(Owner("alice", key_ref="second"))
+            await team.engine.owners.set_owner(Owner("alice", key_ref="second"))
             with anyio.fail_after(60):
                 assert (await alice.poll(started.job.id, wait_s=600)).status == "completed"
         [refused] = await alice.start(StartRequest(prompts=["y"]), wait_s=600)
@@ -488,7 +488,7 @@ async def test_step_of_a_job_whose_key_is_gone_waits_and_uses_no_other_key(
     async with serving(replace(settings, owner_keys_dir=tmp_path)) as team:
         alice = team.engine.for_owner("alice")
         planned = await alice.plan(StartRequest(prompts=["x"]))
-        await team.engine.access.set_owner(Owner("alice", key_ref="gone"))
+        await team.engine.owners.set_owner(Owner("alice", key_ref="gone"))
         [started] = await alice.submit(planned)
         [other] = await team.engine.for_owner("bob").start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]))
         await team.engine.for_owner("bob").poll(other.job.id, wait_s=600)

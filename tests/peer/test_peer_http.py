@@ -18,10 +18,11 @@ from pathlib import Path
 
 import anyio
 import pytest
+from balancer import find_free_port
 from hosts import SPEED
 from installed_haproxy import find_haproxy
 from postgres_server import new_database
-from replicas import Cluster, find_free_port, running_cluster
+from replicas import Cluster, running_cluster
 
 from agent_jobs.emulator.server import run_emulator
 

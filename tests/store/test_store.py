@@ -16,6 +16,8 @@ from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 from postgres_server import new_database, run_statements
 
+from agent_jobs.clock import Clock
+from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.jobs.job import Job, Output, Turn
 from agent_jobs.jobs.queries import (
@@ -29,11 +31,13 @@ from agent_jobs.jobs.queries import (
     SpendingKey,
 )
 from agent_jobs.jobs.response import Call, Failure, Usage
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
-from agent_jobs.jobs.steps import Step
 from agent_jobs.store import open_store
-from agent_jobs.store.base import Budget, Place, Store
+from agent_jobs.store.base import Store
+from agent_jobs.store.job_writes import PROGRESS_AT_ONCE
 from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.values import Budget, Place
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"
@@ -467,6 +471,16 @@ async def test_progress_stores_the_position_of_a_stream_and_returns_a_cancel(
     assert (written.status, written.cancel_requested_at) == (IN_PROGRESS, NOW + 3)
     await store.save_progress([job.with_progress(5, "", "late", "")])
     assert (await read_job(other)).turn.sequence_number == 8, "a cursor never falls"
+
+
+async def test_progress_of_more_jobs_than_one_change_writes_is_stored(store: Store, other: Store):
+    jobs = [await add_job_in(store, IN_PROGRESS, job_id=f"job_{number}") for number in range(2 * PROGRESS_AT_ONCE + 1)]
+    await other.request_cancel(jobs[-1].id, NOW + 3)
+    told = [job.with_progress(number, f"step {number}", "", "") for number, job in enumerate(jobs)]
+    assert await store.save_progress(told) == {job.id: None for job in jobs} | {jobs[-1].id: NOW + 3}
+    activities = [(await read_job(other, job.id)).activity for job in jobs]
+    assert activities == [job.activity for job in told]
+    assert await store.save_progress([]) == {}
 
 
 @pytest.mark.parametrize("status", [PENDING, INPUT_REQUIRED, *TERMINAL])
@@ -1377,6 +1391,32 @@ async def test_progress_wakes_no_waiter_of_the_status(store: Store, other: Store
             await store.save(replace(job, status=CANCELLED, finished_at=NOW), held=False)
 
 
+@pytest.mark.parametrize("new_only", [False, True])
+async def test_progress_wakes_no_poll_of_a_running_job(store: Store, monkeypatch: pytest.MonkeyPatch, new_only: bool):
+    job, reads, polled = await add_job_in(store, IN_PROGRESS), list[str](), list[Job]()
+    waiter, get = JobWaiter(store, Clock(), lambda: None), store.get
+
+    async def note_read(job_id: str) -> Job | None:
+        reads.append(job_id)
+        return await get(job_id)
+
+    async def poll() -> None:
+        asks = waiter.has_new_question if new_only else has_question
+        polled.append(await waiter.watch(job, 600, asks))
+
+    monkeypatch.setattr(store, "get", note_read)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(poll)
+            await anyio.wait_all_tasks_blocked()
+            for words in ("thinking", "searching", "writing"):
+                assert await store.save_progress([replace(job, activity=words)])
+                await anyio.wait_all_tasks_blocked()
+            assert reads == []
+            await store.save(replace(job, status=CANCELLED, finished_at=NOW), held=False)
+    assert [each.status for each in polled] == [CANCELLED]
+
+
 async def test_waiter_for_the_status_of_another_owners_job_returns_at_once(store: Store):
     await add_job_in(store, IN_PROGRESS)
     with anyio.fail_after(60):
@@ -1816,6 +1856,25 @@ async def test_search_shows_the_match_in_its_passage(store: Store):
     await add_finished_job(store, "job_2", output="needless")
     [hit] = await store.search("needless", 5)
     assert not hit.passage.endswith("…"), "nothing follows"
+
+
+@pytest.mark.parametrize("words_in_each_job", [1, 60], ids=["few completions", "many completions"])
+async def test_beginning_of_a_word_finds_the_newest_jobs_with_any_word_that_begins_so(
+    store: Store, words_in_each_job: int
+):
+    for number in range(3):
+        words = " ".join(f"term{each}x{number}" for each in range(words_in_each_job))
+        await add_finished_job(store, f"job_{number}", prompt=f"Naïve end of {words}, z", created_at=NOW + number)
+    await add_finished_job(store, "job_other", prompt="endless naïf terrain", created_at=NOW + 9)
+    every = ["job_2", "job_1", "job_0"]
+    assert await search_ids(store, "term") == await search_ids(store, "TERM naïve") == every
+    assert await search_ids(store, "term", limit=2) == every[:2]
+    assert await search_ids(store, "term0x1") == await search_ids(store, "naï end term0x1") == ["job_1"]
+    assert await search_ids(store, '"end of TER"') == await search_ids(store, "en of term0 naïv") == every
+    assert await search_ids(store, "ter naï") == ["job_other", *every]
+    assert await search_ids(store, "termite") == await search_ids(store, '"of end ter"') == []
+    [hit] = await store.search("term0x1 naïv", 1)
+    assert f"{MATCH_BEGIN}term0x1{MATCH_END}" in hit.passage
 
 
 async def test_search_finds_the_current_text_of_a_job_and_no_deleted_one(store: Store):

@@ -11,10 +11,10 @@ from test_store import other as other
 from test_store import postgres_url as postgres_url
 from test_store import store as store
 
-from agent_jobs.jobs.feed import FeedFilter
+from agent_jobs.jobs.event_feed import FeedFilter
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
-from agent_jobs.store.feed import OAUTH_LIFETIME_S, OLD_SECRET_S, REPLAYED_MAX
+from agent_jobs.store.event_feeds import OAUTH_LIFETIME_S, OLD_SECRET_S, REPLAYED_MAX
 from agent_jobs.store.team_records import CallbackMessage, Delivery, NewSubscription, TokenRecord
 
 FINISHED = FeedFilter("finished")

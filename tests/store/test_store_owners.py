@@ -27,14 +27,15 @@ from test_store import postgres_url as postgres_url
 from test_store import store as store
 
 from agent_jobs.errors import BudgetError, BusyOwnerError, RequestError
-from agent_jobs.jobs.feed import FeedFilter
+from agent_jobs.jobs.event_feed import FeedFilter
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.owners import Owner, OwnerLimits
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import RUNNING, Status
-from agent_jobs.store.base import NO_LIMIT, Budget, Store, Upload
+from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import AuditEntry, NewSubscription, ShelvedFile, TokenRecord
+from agent_jobs.store.values import NO_LIMIT, Budget, Upload
 
 DAY = Budget(5.0, NOW - 1)
 TOKEN = TokenRecord("tok_1", "digest", "alice", "laptop", NOW)
@@ -139,7 +140,7 @@ SHARED = {
     "add_audit": "the server names the owner of each entry",
     "add_shelved_file": "the file is the owner's",
     "forget_shelved_files": "old files of all owners; a worker's",
-    "read_figures": "the operator's",
+    "read_metrics": "the operator's",
     "claim_traces": "a worker's",
     "record_webhook": "from the provider, for any job; a worker's",
     "claim_unknown_webhooks": "a worker's",

@@ -13,8 +13,9 @@ from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import TRANSITIONS, Status
 from agent_jobs.store import open_store
-from agent_jobs.store.base import Budget, Store
+from agent_jobs.store.base import Store
 from agent_jobs.store.sqlite_database import SQLiteDatabase, SQLiteTransaction, encode_values, translate_statement
+from agent_jobs.store.values import Budget
 
 HERE = "http://here/v1"
 #: Tables and expressions of few rows.
@@ -214,3 +215,19 @@ async def test_counts_stay_right_through_every_change(tmp_path: Path) -> None:
             Status.PENDING: 2
         }
         assert (await store.list_jobs(JobFilter(statuses=frozenset({Status.FAILED})), 1, 0.0)).counts == {}
+
+
+@pytest.mark.parametrize("words", ["about", "abo some wor", '"some words"', "some-wor", "ABOUT."])
+async def test_search_of_common_words_asks_for_complete_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """FTS5 reads all jobs that have a word's beginning, but only the newest that have a complete word."""
+    async with open_store(tmp_path) as store:
+        await store.add(a_job(prompt="about some words, or some word"))
+        await store.request_cancel("job_1", 2.0)
+        await store.search("about", 1)
+        asked = record_statements(monkeypatch)
+        assert [hit.job.id for hit in await store.search(words, 5)] == ["job_1"]
+        monkeypatch.undo()
+    [searched] = [values["phrases"] for sql, values in asked if "MATCH" in sql]
+    assert "*" not in searched

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +17,14 @@ from postgres_server import Server, find_programs, new_database, run_statements,
 from test_store import IN_PROGRESS, NOW, a_job, add_job_in, read_job, reclaim_after_silence
 
 from agent_jobs.cli import wording as person
-from agent_jobs.errors import StoreError
+from agent_jobs.errors import RequestError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Store
+from agent_jobs.store.database import Transaction
 from agent_jobs.store.postgres_address import PostgresAddress
-from agent_jobs.store.postgres_database import PostgresTransaction
+from agent_jobs.store.postgres_database import PostgresDatabase, PostgresTransaction, open_database
 from agent_jobs.store.postgres_errors import as_postgres_error
 from agent_jobs.store.postgres_schema import SchemaState, read_schema_state, upgrade
 from agent_jobs.store.postgres_statement import bind_values
@@ -316,6 +317,33 @@ async def test_waiters_hold_no_connection(url: str):
                 for _ in range(100):
                     tasks.start_soon(store.wait_for_change, job.id, job.revision)
                 assert await store.request_cancel(job.id, NOW)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 3, 10])
+async def test_more_callers_than_connections_take_turns(url: str, pool: int):
+    async def pause(transaction: Transaction) -> None:
+        await transaction.execute("SELECT pg_sleep(0.001)")
+
+    async def fail(transaction: Transaction) -> None:
+        await pause(transaction)
+        raise RequestError("It cannot be done.", "no_selection")
+
+    async def change_in_vain(database: PostgresDatabase) -> None:
+        with suppress(RequestError):
+            await database.change(fail)
+
+    async with open_database(PostgresAddress(url, pool=pool)) as database:
+        with anyio.fail_after(60):
+            for _ in range(3):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(20):
+                        tasks.start_soon(database.change, pause)
+                        tasks.start_soon(change_in_vain, database)
+                        tasks.start_soon(database.fetch, "SELECT pg_sleep(0.001)")
+                        tasks.start_soon(database.read, "SELECT 1")
+        size, used = database.count_connections()
+        assert size <= pool
+        assert used <= 1, "only the connection for short reads is reserved"
 
 
 def test_server_of_the_package_is_found_outside_path(monkeypatch: pytest.MonkeyPatch):

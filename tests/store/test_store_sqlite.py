@@ -246,6 +246,26 @@ async def test_database_with_a_complete_older_schema_is_upgraded_to_the_new_one(
     assert schema_of(folder) == schema_of(folder.with_name("new"))
 
 
+@pytest.mark.parametrize("has_index", [True, False], ids=["index of the older version", "no index"])
+async def test_upgrade_keeps_jobs_that_were_searchable_searchable(folder: Path, *, has_index: bool):
+    index = """CREATE VIRTUAL TABLE job_search USING fts5(
+                   title, prompt, output, content = 'searchable', content_rowid = 'number')"""
+    make_database(
+        folder,
+        COMPLETE_SCHEMAS[10],
+        *([index] if has_index else []),
+        "INSERT INTO job (id, title, status, created_at, turn, finished_at, in_search) "
+        "VALUES ('job_1', 't', 'completed', 7.5, 1, 9.5, 1)",
+        "INSERT INTO turn (job_id, number, request_id, base_url) VALUES ('job_1', 1, 'r', 'u')",
+        "INSERT INTO prompt (job_id, text) VALUES ('job_1', 'solar panels')",
+        "PRAGMA user_version = 10",
+    )
+    async with open_store(folder) as store:
+        assert [hit.job.id for hit in await store.search("solar", 5)] == ["job_1"]
+        assert list(await store.delete_jobs(["job_1"])) == ["job_1"]
+        assert await store.search("solar", 5) == []
+
+
 async def test_jobs_are_carried_over_into_a_file_with_another_order_of_columns(folder: Path):
     make_database(folder.with_name("old"), *SCRIPTS, f"PRAGMA user_version = {len(SCRIPTS)}")
     async with open_store(folder) as store:

@@ -3,17 +3,17 @@
 import os
 import socket
 import subprocess
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx2
+from balancer import STATS_SOCKET, find_free_port, running_balancer, wait_until_ready
 from fork_server import COMMAND, Process
 from hosts import read
-from installed_haproxy import find_haproxy
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from team_servers import ERAS
@@ -23,13 +23,6 @@ from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
 DRAIN_S = 1.0
-#: The balancer of packaging/team/compose.yaml.
-BALANCER = Path(__file__).parents[2] / "packaging/team/haproxy.cfg"
-
-
-def find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 @dataclass
@@ -83,7 +76,7 @@ class Cluster:
     def count_requests(self) -> int:
         """How many requests the replicas are answering for the balancer."""
         with socket.socket(socket.AF_UNIX) as stats:
-            stats.connect(str(self.folder / "haproxy.sock"))
+            stats.connect(str(self.folder / STATS_SOCKET))
             stats.send(b"show stat\n")
             rows = stats.makefile().read().splitlines()
         return sum(int(row.split(",")[4]) for row in rows if row.startswith("replicas,BACKEND,"))
@@ -106,18 +99,6 @@ class ReplicaHost:
         return read(result)
 
 
-async def wait_until_ready(url: str) -> None:
-    async with httpx2.AsyncClient() as http:
-        with anyio.fail_after(60):
-            while True:
-                try:
-                    if (await http.get(f"{url}/readyz")).status_code == 200:
-                        return
-                except httpx2.TransportError:
-                    pass
-                await anyio.sleep(0.05)
-
-
 def describe_environment(database_url: str, base_url: str, folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
     ours = {
@@ -131,28 +112,6 @@ def describe_environment(database_url: str, base_url: str, folder: Path) -> dict
     return {**kept, **ours}
 
 
-@contextmanager
-def running_balancer(cluster: Cluster) -> Generator[None]:
-    """Have haproxy send requests to the replicas that are ready."""
-    path = find_haproxy()
-    assert path is not None
-    first, second = (f"127.0.0.1:{port}" for port in cluster.ports)
-    environment = {
-        "BIND": f"127.0.0.1:{cluster.balancer_port}",
-        "REPLICA_1": first,
-        "REPLICA_2": second,
-        "CHECK_INTERVAL": "100ms",
-        "STATS_SOCKET": str(cluster.folder / "haproxy.sock"),
-    }
-    with subprocess.Popen(
-        [path, "-f", str(BALANCER), "-db"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as one:
-        try:
-            yield
-        finally:
-            one.kill()
-
-
 @asynccontextmanager
 async def running_cluster(database_url: str, base_url: str, folder: Path, **more: str) -> AsyncGenerator[Cluster]:
     """Two replicas on a database, with more variables of their environment, and the balancer before them."""
@@ -160,7 +119,7 @@ async def running_cluster(database_url: str, base_url: str, folder: Path, **more
     environment = {**describe_environment(database_url, base_url, folder), **more}
     cluster = Cluster(environment, folder, token, [find_free_port(), find_free_port()], find_free_port())
     try:
-        with running_balancer(cluster):
+        with running_balancer(cluster.balancer_port, cluster.ports, folder, CHECK_INTERVAL="100ms"):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(cluster.start, 0)
                 tasks.start_soon(cluster.start, 1)
@@ -172,5 +131,5 @@ async def running_cluster(database_url: str, base_url: str, folder: Path, **more
 
 async def _make_token(settings: Settings) -> str:
     async with open_app(settings, role="reads") as app:
-        token, _ = await (await app.engine()).access.add_token("alice")
+        token, _ = await (await app.engine()).owners.add_token("alice")
         return token

@@ -27,7 +27,7 @@ class Team:
     url: str
 
     async def add_token(self, owner: str = "alice", **more: Any) -> str:
-        token, _ = await self.server.engine.access.add_token(owner, **more)
+        token, _ = await self.server.engine.owners.add_token(owner, **more)
         return token
 
     def http(self, token: str = "", **headers: str) -> httpx2.AsyncClient:

@@ -442,9 +442,9 @@ async def test_other_owner_learns_nothing_and_changes_nothing(team: Team, receiv
 
 @pytest.mark.parametrize("end", ["revoked", "expired"])
 async def test_nothing_is_sent_once_the_token_has_ended(team: Team, receiver: Receiver, end: str):
-    owner, access = f"owner{next(OWNERS)}", team.server.engine.access
+    owner, owners = f"owner{next(OWNERS)}", team.server.engine.owners
     lifetime_s = 1800.0 if end == "expired" else None
-    token, record = await access.add_token(owner, lifetime_s=lifetime_s)
+    token, record = await owners.add_token(owner, lifetime_s=lifetime_s)
     stays = await team.add_token(owner)
     async with event_host(team, receiver, token=token) as ending, event_host(team, receiver, token=stays) as host:
         made = await ending.ask("subscribe", **ending.wish("/ends"))
@@ -453,7 +453,7 @@ async def test_nothing_is_sent_once_the_token_has_ended(team: Team, receiver: Re
         await host.finish()
         await eventually(lambda: bool(host.messages("/ends")))
         if end == "revoked":
-            await access.revoke_token(record.id)
+            await owners.revoke_token(record.id)
         else:
             assert record.expires_at is not None
             assert datetime.fromisoformat(made["refreshBefore"]).timestamp() <= record.expires_at
@@ -493,6 +493,6 @@ async def test_audit_log_has_subscriptions_without_their_address(team: Team, rec
     async with event_host(team, receiver, token=await team.add_token(owner)) as host:
         await host.ask("subscribe", **host.wish("/s3cret"))
         await host.ask("unsubscribe", **host.wish("/s3cret"))
-    entries = [entry for _, entry in await team.server.engine.access.read_log(owner=owner)]
+    entries = [entry for _, entry in await team.server.engine.owners.read_log(owner=owner)]
     assert [entry.action for entry in entries] == ["subscribe job.finished", "unsubscribe job.finished"]
     assert "s3cret" not in str(entries)

@@ -7,10 +7,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from team_servers import serving_team
 
-from agent_jobs.engine.activity import Figures
+from agent_jobs.engine.metrics import EngineMetrics
 from agent_jobs.errors import ConfigError
 from agent_jobs.settings import Settings
-from agent_jobs.store.team_records import OwnerFigures, StoreFigures
+from agent_jobs.store.team_records import OwnerMetrics, StoreMetrics
 from agent_jobs.team_server.metrics import MAX_OWNERS, OTHERS, SINGLE_USER, list_metrics, read_metrics_token
 
 TOKEN = "a-token-for-prometheus-0123456789"
@@ -49,8 +49,8 @@ async def test_prometheus_reads_figures_with_its_own_token_alone(team_settings: 
 def test_cost_of_an_owner_has_a_label_after_the_last_job_ended() -> None:
     running = [(f"runs {number:02}", "in_progress", 1) for number in range(MAX_OWNERS - 2)]
     costs = [("ended", 2.0), ("dear", 3.0), ("cheap", 0.1), ("", 9.0), ("runs 00", 1.0)]
-    stored = StoreFigures(OwnerFigures([("", "pending", 99), *running], costs), {}, None, None, (3, 1))
-    by_name = {metric.name: metric for metric in list_metrics(Figures(stored, 0, 0, 0, 0, 0, None, 0.0))}
+    stored = StoreMetrics(OwnerMetrics([("", "pending", 99), *running], costs), {}, None, None, (3, 1))
+    by_name = {metric.name: metric for metric in list_metrics(EngineMetrics(stored, 0, 0, 0, 0, 0, None, 0.0))}
     samples = {sample.labels["owner"]: sample.value for sample in by_name["agent_jobs_cost_today_usd"].samples}
     assert samples == {"ended": 2.0, "dear": 3.0, OTHERS: 0.1, SINGLE_USER: 9.0, "runs 00": 1.0}
 
@@ -58,8 +58,8 @@ def test_cost_of_an_owner_has_a_label_after_the_last_job_ended() -> None:
 def test_number_of_labels_is_bounded() -> None:
     owners = [(f"owner {number}", "in_progress", number) for number in range(1, 200)]
     costs = [(owner, 1.0) for owner, *_ in owners]
-    stored = StoreFigures(OwnerFigures([("", "pending", 1), *owners], costs), {}, None, None, (3, 1))
-    figures = Figures(stored, 0, 0, 0, 0, 0, None, 0.0)
+    stored = StoreMetrics(OwnerMetrics([("", "pending", 1), *owners], costs), {}, None, None, (3, 1))
+    figures = EngineMetrics(stored, 0, 0, 0, 0, 0, None, 0.0)
     by_name = {metric.name: metric for metric in list_metrics(figures)}
     labels = {sample.labels["owner"] for sample in by_name["agent_jobs_active_jobs"].samples}
     assert len(labels) == MAX_OWNERS + 2

@@ -26,11 +26,11 @@ from agent_jobs.cli.emulator import emulator_command
 from agent_jobs.cli.serve import serve_command
 from agent_jobs.errors import ConfigError
 from agent_jobs.settings import Settings
-from agent_jobs.team_server import audit, connections, held_streams, listening, request_body
-from agent_jobs.team_server.held_streams import HeldStreams
+from agent_jobs.team_server import audit, connections, request_body, stream_head_delay, token_watch
 from agent_jobs.team_server.host_check import HostNames
 from agent_jobs.team_server.request_body import MAX_BODY_BYTES
 from agent_jobs.team_server.server import open_listener, open_team_server
+from agent_jobs.team_server.stream_head_delay import StreamHeadDelay
 
 LIST_TOOLS = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 ACCEPT = {"Accept": "application/json, text/event-stream"}
@@ -69,10 +69,10 @@ async def test_health_needs_neither_token_nor_host(team: Team):
 
 
 async def make_revoked_token(team: Team) -> str:
-    token, access = await team.add_token("mallory"), team.server.engine.access
-    record, _ = await access.find_token(token)
+    token, owners = await team.add_token("mallory"), team.server.engine.owners
+    record, _ = await owners.find_token(token)
     assert record is not None
-    assert await access.revoke_token(record.id)
+    assert await owners.revoke_token(record.id)
     return token
 
 
@@ -112,7 +112,7 @@ async def test_wrong_token_is_refused_and_logged(
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
     assert reason not in answer.text, "the reason would help to guess"
-    logged = [entry for _, entry in await team.server.engine.access.read_log()]
+    logged = [entry for _, entry in await team.server.engine.owners.read_log()]
     assert (logged[-1].action, logged[-1].address) == (f"refused: {reason}", "127.0.0.1")
     assert len(token) < 5 or token not in f"{logged} {caplog.text}"
 
@@ -131,12 +131,12 @@ async def test_malformed_authorization_is_refused(team: Team, authorization: lis
 
 async def test_refused_tokens_do_not_fill_the_audit_log(team: Team, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(audit, "MAX_REFUSED_A_MINUTE", 2)
-    access = team.server.engine.access
-    before = len(await access.read_log())
+    owners = team.server.engine.owners
+    before = len(await owners.read_log())
     async with team.http("ajt_wrong") as http:
         for _ in range(8):
             assert (await http.post("/mcp")).status_code == 401
-    assert len(await access.read_log()) - before <= 2 * 2  # a minute may end meanwhile
+    assert len(await owners.read_log()) - before <= 2 * 2  # a minute may end meanwhile
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ async def test_stream_is_silent_until_its_first_event(monkeypatch: pytest.Monkey
         await send(head)
         await send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
         assert sent == [], "a balancer could not repeat the request any more"
-        monkeypatch.setattr(held_streams, "HOLD_S", 0.0)
+        monkeypatch.setattr(stream_head_delay, "HOLD_S", 0.0)
         await send({"type": "http.response.body", "body": b"event: message\r\ndata: {}\r\n\r\n", "more_body": True})
         await send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -312,12 +312,12 @@ async def test_stream_is_silent_until_its_first_event(monkeypatch: pytest.Monkey
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    await HeldStreams(stream)({"type": "http"}, receive, record)
+    await StreamHeadDelay(stream)({"type": "http"}, receive, record)
     assert [message.get("body", b"")[:6] for message in sent] == [b"", b"event:", b": ping", b""]
 
 
 async def test_silent_stream_gets_its_pings_after_a_while(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(held_streams, "HOLD_S", 0.0)
+    monkeypatch.setattr(stream_head_delay, "HOLD_S", 0.0)
     sent: list[str] = []
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -331,7 +331,7 @@ async def test_silent_stream_gets_its_pings_after_a_while(monkeypatch: pytest.Mo
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    await HeldStreams(stream)({"type": "http"}, receive, record)
+    await StreamHeadDelay(stream)({"type": "http"}, receive, record)
     assert sent == ["http.response.start", "http.response.body"]
 
 
@@ -341,7 +341,7 @@ async def test_listening_for_others_without_a_token_is_refused(team_settings: Se
         async with open_team_server(settings):
             pass
     async with open_team_server(replace(settings, host="::1")) as server:
-        await server.engine.access.add_token("alice")
+        await server.engine.owners.add_token("alice")
     async with open_team_server(settings):
         pass
 
@@ -433,8 +433,8 @@ async def test_listening_clients_are_released_when_the_server_drains(team_settin
 
 
 async def test_listening_client_is_let_go_when_its_token_is_revoked(team: Team, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(listening, "CHECK_S", 0.1)
-    token, record = await team.server.engine.access.add_token("gina")
+    monkeypatch.setattr(token_watch, "CHECK_S", 0.1)
+    token, record = await team.server.engine.owners.add_token("gina")
     async with team.http(token) as http:
         refused = await http.post("/mcp", json={**LISTEN, "params": {"_meta": META}}, headers=LISTENS)
         assert '"error"' in refused.text
@@ -442,7 +442,7 @@ async def test_listening_client_is_let_go_when_its_token_is_revoked(team: Team, 
             lines = stream.aiter_lines()
             while "acknowledged" not in await anext(lines):
                 pass
-            await team.server.engine.access.revoke_token(record.id)
+            await team.server.engine.owners.revoke_token(record.id)
             with anyio.fail_after(60):
                 rest = [line async for line in lines]
     assert '"id":7' in "".join(rest)

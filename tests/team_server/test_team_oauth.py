@@ -54,7 +54,7 @@ async def ask(team: Team, token: str) -> httpx2.Response:
 
 
 async def last_refusal(team: Team) -> Any:
-    return (await team.server.engine.access.read_log())[-1][1]
+    return (await team.server.engine.owners.read_log())[-1][1]
 
 
 @pytest.mark.usefixtures("fresh_keys")
@@ -67,7 +67,7 @@ async def test_signed_token_lets_its_owner_in(signed: Team, issuer: Issuer, alg:
         started = await host.start(emulate={"end": "never"})
         await host.call("agent_cancel", job_id=started["job_id"])
     owner = f"{issuer.url}#alice"
-    entries = [entry for _, entry in await signed.server.engine.access.read_log(owner=owner)]
+    entries = [entry for _, entry in await signed.server.engine.owners.read_log(owner=owner)]
     assert (entries[-1].action, entries[-1].token_id) == ("cancel", issuer.url)
     async with signed.host(await signed.add_token("alice")) as other:
         assert "There is no job" in await other.refused("agent_poll", job_id=started["job_id"])
@@ -121,10 +121,13 @@ def make_token(**given: Any) -> Callable[[Team, Issuer], str]:
     return lambda team, issuer: issuer.make_token(None, None, **{"aud": f"{team.url}/mcp", **given})
 
 
+#: The tokens of the table are dated as the tests are collected, which may be half an hour before they are used.
+DAY_S = 86_400
+
 HOSTILE: dict[str, tuple[Callable[[Team, Issuer], str], int, str]] = {
-    "expired": (make_token(exp=int(time.time()) - 600), 401, "expired"),
-    "not yet valid": (make_token(nbf=int(time.time()) + 600), 401, "not yet valid"),
-    "issued in the future": (make_token(iat=int(time.time()) + 600), 401, "not yet valid"),
+    "expired": (make_token(exp=int(time.time()) - DAY_S), 401, "expired"),
+    "not yet valid": (make_token(nbf=int(time.time()) + DAY_S), 401, "not yet valid"),
+    "issued in the future": (make_token(iat=int(time.time()) + DAY_S), 401, "not yet valid"),
     "other audience": (make_token(aud="https://other.example/mcp"), 401, "other audience"),
     "audience of the whole host": (lambda team, issuer: issuer.make_token(aud=team.url), 401, "other audience"),
     "other issuer": (make_token(iss="https://other.example"), 401, "other issuer"),

@@ -17,7 +17,7 @@ USAGE, USD = {"input_tokens": 100_000, "output_tokens": 20_000}, 0.4
 
 
 async def read_actions(team: Team, owner: str) -> Sequence[Any]:
-    return [entry for _, entry in await team.server.engine.access.read_log(owner=owner)]
+    return [entry for _, entry in await team.server.engine.owners.read_log(owner=owner)]
 
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
@@ -45,7 +45,7 @@ async def test_actions_are_logged_with_caller_and_cost(team: Team):
     assert [(entry.action, entry.job_id) for entry in entries] == [
         ("start", job_id), ("result", job_id), ("result", job_id), ("start", other_id), ("cancel", other_id),
     ]  # fmt: skip
-    record, _ = await team.server.engine.access.find_token(token)
+    record, _ = await team.server.engine.owners.find_token(token)
     assert record is not None
     assert record.last_used_at is not None
     assert {(entry.token_id, entry.client, entry.address) for entry in entries} == {(record.id, "mcp", "127.0.0.1")}

@@ -62,7 +62,7 @@ async def test_two_owners_see_and_change_only_their_own_jobs(team: Team):
         async with team.host(tokens["ben"]) as host:
             assert (await host.call("agent_poll", job_id=ids["ben"], wait_s=0))["status"] != "cancelled"
         await anna.post(f"/jobs/{ids['anna']}/cancel", data={"form_token": token})
-        log = [entry for _, entry in await team.server.engine.access.read_log(owner="anna")]
+        log = [entry for _, entry in await team.server.engine.owners.read_log(owner="anna")]
         assert {("page", "cancel", ids["anna"])} <= {(entry.client, entry.action, entry.job_id) for entry in log}
 
 
@@ -81,10 +81,10 @@ async def test_owner_downloads_files_of_a_run(team: Team):
 
 
 async def test_session_ends_with_its_token(team: Team):
-    text, record = await team.server.engine.access.add_token("carl")
+    text, record = await team.server.engine.owners.add_token("carl")
     async with browser(team, text) as client:
         assert (await client.get("/")).status_code == 200
-        await team.server.engine.access.revoke_token(record.id)
+        await team.server.engine.owners.revoke_token(record.id)
         gone = await client.get("/")
         assert (gone.status_code, gone.headers["location"]) == (303, "/sign-in")
         assert (await client.get("/jobs.json", headers={"Accept": "application/json"})).status_code == 401
@@ -95,7 +95,7 @@ async def test_session_ends_with_its_token(team: Team):
 async def test_stream_of_an_open_page_ends_with_its_token(team: Team, monkeypatch: pytest.MonkeyPatch, path: str):
     monkeypatch.setattr(live, "REFRESH_S", 0.2)
     monkeypatch.setattr(live, "UPDATE_S", 0.1)
-    text, record = await team.server.engine.access.add_token("gina")
+    text, record = await team.server.engine.owners.add_token("gina")
     async with team.host(text) as host:
         running = await host.start("a secret", emulate={"duration_s": 600})
         finished = await host.start(emulate={"duration_s": 0.2})
@@ -104,7 +104,7 @@ async def test_stream_of_an_open_page_ends_with_its_token(team: Team, monkeypatc
         async with browser(team, text) as client, client.stream("GET", path) as answer:
             lines = answer.aiter_lines()
             assert (await anext(lines)).startswith(("id:", "data:"))
-            await team.server.engine.access.revoke_token(record.id)
+            await team.server.engine.owners.revoke_token(record.id)
             with anyio.fail_after(60):
                 async for _ in lines:
                     pass
@@ -117,7 +117,7 @@ async def test_visitor_signs_out(team: Team):
         assert (await client.post("/sign-out", data={"form_token": token})).headers["location"] == "/sign-in"
         assert (await client.get("/")).status_code == 303
         await client.post("/sign-out", data={"form_token": token})  # nobody is signed in any more
-    log = [entry for _, entry in await team.server.engine.access.read_log(owner="dora")]
+    log = [entry for _, entry in await team.server.engine.owners.read_log(owner="dora")]
     assert [(entry.client, entry.action, entry.job_id) for entry in log] == [
         ("page", "signed in", ""),
         ("page", "signed out", ""),
@@ -141,7 +141,7 @@ async def test_sign_in_with_a_wrong_token_or_from_another_page_is_refused(team: 
         assert (await client.get("/", headers={"Host": "evil.example"})).status_code in (400, 403, 421)
         cookie = (await sign_in(client, f" {token}\n")).headers["set-cookie"]
         assert "HttpOnly" in cookie and "SameSite=strict" in cookie and token not in cookie
-    logged = [entry.action for _, entry in await team.server.engine.access.read_log()]
+    logged = [entry.action for _, entry in await team.server.engine.owners.read_log()]
     assert "refused: unknown token (page)" in logged
 
 

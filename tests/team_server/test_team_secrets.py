@@ -25,10 +25,10 @@ async def test_secrets_are_in_no_log_and_no_error(
         settings = replace(team_settings, data_dir=tmp_path, api_key=SecretStr(KEY), oauth_issuer=issuer.url)
         async with serving_team(settings) as team:
             good, revoked = await team.add_token("alice"), await team.add_token("bob")
-            access = team.server.engine.access
-            record, _ = await access.find_token(revoked)
+            owners = team.server.engine.owners
+            record, _ = await owners.find_token(revoked)
             assert record is not None
-            await access.revoke_token(record.id)
+            await owners.revoke_token(record.id)
             signed = issuer.make_token(aud=f"{team.url}/mcp")
             tokens = [good, revoked, f"{good}x", signed, f"{signed}x", issuer.make_token(aud="https://other.example")]
             for token in tokens:
@@ -39,7 +39,7 @@ async def test_secrets_are_in_no_log_and_no_error(
                 started = await host.start(PROMPT, emulate={"duration_s": 1})
                 await host.end(started["job_id"])
                 answers.append(await host.refused("agent_poll", job_id="job_0000000000000000"))
-            logged = str(await access.read_log())
+            logged = str(await owners.read_log())
     # The wire of the SDK and of the HTTP client is logged at DEBUG, which no setting switches on for them.
     ours = "\n".join(
         record.getMessage() for record in caplog.records if record.name.startswith(("agent_jobs", "uvicorn"))

@@ -23,7 +23,7 @@ from agent_jobs.rendering.owner_steps import OWNER_NEXT_STEPS
 from agent_jobs.validation import ENTRY_CODES
 
 SOURCE = Path(agent_jobs.__file__).parent
-CLASSES = {name for name in vars(errors) if name.endswith("Error")} | {"UnfitError"}
+CLASSES = {name for name in vars(errors) if name.endswith("Error")} | {"RefusedFileError"}
 UPSTREAM = {"UpstreamError", "UnsentError", "BusyError", "UnclearError", "RefusedError", "AccountError", "MissingError"}
 #: These packages and modules speak to one kind of reader, whose words stand in the problem.
 FACES = {

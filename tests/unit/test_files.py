@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseInputMessageContentListParam
 from pydantic import TypeAdapter
 
-from agent_jobs.attachments import collector, gather
+from agent_jobs.attachments import file_reader, gather
 from agent_jobs.attachments import roots as rooms
+from agent_jobs.attachments.protected_files import RefusedFileError
 from agent_jobs.attachments.roots import Root
-from agent_jobs.attachments.unfit import UnfitError
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
 from agent_jobs.mcp_server.wording import MODEL
 
@@ -205,7 +205,7 @@ def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path):
 def test_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(tmp_path: Path):
     inside = grow(tmp_path, {"away/a.txt": OUTSIDE, "root/folder": "../away", "root/file": "../away/a.txt"}) / "root"
     for looked_at in (("folder", "a.txt"), ("file",)):
-        with pytest.raises(UnfitError), Root.of(inside).open_file(looked_at):
+        with pytest.raises(RefusedFileError), Root.of(inside).open_file(looked_at):
             pass
 
 
@@ -305,11 +305,11 @@ def test_all_files_together_have_a_limit_that_names_the_first_that_does_not_fit(
 
 
 def test_more_files_than_a_job_accepts_are_refused(tmp_path: Path):
-    grow(tmp_path, {f"{number}.txt": INSIDE for number in range(collector.MAX_FILES)})
+    grow(tmp_path, {f"{number}.txt": INSIDE for number in range(file_reader.MAX_FILES)})
     (tmp_path / "binary").write_bytes(b"\0")
-    assert len(gather.gather_attachments(["*"], [tmp_path])) == collector.MAX_FILES
+    assert len(gather.gather_attachments(["*"], [tmp_path])) == file_reader.MAX_FILES
     (tmp_path / "more.txt").touch()
-    assert str(collector.MAX_FILES) in refusal(["*"], tmp_path)
+    assert str(file_reader.MAX_FILES) in refusal(["*"], tmp_path)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("WALK_ENTRIES", 5), ("WALK_S", -1.0)])
@@ -325,8 +325,8 @@ def test_pattern_with_too_many_entries_is_refused(
 def test_file_that_says_it_is_empty_is_read_within_its_limit(monkeypatch: pytest.MonkeyPatch):
     [attachment] = gather.gather_attachments(["version"], [Path("/proc")])
     assert attachment.data == Path("/proc/version").read_bytes()
-    monkeypatch.setattr(collector, "HEAD_BYTES", 5)
-    monkeypatch.setattr(collector, "LIMIT_BYTES", {**collector.LIMIT_BYTES, "text": 10})
+    monkeypatch.setattr(file_reader, "HEAD_BYTES", 5)
+    monkeypatch.setattr(file_reader, "LIMIT_BYTES", {**file_reader.LIMIT_BYTES, "text": 10})
     assert "10 bytes" in refusal(["version"], Path("/proc"))
 
 

@@ -16,9 +16,9 @@ PURE = {
     "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
 }  # fmt: skip
 FACE = {
-    "", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", "setting_values", "secret_values",
-    "env_file", "api_key", "config_folder", "configuration", "settings_file", "stored_keys", "variable_names",
-    *SHARED,
+    "", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", "setting_declaration",
+    "setting_values", "secret_values", "env_file", "api_key", "config_folder", "configuration", "settings_file",
+    "stored_keys", "variable_names", *SHARED,
 }  # fmt: skip
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
@@ -48,9 +48,11 @@ ALLOWED: dict[str, set[str]] = {
     "callback_hosts": {"setting_values"},
     "callback_urls": {"callback_hosts"},
     "settings": {
-        "address_values", "callback_hosts", "errors", "notice_targets", "path_values", "secret_values",
-        "setting_values", "stored_keys", "variable_names",
+        "callback_hosts", "errors", "notice_targets", "path_values", "secret_values", "setting_declaration",
+        "setting_values", "stored_keys", "team_settings", "variable_names",
     },
+    "setting_declaration": {"setting_values"},
+    "team_settings": {"address_values", "path_values", "setting_declaration", "setting_values"},
     "settings_file": {"errors", "secret_values", "setting_values", "settings", "stored_keys", "text", "text_file"},
     "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
     "setting_values": {"errors", "owner_name", "text", "validation"},
@@ -80,9 +82,9 @@ ALLOWED: dict[str, set[str]] = {
     "team_server": {"address_values", "ctrl_c", "mcp_server", "owner_name", "page", "team_token", *FACE},
     "page": {"engine", "jobs", "rendering", "request", "team_token", *SHARED},
     "model_list": {"jobs", "pricing", "request", "settings"},
-    "setting_files": {"pricing", "request", "secret_values", "toolbox"},
+    "referenced_files": {"pricing", "request", "secret_values", "toolbox"},
     "cli": {
-        "mcp_server", "team_server", "page", "model_list", "setting_files", "install", "emulator", "ctrl_c",
+        "mcp_server", "team_server", "page", "model_list", "referenced_files", "install", "emulator", "ctrl_c",
         "file_lock", "owner_name", "private_file", "notices", "notice_targets", "address_values", *FACE,
     },
     "__main__": {"cli", "mcp_server", "ctrl_c"},
@@ -97,11 +99,11 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "context_check": set(),
     "start_defaults": set(),
     "inspection": {
-        "access", "activity", "archive", "event_feed", "job_waiter", "live_text", "owner_clients", "start",
+        "owner_registry", "metrics", "stored_jobs", "event_feed", "job_waiter", "live_text", "owner_clients", "start",
         "team_files", "webhook_intake", "worker",
     },
     "job_control": {"adopt_response", "job_waiter", "replies", "inspection"},
-    "shared_key": set(),
+    "shared_key_check": set(),
     "owner_clients": {"live_text", "step", "step_result"},
     "key_pause": set(),
     "retrieve": set(),
@@ -112,9 +114,9 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "on_finish_command": set(),
     "on_finish": set(),
     "replies": set(),
-    "access": set(),
-    "activity": set(),
-    "event_feed": {"activity"},
+    "owner_registry": set(),
+    "metrics": set(),
+    "event_feed": {"metrics"},
     "waits": set(),
     "job_waiter": {"waits"},
     "adopt_response": set(),
@@ -128,14 +130,14 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "poll_planner": {"run_limits", "step_result"},
     "follow_up": {"context_check"},
     "repeat": set(),
-    "archive": {"owner_clients"},
+    "stored_jobs": {"owner_clients"},
     "start": {
-        "callback_check", "context_check", "follow_up", "forecast", "owner_limits", "repeat", "shared_key",
+        "callback_check", "context_check", "follow_up", "forecast", "owner_limits", "repeat", "shared_key_check",
         "start_defaults", "team_files", "trace_parent",
     },
     "resend": {"finalize"},
     "request_adapter": {"run_limits"},
-    "collect": {"finalize", "resend", "retrieve"},
+    "unwatched_retriever": {"finalize", "resend", "retrieve"},
     "background_check": {"retrieve", "stream", "step_result"},
     "stream_step": {"poll_planner", "run_limits", "resend", "step_result", "stream"},
     "poll": {
@@ -151,9 +153,9 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "poll_planner", "resend", "step_result",
         "stream", "stream_step", "tool_loop",
     },
-    "worker": {"archive", "live_text", "owner_clients", "run_limits", "step_result"},
+    "worker": {"stored_jobs", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
-        "activity", "archive", "job_waiter", "live_text", "start", "job_control", "inspection", "worker",
+        "metrics", "stored_jobs", "job_waiter", "live_text", "start", "job_control", "inspection", "worker",
     },
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import pytest
 
 from agent_jobs.cli.owner import OwnerName
 from agent_jobs.clock import Clock
-from agent_jobs.engine.access import Access
+from agent_jobs.engine.owner_registry import OwnerRegistry
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.owner_name import is_owner_name
 from agent_jobs.settings import Settings
@@ -32,7 +32,7 @@ def test_bad_name_is_refused_everywhere_with_the_rule(name: str) -> None:
     if name.strip() == name:  # the setting strips its names
         with pytest.raises(ConfigError, match="names of owners"):
             Settings.from_env({"AGENT_JOBS_TOOLBOX_OWNERS": f"{name},bob" if name else ","})
-    access = Access(object(), Clock())  # pyright: ignore[reportArgumentType]  # refused before the store is asked
+    access = OwnerRegistry(object(), Clock())  # pyright: ignore[reportArgumentType]  # refused before the store is asked
     with pytest.raises(RequestError, match="is not a valid owner name"):
         anyio.run(access.add_token, name)
 

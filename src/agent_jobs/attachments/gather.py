@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
-from agent_jobs.attachments.collector import Collector
+from agent_jobs.attachments.file_reader import FileReader
 from agent_jobs.attachments.hints import explain_no_match
 from agent_jobs.attachments.naming import choose_place, fold_appearance, trim_pattern
+from agent_jobs.attachments.path_names import Names
 from agent_jobs.attachments.patterns import Place, count_literal_names, expand_braces, find_places
+from agent_jobs.attachments.protected_files import RefusedFileError, refuse_protected
 from agent_jobs.attachments.roots import Root
-from agent_jobs.attachments.unfit import Names, UnfitError, refuse_protected
 from agent_jobs.attachments.walk import walk_files
 from agent_jobs.errors import RequestError
 
@@ -49,18 +50,18 @@ def gather_attachments(patterns: Sequence[str], roots: Sequence[Path], *, upload
     if not roots:
         raise RequestError("No file can be attached, since no folder may be read.", "no_file_roots")
     opened = [Root.of(folder) for folder in roots]
-    collector = Collector(upload=upload)
+    reader = FileReader(upload=upload)
     for pattern in patterns:
-        _Search(opened, collector).add_matches(pattern)
-    return collector.list_attachments()
+        _Search(opened, reader).add_matches(pattern)
+    return reader.list_attachments()
 
 
 class _Search:
     """The search for the files of one pattern, which counts the files that it leaves out."""
 
-    def __init__(self, roots: Sequence[Root], collector: Collector) -> None:
+    def __init__(self, roots: Sequence[Root], reader: FileReader) -> None:
         self._roots = roots
-        self._collector = collector
+        self._reader = reader
         self._left_out: Counter[str] = Counter()
 
     def add_matches(self, pattern: str) -> None:
@@ -78,7 +79,7 @@ class _Search:
             is_added = self._add_globs(globs) or self._add_alike(shown, globs)
             trimmed = trim_pattern(pattern)
             if not is_added and trimmed not in ("", pattern):
-                _Search(self._roots, self._collector).add_matches(trimmed)
+                _Search(self._roots, self._reader).add_matches(trimmed)
                 return
         if not is_added:
             raise explain_no_match(shown, places, self._left_out)
@@ -90,7 +91,7 @@ class _Search:
             if _is_folder(root, names):
                 is_added |= self._add_glob(root, names, ("**",))
             else:
-                self._collector.add(root, names, named=True)
+                self._reader.add(root, names, named=True)
                 is_added = True
         return is_added
 
@@ -120,7 +121,7 @@ class _Search:
         paths = [(root, glob) for root, glob in globs if _is_literal(glob) and not _path_exists(root, glob)]
         for names in dict.fromkeys(names for _, names in paths):
             same = [place for place in paths if place[1] == names]
-            place = choose_place(shown, same, self._collector.second_budget)
+            place = choose_place(shown, same, self._reader.second_budget)
             if place is not None:
                 is_added |= self._add_named([_resolve_place(place)])
         return is_added
@@ -133,7 +134,7 @@ class _Search:
                 continue
             folder: Place | None = (root, glob[:start])
             if not _path_exists(root, glob[:start]):
-                folder = choose_place(shown, [(root, glob[:start])], self._collector.second_budget)
+                folder = choose_place(shown, [(root, glob[:start])], self._reader.second_budget)
             if folder is not None:
                 is_added |= self._add_glob(*_resolve_place(folder), glob[start:], fold_appearance)
         return is_added
@@ -142,14 +143,14 @@ class _Search:
         """Add the files that a glob matches below a folder; with `fold`, names are compared folded."""
         if not _is_folder(root, start):
             return False
-        budget = self._collector.budget
+        budget = self._reader.budget
         if fold is not None:
-            budget = self._collector.second_budget
+            budget = self._reader.second_budget
         is_added = False
         for names in sorted(walk_files(root, start, glob, self._left_out, budget, fold or str)):
             try:
-                self._collector.add(root, names, named=False)
-            except UnfitError as unfit:
+                self._reader.add(root, names, named=False)
+            except RefusedFileError as unfit:
                 self._left_out[unfit.reason] += 1
             else:
                 is_added = True

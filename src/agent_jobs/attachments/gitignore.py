@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from agent_jobs.attachments.path_names import Names, printable_path
 from agent_jobs.attachments.roots import Root
-from agent_jobs.attachments.unfit import Names, printable_path
 from agent_jobs.errors import RequestError
 
 GITIGNORE_BYTES = 1_000_000  # a longer file is generated, and reading it would delay every call

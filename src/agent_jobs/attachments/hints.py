@@ -4,9 +4,10 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 
+from agent_jobs.attachments.path_names import Names, printable_path
 from agent_jobs.attachments.patterns import Place
+from agent_jobs.attachments.protected_files import RefusedFileError, refuse_protected
 from agent_jobs.attachments.roots import Root
-from agent_jobs.attachments.unfit import Names, UnfitError, printable_path, refuse_protected
 from agent_jobs.errors import RequestError
 from agent_jobs.text import nearest
 
@@ -81,6 +82,6 @@ def _list_visible(root: Root, folder: Names) -> list[str]:
 def _may_show(root: Root, names: Names) -> bool:
     try:
         refuse_protected(root.resolve(names))
-    except UnfitError:
+    except RefusedFileError:
         return False
     return True

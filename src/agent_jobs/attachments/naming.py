@@ -6,8 +6,9 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agent_jobs.attachments.path_names import Names
+from agent_jobs.attachments.protected_files import RefusedFileError, is_protected
 from agent_jobs.attachments.roots import Budget, Root
-from agent_jobs.attachments.unfit import Names, UnfitError, is_protected
 from agent_jobs.errors import RequestError
 
 MAX_NAMED = 5  # names in a refusal; more cost more tokens than they help
@@ -126,7 +127,7 @@ def _list_folder(root: Root, folder: Names, budget: Budget) -> list[str]:
 def _resolve_or_none(root: Root, names: Names) -> Names | None:
     try:
         return root.resolve(names)
-    except UnfitError:
+    except RefusedFileError:
         return None
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent_jobs.attachments.naming import find_names_below
+from agent_jobs.attachments.path_names import Names, printable_path
 from agent_jobs.attachments.roots import Root
-from agent_jobs.attachments.unfit import Names, printable_path
 from agent_jobs.errors import Argument, RequestError
 
 #: A place below a root, whether a file is there or not.

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from agent_jobs.attachments.unfit import Names, UnfitError, printable_path, unreadable_error
+from agent_jobs.attachments.path_names import Names, printable_path
+from agent_jobs.attachments.protected_files import RefusedFileError, unreadable_error
 from agent_jobs.errors import ConfigError, RequestError
 
 #: A call has to answer within seconds, which limits the entries that its patterns examine and their time.
@@ -80,14 +81,14 @@ class Root:
         """Return the real place of the names, with every link followed, whether a file is there or not.
 
         Raises:
-            UnfitError: A link leads out of the root. The error does not reveal whether a file is there.
+            RefusedFileError: A link leads out of the root. The error does not reveal whether a file is there.
         """
         try:
             real = Path(os.path.realpath(self.real.joinpath(*names)))
         except OSError as error:  # a link that disappeared while it was followed
             raise unreadable_error(names, error) from None
         if not real.is_relative_to(self.real):
-            raise UnfitError(
+            raise RefusedFileError(
                 "{path} leaves {root} through a link.",
                 "link_leaves_root",
                 reason="behind links that leave the folder",
@@ -101,7 +102,7 @@ class Root:
         """Open a regular file below the root without following any link and without waiting.
 
         Raises:
-            UnfitError: It is not a regular file, or this process may not read it.
+            RefusedFileError: It is not a regular file, or this process may not read it.
         """
         try:
             descriptor = self._open_descriptor(names)
@@ -130,14 +131,14 @@ def require_regular_file(names: Names, found: os.stat_result) -> None:
     """Refuse an entry that is not a regular file.
 
     Raises:
-        UnfitError: It is a folder, a device, a pipe, a socket or a link.
+        RefusedFileError: It is a folder, a device, a pipe, a socket or a link.
     """
     if stat.S_ISREG(found.st_mode):
         return
     kind = "a device, a pipe, a socket or a link"
     if stat.S_ISDIR(found.st_mode):
         kind = "a folder"
-    raise UnfitError(
+    raise RefusedFileError(
         "{path} is {kind} and not a file.",
         "not_a_file",
         reason="no regular files",

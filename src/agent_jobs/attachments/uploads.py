@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from agent_jobs.attachments.attachment import Attachment
-from agent_jobs.attachments.collector import Collector
-from agent_jobs.attachments.unfit import refuse_protected
+from agent_jobs.attachments.file_reader import FileReader
+from agent_jobs.attachments.protected_files import refuse_protected
 
 
 def attach_uploads(files: Iterable[tuple[str, bytes]], *, upload: bool) -> list[Attachment]:
@@ -18,11 +18,11 @@ def attach_uploads(files: Iterable[tuple[str, bytes]], *, upload: bool) -> list[
     Raises:
         RequestError: One of them cannot be attached, or they are too much.
     """
-    collector = Collector(upload=upload)
+    reader = FileReader(upload=upload)
     attachments: dict[str, Attachment] = {}
     for name, data in files:
         refuse_protected((name,))
-        attachment = collector.recognize_data(name, data)
+        attachment = reader.recognize_data(name, data)
         number = 1
         while attachment.name in attachments:
             number += 1

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 
 from agent_jobs.attachments.gitignore import IgnoreRules
+from agent_jobs.attachments.path_names import Names
+from agent_jobs.attachments.protected_files import RefusedFileError, refuse_protected, unreadable_error
 from agent_jobs.attachments.roots import Budget, Root, require_regular_file
-from agent_jobs.attachments.unfit import Names, UnfitError, refuse_protected, unreadable_error
 
 IGNORED = "ignored by .gitignore"
 
@@ -58,7 +59,7 @@ def _resolve_entry(
             refuse_protected(names)
             return names
         return _resolve_file(root, names, ignored)
-    except UnfitError as unfit:
+    except RefusedFileError as unfit:
         left_out[unfit.reason] += 1
     except OSError as error:
         left_out[unreadable_error(names, error).reason] += 1
@@ -77,7 +78,7 @@ def _resolve_file(root: Root, names: Names, ignored: IgnoreRules) -> Names:
 
 def _require_not_ignored(is_ignored: bool) -> None:
     if is_ignored:
-        raise UnfitError("It is ignored.", "nothing_attachable", reason=IGNORED)
+        raise RefusedFileError("It is ignored.", "nothing_attachable", reason=IGNORED)
 
 
 def _scan_folder(root: Root, folder: Names, left_out: Counter[str]) -> list["os.DirEntry[str]"]:

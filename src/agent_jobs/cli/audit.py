@@ -34,7 +34,7 @@ def audit_command(since: float | None, owner: str | None, json_lines: bool) -> N
 async def _print_log(session: Session, *, since: float, owner: str | None, json_lines: bool) -> None:
     """Print the log part by part; say so if nothing is in it."""
     after, header = 0, ""
-    while entries := await session.engine.access.read_log(since=since, owner=owner, after=after):
+    while entries := await session.engine.owners.read_log(since=since, owner=owner, after=after):
         after = entries[-1][0]
         if json_lines:
             _print_log_as_json([entry for _, entry in entries])

@@ -18,8 +18,9 @@ from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.secret_values import hide_database_password
+from agent_jobs.setting_declaration import Variable
 from agent_jobs.setting_values import KEY, SecretStr, drop_empty_variables
-from agent_jobs.settings import VARIABLES, Settings, Variable
+from agent_jobs.settings import VARIABLES, Settings
 from agent_jobs.settings_file import NAMES, name_setting, read_settings_file
 from agent_jobs.wiring.workers import read_tool_servers
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.setting_files import READERS, read_setting_file
+from agent_jobs.referenced_files import READERS, read_referenced_file
 
 #: Settings that are one word of another program.
 WORDS = {"model": "gpt-6.1-sol", "org_id": "org-abc", "project_id": "proj_abc"}
@@ -65,7 +65,7 @@ def _check_setting_file(name: str, path: Path) -> None:
     if not os.access(path, os.R_OK):
         raise ConfigError(f"{name} names {path}, which you may not read. Change its permissions first.")
     try:
-        read_setting_file(name, path)
+        read_referenced_file(name, path)
     except AgentJobsError as error:
         from agent_jobs.cli.wording import describe_error
 

@@ -19,8 +19,8 @@ from mcp_types import TextContent
 
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.output import is_stdout_abandoned
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.terminal import find_width, has_colours, wrap_lines
+from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.emulator.server import run_emulator
 

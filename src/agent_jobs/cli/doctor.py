@@ -26,11 +26,11 @@ from agent_jobs.cli.key_origin import (
     read_stored_key,
 )
 from agent_jobs.cli.notify import check_targets
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.server_checks import check_server
 from agent_jobs.cli.session import Exit, Refusal, Session, json_option, run_in_session
 from agent_jobs.cli.start_times import check_start_times, starts_uvx
 from agent_jobs.cli.wording import describe_error
+from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.config_folder import find_config_file, find_key_folder
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.engine.engine import Engine

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.sentences import print_sentences
+from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.install.detect import FoundHost
 from agent_jobs.install.hosts import HOSTS
 

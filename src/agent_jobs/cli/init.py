@@ -21,9 +21,10 @@ from agent_jobs.cli.key_origin import (
     is_same_endpoint,
     name_key,
 )
-from agent_jobs.cli.sentences import ask_for_line, ask_to_agree, print_sentences
 from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, run_in_session
+from agent_jobs.cli.user_input import ask_for_line, ask_to_agree
 from agent_jobs.cli.wording import describe_error
+from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c

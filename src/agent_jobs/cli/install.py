@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import click
 
 from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.entry_trial import try_entry
 from agent_jobs.cli.found_hosts import describe_hosts, print_hosts
 from agent_jobs.cli.host_checks import REMOVE_LOCAL, format_switches, read_entry_settings
 from agent_jobs.cli.install_remote import check_remote_arguments, install_remote
 from agent_jobs.cli.install_report import print_json, print_report, render_diff
 from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
 from agent_jobs.cli.session import convert_errors
-from agent_jobs.cli.trial import try_entry
 from agent_jobs.config_folder import find_config_file, find_key_folder, is_default_place
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli.sentences import print_sentences
+from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.install.config_file import FileSnapshot
 from agent_jobs.install.hosts import SERVER
 

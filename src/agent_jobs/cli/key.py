@@ -21,9 +21,9 @@ from agent_jobs.cli.key_origin import (
     name_key,
 )
 from agent_jobs.cli.sections import format_pairs
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Exit, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
+from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c

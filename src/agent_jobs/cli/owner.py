@@ -10,9 +10,9 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.key_reference import KeyReference, find_missing_key
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
+from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.rendering import answers
@@ -128,13 +128,13 @@ def set_owner_command(
     }
 
     async def change_owner(session: Session) -> Owner:
-        access = session.engine.access
-        owner = await access.get_owner(name)
+        owners = session.engine.owners
+        owner = await owners.get_owner(name)
         changed = {field: _read_limit(value) for field, value in given.items() if value is not None}
         owner = owner._replace(limits=owner.limits._replace(**changed))
         if key_ref is not None:
             owner = owner._replace(key_ref=key_ref)
-        await access.set_owner(owner)
+        await owners.set_owner(owner)
         return owner
 
     owner = run_in_session(change_owner, settings=settings)
@@ -164,7 +164,7 @@ def _read_uses() -> Sequence[OwnerUse]:
     now = time.time()
 
     async def read(session: Session) -> Sequence[OwnerUse]:
-        return await session.engine.access.list_owners(now - now % DAY_S)
+        return await session.engine.owners.list_owners(now - now % DAY_S)
 
     return run_in_session(read)
 

@@ -8,6 +8,7 @@ from click.shell_completion import CompletionItem
 
 from agent_jobs.cli.session import Session, run_in_session
 from agent_jobs.configuration import load_usable_settings
+from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
 
@@ -27,6 +28,26 @@ class ModelName(click.ParamType[str]):
         default = load_usable_settings(os.environ)[0].model or load_models()["default"]
         helps = {default: "the default", **dict.fromkeys((name for name in list_known_names() if name != default), "")}
         return [CompletionItem(name, help=text) for name, text in helps.items() if name.startswith(incomplete)]
+
+
+class PresetName(click.ParamType[str]):
+    """A preset's name, completed from our presets and the user's own."""
+
+    name = "preset"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin with the typed text, with the purpose of each preset."""
+        from agent_jobs.request.presets import load_presets
+
+        try:
+            presets = load_presets(load_usable_settings(os.environ)[0].presets)
+        except ConfigError:
+            presets = load_presets(None)
+        return [
+            CompletionItem(name, help=preset.description)
+            for name, preset in presets.items()
+            if name.startswith(incomplete)
+        ]
 
 
 class EffortName(click.ParamType[str]):

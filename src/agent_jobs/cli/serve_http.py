@@ -41,7 +41,7 @@ async def _serve_until_signal(settings: Settings, listener: socket) -> None:
         address = describe_address(settings)
         click.echo(f"Serving MCP at {address} (pid {os.getpid()}).", err=True)
         click.echo(f"The page is at {address.removesuffix(MCP_PATH)}/ for users with a token.", err=True)
-        if not await server.engine.access.has_good_token():
+        if not await server.engine.owners.has_good_token():
             click.echo("There is no token yet. Make one with: agent-jobs token add OWNER", err=True)
         await server.run(listener)
 

@@ -13,9 +13,9 @@ from agent_jobs.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.cli import terminal
 from agent_jobs.cli.install import find_machine
 from agent_jobs.cli.program import make_permanent, plan_program, remove_program
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.service_manager import ServiceManager, ServiceState, find_manager
 from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
+from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.configuration import load_settings
 from agent_jobs.env_file import add_env_file
 from agent_jobs.errors import ConfigError

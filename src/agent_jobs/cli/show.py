@@ -15,7 +15,7 @@ from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Event, JobDetails, JobFilter, TurnRecord
 from agent_jobs.jobs.response import Usage
-from agent_jobs.jobs.steps import Step
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.stored_request import attached_files_of
 
 #: Fields of a poll that `show` leaves out.

@@ -1,7 +1,5 @@
 """`agent-jobs run` and `agent-jobs start`: start a job."""
 
-import json
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -12,22 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 from anyio import CancelScope
-from click.shell_completion import CompletionItem
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.answer_display import AnswerDisplay, run_display
 from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.bell import bell_option, ring_bell
-from agent_jobs.cli.continue_last import continue_option, find_previous
 from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.out_file import NOT_SENT, OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.output import require_stdout
-from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
 from agent_jobs.cli.prompt_command import PromptCommand
 from agent_jobs.cli.read_mark import mark_read
-from agent_jobs.cli.session import CLIENT, JobId, Session, find_exit, json_option, run_in_session
-from agent_jobs.cli.stdin import read_prompt
-from agent_jobs.cli.terminal import show_notice
+from agent_jobs.cli.session import Session, find_exit, run_in_session
+from agent_jobs.cli.start_options import add_start_options, allow_duplicate, read_request
 from agent_jobs.cli.unwatched_jobs import NO_RUNNER
 from agent_jobs.cli.unwritten_answer import report_unwritten
 from agent_jobs.cli.watch import (
@@ -39,15 +33,13 @@ from agent_jobs.cli.watch import (
     write_end_line,
 )
 from agent_jobs.cli.wording import describe_error, word_answer
-from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
-from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Estimate, WorkerInfo
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
-from agent_jobs.request.options import OPTIONS
 from agent_jobs.text import encode_text
 
 if TYPE_CHECKING:  # imported when a job is started
@@ -57,62 +49,6 @@ T = TypeVar("T")
 
 #: Seconds to wait for the response id: a process that leaves before the provider names it loses the run.
 RESPONSE_ID_WAIT_S = 900.0
-#: Names of options for the help.
-OPTION_NAMES = ", ".join(sorted(OPTIONS))
-#: Characters that make a path a pattern.
-GLOB_CHARS = frozenset("*?[{")
-
-
-class PresetName(click.ParamType[str]):
-    """A preset's name, completed from our presets and the user's own."""
-
-    name = "preset"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the names that begin with the typed text, with the purpose of each preset."""
-        from agent_jobs.request.presets import load_presets
-
-        try:
-            presets = load_presets(load_usable_settings(os.environ)[0].presets)
-        except ConfigError:
-            presets = load_presets(None)
-        return [
-            CompletionItem(name, help=preset.description)
-            for name, preset in presets.items()
-            if name.startswith(incomplete)
-        ]
-
-
-def add_start_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the arguments that describe a job."""
-    for option in reversed(
-        (
-            click.argument("prompt"),
-            click.option("--preset", type=PresetName(), help="deep_research, think, review, quick, or one of yours."),
-            click.option("--model", type=ModelName(), help="Model to use instead of the preset's or AGENT_JOBS_MODEL."),
-            click.option("--effort", type=EffortName(), help="Reasoning effort, from none or minimal to high or max."),
-            click.option("--web-search/--no-web-search", default=None, help="Allow or forbid web search."),
-            click.option("--file", "files", multiple=True, metavar="PATH", help="A file, folder or glob; repeatable."),
-            click.option("--previous", metavar="ID", type=JobId(), help="Continue from this finished job."),
-            continue_option,
-            click.option("--batch", type=BatchName(), default="", help="Name of the batch to which the job belongs."),
-            click.option(
-                "--new", "--allow-duplicate", "new", is_flag=True, help="Start a job even if an identical one exists."
-            ),
-            click.option("--dry-run", is_flag=True, help="Show what would be sent and what it may cost; send nothing."),
-            click.option("--high", is_flag=True, help="Send the job before others that wait for a slot."),
-            click.option(
-                "--option",
-                "options",
-                multiple=True,
-                metavar="NAME=JSON",
-                help=f"Another option, such as max_output_tokens=2000; repeatable. Names: {OPTION_NAMES}.",
-            ),
-            json_option,
-        )
-    ):
-        command = option(command)
-    return command
 
 
 @click.command("run", cls=PromptCommand)
@@ -142,7 +78,7 @@ def run_command(
     an answer, 7 the answer is stored but could not be written.
     """
     check_out_file(out, may_overwrite=force, undone=NOT_SENT)
-    request, roots = _read_request(arguments, dry_run=dry_run)
+    request, roots = read_request(arguments, dry_run=dry_run)
     started_ids: list[str] = []
 
     async def run(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | _Finished":
@@ -189,7 +125,7 @@ def start_command(as_json: bool, wait: bool, detach: bool, dry_run: bool, **argu
     """
     if wait and detach:
         raise click.UsageError("Give --wait or --detach, not both.")
-    request, roots = _read_request(arguments, dry_run=dry_run)
+    request, roots = read_request(arguments, dry_run=dry_run)
     started_ids: list[str] = []
 
     async def start(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | Job":
@@ -322,7 +258,7 @@ def _run_start(
     click.echo(f"The start of an identical job, {job.id}, is unconfirmed. {terminal.suggest_next_step(job)}", err=True)
     with raise_on_ctrl_c():  # the terminal has to be reset
         if click.confirm("Send the prompt again? You may pay twice.", err=True):
-            request = _allow_duplicate(request)
+            request = allow_duplicate(request)
     return run_in_session(partial(work, request, False), role="acts", what=what, roots=roots)
 
 
@@ -358,11 +294,6 @@ def _describe_duplicate(job: Job) -> str:
     return f"{job.id}: {state}; showing that one. Use `--new` to start another."
 
 
-def _allow_duplicate(request: "StartRequest") -> "StartRequest":
-    """Return the request for a job of its own, even if identical jobs exist."""
-    return replace(request, options={**request.options, "allow_duplicate": True})
-
-
 async def _confirm_start(session: Session, job: Job, display: AnswerDisplay | None = None) -> Job:
     """Wait until the provider has returned an id or the start has failed; return the job then.
 
@@ -390,79 +321,11 @@ async def _confirm_start(session: Session, job: Job, display: AnswerDisplay | No
     return job
 
 
-def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRequest, tuple[Path, ...]]":
-    """Return the request of the command line, and the folders that it allows to read by naming files."""
-    from agent_jobs.request.start_request import StartRequest
-
-    if repeated := arguments.get("repeats"):
-        show_notice("Sending...")
-        return StartRequest(prompts=[arguments["prompt"]], client=CLIENT, repeats_job_id=repeated), ()
-    files = [_resolve_path(each) for each in arguments["files"]]
-    prompt = _read_prompt_argument(arguments["prompt"], notice="Estimating..." if dry_run else "Sending...")
-    request = StartRequest(
-        prompts=[prompt],
-        preset=arguments["preset"],
-        model=arguments["model"],
-        effort=arguments["effort"],
-        web_search=arguments["web_search"],
-        files=[str(file) for file in files],
-        previous_job_id=find_previous(arguments),
-        batch=arguments["batch"],
-        priority=int(arguments["high"]),
-        client=CLIENT,
-        options=dict(_parse_option(each) for each in arguments["options"]),
-    )
-    if arguments["new"]:
-        request = _allow_duplicate(request)
-    if dry_run:
-        request = replace(request, options={**request.options, "dry_run": True})
-    return request, tuple(dict.fromkeys(_find_existing_folder(file) for file in files))
-
-
-def _read_prompt_argument(prompt: str, *, notice: str) -> str:
-    """Return the prompt with the piped input appended, and show that the command reads it."""
-    if prompt != "-":
-        show_notice(notice)
-        return read_prompt(prompt)
-    show_notice("Reading stdin...")
-    prompt = read_prompt("-")
-    show_notice(notice)
-    return prompt
-
-
 async def _complete_previous_id(session: Session, request: "StartRequest") -> "StartRequest":
     """Return the request with the full id of the job from which it continues."""
     if request.previous_job_id is None:
         return request
     return replace(request, previous_job_id=await session.engine.find_full_id(request.previous_job_id))
-
-
-def _parse_option(argument: str) -> tuple[str, Any]:
-    name, equals, value = argument.partition("=")
-    if not equals:
-        raise click.BadParameter(f"{argument!r} is not NAME=JSON, such as max_output_tokens=2000.")
-    try:
-        return name.strip(), json.loads(value)
-    except ValueError:
-        return name.strip(), value  # a word needs no quotes
-
-
-def _resolve_path(argument: str) -> Path:
-    """Return an argument as an absolute path. Only a leading `..` is resolved, since a later one may follow a link."""
-    if not argument:
-        raise click.BadParameter("--file needs a path, and this one is empty.")
-    try:
-        folder, path = Path.cwd(), Path(argument).expanduser()
-    except RuntimeError:
-        raise click.BadParameter(f"--file {argument}: no such home folder. Write the full path.") from None
-    while path.parts[:1] == ("..",):
-        folder, path = folder.parent, path.relative_to("..")
-    return folder / path
-
-
-def _find_existing_folder(file: Path) -> Path:
-    """Return the nearest existing folder above a file or pattern."""
-    return next(folder for folder in (*file.parents, file) if folder.is_dir() and not GLOB_CHARS & set(str(folder)))
 
 
 def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:

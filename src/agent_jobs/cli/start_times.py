@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from agent_jobs import __version__
+from agent_jobs.cli.entry_trial import build_host_environment
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.host_checks import find_scopes, format_install_command
 from agent_jobs.cli.program import read_version
 from agent_jobs.cli.selftest import MODERN, SelfTestError, start_server, start_this_installation
-from agent_jobs.cli.trial import build_host_environment
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry

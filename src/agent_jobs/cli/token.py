@@ -7,10 +7,10 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.owner import OwnerName, fit_owner
-from agent_jobs.cli.sentences import print_sentences
 from agent_jobs.cli.session import Exit, Session, json_option, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.times import Lifetime, format_day, format_local_minute, format_local_time
+from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.engine.engine import TokenRecord
 from agent_jobs.rendering import answers
 
@@ -53,7 +53,7 @@ def add_token_command(owner: str, expires: float | None, note: str, as_json: boo
     """
 
     async def add(session: Session) -> tuple[str, TokenRecord]:
-        return await session.engine.access.add_token(owner, note=note, lifetime_s=expires)
+        return await session.engine.owners.add_token(owner, note=note, lifetime_s=expires)
 
     text, record = run_in_session(add)
     if as_json:
@@ -76,7 +76,7 @@ def list_tokens_command(as_json: bool) -> None:
     """List the tokens without their texts."""
 
     async def read(session: Session) -> list[TokenRecord]:
-        return list(await session.engine.access.list_tokens())
+        return list(await session.engine.owners.list_tokens())
 
     records = run_in_session(read)
     if as_json:
@@ -100,9 +100,9 @@ def revoke_token_command(token_id: str) -> None:
     """
 
     async def revoke(session: Session) -> tuple[bool, bool]:
-        access = session.engine.access
-        is_revoked = await access.revoke_token(token_id)
-        return is_revoked, any(record.id == token_id for record in await access.list_tokens())
+        owners = session.engine.owners
+        is_revoked = await owners.revoke_token(token_id)
+        return is_revoked, any(record.id == token_id for record in await owners.list_tokens())
 
     is_revoked, is_known = run_in_session(revoke)
     if is_revoked:

@@ -66,7 +66,7 @@ async def retrieve_unwatched(session: Session, group: JobFilter) -> UnwatchedJob
     jobs = await session.engine.find_unobserved(group)
     if not jobs:
         return UnwatchedJobs()
-    retrieved = await session.app.collect(jobs, RETRIEVE_S)
+    retrieved = await session.app.retrieve_unwatched(jobs, RETRIEVE_S)
     return UnwatchedJobs(frozenset(job.id for job in jobs), frozenset(retrieved))
 
 

@@ -1,13 +1,27 @@
 """Wrap the output of a command between words, and keep addresses and commands in one piece."""
 
 import re
+import shutil
+import sys
 
-from agent_jobs.cli.terminal import MIN_WRAP_COLUMNS, count_columns
+import click
+
+from agent_jobs.cli.terminal import MIN_WRAP_COLUMNS, count_columns, strip_control_characters
 
 #: A command to copy: text in backticks, or after a colon up to the end of the sentence.
 _COMMAND = re.compile(r"`[^`\n]*`|(?:(?<=: )|(?<=: run ))agent-jobs [^\n]*?(?=\.? [A-Z]|, | or |\.?$)", re.M)
 #: Replaces a space at which no line may end.
 _GLUE = "\0"
+
+
+def print_sentences(text: str, *, err: bool = False, indent: str = "") -> None:
+    """Print sentences; on a terminal they are wrapped by `wrap_text`. Later lines begin with `indent`."""
+    stream = sys.stderr if err else sys.stdout
+    if not stream.isatty():
+        return click.echo(text, err=err)
+    width = shutil.get_terminal_size().columns - len(indent)
+    first, *more = wrap_text(strip_control_characters(text), width).split("\n")
+    return click.echo("\n".join([first, *(indent + line for line in more)]), err=err)
 
 
 def wrap_text(text: str, width: int) -> str:

@@ -17,7 +17,7 @@ import anyio
 from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError
-from agent_jobs.jobs.feed import write_cursor
+from agent_jobs.jobs.event_feed import write_cursor
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import CallbackMessage, Delivery, PendingCallback
 

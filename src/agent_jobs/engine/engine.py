@@ -13,12 +13,12 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.activity import Activity
-from agent_jobs.engine.archive import ActionReporter, Archive
 from agent_jobs.engine.inspection import Upstream as Upstream
 from agent_jobs.engine.job_control import JobControl
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText as LiveText
+from agent_jobs.engine.metrics import ProcessCounters
+from agent_jobs.engine.stored_jobs import ActionReporter, StoredJobs
 from agent_jobs.errors import BudgetError, ConfigError, RequestError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import (
@@ -33,9 +33,10 @@ from agent_jobs.jobs.queries import (
     SortKey,
 )
 from agent_jobs.jobs.status import Status
-from agent_jobs.store.base import Mark, Store
+from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import AuditEntry as AuditEntry
 from agent_jobs.store.team_records import TokenRecord as TokenRecord
+from agent_jobs.store.values import Mark
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
@@ -58,7 +59,7 @@ class Started(NamedTuple):
     duplicate: bool
 
 
-class Engine(JobControl, Archive):
+class Engine(JobControl, StoredJobs):
     """Jobs of one user, on one store.
 
     Args:
@@ -91,7 +92,7 @@ class Engine(JobControl, Archive):
         self._warnings = warnings
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
-        self._activity = Activity()
+        self._counters = ProcessCounters()
         self._action_reporter: ActionReporter | None = None
 
     def for_owner(self, owner: str) -> Engine:
@@ -187,7 +188,7 @@ class Engine(JobControl, Archive):
                 for job in planned.jobs:
                     upstream.worker.launch(job.id)
                 raise
-            self._activity.starts += existing_jobs.count(None)
+            self._counters.starts += existing_jobs.count(None)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
@@ -242,11 +243,11 @@ class Engine(JobControl, Archive):
         Raises:
             JobNotFoundError: There is no such job; the sentence names the newest.
         """
-        self._activity.polls += 1
+        self._counters.polls += 1
         job = await self._get_job(job_id)
         if not job.is_terminal:
-            has_arrived = self._waiter.has_new_question if new_only else has_question
-            job = await self._waiter.watch(job, wait_s, has_arrived)
+            asks = self._waiter.has_new_question if new_only else has_question
+            job = await self._waiter.watch(job, wait_s, asks)
         return await self._wait_until_finalized(job)
 
     async def wait_for_any(self, group: JobFilter, *, wait_s: float = 0.0) -> BatchState:

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from agent_jobs.callback_urls import RefusedUrlError
 from agent_jobs.clock import Clock
-from agent_jobs.engine.activity import CHALLENGES_A_MINUTE, ChallengeLimit
-from agent_jobs.jobs.feed import (
+from agent_jobs.engine.metrics import CHALLENGES_A_MINUTE, ChallengeLimit
+from agent_jobs.jobs.event_feed import (
     MAX_LIFETIME_S,
     FeedError,
     FeedFilter,

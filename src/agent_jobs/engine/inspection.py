@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.access import Access
-from agent_jobs.engine.activity import Activity, Figures
-from agent_jobs.engine.archive import ActionReporter
 from agent_jobs.engine.job_waiter import JobWaiter
 from agent_jobs.engine.live_text import LiveText
+from agent_jobs.engine.metrics import EngineMetrics, ProcessCounters
+from agent_jobs.engine.owner_registry import OwnerRegistry
+from agent_jobs.engine.stored_jobs import ActionReporter
 from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Job, Mode
@@ -52,7 +52,7 @@ class Inspection:
     _store: Store
     _clock: Clock
     _waiter: JobWaiter
-    _activity: Activity
+    _counters: ProcessCounters
     _upstream: Upstream | ConfigError
     _owner: str | None
     _action_reporter: ActionReporter | None
@@ -60,9 +60,9 @@ class Inspection:
     _page_checked_at: float
 
     @property
-    def access(self) -> Access:
+    def owners(self) -> OwnerRegistry:
         """Return the tokens and the audit log of a team server."""
-        return Access(self._store, self._clock)
+        return OwnerRegistry(self._store, self._clock)
 
     async def store_info(self) -> StoreInfo:
         """Return facts about the database, and the other processes that work on its jobs."""
@@ -112,7 +112,7 @@ class Inspection:
         target: CallbackTarget | None = None
         if isinstance(self._upstream, Upstream):
             target = self._upstream.callbacks
-        return EventFeed(self._store, self._owner or "", self._clock, target, self._activity.challenges)
+        return EventFeed(self._store, self._owner or "", self._clock, target, self._counters.challenges)
 
     @property
     def webhooks(self) -> WebhookIntake | None:
@@ -123,17 +123,17 @@ class Inspection:
         """
         return self._require_upstream().webhooks
 
-    async def figures(self) -> Figures:
+    async def metrics(self) -> EngineMetrics:
         """Return what an operator watches, of this process and of the database."""
         upstream, now = self._require_upstream(), self._clock.now()
-        stored = await self._store.read_figures(upstream.client.endpoint.base_url, now - now % DAY_S)
+        stored = await self._store.read_metrics(upstream.client.endpoint.base_url, now - now % DAY_S)
         age_s = None
         if stored.last_webhook_at is not None:
             age_s = now - stored.last_webhook_at
-        return Figures(
+        return EngineMetrics(
             stored,
-            starts=self._activity.starts,
-            polls=self._activity.polls,
+            starts=self._counters.starts,
+            polls=self._counters.polls,
             waits=self._waiter.waits.begun,
             waits_open=self._waiter.waits.open,
             retrievals=upstream.client.retrievals,

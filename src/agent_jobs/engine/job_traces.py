@@ -21,7 +21,7 @@ from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import TurnRecord
 from agent_jobs.jobs.response import Call, Usage
-from agent_jobs.jobs.steps import Step
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.store.base import Store
 
 logger = logging.getLogger(__name__)

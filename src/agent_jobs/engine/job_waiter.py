@@ -11,12 +11,18 @@ from agent_jobs.errors import JobNotFoundError
 from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import GATHERED_MAX, UNSETTLED, BatchState, JobFilter
 from agent_jobs.jobs.status import ACTIVE, RUNNING, Status
-from agent_jobs.store.base import Mark, Store
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import Mark
 
 WATCHED_S = 60.0  # for which a job counts as watched after a wait: the next call is usually sooner
 FINALIZE_WAIT_S = 3.0  # for the files of a finished job; a longer wait would delay its result
 UNREAD_MAX_S = 7 * 86_400.0  # a job that finished longer ago is not reported unasked; agent_list shows it
 ECHO_CHARS = 40  # of a wrong batch that are repeated in an error
+
+
+def has_question(job: Job) -> bool:
+    """Return True if the job waits for an answer."""
+    return job.status is Status.INPUT_REQUIRED
 
 
 class JobWaiter:
@@ -86,20 +92,16 @@ class JobWaiter:
                     await self._wait_for_change(state, mark)
         return state
 
-    async def watch(self, job: Job, wait_s: float, has_arrived: Callable[[Job], bool] | None = None) -> Job:
+    async def watch(self, job: Job, wait_s: float, asks: Callable[[Job], bool] = has_question) -> Job:
         """Return the job once it finished or asks, or after `wait_s`; during the wait it is polled often.
 
         Args:
             job: As last read.
             wait_s: The longest wait.
-            has_arrived: The condition that ends the wait, in place of a question.
+            asks: Returns True for a question that ends the wait.
         """
         await self._mark_watched([job], max(0.0, wait_s))
-        if has_arrived is None:
-            job = await self._wait_for_end_or_question(job, wait_s)
-        else:
-            job = await self.wait_until(job, has_arrived, wait_s)
-        return await self.add_queue_position(job)
+        return await self.add_queue_position(await self._wait_for_end_or_question(job, wait_s, asks))
 
     async def wait_until(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
         """Return the job once it finished or arrived, or as it is after `wait_s`."""
@@ -109,12 +111,12 @@ class JobWaiter:
                 job = await self._store.get(job.id) or job
         return job
 
-    async def _wait_for_end_or_question(self, job: Job, wait_s: float) -> Job:
+    async def _wait_for_end_or_question(self, job: Job, wait_s: float, asks: Callable[[Job], bool]) -> Job:
         """Return the job once it finished or asks, or as it is after `wait_s`; progress of its run wakes no waiter."""
         if wait_s <= 0:
             return job
         with self.waits.limit(wait_s):
-            while not (job.is_terminal or has_question(job)):
+            while not (job.is_terminal or asks(job)):
                 if job.status in RUNNING:
                     await self._store.wait_for_status(job.id, job.status)
                 else:
@@ -174,11 +176,6 @@ class JobWaiter:
         for job in jobs:
             if not has_question(job):
                 self._reported.pop(job.id, None)
-
-
-def has_question(job: Job) -> bool:
-    """Return True if the job waits for an answer."""
-    return job.status is Status.INPUT_REQUIRED
 
 
 def _must_wait(state: BatchState) -> bool:

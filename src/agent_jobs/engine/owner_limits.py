@@ -2,7 +2,8 @@
 
 from agent_jobs.jobs.owners import UNLIMITED, OwnerLimits
 from agent_jobs.pricing.prices import find_day_start
-from agent_jobs.store.base import Budget, Store
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import Budget
 
 
 async def find_limits(store: Store, owner: str, default: OwnerLimits) -> OwnerLimits:

@@ -6,7 +6,8 @@ from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.response import JSON, mapping_of
 from agent_jobs.jobs.status import Status
-from agent_jobs.store.base import Store, Upload
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import Upload
 from agent_jobs.upstream.endpoint import Endpoint
 
 #: Precedes the digest of uploaded files in the request hash of a job.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from agent_jobs.jobs.job import Mode
 from agent_jobs.jobs.owners import UNLIMITED, OwnerLimits
-from agent_jobs.store.base import NO_LIMIT
+from agent_jobs.store.values import NO_LIMIT
 
 PENDING_MAX_S = 7 * 86_400.0  # the caller does not expect work that could not be sent for a week
 

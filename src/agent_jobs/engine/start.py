@@ -22,7 +22,7 @@ from agent_jobs.engine.follow_up import PreviousFinder, PreviousJob
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
-from agent_jobs.engine.shared_key import check_shared_ids
+from agent_jobs.engine.shared_key_check import check_shared_ids
 from agent_jobs.engine.start_defaults import PlannedStart as PlannedStart
 from agent_jobs.engine.start_defaults import StartDefaults as StartDefaults
 from agent_jobs.engine.team_files import TeamFiles
@@ -48,7 +48,8 @@ from agent_jobs.request.body import (
 from agent_jobs.request.hosted_tools import fill_in_secrets
 from agent_jobs.request.options import StartOptions
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.store.base import Budget, Store, Upload
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import Budget, Upload
 from agent_jobs.text import encode_text
 from agent_jobs.upstream.endpoint import Endpoint
 

@@ -11,7 +11,7 @@ from agent_jobs.jobs.owners import UNLIMITED, OwnerLimits
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.request.hosted_tools import Secret
 from agent_jobs.request.presets import Preset
-from agent_jobs.store.base import Budget, Upload
+from agent_jobs.store.values import Budget, Upload
 
 if TYPE_CHECKING:
     from agent_jobs.toolbox.toolbox import Toolbox

@@ -17,7 +17,7 @@ from agent_jobs.engine.live_text import HELD_PARTIAL_CHARS, PARTIAL_CHARS, LiveT
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
-from agent_jobs.jobs.steps import Step, merge_step, read_step
+from agent_jobs.jobs.response_steps import Step, merge_step, read_step
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON
 

@@ -28,7 +28,8 @@ from agent_jobs.jobs.job import UNANSWERED, Job
 from agent_jobs.jobs.response import Call, Failure, Usage, activity_of, find_upstream_call_id, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Prices
-from agent_jobs.store.base import Budget, Store
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import Budget
 
 if TYPE_CHECKING:
     from agent_jobs.toolbox.toolbox import Policy, Toolbox

@@ -9,11 +9,11 @@ import anyio
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.archive import delete_responses
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.owner_clients import OwnerClients, OwnerSteppers
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
+from agent_jobs.engine.stored_jobs import delete_responses
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import Pruned

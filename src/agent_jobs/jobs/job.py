@@ -24,8 +24,8 @@ from agent_jobs.jobs.response import (
     text_of,
     with_text,
 )
+from agent_jobs.jobs.response_steps import Step, list_steps
 from agent_jobs.jobs.status import RUNNING, TERMINAL, TRANSITIONS, Status
-from agent_jobs.jobs.steps import Step, list_steps
 
 #: How a turn is sent: in the background with a stream, in the background without one, or held open by this process.
 Mode = Literal["background_stream", "background", "foreground"]

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.response import JSON, Call, Usage
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.status import Status
-from agent_jobs.jobs.steps import Step
 
 GATHERED_MAX = 1_000  # jobs that one query covers
 

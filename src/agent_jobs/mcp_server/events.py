@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError
-from agent_jobs.jobs.feed import (
+from agent_jobs.jobs.event_feed import (
     DEFAULT_LIFETIME_S,
     KINDS,
     MAX_LIFETIME_S,

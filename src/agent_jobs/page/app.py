@@ -16,10 +16,10 @@ from starlette.staticfiles import StaticFiles
 
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.page.access import Access
-from agent_jobs.page.actions import Actions
 from agent_jobs.page.forms import FormReader
 from agent_jobs.page.guard import SAFETY_HEADERS, Guard
 from agent_jobs.page.health_page import HealthPage
+from agent_jobs.page.job_actions import JobActions
 from agent_jobs.page.job_pages import JobPages
 from agent_jobs.page.live import LiveUpdates
 from agent_jobs.page.new_page import NewPage
@@ -80,7 +80,7 @@ def _list_routes(engine: EngineSource, renderer: Renderer, access: Access, serve
     forms = FormReader(access)
     overview, pages = Overview(engine, renderer), JobPages(engine, renderer)
     live = LiveUpdates(engine, renderer, access, server.ending)
-    actions, new = Actions(engine, forms), NewPage(engine, renderer, forms)
+    actions, new = JobActions(engine, forms), NewPage(engine, renderer, forms)
     spend, health = SpendPage(engine, renderer), HealthPage(engine, renderer, hides_machine=access.hides_machine)
     sign_in = SignIn(access, renderer, forms, is_secure=server.is_secure)
     return [

@@ -4,7 +4,7 @@ from typing import Any
 
 from agent_jobs.jobs.queries import JobDetails, TurnRecord
 from agent_jobs.jobs.response import Usage
-from agent_jobs.jobs.steps import Step
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.stored_request import attached_files_of
 from agent_jobs.rendering.answers import Answer, drop_empty, read_output_text, round_usd
 from agent_jobs.rendering.output import find_sources

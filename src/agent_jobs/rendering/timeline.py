@@ -6,7 +6,7 @@ from typing import NamedTuple
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import UNWATCHED, WATCHED, Event, JobDetails, TurnRecord
 from agent_jobs.jobs.response import Call
-from agent_jobs.jobs.steps import Step
+from agent_jobs.jobs.response_steps import Step
 
 #: Characters of a line's text beside its kind.
 TEXT_CHARS = 300

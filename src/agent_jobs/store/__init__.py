@@ -6,7 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_jobs.store.base import BUSY_TIMEOUT_S, Store
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import BUSY_TIMEOUT_S
 
 if TYPE_CHECKING:
     from agent_jobs.store.postgres_address import PostgresAddress

@@ -1,10 +1,9 @@
 """The protocols of a store: reading jobs, changing them, handing them out, waiting for changes, and housekeeping."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
-from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.jobs.queries import (
     NEWEST_FIRST,
     Event,
@@ -12,71 +11,26 @@ from agent_jobs.jobs.queries import (
     JobOrder,
     JobPage,
     OutputFile,
-    SearchHit,
     ServerInfo,
-    Spending,
-    SpendingKey,
     StoreInfo,
     TurnRecord,
 )
 from agent_jobs.jobs.response import JSON, Call
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.status import Status
-from agent_jobs.jobs.steps import Step
+from agent_jobs.store.report_records import ReportRecords, SearchRecords
 from agent_jobs.store.team_records import (
     AuditRecords,
     CallbackRecords,
     FeedRecords,
-    FigureRecords,
     FileRecords,
+    MetricsRecords,
+    OwnerRecords,
     TokenRecords,
     TraceRecords,
     WebhookRecords,
 )
-
-#: How many changes this process has seen of its own, and of the others'.
-Mark = tuple[int, int]
-#: Our own changes take under a millisecond: only another program holds the lock longer than this. A process that is to
-#: end must not wait for it much longer.
-BUSY_TIMEOUT_S = 1.5
-#: More jobs than ever run at once.
-NO_LIMIT = 2**31
-
-
-class Tombstone(NamedTuple):
-    """The end of a job that was purged since."""
-
-    status: str
-    finished_at: float
-
-
-class Place(NamedTuple):
-    """The endpoint and the id of a response, and whose key it was created with."""
-
-    base_url: str
-    response_id: str
-    owner: str = ""
-    fingerprint: str = ""
-
-
-class Budget(NamedTuple):
-    """The most that may be spent on the jobs that are started in the day from `since` on.
-
-    A finished job counts with its cost, deleted or not, and an active one with its highest cost.
-    """
-
-    usd: float
-    since: float
-    spent: bool = False  #: count only what was spent, not what running jobs may cost
-    parts: str = ""  #: how the bound of a new job is made up, for the refusal
-    owner: str | None = None  #: whose jobs count; None means all
-
-
-class Upload(NamedTuple):
-    """A file that goes to the provider with a job."""
-
-    name: str
-    data: bytes
-    file_id: str | None = None  #: the provider's, once it is there
+from agent_jobs.store.values import NO_LIMIT, Budget, Mark, Place, Tombstone, Upload
 
 
 class JobRecords(Protocol):
@@ -441,47 +395,6 @@ class ChangeFeed(Protocol):
         ...
 
 
-class SearchRecords(Protocol):
-    """Finds jobs by their texts."""
-
-    async def search(self, words: str, limit: int, statuses: frozenset[Status] = frozenset()) -> list[SearchHit]:
-        """Return the newest jobs whose title, prompt or output has all of these words, newest first.
-
-        With `statuses`, only jobs that have one of them.
-
-        A word may be the beginning of one; words in double quotes must be adjacent. Of an active job only the
-        prompt is searched.
-
-        Raises:
-            StoreError: The database cannot search.
-        """
-        ...
-
-    async def count_unindexed(self) -> int:
-        """Return how many finished jobs the next search adds to its index first."""
-        ...
-
-
-class ReportRecords(Protocol):
-    """Reads what people look up about jobs that are over."""
-
-    async def get_first_request(self, job_id: str) -> JSON:
-        """Return the request of a job's first turn; empty if there is no such job."""
-        ...
-
-    async def sum_spending(self, keys: Sequence[SpendingKey], group: JobFilter) -> dict[SpendingKey, list[Spending]]:
-        """Return the sums of the matching jobs by each key: days newest first, other names by cost, highest first."""
-        ...
-
-    async def has_conversation(self, conversation_id: str) -> bool:
-        """Return True if a job belongs to this conversation of the provider's."""
-        ...
-
-    async def sum_day(self, since: float, *, spent: bool) -> float:
-        """Return the spending in USD of the day from `since` on, as a budget counts it; see `Budget`."""
-        ...
-
-
 class HousekeepingRecords(Protocol):
     """Stores the learned limits of endpoints, deletes old jobs, and returns the time that all processes share."""
 
@@ -530,22 +443,6 @@ class HousekeepingRecords(Protocol):
         ...
 
 
-class OwnerRecords(Protocol):
-    """Stores the settings of the owners of a team server."""
-
-    async def get_owner(self, name: str) -> Owner | None:
-        """Return what was set for an owner; None if nothing was."""
-        ...
-
-    async def list_owners(self, since: float) -> list[OwnerUse]:
-        """Return all owners that have a setting, a token or a job, by name, with the spending since this time."""
-        ...
-
-    async def set_owner(self, owner: Owner) -> None:
-        """Store what an operator set for an owner."""
-        ...
-
-
 class Store(
     JobRecords,
     JobTransitions,
@@ -561,7 +458,7 @@ class Store(
     CallbackRecords,
     FeedRecords,
     FileRecords,
-    FigureRecords,
+    MetricsRecords,
     TraceRecords,
     Protocol,
 ):

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from agent_jobs.jobs.queries import Event
 from agent_jobs.jobs.status import Status
-from agent_jobs.store.base import Mark
 from agent_jobs.store.database import StorePart
 from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.rows import ACTIVE_SQL
+from agent_jobs.store.values import Mark
 
 #: The first job that ended or asked a question, with the time of that, if no process claimed it for a notification.
 _PENDING_NOTIFICATION = """SELECT id, finished_at AS at FROM job

@@ -7,9 +7,9 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.poll_schedule import WATCHED_RETRIEVE_MAX_S
 from agent_jobs.jobs.queries import UNWATCHED, WATCHED
 from agent_jobs.jobs.status import RUNNING
-from agent_jobs.store.base import NO_LIMIT
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.rows import ACTIVE_SQL, RUNNING_SQL
+from agent_jobs.store.values import NO_LIMIT
 
 #: Unclaimed jobs that are due further ahead than this were scheduled by a process with a wrong clock.
 UNCLAIMED_AHEAD_S = 120.0
@@ -49,7 +49,7 @@ _ANY_TO_SHARE = f"""SELECT 1 WHERE (SELECT COUNT(*) FROM job WHERE status IN {RU
 CLAIMED_AT_ONCE = 20
 
 
-class Queue(StorePart):
+class Claims(StorePart):
     """`WorkQueue` on any database."""
 
     async def mark_watched(self, job_id: str, now: float, until: float) -> None:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import ServerInfo, StoreInfo
-from agent_jobs.store.base import Mark
 from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.owner_scope import ALL_OWNERS, OwnerScope
+from agent_jobs.store.values import Mark
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ import aiosqlite
 import anyio
 
 from agent_jobs.errors import StoreError
-from agent_jobs.store.error_advice import as_store_error
 from agent_jobs.store.schema import SEARCH_INDEX, column_names
+from agent_jobs.store.sqlite_errors import as_store_error
 from agent_jobs.store.worker_lock import WorkerLock
 
 logger = logging.getLogger(__name__)

@@ -5,10 +5,10 @@ from math import inf
 
 from agent_jobs.jobs.job import Mode
 from agent_jobs.jobs.queries import ServerInfo
-from agent_jobs.store.base import Place
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.records import ENDED_USD
 from agent_jobs.store.rows import ACTIVE_SQL
+from agent_jobs.store.values import Place
 
 #: Jobs that one call deletes: each is a transaction of its own, and a caller may stop between two calls.
 PURGED_AT_ONCE = 50

@@ -18,15 +18,15 @@ import anyio.to_thread
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import MOVED
-from agent_jobs.store.base import BUSY_TIMEOUT_S
-from agent_jobs.store.claims import Queue
+from agent_jobs.store.claims import Claims
 from agent_jobs.store.database import Database, Row, SpendingLock, Transaction
-from agent_jobs.store.error_advice import as_store_error
 from agent_jobs.store.file_recovery import JOB_COLUMN_OF_TABLE, KEY_COLUMNS_OF_TABLE, OWN_COLUMNS, check_database
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_database import open_database as open_postgres_database
 from agent_jobs.store.rows import ACTIVE_SQL
 from agent_jobs.store.sqlite_database import open_database as open_sqlite_database
+from agent_jobs.store.sqlite_errors import as_store_error
+from agent_jobs.store.values import BUSY_TIMEOUT_S
 
 #: Precedes the endpoint of a job that is being moved: no process has such an endpoint.
 _MOVING = "moving:"
@@ -177,7 +177,7 @@ class _Mover:
         Raises:
             StoreError: One does already.
         """
-        await Queue(self._source).reclaim_from_dead(self._order.now)
+        await Claims(self._source).reclaim_from_dead(self._order.now)
         if self._is_dry_run:
             return
         me = self._source.worker
@@ -185,7 +185,7 @@ class _Mover:
         held = await self._source.fetch("SELECT 1 FROM job WHERE holder IS NOT NULL AND holder <> :me LIMIT 1", me=me)
         others = await self._source.other_workers()
         if held or others:
-            await Queue(self._source).release_claims(self._order.now)
+            await Claims(self._source).release_claims(self._order.now)
             names = ", ".join(
                 f"agent-jobs {each.get('what')} (pid {name.split('-')[0]})" for name, each in others.items()
             )

@@ -1,32 +1,34 @@
 """Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any
 
 from agent_jobs.jobs import transitions
-from agent_jobs.jobs.job import Job, Mode, Output, Turn
+from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import OutputFile
-from agent_jobs.jobs.response import Call, calls_of, items_of
+from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
-from agent_jobs.store.base import NO_LIMIT, Budget, Upload
 from agent_jobs.store.database import SpendingLock, Transaction
-from agent_jobs.store.feed import add_event
+from agent_jobs.store.event_feeds import add_event
 from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records, read_job
+from agent_jobs.store.row_writes import (
+    are_all_open,
+    call_values,
+    has_open_questions,
+    has_uploads,
+    insert_job_unless,
+    insert_turn,
+    progress_values,
+    write_change,
+    write_steps,
+)
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
     RUNNING_SQL,
-    compact_json,
-    diff_job,
-    diff_turn,
-    is_visible_change,
     job_columns,
-    turn_columns,
-    turn_spending,
 )
 from agent_jobs.store.spending_limits import check_budgets, check_start_rate, has_ample_slots, has_slot
-from agent_jobs.text import encode_text
+from agent_jobs.store.values import NO_LIMIT, Budget, Upload
 
 #: A completed job answers an identical request for this time, unless a reader received its result.
 DUPLICATE_S = 600.0
@@ -41,8 +43,8 @@ _SAME_WORK = f"""job.request_hash = :request_hash AND job.owner = :owner AND (
                      OR job.error_code = 'start_unconfirmed')
                  AND EXISTS (SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
                              AND turn.base_url = :base_url)"""
-#: Columns of a job whose change also changes those of its current turn.
-_SPENDING_COLUMNS = frozenset({"usage", "cost_usd"})
+#: Jobs whose progress one change writes where changes lock rows: all other changes of these jobs wait for it.
+PROGRESS_AT_ONCE = 20
 #: A cursor never falls.
 _CURSOR = """sequence_number = CASE WHEN sequence_number > :sequence_number THEN sequence_number
                                   ELSE COALESCE(:sequence_number, sequence_number) END"""
@@ -51,7 +53,7 @@ _CURSOR = """sequence_number = CASE WHEN sequence_number > :sequence_number THEN
 _Change = Callable[[Transaction, Job], Awaitable[Job | None]]
 
 
-class Transitions(Records):
+class JobWrites(Records):
     """`JobTransitions` on any database."""
 
     async def add(
@@ -129,14 +131,23 @@ class Transitions(Records):
             if held and not self._has_claim(stored, job):
                 return None
             is_waiting = job.status is Status.INPUT_REQUIRED and job.turn.asked_at is not None
-            if is_waiting and not await _has_open_questions(transaction, job.id, job.turn.number):
+            if is_waiting and not await has_open_questions(transaction, job.id, job.turn.number):
                 return None
             return transitions.with_observation(stored, job)
 
         return await self._change_and_get(job.id, save_observation)
 
     async def save_progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
-        # Every second for up to 200 jobs: one change for all of them, which touches no index and reads nothing back.
+        at_once = len(jobs)
+        if self._db.is_shared:
+            at_once = PROGRESS_AT_ONCE
+        written: dict[str, float | None] = {}
+        for begin in range(0, len(jobs), at_once or 1):
+            written |= await self._save_progress_together(jobs[begin : begin + at_once])
+        return written
+
+    async def _save_progress_together(self, jobs: Sequence[Job]) -> dict[str, float | None]:
+        # Every second for up to 200 jobs: one change for many of them, which touches no index and reads nothing back.
         me = self._db.worker
 
         async def save_all(transaction: Transaction) -> dict[str, float | None]:
@@ -158,10 +169,10 @@ class Transitions(Records):
             await transaction.execute_each(
                 f"""UPDATE turn SET partial = :partial, reasoning = :reasoning, detached = :stream_failures, {_CURSOR}
                     WHERE job_id = :id AND number = :number""",
-                [{"id": job.id, **_progress_values(job.turn)} for job in running],
+                [{"id": job.id, **progress_values(job.turn)} for job in running],
             )
             # The rows of all these jobs are locked: one round trip for each job would have their other changes wait.
-            await _write_steps(transaction, *running)
+            await write_steps(transaction, *running)
             return written
 
         return await self._db.change(save_all, *(job.id for job in jobs), is_progress=True)
@@ -176,7 +187,7 @@ class Transitions(Records):
                      AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me
                                  AND lost_claims = :lost_claims AND {self._scope.job})
                    RETURNING id""",
-                **_call_values(job, call),
+                **call_values(job, call),
                 **self._scope.values,
                 needs=call.needs,
                 started_at=call.started_at,
@@ -197,7 +208,7 @@ class Transitions(Records):
     async def wait_for_input(self, job: Job, now: float, timeout_s: float) -> bool:
         async def wait(transaction: Transaction, stored: Job) -> Job | None:
             if not (
-                self._has_claim(stored, job) and await _has_open_questions(transaction, stored.id, stored.turn.number)
+                self._has_claim(stored, job) and await has_open_questions(transaction, stored.id, stored.turn.number)
             ):
                 return None
             return transitions.wait_for_input(stored, job.turn.number, now, timeout_s)
@@ -206,14 +217,14 @@ class Transitions(Records):
 
     async def record_reply(self, job: Job, calls: Sequence[Call], now: float, always: Collection[str] = ()) -> bool:
         async def reply(transaction: Transaction, stored: Job) -> Job | None:
-            if stored.status is not Status.INPUT_REQUIRED or not await _are_all_open(transaction, job, calls):
+            if stored.status is not Status.INPUT_REQUIRED or not await are_all_open(transaction, job, calls):
                 return None
             await transaction.execute_each(
                 """UPDATE call SET state = :state, output = :output
                    WHERE job_id = :job_id AND turn = :turn AND id = :id""",
-                [_call_values(job, call) for call in calls],
+                [call_values(job, call) for call in calls],
             )
-            is_answered = not await _has_open_questions(transaction, stored.id, stored.turn.number)
+            is_answered = not await has_open_questions(transaction, stored.id, stored.turn.number)
             return transitions.record_reply(stored, now, is_answered=is_answered, always=always)
 
         return await self._has_changed_job(job.id, reply)
@@ -242,7 +253,7 @@ class Transitions(Records):
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
         async def cancel(transaction: Transaction, stored: Job) -> Job:
-            job = transitions.request_cancel(stored, now, has_uploads=await _has_uploads(transaction, job_id))
+            job = transitions.request_cancel(stored, now, has_uploads=await has_uploads(transaction, job_id))
             if job.due_at is None and not job.is_terminal:
                 # A step is under way, and may have read the job before: at its end, the job is due at once.
                 await transaction.execute("UPDATE job SET hinted = TRUE WHERE id = :id", id=job_id)
@@ -307,7 +318,7 @@ class Transitions(Records):
         if new is None or not transitions.can_become(stored, new):
             return False
         if new is not stored:
-            await _write_change(transaction, stored, new)
+            await write_change(transaction, stored, new)
         if stored.owner:
             await add_event(transaction, stored, new)
         return True
@@ -341,30 +352,17 @@ class Transitions(Records):
         columns = job_columns(job) | {"holder": self._db.worker}
         values = {**columns, "base_url": job.turn.base_url}
         # Another process may end the job that answers between the two statements: then it answers no more.
-        while not await transaction.execute(_insert_job(tuple(columns), same), **values):
+        while not await transaction.execute(insert_job_unless(tuple(columns), same), **values):
             rows = await transaction.execute(f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1", **values)
             if rows:
                 return read_job(rows[0], self._db.damage_error)
-        await _insert_turn(transaction, job)
+        await insert_turn(transaction, job)
         await transaction.execute("INSERT INTO prompt (job_id, text) VALUES (:id, :text)", id=job.id, text=job.prompt)
         await transaction.execute_each(
             "INSERT INTO upload (job_id, name, data) VALUES (:id, :name, :data)",
             [{"id": job.id, "name": upload.name, "data": upload.data} for upload in uploads],
         )
         return None
-
-
-@lru_cache
-def _insert_values(table: str, columns: tuple[str, ...]) -> str:
-    """Return the statement that inserts a row."""
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f':{name}' for name in columns)})"
-
-
-@lru_cache
-def _insert_job(columns: tuple[str, ...], same: str) -> str:
-    """Return the statement that inserts a job, unless an identical one exists."""
-    return f"""INSERT INTO job ({", ".join(columns)}) SELECT {", ".join(f":{name}" for name in columns)}
-               WHERE NOT EXISTS (SELECT 1 FROM job WHERE {same}) RETURNING id"""
 
 
 def _in_any_case(change: Callable[[Job], Job | None]) -> _Change:
@@ -374,174 +372,3 @@ def _in_any_case(change: Callable[[Job], Job | None]) -> _Change:
         return change(stored)
 
     return change_stored
-
-
-async def _write_change(transaction: Transaction, old: Job, new: Job) -> None:
-    """Write what differs between two states of a job."""
-    output = _new_output(old, new)
-    job_columns_now = diff_job(old, new)
-    turn_columns_now = _diff_current_turn(old, new, job_columns_now)
-    if is_visible_change(job_columns_now) or turn_columns_now or output is not None:
-        job_columns_now["revision"] = max(new.revision, old.revision + 1)
-    await _update_job_row(transaction, new.id, job_columns_now)
-    if new.turn.number != old.turn.number:
-        await _insert_turn(transaction, new)
-    else:
-        await _update_turn_row(transaction, old, new, turn_columns_now)
-    if old.is_terminal and (output is not None or not new.is_terminal):
-        await transaction.remove_from_search(new.id)
-    if output is not None:
-        await _write_output(transaction, new, output)
-    await _write_steps(transaction, new)
-
-
-def _diff_current_turn(old: Job, new: Job, job_columns_now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of the current turn that differ; none if the change begins another turn."""
-    if new.turn.number != old.turn.number:
-        return {}
-    columns = diff_turn(old.turn, new.turn)
-    if job_columns_now.keys().isdisjoint(_SPENDING_COLUMNS):
-        return columns
-    return columns | turn_spending(new)
-
-
-async def _write_steps(transaction: Transaction, *jobs: Job) -> None:
-    """Store what was seen of the current turns' steps; the time at which a step was first seen stays."""
-    steps = [{"job_id": job.id, **step._asdict()} for job in jobs for step in job.turn.steps]
-    if not steps:
-        return
-    await transaction.execute_each(
-        """INSERT INTO step (job_id, turn, position, kind, name, detail, error, seen_at, finished_at)
-           VALUES (:job_id, :turn, :position, :kind, :name, :detail, :error, :seen_at, :finished_at)
-           ON CONFLICT (job_id, turn, position) DO UPDATE
-           SET kind = excluded.kind, name = excluded.name, detail = excluded.detail, error = excluded.error,
-               finished_at = COALESCE(step.finished_at, excluded.finished_at)""",
-        steps,
-    )
-
-
-def _new_output(old: Job, new: Job) -> Output | None:
-    """Return the output that a change adds with its response, or None."""
-    if new.output is old.output or new.output is None or new.output.response is None:
-        return None
-    return new.output
-
-
-async def _update_job_row(transaction: Transaction, job_id: str, columns: dict[str, Any]) -> None:
-    if columns:
-        await transaction.execute(f"UPDATE job SET {_set_clause(columns)} WHERE id = :id", id=job_id, **columns)
-
-
-async def _update_turn_row(transaction: Transaction, old: Job, new: Job, columns: dict[str, Any]) -> None:
-    """Write these columns of the current turn, and its request if it is another one."""
-    if columns:
-        await transaction.execute(
-            f"UPDATE turn SET {_set_clause(columns)} WHERE job_id = :id AND number = :turn_number",
-            id=new.id,
-            turn_number=new.turn.number,
-            **columns,
-        )
-    if new.turn.request is not old.turn.request:
-        await transaction.execute(
-            "UPDATE request SET body = :body WHERE job_id = :id AND turn = :number",
-            id=new.id,
-            number=new.turn.number,
-            body=compact_json(new.turn.request),
-        )
-
-
-def _set_clause(columns: dict[str, Any]) -> str:
-    return ", ".join(f"{name} = :{name}" for name in columns)
-
-
-async def _insert_turn(transaction: Transaction, job: Job) -> None:
-    columns = turn_columns(job.turn) | {"job_id": job.id}
-    await transaction.execute(_insert_values("turn", tuple(columns)), **columns)
-    await transaction.execute(
-        "INSERT INTO request (job_id, turn, body) VALUES (:job_id, :turn, :body)",
-        job_id=job.id,
-        turn=job.turn.number,
-        body=compact_json(job.turn.request),
-    )
-
-
-async def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
-    """Write the output of a turn, and the calls that it asks for."""
-    await transaction.execute(
-        """INSERT INTO output (job_id, turn, text, bytes, response) VALUES (:id, :turn, :text, :bytes, :response)
-           ON CONFLICT (job_id, turn) DO UPDATE
-           SET text = excluded.text, bytes = excluded.bytes, response = excluded.response""",
-        id=job.id,
-        turn=job.turn.number,
-        text=output.text,
-        bytes=len(encode_text(output.text)),
-        response=compact_json(output.response),
-    )
-    if not job.turn.has_open_calls:
-        return
-    asked = calls_of(items_of((output.response or {}).get("output")))
-    await transaction.execute_each(
-        """INSERT INTO call (job_id, turn, id, kind, name, arguments, needs, state, position)
-           VALUES (:job_id, :turn, :id, :kind, :name, :arguments, :needs, :state, :position)
-           ON CONFLICT (job_id, turn, id) DO NOTHING""",
-        [
-            {
-                "job_id": job.id,
-                "turn": job.turn.number,
-                "id": call.id,
-                "kind": call.kind,
-                "name": call.name,
-                "arguments": call.arguments,
-                "needs": call.needs,
-                "state": call.state,
-                "position": position,
-            }
-            for position, call in enumerate(asked)
-        ],
-    )
-
-
-async def _has_open_questions(transaction: Transaction, job_id: str, number: int) -> bool:
-    """Return True if a call of this turn waits for the user or the caller."""
-    return bool(
-        await transaction.execute(
-            """SELECT 1 FROM call WHERE job_id = :id AND turn = :number AND state = 'open'
-               AND needs IN ('approval', 'output') LIMIT 1""",
-            id=job_id,
-            number=number,
-        )
-    )
-
-
-async def _are_all_open(transaction: Transaction, job: Job, calls: Sequence[Call]) -> bool:
-    rows = await transaction.execute(
-        "SELECT id FROM call WHERE job_id = :id AND turn = :number AND state = 'open'",
-        id=job.id,
-        number=job.turn.number,
-    )
-    return {call.id for call in calls} <= {row["id"] for row in rows}
-
-
-async def _has_uploads(transaction: Transaction, job_id: str) -> bool:
-    """Return True if the job has uploaded files, which have to be removed here and at the provider."""
-    return bool(await transaction.execute("SELECT 1 FROM upload WHERE job_id = :id LIMIT 1", id=job_id))
-
-
-def _call_values(job: Job, call: Call) -> dict[str, Any]:
-    return {
-        "job_id": job.id,
-        "turn": job.turn.number,
-        "id": call.id,
-        "state": call.state,
-        "output": None if call.output is None else compact_json(call.output),
-    }
-
-
-def _progress_values(turn: Turn) -> dict[str, Any]:
-    return {
-        "number": turn.number,
-        "partial": turn.partial,
-        "reasoning": turn.reasoning,
-        "stream_failures": turn.stream_failures,
-        "sequence_number": turn.sequence_number,
-    }

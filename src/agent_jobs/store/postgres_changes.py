@@ -12,14 +12,14 @@ from typing import Any
 import asyncpg
 
 from agent_jobs.errors import StoreError
-from agent_jobs.store.base import Mark
 from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.database import Row
 from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.owner_scope import OwnerScope, select_state
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_errors import ANY_ERROR, PASSING, name_cause
-from agent_jobs.store.postgres_replica import SESSION_LOCK
+from agent_jobs.store.postgres_heartbeat import SESSION_LOCK
+from agent_jobs.store.values import Mark
 
 logger = logging.getLogger(__name__)
 

@@ -26,18 +26,18 @@ import asyncpg
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import ServerInfo, StoreInfo, WorkerInfo
-from agent_jobs.store.base import Mark
 from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_changes import PostgresChanges
 from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
+from agent_jobs.store.postgres_heartbeat import Heartbeat
 from agent_jobs.store.postgres_locks import locking_transaction
 from agent_jobs.store.postgres_reader import Reader
-from agent_jobs.store.postgres_replica import Replica
 from agent_jobs.store.postgres_schema import check_schema
 from agent_jobs.store.postgres_statement import bind_values
+from agent_jobs.store.values import Mark
 
 if TYPE_CHECKING:
     from agent_jobs.store.postgres_errors import PostgresConnection
@@ -133,7 +133,7 @@ class PostgresDatabase:
         self._address = address
         self.worker = worker
         self._changes = PostgresChanges(self.worker, address, self.fetch)
-        self._replica = Replica(self.worker, self.write)
+        self._heartbeat = Heartbeat(self.worker, self.write)
         self._spending_turns = WeakValueDictionary[str, anyio.Lock]()
         self._schema = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -148,11 +148,11 @@ class PostgresDatabase:
         with as_postgres_error(self._address):
             async with self._pool.acquire() as connection:
                 self._schema = await check_schema(connection, self._address)
-            await self._replica.beat()
-            await self._replica.forget_old()
+            await self._heartbeat.beat()
+            await self._heartbeat.forget_old()
             await self._changes.listen()
         for loop in (
-            self._replica.keep_beating,
+            self._heartbeat.keep_beating,
             self._changes.keep_listening,
             self._changes.keep_looking,
             self._changes.keep_notifying,
@@ -167,7 +167,7 @@ class PostgresDatabase:
         await self._changes.close()
         await self._reader.leave()
         with suppress(StoreError):
-            await self._replica.leave()
+            await self._heartbeat.leave()
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
                 await self._pool.close()
@@ -245,11 +245,11 @@ class PostgresDatabase:
 
     async def find_dead_workers(self, names: Iterable[str]) -> set[str]:
         """Return those of these processes that are dead."""
-        return await self._replica.find_dead(names)
+        return await self._heartbeat.find_dead(names)
 
     async def other_workers(self) -> dict[str, Mapping[str, Any]]:
         """Return what the other living processes announced, by their names."""
-        return await self._replica.find_others()
+        return await self._heartbeat.find_others()
 
     async def read_clock(self) -> float:
         """Return the time of the server in epoch seconds."""
@@ -257,7 +257,7 @@ class PostgresDatabase:
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Publish the role of this process while it lives."""
-        await self._replica.announce(announced)
+        await self._heartbeat.announce(announced)
 
     async def store_info(self) -> StoreInfo:
         """Return where the jobs are stored, and which other living processes work on them."""
@@ -274,7 +274,7 @@ class PostgresDatabase:
         row = (await self.fetch(_SERVER))[0]
         return ServerInfo(
             version=row["version"] // 10_000,
-            replicas=await self._replica.list_others(),
+            replicas=await self._heartbeat.list_others(),
             due=row["due"],
             oldest_due_s=row["oldest_due_s"],
             waiting=row["waiting"],

@@ -1,6 +1,9 @@
 """Finds jobs by words of their titles, prompts and outputs, with PostgreSQL's text search.
 
 The words of a job are kept when it is first searched after its end: its end costs nothing for them.
+
+Hits are the newest jobs. The index returns all that match, in no order, which takes long for common words. The newest
+jobs are therefore read first, without the index: common words are found there.
 """
 
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
@@ -12,11 +15,17 @@ from agent_jobs.store.search_index import PASSAGE_WORDS, find_hits, split_phrase
 
 #: Jobs that one change indexes.
 INDEXED_AT_ONCE = 200
+#: The newest jobs that are read without the index, unless the limit needs more.
+NEWEST = 500
+#: Jobs that are read so for each hit at most: if fewer match, the index returns few.
+NEWEST_PER_HIT = 5
 #: Characters of a prompt and of an output: PostgreSQL refuses words of more than 1 MiB together.
 INDEXED_CHARS = 80_000
 _TEXT = f"title || ' ' || left(prompt, {INDEXED_CHARS}) || ' ' || left(output, {INDEXED_CHARS})"
 #: Words without stemming: prompts are in many languages.
 _WORDS = f"to_tsvector('simple', {_TEXT})"
+#: OFFSET 0 keeps the planner from looking the words up in the index.
+_ITS_WORDS = "(SELECT job_id, words FROM job_words WHERE job_id = job.id OFFSET 0) AS its ON TRUE"
 _PASSAGE_OPTIONS = (
     f"StartSel={MATCH_BEGIN}, StopSel={MATCH_END}, MaxWords={PASSAGE_WORDS}, MinWords={PASSAGE_WORDS // 2}"
 )
@@ -60,11 +69,28 @@ async def _find_ended(
     transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status], scope: OwnerScope
 ) -> dict[str, str]:
     """Return passages by the ids of the newest ended jobs that have all phrases; a phrase may be a word's beginning."""
+    newest = f"""(SELECT * FROM job WHERE status IN {format_statuses(statuses)} AND {scope.job}
+                  ORDER BY created_at DESC LIMIT {max(NEWEST, limit * NEWEST_PER_HIT)})"""
+    found = await _find_in(transaction, f"{newest} AS job JOIN LATERAL {_ITS_WORDS}", phrases, limit, statuses, scope)
+    if len(found) == limit:
+        return found
+    return await _find_in(transaction, "job JOIN job_words ON job_id = job.id", phrases, limit, statuses, scope)
+
+
+async def _find_in(
+    transaction: Transaction,
+    jobs: str,
+    phrases: list[str],
+    limit: int,
+    statuses: frozenset[Status],
+    scope: OwnerScope,
+) -> dict[str, str]:
+    """Return passages by the ids of the newest of these jobs that have all phrases."""
     values = {f"phrase_{number}": phrase for number, phrase in enumerate(phrases)}
     query = " && ".join(f"({_phrase_query(name)})" for name in values)
     rows = await transaction.execute(
         f"""WITH found AS MATERIALIZED (
-                SELECT job_id FROM job_words JOIN job ON job.id = job_id WHERE words @@ ({query})
+                SELECT job_id FROM {jobs} WHERE words @@ ({query})
                 AND status IN {format_statuses(statuses)} AND {scope.job}
                 ORDER BY job.created_at DESC LIMIT :limit)
             SELECT id, CASE WHEN starts_with(text, words) THEN '' ELSE '…' END || passage ||

@@ -19,12 +19,12 @@ from agent_jobs.jobs.queries import (
     TurnRecord,
 )
 from agent_jobs.jobs.response import JSON, Call
+from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.status import ACTIVE, Status
-from agent_jobs.jobs.steps import Step
-from agent_jobs.store.base import Tombstone, Upload
 from agent_jobs.store.database import Row, StorePart, Transaction
 from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, build_order_by, build_where, call_of, job_of, turn_record_of
+from agent_jobs.store.values import Tombstone, Upload
 
 DAY_S = 86_400.0
 JOB = f"""SELECT {COLUMNS}, request.body, output.text, output.bytes FROM job

@@ -16,8 +16,8 @@ from agent_jobs.text import valid_unicode
 
 #: Version of schema.sql, which a database stores as its user_version.
 SCHEMA_VERSION = 11
-#: The table of the search index, which is not part of the schema.
-SEARCH_INDEX = "job_search"
+#: The tables of the search index, which are not part of the schema: the texts, and all words of them.
+SEARCH_INDEX, SEARCH_TERMS = "job_search", "search_term"
 #: Seconds between two attempts to switch to WAL.
 WAL_RETRY_S = 0.02
 #: Tables whose rows an upgrade copies, in this order. The tally is counted by its triggers.
@@ -142,7 +142,8 @@ async def _put_tables_aside(db: aiosqlite.Connection) -> list[str]:
 
     The search index is dropped: it is made again when it is next needed.
     """
-    await db.execute_fetchall(f"DROP TABLE IF EXISTS {SEARCH_INDEX}")
+    for table in (SEARCH_INDEX, SEARCH_TERMS):
+        await db.execute_fetchall(f"DROP TABLE IF EXISTS {table}")
     parts = list(await db.execute_fetchall("SELECT type, name FROM sqlite_schema WHERE sql IS NOT NULL"))
     for kind, name in parts:
         if kind in ("index", "trigger", "view"):

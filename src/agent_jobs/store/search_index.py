@@ -1,6 +1,10 @@
 """Finds jobs by words of their titles, prompts and outputs, with SQLite's FTS5.
 
 The index is made when it is first asked, and then reads the jobs that ended since: a job's end costs nothing for it.
+
+Hits are the newest jobs, so that a search need not rank all that match. FTS5 reads exact words from the newest job on
+and stops at the limit, but it reads every job with a word's beginning first. A table of all words therefore completes
+the beginnings.
 """
 
 import re
@@ -15,7 +19,7 @@ from agent_jobs.store.database import Database, Row, StorePart, Transaction
 from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.records import JOB_WITHOUT_TEXTS, read_job
 from agent_jobs.store.rows import escape_like, format_statuses
-from agent_jobs.store.schema import SEARCH_INDEX
+from agent_jobs.store.schema import SEARCH_INDEX, SEARCH_TERMS
 from agent_jobs.text import truncate
 
 #: Jobs that one change adds to the index: other processes can write between two of them.
@@ -27,15 +31,33 @@ PASSAGE_CHARS = 120
 #: Words of a search beyond this number narrow nothing.
 MAX_WORDS = 20
 _QUOTED_OR_WORD = re.compile(r'"([^"]+)"|(\S+)')
+#: Words that complete a word's beginning; from this many on, few jobs have each, and FTS5 is as fast by itself.
+MAX_COMPLETIONS = 100
 _HAS_LETTERS = re.compile(r"\w")
+#: The last word of a phrase, if only ASCII characters decide how the tokenizer reads it.
+_LAST_WORD = re.compile(r"(?:^|(?<=[\x00-\x7f])(?<![A-Za-z0-9]))([A-Za-z0-9]+)[^\w\x80-\U0010ffff]*$")
 
-_CREATE = f"""CREATE VIRTUAL TABLE IF NOT EXISTS {SEARCH_INDEX} USING fts5(
-                  title, prompt, output, content = 'searchable', content_rowid = 'number',
-                  tokenize = 'unicode61 remove_diacritics 2')"""
+#: Above every other character, so that all words with a beginning are below the beginning and this.
+_LAST_CHARACTER = "\U0010ffff"
+_TOKENIZER = "unicode61 remove_diacritics 2"
+#: The words of some jobs, before these are added to all words.
+_NEW_TEXTS, _NEW_TERMS = "temp.new_text", "temp.new_term"
+_CREATE = (
+    f"DROP TABLE IF EXISTS {SEARCH_INDEX}",
+    f"""CREATE VIRTUAL TABLE {SEARCH_INDEX} USING fts5(
+            title, prompt, output, content = 'searchable', content_rowid = 'number', tokenize = '{_TOKENIZER}')""",
+    f"CREATE TABLE {SEARCH_TERMS} (term TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
+    "UPDATE job SET in_search = 0 WHERE in_search = 1",
+)
+_CREATE_NEW_TEXTS = (
+    f"""CREATE VIRTUAL TABLE IF NOT EXISTS {_NEW_TEXTS} USING fts5(
+            title, prompt, output, content = '', tokenize = '{_TOKENIZER}')""",
+    f"CREATE VIRTUAL TABLE IF NOT EXISTS {_NEW_TERMS} USING fts5vocab(temp, new_text, row)",
+)
 #: Finds the passages of some jobs by their ids, given the phrases, a limit and the jobs' statuses.
 FindPassages = Callable[[Transaction, list[str], int, frozenset[Status], OwnerScope], Awaitable[dict[str, str]]]
 
-_EXISTS = f"SELECT 1 FROM sqlite_schema WHERE name = '{SEARCH_INDEX}'"
+_EXISTS = f"SELECT 1 FROM sqlite_schema WHERE name = '{SEARCH_TERMS}'"
 
 
 class SearchIndex(StorePart):
@@ -68,8 +90,11 @@ class SearchIndex(StorePart):
 
     async def _create_index(self) -> None:
         async def create(transaction: Transaction) -> None:
+            if await transaction.execute(_EXISTS):
+                return  # another process made it meanwhile
             try:
-                await transaction.execute(_CREATE)
+                for statement in _CREATE:
+                    await transaction.execute(statement)
             except sqlite3.OperationalError as error:
                 if "no such module" in str(error):
                     raise StoreError(
@@ -106,12 +131,17 @@ async def _index_some(transaction: Transaction) -> None:
         limit=INDEXED_AT_ONCE,
     )
     ids = [row["id"] for row in rows]
-    await transaction.execute(
-        f"""INSERT INTO {SEARCH_INDEX} (rowid, title, prompt, output)
-            SELECT number, title, prompt, output FROM searchable
-            WHERE number IN (SELECT number FROM prompt WHERE job_id IN (:*ids))""",
-        ids=ids,
-    )
+    for statement in _CREATE_NEW_TEXTS:
+        await transaction.execute(statement)
+    for table in (SEARCH_INDEX, _NEW_TEXTS):
+        await transaction.execute(
+            f"""INSERT INTO {table} (rowid, title, prompt, output)
+                SELECT number, title, prompt, output FROM searchable
+                WHERE number IN (SELECT number FROM prompt WHERE job_id IN (:*ids))""",
+            ids=ids,
+        )
+    await transaction.execute(f"INSERT OR IGNORE INTO {SEARCH_TERMS} (term) SELECT term FROM {_NEW_TERMS}")
+    await transaction.execute(f"INSERT INTO {_NEW_TEXTS} (new_text) VALUES ('delete-all')")
     await transaction.execute("UPDATE job SET in_search = 1 WHERE id IN (:*ids)", ids=ids)
 
 
@@ -122,7 +152,7 @@ async def _find_indexed(
     has_status = "TRUE"
     if statuses != TERMINAL:
         has_status = f"EXISTS (SELECT 1 FROM job WHERE id = prompt.job_id AND status IN {format_statuses(statuses)})"
-    quoted = ['"{}"*'.format(phrase.replace('"', '""')) for phrase in phrases]
+    conditions = [await _write_condition(transaction, phrase) for phrase in phrases]
     rows = await transaction.execute(
         f"""SELECT prompt.job_id AS id,
                    snippet({SEARCH_INDEX}, -1, :match_begin, :match_end, '…', {PASSAGE_WORDS}) AS passage
@@ -131,11 +161,34 @@ async def _find_indexed(
             ORDER BY {SEARCH_INDEX}.rowid DESC LIMIT :limit""",
         match_begin=MATCH_BEGIN,
         match_end=MATCH_END,
-        phrases=" ".join(quoted),
+        phrases=" AND ".join(conditions),
         limit=limit,
         **scope.values,
     )
     return {row["id"]: row["passage"] for row in rows}
+
+
+async def _write_condition(transaction: Transaction, phrase: str) -> str:
+    """Return the FTS5 expression of a phrase whose last word may be the beginning of one."""
+    last_word = _LAST_WORD.search(phrase)
+    if last_word is None:
+        return f"{_quote_phrase(phrase)}*"
+    begin = last_word[1].lower()
+    rows = await transaction.execute(
+        f"SELECT term FROM {SEARCH_TERMS} WHERE term >= :begin AND term < :end LIMIT {MAX_COMPLETIONS}",
+        begin=begin,
+        end=f"{begin}{_LAST_CHARACTER}",
+    )
+    if not 0 < len(rows) < MAX_COMPLETIONS:
+        return f"{_quote_phrase(phrase)}*"
+    head = phrase[: last_word.start(1)]
+    completed = [_quote_phrase(f"{head}{row['term']}") for row in rows]
+    return f"({' OR '.join(completed)})"
+
+
+def _quote_phrase(phrase: str) -> str:
+    escaped = phrase.replace('"', '""')
+    return f'"{escaped}"'
 
 
 async def find_hits(

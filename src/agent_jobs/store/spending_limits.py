@@ -6,10 +6,10 @@ from math import ceil
 
 from agent_jobs.errors import BudgetError, BusyOwnerError, RequestError
 from agent_jobs.jobs.job import Job
-from agent_jobs.store.base import NO_LIMIT, Budget
 from agent_jobs.store.database import Row, Transaction
 from agent_jobs.store.records import sum_spent
 from agent_jobs.store.rows import RUNNING_SQL
+from agent_jobs.store.values import NO_LIMIT, Budget
 
 _RUNNING_AND_LIMIT = f"""SELECT (SELECT COUNT(*) FROM job WHERE status IN {RUNNING_SQL}) AS running,
                                 (SELECT max_concurrent FROM owner WHERE name = :owner) AS own_limit"""

@@ -7,11 +7,11 @@ from pathlib import Path
 from agent_jobs.store.audit_log import AuditLog
 from agent_jobs.store.callbacks import Callbacks
 from agent_jobs.store.changes import Changes
-from agent_jobs.store.claims import Queue
-from agent_jobs.store.feed import Feed
-from agent_jobs.store.figures import FigureQueries
+from agent_jobs.store.claims import Claims
+from agent_jobs.store.event_feeds import EventFeeds
 from agent_jobs.store.housekeeping import Housekeeping
-from agent_jobs.store.job_writes import Transitions
+from agent_jobs.store.job_writes import JobWrites
+from agent_jobs.store.metrics import MetricsQueries
 from agent_jobs.store.owners import Owners
 from agent_jobs.store.reports import Reports
 from agent_jobs.store.search_index import SearchIndex
@@ -23,8 +23,8 @@ from agent_jobs.store.webhooks import Webhooks
 
 
 class SQLiteStore(
-    Transitions,
-    Queue,
+    JobWrites,
+    Claims,
     Changes,
     SearchIndex,
     Reports,
@@ -34,9 +34,9 @@ class SQLiteStore(
     AuditLog,
     Webhooks,
     Callbacks,
-    Feed,
+    EventFeeds,
     TeamFiles,
-    FigureQueries,
+    MetricsQueries,
     Traces,
 ):
     """`Store` on SQLite: see the protocols for what each method promises."""

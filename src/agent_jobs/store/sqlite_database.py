@@ -26,15 +26,15 @@ import anyio.lowlevel
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import StoreInfo, WorkerInfo
-from agent_jobs.store.base import Mark
 from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.database import SpendingLock, Transaction
-from agent_jobs.store.error_advice import as_store_error, damage_error
 from agent_jobs.store.file_recovery import FileGuard, file_identity, log_paths
 from agent_jobs.store.known_state import KnownState
 from agent_jobs.store.owner_scope import OwnerScope, select_state
 from agent_jobs.store.schema import enable_write_ahead_log, migrate
 from agent_jobs.store.search_index import remove_from_search
+from agent_jobs.store.sqlite_errors import as_store_error, damage_error
+from agent_jobs.store.values import Mark
 from agent_jobs.store.worker_lock import WorkerLock, folder_lock
 from agent_jobs.text import valid_unicode
 

@@ -1,12 +1,29 @@
-"""The protocols for what a team server keeps beside jobs: tokens, audit log, webhooks, callbacks, feeds and files."""
+"""The protocols for what a team server keeps beside jobs: owners, tokens, audit, webhooks, callbacks, feeds, files."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from agent_jobs.jobs.feed import FeedEvent, FeedFilter
+from agent_jobs.jobs.event_feed import FeedEvent, FeedFilter
+from agent_jobs.jobs.owners import Owner, OwnerUse
 
 #: Seconds between two notes of a token's use: a note at every request would be a write at every poll.
 USE_NOTED_S = 60.0
+
+
+class OwnerRecords(Protocol):
+    """Stores the settings of the owners of a team server."""
+
+    async def get_owner(self, name: str) -> Owner | None:
+        """Return what was set for an owner; None if nothing was."""
+        ...
+
+    async def list_owners(self, since: float) -> list[OwnerUse]:
+        """Return all owners that have a setting, a token or a job, by name, with the spending since this time."""
+        ...
+
+    async def set_owner(self, owner: Owner) -> None:
+        """Store what an operator set for an owner."""
+        ...
 
 
 class TokenRecord(NamedTuple):
@@ -315,28 +332,28 @@ class FileRecords(Protocol):
         ...
 
 
-class OwnerFigures(NamedTuple):
+class OwnerMetrics(NamedTuple):
     """What an operator watches of single owners."""
 
     active: Sequence[tuple[str, str, int]]  #: owner, status, number of jobs
     costs: Sequence[tuple[str, float]]  #: owner, USD that the jobs of the day cost so far
 
 
-class StoreFigures(NamedTuple):
+class StoreMetrics(NamedTuple):
     """What an operator watches of a database."""
 
-    owners: OwnerFigures
+    owners: OwnerMetrics
     jobs: Mapping[str, int]  #: number of jobs by status
     next_due_at: float | None  #: when the first step is or was due
     last_webhook_at: float | None
     connections: tuple[int, int]  #: of this process, and how many of these are in use
 
 
-class FigureRecords(Protocol):
+class MetricsRecords(Protocol):
     """Counts what an operator watches."""
 
-    async def read_figures(self, base_url: str, since: float) -> StoreFigures:
-        """Return the figures of this endpoint, with the costs of the day from `since` on."""
+    async def read_metrics(self, base_url: str, since: float) -> StoreMetrics:
+        """Return the metrics of this endpoint, with the costs of the day from `since` on."""
         ...
 
 

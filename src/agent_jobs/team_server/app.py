@@ -15,17 +15,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.team_server.caller import Caller
 from agent_jobs.team_server.files import FILES_PATH
-from agent_jobs.team_server.held_streams import HeldStreams
 from agent_jobs.team_server.host_check import HostCheck, HostNames
 from agent_jobs.team_server.readiness import Readiness
 from agent_jobs.team_server.refusals import Refusal
 from agent_jobs.team_server.request_body import MAX_BODY_BYTES, LimitedBody
 from agent_jobs.team_server.sign_in import Challenge, SignIn, TokenVerifier
+from agent_jobs.team_server.stream_head_delay import StreamHeadDelay
 
 MCP_PATH = "/mcp"
 
 
-class Doors(NamedTuple):
+class AccessPolicy(NamedTuple):
     """The ways into the server, and what reports those who were turned away."""
 
     verifiers: Collection[TokenVerifier]
@@ -43,13 +43,13 @@ class TeamApp(NamedTuple):
     run: AbstractAsyncContextManager[object]  #: must be entered before the first request
 
 
-def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequence[BaseRoute] = ()) -> TeamApp:
+def build_app(server: MCPServer, names: HostNames, policy: AccessPolicy, routes: Sequence[BaseRoute] = ()) -> TeamApp:
     """Return the app over an MCP server.
 
     Args:
         server: Answers the messages of MCP.
         names: The names of this server.
-        doors: Let callers in.
+        policy: Says who may call.
         routes: More routes for callers that have signed in.
     """
     mcp = server.streamable_http_app(
@@ -59,21 +59,21 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # HostCheck is stricter
     )
     everything = Starlette(
-        routes=[*doors.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp))],
+        routes=[*policy.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp))],
         exception_handlers={405: _refuse_method},
     )
     everything.router.default = _not_found
     everything.router.redirect_slashes = False
-    open_paths = frozenset(route.path for route in doors.open_routes)
+    open_paths = frozenset(route.path for route in policy.open_routes)
     limited = LimitedBody(
-        HeldStreams(everything),
+        StreamHeadDelay(everything),
         exempt_paths=(f"{FILES_PATH}/",),
         is_open=lambda scope: scope["path"] in open_paths,
     )
-    signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, open_paths)
+    signed_in = SignIn(limited, policy.verifiers, policy.challenge, policy.report_refused, open_paths)
     entrance: ASGIApp = signed_in
-    if doors.page is not None:
-        entrance = doors.page(signed_in)
+    if policy.page is not None:
+        entrance = policy.page(signed_in)
     readiness = Readiness(HostCheck(entrance, names))
     return TeamApp(readiness, readiness, mcp.router.lifespan_context(mcp))
 

@@ -61,7 +61,7 @@ class AuditWriter:
         actor = (caller.owner, caller.token_id, caller.client, caller.address)
         try:
             with anyio.move_on_after(WRITE_S, shield=True) as writing:
-                await (await self._engine()).access.log_action(actor, action, costs_usd)
+                await (await self._engine()).owners.log_action(actor, action, costs_usd)
             if not writing.cancelled_caught:
                 return
             logger.error("the audit log cannot be written in time")

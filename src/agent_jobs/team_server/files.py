@@ -39,7 +39,7 @@ class _AnyName(PathConvertor):
     regex = "(?s:.*)"
 
 
-class _FileDoor:
+class _FileEndpoint:
     """Takes in and hands out the files of the caller's owner."""
 
     def __init__(self, engine: Callable[[], Awaitable[Engine]]) -> None:
@@ -92,10 +92,10 @@ def build_file_routes(engine: Callable[[], Awaitable[Engine]]) -> list[Route]:
     Args:
         engine: Returns the engine that is bound to the owner of the caller.
     """
-    door = _FileDoor(engine)
+    endpoint = _FileEndpoint(engine)
     register_url_convertor("any", _AnyName())
     path = FILES_PATH + "/{name:any}"
-    return [Route(path, door.put, methods=["PUT"]), Route(path, door.get, methods=["GET"])]
+    return [Route(path, endpoint.put, methods=["PUT"]), Route(path, endpoint.get, methods=["GET"])]
 
 
 def find_safe_name(name: str) -> str:

@@ -46,11 +46,11 @@ def build_metrics_route(engine: Callable[[], Awaitable[Engine]], token_file: Pat
         if not secrets.compare_digest(read_bearer(request.headers).encode(), expected):
             return Refusal(401, "no_token", "Send the token of the metrics.", {"WWW-Authenticate": "Bearer"})
         try:
-            figures = await (await engine()).figures()
+            metrics = await (await engine()).metrics()
         except AgentJobsError:
             return Refusal.no_database(1)
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collected(list_metrics(figures)))
+        registry.register(_Collected(list_metrics(metrics)))
         headers = {"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
         return Response(generate_latest(registry), headers=headers)
 
@@ -72,9 +72,9 @@ def read_metrics_token(path: Path) -> str:
     return token
 
 
-def list_metrics(figures: Any) -> list[Metric]:
-    """Return the figures as metrics of a bounded number."""
-    stored = figures.stored
+def list_metrics(metrics: Any) -> list[Metric]:
+    """Return the metrics in the form of Prometheus, a bounded number of them."""
+    stored = metrics.stored
     known = _choose_owners(stored.owners.active, dict(stored.owners.costs))
     active, costs = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
     for owner, status, jobs in stored.owners.active:
@@ -86,13 +86,13 @@ def list_metrics(figures: Any) -> list[Metric]:
         _make_gauge("jobs", "Jobs in the database.", {(name,): n for name, n in stored.jobs.items()}, "status"),
         _make_gauge("active_jobs", "Jobs that have not ended.", active, "owner", "status"),
         _make_gauge("cost_today_usd", "Cost of the jobs that were started today (UTC).", costs, "owner"),
-        _make_counter("starts", "Jobs that this process started.", figures.starts),
-        _make_counter("polls", "Calls of this process that asked for a job.", figures.polls),
-        _make_counter("waits", "Waits of callers that this process began.", figures.waits),
-        _make_counter("retrievals", "GETs of responses that this process sent to the provider.", figures.retrievals),
-        _make_gauge("waits_open", "Waits of callers that are under way in this process.", {(): figures.waits_open}),
-        _make_gauge("step_lateness_seconds", "Age of the oldest step that is overdue.", {(): figures.lateness_s}),
-        _make_gauge("webhook_age_seconds", "Time since the last webhook.", _as_samples(figures.webhook_age_s)),
+        _make_counter("starts", "Jobs that this process started.", metrics.starts),
+        _make_counter("polls", "Calls of this process that asked for a job.", metrics.polls),
+        _make_counter("waits", "Waits of callers that this process began.", metrics.waits),
+        _make_counter("retrievals", "GETs of responses that this process sent to the provider.", metrics.retrievals),
+        _make_gauge("waits_open", "Waits of callers that are under way in this process.", {(): metrics.waits_open}),
+        _make_gauge("step_lateness_seconds", "Age of the oldest step that is overdue.", {(): metrics.lateness_s}),
+        _make_gauge("webhook_age_seconds", "Time since the last webhook.", _as_samples(metrics.webhook_age_s)),
         _make_gauge(
             "connections", "Connections of this process to PostgreSQL.", {("open",): size, ("used",): used}, "state"
         ),

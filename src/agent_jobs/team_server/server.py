@@ -27,13 +27,12 @@ from agent_jobs.mcp_server.events import EventsExtension
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.tool_adapter import is_for_team
 from agent_jobs.settings import Settings
-from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
+from agent_jobs.team_server.app import MCP_PATH, AccessPolicy, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import get_current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
 from agent_jobs.team_server.files import build_file_routes
 from agent_jobs.team_server.host_check import HostNames, is_loopback
-from agent_jobs.team_server.listening import end_with_token
 from agent_jobs.team_server.oauth import (
     RESOURCE_PATH,
     Resource,
@@ -44,6 +43,7 @@ from agent_jobs.team_server.oauth import (
 )
 from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge, TokenVerifier
 from agent_jobs.team_server.team_tokens import TeamTokens
+from agent_jobs.team_server.token_watch import end_with_token
 from agent_jobs.text import describe_listen_error
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ async def _build_team_server(
     settings: Settings, app: App, engine: Engine, resource: Resource | None, open_routes: Sequence[Route]
 ) -> AsyncGenerator[TeamServer]:
     # The commands load this module, too, and need no templates.
-    from agent_jobs.team_server.page_door import PageDoor, build_team_page, derive_page_secret
+    from agent_jobs.team_server.team_page import PageSwitch, build_team_page, derive_page_secret
 
     audit, names, ending = AuditWriter(app.engine), HostNames(settings.host, settings.public_url), anyio.Event()
     secret = derive_page_secret(settings)
@@ -201,8 +201,8 @@ async def _build_team_server(
         is_secure = (settings.public_url or "").startswith("https:")
         page = build_team_page(app.engine, audit, names, secret, tasks, ending, is_secure=is_secure)
         challenge = _create_challenge(resource)
-        doors = Doors(verifiers, challenge, audit.record_refused, open_routes, partial(PageDoor, page=page))
-        team = build_app(server, names, doors, build_file_routes(open_caller_engine))
+        policy = AccessPolicy(verifiers, challenge, audit.record_refused, open_routes, partial(PageSwitch, page=page))
+        team = build_app(server, names, policy, build_file_routes(open_caller_engine))
         yield TeamServer(team, app, engine, server, settings.drain_s, ending)
         tasks.cancel_scope.cancel()
 
@@ -290,7 +290,7 @@ async def check_access(settings: Settings, engine: Engine) -> None:
             "AGENT_JOBS_OAUTH_ISSUER needs AGENT_JOBS_PUBLIC_URL, because tokens are made for one address. Set it to "
             "the address that users know."
         )
-    if is_loopback(settings.host) or settings.oauth_issuer is not None or await engine.access.has_good_token():
+    if is_loopback(settings.host) or settings.oauth_issuer is not None or await engine.owners.has_good_token():
         return
     raise ConfigError(
         f"The server would listen on {settings.host}, but no one could sign in, because there is no token. Make one "

@@ -24,11 +24,11 @@ class TeamTokens:
         Raises:
             RefusedTokenError: It is unknown, revoked or expired.
         """
-        access = (await self._engine()).access
-        record, fault = await access.find_token(token)
+        owners = (await self._engine()).owners
+        record, fault = await owners.find_token(token)
         if record is None:
             raise RefusedTokenError(fault)
         if fault:
             raise RefusedTokenError(fault, owner=record.owner, token_id=record.id)
-        await access.mark_token_used(record)
+        await owners.mark_token_used(record)
         return Caller(record.owner, record.id)

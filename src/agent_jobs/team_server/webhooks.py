@@ -102,7 +102,7 @@ class _Event(NamedTuple):
     response_id: str  #: empty for an event that is about something else
 
 
-class _WebhookDoor:
+class _WebhookEndpoint:
     """Takes the webhooks of one provider in."""
 
     def __init__(self, engine: Callable[[], Awaitable[Engine]], secrets: SecretsFile) -> None:
@@ -145,8 +145,8 @@ def build_webhook_routes(engine: Callable[[], Awaitable[Engine]], secrets: Path)
     Raises:
         ConfigError: The file has no usable secret.
     """
-    door = _WebhookDoor(engine, SecretsFile(secrets))
-    return [Route(WEBHOOK_PATH, door.receive, methods=["POST"])]
+    endpoint = _WebhookEndpoint(engine, SecretsFile(secrets))
+    return [Route(WEBHOOK_PATH, endpoint.receive, methods=["POST"])]
 
 
 async def _read_short_body(request: Request) -> bytes | None:

@@ -24,11 +24,11 @@ from pydantic import TypeAdapter, ValidationError
 from agent_jobs import __version__
 from agent_jobs.backoff import calculate_backoff_s
 from agent_jobs.errors import AgentJobsError, ConfigError, ToolServerError
+from agent_jobs.toolbox.answer_repair import repair_transport
 from agent_jobs.toolbox.config import ServerConfig
-from agent_jobs.toolbox.http_transport import Remote
+from agent_jobs.toolbox.http_transport import HttpTransport
 from agent_jobs.toolbox.output import ToolOutput, read_output
-from agent_jobs.toolbox.repair import repair_transport
-from agent_jobs.toolbox.stdio_transport import Child
+from agent_jobs.toolbox.stdio_transport import StdioTransport
 
 MAX_TOOLS = 1_000  # of a server: no request could carry more of them
 MAX_PAGES = 50  # of a list of tools: a server could name next pages endlessly
@@ -154,13 +154,13 @@ class Connection:
     async def _open_server_client(self, run: "_ServerRun") -> AsyncGenerator[Client]:
         config, run.secrets = self.config.resolve(self._environ)
         if config.command is not None:
-            run.wire = Child(config.command, config.args, config.env, config.cwd)
+            run.transport = StdioTransport(config.command, config.args, config.env, config.cwd)
         else:
-            run.wire = Remote(config)
+            run.transport = HttpTransport(config)
         # Without callbacks the SDK refuses a server's requests for models, persons and folders.
         us = Implementation(name="agent-jobs", version=__version__)
         async with Client(
-            repair_transport(run.wire.open_transport(), self._log_skipped), client_info=us, cache=None
+            repair_transport(run.transport.open_transport(), self._log_skipped), client_info=us, cache=None
         ) as client:
             yield client
 
@@ -225,25 +225,25 @@ class _ServerRun:
         self.listing = anyio.Lock()
         self.client: Client | None = None
         self.tools: Mapping[str, Tool] | None = None
-        self.wire: Child | Remote | None = None
+        self.transport: StdioTransport | HttpTransport | None = None
         self.error: AgentJobsError | None = None
         self.secrets: frozenset[str] = frozenset()
 
     def is_gone(self) -> bool:
-        return self.wire is not None and self.wire.gone.is_set()
+        return self.transport is not None and self.transport.gone.is_set()
 
     async def wait_until_gone(self) -> None:
-        assert self.wire is not None
-        await self.wire.gone.wait()
+        assert self.transport is not None
+        await self.transport.gone.wait()
 
     def end(self) -> None:
-        if self.wire is not None:
-            self.wire.gone.set()
+        if self.transport is not None:
+            self.transport.gone.set()
 
     def last_words(self) -> str:
-        if self.wire is None:
+        if self.transport is None:
             return ""
-        return self.wire.last_words()
+        return self.transport.last_words()
 
     def mask(self, text: str) -> str:
         for secret in sorted(self.secrets, key=len, reverse=True):

@@ -22,7 +22,7 @@ _BOM = BOM.encode()
 _END_OF_EVENT = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
-class Remote:
+class HttpTransport:
     """One connection to an HTTP server. The SDK ends it when it breaks, so only this process sets `gone`."""
 
     def __init__(self, config: ServerConfig) -> None:

@@ -32,7 +32,7 @@ Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObj
 Heard = MemoryObjectSendStream[SessionMessage | Exception]
 
 
-class Child:
+class StdioTransport:
     """One run of a stdio server; `gone` is set when it can send nothing any more."""
 
     def __init__(self, command: str, args: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:

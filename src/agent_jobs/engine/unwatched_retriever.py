@@ -1,4 +1,4 @@
-"""Retrieves the jobs that no process observes, for a command that only reads."""
+"""Retrieves the jobs that no process watches, for a command that only reads."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
-class Collector:
+class UnwatchedRetriever:
     """Retrieves jobs that no process observes, for a command that only reads.
 
     It sends nothing but GETs: it launches, cancels and deletes nothing, and leaves calls of tools and further turns to
@@ -44,7 +44,7 @@ class Collector:
         self._saving = anyio.Lock()
         self._has_store_failed = False
 
-    async def collect(self, jobs: Sequence[Job], limit_s: float) -> dict[str, Job]:
+    async def retrieve(self, jobs: Sequence[Job], limit_s: float) -> dict[str, Job]:
         """Retrieve the jobs side by side and save them; return those that upstream answered in time.
 
         Args:
@@ -55,10 +55,10 @@ class Collector:
             await _resolve_host(self._client.endpoint.base_url)
             async with anyio.create_task_group() as tasks:
                 for job in jobs:
-                    tasks.start_soon(self._collect_job, job)
+                    tasks.start_soon(self._retrieve_job, job)
         return self._retrieved
 
-    async def _collect_job(self, job: Job) -> None:
+    async def _retrieve_job(self, job: Job) -> None:
         """Retrieve and save one job; its failures do not stop the others."""
         try:
             outcome = await self._retrieve_whole(job.id)

@@ -52,7 +52,7 @@ _LIMITS = {"dead_after_s": DEAD_AFTER_S, "dead_without_session_after_s": DEAD_WI
 _Write = Callable[..., Awaitable[Sequence[Row]]]
 
 
-class Replica:
+class Heartbeat:
     """The row of this process among those that have the database open.
 
     Args:

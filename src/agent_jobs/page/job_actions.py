@@ -15,7 +15,7 @@ from agent_jobs.page.templates import EngineSource
 from agent_jobs.request.start_request import StartRequest
 
 
-class Actions:
+class JobActions:
     """The forms about a job, on its page and in the list."""
 
     def __init__(self, engine: EngineSource, forms: FormReader) -> None:

@@ -16,8 +16,9 @@ from agent_jobs.attachments.attachment import (
     suffix_of,
 )
 from agent_jobs.attachments.decoding import decode_file
+from agent_jobs.attachments.path_names import Names, printable_path
+from agent_jobs.attachments.protected_files import RefusedFileError, secret_error, unreadable_error
 from agent_jobs.attachments.roots import Budget, Root
-from agent_jobs.attachments.unfit import Names, UnfitError, printable_path, secret_error, unreadable_error
 from agent_jobs.errors import RequestError
 
 #: Text: about a million tokens, which is a whole context window, and well under the 10,485,760 characters that the API
@@ -30,7 +31,7 @@ MAX_FILES = 500  # more file names than a model can use
 _SIZE_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
-class Collector:
+class FileReader:
     """The files that were read, each once, and the room that is left for more."""
 
     def __init__(self, *, upload: bool) -> None:
@@ -50,7 +51,7 @@ class Collector:
             named: Whether the caller named it, and not only a glob or a folder.
 
         Raises:
-            UnfitError: It cannot be attached.
+            RefusedFileError: It cannot be attached.
             RequestError: It is too large, or one too many.
         """
         path = root.real.joinpath(*names)
@@ -68,7 +69,7 @@ class Collector:
         """Return a file that was uploaded as an attachment.
 
         Raises:
-            UnfitError: It cannot be attached.
+            RefusedFileError: It cannot be attached.
             RequestError: It is too large, or one too many.
         """
         names = (name,)
@@ -134,7 +135,7 @@ class Collector:
         suffix = suffix_of(names[-1])
         if not head and self._is_never_empty(suffix):
             path = printable_path(names)
-            raise UnfitError("{path} is empty (0 bytes).", "broken_file", reason="empty", path=path)
+            raise RefusedFileError("{path} is empty (0 bytes).", "broken_file", reason="empty", path=path)
         recognized = recognize(names[-1], head, upload=self._upload)
         if suffix == ".pdf":
             _require_pdf(names, recognized)
@@ -146,7 +147,7 @@ class Collector:
     def _accept_binary(self, names: Names, *, named: bool) -> tuple[Kind, str]:
         if named and self._upload:
             return "data", "application/octet-stream"
-        raise UnfitError(
+        raise RefusedFileError(
             "{path} is a binary file that no model can read.",
             "binary_file",
             reason="binary",
@@ -157,7 +158,7 @@ class Collector:
 def _require_pdf(names: Names, recognized: tuple[Kind, str] | None) -> None:
     if recognized is not None and recognized[0] in ("pdf", "image"):
         return
-    raise UnfitError(
+    raise RefusedFileError(
         "{path} is not a PDF, since it does not begin with %PDF.",
         "broken_file",
         reason="PDF by name only",

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 HOLD_S = 40.0
 
 
-class HeldStreams:
+class StreamHeadDelay:
     """Passes requests on, and holds back the heads of event streams."""
 
     def __init__(self, app: ASGIApp) -> None:

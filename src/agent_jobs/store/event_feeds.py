@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from agent_jobs.jobs.feed import FeedEvent, FeedFilter, find_event, make_event, render_event
+from agent_jobs.jobs.event_feed import FeedEvent, FeedFilter, find_event, make_event, render_event
 from agent_jobs.jobs.job import Job
 from agent_jobs.store.database import Row, StorePart, Transaction
 from agent_jobs.store.team_records import Delivery, GrantedSubscription, NewSubscription
@@ -33,7 +33,7 @@ _IS_GOOD = """subscription.expires_at > :now AND (subscription.token_id = '' OR 
                   AND (token.expires_at IS NULL OR token.expires_at > :now)))"""
 
 
-class Feed(StorePart):
+class EventFeeds(StorePart):
     """`FeedRecords` on any database."""
 
     async def publish_events(self, now: float) -> None:

@@ -1,22 +1,8 @@
-"""Print sentences in the width of the terminal, and ask for answers."""
+"""Ask the user at the terminal for a line or for consent."""
 
-import shutil
 import sys
 
 import click
-
-from agent_jobs.cli import terminal
-from agent_jobs.cli.wrapping import wrap_text
-
-
-def print_sentences(text: str, *, err: bool = False, indent: str = "") -> None:
-    """Print sentences; on a terminal they are wrapped by the rule of `wrapping`. Later lines begin with `indent`."""
-    stream = sys.stderr if err else sys.stdout
-    if not stream.isatty():
-        return click.echo(text, err=err)
-    width = shutil.get_terminal_size().columns - len(indent)
-    first, *more = wrap_text(terminal.strip_control_characters(text), width).split("\n")
-    return click.echo("\n".join([first, *(indent + line for line in more)]), err=err)
 
 
 def ask_for_line(question: str, default: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from agent_jobs.store.team_records import StoreFigures
+from agent_jobs.store.team_records import StoreMetrics
 
 #: Challenges that one owner may have sent in a minute: an allowed host must not be flooded with them.
 CHALLENGES_A_MINUTE = 10
@@ -27,7 +27,7 @@ class ChallengeLimit:
 
 
 @dataclass(slots=True)
-class Activity:
+class ProcessCounters:
     """The counts of one process."""
 
     starts: int = 0  #: jobs that were started
@@ -35,10 +35,10 @@ class Activity:
     challenges: ChallengeLimit = field(default_factory=ChallengeLimit)
 
 
-class Figures(NamedTuple):
+class EngineMetrics(NamedTuple):
     """What an operator watches."""
 
-    stored: StoreFigures  #: of all processes on the database
+    stored: StoreMetrics  #: of all processes on the database
     starts: int
     polls: int
     waits: int

@@ -6,7 +6,7 @@ from pathlib import Path
 from agent_jobs.secret_values import read_key_file, read_password_file
 
 
-def read_setting_file(name: str, path: Path) -> None:
+def read_referenced_file(name: str, path: Path) -> None:
     """Read the file of a setting, by the name of the setting in the settings file; nothing if it names no file.
 
     Raises:

@@ -14,7 +14,7 @@ from agent_jobs.team_token import create_token, hash_token
 Actor = tuple[str, str, str, str]
 
 
-class Access:
+class OwnerRegistry:
     """Keeps the limits, the tokens and the audit log of all owners."""
 
     def __init__(self, store: Store, clock: Clock) -> None:

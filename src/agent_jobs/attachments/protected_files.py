@@ -1,15 +1,11 @@
-"""Refuse a file that cannot be attached, and print paths safely."""
+"""Refuse files that may contain secrets, and git's own files."""
 
 import re
 from collections.abc import Generator
 from fnmatch import fnmatchcase
-from unicodedata import category
 
+from agent_jobs.attachments.path_names import Names, printable_path
 from agent_jobs.errors import RequestError
-from agent_jobs.text import valid_unicode
-
-#: The names of a path below its root, one by one.
-Names = tuple[str, ...]
 
 #: Names of files with keys and passwords. A user who wants a model to see such a file copies it under another name.
 SECRET_FOLDERS = {".aws", ".azure", ".docker", ".gcloud", ".gnupg", ".kube", ".password-store", ".ssh"}
@@ -29,7 +25,7 @@ _BACKUP_MARK = re.compile(
 )
 
 
-class UnfitError(RequestError):
+class RefusedFileError(RequestError):
     """A file that cannot be attached: refused if the caller named it, left out and counted by `reason` in a glob."""
 
     def __init__(self, problem: str, code: str, /, *, reason: str, **data: object) -> None:
@@ -41,12 +37,14 @@ def refuse_protected(names: Names) -> None:
     """Refuse git's own files, and files with the name of a secret file.
 
     Raises:
-        UnfitError: It is protected.
+        RefusedFileError: It is protected.
     """
     lower = [name.lower() for name in names]
     if ".git" in lower:
         path = printable_path(names)
-        raise UnfitError("{path} belongs to git, so it is not attached.", "git_file", reason="git's own", path=path)
+        raise RefusedFileError(
+            "{path} belongs to git, so it is not attached.", "git_file", reason="git's own", path=path
+        )
     if any(map(_is_secret_folder, lower)) or (lower and _is_secret_name(lower[-1])):
         raise secret_error(names)
 
@@ -55,14 +53,14 @@ def is_protected(names: Names) -> bool:
     """Return True if `refuse_protected` refuses the file."""
     try:
         refuse_protected(names)
-    except UnfitError:
+    except RefusedFileError:
         return True
     return False
 
 
-def secret_error(names: Names) -> UnfitError:
+def secret_error(names: Names) -> RefusedFileError:
     """Return the refusal of a file that seems to contain a secret."""
-    return UnfitError(
+    return RefusedFileError(
         "{path} seems to contain keys or passwords, so it is not attached.",
         "secret_file",
         reason="seem to contain secrets",
@@ -70,21 +68,15 @@ def secret_error(names: Names) -> UnfitError:
     )
 
 
-def unreadable_error(names: Names, error: OSError) -> UnfitError:
+def unreadable_error(names: Names, error: OSError) -> RefusedFileError:
     """Return the refusal of a file that the system does not open."""
-    return UnfitError(
+    return RefusedFileError(
         "{path} cannot be read ({cause}).",
         "unreadable_file",
         reason="unreadable",
         path=printable_path(names),
         cause=error.strerror,
     )
-
-
-def printable_path(names: Names) -> str:
-    """Return a path for a person or a model to read: no character in it ends a line or is invisible."""
-    text = valid_unicode("/".join(names))
-    return "".join(map(_replace_unprintable, text)) or "."
 
 
 def _is_secret_folder(name: str) -> bool:
@@ -104,11 +96,3 @@ def _strip_backup_marks(name: str) -> Generator[str]:
         yield name
         yield name.lstrip(".")  # swap files are hidden
         original, name = name, _BACKUP_MARK.sub("", name)
-
-
-def _replace_unprintable(char: str) -> str:
-    if char.isprintable():
-        return char
-    if category(char) == "Zs":
-        return " "
-    return "?"

@@ -25,7 +25,7 @@ from agent_jobs.team_server.request_body import LimitedBody
 CLIENT = "page"
 
 
-class PageDoor:
+class PageSwitch:
     """Passes requests of browsers on to the page, and all others to the rest of the server.
 
     Args:
@@ -67,11 +67,11 @@ def build_team_page(
     """
 
     async def find_owner(token_hash: str) -> TokenOwner | None:
-        access = (await engine()).access
-        record, fault = await access.find_token_by_hash(token_hash)
+        owners = (await engine()).owners
+        record, fault = await owners.find_token_by_hash(token_hash)
         if record is None or fault:
             return None
-        await access.mark_token_used(record)
+        await owners.mark_token_used(record)
         return TokenOwner(record.owner, record.id)
 
     async def report_refused(address: str) -> None:

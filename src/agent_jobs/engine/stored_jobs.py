@@ -13,7 +13,8 @@ from agent_jobs.errors import ConfigError, UpstreamError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter, Pruned, Result, SearchHit, Spending, SpendingKey
 from agent_jobs.jobs.status import Status
-from agent_jobs.store.base import Place, Store
+from agent_jobs.store.base import Store
+from agent_jobs.store.values import Place
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.owner_clients import OwnerClients
@@ -25,7 +26,7 @@ ActionReporter = Callable[[str, Mapping[str, float | None]], Awaitable[None]]
 CONTINUABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
 
-class Archive(ABC):
+class StoredJobs(ABC):
     """Looks up stored jobs. A base of `Engine`."""
 
     _store: Store
