@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 TURNS = 6  # starts that are planned and sent at once: enough to keep a core busy
-TURN_S = 1.0  # a slow start, such as one with large files, then lets others begin
+TURN_S = 2.0  # a slow start, such as one with large files, then lets others begin
 
 
 class StartTurns:
