@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from hosts import hosting
 
 from agent_jobs.cli.main import cli
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.request.models import suggest_model
 from agent_jobs.settings import Settings
 from agent_jobs.text import (
@@ -164,7 +165,9 @@ async def test_job_that_names_a_misspelt_model_ends_with_the_near_one(settings: 
 )
 def test_misnamed_variable_suggests_the_setting_and_hides_its_value(name: str, meant: str):
     [warning] = Settings.from_env({name: "sk-secret"}).warnings
-    assert warning == f"{name} is not a setting and has no effect: did you mean {meant}?"
+    assert describe_error(warning) == (
+        f"{name} is not a setting and has no effect: did you mean {meant}? Rename it to {meant}, if that is meant."
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,4 +185,4 @@ def test_variables_of_other_programs_are_left_alone(environ: dict[str, str]):
 
 def test_token_of_a_team_server_is_no_misnamed_setting():
     assert Settings.from_env({"AGENT_JOBS_TOKEN": f"ajt_{'a' * 43}"}).warnings == ()
-    assert "did you mean OPENAI_API_KEY?" in Settings.from_env({"AGENT_JOBS_TOKEN": "sk-secret"}).warnings[0]
+    assert "did you mean OPENAI_API_KEY?" in str(Settings.from_env({"AGENT_JOBS_TOKEN": "sk-secret"}).warnings[0])

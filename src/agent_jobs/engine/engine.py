@@ -81,7 +81,7 @@ class Engine(JobControl, StoredJobs):
         clock: Clock,
         tasks: TaskGroup,
         presets: Mapping[str, Preset],
-        warnings: tuple[str, ...] = (),
+        warnings: tuple[ConfigError, ...] = (),
         report_budget: Callable[[], object] = str,
     ) -> None:
         self._report_budget = report_budget
@@ -113,7 +113,7 @@ class Engine(JobControl, StoredJobs):
         return bound
 
     def with_reporter(self, reporter: ActionReporter) -> Engine:
-        """Return this engine so that it reports what its caller does with jobs, for an audit log."""
+        """Return this engine with a reporter of its caller's actions, for an audit log."""
         bound = copy(self)
         bound._action_reporter = reporter
         return bound
@@ -145,7 +145,7 @@ class Engine(JobControl, StoredJobs):
 
         It waits at most `id_wait_s` for the ids. `on_submitted` gets the jobs' own ids as soon as they are stored.
 
-        If an identical request is still running, finished lately without being read, or has an unconfirmed start, its
+        If an identical request is still running, finished recently without being read, or has an unconfirmed start, its
         job is returned instead of a second one. `options.allow_duplicate` starts another, `options.key` makes one job
         for each key. Of several prompts all are started or none.
 
@@ -338,7 +338,7 @@ class Engine(JobControl, StoredJobs):
         await self._store.wait_for_any_change(mark)
 
     async def prune(self, older_than_s: float, *, upstream: bool = False, unread: bool = False) -> Pruned:
-        """Delete the jobs that finished that long ago, and keep those whose results no reader received.
+        """Delete the jobs that finished before this age, except those with unread results.
 
         Args:
             older_than_s: Seconds since their end.
@@ -356,7 +356,7 @@ class Engine(JobControl, StoredJobs):
         return await prune(self._store, self._clock.now() - older_than_s, clients, unread=unread)
 
     def mark_delivered_later(self, *jobs: Job) -> None:
-        """Have it stored, once the caller is done, that a host received these jobs' results.
+        """Record in the background that a host received these jobs' results.
 
         Questions are noted for this process alone: every host's model should see them.
         """
@@ -380,7 +380,7 @@ class Engine(JobControl, StoredJobs):
         except StoreError as error:
             logger.warning("cannot record that results were delivered: %s", error)
 
-    def _list_warnings(self) -> tuple[str, ...]:
+    def _list_warnings(self) -> tuple[ConfigError, ...]:
         """Return what the user should change in the settings. Those of a team server are its operator's to change."""
         if self._owner is not None:
             return ()
@@ -427,7 +427,7 @@ class Engine(JobControl, StoredJobs):
         return job
 
     async def _find_planner(self) -> StartPlanner:
-        """Return what plans jobs: with the owner's key, if the owner has one.
+        """Return the planner of jobs, with the owner's key if the owner has one.
 
         Raises:
             ConfigError: That key is missing; the shared one is not used in its place.

@@ -1,4 +1,4 @@
-"""Show the surroundings of the jobs: the endpoint, the database, other processes, and the owners."""
+"""Show the environment of the jobs: the endpoint, the database, other processes, and the owners."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Inspection:
 
     @property
     def owners(self) -> OwnerRegistry:
-        """Return the tokens and the audit log of a team server."""
+        """Return the owners of a team server with their tokens and the audit log."""
         return OwnerRegistry(self._store, self._clock)
 
     async def store_info(self) -> StoreInfo:
@@ -128,7 +128,7 @@ class Inspection:
         return self._require_upstream().webhooks
 
     async def metrics(self) -> EngineMetrics:
-        """Return what an operator watches, of this process and of the database."""
+        """Return the metrics of this process and of the database."""
         upstream, now = self._require_upstream(), self._clock.now()
         stored = await self._store.read_metrics(upstream.client.endpoint.base_url, now - now % DAY_S)
         age_s = None
