@@ -122,16 +122,18 @@ def format_value(name: str, value: Any, path: Path) -> str:
         ConfigError: No setting has values of this form.
     """
     reader = VARIABLES[NAMES[name]].reader
-    if isinstance(value, bool):
-        return _format_switch(reader.accepts, is_on=value)
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, str) and reader.accepts == PATH_WORDS:
-        return _anchor_in_folder(value, path)
-    if isinstance(value, str):
-        return value
-    if reader.join is not None and _is_list_of_texts(value):
-        return reader.join(value)
+    match value:
+        case bool():
+            return _format_switch(reader.accepts, is_on=value)
+        case int() | float():
+            return str(value)
+        case str() if reader.accepts == PATH_WORDS:
+            return _anchor_in_folder(value, path)
+        case str():
+            return value
+        case _:
+            if reader.join is not None and _is_list_of_texts(value):
+                return reader.join(value)
     raise ConfigError(f"{name} in {path} accepts {reader.accepts}. Correct it or remove it.")
 
 

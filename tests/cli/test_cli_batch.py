@@ -1,7 +1,6 @@
 """A file of prompts worked off from the terminal, through kills."""
 
 import json
-import os
 import re
 import resource
 import signal
@@ -60,7 +59,7 @@ def test_two_hundred_prompts_survive_two_kills_and_run_once_each(tmp_path: Path,
             with subprocess.Popen(command, env=terminal.environment(AGENT_JOBS_MAX_CONCURRENT="40")) as process:
                 until = time.monotonic() + LIMIT_S
                 while len(results(terminal)) < kill_at and time.monotonic() < until:
-                    os.sched_yield()
+                    time.sleep(0.01)
                 process.send_signal(signal.SIGKILL)
             assert kill_at <= len(results(terminal)) < 200
         last = batch(terminal, tasks, "--concurrency", "40", "--json", AGENT_JOBS_MAX_CONCURRENT="40")
@@ -98,7 +97,7 @@ def test_lines_may_be_texts_or_objects_and_the_same_line_twice_is_two_jobs(termi
 def test_batch_may_run_more_jobs_at_once_than_the_default_limit(terminal: Terminal, upstream: RunningServer):
     tasks = written(terminal, *(scripted(f"Task {n}", {"end": "never"}) for n in range(12)))
     command = [*COMMAND, "batch", str(tasks), "--out", str(terminal.folder / "out"), "--concurrency", "20"]
-    with subprocess.Popen(command, env=terminal.environment(), stderr=subprocess.DEVNULL) as process:
+    with Process(command, env=terminal.environment(), stderr=subprocess.DEVNULL) as process:
         until = time.monotonic() + LIMIT_S
         while upstream.emulator.counters()["creates"] < 12 and time.monotonic() < until:
             time.sleep(0.05)
@@ -194,7 +193,7 @@ def test_two_batches_never_write_into_one_folder(terminal: Terminal, upstream: R
     with Process(command, env=terminal.environment(), stderr=subprocess.DEVNULL) as first:
         until = time.monotonic() + LIMIT_S
         while not upstream.emulator.counters()["creates"] and time.monotonic() < until:
-            os.sched_yield()
+            time.sleep(0.01)
         second = terminal.pipe("batch", str(slow), "--out", str(tmp_path / "out"))
         assert (second.returncode, second.stdout) == (1, "")
         assert "Another batch writes to" in second.stderr

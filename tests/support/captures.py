@@ -98,6 +98,7 @@ OTHERWISE: Sequence[tuple[str, str]] = (
     (r"(job_X +)searching( +TIME)", r"\1writing\2"),  # a poll may replace what the stream showed
     (r'("elapsed_s"|"age_s"):\d+', r"\1:N"),
     (r"\b\d+\.\d+\.\d+\b|\bschema \d+", "VERSION"),
+    (r"━+", "━"),  # a longer time leaves a shorter bar
     (r"\w*…", "…"),
     (r"\s+", " "),
 )
@@ -230,9 +231,9 @@ SCENES: dict[str, Scene] = {
     "first-list": Scene(_hosted),
     "preset-mistake": Scene(_own_presets),
     "unconfirmed": Scene(_asking(RECOVERY, faults=[{"on": "create", "status": 500, "after_accept": True}])),
-    "run-moment": Scene(_asking(CHECKPOINT, **_still(POINT)), at=["in the database."], moment=True),
+    "run-moment": Scene(_asking(CHECKPOINT, **_still(POINT)), at=[r"in the database\. writing"], moment=True),
     "run-moment-160": Scene(
-        _asking(RECOVERY, **_still(LOG, searches=3)), columns=160, at=["That is all."], moment=True
+        _asking(RECOVERY, **_still(LOG, searches=3)), columns=160, at=[r"That is all\. \w+ \S+ 3 searches"], moment=True
     ),
     "run": Scene(_asking(CHECKPOINT, text=POINT)),
     "dry-run": Scene(columns=100),

@@ -16,6 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from measured_code import keep_code
+
 #: The variable that names the folder: where it is unset, nothing is measured.
 VARIABLE = "TEST_COVERAGE"
 SOURCE = Path(__file__).parents[2] / "src/agent_jobs"
@@ -31,6 +33,7 @@ def measure() -> None:
     if _measuring or VARIABLE not in os.environ:
         return
     slipcover = import_module("slipcover")  # not every environment that the tests make has it
+    keep_code()
     measuring = slipcover.Slipcover(branch=True, d_miss_threshold=NEVER)
     slipcover.ImportManager(measuring, slipcover.FileMatcher(sources=[SOURCE])).__enter__()
     _measuring[Path(os.environ[VARIABLE])] = measuring

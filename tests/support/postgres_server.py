@@ -113,7 +113,7 @@ def is_readable_by_all(folder: Path) -> bool:
 
 @contextmanager
 def running_server(options: str = "") -> Generator[Server]:
-    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
         server = Server(Path(folder), options)
         try:
             yield server

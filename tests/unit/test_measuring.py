@@ -5,6 +5,8 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from secrets import token_hex
+from typing import Any
 
 import measuring
 
@@ -31,3 +33,45 @@ def test_a_fork_writes_what_it_ran_since_the_process_that_it_is_a_fork_of_wrote(
     nothing, run, imported = sorted(seen, key=len)
     assert nothing == set()
     assert run and imported and not run & imported
+
+
+MODULE = """
+def choose(number):
+    if number > 1:
+        return "many"
+    return "few"
+"""
+
+RUN_MODULE = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+import measuring
+measuring.SOURCE = Path(sys.argv[2])
+measuring.measure()
+import chosen
+chosen.choose(int(sys.argv[3]))
+"""
+
+
+def test_kept_code_is_measured_as_new_code_is_until_its_module_changes(tmp_path: Path) -> None:
+    (tmp_path / "modules").mkdir()
+    module = tmp_path / "modules/chosen.py"
+
+    def measure(number: int) -> set[Any]:
+        """Return the lines and branches of the function that a new process ran."""
+        folder = tmp_path / token_hex(4)
+        folder.mkdir()
+        arguments = [str(Path(measuring.__file__).parent), str(module.parent), str(number)]
+        environment = {**os.environ, measuring.VARIABLE: str(folder)}
+        subprocess.run([sys.executable, "-c", RUN_MODULE, *arguments], env=environment, check=True)
+        [written] = folder.iterdir()
+        return pickle.loads(written.read_bytes())[str(module)]
+
+    module.write_text(MODULE)
+    new = measure(1)
+    assert new == {2, 3, 5, (3, 5)}
+    assert measure(1) == new
+    assert measure(2) == {2, 3, 4, (3, 4)}
+    module.write_text(f"\n{MODULE}")
+    assert measure(1) == {3, 4, 6, (4, 6)}

@@ -131,11 +131,13 @@ def _is_refused(variable: str, refused: Sequence[str]) -> bool:
 
 def _format_plain(value: Any) -> str:
     """Return a value in the form in which `config set` accepts it."""
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
+    match value:
+        case bool():
+            return str(int(value))
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
 
 
 def _leave_config(mistakes: Sequence[str]) -> NoReturn:
@@ -184,11 +186,13 @@ def _find_origins(settings: Settings) -> Iterator[str]:
 def _show_value(settings: Settings, field: str) -> Any:
     """Return the value of a setting as `config` shows it."""
     value = _find_setting_value(settings, field)
-    if isinstance(value, SecretStr):
-        return mask_secret(value)
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    match value:
+        case SecretStr():
+            return mask_secret(value)
+        case Path():
+            return str(value)
+        case _:
+            return value
 
 
 def _find_setting_value(settings: Settings, field: str) -> Any:

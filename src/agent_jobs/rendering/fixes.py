@@ -231,11 +231,13 @@ class Voice:
         return {name: self._write_value(value) for name, value in error.data.items()}
 
     def _write_value(self, value: object) -> object:
-        if isinstance(value, AgentJobsError):
-            return self.problem(value).rstrip(".")
-        if isinstance(value, Argument):
-            return self._write_argument(value)
-        return value
+        match value:
+            case AgentJobsError():
+                return self.problem(value).rstrip(".")
+            case Argument():
+                return self._write_argument(value)
+            case _:
+                return value
 
 
 def capitalize_step(step: str) -> str:
