@@ -3,6 +3,9 @@
 import measuring
 
 measuring.measure()  # before anything imports a module of ours
+import scheduled_time
+
+scheduled_time.install()
 
 import gc
 
@@ -23,7 +26,7 @@ from kept_certificates import keep_certificates
 from tool_models import keep_tool_models
 
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.engine import job_waiter, on_finish
+from agent_jobs.engine import job_waiter, on_finish, on_finish_command
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -70,6 +73,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks run faster here, this machine does not: its own work is waited for as long as in earnest."""
     for module in (job_waiter, on_finish):
         monkeypatch.setattr(module, "FINALIZE_WAIT_S", module.FINALIZE_WAIT_S * SPEED)
+    monkeypatch.setattr(on_finish_command, "LIMIT_S", on_finish_command.LIMIT_S * SPEED)
 
 
 @pytest.fixture

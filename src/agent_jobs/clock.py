@@ -14,11 +14,12 @@ def create_steady_clock(speed: float = 1.0) -> Callable[[], float]:
     Deadlines and due times are wall times, because other processes read them. A wall clock that is set an hour forward
     would end paid runs; one that is set back would leave them unobserved for an hour.
     """
-    started, began = time.time(), _read_steady_clock()
-    return lambda: started + (_read_steady_clock() - began) * speed
+    started, began = time.time(), read_steady_clock()
+    return lambda: started + (read_steady_clock() - began) * speed
 
 
-def _read_steady_clock() -> float:
+def read_steady_clock() -> float:
+    """Return the seconds of a clock that nobody sets, and that also runs during sleep."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     if sys.platform == "darwin":  # pragma: no cover

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent_jobs.config_folder import VARIABLE, find_config_file, find_key_folder
-from agent_jobs.errors import ConfigError
+from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.settings import Settings
 from agent_jobs.settings_file import SettingsFile, read_settings_file
 from agent_jobs.stored_keys import find_stored_key
@@ -41,7 +41,8 @@ def load_usable_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str
 def _with_warnings(settings: Settings, file: SettingsFile) -> Settings:
     warnings = [*file.warnings, *settings.warnings]
     if settings.config is not None and not settings.config.exists():
-        warnings.append(f"{VARIABLE} names {settings.config}, which does not exist. Correct it, or make the file.")
+        problem = "{name} names {path}, which does not exist."
+        warnings.append(SettingWarning(problem, "missing_settings_file", name=VARIABLE, path=settings.config))
     if not warnings:
         return settings
     return replace(settings, warnings=tuple(warnings))

@@ -53,6 +53,10 @@ class ConfigError(AgentJobsError):
     """The user must change a setting."""
 
 
+class SettingWarning(ConfigError):
+    """A setting that does not work as the user meant. It is reported, never raised: jobs run without it."""
+
+
 class RequestError(AgentJobsError):
     """The caller must change the arguments of this call."""
 

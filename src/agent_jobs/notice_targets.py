@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from agent_jobs.errors import SettingWarning
 from agent_jobs.setting_values import Reader, SecretStr, Written
-from agent_jobs.text import ask_if_meant
+from agent_jobs.text import ask_if_meant, nearest
 
 KINDS = ("desktop", "ntfy", "slack", "webhook")
 EVENTS = ("finished", "needs_input", "budget")
@@ -51,7 +52,9 @@ def notice_targets() -> Reader:
             try:
                 found.append(_read_target(word.strip(), written.env))
             except _UnusableTarget as error:
-                written.warnings.append(f"{written.name} does not use its target {number}: {error}")
+                problem, name = "{name} does not use its target {number}: {error}.", written.name
+                unusable = SettingWarning(problem, "unusable_target", name=name, number=number, error=error)
+                written.warnings.append(unusable)
         return tuple(dict.fromkeys(found))
 
     accepts = "desktop, ntfy:TOPIC, slack:ADDRESS and webhook:ADDRESS, separated by commas"
@@ -78,7 +81,8 @@ def webhook_secret() -> Reader:
 
     def read(written: Written) -> SecretStr | None:
         if decode_secret(written.text) is None:
-            written.warnings.append(f"{written.name} accepts {accepts}. Webhooks are not sent until it is corrected.")
+            problem = "{name} accepts {accepts}."
+            written.warnings.append(SettingWarning(problem, "wrong_secret", name=written.name, accepts=accepts))
             return SecretStr("")
         return SecretStr(written.text)
 
@@ -110,11 +114,11 @@ def _read_target(word: str, env: Mapping[str, str]) -> NoticeTarget:
     kind, address = kind.strip().lower(), rest.strip()
     if kind not in KINDS:
         if kind in ("http", "https"):
-            raise _UnusableTarget("write slack:, ntfy: or webhook: before the address.")
-        raise _UnusableTarget(f"a target begins with {', '.join(KINDS)}. {ask_if_meant(kind, KINDS)}".strip())
+            raise _UnusableTarget("slack:, ntfy: or webhook: is missing before the address")
+        raise _UnusableTarget(f"a target begins with {', '.join(KINDS)}{_suggest_kind(kind)}")
     if kind == "desktop":
         if colon:
-            raise _UnusableTarget("desktop has no address.")
+            raise _UnusableTarget("desktop has no address")
         return NoticeTarget(kind)
     return NoticeTarget(kind, SecretStr(_complete_address(kind, _replace_reference(address, env))))
 
@@ -126,7 +130,7 @@ def _replace_reference(address: str, env: Mapping[str, str]) -> str:
         return address
     value = env.get(reference["name"], "").strip()
     if not value:
-        raise _UnusableTarget(f"{reference['name']} is not set.")
+        raise _UnusableTarget(f"{reference['name']} is not set")
     return value
 
 
@@ -136,12 +140,20 @@ def _complete_address(kind: str, address: str) -> str:
         return NTFY + address
     parts = _split_address(address)
     if parts is None:
-        raise _UnusableTarget(f"{kind}: needs {_ADDRESS_WORDS.get(kind, 'an address')} that begins with https://.")
+        raise _UnusableTarget(f"{kind}: needs {_ADDRESS_WORDS.get(kind, 'an address')} that begins with https://")
     if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-        raise _UnusableTarget(f"{kind}: needs https://, since anyone on the way can read http://.")
+        raise _UnusableTarget(f"{kind}: needs https://, since anyone on the way can read http://")
     if kind == "ntfy" and not parts.path.strip("/"):
-        raise _UnusableTarget("ntfy: needs a topic at the end of its address.")
+        raise _UnusableTarget("ntfy: needs a topic at the end of its address")
     return address
+
+
+def _suggest_kind(kind: str) -> str:
+    """Return the question for the nearest kind, in brackets; empty if none is near."""
+    near = nearest(kind, KINDS)
+    if near is None:
+        return ""
+    return f" (did you mean {near}?)"
 
 
 def _split_address(address: str) -> SplitResult | None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent_jobs.errors import ConfigError
+from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.setting_values import PATH_WORDS, Reader, Written
 
 
@@ -47,7 +47,13 @@ def output_folder() -> Reader:
         standing = next((each for each in (folder, *folder.parents) if os.path.exists(each)), None)
         if standing is not None and not (os.path.isdir(standing) and os.access(standing, os.W_OK | os.X_OK)):
             written.warnings.append(
-                f"{written.name} names {folder}, which cannot be written to. Make {standing} a writable folder."
+                SettingWarning(
+                    "{name} names {folder}, which cannot be written to.",
+                    "unwritable_folder",
+                    name=written.name,
+                    folder=folder,
+                    standing=standing,
+                )
             )
         return folder
 
@@ -93,12 +99,12 @@ def command() -> Reader:
             program, *arguments = shlex.split(written.text)
             program = os.path.expanduser(program)
         except ValueError as error:
-            written.warnings.append(
-                f"{written.name} is not run because of its quotes ({str(error).lower()}). Quote it as for a shell."
-            )
+            problem, reason = "{name} is not run because of its quotes ({reason}).", str(error).lower()
+            written.warnings.append(SettingWarning(problem, "wrong_quotes", name=written.name, reason=reason))
             return ()
         if (reason := _find_program_fault(program, written.env.get("PATH"))) is not None:
-            written.warnings.append(f"{written.name} is not run because {reason}. Begin it with the path of a program.")
+            problem = "{name} is not run because {reason}."
+            written.warnings.append(SettingWarning(problem, "no_such_program", name=written.name, reason=reason))
             return ()
         return (program, *arguments)
 

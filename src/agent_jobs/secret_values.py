@@ -8,7 +8,7 @@ from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 from agent_jobs.api_key import find_key_mistake
-from agent_jobs.errors import ConfigError
+from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.setting_values import Reader, SecretStr, Written, check_header
 from agent_jobs.text_file import BOM, open_text
 
@@ -40,7 +40,8 @@ def api_key() -> Reader:
         if mistake is None:
             return SecretStr(check_header(written.name, written.text))
         if mistake.is_unset:
-            written.warnings.append(f"{written.name} {mistake.what}. {mistake.fix}")
+            problem = "{name} {fault}."
+            written.warnings.append(SettingWarning(problem, "unfilled_key", name=written.name, fault=mistake.what))
             return None
         raise ConfigError(f"{written.name} accepts {accepts}, and this {mistake.what}. {mistake.fix}")
 

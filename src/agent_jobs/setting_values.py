@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from agent_jobs.errors import ConfigError
+from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.text import ask_if_meant
 from agent_jobs.validation import Kind, number, whole_number
@@ -60,7 +60,7 @@ class Written(NamedTuple):
     text: str
     default: str
     env: Mapping[str, str]
-    warnings: list[str]  #: a reader adds sentences about what is not as the user meant it
+    warnings: list[SettingWarning]  #: a reader adds what does not work as the user meant
 
     def refuse(self, accepts: str, fix: str = "") -> NoReturn:
         """Raise the ConfigError of a value that cannot be used."""

@@ -10,7 +10,7 @@ from agent_jobs import notice_targets as notices
 from agent_jobs import path_values, secret_values
 from agent_jobs import setting_values as values
 from agent_jobs.callback_hosts import AllowedHost, callback_hosts
-from agent_jobs.errors import ConfigError
+from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.notice_targets import NoticeTarget
 from agent_jobs.setting_declaration import (
     ANSWERS,
@@ -384,7 +384,7 @@ class Settings(TeamSettings):
         "The least severe messages that go to stderr.",
         default="warning",
     )
-    warnings: tuple[str, ...] = ()  #: a sentence for each thing that is set but not as the user meant it
+    warnings: tuple[SettingWarning, ...] = ()  #: what is set and does not work as the user meant
     stored_key: StoredKey | None = None  #: the origin of the key, if it was stored with `agent-jobs key set`
 
     @classmethod
@@ -401,7 +401,7 @@ class Settings(TeamSettings):
             ConfigError: A value cannot be used. The message names the variable and what it accepts.
         """
         env, labels = values.drop_empty_variables(environ), labels or {}
-        warnings: list[str] = []
+        warnings: list[SettingWarning] = []
         given: dict[str, Any] = {}
         for name, variable in VARIABLES.items():
             if name in env:

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, cast
 
-from agent_jobs.errors import ConfigError
+from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.secret_values import KEY_FILE
 from agent_jobs.setting_values import KEY, PATH_WORDS, SWITCH_VALUES, YES_OR_NO, drop_empty_variables
 from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL, VARIABLES
 from agent_jobs.stored_keys import name_endpoint
 from agent_jobs.text import nearest
 from agent_jobs.text_file import read_text
+from agent_jobs.variable_names import misnamed_warning, unknown_warning
 
 PREFIXES = ("AGENT_JOBS_", "OPENAI_")
 BASE_URL = "OPENAI_BASE_URL"
@@ -35,7 +36,7 @@ class SettingsFile(NamedTuple):
 
     path: Path
     variables: Mapping[str, str] = {}  #: the values as the environment would have them
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[SettingWarning, ...] = ()
     refused: tuple[str, ...] = ()  #: a sentence for each value that no setting has; or why the file cannot be read
 
     def list_added(self, environ: Mapping[str, str]) -> dict[str, str]:
@@ -86,7 +87,7 @@ def parse_settings(text: str, path: Path) -> SettingsFile:
             known[NAMES[name]] = format_value(name, values[name], path)
         except ConfigError as error:
             refused.append(str(error))
-    warnings = tuple(_describe_unknown_names(values.keys() - NAMES.keys(), path))
+    warnings = tuple(_warn_of_unknown_names(values.keys() - NAMES.keys(), path))
     return SettingsFile(path, known, warnings, tuple(sorted(refused)))
 
 
@@ -121,16 +122,18 @@ def format_value(name: str, value: Any, path: Path) -> str:
         ConfigError: No setting has values of this form.
     """
     reader = VARIABLES[NAMES[name]].reader
-    if isinstance(value, bool):
-        return _format_switch(reader.accepts, is_on=value)
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, str) and reader.accepts == PATH_WORDS:
-        return _anchor_in_folder(value, path)
-    if isinstance(value, str):
-        return value
-    if reader.join is not None and _is_list_of_texts(value):
-        return reader.join(value)
+    match value:
+        case bool():
+            return _format_switch(reader.accepts, is_on=value)
+        case int() | float():
+            return str(value)
+        case str() if reader.accepts == PATH_WORDS:
+            return _anchor_in_folder(value, path)
+        case str():
+            return value
+        case _:
+            if reader.join is not None and _is_list_of_texts(value):
+                return reader.join(value)
     raise ConfigError(f"{name} in {path} accepts {reader.accepts}. Correct it or remove it.")
 
 
@@ -154,17 +157,18 @@ def _anchor_in_folder(text: str, path: Path) -> str:
     return str(path.parent / text)
 
 
-def _describe_unknown_names(names: Iterable[str], path: Path) -> Iterator[str]:
-    """Yield a sentence for each name that is no setting. No value is shown."""
+def _warn_of_unknown_names(names: Iterable[str], path: Path) -> Iterator[SettingWarning]:
+    """Yield a warning for each name that is no setting. No value is shown."""
     for name in sorted(names):
         if is_key_name(name):
-            yield f"{path} holds an API key, which is not used: remove {name} there, and run `agent-jobs key set`."
+            problem = "{path} holds an API key, which is not used."
+            yield SettingWarning(problem, "key_in_settings_file", path=path, name=name)
             continue
-        near = find_near_setting(name)
-        advice = "remove it."
-        if near is not None:
-            advice = f"did you mean {near}?"
-        yield f"{name!r} in {path} is not a setting and has no effect: {advice}"
+        written, near = f"{name!r} in {path}", find_near_setting(name)
+        if near is None:
+            yield unknown_warning(written)
+        else:
+            yield misnamed_warning(written, near)
 
 
 def _is_same_endpoint(one: str, other: str) -> bool:

@@ -117,13 +117,15 @@ def _describe_value(value: object) -> str:
     """Return a value that cannot be a secret, and of any other its kind."""
     if value is None or isinstance(value, bool | int | float):
         return compact_json(value)[:ECHOED_CHARS]
-    if isinstance(value, str):
-        if value.strip():
-            return "this string"
-        return "an empty string"
-    if isinstance(value, list | tuple):
-        return "this list"
-    return "this object"
+    match value:
+        case str():
+            if value.strip():
+                return "this string"
+            return "an empty string"
+        case list() | tuple():
+            return "this list"
+        case _:
+            return "this object"
 
 
 def whole_number(least: int, most: float = math.inf) -> Kind[int]:

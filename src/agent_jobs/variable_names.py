@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+from agent_jobs.errors import SettingWarning
 from agent_jobs.text import nearest
 
 PREFIX = "AGENT_JOBS_"
@@ -25,8 +26,8 @@ ALIASES: Mapping[str, Collection[str]] = {
 }  # fmt: skip
 
 
-def find_misnamed(env: Mapping[str, str], names: Collection[str]) -> list[str]:
-    """Return a sentence for each variable that sets nothing, but was meant to.
+def find_misnamed(env: Mapping[str, str], names: Collection[str]) -> list[SettingWarning]:
+    """Return a warning for each variable that sets nothing, but was meant to.
 
     Args:
         env: The variables that are set to something. No value is shown.
@@ -34,15 +35,26 @@ def find_misnamed(env: Mapping[str, str], names: Collection[str]) -> list[str]:
     """
     # A variable of another program is not reported while ours is set.
     wanted = [name for name in (KEY, BASE_URL) if name not in env and not (name == KEY and KEY_FILE in env)]
-    sentences: list[str] = []
+    warnings: list[SettingWarning] = []
     for name in sorted(env.keys() - {*names, _find_team_token(env)}):
         is_ours = name.startswith(PREFIX)
         meant = _find_ours(name, names) if is_ours else _find_foreign(name, names, wanted)
         if meant is not None:
-            sentences.append(f"{name} is not a setting and has no effect: did you mean {meant}?")
+            warnings.append(misnamed_warning(name, meant))
         elif is_ours:
-            sentences.append(f"{name} is not a setting and has no effect: remove it.")
-    return sentences
+            warnings.append(unknown_warning(name))
+    return warnings
+
+
+def misnamed_warning(name: str, meant: str) -> SettingWarning:
+    """Return that a setting has another name."""
+    problem = "{name} is not a setting and has no effect: did you mean {meant}?"
+    return SettingWarning(problem, "misnamed_setting", name=name, meant=meant)
+
+
+def unknown_warning(name: str) -> SettingWarning:
+    """Return that nothing is like the name of a setting."""
+    return SettingWarning("{name} is not a setting and has no effect.", "unknown_setting", name=name)
 
 
 def _find_team_token(env: Mapping[str, str]) -> str:

@@ -502,6 +502,17 @@ def test_delete_cancels_a_running_job_first(desk: Desk):
     assert desk.upstream.emulator.counters()["cancels"] == 1
 
 
+@pytest.mark.parametrize("command", [("list",), ("search", "towns")], ids=["list", "search"])
+def test_quiet_prints_the_ids_alone(desk: Desk, command: tuple[str, ...]):
+    assert desk.type(*command, "-q").stdout == ""
+    jobs = [desk.run(f"Weather of {name} towns", {**QUICK, "text": name}) for name in ("two", "three")]
+    quiet = desk.type(*command, "--quiet")
+    assert (quiet.exit_code, quiet.stdout.split()) == (0, jobs[::-1])
+    assert desk.type(*command, "-q", "-n", "1").stdout == f"{jobs[1]}\n"
+    both = desk.type(*command, "-q", "--json")
+    assert (both.exit_code, "Give --quiet or --json, not both." in both.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("columns", [60, 80, 160])
 def test_no_command_is_wider_than_the_terminal(desk: Desk, columns: int, monkeypatch: pytest.MonkeyPatch):
     wide = "東京の天気 and the weather of several other towns, compared in many words " * 3

@@ -1,6 +1,8 @@
 """What is wrong is found, named in the same words wherever one looks, and comes with its remedy."""
 
 import json
+import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +18,7 @@ from rich.cells import cell_len
 from terminals import KEY, Terminal
 
 from agent_jobs.app import open_app
+from agent_jobs.cli import selftest
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.errors import ConfigError
@@ -120,6 +123,23 @@ def test_doctor_ends_with_the_step_to_begin_with(
     shown = terminal.show("doctor", columns=columns, **{"PATH": "/nowhere", **environment})  # pyright: ignore[reportArgumentType]
     assert end in " ".join(shown.text.rstrip().split("\n\n")[-1].split()), shown.text
     assert all(len(line) <= columns or len(line[15:].split()) == 1 for line in shown.text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("sleep 600", "did not answer within 0.2 s"),
+        ("head -n 1 >/dev/null; sleep 600", "did not answer within 0.2 s"),
+        ("echo no such file >&2; exit 1", "did not answer correctly (no such file)"),
+        ("read -r line", "did not answer correctly (it ended)"),
+    ],
+)
+def test_server_that_is_late_is_not_reported_as_one_that_ended(
+    monkeypatch: pytest.MonkeyPatch, program: str, reason: str
+) -> None:
+    monkeypatch.setattr(selftest, "LIMIT_S", 0.2 if "0.2" in reason else 60.0)
+    with pytest.raises(selftest.SelfTestError, match=re.escape(reason)):
+        selftest.start_server(["sh", "-c", program], os.environ)
 
 
 #: What the server over stdio says too, and of files each by itself; see WRONG for all the others.

@@ -644,11 +644,25 @@ def test_tool_is_always_allowed_by_a_flag_and_asked_for_again_by_another(termina
     assert terminal.pipe("watch", job_id).returncode == 6, "it asks for the second call"
 
 
-@pytest.mark.parametrize("command", [["owner", "list"], ["token", "list"], ["delete", "last", "--yes"]])
-def test_sentence_on_a_narrow_terminal_breaks_between_words(terminal: Terminal, command: list[str]) -> None:
-    terminal.pipe("run", WORK)
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["owner", "list"], 0),
+        (["token", "list"], 0),
+        (["result", "last"], 3),
+        (["watch", "last"], 3),
+        (["cancel", "last"], 0),
+        (["stats"], 0),
+        (["delete", "last", "--yes"], 0),
+    ],
+    ids=str,
+)
+def test_sentence_on_a_narrow_terminal_breaks_between_words(terminal: Terminal, command: list[str], code: int) -> None:
+    message = "The server had an error while processing your request, and it says so at some length here."
+    terminal.pipe("run", scripted(WORK, {"end": "failed", "error_message": message}))
     shown = terminal.show(*command, columns=60)
-    assert (shown.returncode, shown.width <= 60) == (0, True), shown.text
+    assert (shown.returncode, shown.width <= 60) == (code, True), shown.text
+    assert [line for line in shown.text.splitlines() if line != line.rstrip()] == []
 
 
 def test_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):

@@ -68,3 +68,14 @@ def test_help_of_a_command_is_in_plain_words(name: str, text: str) -> None:
     assert re.findall(odd, text, re.I) == [], text
     summary = text.splitlines()[2].strip() if name != "agent-jobs" else ""
     assert not summary.endswith("...")
+
+
+def test_no_colour_of_the_terminal_disappears_on_a_white_or_a_black_screen() -> None:
+    unreadable = re.compile(r"(bright_)?(yellow|white|black)|bright_\w+")
+    found = [
+        (path.name, node.value)
+        for path in sorted((SOURCE / "cli").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and unreadable.fullmatch(node.value)
+    ]
+    assert found == []

@@ -152,7 +152,7 @@ def test_environment_overrules_the_env_file_and_that_the_settings_file(environ: 
 def test_another_file_can_be_named_and_one_that_does_not_exist_is_reported(environ: dict[str, str], tmp_path: Path):
     other = tmp_path / "work/mine.toml"
     environ["AGENT_JOBS_CONFIG"] = str(other)
-    [warning] = load_settings(environ).warnings
+    [warning] = map(str, load_settings(environ).warnings)
     assert warning.startswith(f"AGENT_JOBS_CONFIG names {other}, which does not exist.")
     assert config(environ, "set", "model", "x").exit_code == 0
     assert config(environ, "path").stdout == f"{other}\n"
@@ -187,8 +187,8 @@ def test_another_file_can_be_named_and_one_that_does_not_exist_is_reported(envir
         (["model", "a\nb"], "a line end or another control character"),
         (["model", "https://host/v1"], "agent-jobs config set base_url"),
         (["org_id", "a b"], "org_id accepts one word"),
-        (["notify", "foo"], "a target begins with desktop, ntfy, slack, webhook. Nothing was written."),
-        (["notify", "desktop", "slack:x"], "slack: needs an address that begins with https://. Nothing was written."),
+        (["notify", "foo"], "a target begins with desktop, ntfy, slack, webhook. Correct it. Nothing was written."),
+        (["notify", "desktop", "slack:x"], "an address that begins with https://. Correct it. Nothing was written."),
         (["notify_secret", "x"], "notify_secret accepts whsec_ and at least 24 bytes in base64."),
         (["on_finish", "no-such-program"], "not a program that can be found and run."),
         (["on_finish", "say 'x"], "because of its quotes"),
@@ -243,7 +243,7 @@ async def test_mistake_in_the_file_is_named_and_the_server_stays_up(
     environ |= {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
     environ["AGENT_JOBS_DATA_DIR"] = str(file.parent / "data")
     settings, refused = load_usable_settings(environ)
-    [sentence] = refused if is_refused else settings.warnings
+    [sentence] = refused if is_refused else map(str, settings.warnings)
     assert words in sentence
     assert "sk-secret" not in sentence
 

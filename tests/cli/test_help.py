@@ -31,8 +31,9 @@ from agent_jobs.cli.command_help import (
     list_groups,
 )
 from agent_jobs.cli.main import COMMANDS, cli
+from agent_jobs.cli.session import Exit
 from agent_jobs.errors import JobNotFoundError
-from agent_jobs.settings import Settings
+from agent_jobs.settings import VARIABLES, Settings
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = (60, 80, 160)
@@ -113,6 +114,15 @@ def test_every_module_of_commands_has_the_names_that_its_functions_use() -> None
 def test_address_of_the_documentation_is_that_of_the_package() -> None:
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
     assert urls["Documentation"] == DOCUMENTATION
+
+
+def test_help_lists_the_exit_statuses_and_the_first_variables() -> None:
+    said = CliRunner().invoke(cli, ["-h"]).output
+    for exit_status in Exit:
+        assert re.search(rf"\b{exit_status.value} [a-z]", said), exit_status
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_JOBS_MODEL", "AGENT_JOBS_DATA_DIR"):
+        assert name in said
+        assert name in VARIABLES
 
 
 def test_every_command_is_in_one_group_with_its_first_sentence() -> None:

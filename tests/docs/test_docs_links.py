@@ -67,3 +67,24 @@ def test_names_in_extending_exist() -> None:
             assert name in files, name
         elif not name.endswith((".md", ".toml")):
             assert re.search(rf"\b{name.rpartition('.')[2]}\b", code), name
+
+
+def list_named_tests(text: str) -> list[tuple[str, str]]:
+    """Return the tests that a text names: the file, and a function of it. A name alone is of the file before it."""
+    file, named = "", list[tuple[str, str]]()
+    for given, function in re.findall(r"`(?:(test_\w+\.py)(?:::)?)?(test_\w+)?`", text):
+        file = given or file
+        if file:
+            named.append((file, function))
+    return named
+
+
+def test_every_row_about_an_attack_names_tests_that_exist() -> None:
+    rows = [line for line in (ROOT / "SECURITY.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 25
+    sources = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for row in rows:
+        named = list_named_tests(row)
+        assert named, row
+        for file, function in named:
+            assert f"def {function}(" in sources[file] or not function, (file, function)

@@ -461,7 +461,9 @@ async def test_invalid_toolbox_file_stops_only_jobs_that_name_a_server(
         [warning] = (await host.call("agent_list"))["warnings"]
         assert warning.startswith("AGENT_JOBS_TOOLBOX: ") and str(path) in warning
         refusal = await host.refused("agent_start", prompt="x", options={"toolbox": ["good"]})
-        assert refusal.startswith(warning) and "Ask the user to correct that" in refusal
+        problem, _, fix = warning.partition(" Ask the user to ")
+        assert fix == "correct the file."
+        assert refusal.startswith(problem) and "Ask the user to correct that" in refusal
         path.write_text(json.dumps({"mcpServers": {"good": bad_server_entry()}}))
         assert await run_with_toolbox(host, "good") == "completed"
         assert "warnings" not in await host.call("agent_list")

@@ -295,7 +295,7 @@ async def test_connection_that_falls_silent_during_a_job_is_replaced(
                 line.silent = True
                 assert "next_poll_ms" in await host.call("agent_poll", job_id=started["job_id"], wait_s=10)
             line.silent = False
-            with anyio.fail_after(25):
+            with anyio.fail_after(60):
                 assert (await host.end(started["job_id"]))["output"] == "heard after all"
     assert read_counters(upstream)["creates"] == 1
 

@@ -21,6 +21,7 @@ from test_stdio import start
 
 from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
+from agent_jobs.engine import on_finish_command
 from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S
 from agent_jobs.engine.on_finish_command import STDERR_BYTES, Command
 from agent_jobs.setting_values import SecretStr
@@ -274,12 +275,11 @@ async def test_adopted_job_is_reported_when_it_finishes_again(
 
 
 async def test_jobs_continue_beside_hanging_commands_which_are_killed(
-    settings: Settings, ear: Ear, caplog: pytest.LogCaptureFixture
+    settings: Settings, ear: Ear, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child = "import time; time.sleep(600)"
-    program = f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
-    program += f"open({str(ear.folder)!r} + '/' + str(child.pid), 'w').close()\nchild.wait()"
-    async with hosting_with_command(settings, ear.command(program)) as host:
+    monkeypatch.setattr(on_finish_command, "LIMIT_S", 3 * SPEED)
+    words = ("sh", "-c", f"sleep 600 & : >{shlex.quote(str(ear.folder))}/$!; wait")
+    async with hosting_with_command(settings, words) as host:
         started = await host.call("agent_start", prompts=[scripted(f"{n}", {"duration_s": 0.2}) for n in range(6)])
         for job_id in started["job_ids"]:
             assert (await host.end(job_id))["status"] == "completed"

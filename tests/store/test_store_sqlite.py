@@ -461,7 +461,7 @@ async def test_one_job_is_read_while_a_change_of_this_process_waits_for_the_lock
         locker = lock(folder, database_locker, "IMMEDIATE", "NORMAL")
         tasks.start_soon(store.request_cancel, "job_1", NOW)
         await anyio.wait_all_tasks_blocked()
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             job = await read_job(store)
             assert job.cancel_requested_at is None
             with anyio.move_on_after(0.3) as waiting:

@@ -61,8 +61,7 @@ def on_terminal(
     keys: str = "\x03",
 ) -> "Shown":
     """Run a program in a folder on a terminal; Ctrl-C or other keys are pressed once `stop` holds of what is shown."""
-    process, master = _start_on_terminal(command, environment, folder)
-    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process, master = _start_on_terminal(command, environment, folder, columns)
     seen, until, stopped = b"", time.monotonic() + LIMIT_S, 0
     try:
         while time.monotonic() < until:
@@ -86,10 +85,11 @@ def on_terminal(
 
 
 def _start_on_terminal(
-    command: list[str], environment: Mapping[str, str], folder: Path
+    command: list[str], environment: Mapping[str, str], folder: Path, columns: int
 ) -> "tuple[subprocess.Popen[str], int]":
     """Start a program as the leader of a session with a terminal of its own; returns it and the terminal's end."""
     master, slave = pty.openpty()
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))  # before the program asks
     try:
         process = Process(
             command, env=environment, cwd=folder, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,

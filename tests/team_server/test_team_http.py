@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -242,6 +242,25 @@ async def test_body_of_a_refused_request_keeps_no_connection(team: Team, monkeyp
         assert b" 401 " in await stream.receive()
         await stream.send(b" ")
         assert await read_to_end(stream) == b""
+
+
+async def test_oldest_connection_without_a_token_is_closed_for_another(team: Team, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "MAX_IDLE", 3)
+
+    async def ask(stream: SocketStream) -> None:
+        await stream.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        read = b""
+        while not read.endswith(b"ok\n"):
+            read += await stream.receive()
+
+    async with AsyncExitStack() as stack:
+        opened: list[SocketStream] = []
+        for _ in range(5):
+            opened.append(await stack.enter_async_context(await connect(team)))
+            await ask(opened[-1])
+        assert [await read_to_end(each) for each in opened[:2]] == [b"", b""]
+        for each in opened[2:]:
+            await ask(each)
 
 
 async def test_thousand_connections_without_a_token_do_no_harm(team: Team):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from team_servers import Team, serving_team
 
+from agent_jobs.errors import SettingWarning
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
@@ -73,7 +74,7 @@ async def test_settings_of_the_operator_are_not_lent_to_owners(
         file_roots=(tmp_path,),
         toolbox=toolbox,
         secrets={"SECRET": SecretStr("s")},
-        warnings=("AGENT_JOBS_X of the operator is odd",),
+        warnings=(SettingWarning("AGENT_JOBS_X of the operator is odd."),),
     )
     with caplog.at_level("WARNING"):
         async with serving_team(settings) as team, team.host(await team.add_token()) as host:

@@ -23,7 +23,7 @@ from agent_jobs.rendering.owner_steps import OWNER_NEXT_STEPS
 from agent_jobs.validation import ENTRY_CODES
 
 SOURCE = Path(agent_jobs.__file__).parent
-CLASSES = {name for name in vars(errors) if name.endswith("Error")} | {"RefusedFileError"}
+CLASSES = {name for name in vars(errors) if name.endswith("Error")} | {"RefusedFileError", "SettingWarning"}
 UPSTREAM = {"UpstreamError", "UnsentError", "BusyError", "UnclearError", "RefusedError", "AccountError", "MissingError"}
 #: These packages and modules speak to one kind of reader, whose words stand in the problem.
 FACES = {
@@ -107,6 +107,12 @@ def test_each_error_of_a_package_below_the_faces_has_a_known_code() -> None:
     coded = [site for site in ours if site.kind not in UPSTREAM and site.function not in INDIRECT]
     assert len(coded) > 70, "the search finds nothing"
     assert [site.where for site in coded if site.code is None or not templates_of(site.code)] == []
+
+
+def test_each_warning_about_a_setting_has_a_step_for_the_user_and_a_request_for_the_model() -> None:
+    warnings = [site for site in find_sites() if site.kind == "SettingWarning"]
+    assert len(warnings) >= 9
+    assert [site.where for site in warnings if site.code not in USER_STEPS] == []
 
 
 def test_each_error_has_the_facts_that_its_sentences_name() -> None:

@@ -38,12 +38,12 @@ ALLOWED: dict[str, set[str]] = {
     "private_file": {"atomic_file", "errors", "file_lock"},
     "api_key": set(),
     "strict_schema": set(),
-    "variable_names": {"text"},
+    "variable_names": {"errors", "text"},
     "jsonrpc": {"text", "text_file"},
     "jobs": {"errors", "text"},
     "env_file": {"errors", "text_file"},
     "stored_keys": {"api_key", "errors", "private_file", "secret_values", "setting_values", "text_file"},
-    "notice_targets": {"setting_values", "text"},
+    "notice_targets": {"errors", "setting_values", "text"},
     "address_values": {"setting_values"},
     "callback_hosts": {"setting_values"},
     "callback_urls": {"callback_hosts"},
@@ -53,7 +53,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "setting_declaration": {"setting_values"},
     "team_settings": {"address_values", "path_values", "setting_declaration", "setting_values"},
-    "settings_file": {"errors", "secret_values", "setting_values", "settings", "stored_keys", "text", "text_file"},
+    "settings_file": {
+        "errors", "secret_values", "setting_values", "settings", "stored_keys", "text", "text_file", "variable_names",
+    },
     "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
     "setting_values": {"errors", "owner_name", "text", "validation"},
     "path_values": {"errors", "setting_values"},
@@ -104,6 +106,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "job_control": {"adopt_response", "job_waiter", "replies", "inspection"},
     "shared_key_check": set(),
+    "start_turns": set(),
     "owner_clients": {"live_text", "step", "step_result"},
     "key_pause": set(),
     "retrieve": set(),
@@ -155,7 +158,8 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "worker": {"stored_jobs", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
-        "metrics", "stored_jobs", "job_waiter", "live_text", "start", "job_control", "inspection", "worker",
+        "metrics", "stored_jobs", "job_waiter", "live_text", "start", "start_turns", "job_control", "inspection",
+        "worker",
     },
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ import base64
 import pytest
 
 from agent_jobs.cli.notify import check_targets
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.errors import ConfigError
 from agent_jobs.settings import Settings
 
@@ -41,9 +42,9 @@ def test_targets_are_read_and_shown_without_their_addresses(text: str, shown: li
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("https://hooks.example/s3cret", "write slack:, ntfy: or webhook: before the address."),
+        ("https://hooks.example/s3cret", "slack:, ntfy: or webhook: is missing before the address. Correct it."),
         ("email:s3cret@example.com", "a target begins with desktop, ntfy, slack, webhook."),
-        ("slak:https://hooks.example/s3cret", "webhook. Did you mean 'slack'?"),
+        ("slak:https://hooks.example/s3cret", "webhook (did you mean slack?). Correct it."),
         ("desktop:s3cret", "desktop has no address."),
         ("slack:$MISSING", "MISSING is not set."),
         ("slack:", "slack: needs an address that begins with https://."),
@@ -59,7 +60,7 @@ def test_targets_are_read_and_shown_without_their_addresses(text: str, shown: li
 )
 def test_unusable_target_is_a_warning_that_does_not_show_it(word: str, reason: str) -> None:
     settings = read(f"desktop,{word}")
-    [warning] = settings.warnings
+    [warning] = map(describe_error, settings.warnings)
     assert warning.startswith("AGENT_JOBS_NOTIFY does not use its target 2: ")
     assert reason.lower() in warning.lower()
     assert "s3cret" not in warning
@@ -69,7 +70,7 @@ def test_unusable_target_is_a_warning_that_does_not_show_it(word: str, reason: s
 @pytest.mark.parametrize("text", ["s3cret", "whsec_s3cret", "whsec_" + "A" * 8, "whsec_!" * 10])
 def test_unusable_secret_is_a_warning_and_no_webhook_is_sent(text: str) -> None:
     settings = read("webhook:https://example.com", AGENT_JOBS_NOTIFY_SECRET=text)
-    [warning] = settings.warnings
+    [warning] = map(describe_error, settings.warnings)
     assert warning.startswith("AGENT_JOBS_NOTIFY_SECRET accepts whsec_ and at least 24 bytes in base64.")
     assert "s3cret" not in warning
     assert settings.notify_secret is not None

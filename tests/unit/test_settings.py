@@ -11,10 +11,12 @@ from hosts import hosting
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.env_file import add_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Mode
+from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SendingMode, Settings
 
@@ -154,7 +156,7 @@ def test_unusable_value_is_refused_by_its_name_with_the_accepted_ones(name: str,
 def test_command_that_cannot_be_run_is_reported_and_stops_nothing(text: str, hint: str):
     settings = Settings.from_env({"AGENT_JOBS_ON_FINISH": text})
     assert settings.on_finish == ()
-    [warning] = settings.warnings
+    [warning] = map(describe_error, settings.warnings)
     assert warning.startswith("AGENT_JOBS_ON_FINISH is not run because")
     assert hint in warning
     assert "secret" not in warning
@@ -216,14 +218,14 @@ def test_secret_that_no_header_can_carry_is_refused_by_its_name():
     [
         ("AGENT_JOBS_LOGLEVEL", "did you mean AGENT_JOBS_LOG_LEVEL?"),
         ("AGENT_JOBS_MAX_CONCURENT", "did you mean AGENT_JOBS_MAX_CONCURRENT?"),
-        ("AGENT_JOBS_ZZZZZZZZZZZZZZZZZZ", "remove it"),
-        ("AGENT_JOBS_X", "remove it"),
+        ("AGENT_JOBS_ZZZZZZZZZZZZZZZZZZ", "Remove it."),
+        ("AGENT_JOBS_X", "Remove it."),
     ],
 )
 def test_misspelt_variable_stops_nothing_and_is_reported_with_the_nearest(name: str, hint: str):
     settings = Settings.from_env({name: SECRET, "AGENT_JOBS_MODEL": "gpt-x"})
     assert settings.model == "gpt-x"
-    [warning] = settings.warnings
+    [warning] = map(describe_error, settings.warnings)
     assert warning.startswith(f"{name} is not a setting")
     assert hint in warning
     assert SECRET not in warning
@@ -232,7 +234,9 @@ def test_misspelt_variable_stops_nothing_and_is_reported_with_the_nearest(name: 
 def test_result_folder_that_cannot_be_written_is_reported_and_one_that_can_be_made_is_not(tmp_path: Path):
     (tmp_path / "file").touch()
     [warning] = Settings.from_env({"AGENT_JOBS_RESULT_DIR": str(tmp_path / "file" / "out")}).warnings
-    assert str(tmp_path / "file") in warning
+    step = f"make {tmp_path / 'file'} a writable folder."
+    assert MODEL.describe(warning).endswith(f"cannot be written to. Ask the user to {step}")
+    assert describe_error(warning).endswith(f"cannot be written to. M{step[1:]}")
     assert Settings.from_env({"AGENT_JOBS_RESULT_DIR": str(tmp_path / "new" / "out")}).warnings == ()
 
 
@@ -320,7 +324,7 @@ def test_key_file_that_cannot_be_read_is_refused_by_its_name(path: str):
 def test_reference_that_the_host_left_as_it_was_counts_as_no_key_and_is_named(reference: str, tmp_path: Path):
     settings = Settings.from_env({"OPENAI_API_KEY": reference})
     assert settings.api_key is None
-    [warning] = settings.warnings
+    [warning] = map(describe_error, settings.warnings)
     assert warning.startswith("OPENAI_API_KEY is still a reference that the host did not fill in")
     assert "SECRET" not in warning
     by_file = {"OPENAI_API_KEY": reference, "AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, b"sk-file"))}

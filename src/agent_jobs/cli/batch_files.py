@@ -64,13 +64,16 @@ class Results:
 
     def add(self, task: BatchTask, job: Job) -> None:
         """Append the result of a task."""
-        row: dict[str, Any] = {"line": task.line, "key": task.key, "job_id": job.id, "status": str(job.status)}
-        if job.output:
-            row["output"] = job.output.text
-        if job.error:
-            row["error"] = {"code": job.error.code, "message": job.error.message}
-        if job.cost_usd is not None:
-            row["cost_usd"] = job.cost_usd
+        facts = {
+            "line": task.line,
+            "key": task.key,
+            "job_id": job.id,
+            "status": str(job.status),
+            "output": job.output and job.output.text,
+            "error": job.error and {"code": job.error.code, "message": job.error.message},
+            "cost_usd": job.cost_usd,
+        }
+        row = {name: value for name, value in facts.items() if value is not None}
         self.file.write(answers.format_json_line(row, compact=False) + "\n")
         self.file.flush()
         self.count(row)
@@ -153,11 +156,13 @@ def _decode_line(line: str) -> dict[str, Any]:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
         return {}
-    if isinstance(value, str):
-        return {"prompt": value}
-    if isinstance(value, dict):
-        return cast("dict[str, Any]", value)
-    return {}
+    match value:
+        case str():
+            return {"prompt": value}
+        case dict():
+            return cast("dict[str, Any]", value)
+        case _:
+            return {}
 
 
 def _check_field(number: int, name: str, value: Any) -> None:

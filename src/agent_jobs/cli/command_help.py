@@ -84,7 +84,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         'agent-jobs start "Who builds heat pumps?" --web-search',
     ),
     "batch": ("echo '\"Name three rivers\"' > night.jsonl\nagent-jobs batch night.jsonl --out out",),
-    "list": ("agent-jobs list --status open", "agent-jobs list --days 7 --query parking"),
+    "list": ("agent-jobs list --status open", "agent-jobs list --days 7 --status failed -q"),
     "watch": ("agent-jobs watch", "agent-jobs watch last"),
     "show": ("agent-jobs show last",),
     "ask": ('agent-jobs ask last "And in Austria?"',),

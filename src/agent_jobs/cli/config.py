@@ -32,7 +32,7 @@ def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:
         settings: As far as they can be used.
         refused: The sentences for those that cannot.
     """
-    mistakes = [*refused, *settings.warnings]
+    mistakes = [*refused, *map(describe_error, settings.warnings)]
     error = try_open(replace(settings, log_level="error"))  # the log would repeat the error
     if error is not None:
         mistakes.append(describe_error(error))
@@ -45,7 +45,7 @@ def find_toolbox_mistakes(settings: Settings) -> tuple[Sequence[str], Sequence[s
     servers = read_tool_servers(settings)
     if servers is None:
         return (), ()
-    broken = [servers.broken] if servers.broken else []
+    broken = [describe_error(servers.broken)] if servers.broken else []
     return broken, servers.warnings
 
 
@@ -131,11 +131,13 @@ def _is_refused(variable: str, refused: Sequence[str]) -> bool:
 
 def _format_plain(value: Any) -> str:
     """Return a value in the form in which `config set` accepts it."""
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
+    match value:
+        case bool():
+            return str(int(value))
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
 
 
 def _leave_config(mistakes: Sequence[str]) -> NoReturn:
@@ -184,11 +186,13 @@ def _find_origins(settings: Settings) -> Iterator[str]:
 def _show_value(settings: Settings, field: str) -> Any:
     """Return the value of a setting as `config` shows it."""
     value = _find_setting_value(settings, field)
-    if isinstance(value, SecretStr):
-        return mask_secret(value)
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    match value:
+        case SecretStr():
+            return mask_secret(value)
+        case Path():
+            return str(value)
+        case _:
+            return value
 
 
 def _find_setting_value(settings: Settings, field: str) -> Any:

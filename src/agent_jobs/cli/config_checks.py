@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.cli.wording import describe_error
+from agent_jobs.errors import AgentJobsError, ConfigError, SettingWarning
 from agent_jobs.referenced_files import READERS, read_referenced_file
 
 #: Settings that are one word of another program.
@@ -26,7 +27,7 @@ def refuse_empty(name: str, texts: Sequence[str]) -> None:
         raise ConfigError(f"{name} needs a value. `agent-jobs config unset {name}` removes the setting.")
 
 
-def refuse_useless(name: str, value: Any, text: str, warnings: Sequence[str]) -> None:
+def refuse_useless(name: str, value: Any, text: str, warnings: Sequence[SettingWarning]) -> None:
     """Check that a value that a setting accepts can be used as it is.
 
     Args:
@@ -39,7 +40,7 @@ def refuse_useless(name: str, value: Any, text: str, warnings: Sequence[str]) ->
         ConfigError: It cannot.
     """
     if warnings:
-        raise ConfigError(f"{warnings[0]} {NOTHING_WRITTEN}")
+        raise ConfigError(f"{describe_error(warnings[0])} {NOTHING_WRITTEN}")
     if any(not char.isprintable() for char in text):
         raise ConfigError(f"{name} holds a line end or another control character. Write it on one line.")
     if name in WORDS:
@@ -67,6 +68,4 @@ def _check_setting_file(name: str, path: Path) -> None:
     try:
         read_referenced_file(name, path)
     except AgentJobsError as error:
-        from agent_jobs.cli.wording import describe_error
-
         raise ConfigError(f"{describe_error(error)} {NOTHING_WRITTEN}") from None

@@ -16,7 +16,7 @@ from agent_jobs.cli.session import convert_errors, json_option
 from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.ctrl_c import raise_on_ctrl_c
-from agent_jobs.errors import ConfigError
+from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.private_file import lock_writers, write_private
 from agent_jobs.setting_values import Written, drop_empty_variables
 from agent_jobs.settings import CONFIG, VARIABLES
@@ -134,7 +134,7 @@ def check_value(name: str, texts: Sequence[str]) -> Any:
     text = parts[0]
     if reader.join is not None and len(parts) > 1:
         text = reader.join(parts)
-    warnings: list[str] = []
+    warnings: list[SettingWarning] = []
     value = reader.read(Written(name, text, variable.default, os.environ, warnings))
     refuse_useless(name, value, text, warnings)
     return _choose_toml_value(name, value, text, parts)

@@ -91,8 +91,8 @@ def _list_errors(error: BaseException) -> list[BaseException]:
     return [each for member in group.exceptions for each in _list_errors(member)]
 
 
-def _mark(text: str, colour: str) -> str:
-    """Return the text in bold and this colour if the terminal shows colours."""
+def _mark(text: str, colour: str | None = None) -> str:
+    """Return the text in bold and a colour if the terminal shows colours."""
     if not has_colours(sys.stdout):
         return text
     return click.style(text, fg=colour, bold=True)
@@ -165,7 +165,7 @@ class _Demo:
             raise DemoError(f"the job ended with status {answer.get('status')!r}")
         self.print_line("host", f"agent_poll: {_mark('completed', 'green')}")
         width = (find_width() or PIPE_COLUMNS) - len(ANSWER_INDENT)
-        lines = [_mark(question, "white"), *wrap_lines(answer["output"], width)]
+        lines = [_mark(question), *wrap_lines(answer["output"], width)]
         click.echo("\n" + "".join(f"{ANSWER_INDENT}{line}\n" for line in lines))
 
     async def _call_tool(self, host: Client, tool: str, **arguments: Any) -> dict[str, Any]:

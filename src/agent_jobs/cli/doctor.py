@@ -137,7 +137,7 @@ def _check_uvx(machine: Machine) -> Finding:
 def _check_settings(settings: Settings, refused: Sequence[str]) -> Iterator[Finding]:
     """Yield a finding for each setting that is invalid or has no effect."""
     broken, odd = find_toolbox_mistakes(settings)
-    problems, warnings = [*refused, *broken], [*settings.warnings, *odd]
+    problems, warnings = [*refused, *broken], [*map(describe_error, settings.warnings), *odd]
     for sentence in problems:
         yield Finding("settings", "problem", sentence)
     for sentence in warnings:

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.wording import describe_error
+from agent_jobs.cli.wording import describe_fix, describe_problem
+from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.queries import Estimate
 
 if TYPE_CHECKING:  # imported when a job is started
     from agent_jobs.request.start_request import StartRequest
 
+_NO_BOUND = re.compile(r"The cost has no bound, since |, so the cost has no bound")
 _USD = re.compile(r"(\d[\d.,]*) USD")
 NAME_GAP = 2  # columns between a name and its value
 LISTED_NAMES = 8  # tools or files: more fill the screen
@@ -63,13 +65,21 @@ def _describe_expected(estimate: Estimate) -> str:
 def _describe_bound(estimate: Estimate) -> str:
     if estimate.cost_bound_usd is None:
         if estimate.unbounded:
-            return f"no limit. {describe_error(estimate.unbounded)}"
+            return " ".join(filter(None, ("no limit.", _describe_missing_bound(estimate.unbounded))))
         return "no limit"
     bound = _format_estimate(estimate.cost_bound_usd)
     if estimate.bound_parts:
         parts = _USD.sub(r"$\1", estimate.bound_parts)
         return f"{bound}: {parts}"
     return bound
+
+
+def _describe_missing_bound(error: AgentJobsError) -> str:
+    """Return why there is no limit, without saying again that there is none, and the fix."""
+    reason = _NO_BOUND.sub("", describe_problem(error))
+    if reason.startswith("Without "):
+        return describe_fix(error)
+    return f"{reason} {describe_fix(error)}".rstrip()
 
 
 def _format_estimate(usd: float) -> str:

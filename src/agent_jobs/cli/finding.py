@@ -13,7 +13,11 @@ from agent_jobs.errors import AgentJobsError
 
 State = Literal["ok", "warning", "problem"]
 #: The mark and the colour of each state.
-MARKS: dict[State, tuple[str, str]] = {"ok": ("ok", "green"), "warning": ("!", "yellow"), "problem": ("X", "red")}
+MARKS: dict[State, tuple[str, str | int]] = {
+    "ok": ("ok", "green"),
+    "warning": ("!", terminal.ATTENTION),
+    "problem": ("X", "red"),
+}
 MARK_COLUMNS = 2
 NAME_COLUMNS = 10
 #: Columns before the text: the mark, the name, and the gaps after them.

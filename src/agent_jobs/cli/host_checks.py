@@ -17,6 +17,7 @@ from agent_jobs.cli.finding import Finding, State
 from agent_jobs.cli.key_origin import mask_secret
 from agent_jobs.cli.remote_checks import RemoteEntry
 from agent_jobs.cli.variable_references import REFERENCE, resolve_references
+from agent_jobs.cli.wording import describe_problem
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import build_desktop_path
@@ -267,8 +268,9 @@ class _HostEntry:
         fix = f"correct it, or set another value: {self.install} --env NAME=VALUE"
         for sentence in self.refused:
             yield self.report("problem", f"has an invalid setting: {sentence}", fix)
-        for sentence in self.settings.warnings:
-            yield self.report("warning", f"has a setting without effect: {sentence}", "correct it in the file")
+        for warning in self.settings.warnings:
+            text = f"has a setting without effect: {describe_problem(warning)}"
+            yield self.report("warning", text, "correct it in the file")
 
     def _check_command(self) -> Iterator[Finding]:
         """Yield a finding if the host cannot start the command."""

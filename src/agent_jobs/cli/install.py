@@ -19,6 +19,7 @@ from agent_jobs.cli.install_remote import check_remote_arguments, install_remote
 from agent_jobs.cli.install_report import print_json, print_report, render_diff
 from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
 from agent_jobs.cli.session import convert_errors
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file, find_key_folder, is_default_place
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
@@ -355,7 +356,7 @@ def _list_steps(host: Host, entry: Entry, machine: Machine) -> list[str]:
 def _find_entry_mistakes(host: Host, entry: Entry, machine: Machine) -> list[str]:
     """Return a sentence for each variable of the entry that is invalid or has no effect."""
     settings, refused = read_entry_settings(host, entry, machine)
-    return [*refused, *settings.warnings]
+    return [*refused, *map(describe_error, settings.warnings)]
 
 
 def _advise_on_key(host: Host, entry: Entry, machine: Machine) -> list[str]:
@@ -364,7 +365,7 @@ def _advise_on_key(host: Host, entry: Entry, machine: Machine) -> list[str]:
     command = format_set_command(settings.base_url, DEFAULT_BASE_URL)
     if settings.stored_key is not None or host.asks or any(KEY_FILE in sentence for sentence in refused):
         return []
-    if _passes_key_on(host, entry):
+    if _passes_key_on(host, entry) and machine.environ.get(KEY):
         return [
             f"{host.title} passes on {KEY} from the environment in which it is started. An app that is started from "
             f"the desktop does not see the variables of your shell. For such an app run {command}"

@@ -101,7 +101,7 @@ def render_status(job: Job, now: float, width: int, *, has_colours: bool, outage
         has_colours: True to paint it.
         outage: The time for which the job has been out of reach, and the reason, in place of its activity.
     """
-    colour = "yellow" if outage else terminal.COLOURS.get(job.status, "cyan")
+    colour = terminal.ATTENTION if outage else terminal.COLOURS.get(job.status, "cyan")
     facts = [outage] if outage else list_facts(job)
     rest = "  ".join([format_run_time(job, now), *facts])
     return _paint_line([(describe_phase(job), colour), (f"  {rest}", "")], width, has_colours)
@@ -123,7 +123,7 @@ def render_row(job: Job, now: float, width: int, *, has_colours: bool) -> str:
     )
 
 
-def _paint_line(parts: Sequence[tuple[str, str]], width: int, has_colours: bool) -> str:
+def _paint_line(parts: Sequence[tuple[str, str | int]], width: int, has_colours: bool) -> str:
     """Return parts of a line with their styles, cut to the width of the terminal."""
     painted: list[str] = []
     for text, style in parts:
@@ -136,7 +136,7 @@ def _paint_line(parts: Sequence[tuple[str, str]], width: int, has_colours: bool)
     return "".join(painted).rstrip()
 
 
-def _paint_part(text: str, style: str) -> str:
+def _paint_part(text: str, style: str | int) -> str:
     if not (text and style):
         return text
     if style == "bold":

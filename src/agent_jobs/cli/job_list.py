@@ -10,10 +10,11 @@ import click
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.job_table import describe_pending, render_table, wrap_sentence
 from agent_jobs.cli.parameters import BatchName
-from agent_jobs.cli.session import Session, json_option, run_in_session
+from agent_jobs.cli.session import QUIET_OR_JSON, Session, json_option, print_ids, quiet_option, run_in_session
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, JobPage, SortKey
 from agent_jobs.jobs.status import ACTIVE, Status
@@ -59,6 +60,7 @@ class Days(click.FloatRange):
 @click.option(
     "-n", "--limit", metavar="N", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Rows at most."
 )
+@quiet_option
 @json_option
 def list_command(
     status: str | None,
@@ -73,6 +75,7 @@ def list_command(
     days: float | None,
     sort: SortKey,
     limit: int,
+    ids_only: bool,
     as_json: bool,
 ) -> None:
     """List jobs, newest first.
@@ -84,6 +87,8 @@ def list_command(
     """
     if since is not None and days is not None:
         raise click.UsageError("Give --since or --days, not both.")
+    if ids_only and as_json:
+        raise click.UsageError(QUIET_OR_JSON)
     group = JobFilter(
         batch=batch,
         statuses=find_statuses(status),
@@ -103,6 +108,8 @@ def list_command(
     unwatched, page, now = run_in_session(find)
     if as_json:
         return click.echo(_render_page_as_json(page, unwatched, now))
+    if ids_only:
+        return print_ids(page.jobs)
     if not page.jobs:
         return echo(_describe_no_jobs(group))
     lines = [*render_table(page, now, is_tree=sort == "created")]
@@ -136,7 +143,7 @@ def _describe_no_jobs(group: JobFilter) -> str:
 def _render_page_as_json(page: JobPage, unwatched: UnwatchedJobs, now: float) -> str:
     from agent_jobs.rendering import answers, batches
 
-    answer = batches.render_list(page, now)
+    answer = batches.render_list(page, now, describe_error)
     for row, job in zip(answer["jobs"], page.jobs, strict=True):
         row |= {name: value for name, value in _list_more_fields(job, now) if value not in (None, "", False)}
         row |= unwatched.list_fields(job, now)

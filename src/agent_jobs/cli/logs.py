@@ -12,7 +12,7 @@ from agent_jobs.cli.sections import style
 from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.show import format_took
 from agent_jobs.cli.symbols import echo
-from agent_jobs.cli.times import format_clock_time, format_day
+from agent_jobs.cli.times import format_clock_time, format_day, format_zone
 from agent_jobs.cli.unwatched_jobs import retrieve_unwatched
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter
@@ -32,7 +32,7 @@ MIN_DETAIL_COLUMNS = 16
 #: Into a pipe no line is cut.
 PIPE_COLUMNS = 10_000
 GAP = "  "
-_COLOURS = {"gap": "yellow", "asked": "yellow", "cancel": "magenta"}
+_COLOURS = {"gap": terminal.ATTENTION, "asked": terminal.ATTENTION, "cancel": "magenta"}
 
 
 @click.command("logs")
@@ -112,7 +112,7 @@ class _Log:
         for moment in moments:
             if (day := format_day(moment.at)) != self._day:
                 self._day = day
-                echo(style(day, dim=True))
+                echo(style(f"{day} {format_zone(moment.at)}", dim=True))
             echo("\n".join(_render_moment(moment, now)))
 
 
@@ -143,7 +143,7 @@ def _find_room(before: str) -> int:
     return (terminal.find_width() or PIPE_COLUMNS) - terminal.count_columns(before)
 
 
-def _find_moment_colour(moment: "Moment") -> str | None:
+def _find_moment_colour(moment: "Moment") -> str | int | None:
     """Return the colour of a moment: that of a status, or of a warning."""
     if moment.kind == "finished":
         return terminal.COLOURS.get(Status(moment.what))

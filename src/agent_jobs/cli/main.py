@@ -153,6 +153,17 @@ EPILOG = f"""\
 `agent-jobs COMMAND -h` describes a command, with examples.
 
 \b
+Exit status of a command that waits for a job:
+  0 completed, 1 error, 2 usage, 3 failed or expired,
+  4 incomplete, 5 cancelled, 6 still running or waits for
+  an answer, 7 output not written, 130 ended by Ctrl-C
+
+\b
+Environment; `agent-jobs config --explain` describes all:
+  OPENAI_API_KEY, OPENAI_BASE_URL, AGENT_JOBS_MODEL,
+  AGENT_JOBS_DATA_DIR, NO_COLOR
+
+\b
 Documentation:
   {DOCUMENTATION}
 """

@@ -1,16 +1,13 @@
 """Names on the command line that a shell can complete."""
 
 import os
-from dataclasses import replace
 
 import click
 from click.shell_completion import CompletionItem
 
-from agent_jobs.cli.session import Session, run_in_session
+from agent_jobs.cli.session import find_jobs_to_complete
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import ConfigError
-from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import JobFilter
 
 #: Jobs that are searched for names of batches: a batch has hundreds, and a shell waits for the answer.
 SEARCHED_JOBS = 500
@@ -71,15 +68,6 @@ class BatchName(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the batches that begin with the typed text, the newest first."""
-
-        async def find_newest(session: Session) -> list[Job]:
-            return (await session.engine.find(JobFilter(), SEARCHED_JOBS)).jobs
-
-        # A log line would appear in the command that the user is typing.
-        quiet = replace(load_usable_settings(os.environ)[0], log_level="error")
-        try:
-            jobs = run_in_session(find_newest, settings=quiet)
-        except click.ClickException:
-            return []
+        jobs = find_jobs_to_complete(SEARCHED_JOBS)
         names = dict.fromkeys(job.batch for job in jobs if job.batch)
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -10,7 +10,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.job_list import STATUS_NAMES, find_statuses
 from agent_jobs.cli.sections import style, wrap_line
-from agent_jobs.cli.session import Session, json_option, run_in_session
+from agent_jobs.cli.session import QUIET_OR_JSON, Session, json_option, print_ids, quiet_option, run_in_session
 from agent_jobs.cli.symbols import choose_icon, echo
 from agent_jobs.cli.times import format_day
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
@@ -36,8 +36,9 @@ _MARKDOWN = (
 @click.argument("words", nargs=-1, required=True)
 @click.option("--status", type=NamedChoice(STATUS_NAMES), help="Only jobs with this status; open means unfinished.")
 @click.option("-n", "--limit", type=click.IntRange(1, 1_000), default=10, show_default=True, help="Jobs at most.")
+@quiet_option
 @json_option
-def search_command(words: tuple[str, ...], status: str | None, limit: int, as_json: bool) -> None:
+def search_command(words: tuple[str, ...], status: str | None, limit: int, ids_only: bool, as_json: bool) -> None:
     """Find jobs by words of their titles, prompts and answers, newest first.
 
     A job must have all words. A word may be the beginning of one, in any case. To find words that stand together, quote
@@ -49,6 +50,9 @@ def search_command(words: tuple[str, ...], status: str | None, limit: int, as_js
     if not re.search(r"\w", text):
         raise click.UsageError("Give at least one word with a letter or a digit.")
 
+    if ids_only and as_json:
+        raise click.UsageError(QUIET_OR_JSON)
+
     async def search(session: Session) -> list[SearchHit]:
         if (count := await session.engine.count_unindexed()) >= MANY_JOBS:
             click.echo(f"Indexing {count:,} jobs, once ...", err=True)
@@ -57,6 +61,8 @@ def search_command(words: tuple[str, ...], status: str | None, limit: int, as_js
     hits = run_in_session(search)
     if as_json:
         return click.echo(_render_hits_as_json(hits))
+    if ids_only:
+        return print_ids([hit.job for hit in hits])
     if not hits:
         return echo(_describe_no_hits(text, status))
     return echo("\n".join(_render_hits(hits, limit)))
@@ -116,7 +122,7 @@ def _clean_passage(passage: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _colour_of(status: Status) -> str:
+def _colour_of(status: Status) -> str | int:
     return terminal.COLOURS.get(status, "cyan")
 
 

@@ -9,6 +9,8 @@ from agent_jobs.cli import terminal
 
 INDENT = "  "
 GAP = "  "
+#: Before a detail for which a narrow terminal has no room beside its row.
+BELOW = INDENT * 3
 #: Columns of the last column of a table at least, however narrow the terminal is.
 FEWEST_COLUMNS = 12
 
@@ -18,7 +20,7 @@ def format_heading(words: str) -> str:
     return style(words, bold=True)
 
 
-def style(text: str, *, bold: bool = False, dim: bool = False, colour: str | None = None) -> str:
+def style(text: str, *, bold: bool = False, dim: bool = False, colour: str | int | None = None) -> str:
     """Return a text in a style if stdout shows it."""
     if not terminal.has_colours(sys.stdout):
         return text
@@ -98,10 +100,13 @@ def _format_row(row: Mapping[str, str], names: Sequence[str], widths: Mapping[st
     line = INDENT + "".join(f"{cell}{GAP}" for cell in cells)
     width = terminal.find_width()
     if last in right:
-        return line + row[last].rjust(widths[last])
+        return f"{line}{row[last].rjust(widths[last])}".rstrip()
     if width is None:
         return f"{line}{row[last]}".rstrip()
-    room = max(FEWEST_COLUMNS, width - terminal.count_columns(line))
+    room = width - terminal.count_columns(line)
+    if room < FEWEST_COLUMNS and not last and row[last]:
+        return f"{line.rstrip()}\n{BELOW}{terminal.fit_columns(row[last], width - len(BELOW)).rstrip()}"
+    room = max(FEWEST_COLUMNS, room)
     return f"{line}{terminal.fit_columns(row[last], room)}".rstrip()
 
 

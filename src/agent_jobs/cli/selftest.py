@@ -2,18 +2,20 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 
-LIMIT_S = 30.0  # a server on a busy machine needs seconds for its imports
+LIMIT_S = 60.0  # a server on a busy machine needs many seconds for its imports
 #: Protocol versions with and without a handshake.
 OLD, MODERN = "2025-11-25", "2026-07-28"
 #: Beginnings of the names of the user's settings.
@@ -59,11 +61,12 @@ def start_server(command: Sequence[str], environment: Mapping[str, str], version
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
-                env={**environment, "AGENT_JOBS_DATA_DIR": folder},
+                env={**environment, "AGENT_JOBS_DATA_DIR": folder}, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise SelfTestError(f"{command[0]} does not start ({error.strerror})") from error
-        watchdog = threading.Timer(LIMIT_S, process.kill)
+        is_late = threading.Event()
+        watchdog = threading.Timer(LIMIT_S, lambda: (is_late.set(), _kill_with_children(process)))
         watchdog.start()
         try:
             tools = _list_tools(process, version)
@@ -72,12 +75,24 @@ def start_server(command: Sequence[str], environment: Mapping[str, str], version
                 _call_server(process, 3, "tools/call", {"name": tool, "arguments": {}})
             return Started(tools, listed_s)
         except (OSError, ValueError, KeyError) as error:
-            reason = _read_error_line(stderr) or error or "it ended"
-            raise SelfTestError(f"the server did not answer correctly ({reason})") from error
+            last_line = _read_error_line(stderr)
+            if is_late.is_set():
+                said = f"; its last line is: {last_line}" if last_line else ""
+                raise SelfTestError(f"the server did not answer within {LIMIT_S:g} s{said}") from error
+            raise SelfTestError(f"the server did not answer correctly ({last_line or error or 'it ended'})") from error
         finally:
             watchdog.cancel()
-            process.kill()
+            _kill_with_children(process)
             process.communicate()
+
+
+def _kill_with_children(process: "subprocess.Popen[str]") -> None:
+    """End a server, and what it started: a launcher such as uvx leaves a child that holds our pipes."""
+    if sys.platform == "win32":  # pragma: no cover
+        process.kill()
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read_error_line(file: IO[str]) -> str:

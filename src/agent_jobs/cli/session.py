@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -98,12 +98,18 @@ class Session:
             raise Interrupted(self.detached)
 
 
+def print_ids(jobs: Sequence[Job]) -> None:
+    """Print the ids of jobs, for `xargs` and its like; nothing if there are none."""
+    for job in jobs:
+        click.echo(job.id)
+
+
 def read_settings() -> Settings:
     """Read the settings from the environment; print their warnings on stderr."""
     with convert_errors():
         settings = load_settings(os.environ)
     for warning in settings.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        click.echo(f"Warning: {describe_error(warning)}", err=True)
     return settings
 
 
@@ -230,6 +236,20 @@ def _describe_failure(failure: Exception, session: Session, *, is_done: bool) ->
     return failure
 
 
+def find_jobs_to_complete(limit: int) -> list[Job]:
+    """Return the newest jobs for a shell that completes a word; none if they cannot be read."""
+
+    async def find_newest(session: Session) -> list[Job]:
+        return (await session.engine.find(JobFilter(), limit)).jobs
+
+    # A log line would appear in the command that the user is typing.
+    quiet = replace(load_usable_settings(os.environ)[0], log_level="error")
+    try:
+        return run_in_session(find_newest, settings=quiet)
+    except click.ClickException:
+        return []
+
+
 class JobId(click.ParamType[str]):
     """A job's id, its beginning, or `last` for the newest job; completed from the newest jobs."""
 
@@ -241,20 +261,14 @@ class JobId(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the newest jobs whose ids begin with the typed text, with their titles."""
-
-        async def find_newest(session: Session) -> list[Job]:
-            return (await session.engine.find(JobFilter(), COMPLETED_JOBS)).jobs
-
-        # A log line would appear in the command that the user is typing.
-        quiet = replace(load_usable_settings(os.environ)[0], log_level="error")
-        try:
-            jobs = run_in_session(find_newest, settings=quiet)
-        except click.ClickException:
-            return []
-        wanted = (incomplete, f"job_{incomplete}")
+        jobs, wanted = find_jobs_to_complete(COMPLETED_JOBS), (incomplete, f"job_{incomplete}")
         return [
             CompletionItem(job.id, help=terminal.join_lines(job.title)) for job in jobs if job.id.startswith(wanted)
         ]
 
 
+QUIET_OR_JSON = "Give --quiet or --json, not both."
+quiet_option = click.option(
+    "-q", "--quiet", "ids_only", is_flag=True, help="Print only the ids of the jobs, one a line."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")

@@ -9,7 +9,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.sections import format_heading, format_pairs, format_table, style, wrap_text
 from agent_jobs.cli.session import JobId, Session, json_option, run_in_session
 from agent_jobs.cli.symbols import choose_icon, echo
-from agent_jobs.cli.times import format_clock_time, format_local_time
+from agent_jobs.cli.times import format_clock_time, format_day, format_local_time
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
@@ -229,7 +229,7 @@ def _render_event(event: Event) -> str:
     from agent_jobs.rendering.timeline import name_event
 
     text = " ".join(filter(None, [name_event(event), terminal.join_lines(event.text)]))
-    [line] = wrap_text(f"{format_local_time(event.at)}  {text}")[:1] or [""]
+    [line] = wrap_text(f"{format_day(event.at)} {format_clock_time(event.at)}  {text}")[:1] or [""]
     return line
 
 

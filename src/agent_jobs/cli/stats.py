@@ -17,7 +17,7 @@ from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
 
 DAY_S = 86_400.0
 BAR_COLUMNS = 20
-#: From this share of the budget on, the bar is yellow.
+#: From this share of the budget on, the bar needs attention.
 HIGH_SHARE = 0.8
 _FIGURES = frozenset({"JOBS", "RUNNING", "TOKENS IN", "TOKENS OUT", "COST"})
 #: Columns that a narrow terminal leaves out, first to last.
@@ -85,11 +85,11 @@ def _render_today(today: _Today) -> Iterator[str]:
         yield "       Running jobs count with the most that they may cost."
 
 
-def _choose_bar_colour(share: float) -> str:
+def _choose_bar_colour(share: float) -> str | int:
     if share >= 1.0:
         return "red"
     if share >= HIGH_SHARE:
-        return "yellow"
+        return terminal.ATTENTION
     return "green"
 
 

@@ -14,14 +14,16 @@ from agent_jobs.jobs.status import Status
 
 #: Text of characters that are one column wide: Latin letters, and the signs of our own tables.
 _ONE_COLUMN_EACH = re.compile(r"[\x00-\x7f\u00a0-\u00ac\u00ae-\u02ff\u2010-\u2027\u2500-\u259f●✓✗]*")
+#: The colour of what needs attention: a dark orange, since yellow cannot be read on white.
+ATTENTION = 166
 #: Statuses without a row here are shown in cyan.
-COLOURS = {
+COLOURS: dict[Status, str | int] = {
     Status.COMPLETED: "green",
-    Status.INCOMPLETE: "yellow",
+    Status.INCOMPLETE: ATTENTION,
     Status.FAILED: "red",
     Status.EXPIRED: "red",
     Status.CANCELLED: "magenta",
-    Status.INPUT_REQUIRED: "yellow",
+    Status.INPUT_REQUIRED: ATTENTION,
 }
 #: Seconds in each unit of an age, largest first.
 TIME_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))

@@ -69,8 +69,16 @@ def _read_date(text: str) -> float:
 
 
 def format_local_time(at: float) -> str:
-    """Return a time with its date, where this computer is."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    """Return a time with its date and zone, where this computer is."""
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))} {format_zone(at)}"
+
+
+def format_zone(at: float) -> str:
+    """Return the distance to UTC, where this computer is: UTC, +02:00 or -05:30."""
+    offset = time.strftime("%z", time.localtime(at))
+    if not offset.strip("+-0"):
+        return "UTC"
+    return f"{offset[:3]}:{offset[3:5]}"
 
 
 def format_local_minute(at: float) -> str:

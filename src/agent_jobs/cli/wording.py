@@ -7,7 +7,7 @@ from typing import Any
 from agent_jobs.errors import AgentJobsError, Argument
 from agent_jobs.jobs.job import UNANSWERED, Job
 from agent_jobs.jobs.response import Failure
-from agent_jobs.rendering.fixes import Voice
+from agent_jobs.rendering.fixes import Voice, capitalize_step
 
 #: Fixes for a person, by the code of the error.
 FIXES: Mapping[str, str] = {
@@ -144,14 +144,10 @@ def describe_warning(job: Job) -> str:
     return answers.WARNINGS.get(code, "")
 
 
-def _capitalize_step(step: str) -> str:
-    return f"{step[0].upper()}{step[1:]}."
-
-
 def _write_flag(name: Argument) -> str:
     if name in FLAGS:
         return FLAGS[name]
     return _OPTION.sub("--option ", name, count=1).rstrip()
 
 
-VOICE = Voice(FIXES, _capitalize_step, _write_flag)
+VOICE = Voice(FIXES, capitalize_step, _write_flag)

@@ -1,4 +1,4 @@
-"""Calls back the addresses that want to know when a job finished or needs input: its caller's, and subscriptions.
+"""Sends callbacks when a job finished or needs input: to the address of its caller, and to subscribed addresses.
 
 Each event is claimed by one process and stored as a message before it is sent. A message is sent until the receiver
 accepts it, for a day: if its sender dies, another process sends it again with the same id.
@@ -23,11 +23,11 @@ from agent_jobs.store.team_records import CallbackMessage, Delivery, PendingCall
 
 logger = logging.getLogger(__name__)
 
-CHECK_S = 1.0  # between looks for events and due messages
+CHECK_S = 1.0  # between checks for events and due messages
 LEASE_S = 60.0  # an attempt lasts a quarter of this at most; then another process may send the message
 FIRST_RETRY_S = 5.0  # a receiver that restarts is back soon
 MAX_RETRY_S = 3600.0
-GIVE_UP_S = 86_400.0  # for which a result probably still matters
+GIVE_UP_S = 86_400.0  # for which messages are retried: later, the result hardly matters
 AT_ONCE = 8  # messages that one process sends at the same time
 
 
@@ -59,7 +59,7 @@ class Send(Protocol):
 
 
 class CallbackRunner:
-    """Sends the callbacks of all jobs on this database that no other process sends, and those of subscriptions."""
+    """Sends all callbacks on this database that no other process sends."""
 
     def __init__(self, store: Store, clock: Clock, send: Send) -> None:
         self._store = store
@@ -129,7 +129,7 @@ class CallbackRunner:
 
 
 def write_event_body(message: CallbackMessage, delivery: Delivery) -> str:
-    """Return the body of an event with the cursor up to which everything was accepted or given up.
+    """Return the body of an event with the cursor up to which every message was delivered or abandoned.
 
     An event's own cursor is in its body only once no earlier event is on its way: a receiver that keeps it would lose
     those if it asked for all events after it.
@@ -141,7 +141,7 @@ def write_event_body(message: CallbackMessage, delivery: Delivery) -> str:
 
 
 def write_body(pending: PendingCallback) -> str:
-    """Return the body of a callback: ids and the status, and nothing that was asked or answered."""
+    """Return the body of a callback: ids and the status, without prompts and answers."""
     at = datetime.fromtimestamp(pending.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     data: dict[str, Any] = {"job_id": pending.job_id, "status": pending.status}
     optional = {"batch": pending.batch, "key": pending.key, "error": pending.error_code}

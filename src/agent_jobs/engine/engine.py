@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ from agent_jobs.engine.job_control import JobControl
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText as LiveText
 from agent_jobs.engine.metrics import ProcessCounters
+from agent_jobs.engine.start_turns import StartTurns
 from agent_jobs.engine.stored_jobs import ActionReporter, StoredJobs
 from agent_jobs.errors import BudgetError, ConfigError, RequestError, StoreError
 from agent_jobs.jobs.job import Job
@@ -79,11 +81,11 @@ class Engine(JobControl, StoredJobs):
         clock: Clock,
         tasks: TaskGroup,
         presets: Mapping[str, Preset],
-        warnings: tuple[str, ...] = (),
+        warnings: tuple[ConfigError, ...] = (),
         report_budget: Callable[[], object] = str,
     ) -> None:
         self._report_budget = report_budget
-        self._page_url, self._page_checked_at = "", 0.0
+        self._page_url, self._page_checked_at, self._team_page_url = "", 0.0, ""
         self.presets = presets
         self._store = store
         self._upstream = upstream
@@ -93,6 +95,7 @@ class Engine(JobControl, StoredJobs):
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
         self._counters = ProcessCounters()
+        self._turns = StartTurns()
         self._action_reporter: ActionReporter | None = None
 
     def for_owner(self, owner: str) -> Engine:
@@ -110,9 +113,15 @@ class Engine(JobControl, StoredJobs):
         return bound
 
     def with_reporter(self, reporter: ActionReporter) -> Engine:
-        """Return this engine so that it reports what its caller does with jobs, for an audit log."""
+        """Return this engine with a reporter of its caller's actions, for an audit log."""
         bound = copy(self)
         bound._action_reporter = reporter
+        return bound
+
+    def with_team_page(self, url: str) -> Engine:
+        """Return this engine so that its answers lead to the page of a team server; empty if its address is unknown."""
+        bound = copy(self)
+        bound._team_page_url = url
         return bound
 
     @property
@@ -136,7 +145,7 @@ class Engine(JobControl, StoredJobs):
 
         It waits at most `id_wait_s` for the ids. `on_submitted` gets the jobs' own ids as soon as they are stored.
 
-        If an identical request is still running, finished lately without being read, or has an unconfirmed start, its
+        If an identical request is still running, finished recently without being read, or has an unconfirmed start, its
         job is returned instead of a second one. `options.allow_duplicate` starts another, `options.key` makes one job
         for each key. Of several prompts all are started or none.
 
@@ -146,8 +155,12 @@ class Engine(JobControl, StoredJobs):
             StoreError: Nothing was started.
         """
         began = self._clock.now()
-        submitted = await self.submit(await self.plan(request))
-        on_submitted([job.id for job, _ in submitted])
+        async with self._turns.take():
+            submitted = await self.submit(await self.plan(request))
+            on_submitted([job.id for job, _ in submitted])
+            for job, duplicate in submitted:
+                if not duplicate:
+                    await self._wait_until_sent(job, began + id_wait_s)
         return [
             Started(await self._wait_for_launch(job, began, wait_s, id_wait_s), duplicate=duplicate)
             for job, duplicate in submitted
@@ -325,7 +338,7 @@ class Engine(JobControl, StoredJobs):
         await self._store.wait_for_any_change(mark)
 
     async def prune(self, older_than_s: float, *, upstream: bool = False, unread: bool = False) -> Pruned:
-        """Delete the jobs that finished that long ago, and keep those whose results no reader received.
+        """Delete the jobs that finished before this age, except those with unread results.
 
         Args:
             older_than_s: Seconds since their end.
@@ -343,7 +356,7 @@ class Engine(JobControl, StoredJobs):
         return await prune(self._store, self._clock.now() - older_than_s, clients, unread=unread)
 
     def mark_delivered_later(self, *jobs: Job) -> None:
-        """Have it stored, once the caller is done, that a host received these jobs' results.
+        """Record in the background that a host received these jobs' results.
 
         Questions are noted for this process alone: every host's model should see them.
         """
@@ -367,7 +380,7 @@ class Engine(JobControl, StoredJobs):
         except StoreError as error:
             logger.warning("cannot record that results were delivered: %s", error)
 
-    def _list_warnings(self) -> tuple[str, ...]:
+    def _list_warnings(self) -> tuple[ConfigError, ...]:
         """Return what the user should change in the settings. Those of a team server are its operator's to change."""
         if self._owner is not None:
             return ()
@@ -390,6 +403,11 @@ class Engine(JobControl, StoredJobs):
         is_fresh = self._clock.now() - (job.finished_at or 0.0) < DUPLICATE_S
         return job.status is Status.COMPLETED and job.delivered_at is None and is_fresh
 
+    async def _wait_until_sent(self, job: Job, until: float) -> None:
+        """Return once a start is on its way, or cannot be sent now; the caller waits on for its id."""
+        with suppress(StoreError):  # the next wait reports it
+            await self._waiter.wait_until(job, _has_left, until - self._clock.now())
+
     async def _wait_for_launch(self, job: Job, began: float, wait_s: float, id_wait_s: float) -> Job:
         """Return the job with its response id or its end; if the database fails, as last known."""
         try:
@@ -409,7 +427,7 @@ class Engine(JobControl, StoredJobs):
         return job
 
     async def _find_planner(self) -> StartPlanner:
-        """Return what plans jobs: with the owner's key, if the owner has one.
+        """Return the planner of jobs, with the owner's key if the owner has one.
 
         Raises:
             ConfigError: That key is missing; the shared one is not used in its place.
@@ -424,6 +442,11 @@ class Engine(JobControl, StoredJobs):
 def _has_id_or_activity(job: Job) -> bool:
     """Return True if upstream named an id, or there is something to report instead."""
     return job.turn.response_id is not None or bool(job.activity)
+
+
+def _has_left(job: Job) -> bool:
+    """Return True if a job's request was sent, or there is a reason why it was not."""
+    return job.status is not Status.PENDING or bool(job.activity)
 
 
 def _is_unread(job: Job) -> bool:

@@ -1,4 +1,4 @@
-"""The events of an owner's jobs, for hosts: polled from a cursor, or sent to an address that proved to want them."""
+"""Serves the events of an owner's jobs to hosts: by polls with a cursor, or by webhooks to a verified address."""
 
 from hashlib import sha256
 from json import dumps
@@ -21,13 +21,13 @@ from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import NewSubscription
 
-MAX_SUBSCRIPTIONS = 100  # of one owner: a host has one for each job or batch that its user watches
+MAX_SUBSCRIPTIONS = 100  # per owner; a host makes one for each job or batch that its user watches
 MIN_LIFETIME_S = 300.0  # shorter ones would be refreshed all the time
 ID_CHARS = 32
 
 
 class CallbackTarget(Protocol):
-    """Knows which addresses may be called, and calls them."""
+    """Checks and calls the addresses to which events are sent."""
 
     def check_url(self, url: str) -> None:
         """Raise RefusedUrlError for an address that may not be called."""
@@ -38,23 +38,23 @@ class CallbackTarget(Protocol):
         ...
 
     async def challenge(self, url: str, subscription_id: str, secret: str) -> str:
-        """Ask a receiver to echo a challenge; return why it is not verified, empty if it is.
+        """Send a challenge to a receiver; return why the receiver is not verified, empty if it is.
 
         Raises:
-            RefusedUrlError: Its name stands for an address that may not be called.
+            RefusedUrlError: Its host name resolves to an address that may not be called.
         """
         ...
 
 
 class EventFeed:
-    """The events of the owner to whom this feed is bound.
+    """Serves the events of one owner.
 
     Args:
         store: Bound to the owner.
         owner: The owner's name.
         clock: The time.
         target: Sends to addresses; None if the operator allows none.
-        challenges: Limits the challenges that an owner has sent.
+        challenges: Limits the challenges that are sent for an owner.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class EventFeed:
     async def poll(
         self, wanted: FeedFilter, cursor: str | None, *, max_age_s: float | None = None, limit: int
     ) -> FeedPage:
-        """Return the events after a cursor; without one only the cursor of now.
+        """Return the events after a cursor; without a cursor, the current one and no events.
 
         Raises:
             FeedError: There is no such job or batch, or the cursor is not from this server.
@@ -98,9 +98,9 @@ class EventFeed:
         return FeedPage(events, write_cursor(last), is_truncated, has_more)
 
     async def subscribe(self, asked: Subscription, token_id: str) -> Subscribed:
-        """Have events sent to an address from now on, or refresh that.
+        """Subscribe an address to events, or refresh its subscription.
 
-        The receiver is asked first whether it wants them, unless another subscription of the owner goes there.
+        The receiver must answer a challenge first, unless another subscription of the owner has its address.
 
         Raises:
             FeedError: The operator allows no addresses or not this one, the receiver does not want events or cannot be
@@ -134,7 +134,7 @@ class EventFeed:
         )
 
     async def unsubscribe(self, wanted: FeedFilter, url: str) -> None:
-        """Have nothing more sent.
+        """Delete a subscription.
 
         Raises:
             FeedError: There is no such subscription.
@@ -143,7 +143,7 @@ class EventFeed:
             raise _report_missing("subscription")
 
     def name_subscription(self, wanted: FeedFilter, url: str) -> str:
-        """Return the id of the owner's subscription, which shows nothing of its address."""
+        """Return the id of a subscription of this owner, which does not reveal its address."""
         parts = [self._owner, url, *wanted]
         return f"sub_{sha256(dumps(parts).encode()).hexdigest()[:ID_CHARS]}"
 
@@ -156,12 +156,12 @@ class EventFeed:
                 raise _report_missing(noun)
 
     async def _find_position(self, cursor: str, max_age_s: float | None, first: int, last: int) -> tuple[int, bool]:
-        """Return the number after which events are read, and whether events after the cursor are left out."""
+        """Return the number after which to read events, and True if events after the cursor are skipped."""
         after = read_cursor(cursor)
         if after is None:
             raise FeedError("invalid", "The cursor is not from this server. Begin without one.")
         if after > last:
-            return last, True  # of another database
+            return last, True  # the cursor is from another database
         start = max(after, first - 1)
         if max_age_s is not None:
             start = max(start, await self._store.find_number_at(self._clock.now() - max_age_s))

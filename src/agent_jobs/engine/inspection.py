@@ -1,4 +1,4 @@
-"""Show the surroundings of the jobs: the endpoint, the database, other processes, and the owners."""
+"""Show the environment of the jobs: the endpoint, the database, other processes, and the owners."""
 
 from __future__ import annotations
 
@@ -58,10 +58,11 @@ class Inspection:
     _action_reporter: ActionReporter | None
     _page_url: str
     _page_checked_at: float
+    _team_page_url: str
 
     @property
     def owners(self) -> OwnerRegistry:
-        """Return the tokens and the audit log of a team server."""
+        """Return the owners of a team server with their tokens and the audit log."""
         return OwnerRegistry(self._store, self._clock)
 
     async def store_info(self) -> StoreInfo:
@@ -82,9 +83,12 @@ class Inspection:
         return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
 
     async def find_view(self, path: str) -> str:
-        """Return the address of a path on the page that runs for this database; empty if none runs."""
+        """Return the address of a path on the page that runs for this database; empty if none runs.
+
+        Owners are led to the page of their team server.
+        """
         if self._owner is not None:
-            return ""  # that page is the single user's
+            return self._team_page_url and f"{self._team_page_url}{path}"
         now = self._clock.now()
         if now >= self._page_checked_at + PAGE_CHECK_S:
             self._page_checked_at = now
@@ -124,7 +128,7 @@ class Inspection:
         return self._require_upstream().webhooks
 
     async def metrics(self) -> EngineMetrics:
-        """Return what an operator watches, of this process and of the database."""
+        """Return the metrics of this process and of the database."""
         upstream, now = self._require_upstream(), self._clock.now()
         stored = await self._store.read_metrics(upstream.client.endpoint.base_url, now - now % DAY_S)
         age_s = None

@@ -71,7 +71,7 @@ class JobControl(Inspection):
         return await self._get_job(job_id)
 
     async def ask_again(self, job_id: str, tool: str) -> Job:
-        """Take back that the user always allows a tool in this job; calls that were allowed go on.
+        """Ask again before calls of a tool that this job always allows; calls that were allowed continue.
 
         Raises:
             JobNotFoundError: There is no such job.

@@ -1,7 +1,7 @@
 """Trace finished jobs: a span for each job, each of its turns and each of its tool calls, by the GenAI conventions.
 
-The spans are written at the job's end from what is stored, with the times of then: a job may run on one process, end on
-another, and outlive both. Each end is claimed by one process before, so its spans are sent at most once.
+The spans are written when a job has finished, from its rows and with their times: a job may run on one process, end on
+another, and outlive both. One process claims each finished job first, so its spans are sent at most once.
 """
 
 import json

@@ -74,7 +74,7 @@ class JobWaiter:
         return await self.find_jobs(group)
 
     async def wait_for_any(self, group: JobFilter, wait_s: float) -> BatchState:
-        """Return the state of a group once one of its jobs has news, or after `wait_s`.
+        """Return the state of a group once one of its jobs has an unread result or question, or after `wait_s`.
 
         Raises:
             JobNotFoundError: The batch does not exist.

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CREATE_LIMIT_S = 900.0  # until the id is read: 301 s of nothing but keepalives were seen
+CREATE_LIMIT_S = 900.0  # until the id is read: a server sent only keepalives for 301 s
 CREATE_GRACE_S = 1.5  # for ids on their way at shutdown: hosts kill the process soon after
 RELAUNCH_FIRST_S = 2.0  # most refusals for load are over by then
 RELAUNCH_MOST_S = 60.0  # a job that waits for upstream starts within a minute of its return
@@ -94,7 +94,7 @@ class Launcher:
         return self._check.is_deciding(job_id)
 
     def begin_shutdown(self) -> None:
-        """Give the ids that are on their way a last moment to arrive."""
+        """Wait a last moment for response ids that have not arrived yet."""
         self._is_shutting_down = True
         for scope in self._creates:
             scope.deadline = min(scope.deadline, anyio.current_time() + CREATE_GRACE_S)
@@ -209,7 +209,7 @@ class Launcher:
         if find_background_flag(event) is False:
             job = replace(job, turn=replace(job.turn, mode="foreground"))
         if not self._is_shutting_down:
-            scope.deadline = inf  # an id is never given up while this process lives
+            scope.deadline = inf  # this process never abandons an id while it runs
         if self._must_check_background(job, event):
             self._check.begin(job.id)
         is_cancelling = await self._record_response_id(job)

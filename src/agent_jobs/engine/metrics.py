@@ -1,17 +1,17 @@
-"""Counts what this process did since it began, for the operator of a team server."""
+"""Counts the work of this process for the metrics of a team server."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agent_jobs.store.team_records import StoreMetrics
 
-#: Challenges that one owner may have sent in a minute: an allowed host must not be flooded with them.
+#: Challenges for one owner in a minute: an allowed host must not be flooded with them.
 CHALLENGES_A_MINUTE = 10
 MINUTE_S = 60.0
 
 
 class ChallengeLimit:
-    """Counts the challenges that each owner had sent in the current minute."""
+    """Counts the challenges that were sent for each owner in the current minute."""
 
     def __init__(self) -> None:
         self._minute = 0
@@ -36,7 +36,7 @@ class ProcessCounters:
 
 
 class EngineMetrics(NamedTuple):
-    """What an operator watches."""
+    """The metrics of an engine."""
 
     stored: StoreMetrics  #: of all processes on the database
     starts: int
@@ -45,4 +45,4 @@ class EngineMetrics(NamedTuple):
     waits_open: int
     retrievals: int
     webhook_age_s: float | None  #: since the last webhook; None without webhooks
-    lateness_s: float  #: of the step that is overdue for the longest
+    lateness_s: float  #: of the most overdue step

@@ -1,6 +1,6 @@
 """Reports a job that finished or asks: to the user's command, and with notices.
 
-Nothing depends on it, and nothing waits for it. Each finished job and each question is claimed in the database before
+No job depends on a report or waits for it. Each finished job and each question is claimed in the database before
 it is reported, by one process: it is reported at most once. A claim is lost with a process that dies in the moment
 between. A second report could pay twice, since the command may start another job.
 """

@@ -127,7 +127,7 @@ class OwnerSteppers:
         return next(reading, self._shared).follow_text(job_id)
 
     def begin_shutdown(self) -> None:
-        """Give the ids that are on their way a last moment to arrive."""
+        """Wait a last moment for response ids that have not arrived yet."""
         for stepper in self._list_steppers():
             stepper.begin_shutdown()
 

@@ -30,9 +30,5 @@ def list_budgets(
         parts: How the bound of a new job is made up.
     """
     since = find_day_start(started_at)
-    budgets: list[Budget] = []
-    if limits.daily_budget_usd is not None:
-        budgets.append(Budget(limits.daily_budget_usd, since, spent, parts, owner))
-    if day_usd is not None:
-        budgets.append(Budget(day_usd, since, spent, parts))
-    return budgets
+    most_usd_of = ((owner, limits.daily_budget_usd), (None, day_usd))
+    return [Budget(usd, since, spent, parts, whose) for whose, usd in most_usd_of if usd is not None]

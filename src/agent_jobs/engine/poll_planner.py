@@ -12,7 +12,7 @@ WEBHOOKS_LIVE_S = 3600.0  # an endpoint that sent a webhook within the hour will
 
 
 class PollPlanner:
-    """Says when jobs are polled."""
+    """Plans the next poll of each job."""
 
     def __init__(self, store: Store, clock: Clock, limits: RunLimits) -> None:
         self._store = store
@@ -20,7 +20,7 @@ class PollPlanner:
         self._limits = limits
 
     async def plan(self, job: Job, not_before_s: float = 0.0) -> RunAgain:
-        """Return when to poll a job; upstream asks not to be asked before `not_before_s`.
+        """Return when to poll a job; upstream asked for no poll before `not_before_s`.
 
         If a webhook will report its end, waiting callers do not have it polled earlier either.
         """

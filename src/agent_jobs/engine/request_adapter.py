@@ -27,7 +27,7 @@ MODE_WORDS = re.compile(r"\b(background|stream|streaming|store)\b")
 
 
 class RequestAdapter:
-    """What the endpoint's refusals taught of its delivery modes and parameters."""
+    """Remembers the delivery modes and parameters that the endpoint refused."""
 
     def __init__(self, store: Store, client: ResponsesClient, clock: Clock, limits: RunLimits) -> None:
         self._store = store

@@ -12,7 +12,7 @@ from agent_jobs.request.options import StartOptions
 from agent_jobs.store.base import Store
 
 ID_CHARS = 80  # of an id that are repeated in an error
-#: Names for fields with an id end so.
+#: Endings of the names of fields with an id.
 _ID_ENDINGS = ("_id", "_ids")
 #: Options with such names that contain no id of the provider.
 _HARMLESS = frozenset({"connector_id"})
@@ -47,15 +47,18 @@ async def check_shared_ids(store: Store, options: StartOptions, lent: JSON) -> N
 
 
 def _walk_ids(value: Any, field: str = "") -> Iterator[str]:
-    """Yield the ids of the provider's in a part of a request."""
-    if isinstance(value, Mapping):
-        for name, each in cast("Mapping[str, Any]", value).items():
-            yield from _walk_ids(each, name)
-    elif isinstance(value, list):
-        for each in cast("list[Any]", value):
-            yield from _walk_ids(each, field)
-    elif isinstance(value, str) and _holds_id(field):
-        yield value
+    """Yield the provider's ids in a part of a request."""
+    match value:
+        case Mapping():
+            for name, each in cast("Mapping[str, Any]", value).items():
+                yield from _walk_ids(each, name)
+        case list():
+            for each in cast("list[Any]", value):
+                yield from _walk_ids(each, field)
+        case str() if _holds_id(field):
+            yield value
+        case _:
+            pass
 
 
 def _holds_id(field: str) -> bool:

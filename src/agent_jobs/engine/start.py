@@ -27,7 +27,7 @@ from agent_jobs.engine.start_defaults import PlannedStart as PlannedStart
 from agent_jobs.engine.start_defaults import StartDefaults as StartDefaults
 from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.engine.trace_parent import read_trace_parent
-from agent_jobs.errors import AgentJobsError, Argument, RequestError
+from agent_jobs.errors import AgentJobsError, Argument, ConfigError, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.owners import OwnerLimits
@@ -117,7 +117,7 @@ class StartPlanner:
         return self._defaults.toolbox
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[ConfigError, ...]:
         """Return why no job can be given the user's tools, if that is so."""
         if self._lent_toolbox is None:
             return ()

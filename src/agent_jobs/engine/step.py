@@ -95,7 +95,7 @@ class JobStepper:
         return self._reader.follow_text(job_id)
 
     def begin_shutdown(self) -> None:
-        """Give the ids that are on their way a last moment to arrive."""
+        """Wait a last moment for response ids that have not arrived yet."""
         self._launcher.begin_shutdown()
 
     async def write_progress(self) -> None:

@@ -1,4 +1,4 @@
-"""The feed of an owner: the ends and the questions of jobs, for hosts that poll them or have them sent. Pure."""
+"""The events of an owner's jobs, which hosts poll or subscribe to: a job finished, or needs input. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _CURSOR = re.compile(r"e(?P<number>[0-9]{1,15})")
 
 
 class FeedEvent(NamedTuple):
-    """An event of a job. It has ids and the status, and nothing that was asked or answered."""
+    """An event of a job: ids and the status, without prompts and answers."""
 
     id: str  #: the same wherever it is sent
     job_id: str
@@ -27,7 +27,7 @@ class FeedEvent(NamedTuple):
     status: str  #: of the job at that time
     error_code: str
     batch: str
-    key: str  #: the caller's own for the job; empty if there is none
+    key: str  #: the caller's own key of the job; empty if there is none
     at: float
     number: int = 0  #: in the order of publication; 0 before that
 
@@ -45,7 +45,7 @@ class FeedPage(NamedTuple):
 
     events: Sequence[FeedEvent]
     cursor: str
-    is_truncated: bool  #: events between the given cursor and these are gone, or older than was asked for
+    is_truncated: bool  #: events after the given cursor were skipped: they are deleted, or older than the caller wants
     has_more: bool
 
 
@@ -59,7 +59,7 @@ class Subscribed(NamedTuple):
 
 
 class Subscription(NamedTuple):
-    """A host's wish to have events sent."""
+    """A host's request to have events sent to an address."""
 
     wanted: FeedFilter
     url: str
@@ -73,7 +73,7 @@ class FeedError(RequestError):
     """A request about events that cannot be met. Its data goes to the caller.
 
     Args:
-        reason: As the protocol sorts errors: invalid, not_found, exhausted, unsupported or unverified.
+        reason: Its class in the protocol: invalid, not_found, exhausted, unsupported or unverified.
         problem: One sentence.
         data: What the protocol adds to an error of this reason.
     """

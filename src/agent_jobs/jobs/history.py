@@ -71,14 +71,16 @@ def count_exchange_chars(exchanges: Sequence[tuple[JSON, JSON]]) -> int:
 
 
 def _count_text_chars(value: object) -> int:
-    if isinstance(value, str):
-        return len(" ".join(value.split()))
-    if isinstance(value, list):
-        return sum(map(_count_text_chars, cast("list[object]", value)))
-    if not isinstance(value, dict):
-        return 0
-    facts = cast(JSON, value)
-    return sum(_count_text_chars(facts.get(name)) for name in ("content", "text", "arguments", "output"))
+    match value:
+        case str():
+            return len(" ".join(value.split()))
+        case list():
+            return sum(map(_count_text_chars, cast("list[object]", value)))
+        case dict():
+            facts = cast(JSON, value)
+            return sum(_count_text_chars(facts.get(name)) for name in ("content", "text", "arguments", "output"))
+        case _:
+            return 0
 
 
 def without_reasoning(body: JSON) -> JSON:

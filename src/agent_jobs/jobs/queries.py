@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from agent_jobs.errors import AgentJobsError
+from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.response import JSON, Call, Usage
 from agent_jobs.jobs.response_steps import Step
@@ -98,7 +98,7 @@ class JobPage:
     jobs: list[Job]
     counts: dict[Status, int]
     today_usd: float
-    warnings: tuple[str, ...] = ()  #: settings that the user should change
+    warnings: tuple[ConfigError, ...] = ()  #: settings that the user should change
 
 
 #: Kind of the event that a part of finalizing a job failed.

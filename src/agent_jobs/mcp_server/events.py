@@ -1,7 +1,7 @@
-"""Lets hosts learn that jobs finished or need input, by MCP Events (`io.modelcontextprotocol/events`, SEP-3415).
+"""Notifies hosts of finished jobs and open questions by MCP Events (`io.modelcontextprotocol/events`, SEP-3415).
 
-A host polls from a cursor, or names an address that events are sent to. The store keeps both, so any replica answers.
-Only a team server offers it.
+A host polls with a cursor, or subscribes an address to which events are sent. The store has the events and the
+subscriptions, so any replica can answer. Only team servers offer events.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -36,8 +36,8 @@ NEXT_POLL_MS = 5_000  # an event is published within a second, and no model wait
 DEFAULT_EVENTS = 50
 MAX_EVENTS = 100
 MAX_URL_CHARS = 2_000
-MAX_NAME_CHARS = 200  # of a job or a batch
-#: What the protocol calls the reasons of `FeedError`, and their codes there.
+MAX_NAME_CHARS = 200  # of a job's id or a batch's name
+#: The protocol's code and name for each reason of a `FeedError`.
 CODES: Mapping[str, tuple[int, str]] = {
     "invalid": (INVALID_PARAMS, "InvalidParams"),
     "not_found": (-32023, "NotFound"),
@@ -143,7 +143,7 @@ class EventsExtension(Extension):
         self._report = report
 
     def methods(self) -> Sequence[MethodBinding]:
-        """Return the methods. Both eras have them: hosts that begin with `initialize` use them, too."""
+        """Return the methods, which hosts of both eras of the protocol use."""
         return [
             MethodBinding("events/list", ListParams, self._describe_events),
             MethodBinding("events/poll", PollParams, self._poll_events),
@@ -152,7 +152,7 @@ class EventsExtension(Extension):
         ]
 
     async def advertise(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        """Name the capability at the top level, too, where hosts look for it. The SDK's models do not know it."""
+        """Also declare the capability at the top level, where hosts expect it; the SDK's models do not know it."""
         result = await call_next(ctx)
         if ctx.method in ("server/discover", "initialize") and isinstance(result, dict):
             result["capabilities"] = {**result.get("capabilities", {}), "events": {}}
@@ -219,7 +219,7 @@ class EventsExtension(Extension):
 
 
 def _read_filter(params: EventParams) -> FeedFilter:
-    """Return what a request asks for.
+    """Return the filter that a request describes.
 
     Raises:
         FeedError: There is no such event, or it has no such argument.
@@ -234,7 +234,7 @@ def _read_filter(params: EventParams) -> FeedFilter:
 
 
 def _is_argument(name: str, value: object) -> bool:
-    """Return True for an argument that an event has, with a name as its value."""
+    """Return True if events have this argument, and its value can be a name."""
     return name in _INPUT_SCHEMA["properties"] and isinstance(value, str) and len(value) <= MAX_NAME_CHARS
 
 
@@ -256,7 +256,7 @@ def _read_seconds(milliseconds: int | None) -> float | None:
 
 @contextmanager
 def _as_event_error() -> Generator[None]:
-    """Raise our errors as those of the protocol."""
+    """Convert our errors to errors of the protocol."""
     try:
         yield
     except FeedError as error:

@@ -46,9 +46,17 @@ def serve(door: FrontDoor, env_file: str | None = None) -> None:
         _log_to_stderr("warning")
     else:
         _log_to_stderr(settings.log_level)
-        for warning in settings.warnings:
-            logger.warning("%s", warning)
+        _log_warnings(settings)
     anyio.run(_serve_until_closed, settings, door, partial(_load_settings, env_file))
+
+
+def _log_warnings(settings: Settings) -> None:
+    if not settings.warnings:
+        return
+    from agent_jobs.mcp_server.wording import LOG_READER  # not needed to start
+
+    for warning in settings.warnings:
+        logger.warning("%s", LOG_READER.describe(warning))
 
 
 def _load_settings(env_file: str | None) -> Settings | ConfigError:

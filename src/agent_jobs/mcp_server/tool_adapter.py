@@ -102,11 +102,13 @@ def _describe_mistakes(error: ValidationError) -> str:
 
 def _shorten_schema(schema: Any) -> Any:
     """Return a JSON schema without the parts that no model needs: titles, null alternatives and null defaults."""
-    if isinstance(schema, list):
-        return [_shorten_schema(item) for item in cast("list[Any]", schema)]
-    if isinstance(schema, dict):
-        return _shorten_object(cast("dict[str, Any]", schema))
-    return schema
+    match schema:
+        case list():
+            return [_shorten_schema(item) for item in cast("list[Any]", schema)]
+        case dict():
+            return _shorten_object(cast("dict[str, Any]", schema))
+        case _:
+            return schema
 
 
 def _shorten_object(schema: dict[str, Any]) -> dict[str, Any]:

@@ -170,12 +170,14 @@ class Tools:
         limit: Annotated[int, Field(ge=1, le=MAX_ROWS)] = DEFAULT_ROWS,
     ) -> Answer:
         """Find jobs, newest first, with counts and today's cost. To wait use agent_poll."""
+        from agent_jobs.mcp_server.wording import MODEL  # not needed to start
+
         jobs = await self._engine()
         since = 0.0
         if days is not None:
             since = jobs.now() - days * DAY_S
         group = JobFilter(batch=batch or "", statuses=_read_statuses(status), words=query or "", since=since)
-        return batches.render_list(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
+        return batches.render_list(await jobs.find(group, limit), jobs.now(), MODEL.describe, _page_bytes(ctx))
 
     async def agent_reply(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from agent_jobs.rendering.fixes import Voice
+from agent_jobs.rendering.fixes import Voice, capitalize_step
 from agent_jobs.rendering.owner_fixes import OPERATOR, OWNER_FIXES, ask_operator, pass_on_to_operator
 
 #: Fixes for a model, by the code of the error.
@@ -74,6 +74,8 @@ def _ask_user(step: str) -> str:
     return f"Ask the user to {step}."
 
 
+#: The words of the log, which a person reads.
+LOG_READER = Voice({}, capitalize_step)
 MODEL = Voice(FIXES, _ask_user, pass_on=_pass_on)
 #: What the model of an owner of a team server can do instead.
 OWNER_MODEL_FIXES: Mapping[str, str] = {

@@ -66,7 +66,7 @@ async def _check_machine(engine: Engine) -> list[Check]:
         Check("Database", True, f"{store.path}, {human_size(store.bytes)}, schema {store.schema}"),
         await _check_owner_jobs(engine),
         Check("Workers", True, workers or "only this page"),
-        *(Check("Settings", False, warning) for warning in page.warnings),
+        *(Check("Settings", False, word_error(warning)) for warning in page.warnings),
     ]
 
 

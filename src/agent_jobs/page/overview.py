@@ -15,6 +15,7 @@ from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
 from agent_jobs.page import views
 from agent_jobs.page.formats import format_usd
 from agent_jobs.page.templates import EngineSource, Renderer
+from agent_jobs.page.wording import word_error
 from agent_jobs.rendering import batches
 
 #: Jobs in one list, and how many more a visitor can ask for at once.
@@ -75,7 +76,7 @@ class Overview:
         """Return the list as JSON."""
         engine = await self._engine(request)
         page = await engine.find(_choose_filter(request)[1], _choose_limit(request))
-        return JSONResponse(batches.render_list(page, engine.now()))
+        return JSONResponse(batches.render_list(page, engine.now(), word_error))
 
 
 async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:

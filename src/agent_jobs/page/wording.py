@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from agent_jobs.errors import AgentJobsError, Argument
 from agent_jobs.jobs.job import Job
-from agent_jobs.rendering.fixes import Voice
+from agent_jobs.rendering.fixes import Voice, capitalize_step
 from agent_jobs.rendering.owner_fixes import OPERATOR, OWNER_FIXES, ask_operator, pass_on_to_operator
 
 #: Fixes for a person at the page, by the code of the error.
@@ -90,16 +90,12 @@ def word_error(error: AgentJobsError, *, is_for_owner: bool = False) -> str:
     return _VOICE.describe(error)
 
 
-def _capitalize_sentence(step: str) -> str:
-    return f"{step[0].upper()}{step[1:]}."
-
-
 def _name_field(name: Argument) -> str:
     field = name.removeprefix("options.")
     return _FIELDS.get(field, field.replace("_", " "))
 
 
-_VOICE = Voice(FIXES, _capitalize_sentence, _name_field)
+_VOICE = Voice(FIXES, capitalize_step, _name_field)
 OWNER_VOICE = Voice(
     {**FIXES, **OWNER_FIXES, **OWNER_PAGE_FIXES}, ask_operator, _name_field, pass_on=pass_on_to_operator
 )

@@ -374,12 +374,14 @@ def _most_input_tokens(body: JSON, history_tokens: int | None) -> int:
 
 def _is_text(value: object) -> bool:
     """Return True if every part of an input has at most as many tokens as bytes."""
-    if isinstance(value, list):
-        return all(_is_text(part) for part in cast("list[object]", value))
-    if isinstance(value, dict):
-        part = cast("dict[str, object]", value)
-        return part.get("type", "message") in _TEXT_TYPES and all(_is_text(inner) for inner in part.values())
-    return True
+    match value:
+        case list():
+            return all(_is_text(part) for part in cast("list[object]", value))
+        case dict():
+            part = cast("dict[str, object]", value)
+            return part.get("type", "message") in _TEXT_TYPES and all(_is_text(inner) for inner in part.values())
+        case _:
+            return True
 
 
 def _host_kind(url: str) -> Host:

@@ -1,8 +1,9 @@
 """Render several jobs in one answer: a batch, a list, or those that were cancelled."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.poll_schedule import next_poll_ms
 from agent_jobs.jobs.queries import BatchState, JobFilter, JobPage
@@ -108,7 +109,9 @@ def _list_next_steps(rows: Sequence[Answer]) -> list[str]:
     return steps
 
 
-def render_list(found: JobPage, now: float, limit_bytes: int | None = None) -> Answer:
+def render_list(
+    found: JobPage, now: float, describe: Callable[[AgentJobsError], str], limit_bytes: int | None = None
+) -> Answer:
     """Return the answer to a search: the number of jobs in each status, today's cost if known, and a row for each.
 
     With a limit only as many rows come as fit it.
@@ -121,7 +124,7 @@ def render_list(found: JobPage, now: float, limit_bytes: int | None = None) -> A
         "more": more or None,
         "counts": found.counts,
         "today_usd": round_usd(found.today_usd) or None,
-        "warnings": list(found.warnings) or None,
+        "warnings": [describe(each) for each in found.warnings] or None,
     }
     return drop_empty(answer) | {"jobs": rows}
 

@@ -87,7 +87,7 @@ USER_STEPS: Mapping[str, str] = {
     "keyring_locked": "unlock it, or store the key in a file with `{command}`",
     "key_not_deleted": "delete it by hand",
     "misspelt_entry": "write {near!r}",
-    "callback_secrets": "write whsec_ and at least 24 bytes in base64 into it",
+    "callback_secrets": "write whsec_ and at least 24 bytes in base64 on each line",
     "no_callbacks": "set AGENT_JOBS_CALLBACK_HOSTS and AGENT_JOBS_CALLBACK_SECRET_FILE, or leave it out",
     "no_file_roots": "set AGENT_JOBS_FILE_ROOTS to the folders that may be read",
     "no_tool_servers": "set AGENT_JOBS_TOOLBOX to the file that lists them",
@@ -108,6 +108,17 @@ USER_STEPS: Mapping[str, str] = {
     ),
     "owner_name": "choose another name",
     "shared_id": "have the operator of the server set a key of their own with `agent-jobs owner set --key-ref`",
+    # Settings that have no effect
+    "key_in_settings_file": "remove {name} there, and run `agent-jobs key set`",
+    "misnamed_setting": "rename it",
+    "missing_settings_file": "correct it, or make the file",
+    "no_such_program": "begin it with the path of a program",
+    "unfilled_key": "set the variable where the host is started, or use AGENT_JOBS_API_KEY_FILE",
+    "unknown_setting": "remove it",
+    "unusable_target": "correct it",
+    "unwritable_folder": "make {standing} a writable folder",
+    "wrong_quotes": "quote it as for a shell",
+    "wrong_secret": "correct it, since webhooks are not sent without it",
     # The database
     "database_damaged": "move it away, or set AGENT_JOBS_DATA_DIR to another folder",
     "database_locked": "close that program, then try again",
@@ -220,11 +231,18 @@ class Voice:
         return {name: self._write_value(value) for name, value in error.data.items()}
 
     def _write_value(self, value: object) -> object:
-        if isinstance(value, AgentJobsError):
-            return self.problem(value).rstrip(".")
-        if isinstance(value, Argument):
-            return self._write_argument(value)
-        return value
+        match value:
+            case AgentJobsError():
+                return self.problem(value).rstrip(".")
+            case Argument():
+                return self._write_argument(value)
+            case _:
+                return value
+
+
+def capitalize_step(step: str) -> str:
+    """Return a step of the user's as a sentence for the user."""
+    return f"{step[0].upper()}{step[1:]}."
 
 
 def end_sentence(text: str) -> str:

@@ -100,11 +100,13 @@ def _hide_blobs_in(value: Any, depth: int) -> Any:
 
 
 def _hide_scalar_blob(value: Any) -> Any:
-    if isinstance(value, str):
-        return hide_base64(value)
-    if isinstance(value, float):
-        return finite_or_none(value)
-    return value
+    match value:
+        case str():
+            return hide_base64(value)
+        case float():
+            return finite_or_none(value)
+        case _:
+            return value
 
 
 def _hide_blob_field(name: str, value: Any, blobs: frozenset[str], depth: int) -> Any:

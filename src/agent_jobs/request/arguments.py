@@ -71,11 +71,13 @@ def read_arguments(tool: str, arguments: Mapping[str, Any], schema: Mapping[str,
 
 def is_empty(value: Any) -> bool:
     """Return True for null, an empty string and a list or object that holds nothing else."""
-    if isinstance(value, dict):
-        return all(is_empty(each) for each in cast("dict[str, Any]", value).values())
-    if isinstance(value, list):
-        return all(is_empty(each) for each in cast("list[Any]", value))
-    return value is None or value == ""
+    match value:
+        case dict():
+            return all(is_empty(each) for each in cast("dict[str, Any]", value).values())
+        case list():
+            return all(is_empty(each) for each in cast("list[Any]", value))
+        case _:
+            return value is None or value == ""
 
 
 def _is_ignorable(name: str, value: Any) -> bool:
@@ -242,11 +244,13 @@ def _read_scalar_as_string(name: str, value: float) -> Any:
 
 def _find_string(name: str, value: Any) -> str | None:
     """Return the one string in a list or object, or None."""
-    if isinstance(value, list):
-        return _find_string_in_list(name, cast("list[Any]", value))
-    if isinstance(value, dict):
-        return _find_string_in_object(name, cast("dict[str, Any]", value))
-    return None
+    match value:
+        case list():
+            return _find_string_in_list(name, cast("list[Any]", value))
+        case dict():
+            return _find_string_in_object(name, cast("dict[str, Any]", value))
+        case _:
+            return None
 
 
 def _find_string_in_list(name: str, parts: list[Any]) -> str | None:

@@ -194,7 +194,10 @@ def describe_refusal(error_code: str, param: str, message: str, body: JSON) -> s
         return message
     if error_code == "model_not_found" or argument == "model":
         model = str(body.get("model"))
-        return " ".join(filter(None, [f"Change model: {message}", describe_retirement(model) or suggest_model(model)]))
+        problem = f"Change model: {message}"
+        if re.search(r"\bmodel\b", message):
+            problem = message  # it names the argument itself
+        return " ".join(filter(None, [problem, describe_retirement(model) or suggest_model(model)]))
     if argument:
         return f"Change {argument.removeprefix('options.')}: {message}"
     return message

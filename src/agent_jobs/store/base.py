@@ -1,4 +1,4 @@
-"""The protocols of a store: reading jobs, changing them, handing them out, waiting for changes, and housekeeping."""
+"""The protocols of a store: reading and changing jobs, claiming them, waiting for changes, and housekeeping."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, Self
@@ -197,7 +197,7 @@ class JobTransitions(Protocol):
         ...
 
     async def wait_for_input(self, job: Job, now: float, timeout_s: float) -> bool:
-        """Have a job that this process has claimed wait for an answer, due again `timeout_s` after it asked.
+        """Make a job that this process has claimed wait for an answer, due again `timeout_s` after it asked.
 
         Returns False if it has nothing to wait for by now: all is answered, or the job is to be cancelled.
         """
@@ -240,12 +240,12 @@ class JobTransitions(Protocol):
         ...
 
     async def mark_finalized(self, job_id: str, result_path: str = "", made: Sequence[OutputFile] = ()) -> None:
-        """Note that all is done that follows the job's end, and delete its uploads."""
+        """Mark a finished job as finalized, and delete its uploads."""
         ...
 
 
 class WorkQueue(Protocol):
-    """Hands jobs out to processes: claims, due times, slots."""
+    """Assigns jobs to processes: claims, due times, slots."""
 
     async def find_due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
         """Claim the jobs at this endpoint that are due and not claimed by another process.
@@ -333,11 +333,11 @@ class WorkQueue(Protocol):
         ...
 
     async def claim_cancel(self, job_id: str, now: float, again_after_s: float) -> bool:
-        """Take the right to send the cancel upstream, which one caller has for `again_after_s`."""
+        """Return True if the caller may send the cancel upstream: one caller may within `again_after_s`."""
         ...
 
     async def clear_cancel_claim(self, job_id: str) -> None:
-        """Give that right back, because the cancel did not reach upstream."""
+        """Let another caller send the cancel now, because this one did not reach upstream."""
         ...
 
     async def announce(self, what: str, base_url: str) -> None:
@@ -369,7 +369,7 @@ class ChangeFeed(Protocol):
         ...
 
     async def mark_read(self, job_ids: Sequence[str], now: float) -> None:
-        """Note that a person opened the jobs' results, which are delivered by that."""
+        """Note that a person opened the jobs' results, which also marks them as delivered."""
         ...
 
     async def pending_notification(

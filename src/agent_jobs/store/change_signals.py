@@ -16,7 +16,7 @@ class ChangeSignals:
         self.count = 0  #: changes that this process announced
 
     def event_of(self, known: KnownState) -> anyio.Event:
-        """Return the event that the next change of this job sets; its progress does so only for who waits for it."""
+        """Return the event that the next change of this job sets; progress sets it only if the waiter asked for it."""
         return self._of_job.setdefault((known.job_id, known.sees_progress), anyio.Event())
 
     def event_of_any(self) -> anyio.Event:

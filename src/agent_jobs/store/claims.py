@@ -1,4 +1,4 @@
-"""Hands out jobs: claims, due times and free slots. Each claim is one statement, so that one caller wins."""
+"""Assigns jobs to processes: claims, due times and free slots. Each claim is one statement, so that one caller wins."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,7 +42,7 @@ _NOTE_LAST_SEEN = f"""INSERT INTO event (job_id, at, kind, text)
 #: Earliest time at which a job that was retrieved or sent before may be retrieved again.
 _RETRIEVABLE_AT = """(:min_retrieve_s + COALESCE((SELECT COALESCE(looked_at, sent_at) FROM turn
                                                  WHERE job_id = job.id AND number = job.turn), 0))"""
-#: Finds out if a job waits and a slot is free: asking is many times cheaper than sharing them fairly, and mostly no.
+#: Finds out if a job waits and a slot is free: this is much cheaper than the fair assignment, and rarely true.
 _ANY_TO_SHARE = f"""SELECT 1 WHERE (SELECT COUNT(*) FROM job WHERE status IN {RUNNING_SQL}) < :limit
                     AND EXISTS (SELECT 1 FROM job WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL)"""
 #: Jobs that one statement claims: other processes take the others at the same time.

@@ -1,7 +1,7 @@
 """The protocols of a database: one set of statements runs on SQLite and on PostgreSQL.
 
-A statement is written once: `:name` is a value, `IN (:*names)` a list. PostgreSQL alone reads what stands in
-`/*! ... */`, and SQLite alone `INDEXED BY name`.
+A statement is written once: `:name` is a value, `IN (:*names)` a list. Only PostgreSQL reads the text in
+`/*! ... */`, and only SQLite reads `INDEXED BY name`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ class Row(Protocol):
     """A row of a result, read by the place or the name of a column."""
 
     def __getitem__(self, key: Any, /) -> Any:
-        """Return one column, or those of a slice."""
+        """Return one column, or the columns of a slice."""
         ...
 
     def keys(self) -> Iterable[str]:

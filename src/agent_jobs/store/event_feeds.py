@@ -1,7 +1,7 @@
-"""Keeps the feeds of owners, and where their events are sent.
+"""Stores the events and the subscriptions of owners.
 
-A change of a job stores its event without a number. Publication numbers the events of each owner in one order, one
-process at a time, so that a reader who has seen a number has seen all below it.
+A change of a job stores its event without a number. Later, one process at a time publishes the events: it numbers them
+for each owner in one order. So a reader that has seen a number has also seen all lower ones.
 """
 
 import json
@@ -16,14 +16,14 @@ from agent_jobs.store.team_records import Delivery, GrantedSubscription, NewSubs
 
 #: Events that one publication numbers; the next one numbers the others.
 PUBLISHED_AT_ONCE = 100
-#: Past events that a new subscription is sent. Older ones are left out, which the answer to it says.
+#: Past events that are sent to a new subscription. Older ones are skipped, and its answer says so.
 REPLAYED_MAX = 100
-#: Seconds for which messages are signed with the secret before, too, after it was changed.
+#: Seconds after a change of the secret during which messages are also signed with the old one.
 OLD_SECRET_S = 600.0
-#: Seconds after which a subscription of an OAuth token ends unless it is refreshed: no table says that it was revoked.
+#: Seconds until a subscription of an OAuth token ends unless it is refreshed: its revocation cannot be seen here.
 OAUTH_LIFETIME_S = 3600.0
 _COLUMNS = "id, job_id, kind, status, error_code, batch, key, at, number"
-#: Has one process at a time publish or subscribe. SQLite has one writer anyway.
+#: Lets one process at a time publish or subscribe. SQLite has one writer anyway.
 _LOCK_FEEDS = "SELECT 1 AS locked /*! FROM (SELECT pg_advisory_xact_lock(hashtextextended('feed', 0))) AS feed */"
 #: An event that a reader asks for.
 _MATCHES = """kind = :kind AND (:of_job = '' OR job_id = :of_job) AND (:of_batch = '' OR batch = :of_batch)"""
@@ -145,7 +145,7 @@ class EventFeeds(StorePart):
 
 
 async def add_event(transaction: Transaction, old: Job, new: Job) -> None:
-    """Store the event that a change of an owner's job is, if it is one."""
+    """Store an event if this change of an owner's job is one."""
     found = find_event(old, new)
     if found is None:
         return
@@ -159,7 +159,7 @@ async def add_event(transaction: Transaction, old: Job, new: Job) -> None:
 
 
 async def _publish_some(transaction: Transaction, now: float) -> None:
-    """Number some events, and store a message of each for every subscription that asks for it."""
+    """Number some events, and store a message of each for every matching subscription."""
     await transaction.execute(_LOCK_FEEDS)
     rows = await transaction.execute(
         f"SELECT owner, {_COLUMNS} FROM feed WHERE number IS NULL ORDER BY at, id LIMIT {PUBLISHED_AT_ONCE}"
@@ -176,7 +176,7 @@ async def _publish_some(transaction: Transaction, now: float) -> None:
 async def _add_messages(
     transaction: Transaction, owner: str, event: FeedEvent, now: float, only: str | None = None
 ) -> None:
-    """Store the messages of an event, for all subscriptions or one; none of a job that was deleted."""
+    """Store the messages of an event for all matching subscriptions, or for one; skip deleted jobs."""
     is_wanted = "TRUE" if only is None else "subscription.id = :only"
     await transaction.execute(
         f"""INSERT INTO callback (id, job_id, body, created_at, next_at, subscription_id, number)
@@ -233,7 +233,7 @@ async def _grant_lifetime(transaction: Transaction, owner: str, new: NewSubscrip
 
 
 def _keep_old_secret(stored: Sequence[Row], secret: str, now: float) -> dict[str, Any]:
-    """Return the columns of the secret before, which signs for a while after a change."""
+    """Return the columns of the previous secret, which signs for a while after a change."""
     if not stored:
         return {"old_secret": "", "old_secret_until": 0.0}
     row = stored[0]
@@ -263,7 +263,7 @@ async def _read_last_number(transaction: Transaction, owner: str) -> int:
 
 
 async def _read_position(transaction: Transaction, subscription_id: str, last: int) -> int:
-    """Return the number up to which all events of a subscription were accepted or given up."""
+    """Return the number up to which all events of a subscription were delivered or abandoned."""
     rows = await transaction.execute(
         "SELECT MIN(number) AS oldest FROM callback WHERE subscription_id = :id", id=subscription_id
     )

@@ -216,7 +216,7 @@ async def _write_copy_statement(db: aiosqlite.Connection, table: str) -> str:
 
 
 async def _carry_readable_jobs(db: aiosqlite.Connection) -> None:
-    """Carry over, one by one, the jobs that a damaged database still gives."""
+    """Carry over, one by one, the jobs that can still be read from a damaged database."""
     try:
         ids = [row[0] for row in await _run_statement(db, "SELECT id FROM main.job EXCEPT SELECT id FROM there.job")]
     except sqlite3.DatabaseError as error:

@@ -15,7 +15,7 @@ PURGED_AT_ONCE = 50
 #: Precedes a refused parameter in the model column of the table of modes. No model's name begins so.
 _REFUSED_PREFIX = "-"
 
-#: True of a job that ended before a time.
+#: True for a job that ended before a time.
 _ENDED = f"finished_at < :before AND status NOT IN {ACTIVE_SQL}"
 
 

@@ -35,14 +35,14 @@ _TRUTHS = """SELECT table_name || '.' || column_name AS name FROM information_sc
              WHERE table_schema = current_schema() AND data_type = 'boolean'"""
 #: Columns of a job that name processes of the old side.
 _NO_CLAIM: Mapping[str, Any] = {"holder": None, "not_before": 0.0, "watched_until": 0.0, "cancel_sent_at": None}
-#: What the file is called in its folder.
+#: The file's name in its folder.
 FILE_NAME = "jobs.db"
 _UNFINISHED = f"(status IN {ACTIVE_SQL} OR unsettled = TRUE)"
 
 
 @dataclass
 class ImportCounts:
-    """What an import did, or would do. Mutable: it is counted as it goes."""
+    """The counts of an import, or of a dry run. Mutable: they grow while it runs."""
 
     finished: int = 0
     active: int = 0  #: continue in PostgreSQL, and left the file
@@ -175,7 +175,7 @@ class _Mover:
         """Claim all jobs that are not done, so that no other process begins to work on them.
 
         Raises:
-            StoreError: One does already.
+            StoreError: Another process works on one already.
         """
         await Claims(self._source).reclaim_from_dead(self._order.now)
         if self._is_dry_run:

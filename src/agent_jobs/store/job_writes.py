@@ -45,7 +45,7 @@ _SAME_WORK = f"""job.request_hash = :request_hash AND job.owner = :owner AND (
                              AND turn.base_url = :base_url)"""
 #: Jobs whose progress one change writes where changes lock rows: all other changes of these jobs wait for it.
 PROGRESS_AT_ONCE = 20
-#: A cursor never falls.
+#: A cursor never goes back.
 _CURSOR = """sequence_number = CASE WHEN sequence_number > :sequence_number THEN sequence_number
                                   ELSE COALESCE(:sequence_number, sequence_number) END"""
 
@@ -171,7 +171,7 @@ class JobWrites(Records):
                     WHERE job_id = :id AND number = :number""",
                 [{"id": job.id, **progress_values(job.turn)} for job in running],
             )
-            # The rows of all these jobs are locked: one round trip for each job would have their other changes wait.
+            # The rows of all these jobs are locked: one round trip for each job would delay their other changes.
             await write_steps(transaction, *running)
             return written
 
@@ -351,7 +351,7 @@ class JobWrites(Records):
             same = _SAME_WORK
         columns = job_columns(job) | {"holder": self._db.worker}
         values = {**columns, "base_url": job.turn.base_url}
-        # Another process may end the job that answers between the two statements: then it answers no more.
+        # Another process may end the job that answers between the two statements: then it is no longer identical.
         while not await transaction.execute(insert_job_unless(tuple(columns), same), **values):
             rows = await transaction.execute(f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1", **values)
             if rows:

@@ -14,7 +14,7 @@ class KnownState(NamedTuple):
 
     @property
     def sees_progress(self) -> bool:
-        """Return True if progress is news to the waiter."""
+        """Return True if progress of the run wakes the waiter, too."""
         return self.status is None
 
     def differs_from(self, revision: int, status: str) -> bool:

@@ -10,7 +10,7 @@ from agent_jobs.jobs.queries import JobFilter
 class OwnerScope:
     """The jobs that a store may show and change: those of one owner, or all jobs.
 
-    Every statement about jobs has one of its conditions, so this decides who may see a job. Its `values` go along.
+    Every statement about jobs has one of its conditions with its `values`, so this decides who may see a job.
     """
 
     def __init__(self, owner: str | None = None) -> None:

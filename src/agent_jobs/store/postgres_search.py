@@ -24,8 +24,9 @@ INDEXED_CHARS = 80_000
 _TEXT = f"title || ' ' || left(prompt, {INDEXED_CHARS}) || ' ' || left(output, {INDEXED_CHARS})"
 #: Words without stemming: prompts are in many languages.
 _WORDS = f"to_tsvector('simple', {_TEXT})"
-#: OFFSET 0 keeps the planner from looking the words up in the index.
-_ITS_WORDS = "(SELECT job_id, words FROM job_words WHERE job_id = job.id OFFSET 0) AS its ON TRUE"
+#: The two ways to find the words of jobs. OFFSET 0 keeps the planner, which misjudges words, from choosing another.
+_ITS_WORDS = "(SELECT job_id, words FROM job_words WHERE job_id = job.id OFFSET 0) AS its ON words @@ ({query})"
+_BY_INDEX = "(SELECT job_id FROM job_words WHERE words @@ ({query}) OFFSET 0) AS its ON job_id = job.id"
 _PASSAGE_OPTIONS = (
     f"StartSel={MATCH_BEGIN}, StopSel={MATCH_END}, MaxWords={PASSAGE_WORDS}, MinWords={PASSAGE_WORDS // 2}"
 )
@@ -70,11 +71,11 @@ async def _find_ended(
 ) -> dict[str, str]:
     """Return passages by the ids of the newest ended jobs that have all phrases; a phrase may be a word's beginning."""
     newest = f"""(SELECT * FROM job WHERE status IN {format_statuses(statuses)} AND {scope.job}
-                  ORDER BY created_at DESC LIMIT {max(NEWEST, limit * NEWEST_PER_HIT)})"""
-    found = await _find_in(transaction, f"{newest} AS job JOIN LATERAL {_ITS_WORDS}", phrases, limit, statuses, scope)
+                  ORDER BY created_at DESC LIMIT {max(NEWEST, limit * NEWEST_PER_HIT)}) AS job"""
+    found = await _find_in(transaction, f"{newest} JOIN LATERAL {_ITS_WORDS}", phrases, limit, statuses, scope)
     if len(found) == limit:
         return found
-    return await _find_in(transaction, "job JOIN job_words ON job_id = job.id", phrases, limit, statuses, scope)
+    return await _find_in(transaction, f"job JOIN {_BY_INDEX}", phrases, limit, statuses, scope)
 
 
 async def _find_in(
@@ -90,8 +91,8 @@ async def _find_in(
     query = " && ".join(f"({_phrase_query(name)})" for name in values)
     rows = await transaction.execute(
         f"""WITH found AS MATERIALIZED (
-                SELECT job_id FROM {jobs} WHERE words @@ ({query})
-                AND status IN {format_statuses(statuses)} AND {scope.job}
+                SELECT job_id FROM {jobs.format(query=query)}
+                WHERE status IN {format_statuses(statuses)} AND {scope.job}
                 ORDER BY job.created_at DESC LIMIT :limit)
             SELECT id, CASE WHEN starts_with(text, words) THEN '' ELSE '…' END || passage ||
                        CASE WHEN right(text, length(words)) = words THEN '' ELSE '…' END AS passage

@@ -59,8 +59,10 @@ def _type_of(value: Any) -> str:
 
 def _postgres_value(value: Any) -> Any:
     """Return a value with text that PostgreSQL accepts: without NUL and half a surrogate pair."""
-    if isinstance(value, str):
-        return valid_unicode(value).replace("\0", "\ufffd")
-    if isinstance(value, (list, tuple)):
-        return [_postgres_value(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
+    match value:
+        case str():
+            return valid_unicode(value).replace("\0", "\ufffd")
+        case list() | tuple():
+            return [_postgres_value(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return value

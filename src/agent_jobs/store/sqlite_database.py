@@ -309,11 +309,13 @@ def _is_plain(value: Any) -> bool:
 
 
 def _sqlite_value(value: Any) -> Any:
-    if isinstance(value, str):
-        return valid_unicode(value)
-    if isinstance(value, (list, tuple)):
-        return json.dumps(value)
-    return value
+    match value:
+        case str():
+            return valid_unicode(value)
+        case list() | tuple():
+            return json.dumps(value)
+        case _:
+            return value
 
 
 async def _connect_to_file(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:

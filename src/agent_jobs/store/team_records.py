@@ -226,11 +226,11 @@ class NewSubscription(NamedTuple):
 
 
 class GrantedSubscription(NamedTuple):
-    """The answer to such a wish."""
+    """The answer to a new or refreshed subscription."""
 
     expires_at: float
-    number: int  #: all events up to this one were accepted or given up
-    is_truncated: bool  #: some past events were left out
+    number: int  #: all events up to this one were delivered or abandoned
+    is_truncated: bool  #: some past events were skipped
 
 
 class Delivery(NamedTuple):
@@ -238,11 +238,11 @@ class Delivery(NamedTuple):
 
     url: str
     secrets: Sequence[str]  #: the first one is the current one
-    oldest: int | None  #: number of the oldest event whose message is neither accepted nor given up
+    oldest: int | None  #: number of the oldest event whose message is neither delivered nor abandoned
 
 
 class FeedRecords(Protocol):
-    """Keeps the feeds of owners, and where their events are sent."""
+    """Stores the events and the subscriptions of owners."""
 
     async def publish_events(self, now: float) -> None:
         """Number the events that have no number yet, and store their messages for subscriptions."""
@@ -333,14 +333,14 @@ class FileRecords(Protocol):
 
 
 class OwnerMetrics(NamedTuple):
-    """What an operator watches of single owners."""
+    """The metrics of single owners."""
 
     active: Sequence[tuple[str, str, int]]  #: owner, status, number of jobs
     costs: Sequence[tuple[str, float]]  #: owner, USD that the jobs of the day cost so far
 
 
 class StoreMetrics(NamedTuple):
-    """What an operator watches of a database."""
+    """The metrics of a database."""
 
     owners: OwnerMetrics
     jobs: Mapping[str, int]  #: number of jobs by status
@@ -350,7 +350,7 @@ class StoreMetrics(NamedTuple):
 
 
 class MetricsRecords(Protocol):
-    """Counts what an operator watches."""
+    """Counts the metrics for an operator."""
 
     async def read_metrics(self, base_url: str, since: float) -> StoreMetrics:
         """Return the metrics of this endpoint, with the costs of the day from `since` on."""

@@ -26,17 +26,17 @@ MCP_PATH = "/mcp"
 
 
 class AccessPolicy(NamedTuple):
-    """The ways into the server, and what reports those who were turned away."""
+    """Who may call the server, and what reports refused callers."""
 
     verifiers: Collection[TokenVerifier]
     challenge: Challenge
     report_refused: Callable[[Caller, str], Awaitable[object]]
-    open_routes: Sequence[Route] = ()  #: whose callers need no token
-    page: Callable[[ASGIApp], ASGIApp] | None = None  #: puts the page, on which browsers sign in, before the app
+    open_routes: Sequence[Route] = ()  #: routes that need no token
+    page: Callable[[ASGIApp], ASGIApp] | None = None  #: wraps the app with the page, on which browsers sign in
 
 
 class TeamApp(NamedTuple):
-    """The app, and the parts that its server switches."""
+    """The app, and the parts that its server controls."""
 
     asgi: ASGIApp
     readiness: Readiness

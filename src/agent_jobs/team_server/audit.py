@@ -22,7 +22,7 @@ WRITE_S = 10.0
 class AuditWriter:
     """Writes the audit log of a server.
 
-    What cannot be written is reported in the server's own log: a job that runs must not look as if it failed.
+    A failed write is only logged: a running job must not look as if it failed.
     """
 
     def __init__(self, engine: Callable[[], Awaitable[Engine]]) -> None:
@@ -31,7 +31,7 @@ class AuditWriter:
         self._refused = 0
 
     def create_recorder(self, caller: Caller) -> Callable[[str, Mapping[str, float | None]], Awaitable[None]]:
-        """Return what records the actions of one request; of one job only the first: its answer is no further one."""
+        """Return a recorder of one request's actions. It records each job once, with its first action."""
         recorded: set[str] = set()
 
         async def record(action: str, costs_usd: Mapping[str, float | None]) -> None:

@@ -1,4 +1,4 @@
-"""The signed-in caller of a request, for all that runs on its behalf."""
+"""The signed-in caller of a request."""
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -21,12 +21,12 @@ _current_caller: ContextVar[Caller | None] = ContextVar("current_caller", defaul
 
 
 def set_current_caller(caller: Caller) -> None:
-    """Have everything that the running task begins from now on act for this caller."""
+    """Set the caller of the current task and of all tasks that it starts."""
     _current_caller.set(caller)
 
 
 def get_current_caller() -> Caller:
-    """Return the caller for whom the running task acts.
+    """Return the caller of the current task.
 
     Raises:
         LookupError: No caller has signed in: a route of this server is not behind the check of tokens.

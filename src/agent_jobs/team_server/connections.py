@@ -1,4 +1,4 @@
-"""Bound the connections of clients that have not signed in: their number, and the time until a request is complete."""
+"""Limit the number of connections without a signed-in caller, and the time that their requests take."""
 
 import asyncio
 import logging
@@ -9,9 +9,9 @@ from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-#: Connections without a request of a signed-in caller. The oldest one is closed for another one beyond these.
+#: Connections without a request of a signed-in caller. Beyond these, a new one closes the oldest.
 MAX_IDLE = 256
-#: Seconds from the begin of a connection, or from the last answer, to the end of the next request's headers.
+#: Seconds from the start of a connection, or from the last answer, to the end of the next request's headers.
 HEADERS_S = 20.0
 #: Seconds for which a connection stays open without a byte: longer than a balancer keeps its own side.
 KEEP_ALIVE_S = 75

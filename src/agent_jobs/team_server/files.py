@@ -1,4 +1,4 @@
-"""Answer `PUT /files/NAME` and `GET /files/ID`: files come into jobs and leave them without a shared disk."""
+"""Answer `PUT /files/NAME` and `GET /files/ID`: upload and download the files of jobs without a shared disk."""
 
 import re
 import unicodedata
@@ -7,13 +7,14 @@ from urllib.parse import quote
 
 import anyio
 from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import StoreError
 from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.request_body import read_request_body
 
 FILES_PATH = "/files"
 FILE_BYTES = 32 * 2**20  # all that fits into a request to the provider
@@ -21,10 +22,12 @@ BODY_S = 120.0  # until a body is complete
 MAX_NAME_BYTES = 150  # in UTF-8: longer ones are cut by file systems
 #: They separate paths, have a meaning for a shell or Windows, or replace bytes that are not UTF-8.
 FORBIDDEN_CHARS = frozenset('/\\:*?"<>|\ufffd')
-FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, and what turns text around
+FORBIDDEN_CATEGORIES = frozenset(
+    {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+)  # control characters, and those that reverse text
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.I)  # names of devices on Windows
 _FILE_ID = re.compile(r"(up|made)_[0-9a-f]{32}")
-#: A browser must not show what a file holds, nor keep it.
+#: A browser must neither render nor cache a file.
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -40,7 +43,7 @@ class _AnyName(PathConvertor):
 
 
 class _FileEndpoint:
-    """Takes in and hands out the files of the caller's owner."""
+    """Stores and serves the files of the caller's owner."""
 
     def __init__(self, engine: Callable[[], Awaitable[Engine]]) -> None:
         self._engine = engine
@@ -53,7 +56,7 @@ class _FileEndpoint:
             return Refusal(400, "bad_name", sentence, {"Connection": "close"})
         body = None
         with anyio.move_on_after(BODY_S) as reading:
-            body = await _read_uploaded_file(request)
+            body = await read_request_body(request, FILE_BYTES)
         if reading.cancelled_caught:
             return Refusal.too_slow()
         if body is None:
@@ -113,16 +116,3 @@ def describe_download(name: str) -> str:
     """Return the value of Content-Disposition: a browser saves the file under its name, and shows nothing."""
     plain = re.sub(r"[^ !#-\[\]-~]|%", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
-
-
-async def _read_uploaded_file(request: Request) -> bytes | None:
-    """Return the body; None if it is too long, or its sender left."""
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > FILE_BYTES:
-                return None
-    except ClientDisconnect:
-        return None
-    return bytes(body)

@@ -1,4 +1,4 @@
-"""Refuse requests for other host names, and those of other web pages.
+"""Refuse requests for other host names, and requests from other web sites.
 
 A page whose name an attacker points to this machine (DNS rebinding) must not reach it through a browser.
 """
@@ -33,7 +33,7 @@ class HostNames:
     def is_known_host(self, host: str) -> bool:
         """Return True if a Host header names this server.
 
-        Any IP address does unless the server is for this machine alone: an attack needs a name that it can point here.
+        Any IP address does, unless only this machine reaches the server: DNS rebinding needs a host name.
         """
         if self._public_origin:
             scheme = self._public_origin.partition(":")[0]

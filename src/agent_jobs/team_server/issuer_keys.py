@@ -1,4 +1,4 @@
-"""Keep the published keys of an authorization server, and fetch them again when it changes them."""
+"""Cache the public keys of an authorization server, and fetch them again when they change."""
 
 import logging
 from collections.abc import Mapping
@@ -108,7 +108,7 @@ def _read_keys_url(metadata: Any, issuer: str) -> str:
 
 
 def _read_key_set(published: Any) -> Mapping[str | None, jwt.PyJWK]:
-    """Return the usable keys of a JWK set by their ids; a key that is not understood does not spoil the others."""
+    """Return the usable keys of a JWK set by their ids; keys of an unknown form are skipped."""
     if not isinstance(published, dict):
         raise ValueError("no JWK set")
     listed = cast("dict[str, Any]", published).get("keys", [])

@@ -1,6 +1,6 @@
-"""Answer `GET /metrics` for Prometheus: what runs for whom, what it costs, and how late this server is.
+"""Answer `GET /metrics` for Prometheus: jobs by owner, their costs, and the lag of this server.
 
-The names of owners are labels. So a team token does not open it, but only the token of its own file.
+The names of owners are labels. So it needs a token of its own; a team token is refused.
 """
 
 import secrets
@@ -31,7 +31,7 @@ MIN_TOKEN_CHARS = 20  # shorter ones can be guessed
 
 
 def build_metrics_route(engine: Callable[[], Awaitable[Engine]], token_file: Path) -> Route:
-    """Return the route for Prometheus. It checks the token of this file itself, and no other one.
+    """Return the route for Prometheus. It accepts the token of this file only.
 
     Args:
         engine: Returns the engine once it is open, unbound to any owner.

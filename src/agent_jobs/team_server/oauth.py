@@ -1,4 +1,4 @@
-"""Let callers in by access tokens of an OAuth 2.1 authorization server: signed ones, or ones that it is asked about."""
+"""Authenticate callers by access tokens of an OAuth 2.1 server: signed JWTs, or any tokens by introspection."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, cast
@@ -39,7 +39,7 @@ _REASONS: Mapping[type[jwt.PyJWTError], str] = {
 
 
 class Resource(NamedTuple):
-    """The server as tokens name it."""
+    """The server as a resource of OAuth."""
 
     url: str  #: the audience of tokens (RFC 8707)
     issuer: str
@@ -145,7 +145,7 @@ class IntrospectedTokens:
         """Return the caller with this token.
 
         Raises:
-            RefusedTokenError: The authorization server says no, or the token is not for this server.
+            RefusedTokenError: The authorization server refuses the token, or it is not for this server.
             CannotVerifyError: It does not answer.
         """
         claims = await self._introspect(token)

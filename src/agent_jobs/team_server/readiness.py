@@ -1,11 +1,11 @@
-"""Tell a balancer that this server lives, and whether it should get requests. The database is not asked."""
+"""Answer the health checks of a load balancer: alive, and ready for requests. The database is not queried."""
 
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_jobs.team_server.refusals import Refusal
 
-#: Paths that a balancer reads.
+#: Paths of health checks.
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 
 

@@ -18,7 +18,7 @@ class Refusal(Response):
 
     @classmethod
     def wrong_host(cls) -> Self:
-        """Return the refusal of a request for another host: a name that an attacker points here has no business."""
+        """Return the refusal of a request for another host: an attacker may have pointed its name here."""
         return cls(
             421, "wrong_host", "This server is known by another name; its operator sets it with AGENT_JOBS_PUBLIC_URL."
         )
@@ -35,7 +35,7 @@ class Refusal(Response):
 
     @classmethod
     def too_slow(cls) -> Self:
-        """Return the refusal of a body that does not come."""
+        """Return the refusal of a body that arrives too slowly."""
         return cls(408, "too_slow", "The body of the request did not arrive in time.", {"Connection": "close"})
 
     @classmethod
@@ -50,7 +50,7 @@ class Refusal(Response):
 
     @classmethod
     def not_now(cls, retry_after_s: int) -> Self:
-        """Return the refusal of a request whose token cannot be judged now: who could judge it does not answer."""
+        """Return the refusal of a request whose token cannot be verified now: the verifier does not answer."""
         return cls(503, "not_now", "The token cannot be checked now. Try again.", {"Retry-After": str(retry_after_s)})
 
     @classmethod

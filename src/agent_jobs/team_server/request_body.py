@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import anyio
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_jobs.team_server.refusals import Refusal
@@ -60,6 +61,19 @@ class LimitedBody:
             await _discard_body(receive)
             return await Refusal.too_long(limit_bytes)(scope, receive, send)
         return await self._app(scope, _repeat_body(body, receive), send)
+
+
+async def read_request_body(request: Request, limit_bytes: int) -> bytes | None:
+    """Return the body of a request; None if it is too long, or its sender left."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit_bytes:
+                return None
+    except ClientDisconnect:
+        return None
+    return bytes(body)
 
 
 def _exceeds_by_header(scope: Scope, limit: int) -> bool:

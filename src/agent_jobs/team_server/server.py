@@ -1,4 +1,4 @@
-"""Run the team server: open the jobs, listen, and at a signal drain until no caller misses it."""
+"""Run the team server: open the jobs, listen, and at a signal answer all open requests before the end."""
 
 import logging
 import signal
@@ -48,10 +48,10 @@ from agent_jobs.text import describe_listen_error
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which answers may take after all waits have ended. What then still runs is cancelled.
+#: Seconds for open answers after all waits have ended. Then the rest is cancelled.
 ANSWER_S = 10
 BACKLOG = 2048  # connections that wait to be accepted
-#: What an operator sets for the machine's single user, and must not lend to every owner.
+#: Settings for the machine's single user, which must not apply to every owner.
 SINGLE_USER_SETTINGS = ("AGENT_JOBS_FILE_ROOTS", "AGENT_JOBS_TOOLBOX", "AGENT_JOBS_SECRETS")
 
 
@@ -60,12 +60,12 @@ class _DrainingServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Capture none."""
+        """Leave all signals to `TeamServer`."""
         yield
 
 
 class TeamServer:
-    """An app on a listening socket, until a signal ends it.
+    """Serves an app on a socket until a signal ends it.
 
     Args:
         team: The ASGI app.
@@ -113,7 +113,7 @@ class TeamServer:
         return len(self._server.server_state.tasks)
 
     async def drain(self) -> None:
-        """Say that this server is not ready, wait until balancers know, answer all waiting calls, and end."""
+        """Report not ready, wait until balancers have noticed, answer all waiting calls, and stop."""
         logger.info("draining with %s open requests", self.open_requests)
         self._team.readiness.is_draining = True
         with self._drain_waits:
@@ -134,13 +134,13 @@ class TeamServer:
                 task_status.started()
                 async for _ in signals:
                     if self._team.readiness.is_draining:
-                        self._drain_waits.cancel()  # it was asked twice
+                        self._drain_waits.cancel()  # it got a second signal
                     else:
                         tasks.start_soon(self.drain)
 
 
 def _end_subscriptions(server: MCPServer) -> None:
-    """End the streams that clients listen on. They listen again elsewhere."""
+    """End all notification streams. Their clients connect again to another replica."""
     low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way
     entry = low.get_request_handler("subscriptions/listen")
     if entry is not None and isinstance(entry.handler, ListenHandler):
@@ -154,7 +154,7 @@ async def open_team_server(
     """Open the jobs and build the server over them; close all in order at the end.
 
     Raises:
-        ConfigError: It would be open to other machines without a way to sign in.
+        ConfigError: Other machines could call it without signing in.
         StoreError: The database cannot be used.
     """
     for name in find_single_user_settings(settings):
@@ -190,7 +190,8 @@ async def _build_team_server(
 
     async def open_caller_engine() -> Engine:
         caller = get_current_caller()
-        return (await app.engine()).for_owner(caller.owner).with_reporter(audit.create_recorder(caller))
+        bound = (await app.engine()).for_owner(caller.owner).with_team_page(settings.public_url or "")
+        return bound.with_reporter(audit.create_recorder(caller))
 
     async def report(action: str) -> None:
         await audit.record_visit(get_current_caller(), action)

@@ -1,4 +1,4 @@
-"""Let callers in by the bearer token of each request, before its body is read."""
+"""Authenticate callers by the bearer token of each request, before its body is read."""
 
 import logging
 from collections.abc import Awaitable, Callable, Collection
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 MAX_TOKEN_CHARS = 8192
 #: Characters of a program's name in the audit log.
 MAX_CLIENT_CHARS = 80
-#: Seconds after which a client asks again when the database cannot be read.
+#: Seconds after which a client may retry while the database cannot be read.
 RETRY_AFTER_S = 2
 
 
@@ -36,11 +36,11 @@ class RefusedTokenError(Exception):
 
 
 class CannotVerifyError(Exception):
-    """A token that cannot be judged now: who could judge it does not answer."""
+    """A token that cannot be verified now: the verifier does not answer."""
 
 
 class TokenVerifier(Protocol):
-    """Knows the owners of one kind of token."""
+    """Verifies tokens of one kind."""
 
     def can_verify(self, token: str) -> bool:
         """Return True if a token looks like one of this kind."""
@@ -51,13 +51,13 @@ class TokenVerifier(Protocol):
 
         Raises:
             RefusedTokenError: The token is refused.
-            StoreError, CannotVerifyError: It cannot be judged now.
+            StoreError, CannotVerifyError: It cannot be verified now.
         """
         ...
 
 
 class Challenge(NamedTuple):
-    """Tells a client without a good token how to get one."""
+    """The answer to a client without a valid token: how to get one."""
 
     metadata_url: str = ""  #: of the metadata that names the authorization server; empty without one
     scope: str = "jobs"
@@ -81,11 +81,11 @@ class Challenge(NamedTuple):
 
 
 class SignIn:
-    """Passes on the requests of callers with a good token.
+    """Passes on the requests of callers with a valid token.
 
     Args:
         app: What answers them.
-        verifiers: Know the tokens.
+        verifiers: Verify the tokens.
         challenge: Says how to get a token.
         report_refused: Gets each refused token's reason, with the caller as far as it is known.
         open_paths: Paths whose routes need no token, or check their callers themselves.

@@ -1,6 +1,6 @@
 """Hold the head of an event stream back until it has an event, so that a balancer can still repeat the request.
 
-A balancer repeats a request as long as it has sent no part of an answer on. The SDK sends the head of a stream at once,
+A balancer can repeat a request until it has forwarded a part of the answer. The SDK sends the head of a stream at once,
 or with its first ping: then a poll would fail with its replica.
 """
 
@@ -8,7 +8,7 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Seconds without a byte. Balancers and proxies give a silent request up after 60 s, and pings come every 15 s.
+#: Seconds without a byte. Balancers and proxies drop a silent request after 60 s, and pings come every 15 s.
 HOLD_S = 40.0
 
 

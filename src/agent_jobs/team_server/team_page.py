@@ -54,7 +54,7 @@ def build_team_page(
     *,
     is_secure: bool,
 ) -> ASGIApp:
-    """Return the page on which each owner sees the own jobs.
+    """Return the page on which each owner sees only their own jobs.
 
     Args:
         engine: Returns the engine over all owners.

@@ -1,4 +1,4 @@
-"""Let callers in by the tokens that the operator made for them."""
+"""Authenticate callers by the team tokens that the operator created."""
 
 from collections.abc import Awaitable, Callable
 

@@ -1,4 +1,4 @@
-"""End the streams that clients listen on once their token lets nobody in any more."""
+"""End the notification stream of a client once its token is no longer accepted."""
 
 import logging
 from typing import Any
@@ -19,7 +19,7 @@ CHECK_S = 10.0  # as for the streams of pages
 
 
 async def end_with_token(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """Answer a request; end a stream of notifications in the form of the protocol when its token ends."""
+    """Handle a request; end a notification stream as the protocol prescribes when its token is no longer accepted."""
     if ctx.method != LISTEN:
         return await call_next(ctx)
     result: HandlerResult = {"resultType": "complete", "_meta": {SUBSCRIPTION_ID_META_KEY: ctx.request_id}}
@@ -44,7 +44,7 @@ async def _cancel_with_token(caller: Caller, scope: anyio.CancelScope) -> None:
 
 
 async def _is_accepted(caller: Caller) -> bool:
-    """Return True if a caller would be let in again, or that cannot be judged now."""
+    """Return False only if the caller's token is refused now."""
     if caller.verify_again is None:
         return True
     try:

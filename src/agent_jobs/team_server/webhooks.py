@@ -1,7 +1,7 @@
 """Answer `POST /hooks/openai`: check the signature of a webhook, and have the engine retrieve the job that it names.
 
-A webhook is a hint. A forged one is refused, a repeated one changes nothing, and what a genuine one says of a response
-is not believed either: a GET decides.
+A webhook is only a hint: a forged one is refused, a repeated one changes nothing, and a genuine one leads to a GET,
+which decides.
 """
 
 import base64
@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, cast
 
 import anyio
 from standardwebhooks import Webhook, WebhookVerificationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError, StoreError
 from agent_jobs.secret_file import read_secret_file
+from agent_jobs.team_server.request_body import read_request_body
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class SecretsFile:
         self._keys = read_secrets(path)
 
     def read_current_keys(self) -> Sequence[Webhook]:
-        """Return what checks signatures. While the file cannot be used, the secrets before it stay."""
+        """Return the verifiers of signatures. While the file cannot be used, the last ones stay."""
         try:
             version = self._find_version()
             if version != self._read_at:
@@ -68,7 +69,7 @@ class SecretsFile:
 
 
 def read_secrets(path: Path) -> list[Webhook]:
-    """Return what checks the signatures of the secrets in a file.
+    """Return a verifier of signatures for each secret in a file.
 
     Raises:
         ConfigError: The file cannot be read, or a line of it is no secret. No sentence repeats a line.
@@ -95,7 +96,7 @@ def _refuse_secrets_file(path: Path, problem: str) -> ConfigError:
 
 
 class _Event(NamedTuple):
-    """A webhook whose signature fits."""
+    """A webhook with a valid signature."""
 
     message_id: str
     kind: str
@@ -103,17 +104,17 @@ class _Event(NamedTuple):
 
 
 class _WebhookEndpoint:
-    """Takes the webhooks of one provider in."""
+    """Receives the webhooks of one provider."""
 
     def __init__(self, engine: Callable[[], Awaitable[Engine]], secrets: SecretsFile) -> None:
         self._engine = engine
         self._secrets = secrets
 
     async def receive(self, request: Request) -> Response:
-        """Answer a webhook: 2xx once it is stored; anything else has the provider send it again."""
+        """Answer a webhook: 2xx once it is stored; any other status makes the provider send it again."""
         body = None
         with anyio.move_on_after(BODY_S):
-            body = await _read_short_body(request)
+            body = await read_request_body(request, BODY_BYTES)
         if body is None:
             return PlainTextResponse("The body is too long or too slow.", 413, {"Connection": "close"})
         event = read_event(self._secrets.read_current_keys(), body, dict(request.headers))
@@ -136,7 +137,7 @@ class _WebhookEndpoint:
 
 
 def build_webhook_routes(engine: Callable[[], Awaitable[Engine]], secrets: Path) -> list[Route]:
-    """Return the route that takes the provider's webhooks in. It needs no token: the signature is the proof.
+    """Return the route of the provider's webhooks. It needs no token: the signature is the proof.
 
     Args:
         engine: Returns the engine once it is open, unbound to any owner.
@@ -147,19 +148,6 @@ def build_webhook_routes(engine: Callable[[], Awaitable[Engine]], secrets: Path)
     """
     endpoint = _WebhookEndpoint(engine, SecretsFile(secrets))
     return [Route(WEBHOOK_PATH, endpoint.receive, methods=["POST"])]
-
-
-async def _read_short_body(request: Request) -> bytes | None:
-    """Return the body; None if it is too long, or its sender left."""
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > BODY_BYTES:
-                return None
-    except ClientDisconnect:
-        return None
-    return bytes(body)
 
 
 def read_event(keys: Sequence[Webhook], body: bytes, headers: dict[str, str]) -> _Event | None:

@@ -149,7 +149,7 @@ class ToolServers(Mapping[str, ServerConfig]):
         off: The names of the servers that the user switched off.
         refused: A sentence for each that cannot be used, by its name.
         notes: A sentence for each server with an unused key.
-        broken: The reason why the file cannot be used at all.
+        broken: Why the file cannot be used at all.
     """
 
     path: Path
@@ -157,7 +157,7 @@ class ToolServers(Mapping[str, ServerConfig]):
     off: frozenset[str] = frozenset()
     refused: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: Sequence[str] = ()
-    broken: str = ""
+    broken: ConfigError | None = None
 
     def __getitem__(self, name: str) -> ServerConfig:
         return self.usable[name]
@@ -229,7 +229,7 @@ def read_toolbox(path: Path) -> ToolServers:
     try:
         return load_toolbox(path)
     except ConfigError as error:
-        return ToolServers(path=path, broken=str(error))
+        return ToolServers(path=path, broken=error)
 
 
 def matches_any(name: str, globs: Sequence[str]) -> bool:

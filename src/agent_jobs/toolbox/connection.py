@@ -266,13 +266,15 @@ async def _list_all_tools(client: Client) -> list[Tool]:
 def _describe_cause(error: BaseException) -> str:
     """Return the reason of a failure, in the words of its first cause."""
     leaf = next(_list_leaves(error))
-    if isinstance(leaf, FileNotFoundError):
-        return f"there is no {leaf.filename}"
-    if isinstance(leaf, ValidationError):
-        return _describe_finding(leaf)
-    if isinstance(leaf, MCPError) and leaf.code == CONNECTION_CLOSED:
-        return ""  # its last words on stderr say more
-    return str(leaf) or type(leaf).__name__
+    match leaf:
+        case FileNotFoundError():
+            return f"there is no {leaf.filename}"
+        case ValidationError():
+            return _describe_finding(leaf)
+        case MCPError() if leaf.code == CONNECTION_CLOSED:
+            return ""  # its last words on stderr say more
+        case _:
+            return str(leaf) or type(leaf).__name__
 
 
 def _list_leaves(error: BaseException) -> Iterator[BaseException]:

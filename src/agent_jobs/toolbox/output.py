@@ -257,15 +257,17 @@ def _read_json(text: str) -> Any:
 
 def _replace_base64(value: Any) -> Any:
     """Return structured content with a note in the place of each string of base64."""
-    if isinstance(value, str):
-        if len(value) <= BASE64_CHARS or not _BASE64.fullmatch(value[value.find(",") + 1 :]):
+    match value:
+        case str():
+            if len(value) <= BASE64_CHARS or not _BASE64.fullmatch(value[value.find(",") + 1 :]):
+                return value
+            return describe_left_out(f"base64 of {len(value)} characters", "a model cannot read it")
+        case dict():
+            return {name: _replace_base64(each) for name, each in cast("dict[str, Any]", value).items()}
+        case list():
+            return [_replace_base64(each) for each in cast("list[Any]", value)]
+        case _:
             return value
-        return describe_left_out(f"base64 of {len(value)} characters", "a model cannot read it")
-    if isinstance(value, dict):
-        return {name: _replace_base64(each) for name, each in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [_replace_base64(each) for each in cast("list[Any]", value)]
-    return value
 
 
 def _limit_images(parts: Iterable[Part]) -> Iterator[Part]:

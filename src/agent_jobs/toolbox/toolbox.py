@@ -66,9 +66,9 @@ class Toolbox:
         self._slots = anyio.CapacityLimiter(concurrency)
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """Return the reason why no server can be used, if there is one."""
-        if not self._servers.broken:
+    def warnings(self) -> tuple[ConfigError, ...]:
+        """Return why no server can be used, if there is one."""
+        if self._servers.broken is None:
             return ()
         return (self._servers.broken,)
 
@@ -206,7 +206,7 @@ class Toolbox:
         """Return the error for a name that no job can use."""
         servers = self._servers
         if servers.broken:
-            return ConfigError("{problem}", "wrong_tool_servers", problem=servers.broken)
+            return ConfigError("{problem}", "wrong_tool_servers", problem=str(servers.broken))
         if (refused := _find_server_in(name, servers.refused)) is not None:
             return ConfigError("{problem}", "wrong_tool_servers", problem=servers.refused[refused])
         if (off := _find_server_in(name, servers.off)) is not None:

@@ -148,15 +148,17 @@ def _read_tls_error(error: ssl.SSLError) -> Reason:
 
 
 def _read_network_error(error: BaseException) -> Reason | None:
-    if isinstance(error, socket.gaierror):
-        return Reason("no such host", Kind.ADDRESS)
-    if isinstance(error, ConnectionRefusedError):
-        return Reason("connection refused", Kind.ADDRESS)
-    if isinstance(error, TimeoutError):
-        return Reason("no answer", Kind.ADDRESS)
-    if isinstance(error, OSError) and error.errno in NO_ROUTE:
-        return Reason("no route to it", Kind.ADDRESS)
-    return None
+    match error:
+        case socket.gaierror():
+            return Reason("no such host", Kind.ADDRESS)
+        case ConnectionRefusedError():
+            return Reason("connection refused", Kind.ADDRESS)
+        case TimeoutError():
+            return Reason("no answer", Kind.ADDRESS)
+        case OSError() if error.errno in NO_ROUTE:
+            return Reason("no route to it", Kind.ADDRESS)
+        case _:
+            return None
 
 
 def _list_causes(error: BaseException) -> Iterator[BaseException]:

@@ -35,10 +35,8 @@ class Endpoint:
         headers = {"Authorization": f"Bearer {key}"}
         if auth == "api-key" or (auth == "auto" and _is_azure_host(url)):
             headers = {"api-key": key}
-        if organization:
-            headers["OpenAI-Organization"] = organization
-        if project:
-            headers["OpenAI-Project"] = project
+        billed = {"OpenAI-Organization": organization, "OpenAI-Project": project}
+        headers |= {name: value for name, value in billed.items() if value}
         fingerprint = blake2b(key.encode(), digest_size=8, salt=b"agent-jobs").hexdigest()
         return cls(str(_replace_path(url, _complete_path(url))), headers, fingerprint)
 

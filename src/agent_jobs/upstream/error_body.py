@@ -106,14 +106,16 @@ def _read_plain_words(text: str) -> str:
 
 def _read_error_field(body: JSON, name: str) -> JSON | None:
     value = body.get(name)
-    if isinstance(value, dict):
-        return cast(JSON, value)
-    if isinstance(value, str) and value:
-        beside = {each: body.get(each) for each in ("code", "type", "param") if each in body}
-        return {**beside, "message": value}
-    if isinstance(value, list):
-        return _join_error_fields(cast("list[object]", value))
-    return None
+    match value:
+        case dict():
+            return cast(JSON, value)
+        case str() if value:
+            beside = {each: body.get(each) for each in ("code", "type", "param") if each in body}
+            return {**beside, "message": value}
+        case list():
+            return _join_error_fields(cast("list[object]", value))
+        case _:
+            return None
 
 
 def _join_error_fields(errors: list[object]) -> JSON | None:

@@ -1,4 +1,4 @@
-"""Find the database of the settings, and do what an administrator asks of a PostgreSQL database."""
+"""Find the database of the settings; upgrade a PostgreSQL database, and import jobs into it."""
 
 from __future__ import annotations
 

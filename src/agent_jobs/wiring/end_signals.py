@@ -1,4 +1,4 @@
-"""End a process in order when it gets a signal."""
+"""Shut a process down in order when it gets a signal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def cancel_on_signal(
         task_status.started()
         return  # the event loop there has no signal receiver: hosts close stdin, Ctrl-C ends the process
     ends = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's stay ignored
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has the process ignore it
         ends.append(signal.SIGHUP)
 
     def end_on_interrupt() -> None:

@@ -39,7 +39,7 @@ def create_owner_endpoint(settings: Settings, key_ref: str) -> Endpoint:
 
 
 async def resolve_key(settings: Settings, limit_s: float = KEYRING_WAIT_S) -> tuple[Settings, str]:
-    """Return the settings with their key, and the key itself. The keyring is waited for at most `limit_s`.
+    """Return the settings with their key, and the key itself. Wait for the keyring for at most `limit_s`.
 
     Raises:
         ConfigError: There is none, or the keyring that has it cannot be read.
@@ -57,12 +57,12 @@ async def resolve_key(settings: Settings, limit_s: float = KEYRING_WAIT_S) -> tu
 
 
 def missing_key_error(settings: Settings) -> ConfigError:
-    """Return that no key is set for the endpoint, with the command that sets it."""
+    """Return the error that no key is set for the endpoint, with the command that sets one."""
     command = format_set_command(settings.base_url, DEFAULT_BASE_URL)
     endpoint = ""
     if command != format_set_command(DEFAULT_BASE_URL, DEFAULT_BASE_URL):
         endpoint = f" for {name_endpoint(settings.base_url)}"
-    problem = " ".join((f"No API key is set{endpoint}.", *settings.warnings))
+    problem = " ".join((f"No API key is set{endpoint}.", *map(str, settings.warnings)))
     return ConfigError("{problem}", "no_key", problem=problem, command=command)
 
 

@@ -27,7 +27,7 @@ NOTICE_LAST_S = 5.0  # for notices at the end of this process: a receiver on ano
 
 
 def create_notifier(settings: Settings, store: Store, clock: Clock) -> Notifier | None:
-    """Return what reports finished jobs to the user's command and targets; None if there are none."""
+    """Return the notifier of the user's command and targets; None if there are none."""
     if not settings.on_finish and not settings.notify:
         return None
     from agent_jobs.engine.on_finish import Notifier, Reporter
@@ -44,7 +44,7 @@ def create_notifier(settings: Settings, store: Store, clock: Clock) -> Notifier 
 
 
 def create_notice_sender(settings: Settings, clock: Clock) -> NoticeSender:
-    """Return what sends notices to the user's targets."""
+    """Return the sender of notices to the user's targets."""
     from agent_jobs.notices.sender import NoticeSender
 
     return NoticeSender(
@@ -88,7 +88,7 @@ async def send_budget_notice(settings: Settings, clock: Clock) -> None:
 
 
 def create_callback_sender(settings: Settings, clock: Clock, *, serves_owners: bool) -> CallbackSender | None:
-    """Return what calls back callers of jobs and subscribers of owners; None if the user allows no such calls.
+    """Return the sender of callbacks to callers and subscribers; None if the user allows no such calls.
 
     Subscribers bring a secret of their own, and only a team server has them.
     """
@@ -104,7 +104,7 @@ def create_callback_sender(settings: Settings, clock: Clock, *, serves_owners: b
 
 
 def create_callback_runner(store: Store, clock: Clock, sender: CallbackSender | None) -> CallbackRunner | None:
-    """Return what calls the callers of jobs back; None if there is no sender."""
+    """Return the runner that sends callbacks; None if there is no sender."""
     if sender is None:
         return None
     from agent_jobs.engine.callbacks import CallbackRunner
@@ -113,7 +113,7 @@ def create_callback_runner(store: Store, clock: Clock, sender: CallbackSender | 
 
 
 def hide_secrets(settings: Settings) -> dict[str, str]:
-    """Return the environment of a program of the user's: that of this process without our secrets."""
+    """Return this process's environment without our secrets, for a program of the user."""
     hidden = {*list_secrets(settings)} - {""}
     return {
         name: value

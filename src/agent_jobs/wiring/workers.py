@@ -1,4 +1,4 @@
-"""Build what runs jobs: the worker with its limits, and the user's tool servers."""
+"""Build the worker with its limits, and the user's tool servers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DAY_S = 86_400.0
 
 
 def create_start_defaults(settings: Settings, presets: Mapping[str, Preset], toolbox: Toolbox | None) -> StartDefaults:
-    """Return what the settings add to each start of a job."""
+    """Return the defaults that the settings give to each start of a job."""
     from agent_jobs.engine.start import StartDefaults
     from agent_jobs.pricing.prices import Prices
 
@@ -57,7 +57,7 @@ def create_start_defaults(settings: Settings, presets: Mapping[str, Preset], too
 def create_steppers(
     settings: Settings, store: Store, clients: OwnerClients, clock: Clock, tasks: TaskGroup, defaults: StartDefaults
 ) -> OwnerSteppers:
-    """Return what takes the steps of jobs, with the client of each job's owner."""
+    """Return the steppers of jobs, one for each client of an owner."""
     from agent_jobs.engine.owner_clients import OwnerSteppers
     from agent_jobs.engine.step import JobStepper
     from agent_jobs.engine.tool_loop import ToolLoop
@@ -75,7 +75,7 @@ def create_steppers(
 def create_worker(
     settings: Settings, store: Store, clients: OwnerClients, steppers: OwnerSteppers, clock: Clock, tasks: TaskGroup
 ) -> Worker:
-    """Return what runs the jobs of the clients' endpoint."""
+    """Return the worker for the jobs of the clients' endpoint."""
     from agent_jobs.engine.worker import Worker
 
     return Worker(
@@ -93,7 +93,7 @@ def create_worker(
 def create_finalizer(
     settings: Settings, store: Store, client: ResponsesClient, clock: Clock, prices: Prices
 ) -> Finalizer:
-    """Return what calculates costs and keeps files when jobs end."""
+    """Return the finalizer, which calculates costs and saves files when jobs end."""
     from agent_jobs.engine.finalize import Finalizer
 
     return Finalizer(store, client, clock, prices, results=settings.result_dir, made=find_made_folder(settings))
@@ -118,7 +118,7 @@ def create_limits(settings: Settings) -> RunLimits:
 
 
 def read_owner_limits(settings: Settings) -> OwnerLimits:
-    """Return the limits of an owner for whom none were set."""
+    """Return the limits of an owner who has none of their own."""
     from agent_jobs.jobs.owners import OwnerLimits
 
     return OwnerLimits(settings.owner_max_concurrent, settings.owner_daily_budget_usd, settings.owner_starts_per_minute)
@@ -140,7 +140,7 @@ def create_toolbox(settings: Settings, tasks: TaskGroup) -> Toolbox | None:
         return None
     from agent_jobs.toolbox.toolbox import Toolbox
 
-    problems = [problem for problem in (servers.broken, *servers.warnings) if problem]
+    problems = [str(problem) for problem in (servers.broken, *servers.warnings) if problem]
     if problems:
         logger.warning("%s", " ".join(problems))
     return Toolbox(servers, os.environ, tasks, concurrency=settings.tool_concurrency)
