@@ -304,8 +304,8 @@ async def test_machine_with_a_wrong_clock_shares_jobs_as_any_other(
         async with hosting(short, clock=wrong) as off:
             from_wrong = await off.start(emulate={"duration_s": 90, "text": "from the wrong"})
             from_right = await right.start(emulate={"duration_s": 90, "text": "from the right"})
-            assert await read_elapsed_s(off, from_right["job_id"]) < 60
-            assert await read_elapsed_s(right, from_wrong["job_id"]) < 60
+            assert await read_elapsed_s(off, from_right["job_id"]) < HOUR_S / 2
+            assert await read_elapsed_s(right, from_wrong["job_id"]) < HOUR_S / 2
         assert (await right.end(from_wrong["job_id"]))["output"] == "from the wrong"
         assert (await right.end(from_right["job_id"]))["output"] == "from the right"
     assert upstream.emulator.counters()["creates"] == 2
