@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,7 +71,7 @@ def start(terminal: Terminal, prompt: str, **script: object) -> str:
 
 
 def read_holders(terminal: Terminal) -> list[str | None]:
-    with sqlite3.connect(terminal.folder / "jobs.db") as database:
+    with closing(sqlite3.connect(terminal.folder / "jobs.db")) as database:
         return [row[0] for row in database.execute("SELECT holder FROM job")]
 
 
