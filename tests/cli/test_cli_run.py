@@ -212,7 +212,10 @@ def test_dry_run_describes_the_request_and_its_cost(terminal: Terminal, upstream
     assert lines["at most"].startswith("$0.02: input")
     unknown = terminal.pipe("run", "--dry-run", WORK).stdout
     assert "expected  unknown" in unknown
-    assert "at most   no limit." in unknown
+    assert "at most   no limit. Add --option max_output_tokens=N." in unknown
+    unpriced = terminal.pipe("run", "--dry-run", "--option", "max_output_tokens=2000", WORK).stdout
+    assert "at most   no limit. agent-jobs does not know what " in unpriced
+    assert "no bound" not in unknown + unpriced
     assert json.loads(terminal.pipe("run", "--dry-run", "--json", WORK).stdout)["dry_run"] is True
     assert upstream.emulator.counters()["creates"] == 0
     assert listed(terminal) == []

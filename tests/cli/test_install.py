@@ -370,6 +370,19 @@ def test_key_is_refused_for_hosts_that_hand_it_over(home: Path, run: Run, host: 
     assert read_folder(home) == {}
 
 
+@pytest.mark.parametrize("host", ["claude-code", "cursor", "codex"])
+@pytest.mark.parametrize("key", [None, "sk-0123456789abcdef"], ids=["no key", "key in the environment"])
+def test_host_that_passes_the_key_on_gets_advice_that_fits(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, host: str, key: str | None
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    if key:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    output = run("install", host, "--no-check").stdout
+    assert ("Store your API key once, for all hosts: agent-jobs key set" in output) is (key is None)
+    assert ("passes on OPENAI_API_KEY" in output) is (key is not None)
+
+
 def test_other_hosts_get_no_key_or_the_passed_key(home: Path, run: Run):
     file = home / ".config/Claude/claude_desktop_config.json"
     output = run("install", "claude-desktop").stdout

@@ -91,7 +91,7 @@ OTHERWISE: Sequence[tuple[str, str]] = (
     (r"(resp|batch)_[0-9a-z]+", r"\1_X"),
     (r"127\.0\.0\.1:\d+", "ADDRESS"),
     (r"\bpid \d+|\bprocess \d+|kill -9 \d+", "process N"),
-    (r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d:\d\d)?", "DATE"),
+    (r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d:\d\d)?( UTC| [+-]\d\d:\d\d)?", "DATE"),
     (r"\b\d+:\d\d(:\d\d)?\b", "TIME"),
     (r"\b\d+(\.\d+)?( ?s| KiB| MiB)\b", r"N\2"),
     (r"(job_X +TIME +(queued|in_progress).*\n)+", "CHANGES\n"),
@@ -166,6 +166,12 @@ def _own_presets(here: Machine) -> None:
     (here.home / "work/mine.toml").write_text('[release_notes]\ndescription = "Release notes"\nefort = "medium"\n')
 
 
+def _store_key(here: Machine) -> None:
+    """Store the key of the provider's own address, as the page says before it installs."""
+    stored = here.run("agent-jobs key set", stdin=f"{KEY}\n", OPENAI_BASE_URL="", OPENAI_API_KEY="")
+    assert stored.returncode == 0, stored.stderr
+
+
 def _installed(here: Machine) -> None:
     """The key is stored, and the entries send jobs where this shell does."""
     stored = here.run("agent-jobs key set", stdin=f"{KEY}\n")
@@ -220,6 +226,7 @@ def _night(here: Machine) -> None:
 
 SCENES: dict[str, Scene] = {
     "doctor-hosts": Scene(_installed),
+    "install-with-key": Scene(_store_key),
     "first-run": Scene(_asking(CHECKPOINT, text=POINT)),
     "first-list": Scene(_hosted),
     "preset-mistake": Scene(_own_presets),

@@ -340,11 +340,13 @@ def _run_program() -> None:
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
+    gc.disable()  # hardly any of what is imported is garbage
     measuring.measure()
     _import_everything()
     measuring.write()
     keep_certificates()
     gc.collect()
+    gc.enable()
     gc.freeze()  # at the end of each fork, looking through all that was imported would cost 0.4 s
     sockets = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
     del sys.argv[1:]

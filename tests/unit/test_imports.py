@@ -106,7 +106,6 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "job_control": {"adopt_response", "job_waiter", "replies", "inspection"},
     "shared_key_check": set(),
-    "start_turns": set(),
     "owner_clients": {"live_text", "step", "step_result"},
     "key_pause": set(),
     "retrieve": set(),
@@ -158,8 +157,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "worker": {"stored_jobs", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
-        "metrics", "stored_jobs", "job_waiter", "live_text", "start", "start_turns", "job_control", "inspection",
-        "worker",
+        "metrics", "stored_jobs", "job_waiter", "live_text", "start", "job_control", "inspection", "worker",
     },
 }  # fmt: skip
 

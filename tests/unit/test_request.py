@@ -433,6 +433,12 @@ def test_refusal_names_the_argument_that_has_to_change(
     assert describe_refusal(code, param, "No.", build_body("x", job_id="job_1", **asked)) == sentence
 
 
+@pytest.mark.parametrize("message", ["The requested model 'gpt-x' does not exist.", "No such model."])
+def test_refusal_that_names_the_model_itself_says_so_once(message: str) -> None:
+    body = build_body("x", job_id="job_1", model="gpt-x")
+    assert describe_refusal("model_not_found", "model", message, body) == message
+
+
 @given(st.text() | st.from_regex(r"(tools|include|input)[\[\].0-9a-z]{0,12}"))
 def test_message_of_upstream_is_always_reported(param: str) -> None:
     body = build_body("x", job_id="job_1", web_search=True)

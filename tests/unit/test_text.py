@@ -1,5 +1,6 @@
 """Short forms of text; and a name that does not exist is answered with the one that was meant, wherever it stands."""
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -7,6 +8,7 @@ from click.testing import CliRunner
 from hosts import hosting
 
 from agent_jobs.cli.main import cli
+from agent_jobs.cli.times import format_local_time
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.request.models import suggest_model
 from agent_jobs.settings import Settings
@@ -165,9 +167,7 @@ async def test_job_that_names_a_misspelt_model_ends_with_the_near_one(settings: 
 )
 def test_misnamed_variable_suggests_the_setting_and_hides_its_value(name: str, meant: str):
     [warning] = Settings.from_env({name: "sk-secret"}).warnings
-    assert describe_error(warning) == (
-        f"{name} is not a setting and has no effect: did you mean {meant}? Rename it to {meant}, if that is meant."
-    )
+    assert describe_error(warning) == (f"{name} is not a setting and has no effect: did you mean {meant}? Rename it.")
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,25 @@ def test_misnamed_variable_suggests_the_setting_and_hides_its_value(name: str, m
 )
 def test_variables_of_other_programs_are_left_alone(environ: dict[str, str]):
     assert Settings.from_env(environ).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown"),
+    [
+        ("UTC0", "2026-11-30 01:38:15 UTC"),
+        ("CET-1", "2026-11-30 02:38:15 +01:00"),
+        ("IST-5:30", "2026-11-30 07:08:15 +05:30"),
+        ("NST3:30", "2026-11-29 22:08:15 -03:30"),
+    ],
+)
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="no zone can be set")
+def test_local_time_names_its_zone(monkeypatch: pytest.MonkeyPatch, zone: str, shown: str):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        said = format_local_time(1_796_002_695)
+    time.tzset()
+    assert said == shown
 
 
 def test_token_of_a_team_server_is_no_misnamed_setting():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,6 @@ from agent_jobs.engine.job_control import JobControl
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText as LiveText
 from agent_jobs.engine.metrics import ProcessCounters
-from agent_jobs.engine.start_turns import StartTurns
 from agent_jobs.engine.stored_jobs import ActionReporter, StoredJobs
 from agent_jobs.errors import BudgetError, ConfigError, RequestError, StoreError
 from agent_jobs.jobs.job import Job
@@ -95,7 +93,6 @@ class Engine(JobControl, StoredJobs):
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
         self._counters = ProcessCounters()
-        self._turns = StartTurns()
         self._action_reporter: ActionReporter | None = None
 
     def for_owner(self, owner: str) -> Engine:
@@ -155,12 +152,8 @@ class Engine(JobControl, StoredJobs):
             StoreError: Nothing was started.
         """
         began = self._clock.now()
-        async with self._turns.take():
-            submitted = await self.submit(await self.plan(request))
-            on_submitted([job.id for job, _ in submitted])
-            for job, duplicate in submitted:
-                if not duplicate:
-                    await self._wait_until_sent(job, began + id_wait_s)
+        submitted = await self.submit(await self.plan(request))
+        on_submitted([job.id for job, _ in submitted])
         return [
             Started(await self._wait_for_launch(job, began, wait_s, id_wait_s), duplicate=duplicate)
             for job, duplicate in submitted
@@ -403,11 +396,6 @@ class Engine(JobControl, StoredJobs):
         is_fresh = self._clock.now() - (job.finished_at or 0.0) < DUPLICATE_S
         return job.status is Status.COMPLETED and job.delivered_at is None and is_fresh
 
-    async def _wait_until_sent(self, job: Job, until: float) -> None:
-        """Return once a start is on its way, or cannot be sent now; the caller waits on for its id."""
-        with suppress(StoreError):  # the next wait reports it
-            await self._waiter.wait_until(job, _has_left, until - self._clock.now())
-
     async def _wait_for_launch(self, job: Job, began: float, wait_s: float, id_wait_s: float) -> Job:
         """Return the job with its response id or its end; if the database fails, as last known."""
         try:
@@ -442,11 +430,6 @@ class Engine(JobControl, StoredJobs):
 def _has_id_or_activity(job: Job) -> bool:
     """Return True if upstream named an id, or there is something to report instead."""
     return job.turn.response_id is not None or bool(job.activity)
-
-
-def _has_left(job: Job) -> bool:
-    """Return True if a job's request was sent, or there is a reason why it was not."""
-    return job.status is not Status.PENDING or bool(job.activity)
 
 
 def _is_unread(job: Job) -> bool:

@@ -63,7 +63,7 @@ def read_signing_secrets(path: Path) -> list[bytes]:
     secrets = [secret for secret in map(decode_secret, words) if secret is not None]
     if not secrets or len(secrets) < len(words):
         raise ConfigError(
-            "AGENT_JOBS_CALLBACK_SECRET_FILE names {path}, which has no secret in each line.",
+            "AGENT_JOBS_CALLBACK_SECRET_FILE names {path}, which must have a secret on each line.",
             "callback_secrets",
             path=path,
         )

@@ -87,7 +87,7 @@ USER_STEPS: Mapping[str, str] = {
     "keyring_locked": "unlock it, or store the key in a file with `{command}`",
     "key_not_deleted": "delete it by hand",
     "misspelt_entry": "write {near!r}",
-    "callback_secrets": "write whsec_ and at least 24 bytes in base64 into it",
+    "callback_secrets": "write whsec_ and at least 24 bytes in base64 on each line",
     "no_callbacks": "set AGENT_JOBS_CALLBACK_HOSTS and AGENT_JOBS_CALLBACK_SECRET_FILE, or leave it out",
     "no_file_roots": "set AGENT_JOBS_FILE_ROOTS to the folders that may be read",
     "no_tool_servers": "set AGENT_JOBS_TOOLBOX to the file that lists them",
@@ -110,7 +110,7 @@ USER_STEPS: Mapping[str, str] = {
     "shared_id": "have the operator of the server set a key of their own with `agent-jobs owner set --key-ref`",
     # Settings that have no effect
     "key_in_settings_file": "remove {name} there, and run `agent-jobs key set`",
-    "misnamed_setting": "rename it to {meant}, if that is meant",
+    "misnamed_setting": "rename it",
     "missing_settings_file": "correct it, or make the file",
     "no_such_program": "begin it with the path of a program",
     "unfilled_key": "set the variable where the host is started, or use AGENT_JOBS_API_KEY_FILE",
