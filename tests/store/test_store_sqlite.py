@@ -12,7 +12,17 @@ from typing import cast
 
 import anyio
 import pytest
-from test_store import NOW, a_job, add_job_in, read_job, require_job, run_process, sqlite_database, with_status
+from test_store import (
+    NOW,
+    a_job,
+    add_finished_job,
+    add_job_in,
+    read_job,
+    require_job,
+    run_process,
+    sqlite_database,
+    with_status,
+)
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Output
@@ -264,6 +274,20 @@ async def test_upgrade_keeps_jobs_that_were_searchable_searchable(folder: Path, 
         assert [hit.job.id for hit in await store.search("solar", 5)] == ["job_1"]
         assert list(await store.delete_jobs(["job_1"])) == ["job_1"]
         assert await store.search("solar", 5) == []
+
+
+async def test_words_that_only_a_deleted_job_had_are_deleted_with_it(folder: Path):
+    async with open_store(folder) as store:
+        for number, prompt in enumerate(("solar hunter2", "solar panels")):
+            await add_finished_job(store, f"job_{number}", prompt=prompt)
+        assert [hit.job.id for hit in await store.search("hunt", 5)] == ["job_0"]
+        await store.delete_jobs(["job_0"])
+        with closing(sqlite3.connect(database_path(folder))) as db:
+            words = {word for (word,) in db.execute("SELECT term FROM search_term")}
+        assert words >= {"solar", "panels"}
+        assert "hunter2" not in words
+        assert [hit.job.id for hit in await store.search("sol", 5)] == ["job_1"]
+        assert await store.search("hunter2", 5) == []
 
 
 async def test_jobs_are_carried_over_into_a_file_with_another_order_of_columns(folder: Path):

@@ -40,8 +40,8 @@ _LAST_WORD = re.compile(r"(?:^|(?<=[\x00-\x7f])(?<![A-Za-z0-9]))([A-Za-z0-9]+)[^
 #: Above every other character, so that all words with a beginning are below the beginning and this.
 _LAST_CHARACTER = "\U0010ffff"
 _TOKENIZER = "unicode61 remove_diacritics 2"
-#: The words of some jobs, before these are added to all words.
-_NEW_TEXTS, _NEW_TERMS = "temp.new_text", "temp.new_term"
+#: The words of some jobs, by which all words are kept up to date; and each place where the index has a word.
+_TEXTS, _TERMS, _PLACES = "temp.changed_text", "temp.changed_term", "temp.search_place"
 _CREATE = (
     f"DROP TABLE IF EXISTS {SEARCH_INDEX}",
     f"""CREATE VIRTUAL TABLE {SEARCH_INDEX} USING fts5(
@@ -49,10 +49,11 @@ _CREATE = (
     f"CREATE TABLE {SEARCH_TERMS} (term TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
     "UPDATE job SET in_search = 0 WHERE in_search = 1",
 )
-_CREATE_NEW_TEXTS = (
-    f"""CREATE VIRTUAL TABLE IF NOT EXISTS {_NEW_TEXTS} USING fts5(
+_CREATE_TEXTS = (
+    f"""CREATE VIRTUAL TABLE IF NOT EXISTS {_TEXTS} USING fts5(
             title, prompt, output, content = '', tokenize = '{_TOKENIZER}')""",
-    f"CREATE VIRTUAL TABLE IF NOT EXISTS {_NEW_TERMS} USING fts5vocab(temp, new_text, row)",
+    f"CREATE VIRTUAL TABLE IF NOT EXISTS {_TERMS} USING fts5vocab(temp, changed_text, row)",
+    f"CREATE VIRTUAL TABLE IF NOT EXISTS {_PLACES} USING fts5vocab(main, {SEARCH_INDEX}, instance)",
 )
 #: Finds the passages of some jobs by their ids, given the phrases, a limit and the jobs' statuses.
 FindPassages = Callable[[Transaction, list[str], int, frozenset[Status], OwnerScope], Awaitable[dict[str, str]]]
@@ -110,12 +111,19 @@ async def remove_from_search(transaction: Transaction, job_id: str) -> None:
     if not await transaction.execute("SELECT 1 FROM job WHERE id = :id AND in_search = 1", id=job_id):
         return
     if await transaction.execute(_EXISTS):
+        await _split_texts(transaction, [job_id])
         await transaction.execute(
             f"""INSERT INTO {SEARCH_INDEX} ({SEARCH_INDEX}, rowid, title, prompt, output)
                 SELECT 'delete', number, title, prompt, output FROM searchable
                 WHERE number = (SELECT number FROM prompt WHERE job_id = :id)""",
             id=job_id,
         )
+        # A deleted job may have been the only one with a word, such as a password.
+        await transaction.execute(
+            f"""DELETE FROM {SEARCH_TERMS} WHERE term IN (SELECT term FROM {_TERMS})
+                AND NOT EXISTS (SELECT 1 FROM {_PLACES} WHERE {_PLACES}.term = {SEARCH_TERMS}.term)"""
+        )
+        await _drop_texts(transaction)
     await transaction.execute("UPDATE job SET in_search = 0 WHERE id = :id", id=job_id)
 
 
@@ -131,18 +139,31 @@ async def _index_some(transaction: Transaction) -> None:
         limit=INDEXED_AT_ONCE,
     )
     ids = [row["id"] for row in rows]
-    for statement in _CREATE_NEW_TEXTS:
-        await transaction.execute(statement)
-    for table in (SEARCH_INDEX, _NEW_TEXTS):
-        await transaction.execute(
-            f"""INSERT INTO {table} (rowid, title, prompt, output)
-                SELECT number, title, prompt, output FROM searchable
-                WHERE number IN (SELECT number FROM prompt WHERE job_id IN (:*ids))""",
-            ids=ids,
-        )
-    await transaction.execute(f"INSERT OR IGNORE INTO {SEARCH_TERMS} (term) SELECT term FROM {_NEW_TERMS}")
-    await transaction.execute(f"INSERT INTO {_NEW_TEXTS} (new_text) VALUES ('delete-all')")
+    await _split_texts(transaction, ids)
+    await _index_texts(transaction, SEARCH_INDEX, ids)
+    await transaction.execute(f"INSERT OR IGNORE INTO {SEARCH_TERMS} (term) SELECT term FROM {_TERMS}")
+    await _drop_texts(transaction)
     await transaction.execute("UPDATE job SET in_search = 1 WHERE id IN (:*ids)", ids=ids)
+
+
+async def _split_texts(transaction: Transaction, job_ids: list[str]) -> None:
+    """Fill `_TERMS` with the words of these jobs."""
+    for statement in _CREATE_TEXTS:
+        await transaction.execute(statement)
+    await _index_texts(transaction, _TEXTS, job_ids)
+
+
+async def _drop_texts(transaction: Transaction) -> None:
+    await transaction.execute(f"INSERT INTO {_TEXTS} (changed_text) VALUES ('delete-all')")
+
+
+async def _index_texts(transaction: Transaction, table: str, job_ids: list[str]) -> None:
+    await transaction.execute(
+        f"""INSERT INTO {table} (rowid, title, prompt, output)
+            SELECT number, title, prompt, output FROM searchable
+            WHERE number IN (SELECT number FROM prompt WHERE job_id IN (:*ids))""",
+        ids=job_ids,
+    )
 
 
 async def _find_indexed(
