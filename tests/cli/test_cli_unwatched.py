@@ -30,7 +30,7 @@ from agent_jobs.store import open_store
 MODEL = "emulated-priced"
 PRICES = f'[models."{MODEL}"]\ninput = 10\ncache_write = 10\noutput = 1\n'
 QUICK: dict[str, Any] = {"duration_s": 1, "queued_s": 0.1}
-LONG: dict[str, Any] = {"duration_s": 600}
+LONG: dict[str, Any] = {"duration_s": 600, "queued_s": 0}
 
 
 @pytest.fixture(autouse=True)

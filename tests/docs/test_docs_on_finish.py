@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import eventually
+from hosts import SPEED, eventually
 from processes import serving
 from test_asking import script as asking_script
 from test_costs import PRICES, USAGE
@@ -192,7 +192,7 @@ def test_figures_of_the_page_are_those_of_the_program() -> None:
     promised = " ".join(section("What is promised").split())
     words = {4: "four", 10: "ten", 3: "three"}
     assert f"At most {words[on_finish.AT_ONCE]} run at once" in promised
-    assert f"After {on_finish_command.LIMIT_S:g} s a command is killed" in promised
+    assert f"After {on_finish_command.LIMIT_S / SPEED:g} s a command is killed" in promised
     assert f"within {words[round(on_finish.NEWS_S / 60)]} minutes" in promised
     assert f"waits {words[round(SETTLE_WAIT_S)]} seconds for files" in promised
     assert f"{words[round(ANSWER_WAIT_S)]} seconds for the host's model to answer" in promised

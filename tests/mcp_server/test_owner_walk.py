@@ -159,6 +159,7 @@ SHARED = {
     "submit": "takes what `plan` returned",
     "wait_for_any_change": "wakes a waiter, who then reads what is theirs",
     "webhooks": "the provider's, for a server",
+    "with_team_page": "about the address",
 }
 
 
