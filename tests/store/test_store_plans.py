@@ -25,6 +25,7 @@ LISTED = (
     "SCAN json_each",
     "SCAN thread",
     "SCAN due",
+    "SCAN first",
     "SCAN next",
     "SCAN busy",
     "SCAN waiting",

@@ -135,9 +135,13 @@ class Claims(StorePart):
 
     async def next_due_at(self, base_url: str, fingerprint: str = "") -> float | None:
         rows = await self._db.fetch(
-            # CROSS has SQLite read the few jobs that have a due time first, not all turns.
-            f"""SELECT MIN({_DUE_AT}) AS at FROM job CROSS JOIN turn
-                WHERE next_at IS NOT NULL AND {self._scope.job} AND {_OURS}""",
+            # No job is due before `next_at`, so only those until the first one's due time are read, not all with one.
+            # CROSS has SQLite read jobs by their due times, and not all turns.
+            f"""WITH first AS (
+                    SELECT {_DUE_AT} AS at FROM job CROSS JOIN turn
+                    WHERE next_at IS NOT NULL AND {self._scope.job} AND {_OURS} ORDER BY next_at LIMIT 1)
+                SELECT MIN({_DUE_AT}) AS at FROM job CROSS JOIN turn
+                WHERE next_at <= (SELECT at FROM first) AND {self._scope.job} AND {_OURS}""",
             **self._scope.values,
             me=self._db.worker,
             base_url=base_url,
