@@ -251,7 +251,7 @@ def test_logs_show_failures_and_times_without_an_observer(desk: Desk):
     [gap] = [moment for moment in moments if moment["kind"] == "gap"]
     assert (gap["at"], gap["took_s"]) == (1030.0, 70.0)
     shown = desk.type("logs", job_id).stdout
-    assert "not observed 00:17:10 to 00:18:20" in shown or "not observed" in shown
+    assert "not watched 00:17:10 to 00:18:20" in shown or "not watched" in shown
     assert "The model broke." in shown
 
 
@@ -299,8 +299,8 @@ def test_show_and_logs_say_each_thing_once_and_in_words(desk: Desk) -> None:
     for kind in ("following", "unwatched", "watched", "polling"):
         desk.write(f"INSERT INTO event (job_id, at, kind) VALUES ('{job_id}', 1030.0, '{kind}')")
     shown = desk.type("show", job_id).stdout
-    assert re.findall(r"\b(following|unwatched|watched|polling)\b", shown) == []
-    assert "not observed from here on" in shown
+    assert re.findall(r"  (following|unwatched|watched|polling)$", shown, re.MULTILINE) == []
+    assert "not watched from here on" in shown
     kinds = [json.loads(line)["kind"] for line in desk.type("logs", job_id, "--json").stdout.splitlines()]
     assert [kind for kind in kinds if kind in ("delivered", "read")] == ["read"]
 

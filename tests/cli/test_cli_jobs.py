@@ -220,7 +220,10 @@ def test_server_of_another_endpoint_watches_no_job_of_this_one(terminal: Termina
         assert "Waiting until it finishes" in started.stderr
         assert started.returncode == 0
         left = terminal.pipe("start", scripted("Other work", LONG))
-        assert "No process is running it. Keep one running, or watch here:\n  agent-jobs service install" in left.stderr
+        assert (
+            "No process is watching it. Install the service, or watch here:\n  agent-jobs service install"
+            in left.stderr
+        )
         assert "\n  agent-jobs watch job_" in left.stderr
         assert left.returncode == 0
     assert {row["title"][:10]: row["status"] for row in listed(terminal)}[WORK[:10]] == "completed"

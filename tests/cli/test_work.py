@@ -123,9 +123,11 @@ def test_missing_key_is_reported(terminal: Terminal) -> None:
 
 def test_commands_name_a_missing_collector_and_one_that_runs(terminal: Terminal) -> None:
     left = terminal.pipe("start", scripted(PROMPT, {"duration_s": 3000})).stderr
-    assert left.startswith("No process is running it. Keep one running, or watch here:\n  agent-jobs service install\n")
+    assert left.startswith(
+        "No process is watching it. Install the service, or watch here:\n  agent-jobs service install\n"
+    )
     assert re.search(r"\n  agent-jobs watch job_\w+\n", left)
-    line = "No process is running these. Keep one running, or watch here:"
+    line = "No process is watching these. Install the service, or watch here:"
     assert line in terminal.pipe("list").stdout.splitlines()
     assert line not in terminal.pipe("list", "--json").stdout
     with collecting(terminal):

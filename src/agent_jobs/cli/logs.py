@@ -43,7 +43,7 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
     """Show what happened to a job, line by line with times.
 
     Shows when it was sent, each step with its time, calls of your tools, what was tried again, and when no process
-    observed it. With --json each line is an object. With --follow this process also works on the job, as `watch` does.
+    watched it. With --json each line is an object. With --follow this process also works on the job, as `watch` does.
 
     Exit status: 0, or with --follow as for watch.
     """
@@ -123,7 +123,7 @@ def _render_moment(moment: "Moment", now: float) -> Iterator[str]:
         took = f"{format_took(now - moment.at)} …"
     what = terminal.join_lines(moment.what)
     if moment.kind == "gap" and moment.until is not None:
-        what = f"not observed {format_clock_time(moment.at)} to {format_clock_time(moment.until)}"
+        what = f"not watched {format_clock_time(moment.at)} to {format_clock_time(moment.until)}"
     lead = f"{format_clock_time(moment.at)}  {took:>{TOOK_COLUMNS}}  "
     detail = terminal.join_lines(moment.detail)
     if not detail:

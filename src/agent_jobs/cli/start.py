@@ -22,7 +22,7 @@ from agent_jobs.cli.prompt_command import PromptCommand
 from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import Session, find_exit, run_in_session
 from agent_jobs.cli.start_options import add_start_options, allow_duplicate, read_request
-from agent_jobs.cli.unwatched_jobs import NO_RUNNER
+from agent_jobs.cli.unwatched_jobs import NO_WATCHER
 from agent_jobs.cli.unwritten_answer import report_unwritten
 from agent_jobs.cli.watch import (
     ShownAnswer,
@@ -332,7 +332,7 @@ def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:
     """Return which process collects the result of a running job."""
     watch = f"agent-jobs watch {job.id}"
     if not workers:
-        return NO_RUNNER.format(jobs="it", watch=watch)
+        return NO_WATCHER.format(jobs="it", watch=watch)
     names = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
     return f"Watched by {names}. Watch it yourself with: {watch}"
 

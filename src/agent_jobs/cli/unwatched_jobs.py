@@ -13,7 +13,9 @@ from agent_jobs.jobs.status import Status
 #: Seconds that a command which only reads waits for the provider, while a person waits for the command.
 RETRIEVE_S = 1.0
 #: The commands have lines of their own, so that they are never broken and can be copied.
-NO_RUNNER = "No process is running {jobs}. Keep one running, or watch here:\n  agent-jobs service install\n  {watch}"
+NO_WATCHER = (
+    "No process is watching {jobs}. Install the service, or watch here:\n  agent-jobs service install\n  {watch}"
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class UnwatchedJobs:
         """Yield lines for the stale jobs, sent and unsent, and others if no process runs the open jobs."""
         yield from self._describe_each_kind(jobs, now)
         if any(job.id in self.ids and not job.is_terminal for job in jobs):
-            yield from NO_RUNNER.format(jobs="these", watch="agent-jobs watch").splitlines()
+            yield from NO_WATCHER.format(jobs="these", watch="agent-jobs watch").splitlines()
 
     def _describe_each_kind(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
         """Yield a line for the stale jobs that were sent, and one for those that were not."""

@@ -124,8 +124,8 @@ def name_event(event: Event) -> str:
 _EVENT_WORDS = {
     "following": "stream opened",
     "polling": "polled from here on",
-    UNWATCHED: "not observed from here on",
-    WATCHED: "observed again",
+    UNWATCHED: "not watched from here on",
+    WATCHED: "watched again",
     "resubmitted": "sent again",
     "rebuilt": "sent again with its conversation",
     "adopted": "its response was found",
@@ -139,14 +139,14 @@ _EVENT_WORDS = {
 
 
 def _find_gaps(events: list[Event], end: float) -> Iterator[Moment]:
-    """Yield the times in which no process observed the job."""
+    """Yield the times in which no process watched the job."""
     began: float | None = None
     for event in [*events, Event(end, WATCHED, "")]:
         if event.kind == UNWATCHED and began is None:
             began = event.at
         elif event.kind == WATCHED and began is not None:
             if event.at - began >= MIN_GAP_S:
-                yield Moment(began, "gap", "not observed", until=event.at)
+                yield Moment(began, "gap", "not watched", until=event.at)
             began = None
 
 
