@@ -391,7 +391,7 @@ def test_jobs_of_several_addresses_are_reported_each_with_its_own(terminal: Term
             "start", "--detach", scripted("There", {"duration_s": 3000}), OPENAI_BASE_URL=elsewhere.base_url
         )
     findings = doctor(terminal)[1]["jobs"]
-    told = {finding["text"].removeprefix("no process is working on "): finding["fix"] for finding in findings}
+    told = {finding["text"].removeprefix("no process is watching "): finding["fix"] for finding in findings}
     assert told[here].endswith(f"OPENAI_BASE_URL={upstream.base_url}")
     assert told[there.stdout.strip()].endswith(f"OPENAI_BASE_URL={elsewhere.base_url}")
 

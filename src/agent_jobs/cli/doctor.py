@@ -255,7 +255,7 @@ def _report_alone(jobs: Sequence[Job]) -> Iterator[Finding]:
     for base_url in dict.fromkeys(job.turn.base_url for job in jobs):
         fix = f"start a host with agent-jobs, or run agent-jobs watch --all, with OPENAI_BASE_URL={base_url}"
         names = _name_jobs([job for job in jobs if job.turn.base_url == base_url])
-        yield Finding("jobs", "warning", f"no process is working on {names}", fix)
+        yield Finding("jobs", "warning", f"no process is watching {names}", fix)
 
 
 def _report_stuck(jobs: Sequence[Job]) -> Iterator[Finding]:

@@ -27,7 +27,8 @@ def describe_estimate(estimate: Estimate, request: "StartRequest") -> str:
     if request.preset:
         rows.append(("preset", request.preset))
     rows.append(("tools", _join_names(estimate.tools) or "none"))
-    rows.append(("input", f"about {estimate.input_tokens:,} tokens"))
+    unit = "token" if estimate.input_tokens == 1 else "tokens"
+    rows.append(("input", f"about {estimate.input_tokens:,} {unit}"))
     if estimate.files:
         names = [str(file.get("name") or file.get("path") or "") for file in estimate.files]
         rows.append(("files", _join_names([name for name in names if name])))

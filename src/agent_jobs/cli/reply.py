@@ -165,7 +165,7 @@ def _describe_state(state: _RepliedJob) -> Iterator[str]:
     if job.is_terminal:
         yield f"It asks for nothing: {job.id} is {job.status}. See it with: agent-jobs result {job.id}"
     elif not state.is_watched:
-        yield f"No process is working on it yet. Continue it with: agent-jobs watch {job.id}"
+        yield f"No process is watching it. Continue it with: agent-jobs watch {job.id}"
     else:
         yield f"It asks for nothing now. See what it does with: agent-jobs watch {job.id}"
 

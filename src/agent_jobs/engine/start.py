@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
+from math import ceil
 from secrets import choice
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
@@ -201,7 +202,7 @@ class StartPlanner:
             bound_usd = self._bound_all_turns_usd(job, first_turn.usd) * (1 + len(others))
         except AgentJobsError as error:
             unbounded = error
-        prompt_tokens = max(len(encode_text(prompt)) for prompt in request.prompts) // TOKEN_BYTES
+        prompt_tokens = ceil(max(len(encode_text(prompt)) for prompt in request.prompts) / TOKEN_BYTES)
         estimate = Estimate(
             jobs=1 + len(others),
             model=str(job.turn.request["model"]),
