@@ -48,6 +48,19 @@ async def test_job_of_a_host_appears_grows_and_finishes_with_numbered_sources(
         assert await tab.page.locator(".steps li", has_text="web search").count() == 3
 
 
+async def test_link_of_another_web_page_opens_the_job_without_a_second_sign_in(
+    browser: Browser, server: PageServer
+) -> None:
+    async with signed_in(browser, server) as tab:
+        job_id = await open_job(tab, duration_s=0.2)
+        link = f'<a href="{server.url}/jobs/{job_id}">the job</a>'
+        await tab.page.route("http://chat.example/", lambda route: route.fulfill(content_type="text/html", body=link))
+        await tab.page.goto("http://chat.example/")
+        await tab.page.get_by_role("link", name="the job").click()
+        await expect(tab.page.get_by_text(job_id).first).to_be_visible(timeout=60_000)
+        assert tab.page.url == f"{server.url}/jobs/{job_id}"
+
+
 async def test_hostile_answer_stays_inert(browser: Browser, server: PageServer) -> None:
     async with signed_in(browser, server) as tab:
         await open_job(tab, duration_s=1, text=HOSTILE)

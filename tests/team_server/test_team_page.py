@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from html import escape, unescape
 from pathlib import Path
 
 import anyio
@@ -123,6 +124,60 @@ async def test_visitor_signs_out(team: Team):
         ("page", "signed out", ""),
     ]
     assert all(entry.token_id.startswith("tok_") and entry.address == "127.0.0.1" for entry in log)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("/jobs/job_x", "/jobs/job_x"),
+        ("/jobs/job_x?part=sources&turn=2", "/jobs/job_x?part=sources&amp;turn=2"),
+        ('/?q="><script>', "/?q=%22%3E%3Cscript%3E"),
+        ("/spend", "/spend"),
+    ],
+)
+async def test_sign_in_leads_to_the_page_that_was_asked_for(team: Team, asked: str, shown: str):
+    token = await team.add_token("fred")
+    async with browser(team) as client:
+        refused = await client.get(asked)
+        assert refused.status_code == 303
+        form = (await client.get(refused.headers["location"])).text
+        path = unescape(form.partition('name="next" value="')[2].partition('"')[0])
+        assert (await client.post("/sign-in", data={"token": "wrong", "next": path})).text.count(escape(path)) == 1
+        signed_in = await client.post("/sign-in", data={"token": token, "next": path})
+        assert f'<a href="{shown}">' in signed_in.text
+        assert f"0;url={shown}" in signed_in.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//evil.example",
+        "/\\evil.example",
+        "https://evil.example",
+        "javascript:alert(1)",
+        "/a\n/b",
+        "/\t/x",
+        "",
+        "/" + "a" * 9000,
+    ],
+)
+async def test_sign_in_leads_to_no_other_server(team: Team, path: str):
+    token = await team.add_token("gus")
+    async with browser(team) as client:
+        assert 'name="next" value="/"' in (await client.get("/sign-in", params={"next": path})).text
+        signed_in = await client.post("/sign-in", data={"token": token, "next": path})
+        assert '<a href="/">' in signed_in.text
+
+
+async def test_link_of_another_page_is_followed_from_here_so_that_the_cookie_is_sent(team: Team):
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}
+    async with browser(team) as client:
+        hop = await client.get("/jobs/job_x", headers=headers)
+        assert (hop.status_code, '<a href="/jobs/job_x">' in hop.text) == (200, True)
+        again = await client.get("/jobs/job_x", headers=headers | {"Sec-Fetch-Site": "same-origin"})
+        assert again.headers["location"] == "/sign-in?next=%2Fjobs%2Fjob_x"
+        part = await client.get("/live/jobs", headers={"Sec-Fetch-Dest": "empty"})
+        assert part.headers["location"] == "/sign-in"
 
 
 async def test_sign_in_with_a_wrong_token_or_from_another_page_is_refused(team: Team):

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.page.access import Access, Session
+from agent_jobs.page.return_path import HOME, build_sign_in_path, find_return_path, render_hop
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +87,14 @@ class Guard:
             return None
         if scope["method"] not in SAFE_METHODS:
             return PlainTextResponse(f"Sign in first. {self._access.advice}", 401)
-        if self._access.has_form and "text/html" in headers.get("accept", ""):
-            return RedirectResponse("/sign-in", 303)
+        if "text/html" in headers.get("accept", ""):
+            return_path = HOME
+            if headers.get("sec-fetch-dest", "document") == "document":  # no part of an open page
+                return_path = find_return_path(scope)
+            if headers.get("sec-fetch-site") == "cross-site":
+                return HTMLResponse(render_hop(return_path))  # the cookie may be there, and was not sent
+            if self._access.has_form:
+                return RedirectResponse(build_sign_in_path(return_path), 303)
         return PlainTextResponse(self._access.advice, 401)
 
 
