@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from postgres_server import new_database
@@ -36,4 +37,5 @@ async def test_starts_name_the_page_at_the_public_address(on_both: Settings, pub
             for view, path in ((one["view"], f"/jobs/{one['job_id']}"), (several["view"], "/?batch=two")):
                 assert view == f"{public}{path}"
                 answer = await browser.get(path)
-                assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in"), "one of the page's own"
+                sign_in = f"/sign-in?{urlencode({'next': path})}"
+                assert (answer.status_code, answer.headers["location"]) == (303, sign_in), "one of the page's own"
