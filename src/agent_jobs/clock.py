@@ -19,7 +19,7 @@ def create_steady_clock(speed: float = 1.0) -> Callable[[], float]:
 
 
 def read_steady_clock() -> float:
-    """Return the seconds of a clock that nobody sets, and that also runs during sleep."""
+    """Return the seconds of a clock that cannot be set, and that also runs during sleep."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     if sys.platform == "darwin":  # pragma: no cover

@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "secret_file": {"errors"},
     "validation": {"errors", "text"},
     "ctrl_c": set(),
+    "process_group": set(),
     "config_folder": set(),
     "file_lock": set(),
     "private_file": {"atomic_file", "errors", "file_lock"},
@@ -67,13 +68,13 @@ ALLOWED: dict[str, set[str]] = {
     "upstream": SHARED,
     "install": {"", *SHARED},
     "notices": {"callback_hosts", "callback_urls", "notice_targets", "setting_values", *SHARED},
-    "toolbox": {"", "jsonrpc", "strict_schema", *SHARED},
+    "toolbox": {"", "jsonrpc", "process_group", "strict_schema", *SHARED},
     "store": {"jobs", "file_lock", *SHARED},
     "team_token": set(),
     "owner_name": set(),
     "engine": {
         "", "callback_hosts", "callback_urls", "owner_name", "team_token", "store", "upstream", "request",
-        "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED,
+        "attachments", "process_group", "toolbox", "pricing", "rendering", "jobs", *SHARED,
     },
     "wiring": {
         "engine", "store", "upstream", "request", "toolbox", "pricing", "jobs", "settings", "secret_values",
@@ -87,7 +88,8 @@ ALLOWED: dict[str, set[str]] = {
     "referenced_files": {"pricing", "request", "secret_values", "toolbox"},
     "cli": {
         "mcp_server", "team_server", "page", "model_list", "referenced_files", "install", "emulator", "ctrl_c",
-        "file_lock", "owner_name", "private_file", "notices", "notice_targets", "address_values", *FACE,
+        "process_group", "file_lock", "owner_name", "private_file", "notices", "notice_targets", "address_values",
+        *FACE,
     },
     "__main__": {"cli", "mcp_server", "ctrl_c"},
     "emulator": set(),

@@ -2,18 +2,17 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 from agent_jobs.ctrl_c import raise_on_ctrl_c
+from agent_jobs.process_group import signal_group
 
 LIMIT_S = 60.0  # a server on a busy machine needs many seconds for its imports
 #: Protocol versions with and without a handshake.
@@ -66,7 +65,7 @@ def start_server(command: Sequence[str], environment: Mapping[str, str], version
         except OSError as error:
             raise SelfTestError(f"{command[0]} does not start ({error.strerror})") from error
         is_late = threading.Event()
-        watchdog = threading.Timer(LIMIT_S, lambda: (is_late.set(), _kill_with_children(process)))
+        watchdog = threading.Timer(LIMIT_S, lambda: (is_late.set(), signal_group(process)))
         watchdog.start()
         try:
             tools = _list_tools(process, version)
@@ -82,17 +81,8 @@ def start_server(command: Sequence[str], environment: Mapping[str, str], version
             raise SelfTestError(f"the server did not answer correctly ({last_line or error or 'it ended'})") from error
         finally:
             watchdog.cancel()
-            _kill_with_children(process)
+            signal_group(process)  # a launcher such as uvx leaves a child that holds our pipes
             process.communicate()
-
-
-def _kill_with_children(process: "subprocess.Popen[str]") -> None:
-    """End a server, and what it started: a launcher such as uvx leaves a child that holds our pipes."""
-    if sys.platform == "win32":  # pragma: no cover
-        process.kill()
-        return
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read_error_line(file: IO[str]) -> str:

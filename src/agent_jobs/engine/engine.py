@@ -83,7 +83,8 @@ class Engine(JobControl, StoredJobs):
         report_budget: Callable[[], object] = str,
     ) -> None:
         self._report_budget = report_budget
-        self._page_url, self._page_checked_at, self._team_page_url = "", 0.0, ""
+        self._page_url, self._page_checked_at = "", 0.0
+        self._team_page_url = ""
         self.presets = presets
         self._store = store
         self._upstream = upstream

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from agent_jobs.process_group import signal_group
 from agent_jobs.rendering import answers
 from agent_jobs.text import encode_text
 
@@ -88,11 +87,7 @@ def _wait_for_exit(process: "subprocess.Popen[bytes]", stderr: IO[bytes], limit_
             # The command shares the position in the file, and writes on from there.
             stderr.seek(0)
             stderr.truncate()
-    with suppress(ProcessLookupError, PermissionError):
-        if sys.platform == "win32":  # pragma: no cover
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
+    signal_group(process)
     process.wait()
     return f"took longer than {limit_s:g} s and was killed"
 

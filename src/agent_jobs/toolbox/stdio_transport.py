@@ -4,7 +4,6 @@ The SDK's own stdio transport keeps a line of any length, passes stderr on, and 
 """
 
 import os
-import signal
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 
 from agent_jobs import jsonrpc
+from agent_jobs.process_group import signal_group
 
 MESSAGE_BYTES = 16 * 2**20  # of one message, for instance an answer with images; a longer one is skipped
 NOISE_BYTES = 256 * 2**20  # between two messages: a server that prints more is stopped
@@ -179,7 +179,7 @@ async def _stop_process(process: Process) -> None:
                 await anyio.sleep(0.01)
             break
         if then is not None:
-            _send_signal(process, then)
+            signal_group(process, then)
     # A process outside the group that holds the pipes keeps asyncio's transport open, which warns when it is collected.
     transport = getattr(getattr(process, "_process", None), "_transport", None)
     if transport is not None:
@@ -201,11 +201,3 @@ def _is_group_alive(process: Process) -> bool:
     except PermissionError:
         pass  # macOS raises this for processes that just died
     return True
-
-
-def _send_signal(process: Process, name: str) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        if sys.platform == "win32":  # pragma: no cover
-            process.kill()
-        else:
-            os.killpg(process.pid, getattr(signal, name))
