@@ -2,14 +2,13 @@
 
 from urllib.parse import SplitResult
 
-from agent_jobs.setting_values import Reader, SecretStr, Written, split_web_address
+from agent_jobs.setting_values import Reader, SecretStr, Written, parse_count
+from agent_jobs.web_address import LOOPBACK_HOSTS, split_web_address
 
 MAX_PORT = 65_535
 MAX_HOST_CHARS = 253  # of a name in the DNS
 #: What `find_host` finds, for a sentence.
 HOST_ACCEPTS = "a host name or an IP address, such as 127.0.0.1 or 0.0.0.0"
-#: Hosts to which plain HTTP does not leave this machine.
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def host_name() -> Reader:
@@ -51,10 +50,10 @@ def port_number() -> Reader:
     accepts = f"a port from 0 to {MAX_PORT}"
 
     def read(written: Written) -> int:
-        text = written.text
-        if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PORT)) and int(text) <= MAX_PORT):
+        port = parse_count(written.text, MAX_PORT)
+        if port is None:
             written.refuse(accepts)
-        return int(text)
+        return port
 
     return Reader(accepts, read)
 
@@ -64,8 +63,8 @@ def origin_url(example: str) -> Reader:
     accepts = "a web address without a path"
 
     def read(written: Written) -> str:
-        parts = split_web_address(written.text)
-        if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
+        parts = _split_plain_address(written.text)
+        if parts is None:
             written.refuse(accepts, f"Set it to something like {example}.")
         if parts.path.strip("/"):
             why = "The page, /files and the metadata for sign-ins stand at the root of their host."
@@ -80,8 +79,8 @@ def issuer_url(example: str) -> Reader:
     accepts = "an address that starts with https://"
 
     def read(written: Written) -> str:
-        parts = split_web_address(written.text)
-        if parts is None or parts.query or parts.fragment or "@" in parts.netloc or not _is_private_way(parts):
+        parts = _split_plain_address(written.text)
+        if parts is None or not _is_private_way(parts):
             written.refuse(accepts, f"Set it to something like {example}.")
         return written.text
 
@@ -99,6 +98,14 @@ def introspection_url() -> Reader:
         return SecretStr(written.text)
 
     return Reader(accepts, read)
+
+
+def _split_plain_address(text: str) -> SplitResult | None:
+    """Return the parts of a web address; None if it is something else, or has a user, a query or a fragment."""
+    parts = split_web_address(text)
+    if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
+        return None
+    return parts
 
 
 def _is_private_way(parts: SplitResult) -> bool:

@@ -6,9 +6,9 @@ from contextlib import suppress
 from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
-from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.response import JSON, mapping_of
 from agent_jobs.strict_schema import add_missing_items, find_strict_fault
-from agent_jobs.validation import FLAG, STRING, mapping, value_error
+from agent_jobs.validation import API_NAME, FLAG, STRING, mapping, value_error
 
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
 #: The fields of an object around a schema.
@@ -18,7 +18,6 @@ WRAPPERS = ("response_format", "text", "format", "json_schema", "function")
 SCHEMA_KEYS = ("schema", "parameters", "input_schema", "json_schema")
 #: A block of code, the last of which may lack its end.
 _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<inside>.*?)(?:^ {0,3}(?P=fence)|\Z)", re.M | re.S)
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 def build_format(name: str, value: Any) -> JSON:
@@ -31,9 +30,7 @@ def build_format(name: str, value: Any) -> JSON:
     """
     asked = _unwrap_schema(name, value)
     schema = add_missing_items(_check_object_schema(name, asked["schema"]))
-    label = asked.get("name", "answer")
-    if not isinstance(label, str) or not _NAME.fullmatch(label):
-        raise value_error(f"{name}.name", "up to 64 letters, digits, _ and -", label)
+    label = API_NAME.check(f"{name}.name", asked.get("name", "answer"))
     fault = find_strict_fault(schema)
     strict = FLAG.check(f"{name}.strict", asked.get("strict", fault is None))
     if strict and fault is not None:
@@ -101,10 +98,11 @@ def _parse_object(value: Any) -> Any:
     """Return the object in a string of JSON, in a fence or not; any other value unchanged."""
     if not isinstance(value, str):
         return value
-    found = _find_json(value)
-    if len(found) == 1 and isinstance(found[0], dict) and found[0]:
-        return cast(Any, found[0])
-    return value
+    match _find_json(value):
+        case [{**found}] if found:
+            return found
+        case _:
+            return value
 
 
 def find_mismatch(text: str, body: JSON) -> str | None:
@@ -112,7 +110,7 @@ def find_mismatch(text: str, body: JSON) -> str | None:
 
     JSON in a fence counts, with words around it or not, unless there are two.
     """
-    asked: JSON = cast(JSON, body.get("text") or {}).get("format") or {}
+    asked = mapping_of(mapping_of(body.get("text")).get("format"))
     if asked.get("type") != "json_schema":
         return None
     found = _find_json(text)
