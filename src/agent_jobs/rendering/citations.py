@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from agent_jobs.jobs.response import JSON, items_of, text_of
+from agent_jobs.jobs.response import JSON, items_of, string_of, text_of
 from agent_jobs.rendering.lines import Entry
-from agent_jobs.rendering.output import add_source
+from agent_jobs.rendering.output import add_source, list_parts
 
 #: A link of Markdown, or several of them, in parentheses or not: its number says the same in fewer characters.
 _LINK = re.compile(r"\s*\(?(?:\[[^\]]*\]\([^()\s]*(?:\([^()\s]*\)[^()\s]*)*\)[,;]?\s*)+\)?")
@@ -76,16 +76,14 @@ class Citations:
 def cite_output(output: object) -> tuple[list[Citation], list[Entry]]:
     """Return the citations in the text of an output, and the numbered sources."""
     citations, places = Citations(), list[Citation]()
-    items = items_of(output)
-    text = text_of(items)
+    text = text_of(items_of(output))
     at = 0
-    for item in items:
-        for part in items_of(item.get("content")):
-            words = part.get("text")
-            found = text.find(words, at) if isinstance(words, str) and words else -1
-            places += _cite_part(citations, items_of(part.get("annotations")), found)
-            if found >= 0 and isinstance(words, str):
-                at = found + len(words)
+    for part in list_parts(output):
+        words = string_of(part.get("text"))
+        found = text.find(words, at) if words else -1
+        places += _cite_part(citations, items_of(part.get("annotations")), found)
+        if found >= 0:
+            at = found + len(words)
     return places, citations.sources
 
 

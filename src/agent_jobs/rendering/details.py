@@ -3,10 +3,16 @@
 from typing import Any
 
 from agent_jobs.jobs.queries import JobDetails, TurnRecord
-from agent_jobs.jobs.response import Usage
 from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.stored_request import attached_files_of
-from agent_jobs.rendering.answers import Answer, drop_empty, read_output_text, round_usd
+from agent_jobs.rendering.answers import (
+    Answer,
+    drop_empty,
+    list_token_counts,
+    read_output_text,
+    read_response,
+    round_usd,
+)
 from agent_jobs.rendering.output import find_sources
 from agent_jobs.rendering.questions import list_always_allowed
 from agent_jobs.rendering.timeline import Moment
@@ -36,7 +42,7 @@ def render_details(details: JobDetails) -> Answer:
 def render_export(details: JobDetails) -> Answer:
     """Return a job as `export` writes it: its prompt, its answer, its sources and its cost."""
     job = details.result.job
-    response = (job.output and job.output.response) or {}
+    sources = find_sources(read_response(job).get("output"))
     facts: Answer = {
         "job_id": job.id,
         "title": job.title,
@@ -46,11 +52,11 @@ def render_export(details: JobDetails) -> Answer:
         "batch": job.batch,
         "previous_job_id": job.previous_job_id,
         "cost_usd": round_usd(job.cost_usd),
-        "usage": _render_token_counts(job.usage),
+        "usage": list_token_counts(job.usage),
         **render_details(details),
         "error": job.error and {"code": job.error.code, "message": job.error.message},
         "output": read_output_text(job),
-        "sources": find_sources(response.get("output")) or None,
+        "sources": sources or None,
     }
     return drop_empty(facts)
 
@@ -76,19 +82,10 @@ def _render_turn(turn: TurnRecord) -> Answer:
             "mode": turn.mode,
             "sent_at": turn.sent_at and round(turn.sent_at),
             "response_id": turn.response_id,
-            "usage": _render_token_counts(turn.usage),
+            "usage": list_token_counts(turn.usage),
             "cost_usd": round_usd(turn.cost_usd),
         }
     )
-
-
-def _render_token_counts(usage: Usage | None) -> Answer | None:
-    if usage is None:
-        return None
-    counts: Answer = {name: getattr(usage, name) for name in Usage.__slots__ if name != "partial"}
-    if usage.partial:
-        counts["partial"] = True
-    return counts
 
 
 def _render_step(step: Step) -> Answer:

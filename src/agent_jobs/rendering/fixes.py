@@ -215,10 +215,8 @@ class Voice:
         template = self._fixes.get(code) or FIXES.get(code)
         if template is not None:
             return template.format_map(data)
-        inner = next((value for value in error.data.values() if isinstance(value, AgentJobsError)), None)
-        if inner is not None:
-            return self.fix(inner)
-        return ""
+        inner = [self.fix(value) for value in error.data.values() if isinstance(value, AgentJobsError)]
+        return next(iter(inner), "")
 
     def _find_code(self, error: AgentJobsError) -> str:
         if not isinstance(error, UpstreamError):

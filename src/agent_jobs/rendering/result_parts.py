@@ -6,8 +6,17 @@ from typing import Any, cast
 
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import OutputFile, Result
-from agent_jobs.jobs.response import Call, Usage
-from agent_jobs.rendering.answers import MESSAGE_CHARS, Answer, drop_empty, page_output, read_output_text, round_usd
+from agent_jobs.jobs.response import Call
+from agent_jobs.rendering.answers import (
+    MESSAGE_CHARS,
+    Answer,
+    drop_empty,
+    list_token_counts,
+    page_output,
+    read_output_text,
+    read_response,
+    round_usd,
+)
 from agent_jobs.rendering.outline import find_headings
 from agent_jobs.rendering.output import find_sources, join_reasoning, list_files, list_items
 from agent_jobs.rendering.paging import count_json_bytes, cut_page, select_page
@@ -62,12 +71,9 @@ def _page_partial(result: Result, offset: int, limit_bytes: int) -> _Page:
 
 
 def _render_usage(result: Result, offset: int, limit_bytes: int) -> _Page:
-    usage = result.job.usage
-    counts: Answer = {}
-    if usage is not None:
-        counts = {name: getattr(usage, name) for name in Usage.__slots__ if name != "partial"}
-    if usage is not None and usage.partial:  # a 0 then means that upstream did not count
-        counts = {name: count for name, count in counts.items() if count} | {"partial": True}
+    counts = list_token_counts(result.job.usage) or {}
+    if "partial" in counts:  # a 0 then means that upstream did not count
+        counts = {name: count for name, count in counts.items() if count}
     return counts | drop_empty({"cost_usd": round_usd(result.job.cost_usd)}), None
 
 
@@ -119,9 +125,7 @@ _PART_READERS: Mapping[str, Callable[[Result, int, int], _Page]] = {
 
 def _read_output_items(job: Job) -> object:
     """Return the `output` of the response of a job's last turn, as upstream sent it."""
-    if job.output is None or not job.output.response:
-        return None
-    return job.output.response.get("output")
+    return read_response(job).get("output")
 
 
 def _list_calls(result: Result) -> list[Answer]:
