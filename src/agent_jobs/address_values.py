@@ -1,5 +1,6 @@
 """Read the settings of the team server that are addresses: its own, and those of an OAuth issuer."""
 
+import re
 from urllib.parse import SplitResult
 
 from agent_jobs.setting_values import Reader, SecretStr, Written, parse_count
@@ -7,6 +8,7 @@ from agent_jobs.web_address import LOOPBACK_HOSTS, split_web_address
 
 MAX_PORT = 65_535
 MAX_HOST_CHARS = 253  # of a name in the DNS
+_NAME = re.compile(rf"[^/\\@?#\[\]: ]{{1,{MAX_HOST_CHARS}}}")
 #: What `find_host` finds, for a sentence.
 HOST_ACCEPTS = "a host name or an IP address, such as 127.0.0.1 or 0.0.0.0"
 
@@ -25,14 +27,11 @@ def host_name() -> Reader:
 
 def find_host(text: str) -> str:
     """Return a host name or an IP address without brackets; empty if the text is neither, or has a port."""
-    host = text
-    if text.startswith("[") and text.endswith("]"):
-        host = text[1:-1]
-    if ":" in host:  # an address of IPv6, maybe with a zone; one colon alone begins a port
-        return host if _is_ipv6_address(host) else ""
-    if len(host) > MAX_HOST_CHARS or not host.isprintable() or any(letter in "/\\@?#[] " for letter in host):
-        return ""
-    return host
+    host = re.sub(r"^\[(.*)\]$", r"\1", text)
+    # A colon alone begins a port, unless it is part of an address of IPv6, maybe with a zone.
+    if host.isprintable() and (_NAME.fullmatch(host) or _is_ipv6_address(host)):
+        return host
+    return ""
 
 
 def _is_ipv6_address(text: str) -> bool:
@@ -42,7 +41,7 @@ def _is_ipv6_address(text: str) -> bool:
         IPv6Address(text)
     except ValueError:
         return False
-    return text.isprintable()
+    return True
 
 
 def port_number() -> Reader:

@@ -141,7 +141,7 @@ def _complete_address(kind: str, address: str) -> str:
     parts = split_web_address(address)
     if parts is None or not _PLAIN.fullmatch(address):
         raise _UnusableTarget(f"{kind}: needs {_ADDRESS_WORDS.get(kind, 'an address')} that begins with https://")
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not is_loopback(str(parts.hostname)):
         raise _UnusableTarget(f"{kind}: needs https://, since anyone on the way can read http://")
     if kind == "ntfy" and not parts.path.strip("/"):
         raise _UnusableTarget("ntfy: needs a topic at the end of its address")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import cast
 
 from agent_jobs.jobs.response import (
@@ -52,14 +53,14 @@ def continue_request(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSO
     if not exchanges:
         return {**body, **link}
     requests = [*(request for request, _ in exchanges), body]
-    answered_ids = {_find_answered_id(item) for request in requests for item in _input_items(request)}
+    answered_ids = {_find_answered_id(item) for item in chain.from_iterable(map(_input_items, requests))}
     conversation: list[JSON] = []
     for request, response in exchanges:
         conversation += [*_input_items(request), *_output_as_input(response, answered_ids)]
     # Upstream may not know this conversation by the next time either, and then its reasoning is needed here.
-    include = [*(name for name in cast("list[str]", body.get("include", [])) if name != ENCRYPTED), ENCRYPTED]
+    include = dict.fromkeys([*body.get("include", []), ENCRYPTED])
     kept = drop_fields(body, *LINKS)
-    return {**kept, **link, "input": [*conversation, *_input_items(body)], "include": include}
+    return {**kept, **link, "input": [*conversation, *_input_items(body)], "include": [*include]}
 
 
 def build_answer_item(call: Call) -> JSON:

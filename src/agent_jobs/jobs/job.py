@@ -430,12 +430,9 @@ class Job:
         if self.turn.partial and not has_answer(items):
             response = with_text(response, self.turn.partial)
             items = items_of(response["output"])
-        job = replace(
-            self,
-            usage=self._sum_usage(Usage.of(response.get("usage"))),
-            output=Output(text_of(items), response) if items else self.output,
-            counted=None if items else response,
-        )
+        job = replace(self, usage=self._sum_usage(Usage.of(response.get("usage"))), counted=response)
+        if items:
+            job = replace(job, output=Output(text_of(items), response), counted=None)
         if end is Status.COMPLETED and calls_of(items):
             return job._await_calls(now)
         if end is Status.CANCELLED and self.turn.timed_out_at is not None and self.cancel_requested_at is None:

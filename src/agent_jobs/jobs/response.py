@@ -277,12 +277,16 @@ def read_failure(response: JSON) -> Failure | None:
 
 def _join_errors(errors: list[JSON]) -> Failure | None:
     """Return the first code and all messages of these errors; None if they have neither."""
-    codes = [str(code) for error in errors if (code := error.get("code") or error.get("type"))]
-    found = [error.get("message") or error.get("msg") or error.get("detail") for error in errors]
-    messages = [str(message) for message in filter(None, found)]
+    codes = [str(code) for error in errors if (code := _find_filled(error, "code", "type"))]
+    messages = [str(words) for error in errors if (words := _find_filled(error, "message", "msg", "detail"))]
     if not [*codes, *messages]:
         return None
     return Failure(next(iter(codes), "failed"), "; ".join(messages) or "The provider gave no reason.")
+
+
+def _find_filled(error: JSON, *names: str) -> object:
+    """Return the first field under these names that holds something."""
+    return next(filter(None, map(error.get, names)), None)
 
 
 def _errors_of(value: object) -> list[JSON]:

@@ -63,14 +63,15 @@ class Citations:
         key = add_source(self._found, annotation, cited=1)
         if not key:
             return None
-        start, end, position = (annotation.get(name) for name in ("start_index", "end_index", "index"))
         number = list(self._found).index(key) + 1
-        if start is None and end is None and type(position) is int:
-            return Citation(offset + position, offset + position, number, is_at_mark=True)
-        if type(start) is not int or type(end) is not int or not 0 <= start <= end:
-            start = end = -1  # it is only listed
-            offset = 0
-        return Citation(offset + start, offset + end, number)
+        place: JSON = {"start_index": None, "end_index": None, **annotation}
+        match place:
+            case {"start_index": None, "end_index": None, "index": int() as position}:
+                return Citation(offset + position, offset + position, number, is_at_mark=True)
+            case {"start_index": int() as start, "end_index": int() as end} if 0 <= start <= end:
+                return Citation(offset + start, offset + end, number)
+            case _:
+                return Citation(-1, -1, number)  # it is only listed
 
 
 def cite_output(output: object) -> tuple[list[Citation], list[Entry]]:

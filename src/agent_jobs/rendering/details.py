@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from agent_jobs.jobs.queries import JobDetails, TurnRecord
+from agent_jobs.jobs.queries import JobDetails, OutputFile, TurnRecord
 from agent_jobs.jobs.response_steps import Step
-from agent_jobs.jobs.stored_request import attached_files_of
+from agent_jobs.jobs.stored_request import AttachedFile, attached_files_of
 from agent_jobs.rendering.answers import (
     Answer,
     drop_empty,
@@ -21,8 +21,8 @@ from agent_jobs.rendering.timeline import Moment
 def render_details(details: JobDetails) -> Answer:
     """Return the prompt, its files, and the steps of each turn."""
     job = details.result.job
-    files = [{"name": file.name, "kind": file.kind, "chars": file.chars} for file in attached_files_of(details.request)]
-    written = [{"name": file.name, "path": file.path, "bytes": file.bytes} for file in details.result.made]
+    files = list(map(AttachedFile._asdict, attached_files_of(details.request)))
+    written = list(map(OutputFile._asdict, details.result.made))
     facts: Answer = {
         "prompt": details.prompt,
         "model": job.model,
@@ -31,9 +31,9 @@ def render_details(details: JobDetails) -> Answer:
         "client": job.client,
         "files": files or None,
         "written": written or None,
-        "turns": [_render_turn(turn) for turn in details.turns],
+        "turns": list(map(_render_turn, details.turns)),
         "always_allowed": list_always_allowed(job) or None,
-        "steps": [_render_step(step) for step in details.steps],
+        "steps": list(map(_render_step, details.steps)),
         "read_at": job.read_at and round(job.read_at),
     }
     return drop_empty(facts)

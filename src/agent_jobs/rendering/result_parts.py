@@ -175,11 +175,7 @@ def _list_result_files(result: Result) -> list[Answer]:
     saved_names = {_simplify_name(file.name) for file in result.made}
     sandbox_files = (file for file in files if file["type"] == "sandbox_file")
     unsaved = [file for file in sandbox_files if _simplify_name(file["filename"]) not in saved_names]
-    return [*map(_render_saved_file, result.made), *unsaved]
-
-
-def _render_saved_file(file: OutputFile) -> Answer:
-    return {"name": file.name, "path": file.path, "bytes": file.bytes}
+    return [*map(OutputFile._asdict, result.made), *unsaved]
 
 
 def _simplify_name(name: str) -> str:

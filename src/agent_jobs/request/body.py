@@ -132,22 +132,21 @@ def merge_preset_options(preset: str | None, options: JSON | None, presets: Mapp
 
 def select_given_options(preset: str | None, options: JSON, presets: Mapping[str, Preset]) -> JSON:
     """Return the caller's options under our names; a null that removes nothing of the preset is not given."""
-    chosen = presets.get(preset or "")
-    removable: Collection[str] = chosen.options if chosen else ()
+    chosen = presets.get(preset or "", _EMPTY_PRESET)
+    ignorable = OPTIONS.keys() - chosen.options.keys()
     return {
         name: value
         for name, value in normalize_schema_option(options).items()
-        if value is not None or name in removable or name not in OPTIONS
+        if value is not None or name not in ignorable
     }
 
 
 def list_requested_names(order: StartRequest, presets: Mapping[str, Preset]) -> list[str]:
     """Return the parameters that the caller or the user's own preset set, without those of the built-in presets."""
-    chosen = presets.get(order.preset or "")
-    if chosen is None:
-        return list_asked_names(order.options, effort=order.effort is not None)
-    ours = load_our_presets().get(order.preset or "", _EMPTY_PRESET)
-    own = {name: value for name, value in chosen.options.items() if ours.options.get(name) != value}
+    name = order.preset or ""
+    chosen = presets.get(name, _EMPTY_PRESET)
+    ours = load_our_presets().get(name, _EMPTY_PRESET)
+    own = {option: value for option, value in chosen.options.items() if ours.options.get(option) != value}
     has_own_effort = chosen.effort is not None and chosen.effort != ours.effort
     return list_asked_names({**own, **order.options}, effort=order.effort is not None or has_own_effort)
 

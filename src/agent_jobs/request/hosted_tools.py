@@ -211,14 +211,18 @@ def _map_secrets(value: Any, change: Callable[[str], object], *, inside: bool = 
         inside: True within a field that holds secrets: all of it is changed.
         more: True within `domain_secrets`, whose `value` holds one.
     """
-    if isinstance(value, list):
-        return [_map_secrets(each, change, inside=inside, more=more) for each in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value).items()
-        return {key: _map_field(str(key).lower(), each, change, inside=inside, more=more) for key, each in fields}
-    if not inside or value is None:
-        return value
-    return change(str(value))
+    match value:
+        case [*items]:
+            return [_map_secrets(each, change, inside=inside, more=more) for each in items]
+        case {**fields}:
+            return {
+                key: _map_field(str(key).lower(), each, change, inside=inside, more=more)
+                for key, each in fields.items()
+            }
+        case str() | int() | float() if inside:
+            return change(str(value))
+        case _:
+            return value
 
 
 def _map_field(name: str, value: Any, change: Callable[[str], object], *, inside: bool, more: bool) -> Any:

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON, mapping_of, string_of
@@ -149,16 +149,22 @@ def _last_part(name: str) -> str:
     return name.rpartition("/")[2].casefold()
 
 
-def _list_entries(page: object) -> list[object]:
+def _list_entries(page: Any) -> list[Any]:
     """Return the models on a page, each as a string or an object."""
-    if isinstance(page, list):
-        return cast("list[object]", page)
-    body = mapping_of(page)
-    inner = next((body[field] for field in LIST_FIELDS if isinstance(body.get(field), list | dict)), None)
-    if isinstance(inner, dict):
-        keyed = cast(JSON, inner)
-        return _list_entries(keyed) or [{"id": name, **mapping_of(card)} for name, card in keyed.items()]
-    return cast("list[object]", inner or [])
+    match page:
+        case [*entries]:
+            return entries
+        case {**body}:
+            held = [body[field] for field in LIST_FIELDS if isinstance(body.get(field), list | dict)]
+        case _:
+            return []
+    match held:
+        case [{**cards}, *_]:
+            return _list_entries(cards) or [{"id": name, **mapping_of(card)} for name, card in cards.items()]
+        case [[*entries], *_]:
+            return entries
+        case _:
+            return []
 
 
 def _find_row(table: str, model: str) -> Mapping[str, Any]:
