@@ -38,7 +38,8 @@ def is_strict(schema: Schema) -> bool:
 
 def find_strict_fault(schema: Schema) -> str | None:
     """Return what to change in a schema so that most models accept it as strict, None if nothing has to change."""
-    root = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
+    root = {**schema}
+    root.pop("$schema", None)
     if "anyOf" in root:
         return "leave out anyOf at the root"
     return _find_fault(root, KEYWORDS | MORE_KEYWORDS, MORE_DEPTH)

@@ -195,13 +195,9 @@ def _item_as_input(item: JSON, answers: Container[object]) -> JSON | None:
     """Return an item of an output as one of an input; None for a hosted tool's, whose result is in the next message."""
     match dict(item):
         case {"type": "message", "content": [_, *_] as content, **rest}:
+            parts = list(map(_message_part_as_input, items_of(content)))
             phase = {"phase": rest["phase"]} if rest.get("phase") else {}
-            return {
-                "type": "message",
-                "role": "assistant",
-                "content": [_message_part_as_input(part) for part in items_of(content)],
-                **phase,
-            }
+            return {"type": "message", "role": "assistant", "content": parts, **phase}
         case {"type": "reasoning", "encrypted_content": str() as encrypted, **rest} if encrypted:
             return {"type": "reasoning", "summary": rest.get("summary") or [], "encrypted_content": encrypted}
         case {"type": "mcp_approval_request", "id": str() as approval_id} as whole if approval_id in answers:

@@ -34,6 +34,13 @@ class Step(NamedTuple):
     seen_at: float
     finished_at: float | None  #: None while it runs
 
+    @property
+    def took_s(self) -> float | None:
+        """Return how long it took; None while it runs."""
+        if self.finished_at is None:
+            return None
+        return max(0.0, self.finished_at - self.seen_at)
+
 
 def list_steps(items: Sequence[JSON], turn: int, now: float, *, is_over: bool) -> tuple[Step, ...]:
     """Return the steps of an output; all steps of a finished response have finished."""

@@ -355,11 +355,11 @@ def _cache_write_tokens(response: JSON) -> int | None:
 
 def _most_input_tokens(body: JSON, history_tokens: int | None) -> int:
     """Return the most tokens that a body and the response that it continues can hold."""
-    for name in ("conversation", "prompt"):
-        if body.get(name):
-            raise RequestError(
-                "What {part} adds to the input is not known, so the cost has no bound.", "unbounded_input", part=name
-            )
+    unknown = next(filter(body.get, ("conversation", "prompt")), None)
+    if unknown is not None:
+        raise RequestError(
+            "What {part} adds to the input is not known, so the cost has no bound.", "unbounded_input", part=unknown
+        )
     if body.get("previous_response_id") and history_tokens is None:
         raise RequestError(
             "The number of tokens of the previous job is not known, so the cost has no bound.", "unbounded_history"
@@ -376,10 +376,10 @@ def _is_text(value: object) -> bool:
     """Return True if every part of an input has at most as many tokens as bytes."""
     match value:
         case list():
-            return all(_is_text(part) for part in cast("list[object]", value))
+            return all(map(_is_text, cast("list[object]", value)))
         case dict():
             part = cast("dict[str, object]", value)
-            return part.get("type", "message") in _TEXT_TYPES and all(_is_text(inner) for inner in part.values())
+            return part.get("type", "message") in _TEXT_TYPES and all(map(_is_text, part.values()))
         case _:
             return True
 
@@ -395,7 +395,7 @@ def _host_kind(url: str) -> Host:
 
 def _names_of_hosted_tools(body: JSON) -> list[str]:
     """Return the names of the tools that upstream runs."""
-    names = {_tool_name(tool) for tool in items_of(body.get("tools"))}
+    names = set(map(_tool_name, items_of(body.get("tools"))))
     return sorted(names - _CLIENT_TOOLS)
 
 

@@ -390,6 +390,13 @@ def round_usd(usd: float | None) -> float | None:
     return round(usd, 4)
 
 
+def round_known(value: float | None, digits: int | None = None) -> float | None:
+    """Return a number rounded; None stays None."""
+    if value is None:
+        return None
+    return round(value, digits)
+
+
 def drop_empty(answer: Answer) -> Answer:
     """Return an answer without the fields that are None or empty texts."""
     return {name: value for name, value in answer.items() if value not in (None, "")}

@@ -11,6 +11,7 @@ from agent_jobs.rendering.answers import (
     list_token_counts,
     read_output_text,
     read_response,
+    round_known,
     round_usd,
 )
 from agent_jobs.rendering.output import find_sources
@@ -34,7 +35,7 @@ def render_details(details: JobDetails) -> Answer:
         "turns": list(map(_render_turn, details.turns)),
         "always_allowed": list_always_allowed(job) or None,
         "steps": list(map(_render_step, details.steps)),
-        "read_at": job.read_at and round(job.read_at),
+        "read_at": round_known(job.read_at),
     }
     return drop_empty(facts)
 
@@ -48,7 +49,7 @@ def render_export(details: JobDetails) -> Answer:
         "title": job.title,
         "status": job.status,
         "created_at": round(job.created_at),
-        "finished_at": job.finished_at and round(job.finished_at),
+        "finished_at": round_known(job.finished_at),
         "batch": job.batch,
         "previous_job_id": job.previous_job_id,
         "cost_usd": round_usd(job.cost_usd),
@@ -69,7 +70,7 @@ def render_moment(moment: Moment) -> Answer:
         "what": moment.what,
         "detail": moment.detail,
         "turn": moment.turn or None,
-        "took_s": None if moment.took_s is None else round(moment.took_s, 3),
+        "took_s": round_known(moment.took_s, 3),
         "running": moment.is_running or None,
     }
     return drop_empty(facts)
@@ -80,7 +81,7 @@ def _render_turn(turn: TurnRecord) -> Answer:
         {
             "number": turn.number,
             "mode": turn.mode,
-            "sent_at": turn.sent_at and round(turn.sent_at),
+            "sent_at": round_known(turn.sent_at),
             "response_id": turn.response_id,
             "usage": list_token_counts(turn.usage),
             "cost_usd": round_usd(turn.cost_usd),
@@ -89,9 +90,6 @@ def _render_turn(turn: TurnRecord) -> Answer:
 
 
 def _render_step(step: Step) -> Answer:
-    took_s = None
-    if step.finished_at is not None:
-        took_s = round(max(0.0, step.finished_at - step.seen_at), 3)
     return drop_empty(
         {
             "turn": step.turn,
@@ -101,6 +99,6 @@ def _render_step(step: Step) -> Answer:
             "detail": step.detail,
             "error": step.error,
             "seen_at": round(step.seen_at, 3),
-            "took_s": took_s,
+            "took_s": round_known(step.took_s, 3),
         }
     )

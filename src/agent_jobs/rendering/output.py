@@ -102,7 +102,7 @@ def find_sources(output: object) -> list[Entry]:
 
 def list_items(output: object) -> list[Entry]:
     """Return a compact entry for each output item: its type, its status and its details, each text as one line."""
-    return [_summarize_item(item) for item in items_of(output)]
+    return list(map(_summarize_item, items_of(output)))
 
 
 def join_reasoning(output: object) -> str:

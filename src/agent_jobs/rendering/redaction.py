@@ -85,14 +85,14 @@ def redact_request(body: JSON) -> dict[str, Any]:
 def _hide_blobs_in(value: Any, depth: int) -> Any:
     match value:
         case {"type": "image_generation_call"}:
-            return _rebuild(value, depth, partial(_hide_blob_field, _IMAGE_BLOB_FIELDS), valid_unicode)
+            return _rebuild_container(value, depth, partial(_hide_blob_field, _IMAGE_BLOB_FIELDS), valid_unicode)
         case dict() | list():
-            return _rebuild(value, depth, partial(_hide_blob_field, _BLOB_FIELDS), valid_unicode)
+            return _rebuild_container(value, depth, partial(_hide_blob_field, _BLOB_FIELDS), valid_unicode)
         case _:
             return _hide_scalar_blob(value)
 
 
-def _rebuild(
+def _rebuild_container(
     value: Any, depth: int, visit: Callable[[str, Any, int], Any], write_name: Callable[[str], str] = str
 ) -> Any:
     """Return a list or an object with each value visited, unless it is deeper than any real JSON.
@@ -132,7 +132,7 @@ def _mask_secret_field(name: str, value: Any, depth: int) -> Any:
     if _SECRET_NAME.search(name):
         return _redact_value(name, value, depth, _Treatment.MASKED)
     if isinstance(value, dict | list):
-        return _rebuild(value, depth, _mask_secret_field)
+        return _rebuild_container(value, depth, _mask_secret_field)
     return value
 
 
@@ -140,11 +140,11 @@ def _redact_value(name: str, value: Any, depth: int, treatment: _Treatment = _Tr
     """Return a value of a request without secrets, prompts and addresses, which its name gives away."""
     treatment = _choose_treatment(name, treatment)
     if isinstance(value, dict | list):
-        return _rebuild(value, depth, partial(_redact_value, treatment=treatment), _shorten_name)
+        return _rebuild_container(value, depth, partial(_redact_value, treatment=treatment), _shorten_field_name)
     return _REDACT_SCALAR[treatment](name, value)
 
 
-def _shorten_name(name: str) -> str:
+def _shorten_field_name(name: str) -> str:
     return shorten_to_line(name, NAME_CHARS)
 
 

@@ -15,6 +15,7 @@ from agent_jobs.rendering.answers import (
     page_output,
     read_output_text,
     read_response,
+    round_known,
     round_usd,
 )
 from agent_jobs.rendering.outline import find_headings
@@ -97,7 +98,7 @@ def _render_meta(result: Result, offset: int, limit_bytes: int) -> _Page:
             "attempts": job.turn.attempt,
             "looks": job.turn.polls,
             "created_at": round(job.created_at),
-            "finished_at": job.finished_at and round(job.finished_at),
+            "finished_at": round_known(job.finished_at),
             "result_path": job.result_path,
             "events": events,
             "request": redact_request(job.turn.request),

@@ -73,10 +73,10 @@ def read_arguments(tool: str, arguments: Mapping[str, Any], schema: Mapping[str,
 def is_empty(value: Any) -> bool:
     """Return True for null, an empty string and a list or object that holds nothing else."""
     match value:
-        case dict():
-            return all(is_empty(each) for each in cast("dict[str, Any]", value).values())
-        case list():
-            return all(is_empty(each) for each in cast("list[Any]", value))
+        case {**fields}:
+            return all(map(is_empty, fields.values()))
+        case [*items]:
+            return all(map(is_empty, items))
         case _:
             return value in (None, "")
 
@@ -314,7 +314,7 @@ def _read_items(name: str, items: list[Any], kind: str | None) -> list[Any]:
     """Return the items of a list that say something; of prompts all, since an empty one is refused."""
     given = [each for each in items if name == "prompts" or not is_empty(each)]
     if kind == "object":
-        return [_parse_json_value(each) for each in given]
+        return list(map(_parse_json_value, given))
     return [_read_item(name, each) for each in given]
 
 

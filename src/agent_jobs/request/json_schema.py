@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Set
 from contextlib import suppress
 from typing import Any, cast
 
@@ -16,6 +17,8 @@ WRAPPING = frozenset({"name", "schema", "strict", "description"})
 #: Other interfaces put these objects around that, and use these names for the schema.
 WRAPPERS = ("response_format", "text", "format", "json_schema", "function")
 SCHEMA_KEYS = ("schema", "parameters", "input_schema", "json_schema")
+#: What other interfaces write for an answer without a schema.
+NO_SCHEMAS = ({"type": "text"}, {"type": "json_object"}, {"type": "json"})
 #: A block of code, the last of which may lack its end.
 _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<inside>.*?)(?:^ {0,3}(?P=fence)|\Z)", re.M | re.S)
 
@@ -68,11 +71,10 @@ def _unwrap_schema(name: str, value: Any) -> JSON:
     wrapper = next((key for key in WRAPPERS if _is_wrapped_in(given, key)), None)
     if wrapper is not None:
         return _unwrap_schema(name, given[wrapper])
-    kind = given.get("type")
-    if kind in ("text", "json_object", "json") and given.keys() <= {"type"}:
+    if given in NO_SCHEMAS:
         raise value_error(name, f"the JSON schema of an object, like {EXAMPLE}", value)
     key = next((each for each in SCHEMA_KEYS if each in given), None)
-    if key is not None and _has_wrapper_type(given) and given.keys() <= {*WRAPPING, "type", key}:
+    if key is not None and _is_wrapper(given, {*WRAPPING, key}):
         return _unwrap_fields(given, key)
     return {"schema": given}
 
@@ -85,13 +87,12 @@ def _unwrap_fields(given: JSON, key: str) -> JSON:
 
 def _is_wrapped_in(given: JSON, key: str) -> bool:
     """Return True if an object has a schema under this key, and no other field."""
-    return (
-        isinstance(_parse_object(given.get(key)), dict) and given.keys() <= {key, "type"} and _has_wrapper_type(given)
-    )
+    return isinstance(_parse_object(given.get(key)), dict) and _is_wrapper(given, {key})
 
 
-def _has_wrapper_type(given: JSON) -> bool:
-    return given.get("type", "json_schema") in ("json_schema", "json", "function")
+def _is_wrapper(given: JSON, fields: Set[str]) -> bool:
+    """Return True if an object has only these fields, and a type that is no schema's."""
+    return given.get("type", "json_schema") in ("json_schema", "json", "function") and given.keys() <= {*fields, "type"}
 
 
 def _parse_object(value: Any) -> Any:

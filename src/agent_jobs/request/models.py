@@ -77,7 +77,7 @@ def _check_family(family: Mapping[str, Any], model: str, effort: str | None, sam
 
 def list_known_names() -> list[str]:
     """Return the names of the current models that are known without asking a provider."""
-    return [name for family in load_models()["family"] for name in family["names"]]
+    return list(chain.from_iterable(family["names"] for family in load_models()["family"]))
 
 
 def list_efforts(model: str) -> tuple[str, ...]:
