@@ -1,4 +1,4 @@
-"""Links a follow-up to what went before: by the id of a response, or by repeating the conversation. Pure."""
+"""Link a follow-up to what went before: by the id of a response, or by repeating the conversation. Pure."""
 
 import re
 from collections.abc import Container, Iterable, Sequence

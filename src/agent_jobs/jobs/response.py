@@ -1,4 +1,4 @@
-"""Reads an OpenAI response object: its usage, failure, calls, text and activity. Pure."""
+"""Read an OpenAI response object: its usage, failure, calls, text and activity. Pure."""
 
 import json
 import re

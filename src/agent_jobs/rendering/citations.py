@@ -1,4 +1,4 @@
-"""Numbers the sources that a text cites, and puts the numbers where the text cites them."""
+"""Number the sources that a text cites, and put the numbers where the text cites them."""
 
 import re
 from collections.abc import Iterable, Sequence

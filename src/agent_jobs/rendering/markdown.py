@@ -1,4 +1,4 @@
-"""Writes a finished job as a Markdown file."""
+"""Write a finished job as a Markdown file."""
 
 import json
 import re

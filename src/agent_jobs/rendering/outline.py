@@ -1,4 +1,4 @@
-"""Finds the Markdown headings of a text."""
+"""Find the Markdown headings of a text."""
 
 import re
 from collections.abc import Iterator

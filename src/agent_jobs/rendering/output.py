@@ -1,4 +1,4 @@
-"""Reads the output of a response: its sources, items, files and reasoning.
+"""Read the output of a response: its sources, items, files and reasoning.
 
 These functions do no I/O and never raise: a field from upstream may be missing, null or of another type. The
 argument `output` is always the `output` of a response.

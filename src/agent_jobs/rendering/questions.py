@@ -1,4 +1,4 @@
-"""Renders the open calls of a job for its model, and a call for the person who approves it."""
+"""Render the open calls of a job for its model, and a call for the person who approves it."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Hides base64, encrypted content, secrets and prompts in requests and responses."""
+"""Hide base64, encrypted content, secrets and prompts in requests and responses."""
 
 import re
 from collections.abc import Callable

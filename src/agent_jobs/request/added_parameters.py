@@ -87,9 +87,11 @@ def list_asked_names(options: JSON, *, effort: bool) -> list[str]:
     """Return the parameters that a caller set, by their names in `ADDED`: each include, a schema if it sets strict."""
     ordinary = drop_fields(options, "include", "json_schema")
     names = [name for name, value in ordinary.items() if value is not None]
-    included = options.get("include")
-    if isinstance(included, list):
-        names += [f"include:{value}" for value in cast("list[Any]", included)]
+    match options:
+        case {"include": [*included]}:
+            names += [f"include:{value}" for value in included]
+        case _:
+            pass
     schema = options.get("json_schema")
     if isinstance(schema, str) or "'strict'" in repr(schema):
         names.append("json_schema")
