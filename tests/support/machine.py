@@ -42,6 +42,11 @@ exit 2
 OURS = """#!/bin/sh
 exec {ours} "$@"
 """
+#: As the interpreter of an environment: our program is a fork.
+PYTHON = """#!/bin/sh
+[ "$1 $2" = "-m agent_jobs" ] && shift 2 && exec {fork} "$@"
+exec {python} "$@"
+"""
 #: As uv, for tools: ours is always there already.
 UV = """#!/bin/sh
 case "$*" in
@@ -90,7 +95,6 @@ class Machine:
             "PATH": f"{self.home}/.local/bin:/usr/bin:/bin",
             "PYTHONPATH": str(self.home / ".index"),
             "TERM": "xterm",
-            "LANG": "C.UTF-8",
             "TZ": "UTC",
             "OPENAI_API_KEY": KEY,
             "OPENAI_BASE_URL": self.upstream.base_url,
@@ -120,13 +124,6 @@ class Machine:
         started = self.run(f"agent-jobs start '{prompt}'")
         assert started.returncode == 0, started.stderr
 
-    def rest(self) -> None:
-        """Have nothing go on any more."""
-        self.beside.close()
-        jobs: list[dict[str, Any]] = json.loads(self.run("agent-jobs list --status open --json").stdout)["jobs"]
-        for job in jobs:
-            self.run(f"agent-jobs cancel {job['job_id']}")
-
     def told(self, text: str) -> str:
         """A text of this machine as a page tells it."""
         text = text.replace(str(self.home), HOME).replace(self.upstream.url, f"http://127.0.0.1:{PORT}")
@@ -136,8 +133,8 @@ class Machine:
 
 
 @contextmanager
-def machine(*, has_forks: bool = False, uses_uvx: bool = False) -> Generator[Machine]:
-    """A machine that is gone afterwards; commands, and those of uvx, are forks where that is worth a fork server."""
+def machine() -> Generator[Machine]:
+    """A machine that is gone afterwards; its commands are forks."""
     home = Path(tempfile.mkdtemp(prefix="agent", dir="/tmp"))
     assert len(str(home)) == len(HOME)
     index = home / f".index/agent_jobs-{__version__}.dist-info"
@@ -146,35 +143,36 @@ def machine(*, has_forks: bool = False, uses_uvx: bool = False) -> Generator[Mac
             folder.mkdir(parents=True)
         # What an installation from the index says of itself; that of a clone says where the clone is.
         (index / "METADATA").write_text(f"Metadata-Version: 2.4\nName: agent-jobs\nVersion: {__version__}\n")
-        (home / ".venv").symlink_to(sys.prefix)
-        (home / ".cache/uv/archive-v0").mkdir(parents=True)
-        (home / ".cache/uv/archive-v0/QqRs").symlink_to(sys.prefix)
         installed, of_uvx = home / ".venv/bin/python", home / ".cache/uv/archive-v0/QqRs/bin/python"
+        for python in (installed, of_uvx):
+            _write_program(python, PYTHON.format(fork=_ask_for_fork(home, python), python=sys.executable))
         for name, text in (("uvx", UVX), ("uv", UV), ("agent-jobs", OURS)):
             text = text.replace("{ours}", _ask_for_fork(home, installed)).replace("{uvx}", _ask_for_fork(home, of_uvx))
-            (home / ".local/bin" / name).write_text(text.replace("{home}", str(home)))
-            (home / ".local/bin" / name).chmod(0o755)
+            _write_program(home / ".local/bin" / name, text.replace("{home}", str(home)))
         emulator = Prompted()
         with (
+            listening(_address(home)),
             run_emulator(emulator=emulator, port=_free_port()) as upstream,
-            ExitStack() as forks,
             ExitStack() as beside,
         ):
-            here = Machine(home, upstream, emulator.scripts, beside)
-            for python in [installed] * has_forks + [of_uvx] * uses_uvx:
-                forks.enter_context(listening(python, here.environment(), _address(home, python)))
-            yield here
+            yield Machine(home, upstream, emulator.scripts, beside)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def _write_program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
 def _ask_for_fork(home: Path, python: Path) -> str:
     """Return what a script runs instead of an interpreter that imports everything."""
-    return f"{sys.executable} -IS {fork_client.__file__} {_address(home, python)} {python}"
+    return f"{sys.executable} -IS {fork_client.__file__} {_address(home)} {python}"
 
 
-def _address(home: Path, python: Path) -> Path:
-    return home / f".index/{python.parts[-3]}"
+def _address(home: Path) -> Path:
+    return home / ".index/forks"
 
 
 def _free_port() -> int:
