@@ -162,9 +162,9 @@ def _read_model(where: str, value: object) -> Row:
         rates=Rates(
             input=_require_price(where, keys, "input"),
             output=_require_price(where, keys, "output"),
-            cached=_read_entry(where, keys, "cached", _PRICE),
-            cache_write=_read_entry(where, keys, "cache_write", _PRICE),
-            context_tokens=_read_entry(where, keys, "context_tokens", _TOKENS),
+            cached=_read_table_number(where, keys, "cached", _PRICE),
+            cache_write=_read_table_number(where, keys, "cache_write", _PRICE),
+            context_tokens=_read_table_number(where, keys, "context_tokens", _TOKENS),
         ),
         tiers={normalize_tier(name): _require_price(f"{where}.tiers", tiers, name) for name in tiers},
         **_read_long(f"{where}.long", keys.get("long", {})),
@@ -176,7 +176,7 @@ def _read_long(where: str, value: object) -> dict[str, Any]:
     keys = _read_keys(where, value, "over", "input", "output")
     if not keys:
         return {}
-    over = _read_entry(where, keys, "over", _TOKENS)
+    over = _read_table_number(where, keys, "over", _TOKENS)
     if over is None:
         raise _entry_error(where, "lacks 'over', a number of tokens")
     return {
@@ -189,7 +189,7 @@ def _read_long(where: str, value: object) -> dict[str, Any]:
 def _read_tool(where: str, value: object) -> Tool:
     keys = _read_keys(where, value, "per_1000", "tokens")
     call_usd = _require_price(where, keys, "per_1000") / CALLS_PER_PRICE
-    return Tool(call_usd=call_usd, tokens=_read_entry(where, keys, "tokens", _TOKENS))
+    return Tool(call_usd=call_usd, tokens=_read_table_number(where, keys, "tokens", _TOKENS))
 
 
 def _read_keys(where: str, value: object, *allowed: str) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _read_keys(where: str, value: object, *allowed: str) -> dict[str, Any]:
     return keys
 
 
-def _read_entry(where: str, keys: Mapping[str, Any], name: str, kind: Kind[N]) -> N | None:
+def _read_table_number(where: str, keys: Mapping[str, Any], name: str, kind: Kind[N]) -> N | None:
     """Return a number of the file, None if it is not there."""
     if name not in keys:
         return None
@@ -211,7 +211,7 @@ def _read_entry(where: str, keys: Mapping[str, Any], name: str, kind: Kind[N]) -
 
 
 def _require_price(where: str, keys: Mapping[str, Any], name: str) -> float:
-    price = _read_entry(where, keys, name, _PRICE)
+    price = _read_table_number(where, keys, name, _PRICE)
     if price is None:
         raise _entry_error(where, f"lacks {name!r}, a number from 0 to {PRICE_MAX}")
     return price
