@@ -148,7 +148,7 @@ def is_context_lost(body: JSON, code: str, param: str, words: str, *, named_in: 
     if code == "conversation_locked":
         return False
     # A conversation that is gone is reported in the message only.
-    named = any(link in words or link in named_in for link in links)
+    named = any(link in f"{words}\n{named_in}" for link in links)
     return named or code in LOST_CONTEXT_CODES or param in LINKS or bool(links and _LOST_CONTEXT.search(words))
 
 
