@@ -86,7 +86,7 @@ def _count_text_chars(value: object) -> int:
             return sum(map(_count_text_chars, cast("list[object]", value)))
         case dict():
             facts = cast(JSON, value)
-            return sum(_count_text_chars(facts.get(name)) for name in ("content", "text", "arguments", "output"))
+            return sum(map(_count_text_chars, map(facts.get, ("content", "text", "arguments", "output"))))
         case _:
             return 0
 

@@ -167,7 +167,7 @@ def relax_schemas(body: JSON) -> JSON:
     changed: dict[str, Any] = {}
     if is_added(body, STRICT):
         changed |= _without_own_strict(body)
-    if ASKED in body and not is_from_caller(body, "tools") and body.get("tools"):
+    if not is_from_caller(body, "tools") and body.get("tools"):
         changed["tools"] = [_without_strict(tool) for tool in body["tools"]]
     return {**body, **changed}
 
