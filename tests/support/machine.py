@@ -34,17 +34,19 @@ KEY = "sk-emulated-0123456789abcdef"
 UVX = """#!/bin/sh
 [ "$1" = --from ] && shift 2
 case "$1" in
-    agent-jobs | agent-jobs@*) shift && exec {uvx} "$@" ;;
+    agent-jobs | agent-jobs@*) shift && exec {uvx} -m agent_jobs "$@" ;;
 esac
 echo "uvx: $1 is not what this machine has" >&2
 exit 2
 """
 OURS = """#!/bin/sh
-exec {ours} "$@"
+exec {ours} -m agent_jobs "$@"
 """
-#: As the interpreter of an environment: our program is a fork.
+#: As the interpreter of an environment: our program is a fork, and so are scripts.
 PYTHON = """#!/bin/sh
-[ "$1 $2" = "-m agent_jobs" ] && shift 2 && exec {fork} "$@"
+case "$1 $2" in
+    "-m agent_jobs" | *.py\\ *) exec {fork} "$@" ;;
+esac
 exec {python} "$@"
 """
 #: As uv, for tools: ours is always there already.
