@@ -36,17 +36,7 @@ def test_batch_of_one_question_runs() -> None:
 def run(example: str, *arguments: str) -> str:
     """Run an example where no key is set; return what it printed."""
     with machine() as here:
-        python = here.home / ".venv/bin/python"
-        command = [
-            "env",
-            "-u",
-            "OPENAI_API_KEY",
-            "-u",
-            "OPENAI_BASE_URL",
-            python,
-            EXAMPLES / f"{example}.py",
-            *arguments,
-        ]
-        ran = here.run(shlex.join(map(str, command)))
+        without_key = ["env", "-u", "OPENAI_API_KEY", "-u", "OPENAI_BASE_URL"]
+        ran = here.run(shlex.join([*without_key, str(here.python), str(EXAMPLES / f"{example}.py"), *arguments]))
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
