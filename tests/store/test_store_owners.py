@@ -361,6 +361,8 @@ class OwnerRivals:
 
     SLOTS, DEFAULT, STARTS, USD = 4, 2, 9, 6.0
     LIMITS: ClassVar[dict[str, int]] = {"alice": 1, "bob": 2}
+    #: The key of each job of a process. The jobs without one are more than may start, in whatever order they do.
+    KEYS: ClassVar[list[str | None]] = [None, "k", None, "k", None]
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
@@ -374,7 +376,7 @@ class OwnerRivals:
             await self.check(process)
 
     async def start(self, process: Store, name: str, owner: str) -> None:
-        job = a_job(name, key=self.random.choice([None, "k"]), reserved_usd=1.0, owner=owner)
+        job = a_job(name, key=self.KEYS[int(name[-1])], reserved_usd=1.0, owner=owner)
         budgets = [Budget(self.USD, NOW - 1, owner=owner), Budget(10.0, NOW - 1)]
         try:
             [existing] = await process.add(job, budgets=budgets, starts_per_minute=self.STARTS)
@@ -412,7 +414,7 @@ async def test_random_starts_and_ends_of_several_processes_keep_each_owner_s_lim
         async with anyio.create_task_group() as tasks:
             for number, process in enumerate((first, second, first, second)):
                 for owner in rivals.LIMITS:
-                    names = [f"job_{owner}_{number}_{each}" for each in range(5)]
+                    names = [f"job_{owner}_{number}_{each}" for each in range(len(rivals.KEYS))]
                     tasks.start_soon(rivals.work, process, owner, names)
         owners = {job.owner for job in await first.find(JobFilter(), 99)}
     assert owners == {"alice", "bob"}
