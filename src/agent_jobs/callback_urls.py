@@ -7,6 +7,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent_jobs.callback_hosts import AllowedHost
+from agent_jobs.web_address import is_loopback, write_host
 
 MAX_URL_CHARS = 2000
 HTTPS_PORT = 443
@@ -27,15 +28,14 @@ class CallbackUrl(NamedTuple):
     @property
     def host_header(self) -> str:
         """Return the value of the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = write_host(self.host)
         if self.scheme == "https" and self.port == HTTPS_PORT:
             return host
         return f"{host}:{self.port}"
 
     def address_of(self, ip: str) -> str:
         """Return the same address with the IP address of the host."""
-        host = f"[{ip}]" if ":" in ip else ip
-        return f"{self.scheme}://{host}:{self.port}{self.target}"
+        return f"{self.scheme}://{write_host(ip)}:{self.port}{self.target}"
 
 
 class RefusedUrlError(Exception):
@@ -92,14 +92,6 @@ def is_public(address: str) -> bool:
         if any(ip in network for network in _TUNNELS):
             return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
-
-
-def is_loopback(address: str) -> bool:
-    """Return True if an address belongs to this machine."""
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _find_entry(host: str, port: int, allowed: Sequence[AllowedHost]) -> AllowedHost | None:

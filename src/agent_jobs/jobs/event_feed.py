@@ -99,10 +99,7 @@ def find_event(old: Job, new: Job) -> tuple[str, float] | None:
 
 def make_event(event_id: str, job: Job, kind: str, at: float) -> FeedEvent:
     """Return the event of a job."""
-    error_code = ""
-    if job.error is not None:
-        error_code = job.error.code
-    return FeedEvent(event_id, job.id, kind, job.status, error_code, job.batch, job.key or "", at)
+    return FeedEvent(event_id, job.id, kind, job.status, job.error_code, job.batch, job.key or "", at)
 
 
 def render_event(event: FeedEvent) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.jobs.response import Usage
+from agent_jobs.jobs.response import Usage, string_of
 from agent_jobs.text_file import read_text
 from agent_jobs.validation import number, whole_number
 
@@ -105,9 +105,8 @@ class Table:
 
 def normalize_tier(name: object) -> str:
     """Return the standard name of a tier."""
-    if not isinstance(name, str):
-        return _TIERS[""]
-    return _TIERS.get(name.lower(), name.lower())
+    tier = string_of(name).lower()
+    return _TIERS.get(tier, tier)
 
 
 def read_table(path: Path) -> Table:

@@ -109,8 +109,6 @@ def word_approval_question(job: Job, call: Call) -> str:
 
 def escape_invisible(text: str) -> str:
     """Return a text on one line with every invisible character as an escape, for a person who decides on it."""
-    if text.isprintable():
-        return text
     return "".join(map(_escape_invisible_character, text))
 
 

@@ -56,7 +56,7 @@ def _list_beginnings(job: Job) -> Iterator[Moment]:
     what = "created"
     if job.client:
         what = f"created by {job.client}"
-    yield Moment(job.created_at, "created", what, ", ".join(fact for fact in facts if fact))
+    yield Moment(job.created_at, "created", what, ", ".join(filter(None, facts)))
     if job.cancel_requested_at is not None:
         yield Moment(job.cancel_requested_at, "cancel", "cancel requested")
     if job.turn.asked_at is not None:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self, cast
 
 from agent_jobs.errors import Argument, RequestError
-from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.response import JSON, drop_fields
 from agent_jobs.request.hosted_tools import check_tools
 from agent_jobs.request.json_schema import build_format, is_same_schema
 from agent_jobs.validation import FLAG, STRING, STRINGS, Choice, Kind, number, value_error, whole_number
@@ -41,7 +42,7 @@ def normalize_schema_option(options: JSON) -> JSON:
     Raises:
         RequestError: There are two schemas, or the value under such a name holds none.
     """
-    ours = {name: value for name, value in options.items() if name not in SCHEMA_ALIASES}
+    ours = drop_fields(options, *SCHEMA_ALIASES)
     for name in (alias for alias in SCHEMA_ALIASES if alias in options):
         for key, value in _read_alias(name, options[name]).items():
             if not _is_same_option(key, ours.setdefault(key, value), value):
@@ -76,8 +77,8 @@ def _read_alias(name: str, value: Any) -> JSON:
 
 def _read_text_parameter(value: Mapping[str, Any]) -> JSON:
     """Return our options for upstream's `text`."""
-    verbosity = {name: each for name, each in value.items() if name == "verbosity"}
-    form: Any = {name: each for name, each in value.items() if name != "verbosity"}
+    form: Any = drop_fields(value, "verbosity")
+    verbosity = drop_fields(value, *form)
     if form.keys() == {"format"}:
         form = form["format"]
     if not form:
@@ -90,7 +91,7 @@ class Option(NamedTuple):
 
     read: Callable[[str, Any], Any]  #: returns the checked value, or raises a RequestError
     place: tuple[str, ...] = ()  #: in the body of the request; empty for an option that agent-jobs reads itself
-    form: JSON | None = None  #: of its value as a JSON schema; without one it is read unchanged
+    form: JSON = MappingProxyType({})  #: of its value as a JSON schema; an empty one reads it unchanged
 
 
 def _read_conversation(name: str, value: Any) -> bool | str:
@@ -107,7 +108,7 @@ def _read_toolbox(name: str, value: Any) -> tuple[str, ...]:
 
 def _read_cost(name: str, value: Any) -> float:
     usd = number(0, math.inf).check(name, value)
-    if usd == 0 or math.isinf(usd):
+    if usd in (0, math.inf):
         raise value_error(name, "an amount of US dollars above 0", value)
     return usd
 
