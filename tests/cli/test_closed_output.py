@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fork_server import COMMAND, Process, run
 from hosts import scripted
-from terminals import COMMAND, LIMIT_S, Terminal
+from terminals import LIMIT_S, Terminal
 
 from agent_jobs.emulator.server import RunningServer
 
@@ -23,9 +24,9 @@ def run_unread(terminal: Terminal, *arguments: str, and_stderr: bool = False) ->
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        ran = subprocess.run(
+        ran = run(
             [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=writer,
-            stderr=subprocess.STDOUT if and_stderr else subprocess.PIPE, text=True, timeout=LIMIT_S, check=False,
+            stderr=subprocess.STDOUT if and_stderr else subprocess.PIPE, timeout=LIMIT_S,
             env=terminal.environment(), cwd=terminal.folder.parent,
         )  # fmt: skip
     finally:
@@ -140,8 +141,8 @@ def test_watch_without_a_reader_leaves_the_jobs_and_reports_it(terminal: Termina
 @pytest.mark.parametrize("arguments", [(), ("serve",)])
 def test_server_whose_host_no_longer_reads_ends_without_a_word(terminal: Terminal, arguments: tuple[str, ...]):
     client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-    with subprocess.Popen(
-        [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    with Process(
+        [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=terminal.environment(),
     ) as process:  # fmt: skip
         assert process.stdin is not None
