@@ -102,27 +102,24 @@ def test_file_that_the_command_line_names_may_be_read(terminal: Terminal):
     assert len(request["input"][0]["content"]) == 2
 
 
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with forking(tmp_path_factory.mktemp("shell")) as command:
+        yield command
+
+
 def test_prompt_that_is_not_utf_8_and_a_home_that_does_not_exist_are_reported_before_anything_is_sent(
-    terminal: Terminal, upstream: RunningServer
+    terminal: Terminal, forked: str, upstream: RunningServer
 ):
     for line, told in (
         ("printf 'caf\\351' | {} run -", "stdin is not UTF-8"),
         ("{} run x --file '~no-such-person/x'", "home"),
     ):
-        command = line.format(" ".join(COMMAND))
-        refused = subprocess.run(
-            ["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60, env=terminal.environment()
-        )
+        refused = shell(terminal, forked, line)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert told in refused.stderr
         assert "Traceback" not in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
-
-
-@pytest.fixture(scope="module")
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with forking(tmp_path_factory.mktemp("shell")) as command:
-        yield command
 
 
 def shell(terminal: Terminal, forked: str, line: str, **inherited: Any) -> "subprocess.CompletedProcess[str]":
