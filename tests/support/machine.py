@@ -173,6 +173,14 @@ def machine() -> Generator[Machine]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+@contextmanager
+def forking(folder: Path) -> Generator[str]:
+    """Yield what a line of a shell runs instead of `python -m agent_jobs`, which must not close a standard stream."""
+    address = folder / "forks"
+    with listening(address):
+        yield f"{_ask_for_fork(address, Path(sys.executable))} -m agent_jobs"
+
+
 def write_interpreter(path: Path, address: Path) -> None:
     """Write what stands for an interpreter whose programs are forks, for which it asks at an address."""
     _write_program(path, PYTHON.format(fork=_ask_for_fork(address, path), python=sys.executable))
