@@ -97,6 +97,8 @@ CORE = {
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.IfExp, ast.comprehension)
+#: The nodes that a figure counts or names: a twentieth of all, which are gone through for each figure.
+COUNTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.BoolOp, *BRANCHES)
 
 
 @dataclass(frozen=True)
@@ -250,10 +252,11 @@ def count_body_lines(function: Function) -> int:
 
 
 def _list_with_owner(node: ast.AST, owner: str, listed: list[tuple[ast.AST, str]]) -> list[tuple[ast.AST, str]]:
-    """List each node with the qualified name of the class or function it stands in or is."""
+    """List each counted node with the qualified name of the class or function it stands in or is."""
     if isinstance(node, Function | ast.ClassDef):
         owner = f"{owner}.{node.name}".lstrip(".")
-    listed.append((node, owner))
+    if isinstance(node, COUNTED):
+        listed.append((node, owner))
     for child in ast.iter_child_nodes(node):
         _list_with_owner(child, owner, listed)
     return listed
