@@ -11,7 +11,9 @@ from agent_jobs.web_address import is_loopback, write_host
 
 MAX_URL_CHARS = 2000
 HTTPS_PORT = 443
-_PLAIN_URL = re.compile(r"[!-\[\]-~]+")  # ASCII without spaces and backslashes, which parsers read in different ways
+_PLAIN_URL = re.compile(
+    rf"[!-\[\]-~]{{1,{MAX_URL_CHARS}}}"
+)  # ASCII without spaces and backslashes, which parsers read in different ways
 #: Networks of IPv6 that lead to addresses of IPv4 or of an organization.
 _TUNNELS = tuple(map(ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fec0::/10")))
 
@@ -48,7 +50,7 @@ def parse_callback_url(url: str, allowed: Sequence[AllowedHost]) -> CallbackUrl:
     Raises:
         RefusedUrlError: It may not be called.
     """
-    if len(url) > MAX_URL_CHARS or not _PLAIN_URL.fullmatch(url):
+    if not _PLAIN_URL.fullmatch(url):
         raise RefusedUrlError(f"an address has up to {MAX_URL_CHARS} ASCII characters, without spaces and backslashes")
     try:
         parts = urlsplit(url)

@@ -57,8 +57,8 @@ class Choice(Kind[str]):
         Raises:
             AgentJobsError: It is not. The error names the nearest string, or all of them.
         """
-        if isinstance(value, str) and value in self.names:
-            return value
+        if value in self.names:
+            return cast("str", value)
         raise choice_error("{name} does not accept {given!r}.", name, str(value), self.names, error)
 
 
@@ -153,7 +153,7 @@ def mapping(example: str) -> Kind[Mapping[str, Any]]:
 
 
 def _is_number(value: object, *types: type) -> bool:
-    return isinstance(value, types) and not isinstance(value, bool)
+    return type(value) in types  # true and false are numbers of Python, but not of JSON
 
 
 def _is_filled_string(value: object) -> bool:

@@ -1,7 +1,8 @@
 """Ask a fork server for a fork, and stand for it: pass signals on, and end as it ends.
 
-`python -IS fork_client.py SOCKET PYTHON ARGUMENT...` is `PYTHON -m agent_jobs ARGUMENT...`: the fork takes itself to be
-run by that PYTHON, and has the folders of `PYTHONPATH`. It imports next to nothing.
+`python -IS fork_client.py SOCKET PYTHON ARGUMENT...` is `PYTHON ARGUMENT...`, where the arguments begin with
+`-m agent_jobs` or a script. The fork takes itself to be run by that PYTHON, and has the folders of `PYTHONPATH`. This
+program imports next to nothing.
 """
 
 import json
@@ -23,7 +24,7 @@ def ask(end: socket.socket, request: Mapping[str, Any], descriptors: Sequence[in
 
 
 def main(address: str, python: str, *arguments: str) -> None:
-    """Run a command as a fork."""
+    """Run the arguments of an interpreter as a fork."""
     end = socket.socket(socket.AF_UNIX)
     end.connect(address)
     # Until the pid is there, a signal waits.

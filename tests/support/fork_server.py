@@ -91,7 +91,7 @@ class Process(subprocess.Popen[str]):
             return
         pipes: Sequence[int] = more[:6]
         request = {
-            "arguments": [os.fsdecode(argument) for argument in args[len(COMMAND) :]],
+            "arguments": [os.fsdecode(argument) for argument in args[1:]],
             "environment": dict(environ),
             "folder": os.path.abspath(os.fsdecode(cwd or os.curdir)),
             "is_session": bool(more[11]),
@@ -217,8 +217,8 @@ def control_terminal() -> None:
 # What follows runs in the fork server, and from `_become` on in its forks.
 
 
-def _serve(channel: socket.socket) -> None:
-    """Fork for each request, and report how each fork ended; returns in forks only."""
+def _serve(channel: socket.socket) -> str:
+    """Fork for each request, and report how each fork ended; returns in forks only, which script is to be run or ""."""
     children: dict[int, socket.socket] = {}
     woken, wake = socket.socketpair()
     woken.setblocking(False)
@@ -244,8 +244,7 @@ def _serve(channel: socket.socket) -> None:
             signal.set_wakeup_fd(-1)
             for ours in (channel, woken, wake, end, *children.values()):
                 ours.close()
-            _become(request, descriptors)
-            return
+            return _become(request, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         end.sendall(pid.to_bytes(4))
@@ -264,8 +263,8 @@ def _report(children: dict[int, socket.socket]) -> None:
         os.waitpid(pid, 0)
 
 
-def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-    """Make a fork what a new interpreter would be."""
+def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> str:
+    """Make a fork what a new interpreter would be; returns the script that it runs, "" for `-m agent_jobs`."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -280,14 +279,20 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     os.environ.update({"LC_CTYPE": coerced} if coerced else {}, **request["environment"])
     time.tzset()
     os.chdir(request["folder"])
-    sys.path[:0] = [request["folder"], *request.get("module_folders", ())]
+    script, *arguments = request["arguments"]
+    if script == "-m":
+        script, folder, arguments = "", request["folder"], arguments[1:]
+    else:
+        folder = os.path.dirname(script)
+    sys.path[:0] = [folder, *request.get("module_folders", ())]
     if python := request.get("python"):
         sys.executable = python
         sys.prefix = sys.exec_prefix = str(Path(python).parents[1])
-    sys.argv[1:] = request["arguments"]
+    sys.argv[1:] = arguments
     _open_streams()
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
+    return script
 
 
 def _open_streams() -> None:
@@ -315,14 +320,17 @@ def _import_everything() -> None:
         import_module(name)
 
 
-def _run_program() -> None:
-    """Run `agent_jobs` as `__main__`, and end as an interpreter ends, but leave the objects to the system.
+def _run_program(script: str) -> None:
+    """Run `agent_jobs` or a script as `__main__`, and end as an interpreter ends, but leave the objects to the system.
 
     Taking apart all that was imported costs 25 ms, which is more than a short command. Only coroutines that were
     never awaited and the like are still found, which an interpreter reports at its end.
     """
     try:
-        runpy.run_module("agent_jobs", run_name="__main__", alter_sys=True)
+        if script:
+            runpy.run_path(script, run_name="__main__")
+        else:
+            runpy.run_module("agent_jobs", run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as ended:
         if ended.code is not None and not isinstance(ended.code, int):
@@ -350,5 +358,4 @@ if __name__ == "__main__":
     gc.collect()
     gc.enable()
     gc.freeze()  # at the end of each fork, looking through all that was imported would cost 0.4 s
-    _serve(socket.socket(fileno=int(sys.argv.pop())))
-    _run_program()
+    _run_program(_serve(socket.socket(fileno=int(sys.argv.pop()))))

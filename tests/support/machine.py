@@ -16,7 +16,7 @@ from typing import Any
 
 import fork_client
 from fork_server import listening
-from terminals import on_terminal, screen
+from terminals import Shown, on_terminal, screen
 
 from agent_jobs import __version__
 from agent_jobs.emulator.app import Emulator
@@ -34,17 +34,19 @@ KEY = "sk-emulated-0123456789abcdef"
 UVX = """#!/bin/sh
 [ "$1" = --from ] && shift 2
 case "$1" in
-    agent-jobs | agent-jobs@*) shift && exec {uvx} "$@" ;;
+    agent-jobs | agent-jobs@*) shift && exec {uvx} -m agent_jobs "$@" ;;
 esac
 echo "uvx: $1 is not what this machine has" >&2
 exit 2
 """
 OURS = """#!/bin/sh
-exec {ours} "$@"
+exec {ours} -m agent_jobs "$@"
 """
-#: As the interpreter of an environment: our program is a fork.
+#: As the interpreter of an environment: our program is a fork, and so are scripts.
 PYTHON = """#!/bin/sh
-[ "$1 $2" = "-m agent_jobs" ] && shift 2 && exec {fork} "$@"
+case "$1 $2" in
+    "-m agent_jobs" | *.py\\ *) exec {fork} "$@" ;;
+esac
 exec {python} "$@"
 """
 #: As uv, for tools: ours is always there already.
@@ -87,6 +89,11 @@ class Machine:
         """Where the jobs are kept."""
         return self.home / ".local/share/agent-jobs"
 
+    @property
+    def python(self) -> Path:
+        """The interpreter that agent-jobs is installed for."""
+        return self.home / ".venv/bin/python"
+
     def environment(self, **more: str) -> dict[str, str]:
         """What a shell there has set."""
         kept = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
@@ -108,8 +115,12 @@ class Machine:
         for there, here in sorted(self.ids.items(), key=lambda pair: -len(pair[0])):
             line = line.replace(there, here)
         line = line.replace(f"http://127.0.0.1:{PORT}", self.upstream.url)
-        shown = on_terminal(["/bin/sh", "-c", line], self.environment(), self.home / "work", columns, stop)
+        shown = self.show(line, columns=columns, stop=stop)
         return screen(shown.stopped_at), screen(shown.raw.replace("^C", ""))
+
+    def show(self, line: str, *, columns: int = 80, stop: Callable[[str], bool] = lambda seen: False) -> Shown:
+        """Run a line on a terminal."""
+        return on_terminal(["/bin/sh", "-c", line], self.environment(), self.home / "work", columns, stop)
 
     def run(self, line: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run a line on pipes."""
@@ -145,9 +156,11 @@ def machine() -> Generator[Machine]:
         (index / "METADATA").write_text(f"Metadata-Version: 2.4\nName: agent-jobs\nVersion: {__version__}\n")
         installed, of_uvx = home / ".venv/bin/python", home / ".cache/uv/archive-v0/QqRs/bin/python"
         for python in (installed, of_uvx):
-            _write_program(python, PYTHON.format(fork=_ask_for_fork(home, python), python=sys.executable))
+            write_interpreter(python, _address(home))
         for name, text in (("uvx", UVX), ("uv", UV), ("agent-jobs", OURS)):
-            text = text.replace("{ours}", _ask_for_fork(home, installed)).replace("{uvx}", _ask_for_fork(home, of_uvx))
+            address = _address(home)
+            text = text.replace("{ours}", _ask_for_fork(address, installed))
+            text = text.replace("{uvx}", _ask_for_fork(address, of_uvx))
             _write_program(home / ".local/bin" / name, text.replace("{home}", str(home)))
         emulator = Prompted()
         with (
@@ -160,15 +173,28 @@ def machine() -> Generator[Machine]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+@contextmanager
+def forking(folder: Path) -> Generator[str]:
+    """Yield what a line of a shell runs instead of `python -m agent_jobs`, which must not close a standard stream."""
+    address = folder / "forks"
+    with listening(address):
+        yield f"{_ask_for_fork(address, Path(sys.executable))} -m agent_jobs"
+
+
+def write_interpreter(path: Path, address: Path) -> None:
+    """Write what stands for an interpreter whose programs are forks, for which it asks at an address."""
+    _write_program(path, PYTHON.format(fork=_ask_for_fork(address, path), python=sys.executable))
+
+
 def _write_program(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
 
 
-def _ask_for_fork(home: Path, python: Path) -> str:
+def _ask_for_fork(address: Path, python: Path) -> str:
     """Return what a script runs instead of an interpreter that imports everything."""
-    return f"{sys.executable} -IS {fork_client.__file__} {_address(home)} {python}"
+    return f"{sys.executable} -IS {fork_client.__file__} {address} {python}"
 
 
 def _address(home: Path) -> Path:

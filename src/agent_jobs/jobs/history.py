@@ -1,4 +1,4 @@
-"""Links a follow-up to what went before: by the id of a response, or by repeating the conversation. Pure."""
+"""Link a follow-up to what went before: by the id of a response, or by repeating the conversation. Pure."""
 
 import re
 from collections.abc import Container, Iterable, Sequence
@@ -86,7 +86,7 @@ def _count_text_chars(value: object) -> int:
             return sum(map(_count_text_chars, cast("list[object]", value)))
         case dict():
             facts = cast(JSON, value)
-            return sum(_count_text_chars(facts.get(name)) for name in ("content", "text", "arguments", "output"))
+            return sum(map(_count_text_chars, map(facts.get, ("content", "text", "arguments", "output"))))
         case _:
             return 0
 
@@ -148,7 +148,7 @@ def is_context_lost(body: JSON, code: str, param: str, words: str, *, named_in: 
     if code == "conversation_locked":
         return False
     # A conversation that is gone is reported in the message only.
-    named = any(link in words or link in named_in for link in links)
+    named = any(link in f"{words}\n{named_in}" for link in links)
     return named or code in LOST_CONTEXT_CODES or param in LINKS or bool(links and _LOST_CONTEXT.search(words))
 
 

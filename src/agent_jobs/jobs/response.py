@@ -1,4 +1,4 @@
-"""Reads an OpenAI response object: its usage, failure, calls, text and activity. Pure."""
+"""Read an OpenAI response object: its usage, failure, calls, text and activity. Pure."""
 
 import json
 import re
@@ -183,8 +183,8 @@ def text_of(items: list[JSON]) -> str:
     """Return the text of a response's output, refusals included; of marked phases only the final answer."""
     messages = [item for item in items if item.get("type") == "message"]
     final = [message for message in messages if message.get("phase") == "final_answer"]
-    texts = ["".join(_part_text(part) for part in items_of(message.get("content"))) for message in final or messages]
-    return "\n\n".join(text for text in texts if text)
+    texts = ["".join(map(_part_text, items_of(message.get("content")))) for message in final or messages]
+    return "\n\n".join(filter(None, texts))
 
 
 def has_answer(items: list[JSON]) -> bool:

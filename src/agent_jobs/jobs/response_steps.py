@@ -1,4 +1,4 @@
-"""Lists the steps of a response, item by item, with the times at which they were seen. Pure."""
+"""List the steps of a response, item by item, with the times at which they were seen. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast

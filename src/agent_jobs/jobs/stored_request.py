@@ -1,4 +1,4 @@
-"""Reads a stored request: its prompt, files, model and effort. Pure."""
+"""Read a stored request: its prompt, files, model and effort. Pure."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Renders jobs as flat mappings that state each known fact once.
+"""Render jobs as flat mappings that state each known fact once.
 
 A model pays again on every turn for what it has read, so the sizes are part of the contract: bytes of compact JSON.
 Fields that may be long come last. Some hosts cut an answer at its end or in its middle, and the next step has to

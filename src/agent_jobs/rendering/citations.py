@@ -1,12 +1,12 @@
-"""Numbers the sources that a text cites, and puts the numbers where the text cites them."""
+"""Number the sources that a text cites, and put the numbers where the text cites them."""
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from agent_jobs.jobs.response import JSON, items_of, string_of, text_of
-from agent_jobs.rendering.lines import Entry
 from agent_jobs.rendering.output import add_source, list_parts
+from agent_jobs.rendering.short_lines import Entry
 
 #: A link of Markdown, or several of them, in parentheses or not: its number says the same in fewer characters.
 _LINK = re.compile(r"\s*\(?(?:\[[^\]]*\]\([^()\s]*(?:\([^()\s]*\)[^()\s]*)*\)[,;]?\s*)+\)?")

@@ -1,4 +1,4 @@
-"""Renders all that is stored of a job, for `show --json` and `export`. Pure."""
+"""Render all that is stored of a job, for `show --json` and `export`. Pure."""
 
 from typing import Any
 

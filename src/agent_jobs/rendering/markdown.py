@@ -1,4 +1,4 @@
-"""Writes a finished job as a Markdown file."""
+"""Write a finished job as a Markdown file."""
 
 import json
 import re
@@ -9,8 +9,8 @@ from urllib.parse import quote
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import JSON, Usage
 from agent_jobs.rendering.answers import read_output_text, read_response
-from agent_jobs.rendering.lines import Entry, collect_lines
 from agent_jobs.rendering.output import find_sources
+from agent_jobs.rendering.short_lines import Entry, collect_lines
 from agent_jobs.text import valid_unicode
 
 #: Fields that can name a source, the best first.

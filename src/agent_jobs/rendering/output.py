@@ -1,4 +1,4 @@
-"""Reads the output of a response: its sources, items, files and reasoning.
+"""Read the output of a response: its sources, items, files and reasoning.
 
 These functions do no I/O and never raise: a field from upstream may be missing, null or of another type. The
 argument `output` is always the `output` of a response.
@@ -13,7 +13,8 @@ from typing import Any, cast
 from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
 
 from agent_jobs.jobs.response import JSON, items_of, mapping_of, string_of
-from agent_jobs.rendering.lines import (
+from agent_jobs.rendering.redaction import hide_blobs
+from agent_jobs.rendering.short_lines import (
     LINE_CHARS,
     NAME_CHARS,
     TITLE_CHARS,
@@ -22,7 +23,6 @@ from agent_jobs.rendering.lines import (
     collect_lines,
     shorten_to_line,
 )
-from agent_jobs.rendering.redaction import hide_blobs
 from agent_jobs.text import truncate, valid_unicode
 
 #: A file that a text links in the container where the run had its code. No reader can open it there.

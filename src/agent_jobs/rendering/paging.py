@@ -1,4 +1,4 @@
-"""Cuts a text or a list into pages that fit an answer.
+"""Cut a text or a list into pages that fit an answer.
 
 Offsets and sizes are bytes of UTF-8.
 """

@@ -1,4 +1,4 @@
-"""Hides base64, encrypted content, secrets and prompts in requests and responses."""
+"""Hide base64, encrypted content, secrets and prompts in requests and responses."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, cast
 
 from agent_jobs.jobs.response import JSON, string_of
-from agent_jobs.rendering.lines import (
+from agent_jobs.rendering.paging import count_json_bytes
+from agent_jobs.rendering.short_lines import (
     LINE_CHARS,
     NAME_CHARS,
     TITLE_CHARS,
@@ -16,7 +17,6 @@ from agent_jobs.rendering.lines import (
     hide_base64,
     shorten_to_line,
 )
-from agent_jobs.rendering.paging import count_json_bytes
 from agent_jobs.text import valid_unicode
 from agent_jobs.web_address import split_address
 

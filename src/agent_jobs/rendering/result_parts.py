@@ -1,4 +1,4 @@
-"""Renders the parts of a job's result that `agent_result` and `agent-jobs show` read."""
+"""Render the parts of a job's result that `agent_result` and `agent-jobs show` read."""
 
 import re
 from collections.abc import Callable, Mapping

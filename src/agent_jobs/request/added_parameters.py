@@ -87,9 +87,11 @@ def list_asked_names(options: JSON, *, effort: bool) -> list[str]:
     """Return the parameters that a caller set, by their names in `ADDED`: each include, a schema if it sets strict."""
     ordinary = drop_fields(options, "include", "json_schema")
     names = [name for name, value in ordinary.items() if value is not None]
-    included = options.get("include")
-    if isinstance(included, list):
-        names += [f"include:{value}" for value in cast("list[Any]", included)]
+    match options:
+        case {"include": [*included]}:
+            names += [f"include:{value}" for value in included]
+        case _:
+            pass
     schema = options.get("json_schema")
     if isinstance(schema, str) or "'strict'" in repr(schema):
         names.append("json_schema")
@@ -165,7 +167,7 @@ def relax_schemas(body: JSON) -> JSON:
     changed: dict[str, Any] = {}
     if is_added(body, STRICT):
         changed |= _without_own_strict(body)
-    if ASKED in body and not is_from_caller(body, "tools") and body.get("tools"):
+    if not is_from_caller(body, "tools") and body.get("tools"):
         changed["tools"] = [_without_strict(tool) for tool in body["tools"]]
     return {**body, **changed}
 

@@ -304,7 +304,7 @@ def _read_list(name: str, value: Any, kind: str | None) -> Any:
     if isinstance(value, str) and value.strip():
         value = _list_from_string(name, value, kind)
     if isinstance(value, dict) and not is_empty(cast(Any, value)):
-        value = _list_from_object(name, cast("dict[str, Any]", value), kind)
+        value = _list_from_object(name, cast("dict[str, Any]", value))
     if isinstance(value, list):
         return _read_items(name, cast("list[Any]", value), kind)
     return cast(Any, value)
@@ -333,17 +333,19 @@ def _read_item(name: str, value: Any) -> Any:
 def _list_from_string(name: str, text: str, kind: str | None) -> Any:
     """Return the list in a string: as JSON, as ids, or as the string itself."""
     parsed: Any = _parse_json_value(text)
-    if isinstance(parsed, list) or (kind == "object" and isinstance(parsed, dict)):
+    if isinstance(parsed, list):
         return cast(Any, parsed)
     if kind == "object":
-        return _objects_from_string(name, text)
+        return _objects_from_string(name, text, parsed)
     if name in ID_LISTS:
         return re.findall(r"[\w-]+", text) or [text]
     return [text]
 
 
-def _objects_from_string(name: str, text: str) -> Any:
-    """Return the one tool that a string names; no other string can mean an object."""
+def _objects_from_string(name: str, text: str, parsed: Any) -> Any:
+    """Return the object in a string, or the one tool that it names; no other string can mean an object."""
+    if isinstance(parsed, dict):
+        return cast(Any, parsed)
     if name != "tools":
         raise value_error(name, f"a list like {EXAMPLES.get(name, '[{}]')}", text)
     if text.strip() in NEEDING_NOTHING:
@@ -351,9 +353,9 @@ def _objects_from_string(name: str, text: str) -> Any:
     return text  # refused where tools are checked
 
 
-def _list_from_object(name: str, value: dict[str, Any], kind: str | None) -> list[Any]:
+def _list_from_object(name: str, value: dict[str, Any]) -> list[Any]:
     """Return a list of the one object, or of the outputs that an object has by their calls."""
-    if kind != "object" or name != "outputs" or {"call_id", "output"} & value.keys():
+    if name != "outputs" or {"call_id", "output"} & value.keys():
         return [value]
     return [{"call_id": call_id, "output": output} for call_id, output in value.items()]
 

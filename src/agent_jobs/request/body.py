@@ -231,13 +231,17 @@ def _add_effort(body: dict[str, Any], effort: str | None) -> None:
 
 def _add_tools(body: dict[str, Any], *, is_searching: bool) -> None:
     """Add a web search, unless the caller has one, and ask for what each tool found."""
-    tools = body.get("tools", [])
-    if is_searching and not any(tool["type"].startswith("web_search") for tool in tools):
-        tools = body["tools"] = [_SEARCH, *tools]
-    found = {what for kind, what in INCLUDED.items() if any(tool["type"].startswith(kind) for tool in tools)}
+    if is_searching and not _has_tool(body, "web_search"):
+        body["tools"] = [_SEARCH, *body.get("tools", [])]
+    found = {what for kind, what in INCLUDED.items() if _has_tool(body, kind)}
     asked = found.union(body.get("include", []))
     if asked:
         body["include"] = [what for what in INCLUDES if what in asked]
+
+
+def _has_tool(body: JSON, kind: str) -> bool:
+    """Return True if a body has a tool whose type begins so: its versions end in a date."""
+    return any(tool["type"].startswith(kind) for tool in body.get("tools", []))
 
 
 def _add_files(tool: JSON, file_ids: Sequence[str]) -> JSON:

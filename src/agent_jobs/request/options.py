@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import starmap
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self, cast
 
@@ -66,8 +67,6 @@ def _is_same_option(name: str, one: Any, other: Any) -> bool:
 
 def _read_alias(name: str, value: Any) -> JSON:
     """Return our options for a `response_format` or an upstream `text`."""
-    if value is None:
-        return {"json_schema": None}
     if name == "text" and isinstance(value, dict):
         return _read_text_parameter(cast("dict[str, Any]", value))
     if value in ({}, "", "text", {"type": "text"}):
@@ -117,17 +116,21 @@ def _read_includes(name: str, value: Any) -> list[str]:
     return [Choice(INCLUDES).check(name, each) for each in STRINGS.check(name, value)]
 
 
-def _is_metadata(value: object) -> bool:
+def _is_metadata(value: Any) -> bool:
     """Return True if a value is an object with strings within the API's limits."""
-    if not isinstance(value, dict):
-        return False
-    pairs = cast("dict[object, object]", value)
-    return len(pairs) <= METADATA_PAIRS and all(_is_metadata_pair(key, text) for key, text in pairs.items())
+    match value:
+        case {"job_id": _}:
+            return False
+        case {**pairs}:
+            return len(pairs) <= METADATA_PAIRS and all(starmap(_is_metadata_pair, pairs.items()))
+        case _:
+            return False
 
 
 def _is_metadata_pair(key: object, text: object) -> bool:
-    is_key = isinstance(key, str) and len(key) <= METADATA_KEY_CHARS and key != "job_id"
-    return is_key and isinstance(text, str) and len(text) <= METADATA_VALUE_CHARS
+    if not isinstance(key, str) or not isinstance(text, str):
+        return False
+    return len(key) <= METADATA_KEY_CHARS and len(text) <= METADATA_VALUE_CHARS
 
 
 _METADATA: Kind[JSON] = Kind(

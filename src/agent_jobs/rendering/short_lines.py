@@ -1,4 +1,4 @@
-"""Turns free text into short single lines without base64."""
+"""Turn free text into short single lines without base64."""
 
 import math
 import re
