@@ -396,7 +396,7 @@ async def test_job_of_an_abandoned_endpoint_ends_and_can_be_adopted(
 async def test_unsent_job_of_a_lost_endpoint_reports_that_nothing_was_sent(settings: Settings) -> None:
     async with hosting(replace(settings, base_url="http://127.0.0.1:9/v1?secret=1")) as host:
         started = await host.start()
-    async with hosting(settings, speed=2 * DAY_S) as host:
+    async with hosting(replace(settings, max_wait_s=DAY_S), speed=2 * DAY_S) as host:
         answer = await host.end(started["job_id"])
     assert answer["error"]["code"] == "endpoint_lost"
     assert "nothing was sent" in answer["error"]["message"]
@@ -408,7 +408,7 @@ async def test_job_of_a_lost_key_ends(settings: Settings, upstream: RunningServe
         started = await host.start(emulate={"end": "never"})
     upstream.queue_fault(on="retrieve", status=404, times=-1)
     upstream.queue_fault(on="stream", status=404, times=-1)
-    stranger = replace(settings, api_key=SecretStr("another"), job_timeout_s=60, follow=0)
+    stranger = replace(settings, api_key=SecretStr("another"), job_timeout_s=60, follow=0, max_wait_s=DAY_S)
     async with hosting(stranger, speed=DAY_S / 2) as host:
         answer = await host.end(started["job_id"])
     assert answer["error"]["code"] == "endpoint_lost"
