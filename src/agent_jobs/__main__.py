@@ -1,4 +1,4 @@
-"""Runs the stdio server, or a command if there is one: the command line is imported only then."""
+"""Run the stdio server, or a command if there is one: the command line is imported only then."""
 
 import gc
 import os

@@ -1,15 +1,16 @@
 """Read the settings of the team server that are addresses: its own, and those of an OAuth issuer."""
 
+import re
 from urllib.parse import SplitResult
 
-from agent_jobs.setting_values import Reader, SecretStr, Written, split_web_address
+from agent_jobs.setting_values import Reader, SecretStr, Written, parse_count
+from agent_jobs.web_address import LOOPBACK_HOSTS, split_web_address
 
 MAX_PORT = 65_535
 MAX_HOST_CHARS = 253  # of a name in the DNS
+_NAME = re.compile(rf"[^/\\@?#\[\]: ]{{1,{MAX_HOST_CHARS}}}")
 #: What `find_host` finds, for a sentence.
 HOST_ACCEPTS = "a host name or an IP address, such as 127.0.0.1 or 0.0.0.0"
-#: Hosts to which plain HTTP does not leave this machine.
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def host_name() -> Reader:
@@ -26,14 +27,11 @@ def host_name() -> Reader:
 
 def find_host(text: str) -> str:
     """Return a host name or an IP address without brackets; empty if the text is neither, or has a port."""
-    host = text
-    if text.startswith("[") and text.endswith("]"):
-        host = text[1:-1]
-    if ":" in host:  # an address of IPv6, maybe with a zone; one colon alone begins a port
-        return host if _is_ipv6_address(host) else ""
-    if len(host) > MAX_HOST_CHARS or not host.isprintable() or any(letter in "/\\@?#[] " for letter in host):
-        return ""
-    return host
+    host = re.sub(r"^\[(.*)\]$", r"\1", text)
+    # A colon alone begins a port, unless it is part of an address of IPv6, maybe with a zone.
+    if host.isprintable() and (_NAME.fullmatch(host) or _is_ipv6_address(host)):
+        return host
+    return ""
 
 
 def _is_ipv6_address(text: str) -> bool:
@@ -43,7 +41,7 @@ def _is_ipv6_address(text: str) -> bool:
         IPv6Address(text)
     except ValueError:
         return False
-    return text.isprintable()
+    return True
 
 
 def port_number() -> Reader:
@@ -51,10 +49,10 @@ def port_number() -> Reader:
     accepts = f"a port from 0 to {MAX_PORT}"
 
     def read(written: Written) -> int:
-        text = written.text
-        if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PORT)) and int(text) <= MAX_PORT):
+        port = parse_count(written.text, MAX_PORT)
+        if port is None:
             written.refuse(accepts)
-        return int(text)
+        return port
 
     return Reader(accepts, read)
 
@@ -64,8 +62,8 @@ def origin_url(example: str) -> Reader:
     accepts = "a web address without a path"
 
     def read(written: Written) -> str:
-        parts = split_web_address(written.text)
-        if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
+        parts = _split_plain_address(written.text)
+        if parts is None:
             written.refuse(accepts, f"Set it to something like {example}.")
         if parts.path.strip("/"):
             why = "The page, /files and the metadata for sign-ins stand at the root of their host."
@@ -80,8 +78,8 @@ def issuer_url(example: str) -> Reader:
     accepts = "an address that starts with https://"
 
     def read(written: Written) -> str:
-        parts = split_web_address(written.text)
-        if parts is None or parts.query or parts.fragment or "@" in parts.netloc or not _is_private_way(parts):
+        parts = _split_plain_address(written.text)
+        if parts is None or not _is_private_way(parts):
             written.refuse(accepts, f"Set it to something like {example}.")
         return written.text
 
@@ -99,6 +97,14 @@ def introspection_url() -> Reader:
         return SecretStr(written.text)
 
     return Reader(accepts, read)
+
+
+def _split_plain_address(text: str) -> SplitResult | None:
+    """Return the parts of a web address; None if it is something else, or has a user, a query or a fragment."""
+    parts = split_web_address(text)
+    if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
+        return None
+    return parts
 
 
 def _is_private_way(parts: SplitResult) -> bool:

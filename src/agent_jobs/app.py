@@ -125,14 +125,8 @@ class App:
         if self._worker is not None:
             self._tasks.start_soon(self._worker.run, self._what)
             self._tasks.start_soon(self._worker.purge)
-        if self._notifier is not None:
-            self._tasks.start_soon(self._notifier.run)
-        if self._webhooks is not None:
-            self._tasks.start_soon(self._webhooks.run)
-        if self._callbacks is not None:
-            self._tasks.start_soon(self._callbacks.run)
-        if self._traces is not None:
-            self._tasks.start_soon(self._traces.run)
+        for runner in filter(None, (self._notifier, self._webhooks, self._callbacks, self._traces)):
+            self._tasks.start_soon(runner.run)
 
     async def retrieve_unwatched(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
         """Retrieve jobs that no process observes, in an open app that only reads; see `UnwatchedRetriever`.

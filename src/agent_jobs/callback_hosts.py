@@ -3,10 +3,9 @@
 import re
 from typing import NamedTuple
 
-from agent_jobs.setting_values import Reader, Written
+from agent_jobs.setting_values import Reader, Written, parse_count
+from agent_jobs.web_address import LOOPBACK_HOSTS, write_host
 
-#: Names of this machine. Tests call them, if the operator allows one with its port.
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 ACCEPTS = "names of hosts, each with or without a port, separated by commas"
 MAX_PORT = 65_535
 _HOST = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(:(?P<port>[0-9]{1,5}))?")
@@ -19,7 +18,7 @@ class AllowedHost(NamedTuple):
     port: int | None = None
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = write_host(self.host)
         if self.port is None:
             return host
         return f"{host}:{self.port}"
@@ -31,7 +30,7 @@ class AllowedHost(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Return True if the operator allows this machine itself, on one port."""
+        """Return True if the operator allows this machine itself, on one port: tests call it."""
         return self.port is not None and self.host in LOOPBACK_HOSTS
 
 
@@ -44,8 +43,8 @@ def callback_hosts() -> Reader:
             match = _HOST.fullmatch(word.strip())
             if match is None:
                 written.refuse(ACCEPTS, "Write no https:// and no path.")
-            port = int(match["port"]) if match["port"] else None
-            if port is not None and not 0 < port <= MAX_PORT:
+            port = parse_count(match["port"] or "", MAX_PORT)
+            if match["port"] and not port:
                 written.refuse(ACCEPTS, f"A port is a number from 1 to {MAX_PORT}.")
             found.append(AllowedHost(match["host"].strip("[]"), port))
         return tuple(dict.fromkeys(found))

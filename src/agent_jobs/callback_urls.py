@@ -7,10 +7,13 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent_jobs.callback_hosts import AllowedHost
+from agent_jobs.web_address import is_loopback, write_host
 
 MAX_URL_CHARS = 2000
 HTTPS_PORT = 443
-_PLAIN_URL = re.compile(r"[!-\[\]-~]+")  # ASCII without spaces and backslashes, which parsers read in different ways
+_PLAIN_URL = re.compile(
+    rf"[!-\[\]-~]{{1,{MAX_URL_CHARS}}}"
+)  # ASCII without spaces and backslashes, which parsers read in different ways
 #: Networks of IPv6 that lead to addresses of IPv4 or of an organization.
 _TUNNELS = tuple(map(ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fec0::/10")))
 
@@ -27,15 +30,14 @@ class CallbackUrl(NamedTuple):
     @property
     def host_header(self) -> str:
         """Return the value of the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = write_host(self.host)
         if self.scheme == "https" and self.port == HTTPS_PORT:
             return host
         return f"{host}:{self.port}"
 
     def address_of(self, ip: str) -> str:
         """Return the same address with the IP address of the host."""
-        host = f"[{ip}]" if ":" in ip else ip
-        return f"{self.scheme}://{host}:{self.port}{self.target}"
+        return f"{self.scheme}://{write_host(ip)}:{self.port}{self.target}"
 
 
 class RefusedUrlError(Exception):
@@ -48,7 +50,7 @@ def parse_callback_url(url: str, allowed: Sequence[AllowedHost]) -> CallbackUrl:
     Raises:
         RefusedUrlError: It may not be called.
     """
-    if len(url) > MAX_URL_CHARS or not _PLAIN_URL.fullmatch(url):
+    if not _PLAIN_URL.fullmatch(url):
         raise RefusedUrlError(f"an address has up to {MAX_URL_CHARS} ASCII characters, without spaces and backslashes")
     try:
         parts = urlsplit(url)
@@ -92,14 +94,6 @@ def is_public(address: str) -> bool:
         if any(ip in network for network in _TUNNELS):
             return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
-
-
-def is_loopback(address: str) -> bool:
-    """Return True if an address belongs to this machine."""
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _find_entry(host: str, port: int, allowed: Sequence[AllowedHost]) -> AllowedHost | None:

@@ -1,4 +1,4 @@
-"""Returns the time and waits: the clock of every module that is not pure."""
+"""Return the time and wait: the clock of every module that is not pure."""
 
 import sys
 import time

@@ -43,8 +43,6 @@ def _with_warnings(settings: Settings, file: SettingsFile) -> Settings:
     if settings.config is not None and not settings.config.exists():
         problem = "{name} names {path}, which does not exist."
         warnings.append(SettingWarning(problem, "missing_settings_file", name=VARIABLE, path=settings.config))
-    if not warnings:
-        return settings
     return replace(settings, warnings=tuple(warnings))
 
 

@@ -1,4 +1,4 @@
-"""Has Ctrl-C end the process at once, with one sentence and one exit status, unless it is caught.
+"""Have Ctrl-C end the process at once, with one sentence and one exit status, unless it is caught.
 
 A `KeyboardInterrupt` may be raised anywhere. Inside an import, an event loop or the interpreter's own end it becomes
 a traceback, a wrong exit status, or is lost. So Python's handler is replaced. Code that has to finish first says so.

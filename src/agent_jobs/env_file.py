@@ -7,7 +7,9 @@ from pathlib import Path
 from agent_jobs.errors import ConfigError
 from agent_jobs.text_file import read_text
 
-_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>[^\0]*?)\s*")
+_LINE = re.compile(
+    r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<quote>[\"']?)(?P<value>[^\0]*?)(?P=quote)\s*"
+)
 
 
 def add_env_file(environ: Mapping[str, str], path: str) -> dict[str, str]:
@@ -29,15 +31,9 @@ def add_env_file(environ: Mapping[str, str], path: str) -> dict[str, str]:
 
 def _read_assignments(text: str, path: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
+        if line.strip()[:1] in ("", "#"):
             continue
         pair = _LINE.fullmatch(line)
         if pair is None:
             raise ConfigError(f"Line {number} of {path!r} is not NAME=VALUE. Correct it, or put # before it.")
-        yield pair["name"], _strip_quotes(pair["value"])
-
-
-def _strip_quotes(value: str) -> str:
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        return value[1:-1]
-    return value
+        yield pair["name"], pair["value"]

@@ -1,4 +1,4 @@
-"""Locks an open file; the operating system frees the lock as soon as its process dies."""
+"""Lock an open file; the operating system frees the lock as soon as its process dies."""
 
 import sys
 

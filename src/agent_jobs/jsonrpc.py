@@ -3,7 +3,7 @@
 import json
 import re
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from mcp_types import (
     INTERNAL_ERROR,
@@ -95,14 +95,13 @@ def _parse_json(text: str) -> object:
     return _BROKEN
 
 
-def _unwrap_batch(message: object) -> object:
+def _unwrap_batch(message: Any) -> object:
     """Return the message in a batch of one."""
-    if not isinstance(message, list):
-        return message
-    batch = cast("list[object]", message)
-    if len(batch) != 1:
-        return batch
-    return batch[0]
+    match message:
+        case [only]:
+            return only
+        case _:
+            return message
 
 
 def _write_json(message: object) -> str:
@@ -129,30 +128,26 @@ def _cut_depths(text: str) -> str:
     return "".join(kept)
 
 
-def _id_of_request(message: object) -> int | str | None:
+def _id_of_request(message: Any) -> int | str | None:
     """Return the id of a request; None for a message without one, and for an answer with an id of this process."""
-    fields = _read_fields(message)
-    number = fields.get("id")
-    if _is_answer(fields) or isinstance(number, bool) or not isinstance(number, int | str):
-        return None
-    return number
+    match message:
+        case {"result": _} | {"error": _} | {"id": bool()}:
+            return None
+        case {"id": int() | str() as number}:
+            return number
+        case _:
+            return None
 
 
-def _id_of_answer(message: object) -> int | None:
+def _id_of_answer(message: Any) -> int | None:
     """Return the id of an answer to a request of this process, whose ids are numbers."""
-    fields = _read_fields(message)
-    number = fields.get("id")
-    if "jsonrpc" not in fields or not _is_answer(fields):
-        return None
-    if isinstance(number, bool) or not isinstance(number, int):
-        return None
-    return number
-
-
-def _read_fields(message: object) -> dict[str, Any]:
-    if not isinstance(message, dict):
-        return {}
-    return cast("dict[str, Any]", message)
+    match message:
+        case {"id": bool()}:
+            return None
+        case {"jsonrpc": _, "id": int() as number, "result": _} | {"jsonrpc": _, "id": int() as number, "error": _}:
+            return number
+        case _:
+            return None
 
 
 def find_id_of_broken_answer(text: str) -> int | None:
@@ -165,14 +160,10 @@ def find_id_of_broken_answer(text: str) -> int | None:
     return number
 
 
-def _is_answer(fields: dict[str, Any]) -> bool:
-    return "result" in fields or "error" in fields
-
-
 def _is_notification(text: str, message: object) -> bool:
     if message is _BROKEN:
         return '"method"' in text
-    return "method" in _read_fields(message)
+    return isinstance(message, dict) and "method" in message
 
 
 def _find_id(line: str) -> int | str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.response import JSON, read_whole_number, string_of
 from agent_jobs.pricing.price_file import Rates
 from agent_jobs.pricing.prices import Prices, is_openai
 from agent_jobs.request.models import find_listed_model, find_shutdown_date, list_efforts, list_known_names, load_models
@@ -77,7 +77,7 @@ def _describe_models(
             name=name,
             context_tokens=_read_context_tokens(card),
             efforts=list_efforts(name) if is_openai(url) else (),
-            shutdown_date=_read_shutdown_date(card) or find_shutdown_date(name),
+            shutdown_date=string_of(card.get("shutdown_date")) or find_shutdown_date(name),
             is_default=name == default,
         )
         rows.append(_add_rates(row, prices.rates_of(name, at=now, provider_url=url)))
@@ -98,15 +98,5 @@ def _add_rates(row: ModelRow, rates: Rates | None) -> ModelRow:
 
 def _read_context_tokens(card: JSON) -> int | None:
     """Return how many tokens a model reads at most, as the provider says; None if it does not."""
-    for field in CONTEXT_FIELDS:
-        value = card.get(field)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
-
-
-def _read_shutdown_date(card: JSON) -> str | None:
-    value = card.get("shutdown_date")
-    if isinstance(value, str) and value:
-        return value
-    return None
+    counts = (read_whole_number(card.get(field)) for field in CONTEXT_FIELDS)
+    return next(filter(None, counts), None)

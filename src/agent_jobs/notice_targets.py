@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from agent_jobs.errors import SettingWarning
-from agent_jobs.setting_values import Reader, SecretStr, Written
+from agent_jobs.setting_values import Reader, SecretStr, Written, split_list
 from agent_jobs.text import ask_if_meant, nearest
+from agent_jobs.web_address import is_loopback, split_web_address
 
 KINDS = ("desktop", "ntfy", "slack", "webhook")
 EVENTS = ("finished", "needs_input", "budget")
@@ -66,7 +68,7 @@ def notice_events() -> Reader:
     accepts = f"one or more of {', '.join(EVENTS)}, separated by commas"
 
     def read(written: Written) -> frozenset[str]:
-        words = [word.strip().lower() for word in written.text.split(",") if word.strip()]
+        words = split_list(written.text.lower())
         for word in words:
             if word not in EVENTS:
                 written.refuse(accepts, ask_if_meant(word, EVENTS))
@@ -95,12 +97,10 @@ def decode_secret(text: str) -> bytes | None:
 
     if not text.startswith(SECRET_PREFIX):
         return None
-    try:
+    with suppress(ValueError):
         secret = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
-    except ValueError:
-        return None
-    if len(secret) >= MIN_SECRET_BYTES:
-        return secret
+        if len(secret) >= MIN_SECRET_BYTES:
+            return secret
     return None
 
 
@@ -138,10 +138,10 @@ def _complete_address(kind: str, address: str) -> str:
     """Return the web address of a target; a topic of ntfy may stand alone."""
     if kind == "ntfy" and _TOPIC.fullmatch(address):
         return NTFY + address
-    parts = _split_address(address)
-    if parts is None:
+    parts = split_web_address(address)
+    if parts is None or not _PLAIN.fullmatch(address):
         raise _UnusableTarget(f"{kind}: needs {_ADDRESS_WORDS.get(kind, 'an address')} that begins with https://")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not is_loopback(str(parts.hostname)):
         raise _UnusableTarget(f"{kind}: needs https://, since anyone on the way can read http://")
     if kind == "ntfy" and not parts.path.strip("/"):
         raise _UnusableTarget("ntfy: needs a topic at the end of its address")
@@ -154,27 +154,3 @@ def _suggest_kind(kind: str) -> str:
     if near is None:
         return ""
     return f" (did you mean {near}?)"
-
-
-def _split_address(address: str) -> SplitResult | None:
-    """Return the parts of a web address; None if it is something else."""
-    try:
-        parts = urlsplit(address)
-        has_port = parts.port is None or parts.port > 0
-    except ValueError:
-        return None
-    if _PLAIN.fullmatch(address) and has_port and parts.hostname and parts.scheme in ("http", "https"):
-        return parts
-    return None
-
-
-def _is_loopback(host: str) -> bool:
-    """Return True if a host is this machine."""
-    from ipaddress import ip_address  # not needed where the variable is not set
-
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,4 +1,4 @@
-"""Decides which names the owners of a team server can have."""
+"""Decide which names the owners of a team server can have."""
 
 MAX_NAME_CHARS = 512  # the longest subject of OpenID Connect has 255, and its issuer stands before it
 #: What the metrics call the owners without a label, and jobs without an owner.

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agent_jobs.errors import ConfigError, SettingWarning
-from agent_jobs.setting_values import PATH_WORDS, Reader, Written
+from agent_jobs.setting_values import PATH_WORDS, Reader, Written, split_list
 
 
 def path() -> Reader:
@@ -72,8 +72,7 @@ def folders() -> Reader:
     accepts = f"absolute folders, separated by {os.pathsep!r}"
 
     def read(written: Written) -> tuple[Path, ...]:
-        parts = [part.strip() for part in written.text.split(os.pathsep) if part.strip()]
-        found = [_expand_user(written.name, part) for part in parts]
+        found = [_expand_user(written.name, part) for part in split_list(written.text, os.pathsep)]
         if not found:
             written.refuse(accepts)
         for folder in found:

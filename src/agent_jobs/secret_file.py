@@ -20,7 +20,7 @@ def read_secret_file(variable: str, path: Path) -> str:
     except UnicodeDecodeError:
         problem = "is not text"
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-        problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        problem = f"cannot be read: {getattr(error, 'strerror', error)}"
     raise ConfigError(
         "{variable} names {path}, which {problem}.",
         "unreadable_secrets",

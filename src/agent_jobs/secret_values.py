@@ -9,8 +9,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError, SettingWarning
-from agent_jobs.setting_values import Reader, SecretStr, Written, check_header
-from agent_jobs.text_file import BOM, open_text
+from agent_jobs.setting_values import Reader, SecretStr, Written, check_header, split_list
+from agent_jobs.text_file import BOM, explain_read_error, open_text
+from agent_jobs.web_address import split_address
 
 KEY_FILE = "AGENT_JOBS_API_KEY_FILE"
 KEY_FILE_CHARS = 8192  # longer than any key, so that a path of another file is found out early
@@ -21,7 +22,7 @@ def secret_names() -> Reader:
     accepts = "names of environment variables, separated by commas"
 
     def read(written: Written) -> Mapping[str, SecretStr]:
-        names = [name.strip() for name in written.text.split(",") if name.strip()]
+        names = split_list(written.text)
         if not names or not all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
             written.refuse(accepts, "Write names there, never their values.")
         return {name: SecretStr(check_header(name, written.env.get(name, ""))) for name in names}
@@ -96,7 +97,7 @@ def _read_first_line(path: Path) -> str:
             if file.encoding != "utf-8" and not line.isascii():
                 raise ValueError  # its first bytes were no mark
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
+        reason = explain_read_error(error)
         raise ConfigError(f"{KEY_FILE} names {path}, which cannot be read ({reason}). Put the key there.") from None
     return line
 
@@ -106,12 +107,8 @@ def database_url() -> Reader:
     accepts = "the address of a PostgreSQL database, like postgresql://USER@HOST/NAME"
 
     def read(written: Written) -> SecretStr:
-        try:
-            parts = urlsplit(written.text)
-            is_usable = parts.scheme in ("postgresql", "postgres") and parts.port != 0 and _has_clear_password(parts)
-        except ValueError:
-            is_usable = False
-        if not is_usable:
+        parts = split_address(written.text)
+        if parts.scheme not in ("postgresql", "postgres") or parts.port == 0 or not _has_clear_password(parts):
             written.refuse(accepts, "In a password, write / as %2F, @ as %40, : as %3A and # as %23.")
         return SecretStr(written.text)
 
@@ -143,7 +140,7 @@ def read_password_file(path: Path) -> str:
         with open_text(path) as file:
             return file.readline(KEY_FILE_CHARS).lstrip(BOM).rstrip("\r\n")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
+        reason = explain_read_error(error)
         raise ConfigError(
             f"AGENT_JOBS_DATABASE_PASSWORD_FILE names {path}, which cannot be read ({reason}). Put the password there."
         ) from None

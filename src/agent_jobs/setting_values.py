@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlunsplit
 
 from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.text import ask_if_meant
 from agent_jobs.validation import Kind, number, whole_number
+from agent_jobs.web_address import split_web_address
 
 KEY = "OPENAI_API_KEY"
 MAX_COUNT = 9999  # jobs, streams or calls at once; more is a slip of the pen
@@ -64,9 +66,10 @@ class Written(NamedTuple):
 
     def refuse(self, accepts: str, fix: str = "") -> NoReturn:
         """Raise the ConfigError of a value that cannot be used."""
-        if not fix and self.default:
-            fix = f"Without it, {self.default} is used."
-        raise ConfigError(f"{self.name} accepts {accepts}. {fix or 'Correct it or remove it.'}")
+        usual_fix = "Correct it or remove it."
+        if self.default:
+            usual_fix = f"Without it, {self.default} is used."
+        raise ConfigError(f"{self.name} accepts {accepts}. {fix or usual_fix}")
 
 
 class Reader:
@@ -106,16 +109,21 @@ def drop_empty_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_reference(value: str) -> bool:
-    return value.startswith("${") and re.fullmatch(r"\$\{[^{}]*\}", value) is not None
+    return re.fullmatch(r"\$\{[^{}]*\}", value) is not None
 
 
-def choice(*values: str, words: Mapping[str, str] | None = None) -> Reader:
+def split_list(text: str, separator: str = ",") -> list[str]:
+    """Return the words of a list, without empty ones and the spaces around each."""
+    return [word.strip() for word in text.split(separator) if word.strip()]
+
+
+def choice(*values: str, words: Mapping[str, str] = {}) -> Reader:
     """Return the reader of one of several words, in any case; `words` are other words for them."""
     accepts = f"one of {', '.join(values)}"
 
     def read(written: Written) -> str:
         given = written.text.lower()
-        value = (words or {}).get(given, given)
+        value = words.get(given, given)
         if value in values:
             return value
         return written.refuse(accepts, ask_if_meant(value, values))
@@ -133,13 +141,11 @@ def amount(kind: Kind[float], accepts: str, fix: str = "") -> Reader:
     """Return the reader of a number of this kind, with the words and the advice of its refusal."""
 
     def read(written: Written) -> float:
-        try:
+        with suppress(ValueError):
             value = float(written.text)
-        except ValueError:
-            written.refuse(accepts, fix)
-        if not kind.fits(value):
-            written.refuse(accepts, fix)
-        return value
+            if kind.fits(value):
+                return value
+        return written.refuse(accepts, fix)
 
     return Reader(accepts, read)
 
@@ -164,9 +170,9 @@ def count(least: int = 1) -> Reader:
     """Return the reader of a whole number."""
     kind = whole_number(least, MAX_COUNT)
 
-    def read(written: Written) -> int:
-        value = _parse_count(written.text)
-        if value is None or not kind.fits(value):
+    def read(written: Written) -> int | None:
+        value = parse_count(written.text)
+        if not kind.fits(value):
             written.refuse(kind.accepts)
         return value
 
@@ -180,19 +186,18 @@ def streams(automatic: int) -> Reader:
 
     def read(written: Written) -> int:
         given = written.text.lower()
-        if given in words:
-            return words[given]
-        value = _parse_count(given)
-        if value is None or value > MAX_COUNT:
+        value = words.get(given, parse_count(given))
+        if value is None:
             written.refuse(accepts)
         return value
 
     return Reader(accepts, read)
 
 
-def _parse_count(text: str) -> int | None:
-    """Return the whole number that a short text of digits says; None for anything else."""
-    if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_COUNT)):
+def parse_count(text: str, most: int = MAX_COUNT) -> int | None:
+    """Return the whole number from 0 to `most` that a text of digits says; None for anything else."""
+    digits = len(str(most))
+    if re.fullmatch(rf"[0-9]{{1,{digits}}}", text) and int(text) <= most:
         return int(text)
     return None
 
@@ -225,7 +230,7 @@ def owner_names() -> Reader:
     accepts = "names of owners, separated by commas"
 
     def read(written: Written) -> tuple[str, ...]:
-        names = tuple(name.strip() for name in written.text.split(",") if name.strip())
+        names = tuple(split_list(written.text))
         if not names or not all(map(is_owner_name, names)):
             return written.refuse(accepts, NAME_RULE)
         return names
@@ -253,18 +258,6 @@ def base_url(example: str) -> Reader:
         return written.text
 
     return Reader(accepts, read)
-
-
-def split_web_address(url: str) -> SplitResult | None:
-    """Return the parts of a web address; None if it is something else."""
-    try:
-        parts = urlsplit(url)
-        has_port = parts.port is None or parts.port > 0
-    except ValueError:
-        return None
-    if parts.scheme in ("http", "https") and parts.hostname and has_port:
-        return parts
-    return None
 
 
 def _without_endpoint(parts: SplitResult) -> str:

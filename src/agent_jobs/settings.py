@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from agent_jobs import notice_targets as notices
@@ -388,7 +389,7 @@ class Settings(TeamSettings):
     stored_key: StoredKey | None = None  #: the origin of the key, if it was stored with `agent-jobs key set`
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str], labels: Mapping[str, str] | None = None) -> "Settings":
+    def from_env(cls, environ: Mapping[str, str], labels: Mapping[str, str] = MappingProxyType({})) -> "Settings":
         """Read the settings from environment variables.
 
         A variable that is empty, or that the host did not fill in, counts as not set.
@@ -400,13 +401,12 @@ class Settings(TeamSettings):
         Raises:
             ConfigError: A value cannot be used. The message names the variable and what it accepts.
         """
-        env, labels = values.drop_empty_variables(environ), labels or {}
+        env = values.drop_empty_variables(environ)
         warnings: list[SettingWarning] = []
         given: dict[str, Any] = {}
         for name, variable in VARIABLES.items():
             if name in env:
-                label = labels.get(name, name)
-                written = Written(label, env[name], variable.default, env, warnings)
+                written = Written(labels.get(name, name), env[name], variable.default, env, warnings)
                 given[variable.field] = variable.reader.read(written)
         if "api_key_file" in given:
             given["api_key"] = secret_values.read_key_file(given["api_key_file"])
@@ -415,10 +415,10 @@ class Settings(TeamSettings):
 
     @classmethod
     def from_env_leniently(
-        cls, environ: Mapping[str, str], labels: Mapping[str, str] | None = None
+        cls, environ: Mapping[str, str], labels: Mapping[str, str] = MappingProxyType({})
     ) -> "tuple[Settings, list[str]]":
         """Return the settings without the values that cannot be used, and a sentence for each of these."""
-        env, refused, labels = dict(environ), list[str](), labels or {}
+        env, refused = dict(environ), list[str]()
         while True:
             try:
                 return cls.from_env(env, labels), refused

@@ -11,10 +11,9 @@ from agent_jobs.setting_values import KEY, PATH_WORDS, SWITCH_VALUES, YES_OR_NO,
 from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL, VARIABLES
 from agent_jobs.stored_keys import name_endpoint
 from agent_jobs.text import nearest
-from agent_jobs.text_file import read_text
-from agent_jobs.variable_names import misnamed_warning, unknown_warning
+from agent_jobs.text_file import explain_read_error, read_text
+from agent_jobs.variable_names import PREFIX, misnamed_warning, unknown_warning
 
-PREFIXES = ("AGENT_JOBS_", "OPENAI_")
 BASE_URL = "OPENAI_BASE_URL"
 #: Names, in the form of `squeeze_name`, that a user may give the key.
 KEY_NAMES = {"APIKEY", "OPENAIAPIKEY", "OPENAIKEY", "KEY", "TOKEN", "APITOKEN", "SECRET", "SECRETKEY"}
@@ -22,9 +21,7 @@ KEY_NAMES = {"APIKEY", "OPENAIAPIKEY", "OPENAIKEY", "KEY", "TOKEN", "APITOKEN", 
 
 def name_setting(variable: str) -> str:
     """Return the name of a variable's setting in the settings file."""
-    for prefix in PREFIXES:
-        variable = variable.removeprefix(prefix)
-    return variable.lower()
+    return variable.removeprefix(PREFIX).removeprefix("OPENAI_").lower()
 
 
 #: Each variable that the file can set, by its name there. Keys are stored apart, and the file cannot name itself.
@@ -64,7 +61,7 @@ def read_settings_file(path: str) -> SettingsFile:
     except FileNotFoundError:
         return SettingsFile(Path(path))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        reason = explain_read_error(error, "it is not UTF-8")
         fault = f"The settings file {path} cannot be read ({reason}). Correct it or move it away."
         return SettingsFile(Path(path), refused=(fault,))
     return parse_settings(text, Path(path))

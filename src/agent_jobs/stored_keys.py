@@ -14,7 +14,8 @@ from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
 from agent_jobs.secret_values import KEY_FILE_CHARS
 from agent_jobs.setting_values import SecretStr, check_header
-from agent_jobs.text_file import BOM
+from agent_jobs.text_file import BOM, explain_read_error
+from agent_jobs.web_address import write_host
 
 #: In the file in place of a key that is in the keyring, so that the keyring is asked only then.
 IN_KEYRING = "keyring:agent-jobs"
@@ -41,12 +42,9 @@ class StoredKey(NamedTuple):
 def name_endpoint(base_url: str) -> str:
     """Return the endpoint of an address: its host, with what differs from HTTPS on its usual port."""
     parts = urlsplit(base_url)
-    host = (parts.hostname or "").rstrip(".")
-    if ":" in host:
-        host = f"[{host}]"
-    port = parts.port or DEFAULT_PORTS.get(parts.scheme)
-    if port != DEFAULT_PORTS.get(parts.scheme):
-        host = f"{host}:{port}"
+    host = write_host((parts.hostname or "").rstrip("."))
+    if parts.port not in (None, 0, DEFAULT_PORTS.get(parts.scheme)):
+        host = f"{host}:{parts.port}"
     if parts.scheme == "https":
         return host
     return f"{parts.scheme}://{host}"
@@ -66,8 +64,7 @@ def find_stored_key(folder: str, base_url: str) -> StoredKey | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise _refuse_file(path, f"cannot be read ({reason})", endpoint) from None
+        raise _refuse_file(path, f"cannot be read ({explain_read_error(error)})", endpoint) from None
     if text == IN_KEYRING:
         return StoredKey(endpoint, Path(path), None)
     if not text:
@@ -131,9 +128,7 @@ def delete_key(folder: str, base_url: str) -> Path | None:
 
 def list_endpoints(folder: str) -> list[str]:
     """Return the endpoints for which a key is stored."""
-    with suppress(OSError):
-        return sorted(_read_file_name(name) for name in os.listdir(folder) if not name.startswith("."))
-    return []
+    return sorted(_read_file_name(path.name) for path in list_key_files(folder))
 
 
 def list_key_files(folder: str) -> Iterator[Path]:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 Schema = Mapping[str, Any]
 
-TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
+TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 #: The keywords that every model accepts in a strict schema.
 KEYWORDS = frozenset(
     {"type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const", "description"}
@@ -38,7 +38,8 @@ def is_strict(schema: Schema) -> bool:
 
 def find_strict_fault(schema: Schema) -> str | None:
     """Return what to change in a schema so that most models accept it as strict, None if nothing has to change."""
-    root = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
+    root = {**schema}
+    root.pop("$schema", None)
     if "anyOf" in root:
         return "leave out anyOf at the root"
     return _find_fault(root, KEYWORDS | MORE_KEYWORDS, MORE_DEPTH)
@@ -61,30 +62,35 @@ def add_missing_items(schema: Any) -> Any:
 
 def _add_items(keyword: str, value: Any) -> Any:
     """Return the value of a keyword with `items` in the schemas that it holds."""
-    if keyword in _BY_NAME and isinstance(value, dict):
-        return {name: add_missing_items(each) for name, each in cast("dict[str, Any]", value).items()}
-    if keyword in _IN_LISTS and isinstance(value, list):
-        return [add_missing_items(each) for each in cast("list[Any]", value)]
-    if keyword in _ALONE:
-        return add_missing_items(value)
-    return value
+    match value:
+        case dict() if keyword in _BY_NAME:
+            return {name: add_missing_items(each) for name, each in cast("dict[str, Any]", value).items()}
+        case list() if keyword in _IN_LISTS:
+            return list(map(add_missing_items, cast("list[Any]", value)))
+        case dict() if keyword in _ALONE:
+            return add_missing_items(value)
+        case _:
+            return value
 
 
 def _find_fault(schema: Any, keywords: frozenset[str], depth: int) -> str | None:
     """Return what to change so that a schema and all in it are strict, None if nothing has to change."""
+    return next(_iterate_faults(schema, keywords, depth), None)
+
+
+def _iterate_faults(schema: Any, keywords: frozenset[str], depth: int) -> Iterator[str]:
+    """Yield what to change in a schema, and then in those that it holds."""
     if not isinstance(schema, Mapping):
-        return "write every part as an object"
-    part = cast(Schema, schema)
+        yield "write every part as an object"
+        return
     if depth < 0:
-        return "nest it less deeply"
-    if foreign := sorted(part.keys() - keywords):
-        return f"leave out {foreign[0]}"
-    if fault := _fault_of_value(part) or _fault_of_object(part):
-        return fault
+        yield "nest it less deeply"
+        return
+    part = cast(Schema, schema)
+    yield from (f"leave out {keyword}" for keyword in sorted(part.keys() - keywords))
+    yield from filter(None, (_fault_of_value(part), _fault_of_object(part)))
     for each in _list_subschemas(part):
-        if fault := _find_fault(each, keywords, depth - 1):
-            return fault
-    return None
+        yield from _iterate_faults(each, keywords, depth - 1)
 
 
 def _fault_of_value(part: Schema) -> str | None:
@@ -104,33 +110,33 @@ def _fault_of_value(part: Schema) -> str | None:
 def _has_kind(part: Schema) -> bool:
     if _KINDS.isdisjoint(part):
         return False
-    return all(isinstance(kind, str) and kind in TYPES for kind in _list_types(part))
+    return all(kind in TYPES for kind in _list_types(part))
 
 
 def _fault_of_reference(part: Schema) -> str | None:
-    reference = part["$ref"]
-    if len(part) == 1 and isinstance(reference, str) and reference.startswith("#"):
-        return None
-    return "let a $ref stand alone and name one of $defs"
+    match part:
+        case {"$ref": str() as reference, **rest} if reference.startswith("#") and not rest:
+            return None
+        case _:
+            return "let a $ref stand alone and name one of $defs"
 
 
 def _fault_of_object(part: Schema) -> str | None:
     if "object" not in _list_types(part) and "properties" not in part:
         return None
-    properties = part.get("properties", {})
-    if part.get("additionalProperties") is not False or not isinstance(properties, dict):
-        return _CLOSED
-    if not _lists_all(part.get("required"), cast("dict[str, Any]", properties)):
-        return _CLOSED
-    return None
+    with_properties: Schema = {"properties": {}, **part}
+    match with_properties:
+        case {"additionalProperties": False, "properties": {**properties}, "required": [*required]} if _names_all(
+            required, properties
+        ):
+            return None
+        case _:
+            return _CLOSED
 
 
-def _lists_all(required: Any, properties: Mapping[str, Any]) -> bool:
-    """Return True if `required` is a list of exactly the properties."""
-    if not isinstance(required, list):
-        return False
-    names = cast("list[Any]", required)
-    return all(isinstance(name, str) for name in names) and set(names) == set(properties)
+def _names_all(required: list[Any], properties: Mapping[str, Any]) -> bool:
+    """Return True if the list names exactly the properties."""
+    return all(isinstance(name, str) for name in required) and set(required) == set(properties)
 
 
 def _list_types(schema: Schema) -> list[Any]:
@@ -142,19 +148,15 @@ def _list_types(schema: Schema) -> list[Any]:
 
 def _list_subschemas(part: Schema) -> Iterator[Any]:
     """Yield the schemas in a part, and None in the place of a value that cannot hold any."""
-    for keyword in ("properties", "$defs", "definitions"):
-        named = part.get(keyword, {})
-        if isinstance(named, dict):
-            yield from cast("dict[str, Any]", named).values()
-        else:
-            yield None
-    if "anyOf" in part:
-        yield from _list_choices(part["anyOf"])
-    if "items" in part:
-        yield part["items"]
-
-
-def _list_choices(value: Any) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        return [None]
-    return cast("list[Any]", value)
+    for held in part.items():
+        match held:
+            case ("properties" | "$defs" | "definitions", {**schemas}):
+                yield from schemas.values()
+            case ("anyOf", [_, *_] as schemas):
+                yield from schemas
+            case ("items", schema):
+                yield schema
+            case ("properties" | "$defs" | "definitions" | "anyOf", _):
+                yield None
+            case _:
+                pass

@@ -53,16 +53,17 @@ def nearest(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str | No
     # Swapped letters are the likeliest slip: MODLE means MODEL, although MODE scores higher.
     # Of names that are equally near, the first one is the one that is used most.
     known = list(by_folded)
-    nearness = {each: difflib.SequenceMatcher(None, written, each).ratio() for each in close}
-    close.sort(key=lambda each: (sorted(each) != sorted(written), -nearness[each], known.index(each)))
+
+    def rank(each: str) -> tuple[bool, float, int]:
+        nearness = difflib.SequenceMatcher(None, written, each).ratio()
+        return sorted(each) != sorted(written), -nearness, known.index(each)
+
     if close:
-        return by_folded[close[0]]
+        return by_folded[min(close, key=rank)]
     if len(written) < MIN_PREFIX_CHARS:
         return None
     longer = [each for each in by_folded if each.startswith(written)]
-    if longer:
-        return by_folded[min(longer, key=len)]
-    return None
+    return by_folded.get(min(longer, key=len, default=""))
 
 
 def ask_if_meant(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str:

@@ -43,6 +43,11 @@ def read_text(path: Path) -> str:
     return decode_text(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
 
 
+def explain_read_error(error: OSError | ValueError, not_text: str = "it is not text") -> str:
+    """Return why a file cannot be read: in the system's words, or that it is not what it should be."""
+    return getattr(error, "strerror", None) or not_text
+
+
 def open_text(path: Path) -> TextIO:
     """Open a file to be read in parts, in the encoding of its mark; the mark is read as U+FEFF."""
     binary = path.open("rb")

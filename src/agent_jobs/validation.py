@@ -1,6 +1,7 @@
 """Checks of one value at a time, for settings, options and files alike. Pure."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
@@ -56,8 +57,8 @@ class Choice(Kind[str]):
         Raises:
             AgentJobsError: It is not. The error names the nearest string, or all of them.
         """
-        if isinstance(value, str) and value in self.names:
-            return value
+        if value in self.names:
+            return cast("str", value)
         raise choice_error("{name} does not accept {given!r}.", name, str(value), self.names, error)
 
 
@@ -115,12 +116,12 @@ def _name_for(name: str, error: type[AgentJobsError]) -> str:
 
 def _describe_value(value: object) -> str:
     """Return a value that cannot be a secret, and of any other its kind."""
-    if value is None or isinstance(value, bool | int | float):
-        return compact_json(value)[:ECHOED_CHARS]
     match value:
+        case None | bool() | int() | float():
+            return compact_json(value)[:ECHOED_CHARS]
+        case str() if value.strip():
+            return "this string"
         case str():
-            if value.strip():
-                return "this string"
             return "an empty string"
         case list() | tuple():
             return "this list"
@@ -152,18 +153,26 @@ def mapping(example: str) -> Kind[Mapping[str, Any]]:
 
 
 def _is_number(value: object, *types: type) -> bool:
-    return isinstance(value, types) and not isinstance(value, bool)
+    return type(value) in types  # true and false are numbers of Python, but not of JSON
 
 
 def _is_filled_string(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _is_list_of_strings(value: object) -> bool:
-    items = cast("list[object]", value) if isinstance(value, list) else []
-    return bool(items) and all(map(_is_filled_string, items))
+def _is_api_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[A-Za-z0-9_-]{1,64}", value) is not None
+
+
+def _is_list_of_strings(value: Any) -> bool:
+    match value:
+        case [_, *_]:
+            return all(map(_is_filled_string, value))
+        case _:
+            return False
 
 
 FLAG: Kind[bool] = Kind("true or false", lambda value: isinstance(value, bool))
 STRING: Kind[str] = Kind("a non-empty string", _is_filled_string)
+API_NAME: Kind[str] = Kind("up to 64 letters, digits, _ and -", _is_api_name)
 STRINGS: Kind[list[str]] = Kind("a list of at least one non-empty string", _is_list_of_strings)

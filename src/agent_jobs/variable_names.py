@@ -24,6 +24,7 @@ ALIASES: Mapping[str, Collection[str]] = {
         "OPENAIAPIENDPOINT", "OPENAIHOST", "OPENAIAPIHOST",
     ),
 }  # fmt: skip
+_NAME_OF_ALIAS = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
 
 
 def find_misnamed(env: Mapping[str, str], names: Collection[str]) -> list[SettingWarning]:
@@ -34,11 +35,13 @@ def find_misnamed(env: Mapping[str, str], names: Collection[str]) -> list[Settin
         names: The names of our variables.
     """
     # A variable of another program is not reported while ours is set.
-    wanted = [name for name in (KEY, BASE_URL) if name not in env and not (name == KEY and KEY_FILE in env)]
+    wanted = {KEY, BASE_URL} - env.keys()
+    if KEY_FILE in env:
+        wanted.discard(KEY)
     warnings: list[SettingWarning] = []
     for name in sorted(env.keys() - {*names, _find_team_token(env)}):
         is_ours = name.startswith(PREFIX)
-        meant = _find_ours(name, names) if is_ours else _find_foreign(name, names, wanted)
+        meant = _find_ours(name, names) if is_ours else _find_foreign(name, names, sorted(wanted))
         if meant is not None:
             warnings.append(misnamed_warning(name, meant))
         elif is_ours:
@@ -68,11 +71,8 @@ def _find_ours(name: str, names: Collection[str]) -> str | None:
     """Return the variable that one with our prefix was meant to be."""
     bare = _squeeze_name(name.removeprefix(PREFIX))
     by_bare = {_squeeze_name(each.removeprefix(PREFIX)): each for each in names}
-    exact = by_bare.get(bare) or by_bare.get(f"OPENAI{bare}")
-    meant = exact or _find_alias(bare) or _find_alias(f"OPENAI{bare}")
-    if meant is not None:
-        return meant
-    return by_bare.get(nearest(bare, by_bare) or "")
+    known = {**_NAME_OF_ALIAS, **by_bare}
+    return known.get(bare) or known.get(f"OPENAI{bare}") or by_bare.get(nearest(bare, by_bare) or "")
 
 
 def _find_foreign(name: str, names: Collection[str], wanted: Collection[str]) -> str | None:
@@ -87,7 +87,7 @@ def _find_foreign(name: str, names: Collection[str], wanted: Collection[str]) ->
 
 def _find_wanted(squeezed: str, wanted: Collection[str]) -> str | None:
     """Return the missing variable that another program's name for it was meant to be."""
-    alias = _find_alias(squeezed)
+    alias = _NAME_OF_ALIAS.get(squeezed)
     if alias is None:
         return _find_near(squeezed, wanted)
     if alias in wanted or (alias == KEY_FILE and KEY in wanted):
@@ -98,10 +98,6 @@ def _find_wanted(squeezed: str, wanted: Collection[str]) -> str | None:
 def _find_near(squeezed: str, names: Collection[str]) -> str | None:
     by_squeezed = {_squeeze_name(each): each for each in names}
     return by_squeezed.get(nearest(squeezed, by_squeezed, FOREIGN_CUTOFF) or "")
-
-
-def _find_alias(squeezed: str) -> str | None:
-    return next((name for name, aliases in ALIASES.items() if squeezed in aliases), None)
 
 
 def _squeeze_name(name: str) -> str:

@@ -5,11 +5,14 @@ import pty
 import re
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 from fork_server import COMMAND, Process, run
+from machine import Machine, machine
 from terminals import Terminal
 
 from agent_jobs import __version__
@@ -20,8 +23,14 @@ def typed(*arguments: str, limit_s: float = 100) -> "subprocess.CompletedProcess
     return run([*COMMAND, *arguments], timeout=limit_s)
 
 
-def test_demo_shows_a_job_outlive_its_killed_server() -> None:
-    shown = typed("demo")
+@pytest.fixture
+def here() -> Iterator[Machine]:
+    with machine() as here:
+        yield here
+
+
+def test_demo_shows_a_job_outlive_its_killed_server(here: Machine) -> None:
+    shown = here.run("agent-jobs demo")
     assert shown.returncode == 0, shown.stderr
     assert shown.stderr == ""
     actors = [line.split(maxsplit=3)[2] for line in shown.stdout.splitlines() if re.match(r" *\d+\.\d s ", line)]
@@ -33,16 +42,17 @@ def test_demo_shows_a_job_outlive_its_killed_server() -> None:
     assert "\x1b" not in shown.stdout
 
 
-def test_demo_is_coloured_and_fits_a_terminal(tmp_path: Path) -> None:
-    shown = Terminal("", tmp_path / "jobs").show("demo", "Is it safe?", columns=60)
+def test_demo_is_coloured_and_fits_a_terminal(here: Machine) -> None:
+    shown = here.show('agent-jobs demo "Is it safe?"', columns=60)
     assert shown.returncode == 0, shown.text
     assert shown.colours
     assert "The emulated model has no answer to that." in shown.text
 
 
 def test_unsuccessful_demo_reports_it_and_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(sys, "executable", str(here.python))
     monkeypatch.setattr(demo, "SCRIPT", {"duration_s": 3, "end": "failed"})
     assert demo.run_demo("Is it safe?") == 1
     assert "The demo failed: the job ended with status 'failed'." in capsys.readouterr().err
@@ -94,8 +104,9 @@ def test_used_or_invalid_port_is_refused_in_a_sentence() -> None:
     assert typed("emulator", "--port", "0", "--time-scale", "0").returncode == 2
 
 
-def test_demo_that_is_interrupted_ends_without_a_traceback() -> None:
-    with Process([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+def test_demo_that_is_interrupted_ends_without_a_traceback(here: Machine) -> None:
+    command, pipe = [here.python, *COMMAND[1:], "demo"], subprocess.PIPE
+    with subprocess.Popen(command, env=here.environment(), stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         while "agent_poll: waiting" not in process.stdout.readline():
             assert process.poll() is None

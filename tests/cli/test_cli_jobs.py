@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import httpx2
 import pytest
 from fork_server import COMMAND, Process, run
 from hosts import scripted
+from machine import forking
 from processes import serving
 from terminals import KEY, Terminal
 
@@ -100,26 +102,30 @@ def test_file_that_the_command_line_names_may_be_read(terminal: Terminal):
     assert len(request["input"][0]["content"]) == 2
 
 
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with forking(tmp_path_factory.mktemp("shell")) as command:
+        yield command
+
+
 def test_prompt_that_is_not_utf_8_and_a_home_that_does_not_exist_are_reported_before_anything_is_sent(
-    terminal: Terminal, upstream: RunningServer
+    terminal: Terminal, forked: str, upstream: RunningServer
 ):
     for line, told in (
         ("printf 'caf\\351' | {} run -", "stdin is not UTF-8"),
         ("{} run x --file '~no-such-person/x'", "home"),
     ):
-        command = line.format(" ".join(COMMAND))
-        refused = subprocess.run(
-            ["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60, env=terminal.environment()
-        )
+        refused = shell(terminal, forked, line)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert told in refused.stderr
         assert "Traceback" not in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
 
 
-def shell(terminal: Terminal, line: str, **inherited: Any) -> "subprocess.CompletedProcess[str]":
-    """Run a line of a shell, where {} is the command."""
-    command = ["sh", "-c", line.format(" ".join(COMMAND))]
+def shell(terminal: Terminal, forked: str, line: str, **inherited: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a line of a shell, where {} is the command: a new interpreter if a standard stream is closed."""
+    program = " ".join(COMMAND) if "<&-" in line else forked
+    command = ["sh", "-c", line.format(program)]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=60, env=terminal.environment(),
         cwd=terminal.folder.parent, **inherited,
@@ -141,10 +147,12 @@ def shell(terminal: Terminal, line: str, **inherited: Any) -> "subprocess.Comple
         ("{} run x", "x"),
     ],
 )
-def test_piped_text_is_appended_to_the_prompt(terminal: Terminal, upstream: RunningServer, line: str, prompt: str):
+def test_piped_text_is_appended_to_the_prompt(
+    terminal: Terminal, forked: str, upstream: RunningServer, line: str, prompt: str
+):
     reading, writing = os.pipe()  # inherited, open, and never written to
     try:
-        ran = shell(terminal, line, stdin=reading)
+        ran = shell(terminal, forked, line, stdin=reading)
     finally:
         os.close(reading)
         os.close(writing)
@@ -161,9 +169,9 @@ def test_piped_text_is_appended_to_the_prompt(terminal: Terminal, upstream: Runn
 
 @pytest.mark.parametrize("line", ["printf 'caf\\351' | {} run x", "printf 'caf\\351' | {} start x"])
 def test_stdin_that_cannot_be_read_is_refused_before_anything_is_sent(
-    terminal: Terminal, upstream: RunningServer, line: str
+    terminal: Terminal, forked: str, upstream: RunningServer, line: str
 ):
-    refused = shell(terminal, line)
+    refused = shell(terminal, forked, line)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "stdin is" in refused.stderr
     assert "Traceback" not in refused.stderr

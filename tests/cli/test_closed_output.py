@@ -4,11 +4,14 @@ import json
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fork_server import COMMAND, Process, run
 from hosts import scripted
-from terminals import COMMAND, LIMIT_S, Terminal
+from machine import forking
+from terminals import LIMIT_S, Terminal
 
 from agent_jobs.emulator.server import RunningServer
 
@@ -18,14 +21,20 @@ def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
     return Terminal(upstream.base_url, tmp_path / "data")
 
 
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with forking(tmp_path_factory.mktemp("shell")) as command:
+        yield command
+
+
 def run_unread(terminal: Terminal, *arguments: str, and_stderr: bool = False) -> tuple[int, str]:
     """Run a command whose output nobody reads; return its exit status and what it says on stderr."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        ran = subprocess.run(
+        ran = run(
             [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=writer,
-            stderr=subprocess.STDOUT if and_stderr else subprocess.PIPE, text=True, timeout=LIMIT_S, check=False,
+            stderr=subprocess.STDOUT if and_stderr else subprocess.PIPE, timeout=LIMIT_S,
             env=terminal.environment(), cwd=terminal.folder.parent,
         )  # fmt: skip
     finally:
@@ -70,9 +79,10 @@ def test_command_exits_as_if_everything_had_been_read(terminal: Terminal, argume
     ],
 )
 def test_job_whose_answer_cannot_be_written_is_named(
-    terminal: Terminal, upstream: RunningServer, command: str, redirection: str, reason: str
+    terminal: Terminal, forked: str, upstream: RunningServer, command: str, redirection: str, reason: str
 ):
-    line = shlex.join([*COMMAND, *command.split(), "Work"])
+    program = shlex.join(COMMAND) if redirection == ">&-" else forked
+    line = f"{program} {command} Work"
     ran = subprocess.run(
         ["sh", "-c", f"{line} {redirection}"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         timeout=LIMIT_S, env=terminal.environment(), cwd=terminal.folder.parent,
@@ -84,9 +94,9 @@ def test_job_whose_answer_cannot_be_written_is_named(
     assert upstream.emulator.counters()["creates"] == 1
 
 
-def run_shell(terminal: Terminal, script: str) -> "subprocess.CompletedProcess[str]":
-    """Run a script in which `agent-jobs` is the command."""
-    script = f'agent_jobs() {{ {shlex.join(COMMAND)} "$@"; }}\n{script.replace("agent-jobs", "agent_jobs")}'
+def run_shell(terminal: Terminal, program: str, script: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script in which `agent-jobs` is a program."""
+    script = f'agent_jobs() {{ {program} "$@"; }}\n{script.replace("agent-jobs", "agent_jobs")}'
     return subprocess.run(
         ["sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=LIMIT_S,
         env=terminal.environment(), cwd=terminal.folder.parent,
@@ -104,7 +114,7 @@ def test_each_command_says_in_a_line_that_its_output_cannot_be_written(terminal:
         ("delete last --yes", ">&- 2>&-", ""),
     ]
     script = "\n".join(f"agent-jobs {command} {redirection}; echo $?" for command, redirection, _ in tried)
-    ran = run_shell(terminal, script)
+    ran = run_shell(terminal, shlex.join(COMMAND), script)
     assert ran.stdout.split() == ["7"] * len(tried)
     sentence = "Error: The output cannot be written ({reason}). Send it elsewhere"
     errors = [line for line in ran.stderr.splitlines() if not line.startswith("There was nothing to cancel")]
@@ -115,15 +125,15 @@ def test_each_command_says_in_a_line_that_its_output_cannot_be_written(terminal:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-def test_answer_counts_as_read_only_after_it_was_written(terminal: Terminal):
-    run_shell(terminal, "agent-jobs run Work >/dev/full; agent-jobs result last >/dev/full")
+def test_answer_counts_as_read_only_after_it_was_written(terminal: Terminal, forked: str):
+    run_shell(terminal, forked, "agent-jobs run Work >/dev/full; agent-jobs result last >/dev/full")
     assert "1 unread" in terminal.pipe("list").stdout
     terminal.pipe("result", "last")
     assert "unread" not in terminal.pipe("list").stdout
 
 
-def test_command_does_its_work_though_stderr_is_full(terminal: Terminal):
-    ran = run_shell(terminal, "agent-jobs run Work 2>/dev/full")
+def test_command_does_its_work_though_stderr_is_full(terminal: Terminal, forked: str):
+    ran = run_shell(terminal, forked, "agent-jobs run Work 2>/dev/full")
     assert ran.returncode == 0
     assert ran.stdout.startswith("This is an emulated answer")
 
@@ -140,8 +150,8 @@ def test_watch_without_a_reader_leaves_the_jobs_and_reports_it(terminal: Termina
 @pytest.mark.parametrize("arguments", [(), ("serve",)])
 def test_server_whose_host_no_longer_reads_ends_without_a_word(terminal: Terminal, arguments: tuple[str, ...]):
     client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-    with subprocess.Popen(
-        [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    with Process(
+        [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=terminal.environment(),
     ) as process:  # fmt: skip
         assert process.stdin is not None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from processes import Server, serving
-from terminals import Terminal
+from terminals import HIDDEN_QUESTION, Terminal
 
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
@@ -136,10 +136,10 @@ def test_host_that_refuses_does_not_keep_the_others_from_being_installed(home: P
     assert (home / ".cursor/mcp.json").read_text() == "broken"
 
 
-@pytest.mark.parametrize("question", ["not shown", "Install into which?"])
+@pytest.mark.parametrize("question", [HIDDEN_QUESTION, "Install into which?"])
 def test_ctrl_c_at_a_question_leaves_finished_steps_only(home: Path, upstream: RunningServer, question: str):
     terminal = Terminal(upstream.base_url, home / "data")
-    key = "" if question == "not shown" else KEY
+    key = "" if question == HIDDEN_QUESTION else KEY
     shown = terminal.show(
         "init", stop=lambda seen: question in seen or "Store it" in seen, keys="\x03", OPENAI_API_KEY=key,
         PATH=os.environ["PATH"],

@@ -5,16 +5,17 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import tomlkit
 from click.testing import CliRunner, Result
+from fork_server import COMMAND
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -915,14 +916,12 @@ def test_launch_pins_a_version_from_pypi(tmp_path: Path, monkeypatch: pytest.Mon
 def test_env_file_applies_to_every_command(home: Path, tmp_path: Path):
     file = tmp_path / "my.env"
     file.write_text(f"CODEX_HOME={tmp_path / 'codex'}\n")
-    command = [sys.executable, "-m", "agent_jobs", "--env-file"]
-    done = subprocess.run([*command, file, "install", "codex"], capture_output=True, text=True, check=False)
+    command = [*COMMAND, "--env-file"]
+    done = fork_server.run([*command, file, "install", "codex"])
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "codex/config.toml").is_file()
     assert read_folder(home) == {}
-    gone = subprocess.run(
-        [*command, tmp_path / "gone", "install", "codex"], capture_output=True, text=True, check=False
-    )
+    gone = fork_server.run([*command, tmp_path / "gone", "install", "codex"])
     assert (gone.returncode, gone.stdout) == (1, "")
     assert "gone" in gone.stderr
 

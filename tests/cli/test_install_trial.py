@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from fork_server import listening
+from machine import write_interpreter
 
 from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding
@@ -24,14 +26,29 @@ from agent_jobs.install.machine import Launch
 KEY = "sk-emulated-0123456789abcdef"
 
 
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An interpreter that starts this program as a fork, with the script of an installation beside it."""
+    folder = tmp_path_factory.mktemp("python")
+    path, address = folder / "bin/python", folder / "forks"
+    write_interpreter(path, address)
+    script = path.with_name("agent-jobs")
+    script.write_text(f'#!/bin/sh\nexec {path} -m agent_jobs "$@"\n')
+    script.chmod(0o755)
+    with listening(address):
+        yield path
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upstream: RunningServer) -> Path:
+def home(tmp_path: Path, python: Path, monkeypatch: pytest.MonkeyPatch, upstream: RunningServer) -> Path:
     for name in [*os.environ]:
         if name.startswith(("AGENT_JOBS_", "XDG_", "CODEX_", "CLAUDE_", "SSL_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", upstream.base_url)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(sys, "argv", [str(python.with_name("agent-jobs"))])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

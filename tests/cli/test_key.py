@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hosts import SPEED, Host
 from mcp import Client
-from terminals import Terminal
+from terminals import HIDDEN_QUESTION, Terminal
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
@@ -350,12 +350,12 @@ def test_missing_keyring_leaves_the_key_in_a_file(environ: dict[str, str], keyri
 def test_terminal_hides_the_key_and_ctrl_c_stores_nothing(tmp_path: Path):
     terminal = Terminal(OPENAI, tmp_path / "data")
     command = ["key", "set", "--endpoint", OPENAI]
-    asked = terminal.show(*command, stop=lambda seen: "not shown" in seen, OPENAI_API_KEY="")
+    asked = terminal.show(*command, stop=lambda seen: HIDDEN_QUESTION in seen, OPENAI_API_KEY="")
     assert asked.returncode == 130
     assert "Interrupted." in asked.text
     assert not list_endpoints(str(tmp_path / ".config/agent-jobs/keys"))
     pasted = terminal.show(
-        *command, stop=lambda seen: "not shown" in seen, keys=f"{KEY}\n", columns=60, OPENAI_API_KEY=""
+        *command, stop=lambda seen: HIDDEN_QUESTION in seen, keys=f"{KEY}\n", columns=60, OPENAI_API_KEY=""
     )
     assert pasted.returncode == 0
     assert KEY not in pasted.raw

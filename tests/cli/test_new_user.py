@@ -26,7 +26,8 @@ from agent_jobs.stored_keys import store_key
 
 __all__ = ["wheel"]
 
-UVX = shutil.which("uvx")
+#: `uv run` names itself in UV: what is on the PATH may be a script of pyenv, which takes longer than uvx.
+UVX = shutil.which("uvx", path=os.pathsep.join((os.path.dirname(os.environ.get("UV", "")), os.environ["PATH"])))
 KEY = "sk-the-users-own"
 #: What any user of this machine would have set to reach a package index from it.
 MACHINE = ("SSL_", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_PYTHON")

@@ -5,19 +5,30 @@ from difflib import unified_diff
 from pathlib import Path
 
 import pytest
-from captures import PAGES, SCENES, captured, comparable
+from captures import BLOCK, PAGES, SCENES, Act, captured, comparable, split_into_acts
 from terminals import screen
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the pages show a Linux machine")
-@pytest.mark.timeout(600)  # a page is up to thirty commands, one after the other
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_of_a_page_shows_what_is_below_it(page: Path):
-    text = page.read_text()
-    shown = captured(text)
-    before, now = ([comparable(line) for line in each.splitlines()] for each in (text, shown))
-    difference = "\n".join(unified_diff(before, now, "the page", "the terminal", lineterm=""))
-    assert comparable(shown) == comparable(text), f"look at this, and run scripts/captures:\n{difference}"
+@pytest.mark.parametrize(
+    ("page", "act"),
+    [
+        pytest.param(page, act, id=f"{page.name}-{act.name}")
+        for page in PAGES
+        for act in split_into_acts(page.read_text())
+        if BLOCK.search(act.text)
+    ],
+)
+def test_every_command_of_a_page_shows_what_is_below_it(page: Path, act: Act):
+    shown = captured(act.text)
+    before, now = ([comparable(line) for line in each.splitlines()] for each in (act.text, shown))
+    difference = "\n".join(unified_diff(before, now, page.name, "the terminal", lineterm=""))
+    assert comparable(shown) == comparable(act.text), f"look at this, and run scripts/captures:\n{difference}"
+
+
+def test_acts_of_a_page_are_the_whole_page():
+    for page in PAGES:
+        assert "".join(act.text for act in split_into_acts(page.read_text())) == page.read_text()
 
 
 def test_every_scene_is_played():

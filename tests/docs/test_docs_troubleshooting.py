@@ -22,6 +22,7 @@ UPSTREAM = {"content_filter", *RETRYABLE - {"interrupted"}}
 FIELDS = {"error_code", "error_message", "reason"}
 
 
+@cache
 def sources() -> list[ast.Module]:
     house = Path(agent_jobs.__file__).parent
     return [ast.parse(path.read_text()) for path in house.rglob("*.py") if "emulator" not in path.parts]

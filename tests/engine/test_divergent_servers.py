@@ -291,13 +291,13 @@ async def test_endless_response_of_a_killed_server_ends_a_day_after_its_limit(
 
 async def test_ignored_cancel_frees_job_and_slot_at_last(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="cancel", status=200, body={"id": "resp_x"}, times=-1)
-    limited = replace(settings, job_timeout_s=3600, follow=0, max_concurrent=1)
+    limited = replace(settings, job_timeout_s=3600, follow=0, max_concurrent=1, max_wait_s=3600.0)
     async with hosting(limited, speed=20_000) as host:
         started = await host.start(emulate={"end": "never"})
         while (await host.call("agent_poll", job_id=started["job_id"], wait_s=0))["status"] != "in_progress":
             pass
         await host.call("agent_cancel", job_id=started["job_id"])
-        assert (await host.end(started["job_id"]))["error"]["code"] == "deadline_exceeded"
+        assert (await host.end(started["job_id"], wait_s=3600))["error"]["code"] == "deadline_exceeded"
 
 
 async def test_process_that_sent_a_cancel_polls_at_growing_intervals(settings: Settings) -> None:

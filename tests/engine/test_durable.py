@@ -191,7 +191,7 @@ async def test_held_run_past_its_limit_is_closed_and_keeps_its_text(
 
 async def test_silent_held_run_past_its_limit_ends_without_an_output(settings: Settings) -> None:
     async with hosting(replace(settings, job_timeout_s=5, mode="foreground")) as host:
-        answer = await host.end((await host.start(emulate={"duration_s": 200, "reasoning": 0}))["job_id"])
+        answer = await host.end((await host.start(emulate={"duration_s": 20_000, "reasoning": 0}))["job_id"])
     assert answer["error"]["code"] == "deadline_exceeded"
     assert "output" not in answer
 

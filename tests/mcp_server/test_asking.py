@@ -409,7 +409,7 @@ async def test_missing_approval_expires_and_a_late_one_changes_nothing(
         told = await asking(host, mcp_approval=REMOTE)
         with anyio.fail_after(60):
             while "error" not in (answer := await host.call("agent_poll", job_id=told["job_id"], wait_s=20)):
-                pass
+                await host.call("agent_poll", job_ids=[told["job_id"]], wait_s=20)  # reports a known question no more
         assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
         assert answer["next"] == "agent_start again once the user can answer"
         late = await host.refused("agent_reply", job_id=told["job_id"], deny=[told["needs"][0]["call_id"]])

@@ -32,6 +32,8 @@ from test_asking import LOOKUP, REMOTE, TWO, answers, script
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError
+from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import Status
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
 from agent_jobs.store import open_store
@@ -467,6 +469,28 @@ async def test_questions_may_be_answered_one_by_one(settings: Settings, count: i
                 await anyio.sleep(0.02)
         assert len(seen) == count
         assert len(answer_of(state)["done"]) == count
+
+
+@pytest.mark.parametrize("slow", [0, 8])
+async def test_answer_counts_though_another_job_has_asked_meanwhile(settings: Settings, slow: int) -> None:
+    """A host is shown eight questions at most. The late one may take the place of one that it shows already."""
+    async with waiting(settings, elicitation_callback=form) as host:
+        start = script(mcp_approval=REMOTE)
+        scripts = [start["emulate"] | {"duration_s": 10.0 if number == slow else 0.2} for number in range(9)]
+        prompts = [scripted(f"buy {number}", emulate) for number, emulate in enumerate(scripts)]
+        task = await host.create("agent_start", prompts=prompts, options=start["options"])
+        state = await host.once(task["taskId"], lambda state: len(state.get("inputRequests", {})) == 8)
+        shown = list[str](state["inputRequests"])
+        with anyio.fail_after(60):
+            batch = JobFilter(batch=task["taskId"])
+            while (await (await host.plain.app.engine()).find(batch, 1)).counts != {Status.INPUT_REQUIRED: 9}:
+                await host.get(task["taskId"])
+        for key in reversed(shown):  # the last one lost its place first
+            given: dict[str, Any] = {key: {"action": "accept", "content": {}}}
+            await host.send("tasks/update", taskId=task["taskId"], inputResponses=given)
+        state = await host.get(task["taskId"])
+        assert state["status"] == "input_required"
+        assert state["inputRequests"].keys().isdisjoint(shown)
 
 
 async def test_question_for_the_model_completes_the_task(settings: Settings) -> None:

@@ -28,6 +28,8 @@ class Peer:
     """What an OpenAI client is given: the peer serves /responses without /v1."""
     counts: Callable[[], dict[str, dict[str, int]]]
     """Requests so far: "requests" by method and kind, "creates" by X-Client-Request-Id ("" without one)."""
+    release: Callable[[], None]
+    """Let the texts end whose last word was held back."""
 
 
 @functools.cache
@@ -78,10 +80,15 @@ def run(command: list[str]) -> None:
 
 
 @contextmanager
-def upstream(*, seconds: float = 20, tokens: int = 300) -> Generator[Peer]:
-    """Run the peer; a prompt can override both numbers, as in "[seconds=3 tokens=50]"."""
+def upstream(*, seconds: float = 20, tokens: int = 300, held: bool = False) -> Generator[Peer]:
+    """Run the peer; a prompt can override both numbers, as in "[seconds=3 tokens=50]".
+
+    With `held` no text ends before it is released.
+    """
     program = [str(interpreter()), str(HERE / "upstream.py"), "--port", "0"]
     command = [*program, "--seconds", str(seconds), "--tokens", str(tokens)]
+    if held:
+        command.append("--held")
     # Nothing of the caller's environment: proxies, cloud credentials and exporters all come in that way.
     with tempfile.TemporaryDirectory() as home, Path(home, "stderr").open("wb") as stderr:
         scrubbed = {"HOME": home, "PATH": os.defpath, "OTEL_SDK_DISABLED": "true"}
@@ -90,7 +97,7 @@ def upstream(*, seconds: float = 20, tokens: int = 300) -> Generator[Peer]:
         ) as process:
             try:
                 base_url = ready(process, Path(home, "stderr"))
-                yield Peer(base_url, functools.partial(counts, base_url))
+                yield Peer(base_url, functools.partial(counts, base_url), functools.partial(release, base_url))
             finally:
                 stop(process)
 
@@ -114,3 +121,7 @@ def stop(process: subprocess.Popen[str]) -> None:
 
 def counts(base_url: str) -> dict[str, dict[str, int]]:
     return httpx2.get(f"{base_url}/_counts", trust_env=False).raise_for_status().json()
+
+
+def release(base_url: str) -> None:
+    httpx2.get(f"{base_url}/_release", trust_env=False).raise_for_status()

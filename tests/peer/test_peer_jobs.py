@@ -17,7 +17,7 @@ from mcp.shared.exceptions import MCPError
 
 from peer.environment import Peer, upstream
 
-SECONDS, TOKENS = 20, 300
+SECONDS, TOKENS = 2, 300
 WHOLE_TEXT = " ".join(f"word-{n}" for n in range(TOKENS))
 
 
@@ -49,7 +49,7 @@ def kill_server(folder: Path) -> None:
 
 @pytest.mark.timeout(120)
 async def test_job_runs_to_its_end_another_is_cancelled_and_one_outlives_its_killed_server(tmp_path: Path) -> None:
-    with upstream(seconds=SECONDS, tokens=TOKENS) as peer:
+    with upstream(seconds=SECONDS, tokens=TOKENS, held=True) as peer:
         async with host(peer, tmp_path) as client:
             whole, cancelled, killed = [await start(client, number) for number in range(3)]
             answer = await call(client, "agent_poll", job_id=whole, wait_s=2)
@@ -60,6 +60,7 @@ async def test_job_runs_to_its_end_another_is_cancelled_and_one_outlives_its_kil
             with pytest.raises(MCPError):
                 await call(client, "agent_poll", job_id=killed)
         async with host(peer, tmp_path) as client:
+            peer.release()
             for job_id in (killed, whole):
                 answer = await call(client, "agent_poll", job_id=job_id)
                 assert answer == {"job_id": job_id, "status": "completed", "output": WHOLE_TEXT}

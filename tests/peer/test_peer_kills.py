@@ -116,8 +116,10 @@ async def sent(prompt: str, folder: Path) -> None:
     """Wait until the first byte of this prompt's POST is about to leave."""
     async with open_store(folder / "data") as store:
         with anyio.fail_after(ANSWER_S):
-            while not any(job.title == prompt and job.turn.sent_at for job in await store.find(JobFilter(), 1)):
-                pass
+            found: list[Job] = []
+            while not any(job.title == prompt and job.turn.sent_at for job in found):
+                await anyio.sleep(0.002)  # another process sets no event of ours
+                found = await store.find(JobFilter(), 1)
 
 
 async def stored(folder: Path) -> list[Job]:

@@ -27,16 +27,27 @@ from azure.ai.agentserver.responses import (
 
 HOST = "127.0.0.1"
 OVERRIDE = re.compile(r"\b(seconds|tokens)=(\d+(?:\.\d+)?)")
+#: Until then no text gets its last word.
+released = asyncio.Event()
 
 
 async def words(tokens: int, seconds: float, stop: asyncio.Event) -> AsyncIterator[str]:
     for index in range(tokens):
+        if index == tokens - 1:
+            await wait_for_one(released, stop)
         yield f"word-{index}" if index == 0 else f" word-{index}"
         try:
             await asyncio.wait_for(stop.wait(), seconds / tokens)
         except TimeoutError:
             continue
         return
+
+
+async def wait_for_one(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def turns_of(items: list[dict]) -> list[dict]:
@@ -114,6 +125,9 @@ class Counted:
             await self.app(scope, receive, send)
         elif scope["path"] == "/_counts":
             await self.report(send)
+        elif scope["path"] == "/_release":
+            released.set()
+            await self.report(send)
         else:
             self.count(scope)
             await self.app(scope, receive, send)
@@ -158,7 +172,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--tokens", type=int, default=300)
+    parser.add_argument("--held", action="store_true")
     options = parser.parse_args()
+    if not options.held:
+        released.set()
     # uvicorn shuts down gracefully and then raises the signal again under the handler it found.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logging.basicConfig(level=logging.ERROR)

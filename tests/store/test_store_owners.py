@@ -357,32 +357,45 @@ async def test_owner_runs_no_more_jobs_at_once_than_set(store: Store, default: i
 
 
 class OwnerRivals:
-    """Processes that start and end random jobs of two owners at the same time."""
+    """Processes that start and end random jobs of two owners at the same time.
+
+    Half of the starts of an owner have no key, so that each is a job of its own. These are more than the limit of
+    starts, so that some are refused in whichever order the processes run.
+    """
 
     SLOTS, DEFAULT, STARTS, USD = 4, 2, 9, 6.0
+    PROCESSES, STARTS_OF_EACH = 4, 5
     LIMITS: ClassVar[dict[str, int]] = {"alice": 1, "bob": 2}
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        self.refusals: set[str] = set()
+        self.refusals: dict[str, set[str]] = {owner: set() for owner in self.LIMITS}
 
-    async def work(self, process: Store, owner: str, names: list[str]) -> None:
-        for name in names:
-            await self.start(process.for_owner(owner), name, owner)
+    def plan_starts(self, owner: str) -> list[list[Job]]:
+        """Return the jobs that each process starts for an owner."""
+        count = self.PROCESSES * self.STARTS_OF_EACH
+        assert count // 2 > self.STARTS
+        keys = [None, "k"] * (count // 2)
+        self.random.shuffle(keys)
+        jobs = [a_job(f"job_{owner}_{n}", key=key, reserved_usd=1.0, owner=owner) for n, key in enumerate(keys)]
+        return [jobs[number :: self.PROCESSES] for number in range(self.PROCESSES)]
+
+    async def work(self, process: Store, owner: str, jobs: list[Job]) -> None:
+        for job in jobs:
+            await self.start(process.for_owner(owner), job)
             for waiting in await process.claim_free_slots(HERE, self.SLOTS, self.DEFAULT):
                 await self.step(process, waiting)
             await self.check(process)
 
-    async def start(self, process: Store, name: str, owner: str) -> None:
-        job = a_job(name, key=self.random.choice([None, "k"]), reserved_usd=1.0, owner=owner)
-        budgets = [Budget(self.USD, NOW - 1, owner=owner), Budget(10.0, NOW - 1)]
+    async def start(self, process: Store, job: Job) -> None:
+        budgets = [Budget(self.USD, NOW - 1, owner=job.owner), Budget(10.0, NOW - 1)]
         try:
             [existing] = await process.add(job, budgets=budgets, starts_per_minute=self.STARTS)
         except (BudgetError, BusyOwnerError) as refusal:
-            self.refusals.add(refusal.code)
+            self.refusals[job.owner].add(refusal.code)
             return
         if existing is None:
-            await self.step(process, name)
+            await self.step(process, job.id)
 
     async def step(self, process: Store, name: str) -> None:
         for _ in range(self.random.randrange(3)):
@@ -410,13 +423,12 @@ async def test_random_starts_and_ends_of_several_processes_keep_each_owner_s_lim
     async with database.open() as first, database.open() as second:
         await first.set_owner(Owner("alice", OwnerLimits(max_concurrent=1)))
         async with anyio.create_task_group() as tasks:
-            for number, process in enumerate((first, second, first, second)):
-                for owner in rivals.LIMITS:
-                    names = [f"job_{owner}_{number}_{each}" for each in range(5)]
-                    tasks.start_soon(rivals.work, process, owner, names)
+            for owner in rivals.LIMITS:
+                for process, jobs in zip((first, second, first, second), rivals.plan_starts(owner), strict=True):
+                    tasks.start_soon(rivals.work, process, owner, jobs)
         owners = {job.owner for job in await first.find(JobFilter(), 99)}
     assert owners == {"alice", "bob"}
-    assert rivals.refusals
+    assert all(rivals.refusals.values())
 
 
 async def test_owners_are_listed_with_their_use(store: Store):

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import asyncpg
 import pytest
+from postgres_proxy import proxied
 from postgres_server import Server, find_programs, new_database, run_statements, running_server
 from test_store import IN_PROGRESS, NOW, a_job, add_job_in, read_job, reclaim_after_silence
 
@@ -307,6 +308,23 @@ async def test_waiters_of_any_change_wake_while_the_connection_that_listens_is_l
         await other.add(a_job())
         with anyio.fail_after(60):
             await store.wait_for_any_change(mark)
+
+
+@pytest.mark.parametrize("call", ["change", "query"])
+async def test_connection_that_is_lost_while_it_is_opened_is_opened_again(url: str, call: str):
+    async def wait(transaction: Transaction) -> None:
+        await transaction.execute("SELECT pg_sleep(0)")
+
+    async def need_another_connection(_: Transaction) -> None:
+        proxy.refused = 1
+        await getattr(database, call)(wait)
+
+    async with proxied(url) as proxy:
+        proxy.refused = 1
+        async with open_database(PostgresAddress(proxy.url)) as database:
+            assert not proxy.refused
+            await database.change(need_another_connection)
+            assert not proxy.refused
 
 
 async def test_waiters_hold_no_connection(url: str):

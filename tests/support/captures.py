@@ -2,8 +2,8 @@
 
     scripts/captures [PAGE]...
 
-runs the lines of the pages that have any, each page's in its order on a machine of its own, and writes what they show.
-A test runs them too and compares, but for ids, times, versions and paths. The API is the emulated one.
+runs the lines of the pages that have any, in their order, and writes what they show. A test runs them too and compares,
+but for ids, times, versions and paths. The API is the emulated one.
 """
 
 import json
@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +29,46 @@ JOB = re.compile(r"job_[0-9a-z]{12}")
 
 @dataclass(frozen=True)
 class Scene:
-    """How a block that has a name is captured."""
+    """How a block that has a name is captured. It has a machine of its own unless it continues what stands above it."""
 
     before: Callable[[Machine], None] = lambda here: None
     columns: int = 80
     at: Sequence[str] = ()  #: Ctrl-C is pressed once all of these expressions match what is on the screen ...
     moment: bool = False  #: ... and the block shows that moment, not the end
+    continues: bool = False
 
 
-def captured(page: str) -> str:
-    """The page with what its lines show now; a block that shows the same stays as it is."""
+@dataclass(frozen=True)
+class Act:
+    """A part of a page whose blocks share a machine: all parts after each other are the page."""
 
+    name: str  #: of its first block
+    text: str
+
+
+def split_into_acts(page: str) -> list[Act]:
+    """Return the parts of a page that depend on none of the others."""
+    starts = [found for found in BLOCK.finditer(page) if found[1] and not SCENES[found[1]].continues]
+    names = ["beginning", *(found[1] for found in starts)]
+    limits = [0, *(found.start() for found in starts), len(page)]
+    acts = [Act(name, page[start:end]) for name, (start, end) in zip(names, pairwise(limits), strict=True)]
+    return [act for act in acts if act.text]
+
+
+def captured(part: str) -> str:
+    """The page, or an act of it, with what its lines show now; a block that shows the same stays as it is."""
+    return "".join(_capture_act(act) for act in split_into_acts(part))
+
+
+def _capture_act(act: Act) -> str:
     def block(found: re.Match[str]) -> str:
         now = _block(here, found[1], found[2])
         return found[0] if comparable(now) == comparable(found[0]) else now
 
-    with machine(has_forks=True, uses_uvx="$ uvx agent-jobs" in page) as here:
-        return BLOCK.sub(block, page)
+    if not BLOCK.search(act.text):
+        return act.text
+    with machine() as here:
+        return BLOCK.sub(block, act.text)
 
 
 def commands(block: str) -> Iterator[tuple[str, str]]:
@@ -111,6 +135,7 @@ def comparable(page: str) -> str:
     return page
 
 
+RUN_JOB = "job_t60wkdczjzz8"  #: of the capture "run"
 CHECKPOINT, POINT = "What is a checkpoint?", "The point up to which the log is in the database."
 RAFT = "Read the Raft paper and list its assumptions"
 RECOVERY = "Compare how three databases recover from a crash"
@@ -135,10 +160,9 @@ LATER = {"duration_s": 60}
 
 
 def _asking(prompt: str, **script: Any) -> Callable[[Machine], None]:
-    """Nothing goes on, and how the run of a prompt will go."""
+    """How the run of a prompt will go."""
 
     def prepare(here: Machine) -> None:
-        here.rest()
         here.scripts[prompt] = script
 
     return prepare
@@ -181,15 +205,21 @@ def _installed(here: Machine) -> None:
         assert installed.returncode == 0, installed.stderr
 
 
+def _answered(here: Machine) -> None:
+    """The job that the page showed with `run`."""
+    here.scripts[CHECKPOINT] = {"text": POINT}
+    ran = here.run(f"agent-jobs run '{CHECKPOINT}'")
+    [answered] = set(JOB.findall(ran.stderr))
+    here.ids[RUN_JOB] = answered
+
+
 def _one(here: Machine) -> None:
     """One job, which writes."""
-    here.rest()
     here.start(RECOVERY, **_still(LOG, searches=3, **LATER))
 
 
 def _several(here: Machine) -> None:
     """Three jobs, one of which fails soon."""
-    here.rest()
     here.start(RAFT, **_still(POINT, searches=1, **LATER))
     here.start(RETRIES, duration_s=60, end="failed", error_message="The model produced invalid content.")
     here.start(PLAN, **_still(POINT, searches=2, **LATER))
@@ -197,8 +227,6 @@ def _several(here: Machine) -> None:
 
 def _a_day(here: Machine) -> None:
     """Jobs of a day: one that goes on from another, one that failed."""
-    here.rest()
-    here.run("agent-jobs prune --days 0 --unread --yes")
     (here.home / "work/prices.toml").write_text('[models."gpt-6.1-sol"]\ninput = 5\noutput = 300\n')
     prices = {"AGENT_JOBS_PRICES": "prices.toml"}
     failing = {"duration_s": 10, "end": "failed", "error_message": "The model produced invalid content."}
@@ -218,7 +246,6 @@ def _questions(here: Machine) -> None:
 
 def _night(here: Machine) -> None:
     """A file of prompts."""
-    here.rest()
     prompts = [f"Summarise chapter {n}" for n in range(1, 25)]
     here.scripts.update({prompt: {"text": f"What {prompt[10:]} says, in a sentence."} for prompt in prompts})
     (here.home / "work/night.jsonl").write_text("".join(f"{json.dumps(prompt)}\n" for prompt in prompts))
@@ -228,7 +255,7 @@ SCENES: dict[str, Scene] = {
     "doctor-hosts": Scene(_installed),
     "install-with-key": Scene(_store_key),
     "first-run": Scene(_asking(CHECKPOINT, text=POINT)),
-    "first-list": Scene(_hosted),
+    "first-list": Scene(_hosted, continues=True),
     "preset-mistake": Scene(_own_presets),
     "unconfirmed": Scene(_asking(RECOVERY, faults=[{"on": "create", "status": 500, "after_accept": True}])),
     "run-moment": Scene(_asking(CHECKPOINT, **_still(POINT)), at=[r"in the database\. writing"], moment=True),
@@ -236,6 +263,7 @@ SCENES: dict[str, Scene] = {
         _asking(RECOVERY, **_still(LOG, searches=3)), columns=160, at=[r"That is all\. \w+ \S+ 3 searches"], moment=True
     ),
     "run": Scene(_asking(CHECKPOINT, text=POINT)),
+    "result": Scene(_answered),
     "dry-run": Scene(columns=100),
     "start": Scene(_served),
     "watch": Scene(_one, at=["That is all."]),
@@ -243,19 +271,19 @@ SCENES: dict[str, Scene] = {
     "watch-piped": Scene(_one, at=["searches; writing"]),
     "watch-several": Scene(_several, at=["failed", "1 search Read", "2 searches Write"]),
     "list": Scene(_a_day),
-    "list-160": Scene(columns=160),
-    "list-60": Scene(columns=60),
-    "search": Scene(),
-    "show": Scene(),
-    "logs": Scene(),
-    "stats": Scene(),
-    "ask": Scene(_questions),
-    "retry": Scene(),
-    "export": Scene(),
-    "delete": Scene(),
-    "batch": Scene(_night),
-    "doctor": Scene(Machine.rest),
-    "doctor-160": Scene(columns=160),
+    "list-160": Scene(columns=160, continues=True),
+    "list-60": Scene(columns=60, continues=True),
+    "search": Scene(continues=True),
+    "show": Scene(continues=True),
+    "logs": Scene(continues=True),
+    "stats": Scene(continues=True),
+    "ask": Scene(_questions, continues=True),
+    "retry": Scene(continues=True),
+    "export": Scene(continues=True),
+    "delete": Scene(continues=True),
+    "batch": Scene(_night, continues=True),
+    "doctor": Scene(continues=True),
+    "doctor-160": Scene(columns=160, continues=True),
 }
 
 

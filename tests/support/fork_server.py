@@ -52,13 +52,23 @@ LATE = (
 )  # fmt: skip
 
 
-#: The CPU seconds of the forks that ended, for `cpu_time.py`.
-_spent_s: list[float] = [0.0]
+#: The pids of our fork servers.
+_servers: list[int] = []
 
 
 def spent_s() -> float:
-    """Return the CPU seconds of the forks whose end was waited for."""
-    return _spent_s[0]
+    """Return the CPU seconds of our fork servers and of the forks that ended."""
+    return sum(map(_read_cpu_s, _servers))
+
+
+def _read_cpu_s(pid: int) -> float:
+    """Return the CPU of a process and of the processes that it waited for; 0 where there is no /proc."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            ticks = sum(map(int, stat.read().rpartition(")")[2].split()[11:15]))
+    except OSError:
+        return 0.0
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Process(subprocess.Popen[str]):
@@ -81,13 +91,15 @@ class Process(subprocess.Popen[str]):
             return
         pipes: Sequence[int] = more[:6]
         request = {
-            "arguments": [os.fsdecode(argument) for argument in args[len(COMMAND) :]],
+            "arguments": [os.fsdecode(argument) for argument in args[1:]],
             "environment": dict(environ),
             "folder": os.path.abspath(os.fsdecode(cwd or os.curdir)),
             "is_session": bool(more[11]),
         }
         descriptors = [own if own != -1 else inherited for inherited, own in enumerate((pipes[0], pipes[3], pipes[5]))]
-        self._end = _connect(tuple(environ.get(name) for name in LOCALE))(request, descriptors)
+        self._end, theirs = socket.socketpair()
+        _connect(tuple(environ.get(name) for name in LOCALE))(theirs)
+        ask(self._end, request, descriptors)
         self.pid = int.from_bytes(_receive(self._end, 4))
         self._child_created = True
         cast("Any", self)._close_pipe_fds(*pipes)
@@ -134,37 +146,40 @@ def can_fork(command: Sequence[Any], environment: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def listening(python: Path, environment: Mapping[str, str], path: Path) -> Generator[None]:
-    """Keep a fork server for the processes of a shell: at this address `fork_client.py` asks it for forks."""
-    listener = socket.socket(socket.AF_UNIX)
-    with listener:
+def listening(path: Path) -> Generator[None]:
+    """Pass on what `fork_client.py` asks at this address: the processes of a shell are forks too."""
+    hand_over = _connect((None,) * len(LOCALE))
+
+    def accept() -> None:
+        with suppress(OSError):  # it was shut down
+            while True:
+                hand_over(listener.accept()[0])
+
+    with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        channel, server = _start(str(python), environment, listener)
-    try:
-        yield
-    finally:
-        channel.close()
-        server.wait()
-
-
-def _start(
-    python: str, environment: Mapping[str, str], *more: socket.socket
-) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
-    """Start a fork server; it ends when our end of the channel closes, at the latest with this process."""
-    channel, theirs = socket.socketpair()
-    with theirs:
-        numbers = [each.fileno() for each in (theirs, *more)]
-        command = [python, __file__, *map(str, numbers)]
-        return channel, subprocess.Popen(command, pass_fds=numbers, env=environment, stdin=subprocess.DEVNULL)
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            accepting.join()
 
 
 @cache
-def _connect(locale: tuple[str | None, ...]) -> Callable[[Mapping[str, Any], Sequence[int]], socket.socket]:
-    """Start the fork server of a locale."""
+def _connect(locale: tuple[str | None, ...]) -> Callable[[socket.socket], None]:
+    """Start the fork server of a locale; returns what hands it a connection, at which it then reads a request.
+
+    It ends when our end of the channel closes, at the latest with this process.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in LOCALE}
     environment |= {name: value for name, value in zip(LOCALE, locale, strict=True) if value is not None} | MEASURED
-    channel, server = _start(sys.executable, environment)
+    channel, theirs = socket.socketpair()
+    with theirs:
+        command, inherited = [sys.executable, __file__, str(theirs.fileno())], [theirs.fileno()]
+        server = subprocess.Popen(command, pass_fds=inherited, env=environment, stdin=subprocess.DEVNULL)
+    _servers.append(server.pid)
 
     def stop() -> None:
         channel.close()
@@ -172,22 +187,17 @@ def _connect(locale: tuple[str | None, ...]) -> Callable[[Mapping[str, Any], Seq
 
     atexit.register(stop)
 
-    def fork(request: Mapping[str, Any], descriptors: Sequence[int]) -> socket.socket:
+    def hand_over(end: socket.socket) -> None:
         assert server.poll() is None, "the fork server ended"
-        ours, end = socket.socketpair()
         with end:
             socket.send_fds(channel, [b"."], [end.fileno()])
-        ask(ours, request, descriptors)
-        return ours
 
-    return fork
+    return hand_over
 
 
 def _read_status(end: socket.socket) -> int:
     with end:
-        status, milliseconds = _receive(end, 4), _receive(end, 4)
-    _spent_s[0] += int.from_bytes(milliseconds) / 1000
-    return int.from_bytes(status, signed=True)
+        return int.from_bytes(_receive(end, 4), signed=True)
 
 
 def _receive(connection: socket.socket, count: int) -> bytes:
@@ -207,8 +217,8 @@ def control_terminal() -> None:
 # What follows runs in the fork server, and from `_become` on in its forks.
 
 
-def _serve(channel: socket.socket, *listeners: socket.socket) -> None:
-    """Fork for each request, and report how each fork ended; returns in forks only."""
+def _serve(channel: socket.socket) -> str:
+    """Fork for each request, and report how each fork ended; returns in forks only, which script is to be run or ""."""
     children: dict[int, socket.socket] = {}
     woken, wake = socket.socketpair()
     woken.setblocking(False)
@@ -217,30 +227,28 @@ def _serve(channel: socket.socket, *listeners: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([channel, woken, *listeners], [], [])
+        ready, _, _ = select.select([channel, woken], [], [])
         if woken in ready:
             woken.recv(4096)
             _report(children)
-        ends = [listener.accept()[0] for listener in listeners if listener in ready]
-        if channel in ready:
-            asked, received, _, _ = socket.recv_fds(channel, 1, 1)
-            if not asked:
-                os._exit(0)
-            ends.append(socket.socket(fileno=received[0]))
-        for end in ends:
-            _, descriptors, _, _ = socket.recv_fds(end, 1, 3)
-            request = json.loads(_receive(end, int.from_bytes(_receive(end, 4))))
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                for ours in (channel, woken, wake, *listeners, *ends, *children.values()):
-                    ours.close()
-                _become(request, descriptors)
-                return
-            for descriptor in descriptors:
-                os.close(descriptor)
-            end.sendall(pid.to_bytes(4))
-            children[pid] = end
+        if channel not in ready:
+            continue
+        asked, received, _, _ = socket.recv_fds(channel, 1, 1)
+        if not asked:
+            os._exit(0)
+        end = socket.socket(fileno=received[0])
+        _, descriptors, _, _ = socket.recv_fds(end, 1, 3)
+        request = json.loads(_receive(end, int.from_bytes(_receive(end, 4))))
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for ours in (channel, woken, wake, end, *children.values()):
+                ours.close()
+            return _become(request, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        end.sendall(pid.to_bytes(4))
+        children[pid] = end
 
 
 def _report(children: dict[int, socket.socket]) -> None:
@@ -251,22 +259,12 @@ def _report(children: dict[int, socket.socket]) -> None:
             continue
         status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         with children.pop(pid), suppress(OSError):  # its test may not wait for it
-            end.sendall(status.to_bytes(4, signed=True) + _cpu_ms(pid).to_bytes(4))
+            end.sendall(status.to_bytes(4, signed=True))
         os.waitpid(pid, 0)
 
 
-def _cpu_ms(pid: int) -> int:
-    """Return the CPU of a zombie and of the processes that it waited for; 0 where there is no /proc."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            ticks = sum(map(int, stat.read().rpartition(")")[2].split()[11:15]))
-    except OSError:
-        return 0
-    return ticks * 1000 // os.sysconf("SC_CLK_TCK")
-
-
-def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-    """Make a fork what a new interpreter would be."""
+def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> str:
+    """Make a fork what a new interpreter would be; returns the script that it runs, "" for `-m agent_jobs`."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -281,11 +279,20 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     os.environ.update({"LC_CTYPE": coerced} if coerced else {}, **request["environment"])
     time.tzset()
     os.chdir(request["folder"])
-    sys.path.insert(0, request["folder"])
-    sys.argv[1:] = request["arguments"]
+    script, *arguments = request["arguments"]
+    if script == "-m":
+        script, folder, arguments = "", request["folder"], arguments[1:]
+    else:
+        folder = os.path.dirname(script)
+    sys.path[:0] = [folder, *request.get("module_folders", ())]
+    if python := request.get("python"):
+        sys.executable = python
+        sys.prefix = sys.exec_prefix = str(Path(python).parents[1])
+    sys.argv[1:] = arguments
     _open_streams()
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
+    return script
 
 
 def _open_streams() -> None:
@@ -313,14 +320,17 @@ def _import_everything() -> None:
         import_module(name)
 
 
-def _run_program() -> None:
-    """Run `agent_jobs` as `__main__`, and end as an interpreter ends, but leave the objects to the system.
+def _run_program(script: str) -> None:
+    """Run `agent_jobs` or a script as `__main__`, and end as an interpreter ends, but leave the objects to the system.
 
     Taking apart all that was imported costs 25 ms, which is more than a short command. Only coroutines that were
     never awaited and the like are still found, which an interpreter reports at its end.
     """
     try:
-        runpy.run_module("agent_jobs", run_name="__main__", alter_sys=True)
+        if script:
+            runpy.run_path(script, run_name="__main__")
+        else:
+            runpy.run_module("agent_jobs", run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as ended:
         if ended.code is not None and not isinstance(ended.code, int):
@@ -348,7 +358,4 @@ if __name__ == "__main__":
     gc.collect()
     gc.enable()
     gc.freeze()  # at the end of each fork, looking through all that was imported would cost 0.4 s
-    sockets = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
-    del sys.argv[1:]
-    _serve(*sockets)
-    _run_program()
+    _run_program(_serve(socket.socket(fileno=int(sys.argv.pop()))))

@@ -19,7 +19,7 @@ def keep_certificates() -> None:
     read, kept = httpcore2.default_ssl_context, dict[tuple[str | None, ...], ssl.SSLContext]()
 
     def share(*, _trust_env: bool = True) -> ssl.SSLContext:
-        named = tuple(os.environ.get(name) for name in NAMES if _trust_env)
+        named = tuple(os.environ.get(name) if _trust_env else None for name in NAMES)
         if any(named) and list(named) != AT_START:
             return read()
         if named not in kept:
@@ -27,5 +27,6 @@ def keep_certificates() -> None:
         return kept[named]
 
     httpcore2.default_ssl_context = share
+    # Most forks have none of the variables, whatever is set here: the context that trusts no variable is theirs too.
     for trusts_environment in (True, False):
         share(_trust_env=trusts_environment)

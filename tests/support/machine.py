@@ -16,7 +16,7 @@ from typing import Any
 
 import fork_client
 from fork_server import listening
-from terminals import on_terminal, screen
+from terminals import Shown, on_terminal, screen
 
 from agent_jobs import __version__
 from agent_jobs.emulator.app import Emulator
@@ -34,13 +34,20 @@ KEY = "sk-emulated-0123456789abcdef"
 UVX = """#!/bin/sh
 [ "$1" = --from ] && shift 2
 case "$1" in
-    agent-jobs | agent-jobs@*) shift && exec {uvx} "$@" ;;
+    agent-jobs | agent-jobs@*) shift && exec {uvx} -m agent_jobs "$@" ;;
 esac
 echo "uvx: $1 is not what this machine has" >&2
 exit 2
 """
 OURS = """#!/bin/sh
-exec {ours} "$@"
+exec {ours} -m agent_jobs "$@"
+"""
+#: As the interpreter of an environment: our program is a fork, and so are scripts.
+PYTHON = """#!/bin/sh
+case "$1 $2" in
+    "-m agent_jobs" | *.py\\ *) exec {fork} "$@" ;;
+esac
+exec {python} "$@"
 """
 #: As uv, for tools: ours is always there already.
 UV = """#!/bin/sh
@@ -82,6 +89,11 @@ class Machine:
         """Where the jobs are kept."""
         return self.home / ".local/share/agent-jobs"
 
+    @property
+    def python(self) -> Path:
+        """The interpreter that agent-jobs is installed for."""
+        return self.home / ".venv/bin/python"
+
     def environment(self, **more: str) -> dict[str, str]:
         """What a shell there has set."""
         kept = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
@@ -90,7 +102,6 @@ class Machine:
             "PATH": f"{self.home}/.local/bin:/usr/bin:/bin",
             "PYTHONPATH": str(self.home / ".index"),
             "TERM": "xterm",
-            "LANG": "C.UTF-8",
             "TZ": "UTC",
             "OPENAI_API_KEY": KEY,
             "OPENAI_BASE_URL": self.upstream.base_url,
@@ -104,8 +115,12 @@ class Machine:
         for there, here in sorted(self.ids.items(), key=lambda pair: -len(pair[0])):
             line = line.replace(there, here)
         line = line.replace(f"http://127.0.0.1:{PORT}", self.upstream.url)
-        shown = on_terminal(["/bin/sh", "-c", line], self.environment(), self.home / "work", columns, stop)
+        shown = self.show(line, columns=columns, stop=stop)
         return screen(shown.stopped_at), screen(shown.raw.replace("^C", ""))
+
+    def show(self, line: str, *, columns: int = 80, stop: Callable[[str], bool] = lambda seen: False) -> Shown:
+        """Run a line on a terminal."""
+        return on_terminal(["/bin/sh", "-c", line], self.environment(), self.home / "work", columns, stop)
 
     def run(self, line: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run a line on pipes."""
@@ -120,13 +135,6 @@ class Machine:
         started = self.run(f"agent-jobs start '{prompt}'")
         assert started.returncode == 0, started.stderr
 
-    def rest(self) -> None:
-        """Have nothing go on any more."""
-        self.beside.close()
-        jobs: list[dict[str, Any]] = json.loads(self.run("agent-jobs list --status open --json").stdout)["jobs"]
-        for job in jobs:
-            self.run(f"agent-jobs cancel {job['job_id']}")
-
     def told(self, text: str) -> str:
         """A text of this machine as a page tells it."""
         text = text.replace(str(self.home), HOME).replace(self.upstream.url, f"http://127.0.0.1:{PORT}")
@@ -136,8 +144,8 @@ class Machine:
 
 
 @contextmanager
-def machine(*, has_forks: bool = False, uses_uvx: bool = False) -> Generator[Machine]:
-    """A machine that is gone afterwards; commands, and those of uvx, are forks where that is worth a fork server."""
+def machine() -> Generator[Machine]:
+    """A machine that is gone afterwards; its commands are forks."""
     home = Path(tempfile.mkdtemp(prefix="agent", dir="/tmp"))
     assert len(str(home)) == len(HOME)
     index = home / f".index/agent_jobs-{__version__}.dist-info"
@@ -146,35 +154,51 @@ def machine(*, has_forks: bool = False, uses_uvx: bool = False) -> Generator[Mac
             folder.mkdir(parents=True)
         # What an installation from the index says of itself; that of a clone says where the clone is.
         (index / "METADATA").write_text(f"Metadata-Version: 2.4\nName: agent-jobs\nVersion: {__version__}\n")
-        (home / ".venv").symlink_to(sys.prefix)
-        (home / ".cache/uv/archive-v0").mkdir(parents=True)
-        (home / ".cache/uv/archive-v0/QqRs").symlink_to(sys.prefix)
         installed, of_uvx = home / ".venv/bin/python", home / ".cache/uv/archive-v0/QqRs/bin/python"
+        for python in (installed, of_uvx):
+            write_interpreter(python, _address(home))
         for name, text in (("uvx", UVX), ("uv", UV), ("agent-jobs", OURS)):
-            text = text.replace("{ours}", _ask_for_fork(home, installed)).replace("{uvx}", _ask_for_fork(home, of_uvx))
-            (home / ".local/bin" / name).write_text(text.replace("{home}", str(home)))
-            (home / ".local/bin" / name).chmod(0o755)
+            address = _address(home)
+            text = text.replace("{ours}", _ask_for_fork(address, installed))
+            text = text.replace("{uvx}", _ask_for_fork(address, of_uvx))
+            _write_program(home / ".local/bin" / name, text.replace("{home}", str(home)))
         emulator = Prompted()
         with (
+            listening(_address(home)),
             run_emulator(emulator=emulator, port=_free_port()) as upstream,
-            ExitStack() as forks,
             ExitStack() as beside,
         ):
-            here = Machine(home, upstream, emulator.scripts, beside)
-            for python in [installed] * has_forks + [of_uvx] * uses_uvx:
-                forks.enter_context(listening(python, here.environment(), _address(home, python)))
-            yield here
+            yield Machine(home, upstream, emulator.scripts, beside)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _ask_for_fork(home: Path, python: Path) -> str:
+@contextmanager
+def forking(folder: Path) -> Generator[str]:
+    """Yield what a line of a shell runs instead of `python -m agent_jobs`, which must not close a standard stream."""
+    address = folder / "forks"
+    with listening(address):
+        yield f"{_ask_for_fork(address, Path(sys.executable))} -m agent_jobs"
+
+
+def write_interpreter(path: Path, address: Path) -> None:
+    """Write what stands for an interpreter whose programs are forks, for which it asks at an address."""
+    _write_program(path, PYTHON.format(fork=_ask_for_fork(address, path), python=sys.executable))
+
+
+def _write_program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def _ask_for_fork(address: Path, python: Path) -> str:
     """Return what a script runs instead of an interpreter that imports everything."""
-    return f"{sys.executable} -IS {fork_client.__file__} {_address(home, python)} {python}"
+    return f"{sys.executable} -IS {fork_client.__file__} {address} {python}"
 
 
-def _address(home: Path, python: Path) -> Path:
-    return home / f".index/{python.parts[-3]}"
+def _address(home: Path) -> Path:
+    return home / ".index/forks"
 
 
 def _free_port() -> int:

@@ -21,6 +21,7 @@ class Proxy:
         self._skipped = 0
         self._port = 0
         self.is_reachable = True
+        self.refused = 0  #: new links that are closed at once
         self.delay_s = 0.0  #: for each piece, in both directions
         self.lost = 0  #: answers that were lost
 
@@ -68,7 +69,8 @@ class Proxy:
         return server
 
     async def _serve_link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.is_reachable:
+        if self.refused or not self.is_reachable:
+            self.refused = max(0, self.refused - 1)
             return writer.close()
         try:
             server = await asyncio.open_connection(self._target.hostname, self._target.port)

@@ -18,6 +18,8 @@ from rich.cells import cell_len
 
 KEY = "sk-secret-0123456789"
 LIMIT_S = 100.0
+#: The end of the question for a key. `getpass` prints its space after it discarded what was typed before, Ctrl-C too.
+HIDDEN_QUESTION = "(not shown): "
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

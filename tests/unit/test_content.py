@@ -58,12 +58,12 @@ from openai.types.responses.response_usage import InputTokensDetails, OutputToke
 from agent_jobs.jobs.job import Job, Output, Turn
 from agent_jobs.jobs.response import Failure, Usage, items_of, mapping_of, text_of
 from agent_jobs.jobs.status import Status
-from agent_jobs.rendering.lines import LINE_CHARS, TITLE_CHARS
 from agent_jobs.rendering.markdown import render_markdown
 from agent_jobs.rendering.outline import MAX_HEADINGS, find_headings
 from agent_jobs.rendering.output import decode_image, find_sources, join_reasoning, list_files, list_items
 from agent_jobs.rendering.paging import count_json_bytes, cut_page, select_page
 from agent_jobs.rendering.redaction import hide_blobs, redact_request
+from agent_jobs.rendering.short_lines import LINE_CHARS, TITLE_CHARS
 
 NOW = 1_800_000_000.0
 PICTURE = b"\x89PNG" + bytes(range(256)) * 8

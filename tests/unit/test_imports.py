@@ -11,9 +11,10 @@ import agent_jobs
 HOUSE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
-SHARED = {"atomic_file", "backoff", "clock", "errors", "secret_file", "text", "text_file", "validation"}
+SHARED = {"atomic_file", "backoff", "clock", "errors", "secret_file", "text", "text_file", "validation", "web_address"}
 PURE = {
     "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
+    "web_address",
 }  # fmt: skip
 FACE = {
     "", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", "setting_declaration",
@@ -32,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "text_file": set(),
     "secret_file": {"errors"},
     "validation": {"errors", "text"},
+    "web_address": set(),
     "ctrl_c": set(),
     "process_group": set(),
     "config_folder": set(),
@@ -43,11 +45,13 @@ ALLOWED: dict[str, set[str]] = {
     "jsonrpc": {"text", "text_file"},
     "jobs": {"errors", "text"},
     "env_file": {"errors", "text_file"},
-    "stored_keys": {"api_key", "errors", "private_file", "secret_values", "setting_values", "text_file"},
-    "notice_targets": {"errors", "setting_values", "text"},
-    "address_values": {"setting_values"},
-    "callback_hosts": {"setting_values"},
-    "callback_urls": {"callback_hosts"},
+    "stored_keys": {
+        "api_key", "errors", "private_file", "secret_values", "setting_values", "text_file", "web_address",
+    },
+    "notice_targets": {"errors", "setting_values", "text", "web_address"},
+    "address_values": {"setting_values", "web_address"},
+    "callback_hosts": {"setting_values", "web_address"},
+    "callback_urls": {"callback_hosts", "web_address"},
     "settings": {
         "callback_hosts", "errors", "notice_targets", "path_values", "secret_values", "setting_declaration",
         "setting_values", "stored_keys", "team_settings", "variable_names",
@@ -58,9 +62,9 @@ ALLOWED: dict[str, set[str]] = {
         "errors", "secret_values", "setting_values", "settings", "stored_keys", "text", "text_file", "variable_names",
     },
     "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
-    "setting_values": {"errors", "owner_name", "text", "validation"},
+    "setting_values": {"errors", "owner_name", "text", "validation", "web_address"},
     "path_values": {"errors", "setting_values"},
-    "secret_values": {"api_key", "errors", "setting_values", "text_file"},
+    "secret_values": {"api_key", "errors", "setting_values", "text_file", "web_address"},
     "request": {"jobs", "strict_schema", *SHARED},
     "pricing": {"jobs", *SHARED},
     "rendering": {"jobs", "request", *SHARED},

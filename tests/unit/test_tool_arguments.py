@@ -137,6 +137,10 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "JSON text for an object": ({"prompt": "m", "options": {"metadata": '{"team":"a"}'}}, {"team": "a"}),
     "options in a list": ({"prompt": "lo", "options": [{"verbosity": "low"}]}, {"text": {"verbosity": "low"}}),
     "an option that is null": ({"prompt": "nu", "options": {"verbosity": None}}, {"text": None}),
+    "an option that is null, and one beside options": (
+        {"prompt": "nb", "preset": "quick", "options": {"verbosity": None}, "max_output_tokens": 99},
+        {"text": None, "max_output_tokens": 99},
+    ),
     "a schema that is null": ({"prompt": "ns", "options": {"response_format": None}}, {"text": None}),
 }
 

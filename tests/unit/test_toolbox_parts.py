@@ -365,6 +365,13 @@ def test_alternatives_of_a_root_become_its_properties():
     }
 
 
+@pytest.mark.parametrize("keyword", ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"])
+@pytest.mark.parametrize("number", [10**400, -(10**400), float("inf"), float("nan")])
+def test_number_that_no_float_can_hold_is_left_out_of_a_schema(keyword: str, number: float):
+    schema = {"properties": {"a": {"type": "integer", keyword: number}}}
+    assert fit_schema(schema) == {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
 def test_endless_schema_is_described_in_words():
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(5_000):

@@ -18,7 +18,7 @@ from agent_jobs.attachments.attachment import (
 from agent_jobs.attachments.decoding import decode_file
 from agent_jobs.attachments.path_names import Names, printable_path
 from agent_jobs.attachments.protected_files import RefusedFileError, secret_error, unreadable_error
-from agent_jobs.attachments.roots import Budget, Root
+from agent_jobs.attachments.roots import Root, WalkLimits
 from agent_jobs.errors import RequestError
 
 #: Text: about a million tokens, which is a whole context window, and well under the 10,485,760 characters that the API
@@ -35,8 +35,8 @@ class FileReader:
     """The files that were read, each once, and the room that is left for more."""
 
     def __init__(self, *, upload: bool) -> None:
-        self.budget = Budget()
-        self.second_budget = Budget()  # for names that are almost the same
+        self.limits = WalkLimits()
+        self.second_limits = WalkLimits()  # for names that are almost the same
         self._upload = upload
         self._inline_room = INLINE_BYTES
         self._upload_room = UPLOAD_BYTES

@@ -121,7 +121,7 @@ class _Search:
         paths = [(root, glob) for root, glob in globs if _is_literal(glob) and not _path_exists(root, glob)]
         for names in dict.fromkeys(names for _, names in paths):
             same = [place for place in paths if place[1] == names]
-            place = choose_place(shown, same, self._reader.second_budget)
+            place = choose_place(shown, same, self._reader.second_limits)
             if place is not None:
                 is_added |= self._add_named([_resolve_place(place)])
         return is_added
@@ -134,7 +134,7 @@ class _Search:
                 continue
             folder: Place | None = (root, glob[:start])
             if not _path_exists(root, glob[:start]):
-                folder = choose_place(shown, [(root, glob[:start])], self._reader.second_budget)
+                folder = choose_place(shown, [(root, glob[:start])], self._reader.second_limits)
             if folder is not None:
                 is_added |= self._add_glob(*_resolve_place(folder), glob[start:], fold_appearance)
         return is_added
@@ -143,11 +143,11 @@ class _Search:
         """Add the files that a glob matches below a folder; with `fold`, names are compared folded."""
         if not _is_folder(root, start):
             return False
-        budget = self._reader.budget
+        limits = self._reader.limits
         if fold is not None:
-            budget = self._reader.second_budget
+            limits = self._reader.second_limits
         is_added = False
-        for names in sorted(walk_files(root, start, glob, self._left_out, budget, fold or str)):
+        for names in sorted(walk_files(root, start, glob, self._left_out, limits, fold or str)):
             try:
                 self._reader.add(root, names, named=False)
             except RefusedFileError as unfit:

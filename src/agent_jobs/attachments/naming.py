@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent_jobs.attachments.path_names import Names
 from agent_jobs.attachments.protected_files import RefusedFileError, is_protected
-from agent_jobs.attachments.roots import Budget, Root
+from agent_jobs.attachments.roots import Root, WalkLimits
 from agent_jobs.errors import RequestError
 
 MAX_NAMED = 5  # names in a refusal; more cost more tokens than they help
@@ -54,7 +54,9 @@ def find_names_below(root: Root, path: Path) -> Names | None:
     return None
 
 
-def find_matching(places: Sequence[tuple[Root, Names]], budget: Budget, *, any_case: bool) -> list[tuple[Root, Names]]:
+def find_matching(
+    places: Sequence[tuple[Root, Names]], limits: WalkLimits, *, any_case: bool
+) -> list[tuple[Root, Names]]:
     """Return the real places at these places when every name is compared folded, each once.
 
     Raises:
@@ -65,20 +67,20 @@ def find_matching(places: Sequence[tuple[Root, Names]], budget: Budget, *, any_c
         fold = fold_appearance_and_case
     found: dict[Path, tuple[Root, Names]] = {}
     for root, names in places:
-        for real in _matching_below(root, names, fold, budget):
+        for real in _matching_below(root, names, fold, limits):
             found.setdefault(root.real.joinpath(*real), (root, real))
     unprotected = [place for place in found.values() if not is_protected(place[1])]
     return unprotected or list(found.values())
 
 
-def choose_place(shown: str, places: Sequence[tuple[Root, Names]], budget: Budget) -> tuple[Root, Names] | None:
+def choose_place(shown: str, places: Sequence[tuple[Root, Names]], limits: WalkLimits) -> tuple[Root, Names] | None:
     """Return the only place with almost this name, None if there is none.
 
     Raises:
         RequestError: There are several.
     """
     for any_case in (False, True):
-        found = find_matching(places, budget, any_case=any_case)
+        found = find_matching(places, limits, any_case=any_case)
         if len(found) == 1:
             return found[0]
         if found:
@@ -91,21 +93,21 @@ def choose_place(shown: str, places: Sequence[tuple[Root, Names]], budget: Budge
     return None
 
 
-def _matching_below(root: Root, names: Names, fold: Fold, budget: Budget) -> list[Names]:
+def _matching_below(root: Root, names: Names, fold: Fold, limits: WalkLimits) -> list[Names]:
     """Return the real places below a root that these names lead to."""
     reached: list[Names] = [()]
     for depth, name in enumerate(names, 1):
-        reached = _matching_in_folders(root, reached, name, fold, budget)
+        reached = _matching_in_folders(root, reached, name, fold, limits)
         if depth < len(names):
             reached = [real for real in reached if os.path.isdir(root.real.joinpath(*real))]
     return reached
 
 
-def _matching_in_folders(root: Root, folders: list[Names], name: str, fold: Fold, budget: Budget) -> list[Names]:
+def _matching_in_folders(root: Root, folders: list[Names], name: str, fold: Fold, limits: WalkLimits) -> list[Names]:
     folded = fold(name)
     found: dict[Names, None] = {}
     for folder in folders:
-        for entry in _list_folder(root, folder, budget):
+        for entry in _list_folder(root, folder, limits):
             if not folded or fold(entry) != folded:
                 continue
             real = _resolve_or_none(root, (*folder, entry))
@@ -114,13 +116,13 @@ def _matching_in_folders(root: Root, folders: list[Names], name: str, fold: Fold
     return list(found)
 
 
-def _list_folder(root: Root, folder: Names, budget: Budget) -> list[str]:
+def _list_folder(root: Root, folder: Names, limits: WalkLimits) -> list[str]:
     try:
         entries = os.listdir(root.real.joinpath(*folder))
     except OSError:
         return []
     for _ in entries:
-        budget.spend(folder)
+        limits.count_entry(folder)
     return entries
 
 

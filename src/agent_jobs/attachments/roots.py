@@ -28,14 +28,14 @@ _WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 _FILE = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | _WITHOUT_WAITING
 
 
-class Budget:
+class WalkLimits:
     """The limits of entries and time for all patterns of one call."""
 
     def __init__(self) -> None:
         self._entries = WALK_ENTRIES
         self._until = time.monotonic() + WALK_S
 
-    def spend(self, folder: Names) -> None:
+    def count_entry(self, folder: Names) -> None:
         """Count one more entry.
 
         Raises:

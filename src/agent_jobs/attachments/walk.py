@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from agent_jobs.attachments.gitignore import IgnoreRules
 from agent_jobs.attachments.path_names import Names
 from agent_jobs.attachments.protected_files import RefusedFileError, refuse_protected, unreadable_error
-from agent_jobs.attachments.roots import Budget, Root, require_regular_file
+from agent_jobs.attachments.roots import Root, WalkLimits, require_regular_file
 
 IGNORED = "ignored by .gitignore"
 
@@ -18,7 +18,7 @@ def walk_files(
     start: Names,
     glob: Names,
     left_out: Counter[str],
-    budget: Budget,
+    limits: WalkLimits,
     fold: Callable[[str], str] = str,
 ) -> Iterator[Names]:
     """Yield the files below a folder of the root that a glob matches, under their real names, in no order.
@@ -35,7 +35,7 @@ def walk_files(
     while folders:
         folder, places = folders.pop()
         for entry in _scan_folder(root, folder, left_out):
-            budget.spend(start)
+            limits.count_entry(start)
             next_places = _skip_double_stars(glob, _advance_places(glob, places, fold(entry.name)))
             if not next_places:
                 continue

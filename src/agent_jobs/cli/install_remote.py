@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import click
 
-from agent_jobs.address_values import LOOPBACK_HOSTS
 from agent_jobs.cli.install_report import mask_secrets, print_json, print_report, render_diff
 from agent_jobs.cli.session import convert_errors
 from agent_jobs.ctrl_c import raise_on_ctrl_c
@@ -19,6 +18,7 @@ from agent_jobs.install.entry import read_entry, refuse_comments, replace_entry
 from agent_jobs.install.hosts import Entry, Host
 from agent_jobs.install.machine import Machine
 from agent_jobs.install.remote import NO_TOKEN, REMOTE_ENTRIES, complete_url, create_remote_entry
+from agent_jobs.web_address import LOOPBACK_HOSTS
 
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 

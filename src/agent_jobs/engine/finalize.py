@@ -19,10 +19,10 @@ from agent_jobs.errors import AccountError, MissingError, RefusedError, Upstream
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import UNSETTLED, OutputFile
 from agent_jobs.pricing.prices import Prices
-from agent_jobs.rendering.lines import Entry
 from agent_jobs.rendering.markdown import render_markdown
 from agent_jobs.rendering.output import list_files, list_files_with_data
 from agent_jobs.rendering.redaction import mask_tool_secrets
+from agent_jobs.rendering.short_lines import Entry
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 

@@ -89,20 +89,15 @@ def find_event(old: Job, new: Job) -> tuple[str, float] | None:
     if new.finished_at is not None and new.is_terminal and new.finished_at != old.finished_at:
         return FINISHED, new.finished_at
     asked_at = new.turn.asked_at
-    if new.status is not Status.INPUT_REQUIRED or asked_at is None:
-        return None
-    is_same_question = old.status is Status.INPUT_REQUIRED and old.turn.asked_at == asked_at
-    if is_same_question:
+    is_same_question = (old.status, old.turn.asked_at) == (new.status, asked_at)
+    if new.status is not Status.INPUT_REQUIRED or asked_at is None or is_same_question:
         return None
     return NEEDS_INPUT, asked_at
 
 
 def make_event(event_id: str, job: Job, kind: str, at: float) -> FeedEvent:
     """Return the event of a job."""
-    error_code = ""
-    if job.error is not None:
-        error_code = job.error.code
-    return FeedEvent(event_id, job.id, kind, job.status, error_code, job.batch, job.key or "", at)
+    return FeedEvent(event_id, job.id, kind, job.status, job.error_code, job.batch, job.key or "", at)
 
 
 def render_event(event: FeedEvent) -> dict[str, Any]:

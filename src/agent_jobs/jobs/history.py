@@ -1,11 +1,21 @@
-"""Links a follow-up to what went before: by the id of a response, or by repeating the conversation. Pure."""
+"""Link a follow-up to what went before: by the id of a response, or by repeating the conversation. Pure."""
 
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import cast
 
-from agent_jobs.jobs.response import JSON, Call, calls_of, format_arguments, items_of, with_call_ids
+from agent_jobs.jobs.response import (
+    JSON,
+    Call,
+    calls_of,
+    drop_fields,
+    format_arguments,
+    items_of,
+    string_of,
+    with_call_ids,
+)
 
 #: Parameters that link a request to what went before it; a request may have one of them.
 LINKS = ("previous_response_id", "conversation")
@@ -43,14 +53,14 @@ def continue_request(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSO
     if not exchanges:
         return {**body, **link}
     requests = [*(request for request, _ in exchanges), body]
-    answered_ids = {_find_answered_id(item) for request in requests for item in _input_items(request)}
+    answered_ids = {_find_answered_id(item) for item in chain.from_iterable(map(_input_items, requests))}
     conversation: list[JSON] = []
     for request, response in exchanges:
         conversation += [*_input_items(request), *_output_as_input(response, answered_ids)]
-    kept = {name: value for name, value in body.items() if name not in LINKS}
     # Upstream may not know this conversation by the next time either, and then its reasoning is needed here.
-    include = [*(name for name in cast("list[str]", body.get("include", [])) if name != ENCRYPTED), ENCRYPTED]
-    return {**kept, **link, "input": [*conversation, *_input_items(body)], "include": include}
+    include = dict.fromkeys([*body.get("include", []), ENCRYPTED])
+    kept = drop_fields(body, *LINKS)
+    return {**kept, **link, "input": [*conversation, *_input_items(body)], "include": [*include]}
 
 
 def build_answer_item(call: Call) -> JSON:
@@ -65,8 +75,6 @@ def build_answer_item(call: Call) -> JSON:
 
 def count_exchange_chars(exchanges: Sequence[tuple[JSON, JSON]]) -> int:
     """Return the number of characters of text in exchanges, without pictures and files; runs of blanks count as one."""
-    if not exchanges:
-        return 0
     return _count_text_chars(continue_request({"input": []}, {}, exchanges)["input"])
 
 
@@ -78,7 +86,7 @@ def _count_text_chars(value: object) -> int:
             return sum(map(_count_text_chars, cast("list[object]", value)))
         case dict():
             facts = cast(JSON, value)
-            return sum(_count_text_chars(facts.get(name)) for name in ("content", "text", "arguments", "output"))
+            return sum(map(_count_text_chars, map(facts.get, ("content", "text", "arguments", "output"))))
         case _:
             return 0
 
@@ -140,7 +148,7 @@ def is_context_lost(body: JSON, code: str, param: str, words: str, *, named_in: 
     if code == "conversation_locked":
         return False
     # A conversation that is gone is reported in the message only.
-    named = any(link in words or link in named_in for link in links)
+    named = any(link in f"{words}\n{named_in}" for link in links)
     return named or code in LOST_CONTEXT_CODES or param in LINKS or bool(links and _LOST_CONTEXT.search(words))
 
 
@@ -153,7 +161,7 @@ def _input_items(request: JSON) -> Iterable[JSON]:
     """Return a request's input as items."""
     given = request.get("input")
     if isinstance(given, list):
-        return [cast(JSON, item) for item in cast("list[object]", given) if isinstance(item, dict)]
+        return items_of(cast("object", given))
     return [{"role": "user", "content": given}]
 
 
@@ -169,43 +177,40 @@ def _output_as_input(response: JSON, answers: Container[object] = ()) -> Iterabl
     """
     leading: list[JSON] = []  # reasoning, which upstream refuses without the item that follows it
     for item in with_call_ids(items_of(response.get("output"))):
-        repeated = _item_as_input(item, answers)
-        # Upstream does not document whether reasoning may precede an approval request.
-        if repeated is None or repeated["type"] == "mcp_approval_request":
-            leading.clear()
-        if repeated is None:
-            continue
-        if repeated["type"] == "reasoning":
-            leading.append(repeated)
-        else:
-            yield from (*leading, repeated)
-            leading.clear()
+        match _item_as_input(item, answers):
+            case None:
+                leading.clear()
+            case {"type": "reasoning"} as reasoning:
+                leading.append(reasoning)
+            case {"type": "mcp_approval_request"} as request:
+                # Upstream does not document whether reasoning may precede an approval request.
+                leading.clear()
+                yield request
+            case repeated:
+                yield from (*leading, repeated)
+                leading.clear()
 
 
 def _item_as_input(item: JSON, answers: Container[object]) -> JSON | None:
     """Return an item of an output as one of an input; None for a hosted tool's, whose result is in the next message."""
     match dict(item):
         case {"type": "message", "content": [_, *_] as content, **rest}:
+            parts = list(map(_message_part_as_input, items_of(content)))
             phase = {"phase": rest["phase"]} if rest.get("phase") else {}
-            return {
-                "type": "message",
-                "role": "assistant",
-                "content": [_message_part_as_input(part) for part in items_of(content)],
-                **phase,
-            }
+            return {"type": "message", "role": "assistant", "content": parts, **phase}
         case {"type": "reasoning", "encrypted_content": str() as encrypted, **rest} if encrypted:
             return {"type": "reasoning", "summary": rest.get("summary") or [], "encrypted_content": encrypted}
         case {"type": "mcp_approval_request", "id": str() as approval_id} as whole if approval_id in answers:
-            return {name: value for name, value in whole.items() if name != "status"}
+            return drop_fields(whole, "status")
         case {"type": "function_call", "call_id": call_id, **rest} if call_id in answers:
-            kept = {name: value for name, value in rest.items() if name not in ("id", "status")}
-            name = _REFUSED_IN_NAME.sub("_", str(rest.get("name") or "_"))[:NAME_CHARS]
+            kept = drop_fields(rest, "id", "status")
+            name = _REFUSED_IN_NAME.sub("_", string_of(rest.get("name")) or "_")[:NAME_CHARS]
             arguments = format_arguments(rest.get("arguments"))
             return {"type": "function_call", "call_id": call_id, **kept, "name": name, "arguments": arguments}
         case {"type": "compaction" | "custom_tool_call" as kind} as whole if (
             kind == "compaction" or whole.get("call_id") in answers
         ):
-            return {name: value for name, value in whole.items() if name not in ("id", "status")}
+            return drop_fields(whole, "id", "status")
         case _:
             return None
 

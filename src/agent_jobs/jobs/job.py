@@ -21,6 +21,7 @@ from agent_jobs.jobs.response import (
     read_end_failure,
     read_status,
     read_whole_number,
+    string_of,
     text_of,
     with_text,
 )
@@ -183,14 +184,21 @@ class Job:
         )
 
     @property
+    def error_code(self) -> str:
+        """Return the code of the job's failure; empty without one."""
+        if self.error is None:
+            return ""
+        return self.error.code
+
+    @property
     def is_unconfirmed(self) -> bool:
         """Return True if the job failed because its POST got no answer: upstream may run it."""
-        return self.status is Status.FAILED and self.error is not None and self.error.code == "start_unconfirmed"
+        return self.status is Status.FAILED and self.error_code == "start_unconfirmed"
 
     @property
     def can_be_reopened(self) -> bool:
         """Return True if the job ended only because its response was out of our sight."""
-        return self.status is Status.FAILED and self.error is not None and self.error.code in REOPENED_BY_ID
+        return self.status is Status.FAILED and self.error_code in REOPENED_BY_ID
 
     @property
     def turn_usage(self) -> Usage | None:
@@ -304,12 +312,13 @@ class Job:
         turn = replace(self.turn, polls=self.turn.polls + 1, polled_at=now)
         return replace(self, turn=turn, activity=reason)
 
-    def set_response_id(self, response_id: object) -> "Job":
+    def set_response_id(self, given: object) -> "Job":
         """Keep the id that upstream gave the response; the first one stays.
 
         An id queues a job that was being sent. It re-opens one that ended because we had lost sight of its response.
         """
-        if not isinstance(response_id, str) or not response_id:
+        response_id = string_of(given)
+        if not response_id:
             return self
         turn = self.turn
         if turn.response_id is None:
@@ -421,12 +430,9 @@ class Job:
         if self.turn.partial and not has_answer(items):
             response = with_text(response, self.turn.partial)
             items = items_of(response["output"])
-        job = replace(
-            self,
-            usage=self._sum_usage(Usage.of(response.get("usage"))),
-            output=Output(text_of(items), response) if items else self.output,
-            counted=None if items else response,
-        )
+        job = replace(self, usage=self._sum_usage(Usage.of(response.get("usage"))), counted=response)
+        if items:
+            job = replace(job, output=Output(text_of(items), response), counted=None)
         if end is Status.COMPLETED and calls_of(items):
             return job._await_calls(now)
         if end is Status.CANCELLED and self.turn.timed_out_at is not None and self.cancel_requested_at is None:

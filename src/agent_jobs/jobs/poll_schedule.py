@@ -1,4 +1,4 @@
-"""Computes the time of a host's next poll, and of a worker's next retrieve. Pure."""
+"""Compute the time of a host's next poll, and of a worker's next retrieve. Pure."""
 
 from agent_jobs.jobs.job import Job
 

@@ -1,10 +1,10 @@
-"""Reads an OpenAI response object: its usage, failure, calls, text and activity. Pure."""
+"""Read an OpenAI response object: its usage, failure, calls, text and activity. Pure."""
 
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeGuard, cast
+from typing import Any, Literal, Self, cast
 
 JSON = Mapping[str, Any]
 #: Failures after which the same request may well succeed.
@@ -73,7 +73,7 @@ class Usage:
             cached_tokens=_read_count_detail(counted, INPUT_NAMES, "cached_tokens"),
             output_tokens=written or 0,
             reasoning_tokens=_read_count_detail(counted, OUTPUT_NAMES, "reasoning_tokens"),
-            partial=read is None or written is None,
+            partial=None in (read, written),
         )
 
     @property
@@ -129,7 +129,7 @@ def calls_of(items: list[JSON]) -> list[Call]:
 
 
 def _call_of(item: JSON) -> Call:
-    name, arguments = str(item.get("name") or ""), format_arguments(item.get("arguments"))
+    name, arguments = string_of(item.get("name")), format_arguments(item.get("arguments"))
     if item["type"] == "function_call":
         return Call(id=item["call_id"], kind="function", name=name, arguments=arguments)
     server = item.get("server_label") or "mcp"
@@ -148,28 +148,23 @@ def with_call_ids(items: list[JSON]) -> list[JSON]:
         if field_name is not None:
             call_id = _free_call_id(item, field_name, seen)
             seen.add(call_id)
-            if call_id != item.get(field_name):
-                item = {**item, field_name: call_id}
+            item = {**item, field_name: call_id}
         identified.append(item)
     return identified
 
 
 def _free_call_id(item: JSON, field_name: str, taken: Collection[str]) -> str:
     """Return the item's own id, or one made of it that no other call has."""
-    given = item.get(field_name)
-    if _is_name(given) and given not in taken and not _MADE_ID.search(given):
+    given = string_of(item.get(field_name))
+    if given and given not in taken and not _MADE_ID.search(given):
         return given
-    base = next((each for each in (given, item.get("id")) if _is_name(each)), "call")
+    base = given or string_of(item.get("id")) or "call"
     number = 1
     if base in taken:
         number = 2
     while (call_id := f"{base}~{number}") in taken:
         number += 1
     return call_id
-
-
-def _is_name(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and value != ""
 
 
 def find_upstream_call_id(call_id: str) -> str:
@@ -188,8 +183,8 @@ def text_of(items: list[JSON]) -> str:
     """Return the text of a response's output, refusals included; of marked phases only the final answer."""
     messages = [item for item in items if item.get("type") == "message"]
     final = [message for message in messages if message.get("phase") == "final_answer"]
-    texts = ["".join(_part_text(part) for part in items_of(message.get("content"))) for message in final or messages]
-    return "\n\n".join(text for text in texts if text)
+    texts = ["".join(map(_part_text, items_of(message.get("content")))) for message in final or messages]
+    return "\n\n".join(filter(None, texts))
 
 
 def has_answer(items: list[JSON]) -> bool:
@@ -224,14 +219,26 @@ def items_of(value: object) -> list[JSON]:
     return [cast(JSON, item) for item in cast("list[object]", value) if isinstance(item, dict)]
 
 
-#: Words for the items of a running response, in the order in which they are shown.
+def string_of(value: object) -> str:
+    """Return the text that upstream should have sent here; empty for anything else."""
+    if isinstance(value, str):
+        return value
+    return ""
+
+
+def drop_fields(facts: JSON, *names: str) -> dict[str, Any]:
+    """Return a copy of an object without the fields of these names."""
+    return {name: value for name, value in facts.items() if name not in names}
+
+
+#: Words for one and for several items of a running response, in the order in which they are shown.
 _ACTIVITY_WORDS = {
-    "web_search_call": "searches",
-    "file_search_call": "file searches",
-    "code_interpreter_call": "code runs",
-    "image_generation_call": "images",
-    "mcp_call": "tool calls",
-    "function_call": "function calls",
+    "web_search_call": ("search", "searches"),
+    "file_search_call": ("file search", "file searches"),
+    "code_interpreter_call": ("code run", "code runs"),
+    "image_generation_call": ("image", "images"),
+    "mcp_call": ("tool call", "tool calls"),
+    "function_call": ("function call", "function calls"),
 }
 #: Words for the last item, which the model works on.
 _LAST_ACTIVITY_WORDS = {"reasoning": "reasoning", "message": "writing"}
@@ -240,18 +247,15 @@ _LAST_ACTIVITY_WORDS = {"reasoning": "reasoning", "message": "writing"}
 def activity_of(items: list[JSON]) -> str:
     """Return the steps of a running response so far, like `3 searches; reasoning`; empty if it is not known."""
     kinds = [str(item.get("type")) for item in items]
-    words = [_count_words(kinds.count(kind), word) for kind, word in _ACTIVITY_WORDS.items() if kind in kinds]
-    if kinds and kinds[-1] in _LAST_ACTIVITY_WORDS:
-        words.append(_LAST_ACTIVITY_WORDS[kinds[-1]])
+    words = [_count_words(kinds.count(kind), *_ACTIVITY_WORDS[kind]) for kind in _ACTIVITY_WORDS if kind in kinds]
+    words += [_LAST_ACTIVITY_WORDS[kind] for kind in kinds[-1:] if kind in _LAST_ACTIVITY_WORDS]
     return "; ".join(words)
 
 
-def _count_words(number: int, plural: str) -> str:
-    if number > 1:
-        return f"{number} {plural}"
-    if plural.endswith("ches"):
-        return f"{number} {plural.removesuffix('es')}"
-    return f"{number} {plural.removesuffix('s')}"
+def _count_words(number: int, singular: str, plural: str) -> str:
+    if number == 1:
+        return f"1 {singular}"
+    return f"{number} {plural}"
 
 
 def read_end_failure(response: JSON, end: str) -> Failure | None:
@@ -266,21 +270,23 @@ def read_end_failure(response: JSON, end: str) -> Failure | None:
 
 def read_failure(response: JSON) -> Failure | None:
     """Return the error that a response names: an object, a text, or one or several of them in a list."""
-    for name in ("error", "errors", "last_error", "detail", "message"):
-        failure = _join_errors(_errors_of(response.get(name)))
-        if failure is not None:
-            return failure
-    return None
+    names = ("error", "errors", "last_error", "detail", "message")
+    failures = (_join_errors(_errors_of(response.get(name))) for name in names)
+    return next(filter(None, failures), None)
 
 
 def _join_errors(errors: list[JSON]) -> Failure | None:
     """Return the first code and all messages of these errors; None if they have neither."""
-    codes = [str(code) for error in errors if (code := error.get("code") or error.get("type"))]
-    found = [error.get("message") or error.get("msg") or error.get("detail") for error in errors]
-    messages = [str(message) for message in found if message]
-    if not codes and not messages:
+    codes = [str(code) for error in errors if (code := _find_filled(error, "code", "type"))]
+    messages = [str(words) for error in errors if (words := _find_filled(error, "message", "msg", "detail"))]
+    if not [*codes, *messages]:
         return None
     return Failure(next(iter(codes), "failed"), "; ".join(messages) or "The provider gave no reason.")
+
+
+def _find_filled(error: JSON, *names: str) -> object:
+    """Return the first field under these names that holds something."""
+    return next(filter(None, map(error.get, names)), None)
 
 
 def _errors_of(value: object) -> list[JSON]:
@@ -292,11 +298,9 @@ def _errors_of(value: object) -> list[JSON]:
 def read_status(response: JSON) -> object:
     """Return the status in OpenAI's spelling; an error without a status is a failure."""
     status = response.get("status")
-    if isinstance(status, str) and status in _STATUS_SPELLINGS:
-        return _STATUS_SPELLINGS[status]
     if status is None and response.get("error"):
         return "failed"
-    return status
+    return _STATUS_SPELLINGS.get(str(status), status)
 
 
 def has_ended(response: JSON) -> bool:
@@ -305,8 +309,7 @@ def has_ended(response: JSON) -> bool:
 
 
 def _part_text(part: JSON) -> str:
-    texts = [text for text in (part.get("text"), part.get("refusal")) if isinstance(text, str)]
-    return next(iter(texts), "")
+    return string_of(part.get("text")) or string_of(part.get("refusal"))
 
 
 def _read_count(counts: JSON, *names: str) -> int | None:
@@ -320,8 +323,6 @@ def _read_count_detail(counts: JSON, names: Sequence[str], detail: str) -> int:
 
 def read_whole_number(value: object) -> int | None:
     """Return a whole number that fits a column of the database; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    if not 0 <= value < 2**63:
-        return None
-    return value
+    if type(value) is int and 0 <= value < 2**63:
+        return value
+    return None

@@ -1,9 +1,9 @@
-"""Lists the steps of a response, item by item, with the times at which they were seen. Pure."""
+"""List the steps of a response, item by item, with the times at which they were seen. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-from agent_jobs.jobs.response import JSON, format_arguments, mapping_of, read_failure
+from agent_jobs.jobs.response import JSON, format_arguments, mapping_of, read_failure, string_of
 from agent_jobs.text import truncate
 
 #: Characters of a step's detail: one line of a terminal or a page.
@@ -34,6 +34,13 @@ class Step(NamedTuple):
     seen_at: float
     finished_at: float | None  #: None while it runs
 
+    @property
+    def took_s(self) -> float | None:
+        """Return how long it took; None while it runs."""
+        if self.finished_at is None:
+            return None
+        return max(0.0, self.finished_at - self.seen_at)
+
 
 def list_steps(items: Sequence[JSON], turn: int, now: float, *, is_over: bool) -> tuple[Step, ...]:
     """Return the steps of an output; all steps of a finished response have finished."""
@@ -50,7 +57,7 @@ def read_step(item: JSON, turn: int, position: int, now: float, *, is_finished: 
     return Step(
         turn=turn,
         position=position,
-        kind=_shorten_type(str(item.get("type") or "unknown")),
+        kind=_shorten_type(string_of(item.get("type")) or "unknown"),
         name=_name_tool(item),
         detail=truncate(" ".join(_describe_item(item).split()), DETAIL_CHARS),
         error="" if error is None else truncate(error.message, ERROR_CHARS),
@@ -78,8 +85,8 @@ def _shorten_type(item_type: str) -> str:
 
 
 def _name_tool(item: JSON) -> str:
-    names = (item.get("server_label"), item.get("name"))
-    return "/".join(name for name in names if isinstance(name, str) and name)
+    names = (string_of(item.get("server_label")), string_of(item.get("name")))
+    return "/".join(filter(None, names))
 
 
 def _describe_item(item: JSON) -> str:
@@ -87,10 +94,7 @@ def _describe_item(item: JSON) -> str:
     if item.get("type") in ("message", "reasoning"):
         return ""
     facts = {**item, **mapping_of(item.get("action"))}
-    for name in _DETAIL_FIELDS:
-        if facts.get(name):
-            return _join_value(facts[name])
-    return ""
+    return next((_join_value(facts[name]) for name in _DETAIL_FIELDS if facts.get(name)), "")
 
 
 def _join_value(value: object) -> str:

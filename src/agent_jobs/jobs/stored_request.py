@@ -1,11 +1,11 @@
-"""Reads a stored request: its prompt, files, model and effort. Pure."""
+"""Read a stored request: its prompt, files, model and effort. Pure."""
 
 import json
 import re
 from html import unescape
 from typing import NamedTuple
 
-from agent_jobs.jobs.response import JSON, items_of, mapping_of
+from agent_jobs.jobs.response import JSON, items_of, mapping_of, string_of
 
 #: The tag before an attached text or image, with its name.
 _NAMED_FILE = re.compile(r"<(?P<tag>file|image)(?:-\d+)? name=(?P<quote>[\"'])(?P<name>.*?)(?P=quote)")
@@ -17,30 +17,21 @@ def prompt_of(request: JSON) -> str:
     asked = request.get("input")
     if isinstance(asked, str):
         return asked
-    messages = [item for item in items_of(asked) if item.get("role") == "user"]
-    if not messages:
-        return ""
-    content = messages[-1].get("content")
+    content = _find_last_content(request)
     if isinstance(content, str):
         return content
-    texts = [part.get("text") for part in items_of(content) if part.get("type") == "input_text"]
-    return next((text for text in texts if isinstance(text, str)), "")
+    texts = [string_of(part.get("text")) for part in items_of(content) if part.get("type") == "input_text"]
+    return next(iter(texts), "")
 
 
 def effort_of(request: JSON) -> str:
     """Return the reasoning effort that a request names; empty if it names none."""
-    effort = mapping_of(request.get("reasoning")).get("effort")
-    if isinstance(effort, str):
-        return effort
-    return ""
+    return string_of(mapping_of(request.get("reasoning")).get("effort"))
 
 
 def model_of(request: JSON) -> str:
     """Return the model that a request names; empty if it names none."""
-    model = request.get("model")
-    if isinstance(model, str):
-        return model
-    return ""
+    return string_of(request.get("model"))
 
 
 def parse_request(body: object) -> JSON:
@@ -61,17 +52,20 @@ class AttachedFile(NamedTuple):
 
 def attached_files_of(request: JSON) -> list[AttachedFile]:
     """Return the files in the last message of a request's user, as `attachments` writes them there."""
-    messages = [item for item in items_of(request.get("input")) if item.get("role") == "user"]
-    if not messages:
-        return []
-    parts = items_of(messages[-1].get("content"))
     files: list[AttachedFile] = []
-    for number, part in enumerate(parts):
-        if part.get("type") == "input_file":
-            data = part.get("file_data")
-            files.append(AttachedFile(str(part.get("filename") or "file"), "file", len(str(data or ""))))
-        elif number and part.get("type") == "input_text":
-            text = str(part.get("text"))
-            if named := _NAMED_FILE.match(text):
+    for number, part in enumerate(items_of(_find_last_content(request))):
+        match part:
+            case {"type": "input_file"}:
+                name = string_of(part.get("filename")) or "file"
+                files.append(AttachedFile(name, "file", len(string_of(part.get("file_data")))))
+            case {"type": "input_text", "text": str() as text} if number and (named := _NAMED_FILE.match(text)):
                 files.append(AttachedFile(unescape(named["name"]), _KINDS[named["tag"]], len(text)))
+            case _:
+                pass
     return files
+
+
+def _find_last_content(request: JSON) -> object:
+    """Return the content of the last message of a request's user; None if there is none."""
+    contents = [item.get("content") for item in items_of(request.get("input")) if item.get("role") == "user"]
+    return next(reversed(contents), None)

@@ -62,10 +62,9 @@ def record_response_id(
     if number != stored.turn.number:
         return stored
     job = stored.set_response_id(response_id)
-    if mode is not None and mode != stored.turn.mode and stored.turn.response_id is None:
-        job = replace(job, turn=replace(job.turn, mode=mode))
-    if fingerprint and stored.turn.response_id is None:
-        job = replace(job, turn=replace(job.turn, fingerprint=fingerprint))
+    if stored.turn.response_id is None:
+        turn = replace(job.turn, mode=mode or job.turn.mode, fingerprint=fingerprint or job.turn.fingerprint)
+        job = replace(job, turn=turn)
     if job.status is not stored.status and stored.claimed_by is None:
         job = replace(job, due_at=now)
     return job

@@ -305,7 +305,7 @@ class TasksExtension(Extension):
         undismissed = (call for call in approvals if (job.id, build_question_key(job, call)) not in self._dismissed)
         return {
             f"{job.id}:{self._count_dismissals(job, call)}:{build_question_key(job, call)}": (job, call)
-            for call in islice(undismissed, MAX_DIALOGS)
+            for call in undismissed
         }
 
     def _needs_model(self, job: Job, calls: Sequence[Call]) -> bool:
@@ -329,8 +329,9 @@ class TasksExtension(Extension):
         if state.answer is not None:
             return {"result": _dump_model(create_result(state.answer, is_structured=self._is_structured))}
         if state.questions:
-            requests = {key: _dump_model(create_question(*asked)) for key, asked in state.questions.items()}
-            return {"inputRequests": requests}
+            # Others may begin to ask before the host answers these, so the state has all.
+            shown = islice(state.questions.items(), MAX_DIALOGS)
+            return {"inputRequests": {key: _dump_model(create_question(*asked)) for key, asked in shown}}
         return {}
 
 
@@ -365,9 +366,8 @@ def _describe_working_batch(jobs: Engine, page: JobPage, unfinished: Sequence[Jo
 
 
 def _join_questions(asking: Sequence[_AskingJob]) -> Questions:
-    """Return the questions of several jobs, as many as a host gets at once."""
-    questions = (item for one in asking for item in one.questions.items())
-    return dict(islice(questions, MAX_DIALOGS))
+    """Return the questions of several jobs."""
+    return {key: asked for one in asking for key, asked in one.questions.items()}
 
 
 def _select_outcome(page: JobPage, batch: BatchState, asking: Sequence[_AskingJob]) -> BatchState:

@@ -76,9 +76,9 @@ def describe_error(error: AgentJobsError) -> str:
     from agent_jobs.mcp_server.wording import MODEL, OWNER_MODEL  # not needed to start
 
     if is_for_team.get():
-        from agent_jobs.rendering.hidden_machine import hide_machine
+        from agent_jobs.rendering.remote_errors import hide_machine_details
 
-        shown = hide_machine(error)
+        shown = hide_machine_details(error)
         if shown is not error:
             logger.warning("an answer hides the cause of an error: %s", error)
         return OWNER_MODEL.describe(shown)

@@ -15,7 +15,7 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError, StoreError
 from agent_jobs.page.access import Access, Session
 from agent_jobs.page.wording import word_error
-from agent_jobs.rendering.hidden_machine import hide_machine
+from agent_jobs.rendering.remote_errors import hide_machine_details
 
 #: Returns the engine of the jobs that a request's user may see.
 EngineSource = Callable[[Request], Awaitable[Engine]]
@@ -71,7 +71,7 @@ class Renderer:
         if isinstance(error, AgentJobsError):
             shown = error
             if self._access.hides_machine:
-                shown = hide_machine(error)
+                shown = hide_machine_details(error)
             if shown is not error:
                 logger.warning("a page hides the cause of an error: %s", error)
             message = word_error(shown, is_for_owner=self._access.hides_machine)

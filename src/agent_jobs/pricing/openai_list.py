@@ -67,6 +67,8 @@ def _has_tier(model: "ModelInfo", tier: str, when: datetime) -> bool:
 
 @cache
 def _load_provider() -> "Provider":
-    from genai_prices.data import providers  # 0.2 s and 11 MB, and only where a cost is asked for
+    # Not genai_prices.data itself: a type checker reads the whole list for that, for more than a minute.
+    from genai_prices.data_snapshot import get_snapshot
 
-    return next(provider for provider in providers if provider.id == "openai")
+    # 0.2 s and 11 MB, and only where a cost is asked for
+    return next(provider for provider in get_snapshot().providers if provider.id == "openai")

@@ -4,13 +4,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.jobs.response import Usage
+from agent_jobs.jobs.response import Usage, string_of
 from agent_jobs.text_file import read_text
-from agent_jobs.validation import number, whole_number
+from agent_jobs.validation import Kind, number, whole_number
 
+N = TypeVar("N", int, float)
 SETTING = "AGENT_JOBS_PRICES"
 TOKENS_PER_PRICE = 1_000_000.0  # price lists count in millions of tokens
 CALLS_PER_PRICE = 1000  # and in thousands of calls
@@ -105,9 +106,8 @@ class Table:
 
 def normalize_tier(name: object) -> str:
     """Return the standard name of a tier."""
-    if not isinstance(name, str):
-        return _TIERS[""]
-    return _TIERS.get(name.lower(), name.lower())
+    tier = string_of(name).lower()
+    return _TIERS.get(tier, tier)
 
 
 def read_table(path: Path) -> Table:
@@ -162,9 +162,9 @@ def _read_model(where: str, value: object) -> Row:
         rates=Rates(
             input=_require_price(where, keys, "input"),
             output=_require_price(where, keys, "output"),
-            cached=_read_price(where, keys, "cached"),
-            cache_write=_read_price(where, keys, "cache_write"),
-            context_tokens=_read_tokens(where, keys, "context_tokens"),
+            cached=_read_table_number(where, keys, "cached", _PRICE),
+            cache_write=_read_table_number(where, keys, "cache_write", _PRICE),
+            context_tokens=_read_table_number(where, keys, "context_tokens", _TOKENS),
         ),
         tiers={normalize_tier(name): _require_price(f"{where}.tiers", tiers, name) for name in tiers},
         **_read_long(f"{where}.long", keys.get("long", {})),
@@ -176,7 +176,7 @@ def _read_long(where: str, value: object) -> dict[str, Any]:
     keys = _read_keys(where, value, "over", "input", "output")
     if not keys:
         return {}
-    over = _read_tokens(where, keys, "over")
+    over = _read_table_number(where, keys, "over", _TOKENS)
     if over is None:
         raise _entry_error(where, "lacks 'over', a number of tokens")
     return {
@@ -189,7 +189,7 @@ def _read_long(where: str, value: object) -> dict[str, Any]:
 def _read_tool(where: str, value: object) -> Tool:
     keys = _read_keys(where, value, "per_1000", "tokens")
     call_usd = _require_price(where, keys, "per_1000") / CALLS_PER_PRICE
-    return Tool(call_usd=call_usd, tokens=_read_tokens(where, keys, "tokens"))
+    return Tool(call_usd=call_usd, tokens=_read_table_number(where, keys, "tokens", _TOKENS))
 
 
 def _read_keys(where: str, value: object, *allowed: str) -> dict[str, Any]:
@@ -203,23 +203,18 @@ def _read_keys(where: str, value: object, *allowed: str) -> dict[str, Any]:
     return keys
 
 
-def _read_price(where: str, keys: Mapping[str, Any], name: str) -> float | None:
+def _read_table_number(where: str, keys: Mapping[str, Any], name: str, kind: Kind[N]) -> N | None:
+    """Return a number of the file, None if it is not there."""
     if name not in keys:
         return None
-    return float(_PRICE.check(f"{SETTING}: {where}.{name}", keys[name], ConfigError))
+    return kind.check(f"{SETTING}: {where}.{name}", keys[name], ConfigError)
 
 
 def _require_price(where: str, keys: Mapping[str, Any], name: str) -> float:
-    price = _read_price(where, keys, name)
+    price = _read_table_number(where, keys, name, _PRICE)
     if price is None:
         raise _entry_error(where, f"lacks {name!r}, a number from 0 to {PRICE_MAX}")
     return price
-
-
-def _read_tokens(where: str, keys: Mapping[str, Any], name: str) -> int | None:
-    if name not in keys:
-        return None
-    return _TOKENS.check(f"{SETTING}: {where}.{name}", keys[name], ConfigError)
 
 
 def _entry_error(where: str, fault: str) -> ConfigError:

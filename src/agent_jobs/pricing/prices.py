@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple, NoReturn, Self, cast
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.jobs.response import JSON, Usage
+from agent_jobs.jobs.response import JSON, Usage, items_of, mapping_of, read_whole_number, string_of
 from agent_jobs.pricing.openai_list import find_listed_rates
 from agent_jobs.pricing.price_file import (
     TOKENS_PER_PRICE,
@@ -102,9 +103,9 @@ class Prices:
             at: When it was created, epoch seconds; prices change.
             provider_url: The base URL it was sent to.
         """
-        usage, model, tier = Usage.of(response.get("usage")), response.get("model"), response.get("service_tier")
+        usage, model = Usage.of(response.get("usage")), string_of(response.get("model"))
         written = _cache_write_tokens(response)
-        if usage is None or usage.partial or not isinstance(model, str) or written is None:
+        if usage is None or usage.partial or written is None:
             return None
         if response.get("status") == "completed" and not usage.input_tokens:
             return None  # every completed response had input, so this 0 is a missing count
@@ -113,7 +114,7 @@ class Prices:
             usage,
             at=at,
             provider_url=provider_url,
-            service_tier=tier if isinstance(tier, str) else None,
+            service_tier=string_of(response.get("service_tier")),
             calls=count_calls(response),
             cache_write_tokens=written,
         )
@@ -125,8 +126,8 @@ class Prices:
         *,
         at: float,
         provider_url: str,
-        service_tier: str | None = None,
-        calls: Mapping[str, int] | None = None,
+        service_tier: str = "",
+        calls: Mapping[str, int] = MappingProxyType({}),
         cache_write_tokens: int = 0,
     ) -> float | None:
         """Return the cost of tokens and calls of hosted tools; None if a price is unknown.
@@ -142,12 +143,12 @@ class Prices:
         """
         offer = _Offer(model, normalize_tier(service_tier), _host_kind(provider_url), at)
         rates = self._find_rates(offer, usage.input_tokens)
-        usd = None
-        if rates:
-            usd = rates.cost_usd(usage, cache_write_tokens)
+        if rates is None:
+            return None
+        usd = rates.cost_usd(usage, cache_write_tokens)
         if usd is None:
             return None
-        for name, count in (calls or {}).items():
+        for name, count in calls.items():
             tool = self._find_tool_price(name, offer.host)
             if tool is None:
                 return None
@@ -257,8 +258,7 @@ class Prices:
             return None  # Azure has tiers of its own, at prices of its own
         if listed := find_listed_rates(offer.model, offer.tier, input_tokens, offer.at):
             return listed
-        row = self.built_in.find_row(offer.model)
-        if row:
+        if row := self.built_in.find_row(offer.model):
             return row.rates_at(offer.tier, input_tokens)
         return None
 
@@ -284,13 +284,13 @@ def count_calls(response: JSON) -> dict[str, int]:
 
     Of web searches only searches count, not the pages opened; upstream's own count of them goes first.
     """
-    items = _list_mappings(response.get("output"))
+    items = items_of(response.get("output"))
     kinds = [str(item.get("type")).removesuffix("_call") for item in items if _is_priced_call(item)]
     calls = {name: kinds.count(name) for name in kinds if name not in _CLIENT_TOOLS}
     searches = _count_searches(response, calls.pop("web_search", 0))
     if searches:
         # The preview tool's items have the same type, but its price depends on the model.
-        is_preview = "web_search_preview" in map(_tool_name, _list_mappings(response.get("tools")))
+        is_preview = "web_search_preview" in map(_tool_name, items_of(response.get("tools")))
         name = "web_search"
         if is_preview:
             name = "web_search_preview"
@@ -340,12 +340,12 @@ def _refuse_unknown_fact(fact: str) -> NoReturn:
 
 def _cache_write_tokens(response: JSON) -> int | None:
     """Return how many tokens were written to the cache; None if that, or their price, is unknown."""
-    usage = _as_mapping(response.get("usage"))
+    usage = mapping_of(response.get("usage"))
     details = {
-        **_as_mapping(usage.get("prompt_tokens_details")),
-        **_as_mapping(usage.get("input_tokens_details")),
+        **mapping_of(usage.get("prompt_tokens_details")),
+        **mapping_of(usage.get("input_tokens_details")),
     }
-    if _as_mapping(details.get("cache_write_tokens_details")).get("ttl_12h_tokens"):
+    if mapping_of(details.get("cache_write_tokens_details")).get("ttl_12h_tokens"):
         return None  # more expensive than the writes that the price lists know
     written = details.get("cache_write_tokens")
     if written and not _read_usage_count(written):
@@ -355,11 +355,11 @@ def _cache_write_tokens(response: JSON) -> int | None:
 
 def _most_input_tokens(body: JSON, history_tokens: int | None) -> int:
     """Return the most tokens that a body and the response that it continues can hold."""
-    for name in ("conversation", "prompt"):
-        if body.get(name):
-            raise RequestError(
-                "What {part} adds to the input is not known, so the cost has no bound.", "unbounded_input", part=name
-            )
+    unknown = next(filter(body.get, ("conversation", "prompt")), None)
+    if unknown is not None:
+        raise RequestError(
+            "What {part} adds to the input is not known, so the cost has no bound.", "unbounded_input", part=unknown
+        )
     if body.get("previous_response_id") and history_tokens is None:
         raise RequestError(
             "The number of tokens of the previous job is not known, so the cost has no bound.", "unbounded_history"
@@ -376,10 +376,10 @@ def _is_text(value: object) -> bool:
     """Return True if every part of an input has at most as many tokens as bytes."""
     match value:
         case list():
-            return all(_is_text(part) for part in cast("list[object]", value))
+            return all(map(_is_text, cast("list[object]", value)))
         case dict():
             part = cast("dict[str, object]", value)
-            return part.get("type", "message") in _TEXT_TYPES and all(_is_text(inner) for inner in part.values())
+            return part.get("type", "message") in _TEXT_TYPES and all(map(_is_text, part.values()))
         case _:
             return True
 
@@ -395,18 +395,18 @@ def _host_kind(url: str) -> Host:
 
 def _names_of_hosted_tools(body: JSON) -> list[str]:
     """Return the names of the tools that upstream runs."""
-    names = {_tool_name(tool) for tool in _list_mappings(body.get("tools"))}
+    names = set(map(_tool_name, items_of(body.get("tools"))))
     return sorted(names - _CLIENT_TOOLS)
 
 
 def _is_priced_call(item: JSON) -> bool:
-    opened = _as_mapping(item.get("action")).get("type") in ("open_page", "find_in_page")
+    opened = mapping_of(item.get("action")).get("type") in ("open_page", "find_in_page")
     return str(item.get("type")).endswith("_call") and not opened
 
 
 def _count_searches(response: JSON, seen: int) -> int:
     """Return how often a response searched: by upstream's own count, else by the items seen."""
-    usage = _as_mapping(_as_mapping(response.get("tool_usage")).get("web_search"))
+    usage = mapping_of(mapping_of(response.get("tool_usage")).get("web_search"))
     counted = usage.get("num_requests")
     if counted == 0:
         return 0
@@ -418,20 +418,6 @@ def _tool_name(tool: JSON) -> str:
     return re.sub(r"_20\d\d_\d\d_\d\d$", "", str(tool.get("type")))
 
 
-def _as_mapping(value: object) -> JSON:
-    if isinstance(value, dict):
-        return cast(JSON, value)
-    return {}
-
-
-def _list_mappings(value: object) -> Iterable[JSON]:
-    if not isinstance(value, list):
-        return []
-    return [cast(JSON, item) for item in cast("list[object]", value) if isinstance(item, dict)]
-
-
 def _read_usage_count(value: object) -> int:
     """Return a positive whole number; 0 for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return 0
-    return max(0, value)
+    return read_whole_number(value) or 0

@@ -1,4 +1,4 @@
-"""Renders jobs as flat mappings that state each known fact once.
+"""Render jobs as flat mappings that state each known fact once.
 
 A model pays again on every turn for what it has read, so the sizes are part of the contract: bytes of compact JSON.
 Fields that may be long come last. Some hosts cut an answer at its end or in its middle, and the next step has to
@@ -23,7 +23,7 @@ from agent_jobs.errors import (
 from agent_jobs.jobs.job import UNANSWERED, Job
 from agent_jobs.jobs.poll_schedule import POLL_MIN_MS, next_poll_ms
 from agent_jobs.jobs.queries import Estimate, JobFilter
-from agent_jobs.jobs.response import Failure
+from agent_jobs.jobs.response import JSON, Failure, Usage, drop_fields
 from agent_jobs.jobs.status import Status
 from agent_jobs.rendering.owner_steps import OWNER_NEXT_STEPS
 from agent_jobs.rendering.paging import OUTPUT_BYTES, count_json_bytes, cut_page, select_page
@@ -105,19 +105,14 @@ def render_start(
     `host_note` says what is special about the next poll in the caller's host; `view` is where the user can watch the
     job.
     """
-    note: Answer = {}
-    if duplicate:
-        note["duplicate"] = True
+    note = drop_empty({"duplicate": duplicate or None})
     if job.is_terminal:
         return _move_output_last(_collect_outcome(job, limit_bytes) | note)
     ids = {"job_id": job.id, **note, "response_id": job.turn.response_id, "view": view or None}
     answer = {**ids, **_describe_progress(job, now, host_note)}
     answer = _fit_activity(drop_empty(answer), START_BYTES)
-    if count_json_bytes(answer) > START_BYTES:
-        answer.pop("response_id", "")  # some gateways give ids of 421 characters, which no reader needs
-    if count_json_bytes(answer) > START_BYTES:
-        answer.pop("view", "")
-    return answer
+    # Some gateways give ids of 421 characters, which no reader needs.
+    return _leave_out_until_it_fits(answer, START_BYTES, "response_id", "view")
 
 
 def build_page_path(jobs: Sequence[Job]) -> str:
@@ -147,16 +142,12 @@ def render_starts(jobs: Sequence[Job], duplicates: int, view: str = "") -> Answe
             "job_ids": [job.id for job in jobs],
         }
     )
-    if count_json_bytes(answer) <= ADVICE_BYTES:
-        return answer
-    without_view = {name: value for name, value in answer.items() if name != "view"}
-    if not together.batch or count_json_bytes(without_view) <= ADVICE_BYTES:
-        return without_view
+    with_ids = _leave_out_until_it_fits(answer, ADVICE_BYTES, "view")
+    if not together.batch or count_json_bytes(with_ids) <= ADVICE_BYTES:
+        return with_ids
     del answer["job_ids"]
     answer["next"] += f"; agent_list batch={together.batch} lists the job_ids"
-    if count_json_bytes(answer) > ADVICE_BYTES:
-        answer.pop("view", "")
-    return answer
+    return _leave_out_until_it_fits(answer, ADVICE_BYTES, "view")
 
 
 def _select_together(jobs: Sequence[Job]) -> JobFilter:
@@ -173,14 +164,13 @@ def render_estimate(estimate: Estimate, unbounded: str) -> Answer:
 
     `unbounded` says for the reader why there is no bound.
     """
-    files, after = select_page(estimate.files, 0, DRY_RUN_BYTES)
+    files, _ = select_page(estimate.files, 0, DRY_RUN_BYTES)
     answer: Answer = {"dry_run": True}
     if estimate.jobs > 1:
         answer["jobs"] = estimate.jobs
-    answer["model"] = estimate.model
-    if after is not None:
-        answer["more_files"] = len(estimate.files) - after
     answer |= {
+        "model": estimate.model,
+        "more_files": len(estimate.files) - len(files) or None,
         "input_tokens": estimate.input_tokens,
         "cost_bound_usd": round_usd(estimate.cost_bound_usd),
         "bound_parts": estimate.bound_parts,
@@ -259,12 +249,9 @@ def _describe_progress(job: Job, now: float, host_note: str) -> Answer:
 
 
 def _describe_activity(job: Job) -> str:
-    parts: list[str] = []
-    if job.turn.number > 1:
-        parts.append(f"turn {job.turn.number}")
-    if job.activity:
-        parts.append(job.activity)
-    return "; ".join(parts)
+    if job.turn.number == 1:
+        return job.activity
+    return f"turn {job.turn.number}; {job.activity}".removesuffix("; ")
 
 
 def summarize_activity(jobs: Sequence[Job]) -> str:
@@ -318,9 +305,7 @@ def _is_empty_success(job: Job) -> bool:
 
 def _is_cut(job: Job) -> bool:
     """Return True if upstream ended before it had sent the whole output."""
-    if job.turn.empty_completions > 0:
-        return True
-    return job.error is not None and job.error.code in _CUTTING_FAILURES
+    return job.turn.empty_completions > 0 or job.error_code in _CUTTING_FAILURES
 
 
 def page_output(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> Answer:
@@ -338,6 +323,23 @@ def read_output_text(job: Job) -> str:
     if job.output is None:
         return ""
     return job.output.text
+
+
+def read_response(job: Job) -> JSON:
+    """Return the response object of a job's last turn, as upstream sent it; empty if it was not read."""
+    if job.output is None:
+        return {}
+    return job.output.response or {}
+
+
+def list_token_counts(usage: Usage | None) -> Answer | None:
+    """Return the counts of tokens by name, with a note if some are missing; None if nothing was counted."""
+    if usage is None:
+        return None
+    counts: Answer = {name: getattr(usage, name) for name in Usage.__slots__ if name != "partial"}
+    if usage.partial:
+        counts["partial"] = True
+    return counts
 
 
 # Several jobs.
@@ -388,9 +390,24 @@ def round_usd(usd: float | None) -> float | None:
     return round(usd, 4)
 
 
+def round_known(value: float | None, digits: int | None = None) -> float | None:
+    """Return a number rounded; None stays None."""
+    if value is None:
+        return None
+    return round(value, digits)
+
+
 def drop_empty(answer: Answer) -> Answer:
     """Return an answer without the fields that are None or empty texts."""
-    return {name: value for name, value in answer.items() if value is not None and value != ""}
+    return {name: value for name, value in answer.items() if value not in (None, "")}
+
+
+def _leave_out_until_it_fits(answer: Answer, limit_bytes: int, *names: str) -> Answer:
+    """Return an answer without those of these fields, in their order, for which it has no room."""
+    for name in names:
+        if count_json_bytes(answer) > limit_bytes:
+            answer = drop_fields(answer, name)
+    return answer
 
 
 def _fit_activity(answer: Answer, limit_bytes: int) -> Answer:

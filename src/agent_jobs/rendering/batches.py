@@ -54,11 +54,7 @@ def render_batch(
 
 def _render_waiting(state: BatchState, group: JobFilter, now: float, poll: str, *, advise: bool) -> Answer:
     """Return the answer when there is no job to report."""
-    answer: Answer = {
-        "running": len(state.running),
-        "input_required": len(state.asking) or None,
-        "delivered": state.delivered or None,
-    }
+    answer: Answer = {**_count_unfinished(state), "delivered": state.delivered or None}
     unfinished = [*state.running, *state.asking]
     if not unfinished:
         answer["next"] = f"all results were reported before: agent_list {format_filter_arguments(group)}".strip()
@@ -74,7 +70,7 @@ def _render_waiting(state: BatchState, group: JobFilter, now: float, poll: str, 
 
 def _render_alone(state: BatchState, job: Answer, poll: str) -> Answer:
     """Return the answer that reports a single job with its output."""
-    answer: Answer = {"running": len(state.running), "input_required": len(state.asking) or None}
+    answer = _count_unfinished(state)
     if state.running:
         answer["next"] = poll
     answer["done"] = [job]
@@ -90,12 +86,15 @@ def _render_rows(state: BatchState, rows: Sequence[Answer], poll: str) -> Answer
     return drop_empty(
         {
             "more": more or None,
-            "running": len(state.running),
-            "input_required": len(state.asking) or None,
+            **_count_unfinished(state),
             "next": "; ".join(steps),
             "done": rows,
         }
     )
+
+
+def _count_unfinished(state: BatchState) -> Answer:
+    return {"running": len(state.running), "input_required": len(state.asking) or None}
 
 
 def _list_next_steps(rows: Sequence[Answer]) -> list[str]:

@@ -1,12 +1,12 @@
-"""Numbers the sources that a text cites, and puts the numbers where the text cites them."""
+"""Number the sources that a text cites, and put the numbers where the text cites them."""
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from agent_jobs.jobs.response import JSON, items_of, text_of
-from agent_jobs.rendering.lines import Entry
-from agent_jobs.rendering.output import add_source
+from agent_jobs.jobs.response import JSON, items_of, string_of, text_of
+from agent_jobs.rendering.output import add_source, list_parts
+from agent_jobs.rendering.short_lines import Entry
 
 #: A link of Markdown, or several of them, in parentheses or not: its number says the same in fewer characters.
 _LINK = re.compile(r"\s*\(?(?:\[[^\]]*\]\([^()\s]*(?:\([^()\s]*\)[^()\s]*)*\)[,;]?\s*)+\)?")
@@ -63,29 +63,28 @@ class Citations:
         key = add_source(self._found, annotation, cited=1)
         if not key:
             return None
-        start, end, position = (annotation.get(name) for name in ("start_index", "end_index", "index"))
         number = list(self._found).index(key) + 1
-        if start is None and end is None and type(position) is int:
-            return Citation(offset + position, offset + position, number, is_at_mark=True)
-        if type(start) is not int or type(end) is not int or not 0 <= start <= end:
-            start = end = -1  # it is only listed
-            offset = 0
-        return Citation(offset + start, offset + end, number)
+        place: JSON = {"start_index": None, "end_index": None, **annotation}
+        match place:
+            case {"start_index": None, "end_index": None, "index": int() as position}:
+                return Citation(offset + position, offset + position, number, is_at_mark=True)
+            case {"start_index": int() as start, "end_index": int() as end} if 0 <= start <= end:
+                return Citation(offset + start, offset + end, number)
+            case _:
+                return Citation(-1, -1, number)  # it is only listed
 
 
 def cite_output(output: object) -> tuple[list[Citation], list[Entry]]:
     """Return the citations in the text of an output, and the numbered sources."""
     citations, places = Citations(), list[Citation]()
-    items = items_of(output)
-    text = text_of(items)
+    text = text_of(items_of(output))
     at = 0
-    for item in items:
-        for part in items_of(item.get("content")):
-            words = part.get("text")
-            found = text.find(words, at) if isinstance(words, str) and words else -1
-            places += _cite_part(citations, items_of(part.get("annotations")), found)
-            if found >= 0 and isinstance(words, str):
-                at = found + len(words)
+    for part in list_parts(output):
+        words = string_of(part.get("text"))
+        found = text.find(words, at) if words else -1
+        places += _cite_part(citations, items_of(part.get("annotations")), found)
+        if found >= 0:
+            at = found + len(words)
     return places, citations.sources
 
 

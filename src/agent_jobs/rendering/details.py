@@ -1,12 +1,19 @@
-"""Renders all that is stored of a job, for `show --json` and `export`. Pure."""
+"""Render all that is stored of a job, for `show --json` and `export`. Pure."""
 
 from typing import Any
 
-from agent_jobs.jobs.queries import JobDetails, TurnRecord
-from agent_jobs.jobs.response import Usage
+from agent_jobs.jobs.queries import JobDetails, OutputFile, TurnRecord
 from agent_jobs.jobs.response_steps import Step
-from agent_jobs.jobs.stored_request import attached_files_of
-from agent_jobs.rendering.answers import Answer, drop_empty, read_output_text, round_usd
+from agent_jobs.jobs.stored_request import AttachedFile, attached_files_of
+from agent_jobs.rendering.answers import (
+    Answer,
+    drop_empty,
+    list_token_counts,
+    read_output_text,
+    read_response,
+    round_known,
+    round_usd,
+)
 from agent_jobs.rendering.output import find_sources
 from agent_jobs.rendering.questions import list_always_allowed
 from agent_jobs.rendering.timeline import Moment
@@ -15,8 +22,8 @@ from agent_jobs.rendering.timeline import Moment
 def render_details(details: JobDetails) -> Answer:
     """Return the prompt, its files, and the steps of each turn."""
     job = details.result.job
-    files = [{"name": file.name, "kind": file.kind, "chars": file.chars} for file in attached_files_of(details.request)]
-    written = [{"name": file.name, "path": file.path, "bytes": file.bytes} for file in details.result.made]
+    files = list(map(AttachedFile._asdict, attached_files_of(details.request)))
+    written = list(map(OutputFile._asdict, details.result.made))
     facts: Answer = {
         "prompt": details.prompt,
         "model": job.model,
@@ -25,10 +32,10 @@ def render_details(details: JobDetails) -> Answer:
         "client": job.client,
         "files": files or None,
         "written": written or None,
-        "turns": [_render_turn(turn) for turn in details.turns],
+        "turns": list(map(_render_turn, details.turns)),
         "always_allowed": list_always_allowed(job) or None,
-        "steps": [_render_step(step) for step in details.steps],
-        "read_at": job.read_at and round(job.read_at),
+        "steps": list(map(_render_step, details.steps)),
+        "read_at": round_known(job.read_at),
     }
     return drop_empty(facts)
 
@@ -36,21 +43,21 @@ def render_details(details: JobDetails) -> Answer:
 def render_export(details: JobDetails) -> Answer:
     """Return a job as `export` writes it: its prompt, its answer, its sources and its cost."""
     job = details.result.job
-    response = (job.output and job.output.response) or {}
+    sources = find_sources(read_response(job).get("output"))
     facts: Answer = {
         "job_id": job.id,
         "title": job.title,
         "status": job.status,
         "created_at": round(job.created_at),
-        "finished_at": job.finished_at and round(job.finished_at),
+        "finished_at": round_known(job.finished_at),
         "batch": job.batch,
         "previous_job_id": job.previous_job_id,
         "cost_usd": round_usd(job.cost_usd),
-        "usage": _render_token_counts(job.usage),
+        "usage": list_token_counts(job.usage),
         **render_details(details),
         "error": job.error and {"code": job.error.code, "message": job.error.message},
         "output": read_output_text(job),
-        "sources": find_sources(response.get("output")) or None,
+        "sources": sources or None,
     }
     return drop_empty(facts)
 
@@ -63,7 +70,7 @@ def render_moment(moment: Moment) -> Answer:
         "what": moment.what,
         "detail": moment.detail,
         "turn": moment.turn or None,
-        "took_s": None if moment.took_s is None else round(moment.took_s, 3),
+        "took_s": round_known(moment.took_s, 3),
         "running": moment.is_running or None,
     }
     return drop_empty(facts)
@@ -74,27 +81,15 @@ def _render_turn(turn: TurnRecord) -> Answer:
         {
             "number": turn.number,
             "mode": turn.mode,
-            "sent_at": turn.sent_at and round(turn.sent_at),
+            "sent_at": round_known(turn.sent_at),
             "response_id": turn.response_id,
-            "usage": _render_token_counts(turn.usage),
+            "usage": list_token_counts(turn.usage),
             "cost_usd": round_usd(turn.cost_usd),
         }
     )
 
 
-def _render_token_counts(usage: Usage | None) -> Answer | None:
-    if usage is None:
-        return None
-    counts: Answer = {name: getattr(usage, name) for name in Usage.__slots__ if name != "partial"}
-    if usage.partial:
-        counts["partial"] = True
-    return counts
-
-
 def _render_step(step: Step) -> Answer:
-    took_s = None
-    if step.finished_at is not None:
-        took_s = round(max(0.0, step.finished_at - step.seen_at), 3)
     return drop_empty(
         {
             "turn": step.turn,
@@ -104,6 +99,6 @@ def _render_step(step: Step) -> Answer:
             "detail": step.detail,
             "error": step.error,
             "seen_at": round(step.seen_at, 3),
-            "took_s": took_s,
+            "took_s": round_known(step.took_s, 3),
         }
     )

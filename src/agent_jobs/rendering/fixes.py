@@ -188,7 +188,7 @@ class Voice:
         write_argument: Callable[[Argument], str] = str,
         pass_on: Callable[[str], str] = str,
     ) -> None:
-        self._fixes = fixes
+        self._templates = {**FIXES, **fixes}
         self._write_step = write_step
         self._write_argument = write_argument
         self._pass_on = pass_on
@@ -210,21 +210,18 @@ class Voice:
         """Return what the reader can do about an error, as one sentence; empty if nothing is known."""
         code = self._find_code(error)
         data = self._write_data(error)
-        if code in USER_STEPS and code not in self._fixes:
+        if code in self._templates:
+            return self._templates[code].format_map(data)
+        if code in USER_STEPS:
             return self._write_step(USER_STEPS[code].format_map(data))
-        template = self._fixes.get(code) or FIXES.get(code)
-        if template is not None:
-            return template.format_map(data)
-        inner = next((value for value in error.data.values() if isinstance(value, AgentJobsError)), None)
-        if inner is not None:
-            return self.fix(inner)
-        return ""
+        inner = [self.fix(value) for value in error.data.values() if isinstance(value, AgentJobsError)]
+        return next(iter(inner), "")
 
     def _find_code(self, error: AgentJobsError) -> str:
         if not isinstance(error, UpstreamError):
             return error.code
-        known = (error.fix, error.code)
-        named = next((code for code in known if code in self._fixes or code in FIXES or code in USER_STEPS), None)
+        known_codes = {*self._templates, *USER_STEPS}
+        named = next((code for code in (error.fix, error.code) if code in known_codes), None)
         return named or next((code for kind, code in _CLASS_CODES.items() if isinstance(error, kind)), "")
 
     def _write_data(self, error: AgentJobsError) -> Mapping[str, object]:

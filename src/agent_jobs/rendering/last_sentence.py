@@ -8,6 +8,7 @@ from agent_jobs.text import truncate
 SENTENCE_CHARS = 180
 #: A sentence ends there.
 _SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+|\n+")
+_FULL_STOPS = (".", "!", "?")
 #: Marks of Markdown, which a single line shows as noise.
 _MARKS = re.compile(r"[*_`#>|]+|\[\d+\]|^\s*[-+]\s+|\]\([^)]*\)?|\[", re.MULTILINE)
 
@@ -18,12 +19,11 @@ def find_last_sentence(text: str) -> str:
     A sentence that has just begun is shown only if no other has ended.
     """
     plain = _MARKS.sub("", text)
-    sentences = [" ".join(each.split()) for each in _SENTENCE_END.split(plain)]
-    sentences = [each for each in sentences if any(map(str.isalnum, each))]
+    sentences = [" ".join(each.split()) for each in _SENTENCE_END.split(plain) if any(map(str.isalnum, each))]
     if not sentences:
         return ""
-    last = sentences[-1]
-    is_cut = last[-1] not in ".!?"
-    if is_cut and len(sentences) > 1 and sentences[-2][-1] in ".!?":
-        last = sentences[-2]
+    *before, last = sentences
+    is_cut = not last.endswith(_FULL_STOPS)
+    if is_cut and before and before[-1].endswith(_FULL_STOPS):
+        last = before[-1]
     return truncate(last, SENTENCE_CHARS)

@@ -1,4 +1,4 @@
-"""Writes a finished job as a Markdown file."""
+"""Write a finished job as a Markdown file."""
 
 import json
 import re
@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import JSON, Usage
-from agent_jobs.rendering.lines import Entry, collect_lines
+from agent_jobs.rendering.answers import read_output_text, read_response
 from agent_jobs.rendering.output import find_sources
+from agent_jobs.rendering.short_lines import Entry, collect_lines
 from agent_jobs.text import valid_unicode
 
 #: Fields that can name a source, the best first.
@@ -24,15 +25,15 @@ def render_markdown(job: Job, prompt: str = "") -> str:
 
     With a prompt, the prompt is before the text.
     """
-    response = (job.output and job.output.response) or {}
+    response = read_response(job)
     facts = _collect_facts(job, response)
     if prompt:
         facts |= _collect_more_facts(job)
     parts = [_render_front_matter(collect_lines(facts))]
     if prompt:
         parts.append(f"## Prompt\n\n{_quote_block(prompt)}\n\n## Answer")
-    if job.output and job.output.text:
-        parts.append(job.output.text)
+    if text := read_output_text(job):
+        parts.append(text)
     if sources := find_sources(response.get("output")):
         parts.append(_render_sources(sources))
     return valid_unicode("\n\n".join(parts) + "\n")

@@ -1,10 +1,10 @@
-"""Finds the Markdown headings of a text."""
+"""Find the Markdown headings of a text."""
 
 import re
 from collections.abc import Iterator
 from itertools import islice
 
-from agent_jobs.rendering.lines import TITLE_CHARS, Entry, shorten_to_line
+from agent_jobs.rendering.short_lines import TITLE_CHARS, Entry, shorten_to_line
 from agent_jobs.text import encode_text
 
 MAX_HEADINGS = 1_000

@@ -1,4 +1,4 @@
-"""Reads the output of a response: its sources, items, files and reasoning.
+"""Read the output of a response: its sources, items, files and reasoning.
 
 These functions do no I/O and never raise: a field from upstream may be missing, null or of another type. The
 argument `output` is always the `output` of a response.
@@ -7,23 +7,22 @@ argument `output` is always the `output` of a response.
 import base64
 import json
 import re
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, cast
 from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
 
-from agent_jobs.jobs.response import JSON, items_of, mapping_of
-from agent_jobs.rendering.lines import (
+from agent_jobs.jobs.response import JSON, items_of, mapping_of, string_of
+from agent_jobs.rendering.redaction import hide_blobs
+from agent_jobs.rendering.short_lines import (
     LINE_CHARS,
     NAME_CHARS,
     TITLE_CHARS,
     URL_CHARS,
     Entry,
     collect_lines,
-    read_text,
     shorten_to_line,
 )
-from agent_jobs.rendering.redaction import hide_blobs
 from agent_jobs.text import truncate, valid_unicode
 
 #: A file that a text links in the container where the run had its code. No reader can open it there.
@@ -31,14 +30,15 @@ SANDBOX_LINK = re.compile(r"sandbox:(/[^\s()<>\[\]\"'`]+)")
 #: Punctuation that follows a link in a sentence.
 _AFTER_LINK = ".,;:*_"
 
-_MAGIC_NUMBERS = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"BM", "image/bmp"),
-    (b"II*\0", "image/tiff"),
-    (b"MM\0*", "image/tiff"),
+#: Beginnings of images, as patterns of their bytes.
+_IMAGE_STARTS = (
+    (rb"\x89PNG\r\n\x1a\n", "image/png"),
+    (rb"\xff\xd8\xff", "image/jpeg"),
+    (rb"GIF8[79]a", "image/gif"),
+    (rb"BM", "image/bmp"),
+    (rb"II\*\0|MM\0\*", "image/tiff"),
+    (rb"(?s:RIFF.{4}WEBP)", "image/webp"),
+    (rb"(?s:.{4}ftypavi[fs])", "image/avif"),
 )
 _SVG_STARTS = (b"<svg", b"<?xml", b"<!doctype svg", b"<!--")
 _SVG_SEARCH_BYTES = 1_000
@@ -91,28 +91,26 @@ def find_sources(output: object) -> list[Entry]:
     without tracking parameters, and are compared without their fragment.
     """
     found: dict[str, Entry] = {}
-    for annotation in _iterate_annotations(output):
+    for annotation in _list_annotations(output):
         if annotation.get("type") != "file_path":
             add_source(found, annotation, cited=1)
-    for item in items_of(output):
-        for source in items_of(mapping_of(item.get("action")).get("sources")):
-            add_source(found, source, cited=0)
+    searched = (items_of(mapping_of(item.get("action")).get("sources")) for item in items_of(output))
+    for source in chain.from_iterable(searched):
+        add_source(found, source, cited=0)
     return list(found.values())
 
 
 def list_items(output: object) -> list[Entry]:
     """Return a compact entry for each output item: its type, its status and its details, each text as one line."""
-    return [_summarize_item(item) for item in items_of(output)]
+    return list(map(_summarize_item, items_of(output)))
 
 
 def join_reasoning(output: object) -> str:
     """Return the summaries of the model's reasoning, or the reasoning itself if the server shows it; else empty."""
-    texts: list[str] = []
-    for item in items_of(output):
-        if item.get("type") == "reasoning":
-            parts = items_of(item.get("summary")) or items_of(item.get("content"))
-            texts += [read_text(part.get("text")) for part in parts]
-    return valid_unicode("\n\n".join(text for text in texts if text))
+    items = [item for item in items_of(output) if item.get("type") == "reasoning"]
+    parts = chain.from_iterable(items_of(item.get("summary")) or items_of(item.get("content")) for item in items)
+    texts = [string_of(part.get("text")) for part in parts]
+    return valid_unicode("\n\n".join(filter(None, texts)))
 
 
 def list_files(output: object) -> list[Entry]:
@@ -135,24 +133,18 @@ def list_files_with_data(output: object) -> list[tuple[Entry, bytes | None]]:
 
 def detect_media_type(data: bytes) -> str:
     """Return the media type of an image by its bytes; empty if they are no known image."""
-    for begin, media_type in _MAGIC_NUMBERS:
-        if data.startswith(begin):
-            return media_type
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "image/avif"
+    media_type = next((media_type for start, media_type in _IMAGE_STARTS if re.match(start, data)), "")
     text = data[:_SVG_SEARCH_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(_SVG_STARTS) and b"<svg" in text:
         return "image/svg+xml"
-    return ""
+    return media_type
 
 
 def decode_image(item: JSON) -> bytes | None:
     """Return the image of an image_generation_call; None if there is none or it is not base64."""
     if item.get("type") != "image_generation_call":
         return None
-    encoded = "".join(read_text(item.get("result")).rpartition(",")[2].split())
+    encoded = "".join(string_of(item.get("result")).rpartition(",")[2].split())
     try:
         return base64.b64decode(encoded, validate=True) or None
     except ValueError:
@@ -166,13 +158,13 @@ def _find_images(output: object) -> list[tuple[Entry, bytes | None]]:
         data = decode_image(item)
         if data is not None:
             images.append((_describe_image(item, data), data))
-        urls = (read_text(each.get("url")) for each in items_of(item.get("outputs")))
+        urls = (string_of(each.get("url")) for each in items_of(item.get("outputs")))
         images += [_read_code_image(url) for url in urls if url]
     return images
 
 
 def _describe_image(item: JSON, data: bytes) -> Entry:
-    declared = _MEDIA_TYPES.get(read_text(item.get("output_format")), "image/png")
+    declared = _MEDIA_TYPES.get(string_of(item.get("output_format")), "image/png")
     facts = {"type": "image", "id": item.get("id"), "media_type": detect_media_type(data) or declared}
     return collect_lines(facts) | {"bytes": len(data)}
 
@@ -199,8 +191,8 @@ def _read_code_image(url: str) -> tuple[Entry, bytes | None]:
 def _find_named_files(output: object) -> list[Entry]:
     """Return the files that annotations name, each once."""
     named: dict[str, Entry] = {}
-    for annotation in _iterate_annotations(output):
-        kind = _FILE_TYPES.get(read_text(annotation.get("type")))
+    for annotation in _list_annotations(output):
+        kind = _FILE_TYPES.get(string_of(annotation.get("type")))
         names = _read_file_names(annotation)
         if kind and names:
             named[str(names)] = {"type": kind, **names}
@@ -209,10 +201,9 @@ def _find_named_files(output: object) -> list[Entry]:
 
 def _find_sandbox_files(output: object) -> list[Entry]:
     """Return the files that the text links in a container, with the containers that may hold them."""
-    containers = dict.fromkeys(read_text(item.get("container_id")) for item in items_of(output))
-    links = [
-        unquote(link).rstrip(_AFTER_LINK) for text in _iterate_texts(output) for link in SANDBOX_LINK.findall(text)
-    ]
+    containers = dict.fromkeys(string_of(item.get("container_id")) for item in items_of(output))
+    text = "\n".join(string_of(part.get("text")) for part in list_parts(output))
+    links = [unquote(link).rstrip(_AFTER_LINK) for link in SANDBOX_LINK.findall(text)]
     common = {"type": "sandbox_file", "containers": ",".join(filter(None, containers))}
     paths = {PurePosixPath(link).name: link for link in links}
     return [
@@ -220,16 +211,13 @@ def _find_sandbox_files(output: object) -> list[Entry]:
     ]
 
 
-def _iterate_texts(output: object) -> Iterator[str]:
-    for item in items_of(output):
-        for part in items_of(item.get("content")):
-            yield read_text(part.get("text"))
+def list_parts(output: object) -> list[JSON]:
+    """Return the parts of all messages."""
+    return [part for item in items_of(output) for part in items_of(item.get("content"))]
 
 
-def _iterate_annotations(output: object) -> Iterator[JSON]:
-    for item in items_of(output):
-        for part in items_of(item.get("content")):
-            yield from items_of(part.get("annotations"))
+def _list_annotations(output: object) -> list[JSON]:
+    return [annotation for part in list_parts(output) for annotation in items_of(part.get("annotations"))]
 
 
 def _read_file_names(values: JSON) -> Entry:
@@ -238,7 +226,7 @@ def _read_file_names(values: JSON) -> Entry:
 
 def add_source(found: dict[str, Entry], source: JSON, *, cited: int) -> str:
     """Add a source to those that were found, or count one of them; return its key, empty if it is no source."""
-    url = valid_unicode(read_text(source.get("url")).strip())
+    url = valid_unicode(string_of(source.get("url")).strip())
     if url and not _is_data_url(url):
         key, shown_url = _normalize_url(url)
         entry = found.setdefault(key, {"url": truncate(shown_url, URL_CHARS), "cited": 0})
@@ -275,9 +263,11 @@ def _summarize_item(item: JSON) -> Entry:
         if line := shorten_to_line(_join_texts(facts.get(name)), LINE_CHARS):
             entry[label] = line
     for name in _COUNTED_FIELDS:
-        values = facts.get(name)
-        if isinstance(values, list) and values:
-            entry[name] = len(cast("list[Any]", values))
+        match facts.get(name):
+            case [_, *_] as values:
+                entry[name] = len(values)
+            case _:
+                pass
     return entry
 
 
@@ -295,7 +285,7 @@ def _collect_item_facts(item: JSON) -> dict[str, Any]:
 def _join_texts(value: object, depth: int = MAX_TEXT_DEPTH) -> str:
     """Return the texts in a text, a list of texts, or an object that keeps them in a field that we know."""
     if isinstance(value, str) or not depth:
-        return read_text(value)
+        return string_of(value)
     if isinstance(value, list):
         texts = (_join_texts(each, depth - 1) for each in cast("list[object]", value))
         return "; ".join(filter(None, texts))

@@ -1,9 +1,8 @@
-"""Cuts a text or a list into pages that fit an answer.
+"""Cut a text or a list into pages that fit an answer.
 
 Offsets and sizes are bytes of UTF-8.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeVar
@@ -45,8 +44,7 @@ def cut_page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]
     ahead = data[offset : offset + limit_bytes + MAX_CHAR_BYTES].decode(errors="ignore")
     if count_json_bytes(ahead) <= limit_bytes:
         return ahead, None
-    fits = bisect_right(range(1, len(ahead) + 1), limit_bytes, key=lambda count: count_json_bytes(ahead[:count]))
-    part = ahead[: _find_page_end(ahead, fits)]
+    part = ahead[: _find_page_end(ahead, _count_fitting_chars(ahead, limit_bytes))]
     return part, offset + len(part.encode())
 
 
@@ -74,6 +72,21 @@ def select_page(entries: Sequence[T], offset: int, limit_bytes: int) -> tuple[li
 def count_json_bytes(value: object) -> int:
     """Return the number of bytes of a value as compact JSON."""
     return len(encode_text(compact_json(value)))
+
+
+def _count_fitting_chars(ahead: str, limit_bytes: int) -> int:
+    """Return how many characters of a text take at most `limit_bytes` as JSON.
+
+    Each step encodes half as many characters as the one before: all together encode the text about once.
+    """
+    fits, left_bytes = 0, limit_bytes - len('""')
+    for exponent in reversed(range(len(ahead).bit_length())):
+        part = ahead[fits : fits + 2**exponent]
+        part_bytes = count_json_bytes(part) - len('""')
+        if part_bytes <= left_bytes:
+            fits += len(part)
+            left_bytes -= part_bytes
+    return fits
 
 
 def _find_page_end(ahead: str, fits: int) -> int:

@@ -1,12 +1,12 @@
-"""Renders the open calls of a job for its model, and a call for the person who approves it."""
+"""Render the open calls of a job for its model, and a call for the person who approves it."""
 
 from collections.abc import Iterator, Sequence
 
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import Call
 from agent_jobs.rendering.answers import LIST_TITLE_CHARS, Answer, drop_empty
-from agent_jobs.rendering.lines import NAME_CHARS
 from agent_jobs.rendering.paging import count_json_bytes
+from agent_jobs.rendering.short_lines import NAME_CHARS
 from agent_jobs.text import truncate
 
 #: The open calls of a waiting job have at most this size, unless the id of one call alone is longer.
@@ -109,8 +109,6 @@ def word_approval_question(job: Job, call: Call) -> str:
 
 def escape_invisible(text: str) -> str:
     """Return a text on one line with every invisible character as an escape, for a person who decides on it."""
-    if text.isprintable():
-        return text
     return "".join(map(_escape_invisible_character, text))
 
 

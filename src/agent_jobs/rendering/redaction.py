@@ -1,24 +1,24 @@
-"""Hides base64, encrypted content, secrets and prompts in requests and responses."""
+"""Hide base64, encrypted content, secrets and prompts in requests and responses."""
 
 import re
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 from typing import Any, cast
-from urllib.parse import urlsplit
 
-from agent_jobs.jobs.response import JSON
-from agent_jobs.rendering.lines import (
+from agent_jobs.jobs.response import JSON, string_of
+from agent_jobs.rendering.paging import count_json_bytes
+from agent_jobs.rendering.short_lines import (
     LINE_CHARS,
     NAME_CHARS,
     TITLE_CHARS,
     describe_hidden,
     finite_or_none,
     hide_base64,
-    read_text,
     shorten_to_line,
 )
-from agent_jobs.rendering.paging import count_json_bytes
 from agent_jobs.text import valid_unicode
+from agent_jobs.web_address import split_address
 
 REQUEST_BYTES = 4_000
 MAX_DEPTH = 40  # no real JSON is deeper, and deeper JSON could not be serialized again
@@ -60,7 +60,7 @@ def mask_tool_secrets(response: JSON) -> JSON:
     tools = response.get("tools")
     if not tools:
         return response
-    return {**response, "tools": _mask_secrets_in(tools, MAX_DEPTH)}
+    return {**response, "tools": _mask_secret_field("tools", tools, MAX_DEPTH)}
 
 
 def redact_request(body: JSON) -> dict[str, Any]:
@@ -70,10 +70,7 @@ def redact_request(body: JSON) -> dict[str, Any]:
     are still too long become a note of their size.
     """
     fields = {name: value for name, value in body.items() if not name.startswith("_")}  # the others are our own notes
-    redacted = {
-        shorten_to_line(name, NAME_CHARS): _redact_value(name, value, _Treatment.PLAIN, MAX_DEPTH)
-        for name, value in fields.items()
-    }
+    redacted = _redact_value("", fields, MAX_DEPTH + 1)
     sizes = {name: count_json_bytes({name: value}) for name, value in redacted.items()}
     for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
         if sum(sizes.values()) <= REQUEST_BYTES:
@@ -86,17 +83,31 @@ def redact_request(body: JSON) -> dict[str, Any]:
 
 
 def _hide_blobs_in(value: Any, depth: int) -> Any:
-    if not isinstance(value, dict | list):
-        return _hide_scalar_blob(value)
+    match value:
+        case {"type": "image_generation_call"}:
+            return _rebuild_container(value, depth, partial(_hide_blob_field, _IMAGE_BLOB_FIELDS), valid_unicode)
+        case dict() | list():
+            return _rebuild_container(value, depth, partial(_hide_blob_field, _BLOB_FIELDS), valid_unicode)
+        case _:
+            return _hide_scalar_blob(value)
+
+
+def _rebuild_container(
+    value: Any, depth: int, visit: Callable[[str, Any, int], Any], write_name: Callable[[str], str] = str
+) -> Any:
+    """Return a list or an object with each value visited, unless it is deeper than any real JSON.
+
+    Args:
+        value: The list or object.
+        depth: How many levels may still follow.
+        visit: Returns the new value, given its name and depth; in a list the name is empty.
+        write_name: Returns the new name of a field.
+    """
     if not depth:
         return TOO_DEEP
     if isinstance(value, list):
-        return [_hide_blobs_in(each, depth - 1) for each in cast("list[Any]", value)]
-    fields = cast("dict[str, Any]", value)
-    blobs = _BLOB_FIELDS
-    if fields.get("type") == "image_generation_call":
-        blobs = _IMAGE_BLOB_FIELDS
-    return {valid_unicode(name): _hide_blob_field(name, each, blobs, depth - 1) for name, each in fields.items()}
+        return [visit("", each, depth - 1) for each in cast("list[Any]", value)]
+    return {write_name(name): visit(name, each, depth - 1) for name, each in value.items()}
 
 
 def _hide_scalar_blob(value: Any) -> Any:
@@ -109,44 +120,32 @@ def _hide_scalar_blob(value: Any) -> Any:
             return value
 
 
-def _hide_blob_field(name: str, value: Any, blobs: frozenset[str], depth: int) -> Any:
-    if name in blobs and read_text(value):
+def _hide_blob_field(blobs: frozenset[str], name: str, value: Any, depth: int) -> Any:
+    if name in blobs and string_of(value):
         return describe_hidden(value)
     if _SECRET_NAME.search(name):
-        return _redact_value(name, value, _Treatment.MASKED, depth)
+        return _redact_value(name, value, depth, _Treatment.MASKED)
     return _hide_blobs_in(value, depth)
-
-
-def _mask_secrets_in(value: Any, depth: int) -> Any:
-    if not isinstance(value, dict | list):
-        return value
-    if not depth:
-        return TOO_DEEP
-    if isinstance(value, list):
-        return [_mask_secrets_in(each, depth - 1) for each in cast("list[Any]", value)]
-    fields = cast("dict[str, Any]", value)
-    return {name: _mask_secret_field(name, each, depth - 1) for name, each in fields.items()}
 
 
 def _mask_secret_field(name: str, value: Any, depth: int) -> Any:
     if _SECRET_NAME.search(name):
-        return _redact_value(name, value, _Treatment.MASKED, depth)
-    return _mask_secrets_in(value, depth)
+        return _redact_value(name, value, depth, _Treatment.MASKED)
+    if isinstance(value, dict | list):
+        return _rebuild_container(value, depth, _mask_secret_field)
+    return value
 
 
-def _redact_value(name: str, value: Any, treatment: _Treatment, depth: int) -> Any:
+def _redact_value(name: str, value: Any, depth: int, treatment: _Treatment = _Treatment.PLAIN) -> Any:
     """Return a value of a request without secrets, prompts and addresses, which its name gives away."""
     treatment = _choose_treatment(name, treatment)
-    if not isinstance(value, dict | list):
-        return _REDACT_SCALAR[treatment](name, value)
-    if not depth:
-        return TOO_DEEP
-    if isinstance(value, list):
-        return [_redact_value("", each, treatment, depth - 1) for each in cast("list[Any]", value)]
-    fields = cast("dict[str, Any]", value)
-    return {
-        shorten_to_line(key, NAME_CHARS): _redact_value(key, each, treatment, depth - 1) for key, each in fields.items()
-    }
+    if isinstance(value, dict | list):
+        return _rebuild_container(value, depth, partial(_redact_value, treatment=treatment), _shorten_field_name)
+    return _REDACT_SCALAR[treatment](name, value)
+
+
+def _shorten_field_name(name: str) -> str:
+    return shorten_to_line(name, NAME_CHARS)
 
 
 def _choose_treatment(name: str, inherited: _Treatment) -> _Treatment:
@@ -159,13 +158,15 @@ def _choose_treatment(name: str, inherited: _Treatment) -> _Treatment:
 
 
 def _redact_plain(name: str, value: Any) -> Any:
-    if isinstance(value, float):
-        return finite_or_none(value)
-    if not isinstance(value, str):
-        return value
-    if name.endswith("url"):
-        return _redact_url(value)
-    return shorten_to_line(value, LINE_CHARS)
+    match value:
+        case float():
+            return finite_or_none(value)
+        case str() if name.endswith("url"):
+            return _redact_url(value)
+        case str():
+            return shorten_to_line(value, LINE_CHARS)
+        case _:
+            return value
 
 
 def _redact_prompt(name: str, value: Any) -> Any:
@@ -177,7 +178,7 @@ def _redact_prompt(name: str, value: Any) -> Any:
 def _redact_secret(name: str, value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    return " ".join(_PLACEHOLDER.findall(read_text(value))) or MASK
+    return " ".join(_PLACEHOLDER.findall(string_of(value))) or MASK
 
 
 _REDACT_SCALAR: dict[_Treatment, Callable[[str, Any], Any]] = {
@@ -189,10 +190,7 @@ _REDACT_SCALAR: dict[_Treatment, Callable[[str, Any], Any]] = {
 
 def _redact_url(url: str) -> str:
     """Return the scheme and host of an address: keys hide in the rest."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return MASK
+    parts = split_address(url)
     if not parts.hostname:
         return MASK
     return shorten_to_line(f"{parts.scheme}://{parts.hostname}/…", TITLE_CHARS)

@@ -1,4 +1,4 @@
-"""Renders the parts of a job's result that `agent_result` and `agent-jobs show` read."""
+"""Render the parts of a job's result that `agent_result` and `agent-jobs show` read."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,8 +6,18 @@ from typing import Any, cast
 
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import OutputFile, Result
-from agent_jobs.jobs.response import Call, Usage
-from agent_jobs.rendering.answers import MESSAGE_CHARS, Answer, drop_empty, page_output, read_output_text, round_usd
+from agent_jobs.jobs.response import Call
+from agent_jobs.rendering.answers import (
+    MESSAGE_CHARS,
+    Answer,
+    drop_empty,
+    list_token_counts,
+    page_output,
+    read_output_text,
+    read_response,
+    round_known,
+    round_usd,
+)
 from agent_jobs.rendering.outline import find_headings
 from agent_jobs.rendering.output import find_sources, join_reasoning, list_files, list_items
 from agent_jobs.rendering.paging import count_json_bytes, cut_page, select_page
@@ -62,12 +72,9 @@ def _page_partial(result: Result, offset: int, limit_bytes: int) -> _Page:
 
 
 def _render_usage(result: Result, offset: int, limit_bytes: int) -> _Page:
-    usage = result.job.usage
-    counts: Answer = {}
-    if usage is not None:
-        counts = {name: getattr(usage, name) for name in Usage.__slots__ if name != "partial"}
-    if usage is not None and usage.partial:  # a 0 then means that upstream did not count
-        counts = {name: count for name, count in counts.items() if count} | {"partial": True}
+    counts = list_token_counts(result.job.usage) or {}
+    if "partial" in counts:  # a 0 then means that upstream did not count
+        counts = {name: count for name, count in counts.items() if count}
     return counts | drop_empty({"cost_usd": round_usd(result.job.cost_usd)}), None
 
 
@@ -91,7 +98,7 @@ def _render_meta(result: Result, offset: int, limit_bytes: int) -> _Page:
             "attempts": job.turn.attempt,
             "looks": job.turn.polls,
             "created_at": round(job.created_at),
-            "finished_at": job.finished_at and round(job.finished_at),
+            "finished_at": round_known(job.finished_at),
             "result_path": job.result_path,
             "events": events,
             "request": redact_request(job.turn.request),
@@ -119,9 +126,7 @@ _PART_READERS: Mapping[str, Callable[[Result, int, int], _Page]] = {
 
 def _read_output_items(job: Job) -> object:
     """Return the `output` of the response of a job's last turn, as upstream sent it."""
-    if job.output is None or not job.output.response:
-        return None
-    return job.output.response.get("output")
+    return read_response(job).get("output")
 
 
 def _list_calls(result: Result) -> list[Answer]:
@@ -171,11 +176,7 @@ def _list_result_files(result: Result) -> list[Answer]:
     saved_names = {_simplify_name(file.name) for file in result.made}
     sandbox_files = (file for file in files if file["type"] == "sandbox_file")
     unsaved = [file for file in sandbox_files if _simplify_name(file["filename"]) not in saved_names]
-    return [*map(_render_saved_file, result.made), *unsaved]
-
-
-def _render_saved_file(file: OutputFile) -> Answer:
-    return {"name": file.name, "path": file.path, "bytes": file.bytes}
+    return [*map(OutputFile._asdict, result.made), *unsaved]
 
 
 def _simplify_name(name: str) -> str:

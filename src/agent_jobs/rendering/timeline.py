@@ -1,6 +1,7 @@
-"""Sorts the known moments of a job's life by time. Pure."""
+"""Sort the known moments of a job's life by time. Pure."""
 
 from collections.abc import Iterator
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from agent_jobs.jobs.job import Job
@@ -56,7 +57,7 @@ def _list_beginnings(job: Job) -> Iterator[Moment]:
     what = "created"
     if job.client:
         what = f"created by {job.client}"
-    yield Moment(job.created_at, "created", what, ", ".join(fact for fact in facts if fact))
+    yield Moment(job.created_at, "created", what, ", ".join(filter(None, facts)))
     if job.cancel_requested_at is not None:
         yield Moment(job.cancel_requested_at, "cancel", "cancel requested")
     if job.turn.asked_at is not None:
@@ -108,11 +109,12 @@ def _place_call(call: Call, *, is_over: bool) -> Moment:
 
 
 def _list_events(details: JobDetails) -> Iterator[Moment]:
-    has_call_times = any(call.started_at for call in details.result.calls)
+    kinds_shown_apart = {UNWATCHED, WATCHED}
+    if any(call.started_at for call in details.result.calls):
+        kinds_shown_apart.add("call")
     for event in details.result.events:
-        if event.kind in (UNWATCHED, WATCHED) or (event.kind == "call" and has_call_times):
-            continue
-        yield Moment(event.at, "event", name_event(event), event.text[:TEXT_CHARS])
+        if event.kind not in kinds_shown_apart:
+            yield Moment(event.at, "event", name_event(event), event.text[:TEXT_CHARS])
 
 
 def name_event(event: Event) -> str:
@@ -140,14 +142,11 @@ _EVENT_WORDS = {
 
 def _find_gaps(events: list[Event], end: float) -> Iterator[Moment]:
     """Yield the times in which no process watched the job."""
-    began: float | None = None
-    for event in [*events, Event(end, WATCHED, "")]:
-        if event.kind == UNWATCHED and began is None:
-            began = event.at
-        elif event.kind == WATCHED and began is not None:
-            if event.at - began >= MIN_GAP_S:
-                yield Moment(began, "gap", "not watched", until=event.at)
-            began = None
+    changes = [event for event in [*events, Event(end, WATCHED, "")] if event.kind in (UNWATCHED, WATCHED)]
+    firsts = [next(run) for _, run in groupby(changes, key=lambda event: event.kind)]
+    for began, ended in pairwise(firsts):
+        if began.kind == UNWATCHED and ended.at - began.at >= MIN_GAP_S:
+            yield Moment(began.at, "gap", "not watched", until=ended.at)
 
 
 def _list_ends(job: Job) -> Iterator[Moment]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
-from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.response import JSON, drop_fields, mapping_of
 from agent_jobs.request.hosted_tools import INCLUDED
 
 #: Under this name a stored request lists the parameters that its caller set; it is never sent.
@@ -85,10 +85,13 @@ _SCHEMA = re.compile(r"invalid_json_schema|invalid_function_parameters|text\.for
 
 def list_asked_names(options: JSON, *, effort: bool) -> list[str]:
     """Return the parameters that a caller set, by their names in `ADDED`: each include, a schema if it sets strict."""
-    names = [name for name, value in options.items() if value is not None and name not in ("include", "json_schema")]
-    included = options.get("include")
-    if isinstance(included, list):
-        names += [f"include:{value}" for value in cast("list[Any]", included)]
+    ordinary = drop_fields(options, "include", "json_schema")
+    names = [name for name, value in ordinary.items() if value is not None]
+    match options:
+        case {"include": [*included]}:
+            names += [f"include:{value}" for value in included]
+        case _:
+            pass
     schema = options.get("json_schema")
     if isinstance(schema, str) or "'strict'" in repr(schema):
         names.append("json_schema")
@@ -102,7 +105,7 @@ def is_from_caller(body: JSON, name: str) -> bool:
     if ASKED in body:
         return name in body[ASKED]
     if name == "metadata":
-        return set(body.get("metadata") or ()) != {"job_id"}
+        return set(body.get("metadata", ())) != {"job_id"}
     return name not in ("", "include")
 
 
@@ -128,12 +131,8 @@ def _blame_schema(found: list[str], body: JSON) -> list[str]:
 
 def find_refused_budget_limit(param: str, words: str, body: JSON) -> str | None:
     """Return the limit that only a budget added and a refusal names; None if there is none."""
-    if ASKED not in body:
-        return None
-    named = set(_find_refused_names(param.lower(), _fold_words(words), body))
-    return next(
-        (each for each in OF_A_BUDGET if each in named and each in body and not is_from_caller(body, each)), None
-    )
+    named = body.keys() & _find_refused_names(param.lower(), _fold_words(words), body)
+    return next((each for each in OF_A_BUDGET if each in named and not is_from_caller(body, each)), None)
 
 
 def is_added(body: JSON, path: str) -> bool:
@@ -142,17 +141,15 @@ def is_added(body: JSON, path: str) -> bool:
         return bool(_our_includes(body))
     place: Any = body
     for step in path.split("."):
-        if not isinstance(place, Mapping):
-            return False
-        place = cast(JSON, place).get(step)
-    return bool(place) and not (ADDED[path] and is_from_caller(body, ADDED[path]))
+        place = mapping_of(place).get(step)
+    return bool(place) and not is_from_caller(body, ADDED[path])
 
 
 def remove_refused(body: JSON, refused: Collection[str]) -> JSON:
     """Return the body without those of the refused parameters that only we added."""
-    kept = {name: value for name, value in body.items() if name != ASKED}
-    for path in sorted(ADDED.keys() & refused):
-        if path != "store" and is_added(body, path):
+    kept = drop_fields(body, ASKED)
+    for path in sorted((ADDED.keys() & refused) - {"store"}):
+        if is_added(body, path):
             _remove_added(kept, path, body)
     if "store" in refused:
         kept["store"] = False
@@ -170,7 +167,7 @@ def relax_schemas(body: JSON) -> JSON:
     changed: dict[str, Any] = {}
     if is_added(body, STRICT):
         changed |= _without_own_strict(body)
-    if ASKED in body and not is_from_caller(body, "tools") and body.get("tools"):
+    if not is_from_caller(body, "tools") and body.get("tools"):
         changed["tools"] = [_without_strict(tool) for tool in body["tools"]]
     return {**body, **changed}
 
@@ -191,7 +188,7 @@ def _remove_added(kept: dict[str, Any], path: str, body: JSON) -> None:
     elif path == STRICT:
         kept |= _without_own_strict(kept)
     elif name:
-        kept[group] = {each: value for each, value in cast(JSON, kept[group]).items() if each != name}
+        kept[group] = drop_fields(kept[group], name)
     else:
         del kept[path]
 
@@ -199,14 +196,13 @@ def _remove_added(kept: dict[str, Any], path: str, body: JSON) -> None:
 def _without_own_strict(body: JSON) -> JSON:
     """Return `text` without the strictness of its schema."""
     text = cast(JSON, body["text"])
-    form = {name: value for name, value in cast(JSON, text["format"]).items() if name != "strict"}
-    return {"text": {**text, "format": form}}
+    return {"text": {**text, "format": drop_fields(text["format"], "strict")}}
 
 
 def _our_includes(body: JSON) -> list[str]:
     ours = {*INCLUDED.values(), ENCRYPTED}
-    asked = cast("list[str]", body.get(ASKED) or [])
-    given = cast("list[str]", body.get("include") or [])
+    asked = cast("list[str]", body.get(ASKED, []))
+    given = cast("list[str]", body.get("include", []))
     return [value for value in given if value in ours and f"include:{value}" not in asked]
 
 

@@ -42,6 +42,7 @@ FLAGS: Mapping[str, bool] = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
+_OPTION_FORMS: Mapping[str, Mapping[str, Any]] = {name: option.form for name, option in OPTIONS.items()}
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?")
 
 
@@ -72,12 +73,12 @@ def read_arguments(tool: str, arguments: Mapping[str, Any], schema: Mapping[str,
 def is_empty(value: Any) -> bool:
     """Return True for null, an empty string and a list or object that holds nothing else."""
     match value:
-        case dict():
-            return all(is_empty(each) for each in cast("dict[str, Any]", value).values())
-        case list():
-            return all(is_empty(each) for each in cast("list[Any]", value))
+        case {**fields}:
+            return all(map(is_empty, fields.values()))
+        case [*items]:
+            return all(map(is_empty, items))
         case _:
-            return value is None or value == ""
+            return value in (None, "")
 
 
 def _is_ignorable(name: str, value: Any) -> bool:
@@ -94,14 +95,13 @@ def _says_something(value: Any) -> bool:
 
 def _unwrap_arguments(arguments: Mapping[str, Any], properties: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arguments without an object or a JSON string around all of them."""
-    if len(arguments) != 1:
-        return arguments
-    [(name, value)] = arguments.items()
-    if name not in WRAPPERS or name in properties:
-        return arguments
-    inner: Any = _parse_json_value(value)
-    if isinstance(inner, dict):
-        return cast("dict[str, Any]", inner)
+    match list(arguments.items()):
+        case [(name, value)] if name in WRAPPERS - properties.keys():
+            inner: Any = _parse_json_value(value)
+            if isinstance(inner, dict):
+                return cast("dict[str, Any]", inner)
+        case _:
+            pass
     return arguments
 
 
@@ -109,24 +109,27 @@ def _rename_arguments(arguments: Mapping[str, Any], properties: Mapping[str, Any
     """Return the arguments with `jobId` as `job_id`, and with misplaced options moved into `options`."""
     ours: dict[str, Any] = {}
     beside: dict[str, Any] = {}
+    absent = properties.keys() - arguments.keys()
+    misplaceable = _list_misplaceable_options(properties)
     for name, value in arguments.items():
         written = re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).replace("-", "_").lower()
-        if _is_option_beside(name, written, value, properties):
+        if written in misplaceable and not is_empty(value):
             beside[written] = value
-        elif name in properties or written not in properties or written in arguments or written in ours:
-            ours[name] = value
-        else:
+        elif written in absent:
+            absent.remove(written)
             ours[written] = value
+        else:
+            ours[name] = value
     if beside:
         ours["options"] = _join_options(ours.get("options"), beside)
     return ours
 
 
-def _is_option_beside(name: str, written: str, value: Any, properties: Mapping[str, Any]) -> bool:
-    """Return True if an argument is an option outside of `options`."""
-    if name in properties or written in properties or "options" not in properties or is_empty(value):
-        return False
-    return written in OPTIONS or written in SCHEMA_ALIASES
+def _list_misplaceable_options(properties: Mapping[str, Any]) -> set[str]:
+    """Return the options that a host may write beside `options` instead of in it."""
+    if "options" not in properties:
+        return set()
+    return {*OPTIONS, *SCHEMA_ALIASES} - properties.keys()
 
 
 def _join_options(given: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,9 +138,7 @@ def _join_options(given: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RequestError: An option is in both places with different values.
     """
-    options: dict[str, Any] = {}
-    if not is_empty(given):
-        options = _read_options("options", given)
+    options: dict[str, Any] = _read_options("options", given) or {}
     for name in beside.keys() & options.keys():
         if beside[name] != options[name]:
             raise RequestError(
@@ -153,7 +154,7 @@ def _is_unset(value: Any, form: Mapping[str, Any], *, is_filled: bool) -> bool:
     """Return True if a host filled in false or 0 for an argument that is not given."""
     if value is False:
         return is_filled
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != 0:
+    if type(value) not in (int, float) or value != 0:
         return False
     is_out_of_range = form.get("minimum", 0) > 0 or form.get("exclusiveMinimum", -1) >= 0
     return is_out_of_range or is_filled
@@ -179,10 +180,8 @@ def _read_value(name: str, value: Any, form: Mapping[str, Any]) -> Any:
 def _read_flag(value: Any) -> Any:
     """Return the true or false that a string, a number or a list of one says; anything else as it is."""
     given: Any = _only_item(value)
-    if type(given) is int:
-        return FLAGS.get(str(given), given)
-    if isinstance(given, str):
-        return FLAGS.get(given.strip().lower(), given)
+    if type(given) in (int, str):
+        return FLAGS.get(str(given).strip().lower(), given)
     return given
 
 
@@ -198,12 +197,11 @@ def _read_number(value: Any, kind: str) -> Any:
 
 def _only_item(value: Any) -> Any:
     """Return the only item of a list; anything else as it is."""
-    if not isinstance(value, list):
-        return value
-    items = cast("list[Any]", value)
-    if len(items) == 1:
-        return items[0]
-    return items
+    match value:
+        case [item]:
+            return item
+        case _:
+            return value
 
 
 def _read_string(name: str, value: Any, choices: Sequence[str]) -> Any:
@@ -212,16 +210,18 @@ def _read_string(name: str, value: Any, choices: Sequence[str]) -> Any:
     Raises:
         RequestError: No single string is meant.
     """
-    if isinstance(value, str):
-        written = value.strip().lower()
-        if written in choices:
-            return written
-        return value
-    if value is True or is_empty(value):
-        return value
-    if isinstance(value, int | float):
-        return _read_scalar_as_string(name, value)
-    return _read_container_as_string(name, value)
+    match value:
+        case str():
+            written = value.strip().lower()
+            if written in choices:
+                return written
+            return value
+        case dict() | list() if not is_empty(cast(Any, value)):
+            return _read_container_as_string(name, value)
+        case int() | float() if value is not True:
+            return _read_scalar_as_string(name, value)
+        case _:
+            return value
 
 
 def _read_container_as_string(name: str, value: Any) -> str:
@@ -257,21 +257,36 @@ def _find_string_in_list(name: str, parts: list[Any]) -> str | None:
     """Return the only string of a list, or the text of its content parts as paragraphs."""
     if len(parts) == 1:
         return _string_or_inner(name, parts[0])
-    if not all(isinstance(part, dict) and "text" in part for part in parts):
+    texts = list(map(_read_content_part, parts))
+    if None in texts:
         return None
-    texts = [_find_string("text", part) for part in parts]
-    found = [text for text in texts if text is not None]
-    if len(found) < len(texts):
-        return None
-    return "\n\n".join(found)
+    return "\n\n".join(cast("list[str]", texts))
+
+
+def _read_content_part(part: Any) -> str | None:
+    """Return the text of a part that has no more than that and its type; None for anything else."""
+    match part:
+        case {"text": str() as text, **rest} if rest.keys() <= {"type"}:
+            return text
+        case _:
+            return None
 
 
 def _find_string_in_object(name: str, facts: dict[str, Any]) -> str | None:
     """Return the string of a message, of a content part, or under one of the names for it."""
-    if facts.get("role") == "user" and facts.keys() <= {"type", "role", "content"}:
-        return _string_or_inner(name, facts.get("content"))
-    if facts.get("type", "text") in ("text", "input_text") and facts.keys() <= {"type", "text"}:
-        name = "text"
+    match facts:
+        case {"role": "user", "content": content, **rest} if rest.keys() <= {"type"}:
+            return _string_or_inner(name, content)
+        case {"type": "text" | "input_text", "text": str() as text, **rest} if not rest:
+            return text
+        case {"text": str() as text, **rest} if not rest:
+            return text
+        case _:
+            return _find_named_string(name, facts)
+
+
+def _find_named_string(name: str, facts: dict[str, Any]) -> str | None:
+    """Return the string under one of the names for an argument; an object with other facts may only name a job."""
     key = next((each for each in TEXT_KEYS.get(name, (name,)) if isinstance(facts.get(each), str)), None)
     if key is not None and (name in JOB_IDS or facts.keys() <= {key, "type"}):
         return facts[key]
@@ -289,7 +304,7 @@ def _read_list(name: str, value: Any, kind: str | None) -> Any:
     if isinstance(value, str) and value.strip():
         value = _list_from_string(name, value, kind)
     if isinstance(value, dict) and not is_empty(cast(Any, value)):
-        value = _list_from_object(name, cast("dict[str, Any]", value), kind)
+        value = _list_from_object(name, cast("dict[str, Any]", value))
     if isinstance(value, list):
         return _read_items(name, cast("list[Any]", value), kind)
     return cast(Any, value)
@@ -299,7 +314,7 @@ def _read_items(name: str, items: list[Any], kind: str | None) -> list[Any]:
     """Return the items of a list that say something; of prompts all, since an empty one is refused."""
     given = [each for each in items if name == "prompts" or not is_empty(each)]
     if kind == "object":
-        return [_parse_json_value(each) for each in given]
+        return list(map(_parse_json_value, given))
     return [_read_item(name, each) for each in given]
 
 
@@ -318,17 +333,19 @@ def _read_item(name: str, value: Any) -> Any:
 def _list_from_string(name: str, text: str, kind: str | None) -> Any:
     """Return the list in a string: as JSON, as ids, or as the string itself."""
     parsed: Any = _parse_json_value(text)
-    if isinstance(parsed, list) or (kind == "object" and isinstance(parsed, dict)):
+    if isinstance(parsed, list):
         return cast(Any, parsed)
     if kind == "object":
-        return _objects_from_string(name, text)
+        return _objects_from_string(name, text, parsed)
     if name in ID_LISTS:
         return re.findall(r"[\w-]+", text) or [text]
     return [text]
 
 
-def _objects_from_string(name: str, text: str) -> Any:
-    """Return the one tool that a string names; no other string can mean an object."""
+def _objects_from_string(name: str, text: str, parsed: Any) -> Any:
+    """Return the object in a string, or the one tool that it names; no other string can mean an object."""
+    if isinstance(parsed, dict):
+        return cast(Any, parsed)
     if name != "tools":
         raise value_error(name, f"a list like {EXAMPLES.get(name, '[{}]')}", text)
     if text.strip() in NEEDING_NOTHING:
@@ -336,9 +353,9 @@ def _objects_from_string(name: str, text: str) -> Any:
     return text  # refused where tools are checked
 
 
-def _list_from_object(name: str, value: dict[str, Any], kind: str | None) -> list[Any]:
+def _list_from_object(name: str, value: dict[str, Any]) -> list[Any]:
     """Return a list of the one object, or of the outputs that an object has by their calls."""
-    if kind != "object" or name != "outputs" or {"call_id", "output"} & value.keys():
+    if name != "outputs" or {"call_id", "output"} & value.keys():
         return [value]
     return [{"call_id": call_id, "output": output} for call_id, output in value.items()]
 
@@ -346,23 +363,23 @@ def _list_from_object(name: str, value: dict[str, Any], kind: str | None) -> lis
 def _read_options(name: str, value: Any) -> Any:
     """Return an object, alone in a list or as JSON too; of `options` with each option in its form."""
     given: Any = _only_item(_parse_json_value(value))
-    if is_empty(given) and not isinstance(given, dict):
-        return given
-    if not isinstance(given, dict):
-        raise value_error(name, f"an object like {EXAMPLES.get(name, '{}')}", cast(object, given))
-    options = cast("dict[str, Any]", given)
-    if name != "options":
-        return options
-    options = normalize_schema_option(options)
-    return {key: _read_option(key, each) for key, each in options.items() if not _is_not_given(key, each)}
+    match given:
+        case {**facts}:
+            if name != "options":
+                return facts
+            options = normalize_schema_option(facts)
+            return {key: _read_option(key, each) for key, each in options.items() if not _is_not_given(key, each)}
+        case _ if is_empty(given):
+            return given
+        case _:
+            raise value_error(name, f"an object like {EXAMPLES.get(name, '{}')}", given)
 
 
 def _read_option(name: str, value: Any) -> Any:
     """Return an option in its form; one that cannot be read so is refused where options are checked."""
-    option = OPTIONS.get(name)
-    if value is None or option is None or option.form is None or (name == "toolbox" and value == "none"):
+    if name == "toolbox" and value == "none":
         return value
-    return _read_value(name, value, option.form)
+    return _read_value(name, value, _OPTION_FORMS.get(name, {}))
 
 
 def _is_not_given(name: str, value: Any) -> bool:
@@ -370,15 +387,13 @@ def _is_not_given(name: str, value: Any) -> bool:
     # A null removes an option of the preset. An unknown option is refused later, even if empty.
     if value is None or name not in OPTIONS:
         return False
-    is_zero = name in ZERO_IS_NONE and not isinstance(value, bool) and value in (0, "0")
+    is_zero = name in ZERO_IS_NONE and str(value) in ("0", "0.0")
     return is_empty(value) or is_zero
 
 
 def _parse_json_value(value: Any) -> Any:
     """Return the JSON in a string; anything else as it is."""
-    if not isinstance(value, str):
-        return value
     try:
         return json.loads(value)
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):  # no string, or one without JSON
         return value

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.job import Mode
-from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.response import JSON, drop_fields, mapping_of
 from agent_jobs.request.added_parameters import (
     ASKED,
     find_refused_budget_limit,
@@ -35,16 +35,18 @@ from agent_jobs.text import encode_text, truncate
 from agent_jobs.validation import Choice
 
 TITLE_CHARS = 80  # fits one row of a list
-#: The caller's names for upstream's parameters where they differ, the longest first.
+#: The caller's names for upstream's parameters where they differ, by patterns; the first that matches counts.
 _ARGUMENTS = {
-    "reasoning.effort": "effort",
-    "reasoning.summary": "options.reasoning_summary",
-    "reasoning.mode": "options.reasoning_mode",
-    "reasoning": "effort",
-    "text.verbosity": "options.verbosity",
-    "text": "options.json_schema",
-    "model": "model",
-    "previous_response_id": "previous_job_id",
+    r"reasoning\.effort": "effort",
+    r"reasoning\.summary": "options.reasoning_summary",
+    r"reasoning\.mode": "options.reasoning_mode",
+    r"reasoning": "effort",
+    r"text\.verbosity": "options.verbosity",
+    r"text": "options.json_schema",
+    r"model": "model",
+    r"previous_response_id": "previous_job_id",
+    r"input\[\d+\]\.content\[[1-9]\d*\]": "files",  # the first part of our message is the prompt
+    r"input(?!\.)": "prompt",
 }
 #: Arguments that a preset of ours may have filled in, with the names under which `ASKED` lists them.
 _UNASKED = {
@@ -53,8 +55,6 @@ _UNASKED = {
     "options.verbosity": "verbosity",
     "options.metadata": "metadata",
 }
-#: The first part of our message is the prompt, the others are attached files.
-_ATTACHED = re.compile(r"input\[\d+\]\.content\[[1-9]")
 _ITEM = re.compile(r"(tools|include)\[(\d{1,3})\]")
 #: The parts of a body that `web_search` adds.
 _SEARCH: JSON = {"type": "web_search"}
@@ -132,29 +132,28 @@ def merge_preset_options(preset: str | None, options: JSON | None, presets: Mapp
 
 def select_given_options(preset: str | None, options: JSON, presets: Mapping[str, Preset]) -> JSON:
     """Return the caller's options under our names; a null that removes nothing of the preset is not given."""
-    chosen = presets.get(preset or "")
-    removable: Collection[str] = chosen.options if chosen else ()
+    chosen = presets.get(preset or "", _EMPTY_PRESET)
+    ignorable = OPTIONS.keys() - chosen.options.keys()
     return {
         name: value
         for name, value in normalize_schema_option(options).items()
-        if value is not None or name in removable or name not in OPTIONS
+        if value is not None or name not in ignorable
     }
 
 
 def list_requested_names(order: StartRequest, presets: Mapping[str, Preset]) -> list[str]:
     """Return the parameters that the caller or the user's own preset set, without those of the built-in presets."""
-    chosen = presets.get(order.preset or "")
-    if chosen is None:
-        return list_asked_names(order.options, effort=order.effort is not None)
-    ours = load_our_presets().get(order.preset or "", _EMPTY_PRESET)
-    own = {name: value for name, value in chosen.options.items() if ours.options.get(name) != value}
+    name = order.preset or ""
+    chosen = presets.get(name, _EMPTY_PRESET)
+    ours = load_our_presets().get(name, _EMPTY_PRESET)
+    own = {option: value for option, value in chosen.options.items() if ours.options.get(option) != value}
     has_own_effort = chosen.effort is not None and chosen.effort != ours.effort
     return list_asked_names({**own, **order.options}, effort=order.effort is not None or has_own_effort)
 
 
 def shape_for_mode(body: JSON, mode: Mode) -> JSON:
     """Return the body as an endpoint accepts it: in the background with a stream, without one, or held open."""
-    return {name: value for name, value in body.items() if name != ASKED and name not in _DROPPED[mode]}
+    return drop_fields(body, ASKED, *_DROPPED[mode])
 
 
 def add_uploaded_files(body: JSON, file_ids: Sequence[str]) -> JSON:
@@ -166,17 +165,16 @@ def add_uploaded_files(body: JSON, file_ids: Sequence[str]) -> JSON:
 
 def hash_of(body: JSON) -> str:
     """Return the digest of the requested work, which is the same for every job that asks for it."""
-    metadata = {name: value for name, value in body["metadata"].items() if name != "job_id"}
-    sent = {name: value for name, value in body.items() if name != ASKED}
+    sent = {**drop_fields(body, ASKED), "metadata": drop_fields(body["metadata"], "job_id")}
     # Escaped letters stay: the digest of a request must not change from one version to the next.
-    canonical = json.dumps({**sent, "metadata": metadata}, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(sent, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def title_of(prompt: str) -> str:
     """Return the first line of a prompt, short enough for a list."""
-    line = next((line.strip() for line in prompt.splitlines() if line.strip()), "")
-    return truncate(line, TITLE_CHARS)
+    first_line = next(iter(prompt.strip().splitlines()), "")
+    return truncate(first_line.rstrip(), TITLE_CHARS)
 
 
 def describe_refusal(error_code: str, param: str, message: str, body: JSON) -> str:
@@ -193,14 +191,18 @@ def describe_refusal(error_code: str, param: str, message: str, body: JSON) -> s
     if _is_filled_in(argument, body):
         return message
     if error_code == "model_not_found" or argument == "model":
-        model = str(body.get("model"))
-        problem = f"Change model: {message}"
-        if re.search(r"\bmodel\b", message):
-            problem = message  # it names the argument itself
-        return " ".join(filter(None, [problem, describe_retirement(model) or suggest_model(model)]))
+        return _describe_model_refusal(str(body.get("model")), message)
     if argument:
         return f"Change {argument.removeprefix('options.')}: {message}"
     return message
+
+
+def _describe_model_refusal(model: str, message: str) -> str:
+    """Return the refusal of a model, with what is known of it or of one that was probably meant."""
+    problem = f"Change model: {message}"
+    if re.search(r"\bmodel\b", message):
+        problem = message  # it names the argument itself
+    return f"{problem} {describe_retirement(model) or suggest_model(model)}".rstrip()
 
 
 def _find_preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
@@ -229,27 +231,31 @@ def _add_effort(body: dict[str, Any], effort: str | None) -> None:
 
 def _add_tools(body: dict[str, Any], *, is_searching: bool) -> None:
     """Add a web search, unless the caller has one, and ask for what each tool found."""
-    tools = body.get("tools", [])
-    if is_searching and not any(tool["type"].startswith("web_search") for tool in tools):
-        tools = body["tools"] = [_SEARCH, *tools]
-    found = {what for kind, what in INCLUDED.items() if any(tool["type"].startswith(kind) for tool in tools)}
+    if is_searching and not _has_tool(body, "web_search"):
+        body["tools"] = [_SEARCH, *body.get("tools", [])]
+    found = {what for kind, what in INCLUDED.items() if _has_tool(body, kind)}
     asked = found.union(body.get("include", []))
     if asked:
         body["include"] = [what for what in INCLUDES if what in asked]
 
 
+def _has_tool(body: JSON, kind: str) -> bool:
+    """Return True if a body has a tool whose type begins so: its versions end in a date."""
+    return any(tool["type"].startswith(kind) for tool in body.get("tools", []))
+
+
 def _add_files(tool: JSON, file_ids: Sequence[str]) -> JSON:
     """Return a code interpreter whose container has these files too; any other tool unchanged."""
-    container = tool.get("container")
-    if tool["type"] != "code_interpreter" or not isinstance(container, dict):
+    container = mapping_of(tool.get("container"))
+    if tool["type"] != "code_interpreter" or not container:
         return tool
-    before = [each for each in cast(JSON, container).get("file_ids", []) if each not in file_ids]
-    return {**tool, "container": {**container, "file_ids": [*before, *file_ids]}}
+    all_ids = dict.fromkeys([*container.get("file_ids", []), *file_ids])
+    return {**tool, "container": {**container, "file_ids": [*all_ids]}}
 
 
 def _check_models(body: JSON) -> None:
     """Refuse what OpenAI is known to refuse of the models in a body."""
-    effort = cast(JSON, body.get("reasoning") or {}).get("effort")
+    effort = mapping_of(body.get("reasoning")).get("effort")
     check_model(body["model"], effort, [name for name in ("temperature", "top_p") if name in body])
     for tool in body.get("tools", []):
         if tool["type"] == "image_generation" and "model" in tool:
@@ -277,23 +283,15 @@ def _is_filled_in(argument: str | None, body: JSON) -> bool:
 
 def _find_argument(param: str, body: JSON) -> str | None:
     """Return the caller's name for the parameter that upstream names, such as `tools[0].filters`."""
-    for theirs, ours in _ARGUMENTS.items():
-        if _is_at_or_below(param, theirs):
-            return ours
-    if _ATTACHED.match(param):
-        return "files"
-    if param == "input" or param.startswith("input["):
-        return "prompt"
+    named = (ours for theirs, ours in _ARGUMENTS.items() if re.match(rf"{theirs}(?:[.\[]|$)", param))
+    if (argument := next(named, None)) is not None:
+        return argument
     if _is_of_web_search(param, body):
         return "web_search"
     top = re.split(r"[.\[]", param)[0]
     if top in OPTIONS:
         return f"options.{top}"
     return None
-
-
-def _is_at_or_below(param: str, path: str) -> bool:
-    return param == path or param.startswith((f"{path}.", f"{path}["))
 
 
 def _is_of_web_search(param: str, body: JSON) -> bool:

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol, cast
-from urllib.parse import urlsplit
 
 from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.strict_schema import add_missing_items
-from agent_jobs.validation import STRING, STRINGS, Choice, Kind, mapping, value_error, whole_number
+from agent_jobs.validation import API_NAME, STRING, STRINGS, Choice, Kind, mapping, value_error, whole_number
+from agent_jobs.web_address import split_web_address
 
 #: The client has to answer their calls, and agent-jobs cannot. Calls of functions are answered by the caller.
 CLIENT_TOOLS = ("custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview")
@@ -94,12 +94,11 @@ def _refuse_tools(name: str, value: object) -> NoReturn:
 
 def _check_hosted_tool(name: str, value: Any) -> JSON:
     """Return one tool with the fields that it needs."""
-    if not isinstance(value, dict):
-        _refuse_tools(name, value)
-    tool = cast("dict[str, Any]", value)
-    kind = tool.get("type")
-    if not isinstance(kind, str):
-        _refuse_tools(name, tool)
+    match value:
+        case {"type": str() as kind}:
+            tool = cast("dict[str, Any]", value)
+        case _:
+            _refuse_tools(name, value)
     if kind in CLIENT_TOOLS:
         raise RequestError(
             "{name} cannot contain {kind} tools yet, since agent-jobs cannot answer their calls.",
@@ -178,9 +177,7 @@ def _check_mcp(where: str, tool: JSON) -> JSON:
 
 
 def _check_function(where: str, tool: JSON) -> JSON:
-    name = tool.get("name")
-    if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_-]{1,64}", name):
-        raise value_error(f"{where}.name", "up to 64 letters, digits, _ and -", name)
+    API_NAME.check(f"{where}.name", tool.get("name"))
     if "parameters" not in tool:
         return {}
     parameters = mapping('{"type":"object","properties":{}}').check(f"{where}.parameters", tool["parameters"])
@@ -188,15 +185,10 @@ def _check_function(where: str, tool: JSON) -> JSON:
 
 
 def _check_url(where: str, url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        has_user = parts.username is not None or parts.password is not None
-    except ValueError:
-        is_usable = has_user = False
-    if not is_usable:
+    parts = split_web_address(url)
+    if parts is None:
         raise value_error(where, "a web address like https://example.org/mcp", url)
-    if has_user:
+    if "@" in parts.netloc:
         _refuse_literal_secret(where)
 
 
@@ -219,14 +211,18 @@ def _map_secrets(value: Any, change: Callable[[str], object], *, inside: bool = 
         inside: True within a field that holds secrets: all of it is changed.
         more: True within `domain_secrets`, whose `value` holds one.
     """
-    if isinstance(value, list):
-        return [_map_secrets(each, change, inside=inside, more=more) for each in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value).items()
-        return {key: _map_field(str(key).lower(), each, change, inside=inside, more=more) for key, each in fields}
-    if not inside or value is None:
-        return value
-    return change(str(value))
+    match value:
+        case [*items]:
+            return [_map_secrets(each, change, inside=inside, more=more) for each in items]
+        case {**fields}:
+            return {
+                key: _map_field(str(key).lower(), each, change, inside=inside, more=more)
+                for key, each in fields.items()
+            }
+        case str() | int() | float() if inside:
+            return change(str(value))
+        case _:
+            return value
 
 
 def _map_field(name: str, value: Any, change: Callable[[str], object], *, inside: bool, more: bool) -> Any:

@@ -2,13 +2,14 @@
 
 import json
 import re
+from collections.abc import Set
 from contextlib import suppress
 from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
-from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.response import JSON, mapping_of
 from agent_jobs.strict_schema import add_missing_items, find_strict_fault
-from agent_jobs.validation import FLAG, STRING, mapping, value_error
+from agent_jobs.validation import API_NAME, FLAG, STRING, mapping, value_error
 
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
 #: The fields of an object around a schema.
@@ -16,9 +17,10 @@ WRAPPING = frozenset({"name", "schema", "strict", "description"})
 #: Other interfaces put these objects around that, and use these names for the schema.
 WRAPPERS = ("response_format", "text", "format", "json_schema", "function")
 SCHEMA_KEYS = ("schema", "parameters", "input_schema", "json_schema")
+#: What other interfaces write for an answer without a schema.
+NO_SCHEMAS = ({"type": "text"}, {"type": "json_object"}, {"type": "json"})
 #: A block of code, the last of which may lack its end.
 _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<inside>.*?)(?:^ {0,3}(?P=fence)|\Z)", re.M | re.S)
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 def build_format(name: str, value: Any) -> JSON:
@@ -31,9 +33,7 @@ def build_format(name: str, value: Any) -> JSON:
     """
     asked = _unwrap_schema(name, value)
     schema = add_missing_items(_check_object_schema(name, asked["schema"]))
-    label = asked.get("name", "answer")
-    if not isinstance(label, str) or not _NAME.fullmatch(label):
-        raise value_error(f"{name}.name", "up to 64 letters, digits, _ and -", label)
+    label = API_NAME.check(f"{name}.name", asked.get("name", "answer"))
     fault = find_strict_fault(schema)
     strict = FLAG.check(f"{name}.strict", asked.get("strict", fault is None))
     if strict and fault is not None:
@@ -71,11 +71,10 @@ def _unwrap_schema(name: str, value: Any) -> JSON:
     wrapper = next((key for key in WRAPPERS if _is_wrapped_in(given, key)), None)
     if wrapper is not None:
         return _unwrap_schema(name, given[wrapper])
-    kind = given.get("type")
-    if kind in ("text", "json_object", "json") and given.keys() <= {"type"}:
+    if given in NO_SCHEMAS:
         raise value_error(name, f"the JSON schema of an object, like {EXAMPLE}", value)
     key = next((each for each in SCHEMA_KEYS if each in given), None)
-    if key is not None and _has_wrapper_type(given) and given.keys() <= {*WRAPPING, "type", key}:
+    if key is not None and _is_wrapper(given, {*WRAPPING, key}):
         return _unwrap_fields(given, key)
     return {"schema": given}
 
@@ -88,23 +87,23 @@ def _unwrap_fields(given: JSON, key: str) -> JSON:
 
 def _is_wrapped_in(given: JSON, key: str) -> bool:
     """Return True if an object has a schema under this key, and no other field."""
-    return (
-        isinstance(_parse_object(given.get(key)), dict) and given.keys() <= {key, "type"} and _has_wrapper_type(given)
-    )
+    return isinstance(_parse_object(given.get(key)), dict) and _is_wrapper(given, {key})
 
 
-def _has_wrapper_type(given: JSON) -> bool:
-    return given.get("type", "json_schema") in ("json_schema", "json", "function")
+def _is_wrapper(given: JSON, fields: Set[str]) -> bool:
+    """Return True if an object has only these fields, and a type that is no schema's."""
+    return given.get("type", "json_schema") in ("json_schema", "json", "function") and given.keys() <= {*fields, "type"}
 
 
 def _parse_object(value: Any) -> Any:
     """Return the object in a string of JSON, in a fence or not; any other value unchanged."""
     if not isinstance(value, str):
         return value
-    found = _find_json(value)
-    if len(found) == 1 and isinstance(found[0], dict) and found[0]:
-        return cast(Any, found[0])
-    return value
+    match _find_json(value):
+        case [{**found}] if found:
+            return found
+        case _:
+            return value
 
 
 def find_mismatch(text: str, body: JSON) -> str | None:
@@ -112,7 +111,7 @@ def find_mismatch(text: str, body: JSON) -> str | None:
 
     JSON in a fence counts, with words around it or not, unless there are two.
     """
-    asked: JSON = cast(JSON, body.get("text") or {}).get("format") or {}
+    asked = mapping_of(mapping_of(body.get("text")).get("format"))
     if asked.get("type") != "json_schema":
         return None
     found = _find_json(text)

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
-from typing import Any, cast
+from itertools import chain
+from typing import Any
 
 from agent_jobs.errors import Argument, RequestError
-from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.response import JSON, mapping_of, string_of
 from agent_jobs.text import ask_if_meant
 
 LIST_FIELDS = ("data", "models", "items", "results")  # endpoints put their list of models below one of these
@@ -38,7 +39,7 @@ def check_model(model: str, effort: str | None = None, sampling: Iterable[str] =
         RequestError: The model was shut down, or does not accept one of these.
     """
     gone = _find_row("retired", model)
-    if gone is not None and gone["on"] <= load_models()["as_of"]:
+    if gone and gone["on"] <= load_models()["as_of"]:
         raise RequestError(
             "{model} was shut down on {date}.",
             "model_retired",
@@ -47,7 +48,7 @@ def check_model(model: str, effort: str | None = None, sampling: Iterable[str] =
             successor=_name_successor(gone),
         )
     family = _find_row("family", model)
-    if family is not None:
+    if family:
         _check_family(family, model, effort, sampling)
 
 
@@ -76,21 +77,18 @@ def _check_family(family: Mapping[str, Any], model: str, effort: str | None, sam
 
 def list_known_names() -> list[str]:
     """Return the names of the current models that are known without asking a provider."""
-    return [name for family in load_models()["family"] for name in family["names"]]
+    return list(chain.from_iterable(family["names"] for family in load_models()["family"]))
 
 
 def list_efforts(model: str) -> tuple[str, ...]:
     """Return the efforts that a model of OpenAI's accepts; empty if the model is in no table."""
-    family = _find_row("family", model)
-    if family is not None:
-        return tuple(family["efforts"])
-    return ()
+    return tuple(_find_row("family", model).get("efforts", ()))
 
 
 def find_shutdown_date(model: str) -> str | None:
     """Return the announced day of a model's shutdown, None if none is known."""
     gone = _find_row("retired", model)
-    if gone is not None:
+    if gone:
         return str(gone["on"])
     return None
 
@@ -98,7 +96,7 @@ def find_shutdown_date(model: str) -> str | None:
 def describe_retirement(model: str) -> str:
     """Return a sentence about the end of a model that upstream does not know, or nothing if it is in no table."""
     gone = _find_row("retired", model)
-    if gone is None:
+    if not gone:
         return ""
     return f"{model} was to be shut down on {gone['on']}: use {_name_successor(gone)}."
 
@@ -117,12 +115,12 @@ def index_listed_models(pages: Iterable[object]) -> dict[str, JSON]:
     Names are below `data` or `load_models` or in a bare list, as strings, as keys, or in objects.
     """
     found: dict[str, JSON] = {}
-    for page in pages:
-        for entry in _list_entries(page):
-            card = {"id": entry} if isinstance(entry, str) else _as_object(entry)
-            name = next((card[field] for field in NAME_FIELDS if isinstance(card.get(field), str)), "")
-            if name:
-                found.setdefault(name, {} if isinstance(entry, str) else card)
+    for entry in chain.from_iterable(map(_list_entries, pages)):
+        card = mapping_of(entry)
+        names = [string_of(entry), *(string_of(card.get(field)) for field in NAME_FIELDS)]
+        name = next(filter(None, names), "")
+        if name:
+            found.setdefault(name, card)
     return found
 
 
@@ -135,15 +133,15 @@ def find_listed_model(name: str, listed: Iterable[str]) -> str | None:
 
 def find_near_models(name: str, listed: Iterable[str], most: int = 3) -> list[str]:
     """Return the listed names that are most like this one: first those that differ by a prefix or in case."""
-    names = [each for each in listed if "*" not in each]
-    same = [each for each in names if _last_part(each) == _last_part(name)]
     from difflib import get_close_matches  # only for mistakes
 
     by_part: dict[str, list[str]] = {}
-    for each in names:
-        by_part.setdefault(_last_part(each), []).append(each)
+    for each in listed:
+        if "*" not in each:
+            by_part.setdefault(_last_part(each), []).append(each)
+    # A name with the same last part is the nearest one.
     near = get_close_matches(_last_part(name), by_part, n=most, cutoff=LISTED_CUTOFF)
-    return list(dict.fromkeys([*same, *(each for part in near for each in by_part[part])]))[:most]
+    return list(chain.from_iterable(by_part[part] for part in near))[:most]
 
 
 def _last_part(name: str) -> str:
@@ -151,32 +149,28 @@ def _last_part(name: str) -> str:
     return name.rpartition("/")[2].casefold()
 
 
-def _list_entries(page: object) -> list[object]:
+def _list_entries(page: Any) -> list[Any]:
     """Return the models on a page, each as a string or an object."""
-    if isinstance(page, list):
-        return cast("list[object]", page)
-    if not isinstance(page, dict):
-        return []
-    body = cast(JSON, page)
-    inner = next((body[field] for field in LIST_FIELDS if isinstance(body.get(field), list | dict)), None)
-    if isinstance(inner, dict):
-        keyed = cast(JSON, inner)
-        return _list_entries(keyed) or [{"id": name, **_as_object(card)} for name, card in keyed.items()]
-    return _list_entries(inner)
+    match page:
+        case [*entries]:
+            return entries
+        case {**body}:
+            held = [body[field] for field in LIST_FIELDS if isinstance(body.get(field), list | dict)]
+        case _:
+            return []
+    match held:
+        case [{**cards}, *_]:
+            return _list_entries(cards) or [{"id": name, **mapping_of(card)} for name, card in cards.items()]
+        case [[*entries], *_]:
+            return entries
+        case _:
+            return []
 
 
-def _as_object(value: object) -> JSON:
-    if isinstance(value, dict):
-        return cast(JSON, value)
-    return {}
-
-
-def _find_row(table: str, model: str) -> Mapping[str, Any] | None:
-    for name in (model, _SNAPSHOT.sub("", model)):
-        for row in load_models()[table]:
-            if name in row["names"]:
-                return row
-    return None
+def _find_row(table: str, model: str) -> Mapping[str, Any]:
+    """Return the row of a model, or of the one that it is a dated snapshot of; empty if there is none."""
+    rows = {name: row for row in load_models()[table] for name in row["names"]}
+    return rows.get(model) or rows.get(_SNAPSHOT.sub("", model), {})
 
 
 def _name_successor(gone: Mapping[str, Any]) -> str:

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import starmap
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self, cast
 
 from agent_jobs.errors import Argument, RequestError
-from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.response import JSON, drop_fields
 from agent_jobs.request.hosted_tools import check_tools
 from agent_jobs.request.json_schema import build_format, is_same_schema
 from agent_jobs.validation import FLAG, STRING, STRINGS, Choice, Kind, number, value_error, whole_number
@@ -41,7 +43,7 @@ def normalize_schema_option(options: JSON) -> JSON:
     Raises:
         RequestError: There are two schemas, or the value under such a name holds none.
     """
-    ours = {name: value for name, value in options.items() if name not in SCHEMA_ALIASES}
+    ours = drop_fields(options, *SCHEMA_ALIASES)
     for name in (alias for alias in SCHEMA_ALIASES if alias in options):
         for key, value in _read_alias(name, options[name]).items():
             if not _is_same_option(key, ours.setdefault(key, value), value):
@@ -65,8 +67,6 @@ def _is_same_option(name: str, one: Any, other: Any) -> bool:
 
 def _read_alias(name: str, value: Any) -> JSON:
     """Return our options for a `response_format` or an upstream `text`."""
-    if value is None:
-        return {"json_schema": None}
     if name == "text" and isinstance(value, dict):
         return _read_text_parameter(cast("dict[str, Any]", value))
     if value in ({}, "", "text", {"type": "text"}):
@@ -76,8 +76,8 @@ def _read_alias(name: str, value: Any) -> JSON:
 
 def _read_text_parameter(value: Mapping[str, Any]) -> JSON:
     """Return our options for upstream's `text`."""
-    verbosity = {name: each for name, each in value.items() if name == "verbosity"}
-    form: Any = {name: each for name, each in value.items() if name != "verbosity"}
+    form: Any = drop_fields(value, "verbosity")
+    verbosity = drop_fields(value, *form)
     if form.keys() == {"format"}:
         form = form["format"]
     if not form:
@@ -90,7 +90,7 @@ class Option(NamedTuple):
 
     read: Callable[[str, Any], Any]  #: returns the checked value, or raises a RequestError
     place: tuple[str, ...] = ()  #: in the body of the request; empty for an option that agent-jobs reads itself
-    form: JSON | None = None  #: of its value as a JSON schema; without one it is read unchanged
+    form: JSON = MappingProxyType({})  #: of its value as a JSON schema; an empty one reads it unchanged
 
 
 def _read_conversation(name: str, value: Any) -> bool | str:
@@ -107,7 +107,7 @@ def _read_toolbox(name: str, value: Any) -> tuple[str, ...]:
 
 def _read_cost(name: str, value: Any) -> float:
     usd = number(0, math.inf).check(name, value)
-    if usd == 0 or math.isinf(usd):
+    if usd in (0, math.inf):
         raise value_error(name, "an amount of US dollars above 0", value)
     return usd
 
@@ -116,17 +116,21 @@ def _read_includes(name: str, value: Any) -> list[str]:
     return [Choice(INCLUDES).check(name, each) for each in STRINGS.check(name, value)]
 
 
-def _is_metadata(value: object) -> bool:
+def _is_metadata(value: Any) -> bool:
     """Return True if a value is an object with strings within the API's limits."""
-    if not isinstance(value, dict):
-        return False
-    pairs = cast("dict[object, object]", value)
-    return len(pairs) <= METADATA_PAIRS and all(_is_metadata_pair(key, text) for key, text in pairs.items())
+    match value:
+        case {"job_id": _}:
+            return False
+        case {**pairs}:
+            return len(pairs) <= METADATA_PAIRS and all(starmap(_is_metadata_pair, pairs.items()))
+        case _:
+            return False
 
 
 def _is_metadata_pair(key: object, text: object) -> bool:
-    is_key = isinstance(key, str) and len(key) <= METADATA_KEY_CHARS and key != "job_id"
-    return is_key and isinstance(text, str) and len(text) <= METADATA_VALUE_CHARS
+    if not isinstance(key, str) or not isinstance(text, str):
+        return False
+    return len(key) <= METADATA_KEY_CHARS and len(text) <= METADATA_VALUE_CHARS
 
 
 _METADATA: Kind[JSON] = Kind(

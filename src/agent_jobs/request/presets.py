@@ -13,7 +13,7 @@ from typing import Any, cast
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.options import StartOptions, normalize_schema_option
-from agent_jobs.text_file import read_text
+from agent_jobs.text_file import explain_read_error, read_text
 from agent_jobs.validation import ENTRY_CODES, FLAG, STRING, Choice, mapping
 
 SETTING = "AGENT_JOBS_PRESETS"
@@ -69,13 +69,12 @@ def load_presets(path: Path | None) -> Mapping[str, Preset]:
     try:
         written = read_text(path)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(
             "{setting}: cannot read {path}: {reason}.",
             "unreadable_entry_file",
             setting=SETTING,
             path=path,
-            reason=why,
+            reason=explain_read_error(error, "it is not UTF-8 text"),
         ) from None
     return MappingProxyType({**load_our_presets(), **_read_presets(written, str(path), load_our_presets())})
 

@@ -146,7 +146,7 @@ class PostgresDatabase:
     async def begin(self) -> None:
         """Check the schema, and start the tasks that run while the database is open."""
         with as_postgres_error(self._address):
-            async with self._pool.acquire() as connection:
+            async with self._acquire_connection() as connection:
                 self._schema = await check_schema(connection, self._address)
             await self._heartbeat.beat()
             await self._heartbeat.forget_old()
@@ -194,7 +194,7 @@ class PostgresDatabase:
     async def query(self, ask: Callable[[Transaction], Awaitable[T]]) -> T:
         """Return what this function reads; all its statements see the database as it is at one moment."""
         with as_postgres_error(self._address):
-            async with self._pool.acquire() as connection:
+            async with self._acquire_connection() as connection:
                 with anyio.CancelScope(shield=True):
                     async with connection.transaction(isolation="repeatable_read", readonly=True):
                         return await ask(PostgresTransaction(connection))
@@ -290,7 +290,7 @@ class PostgresDatabase:
         results: list[T] = []
         with as_postgres_error(self._address):
             try:
-                async with self._pool.acquire() as connection:
+                async with self._acquire_connection() as connection:
                     with anyio.CancelScope(shield=True):
                         results.append(await _run_despite_deadlocks(run, connection))
             except asyncpg.ReadOnlySQLTransactionError:
@@ -301,6 +301,16 @@ class PostgresDatabase:
         if job_ids:
             self._changes.announce(job_ids, is_progress=is_progress)
         return results[0]
+
+    @asynccontextmanager
+    async def _acquire_connection(self) -> AsyncGenerator[PostgresConnection]:
+        """Yield a connection of the pool; if a new one is lost while it is opened, open another: nothing was sent."""
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self._pool.acquire())
+            except LOST_CONNECTION:
+                connection = await stack.enter_async_context(self._pool.acquire())
+            yield connection
 
     async def _fetch_again(self, fetch: _Fetch, sql: str, values: Mapping[str, Any]) -> list[asyncpg.Record]:
         """Return the rows of one query. One that met a closed connection is asked again, over a new one."""

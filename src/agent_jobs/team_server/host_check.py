@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent_jobs.address_values import LOOPBACK_HOSTS
 from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.web_address import LOOPBACK_HOSTS
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 

@@ -5,13 +5,13 @@ whole request, so a keyword that does not fit is left out: the tool server check
 """
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any, cast
 
 from agent_jobs.strict_schema import TYPES, can_be_array
-from agent_jobs.strict_schema import is_strict as is_strict
 
 Schema = dict[str, Any]
 
@@ -50,9 +50,9 @@ class _TooDeepError(Exception):
     pass
 
 
+_MAX_NUMBER = sys.float_info.max
 #: Stands for a value that is left out.
 _UNFIT: Any = object()
-_Fit = Callable[[Any, int], Any]
 
 
 def _fit_subschema(value: Any, depth: int) -> Schema:
@@ -64,23 +64,27 @@ def _fit_subschema(value: Any, depth: int) -> Schema:
     given = dict(cast("Mapping[str, Any]", value))
     if isinstance(given.get("items"), list):  # a tuple, as drafts before 2020-12 wrote it
         given |= {"prefixItems": given["items"], "items": {}}
-    found = {key: _KEYWORDS[key](each, depth + 1) for key, each in given.items() if key in _KEYWORDS}
+    found = {key: _fit_keyword(key, each, depth + 1) for key, each in given.items()}
     kept = {key: each for key, each in found.items() if each is not _UNFIT}
     if can_be_array(kept):
         kept.setdefault("items", {})  # the API asks for them
     return kept
 
 
-def _fit_by_name(value: Any, depth: int) -> Any:
-    if not isinstance(value, dict):
+def _fit_keyword(key: str, value: Any, depth: int) -> Any:
+    """Return what is kept of a keyword's value; nothing of an unknown keyword, or of a value of another type."""
+    types, fit = _KEYWORDS.get(key, _UNKNOWN)
+    if type(value) not in types:
         return _UNFIT
-    return {name: _fit_subschema(each, depth) for name, each in cast("dict[str, Any]", value).items()}
+    return fit(value, depth)
 
 
-def _fit_choices(value: Any, depth: int) -> Any:
-    if not isinstance(value, list) or not value:
-        return _UNFIT
-    return [_fit_subschema(each, depth) for each in cast("list[Any]", value)]
+def _fit_by_name(value: dict[str, Any], depth: int) -> Any:
+    return {name: _fit_subschema(each, depth) for name, each in value.items()}
+
+
+def _fit_choices(value: list[Any], depth: int) -> Any:
+    return [_fit_subschema(each, depth) for each in value] or _UNFIT
 
 
 def _fit_additional(value: Any, depth: int) -> Any:
@@ -89,138 +93,118 @@ def _fit_additional(value: Any, depth: int) -> Any:
     return _fit_subschema(value, depth)
 
 
-def _fit_type(value: Any, _depth: int) -> Any:
-    if isinstance(value, list):
-        kinds = cast("list[Any]", value)
-        if not kinds or not all(map(_is_type, kinds)):
+def _fit_type(value: str | list[Any], _depth: int) -> Any:
+    match value:
+        case str() if _is_type(value):
+            return value
+        case [_, *_] if all(map(_is_type, value)):
+            return list(dict.fromkeys(value))
+        case _:
             return _UNFIT
-        return list(dict.fromkeys(kinds))
-    if not _is_type(value):
-        return _UNFIT
-    return value
 
 
 def _is_type(kind: Any) -> bool:
     return isinstance(kind, str) and kind in TYPES
 
 
-def _fit_names(value: Any, _depth: int) -> Any:
-    if not isinstance(value, list):
-        return _UNFIT
-    return list(dict.fromkeys(each for each in cast("list[Any]", value) if isinstance(each, str)))
+def _fit_names(value: list[Any], _depth: int) -> Any:
+    return list(dict.fromkeys(each for each in value if isinstance(each, str)))
 
 
-def _fit_string(value: Any, _depth: int) -> Any:
-    if not isinstance(value, str):
-        return _UNFIT
+def _fit_string(value: str, _depth: int) -> Any:
     return value[:TEXT_CHARS]
 
 
-def _fit_pattern(value: Any, _depth: int) -> Any:
+def _fit_pattern(value: str, _depth: int) -> Any:
     try:
         re.compile(value)
-    except (re.error, TypeError, RecursionError, OverflowError):
+    except (re.error, RecursionError, OverflowError):
         return _UNFIT
     return value
 
 
-def _fit_number(value: Any, _depth: int) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+def _fit_number(value: float, _depth: int) -> Any:
+    if -_MAX_NUMBER <= value <= _MAX_NUMBER:  # neither infinite nor NaN, nor an integer that no float can hold
+        return value
+    return _UNFIT
+
+
+def _fit_positive(value: float, _depth: int) -> Any:
+    if 0 < value <= _MAX_NUMBER:
+        return value
+    return _UNFIT
+
+
+def _fit_count(value: int, _depth: int) -> Any:
+    if value < 0:
         return _UNFIT
     return value
 
 
-def _fit_positive(value: Any, depth: int) -> Any:
-    if _fit_number(value, depth) is _UNFIT or value <= 0:
-        return _UNFIT
-    return value
-
-
-def _fit_count(value: Any, _depth: int) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        return _UNFIT
-    return value
-
-
-def _fit_flag(value: Any, _depth: int) -> Any:
-    if not isinstance(value, bool):
-        return _UNFIT
-    return value
-
-
-def _fit_values(value: Any, _depth: int) -> Any:
-    if not isinstance(value, list) or not value:
-        return _UNFIT
-    return cast("list[Any]", value)
+def _fit_values(value: list[Any], _depth: int) -> Any:
+    return value or _UNFIT
 
 
 def _fit_anything(value: Any, _depth: int) -> Any:
     return value
 
 
-_KEYWORDS: Mapping[str, _Fit] = {
-    "type": _fit_type,
-    "description": _fit_string,
-    "properties": _fit_by_name,
-    "required": _fit_names,
-    "additionalProperties": _fit_additional,
-    "items": _fit_subschema,
-    "prefixItems": _fit_choices,
-    "anyOf": _fit_choices,
-    "oneOf": _fit_choices,
-    "allOf": _fit_choices,
-    "enum": _fit_values,
-    "const": _fit_anything,
-    "default": _fit_anything,
-    "format": _fit_string,
-    "pattern": _fit_pattern,
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _fit_number),
-    "multipleOf": _fit_positive,
+_Types = frozenset[type]
+_TEXT: _Types = frozenset({str})
+_FLAG: _Types = frozenset({bool})
+_COUNT: _Types = frozenset({int})
+_NUMBER: _Types = frozenset({int, float})
+_LIST: _Types = frozenset({list})
+_OBJECT: _Types = frozenset({dict})
+_ANY: _Types = frozenset({str, bool, int, float, list, dict, type(None)})
+
+#: The types of each keyword's value, and the function that returns what is kept of such a value.
+_KEYWORDS: Mapping[str, tuple[_Types, Callable[[Any, int], Any]]] = {
+    "type": (_TEXT | _LIST, _fit_type),
+    "description": (_TEXT, _fit_string),
+    "properties": (_OBJECT, _fit_by_name),
+    "required": (_LIST, _fit_names),
+    "additionalProperties": (_ANY, _fit_additional),
+    "items": (_ANY, _fit_subschema),
+    **dict.fromkeys(("prefixItems", "anyOf", "oneOf", "allOf"), (_LIST, _fit_choices)),
+    "enum": (_LIST, _fit_values),
+    "const": (_ANY, _fit_anything),
+    "default": (_ANY, _fit_anything),
+    "format": (_TEXT, _fit_string),
+    "pattern": (_TEXT, _fit_pattern),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), (_NUMBER, _fit_number)),
+    "multipleOf": (_NUMBER, _fit_positive),
     **dict.fromkeys(
-        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), cast(_Fit, _fit_count)
+        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), (_COUNT, _fit_count)
     ),
-    "uniqueItems": _fit_flag,
-    "$ref": _fit_string,
-    "$defs": _fit_by_name,
-    "definitions": _fit_by_name,
+    "uniqueItems": (_FLAG, _fit_anything),
+    "$ref": (_TEXT, _fit_string),
+    "$defs": (_OBJECT, _fit_by_name),
+    "definitions": (_OBJECT, _fit_by_name),
 }
+_UNKNOWN: tuple[_Types, Callable[[Any, int], Any]] = (frozenset(), _fit_anything)
 
 
 def _build_root_object(root: Schema) -> Schema:
     """Return the root as an object of its own: the API accepts neither alternatives nor a reference there."""
+    required_branches = [_resolve_branch(root, branch) for branch in (root, *root.get("allOf", []))]
+    choices = [_resolve_branch(root, branch) for branch in (*root.get("anyOf", []), *root.get("oneOf", []))]
     properties: Schema = dict(root.get("properties", {}))
-    required: list[str] = list(root.get("required", []))
-    for branch in _resolve_branches(root, _list_required_branches(root)):
-        _add_missing(properties, branch)
-        required += branch.get("required", [])
-    for branch in _resolve_branches(root, root.get("anyOf", []) + root.get("oneOf", [])):
-        _add_missing(properties, branch)
+    for branch in required_branches + choices:
+        properties |= branch.get("properties", {}) | properties
+    required = [*root.get("required", []), *chain.from_iterable(each.get("required", []) for each in required_branches)]
     built: Schema = {"type": "object", "properties": properties}
     if required or "required" in root:
         built["required"] = list(dict.fromkeys(required))
     return built | {key: each for key, each in root.items() if key not in _REPLACED_AT_ROOT}
 
 
-def _add_missing(properties: Schema, branch: Schema) -> None:
-    for name, each in branch.get("properties", {}).items():
-        properties.setdefault(name, each)
-
-
-def _list_required_branches(root: Schema) -> list[Schema]:
-    """Return the schemas that hold in addition to the root."""
-    branches: list[Schema] = root.get("allOf", [])
-    if "$ref" in root:
-        return [{"$ref": root["$ref"]}, *branches]
-    return branches
-
-
-def _resolve_branches(root: Schema, branches: Iterable[Schema]) -> Iterator[Schema]:
-    for branch in branches:
-        local = _LOCAL.fullmatch(branch.get("$ref", ""))
-        if local is None:
-            yield branch
-        else:
-            yield root.get(local[1], {}).get(local[2], {})
+def _resolve_branch(root: Schema, branch: Schema) -> Schema:
+    """Return the schema that a local reference names, and any other schema as it is."""
+    local = _LOCAL.fullmatch(branch.get("$ref", ""))
+    if local is None:
+        return branch
+    return root.get(local[1], {}).get(local[2], {})
 
 
 def _can_resolve(reference: str, root: Schema) -> bool:

@@ -1,10 +1,11 @@
-"""Turns free text into short single lines without base64."""
+"""Turn free text into short single lines without base64."""
 
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from agent_jobs.jobs.response import string_of
 from agent_jobs.text import truncate, valid_unicode
 
 Entry = dict[str, Any]
@@ -22,16 +23,9 @@ _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,[\w+/=%-]*
 _BASE64 = re.compile(rf"(?<![\w+/-])[\w+/-]{{{BLOB_CHARS},}}=*", re.ASCII)
 
 
-def read_text(value: object) -> str:
-    """Return the value if it is a text, else an empty text."""
-    if isinstance(value, str):
-        return value
-    return ""
-
-
 def shorten_to_line(value: object, chars: int) -> str:
     """Return a text as one line without base64, truncated; empty if the value is no text."""
-    return truncate(" ".join(hide_base64(read_text(value)).split()), chars)
+    return truncate(" ".join(hide_base64(string_of(value)).split()), chars)
 
 
 def collect_lines(values: Mapping[str, Any]) -> Entry:
