@@ -13,6 +13,7 @@ from test_model_list import NOT_FOUND, PAGE, Answer, Models, build_cards
 
 from agent_jobs.cli.main import cli
 from agent_jobs.cli.table import render_table
+from agent_jobs.cli.terminal import UNLIMITED
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import run_emulator
 from agent_jobs.request.models import list_known_names, load_models
@@ -220,7 +221,7 @@ TEXT = "words that continue below each other"
 @pytest.mark.parametrize(
     ("width", "shown"),
     [
-        (None, ["NAME       N  MORE  TEXT", f"long-name  1  2     {TEXT}", "short      3        b"]),
+        (UNLIMITED, ["NAME       N  MORE  TEXT", f"long-name  1  2     {TEXT}", "short      3        b"]),
         (
             48,
             [
@@ -241,7 +242,7 @@ TEXT = "words that continue below each other"
         ),
     ],
 )
-def test_table_gives_its_last_column_the_rest_of_the_width(width: int | None, shown: list[str]) -> None:
+def test_table_gives_its_last_column_the_rest_of_the_width(width: int, shown: list[str]) -> None:
     rows = [
         {"NAME": "long-name", "N": "1", "MORE": "2", "NONE": "", "TEXT": TEXT},
         {"NAME": "short", "N": "3", "MORE": "", "NONE": "", "TEXT": "b"},

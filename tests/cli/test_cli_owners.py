@@ -182,8 +182,8 @@ def team(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def type_in_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int | None, *words: str) -> list[str]:
-    find_width: Callable[[], int | None] = lambda: columns  # noqa: E731
+def type_in_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int, *words: str) -> list[str]:
+    find_width: Callable[[], int] = lambda: columns  # noqa: E731
     monkeypatch.setattr(terminal_format, "find_width", find_width)
     result = CliRunner().invoke(cli, words, env={"AGENT_JOBS_DATA_DIR": str(folder)})
     assert result.exit_code == 0, result.output
@@ -200,11 +200,11 @@ def test_tables_of_a_team_fit_the_terminal(team: Path, monkeypatch: pytest.Monke
 
 
 def test_tables_of_a_team_are_complete_in_a_pipe(team: Path, monkeypatch: pytest.MonkeyPatch):
-    header, alice, _, other = type_in_terminal(team, monkeypatch, None, "owner", "list")
+    header, alice, _, other = type_in_terminal(team, monkeypatch, terminal_format.UNLIMITED, "owner", "list")
     assert header.split() == ["OWNER", "JOBS", "RUNNING", "WAITING", "TODAY", "KEY", "LIMITS"]
     assert re.search(r"alice +0 +0 +0 +\$0\.00 +alice-key +5 at once, 2\.5 USD a day, 3 starts a minute$", alice)
     assert re.search(r"^https://sign-in\.example\.com/tenant oauth-subject-0001 .* default$", other)
-    header, *tokens = type_in_terminal(team, monkeypatch, None, "token", "list")
+    header, *tokens = type_in_terminal(team, monkeypatch, terminal_format.UNLIMITED, "token", "list")
     assert header.split() == ["ID", "OWNER", "STATE", "CREATED", "EXPIRES", "USED", "NOTE"]
     used, unused = sorted(tokens, key=lambda line: " bob " in line)
     assert re.search(r" alice +active +[\d-]{10}  [\d-]{10} \d\d:\d\d  (just now|\d min ago) +the laptop", used)
@@ -224,7 +224,7 @@ def test_list_counts_in_the_order_of_the_statuses_and_names_the_limit(tmp_path: 
 
     anyio.run(add)
     counts = "1 in_progress, 2 completed, 1 failed, 1 cancelled"
-    shown = type_in_terminal(tmp_path, monkeypatch, None, "list", "-n", "2")
+    shown = type_in_terminal(tmp_path, monkeypatch, terminal_format.UNLIMITED, "list", "-n", "2")
     assert f"{counts}. Showing 2 of 5 (-n 5 for all)" in shown
-    shown = type_in_terminal(tmp_path, monkeypatch, None, "list", "--owner", "alice")
+    shown = type_in_terminal(tmp_path, monkeypatch, terminal_format.UNLIMITED, "list", "--owner", "alice")
     assert counts in shown

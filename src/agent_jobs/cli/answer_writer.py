@@ -199,7 +199,7 @@ class TerminalWriter:
 
     @property
     def _block_renderer(self) -> "MarkdownBlocks":
-        width = terminal.find_width() or shutil.get_terminal_size().columns
+        width = shutil.get_terminal_size().columns
         if self._blocks is None or self._blocks.width != width:  # the user may resize the terminal
             from agent_jobs.cli.markdown_blocks import MarkdownBlocks
 

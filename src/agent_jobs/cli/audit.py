@@ -57,14 +57,14 @@ def _print_table(entries: Sequence[AuditEntry], header: str) -> str:
     width = terminal.find_width()
     rows = [_build_audit_row(entry, width) for entry in entries]
     first, *lines = render_table(rows, width, flexible="ACTION", figures=("COST",), dispensable=DISPENSABLE)
-    if not header or (width is not None and first != header):
+    if not header or (first != header and width < terminal.UNLIMITED):
         click.echo(first)
     for line in lines:
         click.echo(line)
     return first
 
 
-def _build_audit_row(entry: AuditEntry, width: int | None) -> dict[str, str]:
+def _build_audit_row(entry: AuditEntry, width: int) -> dict[str, str]:
     """Return an action's cells by the names of their columns, without control characters of the caller."""
     facts = {
         "TIME (UTC)": format_utc_time(entry.at),

@@ -146,7 +146,7 @@ def _describe_row(name: str, row: Row) -> str:
 def _lay_out_setting(start: str, value: str) -> Iterator[str]:
     """Yield a setting's line; a value that is too wide for its column stands below, in one piece if it is a path."""
     width = terminal.find_width()
-    if width is None or len(start) + terminal.count_columns(value) <= width:
+    if len(start) + terminal.count_columns(value) <= width:
         yield start + value
         return
     room = width - len(start)
@@ -161,7 +161,7 @@ def _lay_out_setting(start: str, value: str) -> Iterator[str]:
 
 def _explain_setting(name: str) -> Iterator[str]:
     variable = VARIABLES[name]
-    width = (terminal.find_width() or PIPE_COLUMNS) - len(EXPLANATION_INDENT)
+    width = terminal.find_width(piped=PIPE_COLUMNS) - len(EXPLANATION_INDENT)
     for line in terminal.wrap_lines(f"{variable.about} Accepts {variable.accepts}.", width):
         yield EXPLANATION_INDENT + line
 

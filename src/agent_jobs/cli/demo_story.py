@@ -164,7 +164,7 @@ class _Demo:
         if answer.get("status") != "completed" or not answer.get("output"):
             raise DemoError(f"the job ended with status {answer.get('status')!r}")
         self.print_line("host", f"agent_poll: {_mark('completed', 'green')}")
-        width = (find_width() or PIPE_COLUMNS) - len(ANSWER_INDENT)
+        width = find_width(piped=PIPE_COLUMNS) - len(ANSWER_INDENT)
         lines = [_mark(question), *wrap_lines(answer["output"], width)]
         click.echo("\n" + "".join(f"{ANSWER_INDENT}{line}\n" for line in lines))
 

@@ -38,10 +38,9 @@ def describe_estimate(estimate: Estimate, request: "StartRequest") -> str:
 
 def _wrap_values(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the rows with their values wrapped at the width of a terminal."""
-    width = terminal.find_width()
-    if width is None:
+    if not terminal.is_width_limited():
         return list(rows)
-    room = width - max(len(name) for name, _ in rows) - NAME_GAP
+    room = terminal.find_width() - max(map(len, dict(rows))) - NAME_GAP
     return [(name, "\n".join(terminal.wrap_lines(value, room))) for name, value in rows]
 
 

@@ -67,7 +67,7 @@ def print_finding(finding: Finding) -> None:
 
 def _wrap_finding(finding: Finding) -> Iterator[str]:
     """Yield the lines of the text, then those of the fix behind an arrow."""
-    width = (terminal.find_width() or 10_000) - INDENT_COLUMNS
+    width = terminal.find_width() - INDENT_COLUMNS
     for fact in (finding.shown or finding.text).split("\n"):
         yield from terminal.wrap_lines(fact, width)
     lead = FIX_MARK

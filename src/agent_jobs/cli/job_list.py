@@ -8,8 +8,9 @@ from typing import Any, get_args
 import click
 
 from agent_jobs.cli.choice import NamedChoice
-from agent_jobs.cli.job_table import describe_pending, render_table, wrap_sentence
+from agent_jobs.cli.job_table import describe_pending, render_table
 from agent_jobs.cli.parameters import BatchName
+from agent_jobs.cli.sections import wrap_sentence
 from agent_jobs.cli.session import QUIET_OR_JSON, Session, json_option, print_ids, quiet_option, run_in_session
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option

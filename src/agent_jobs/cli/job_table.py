@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.sections import measure_columns, style
+from agent_jobs.cli.sections import measure_columns, style, wrap_sentence
 from agent_jobs.cli.symbols import choose_branch_mark, choose_icon, choose_unread_mark
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobPage
@@ -23,8 +23,10 @@ MARK_COLUMNS = 2
 GAP = "  "
 #: Columns of words; all others are figures, which are aligned on the right.
 WORD_COLUMNS = ("ID", "STATUS", "OWNER", "MODEL")
-#: Columns that a narrow terminal leaves out, in this order. Without its word, STATUS has the sign alone.
-DROPPED = ("MODEL", "TOKENS", "TIME", "COST", "AGE", "OWNER", "word")
+#: Columns that a narrow terminal leaves out, in this order. The sign of the status stays.
+DROPPED = ("MODEL", "TOKENS", "TIME", "COST", "AGE", "OWNER", "STATUS")
+#: The column of the sign, without a heading.
+SIGN = ""
 
 
 def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
@@ -35,25 +37,22 @@ def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
     rows = [_build_row(job, now) for job, _ in tree]
     has_unread = any(map(_has_unread_result, page.jobs))
     room = terminal.find_width()
-    widths = _choose_columns(rows, room, MARK_COLUMNS * has_unread)
-    title_width = None
-    if room is not None:
-        title_width = max(FEWEST_TITLE_COLUMNS, room - _sum_widths(widths))
+    widths = _choose_columns(rows, room - MARK_COLUMNS * has_unread)
+    title_width = max(FEWEST_TITLE_COLUMNS, room - _sum_widths(widths))
     yield GAP.join([*(_align_cell(name, name, width) for name, width in widths.items()), "TITLE"])
     for (job, depth), row in zip(tree, rows, strict=True):
-        title = _render_title(job, depth, title_width, now, has_unread=has_unread)
+        title, reason = _mark_title(job, depth, has_unread=has_unread), describe_pending(job, now)
+        below: list[str] = []
+        if reason and terminal.is_width_limited():
+            line = " " * (widths["ID"] + len(GAP)) + reason
+            below = [style(terminal.cut_columns(line, room), dim=True)]
+        elif reason:
+            title += f" ({reason})"
+        title = style(terminal.cut_columns(title, title_width).rstrip(), bold=_has_unread_result(job))
         yield GAP.join([*_render_cells(job, row, widths), title])
-        yield from _render_reason(job, now, room, widths["ID"])
+        yield from below
     yield ""
     yield from wrap_sentence(_summarize_page(page))
-
-
-def wrap_sentence(sentence: str) -> list[str]:
-    """Return a sentence as lines of the terminal; into a pipe it stays one line."""
-    width = terminal.find_width()
-    if width is None or sentence.startswith(" "):  # a command to copy
-        return [sentence]
-    return terminal.wrap_lines(sentence, width)
 
 
 def describe_pending(job: Job, now: float) -> str:
@@ -73,36 +72,23 @@ def _build_row(job: Job, now: float) -> dict[str, str]:
         "STATUS": f"{choose_icon(job.status)} {job.status}",
         "AGE": terminal.format_age(now - job.created_at),
         "TIME": terminal.format_elapsed((job.finished_at or now) - job.created_at),
-        "OWNER": terminal.fit_columns(terminal.join_lines(job.owner), OWNER_COLUMNS).rstrip(),
-        "MODEL": terminal.fit_columns(job.model, MODEL_COLUMNS).rstrip(),
+        "OWNER": terminal.cut_columns(terminal.join_lines(job.owner), OWNER_COLUMNS),
+        "MODEL": terminal.cut_columns(job.model, MODEL_COLUMNS),
         "TOKENS": terminal.format_tokens(job),
         "COST": terminal.format_usd(job.cost_usd),
     }
 
 
-def _choose_columns(rows: Sequence[Mapping[str, str]], room: int | None, mark_columns: int) -> dict[str, int]:
+def _choose_columns(rows: Sequence[Mapping[str, str]], room: int) -> dict[str, int]:
     """Return the widths of the columns that are shown; an empty column gives the title more room."""
     widths = measure_columns(rows)
-    if room is None:
-        return widths
     for name in DROPPED:
-        if room - _sum_widths(widths) - mark_columns >= MIN_TITLE_COLUMNS:
+        if room - _sum_widths(widths) >= MIN_TITLE_COLUMNS:
             break
-        if name == "word":
-            widths = _shorten_status(widths)
+        if name == "STATUS":
+            widths = {"ID": widths["ID"], SIGN: 1} | widths
         widths.pop(name, None)
     return widths
-
-
-def _shorten_status(widths: Mapping[str, int]) -> dict[str, int]:
-    """Return the widths with a column for the sign of a status in place of the one with its word."""
-    shorter: dict[str, int] = {}
-    for name, width in widths.items():
-        if name == "STATUS":
-            shorter[""] = 1
-        else:
-            shorter[name] = width
-    return shorter
 
 
 def _sum_widths(widths: Mapping[str, int]) -> int:
@@ -113,7 +99,7 @@ def _render_cells(job: Job, row: Mapping[str, str], widths: Mapping[str, int]) -
     """Yield the aligned cells of a row, with the status in its colour on a terminal."""
     for name, width in widths.items():
         cell = _align_cell(name, row.get(name, choose_icon(job.status)), width)
-        if name in ("STATUS", ""):
+        if name in ("STATUS", SIGN):
             cell = style(cell, colour=terminal.COLOURS.get(job.status, "cyan"))
         yield cell
 
@@ -124,32 +110,13 @@ def _align_cell(name: str, text: str, width: int) -> str:
     return text.rjust(width)
 
 
-def _render_title(job: Job, depth: int, width: int | None, now: float, *, has_unread: bool) -> str:
-    """Return the title with its mark; bold on a terminal if the result is unread; in a pipe, with the reason."""
+def _mark_title(job: Job, depth: int, *, has_unread: bool) -> str:
+    """Return the title; if the table has unread results, behind their sign or a blank."""
     title = _indent_title(job, depth)
-    if has_unread:
-        title = f"{_find_mark(job)} {title}"
-    if width is None and (reason := describe_pending(job, now)):
-        return f"{title} ({reason})"
-    if width is None:
-        return title.rstrip()
-    return style(terminal.fit_columns(title, width).rstrip(), bold=_has_unread_result(job))
-
-
-def _find_mark(job: Job) -> str:
-    """Return the sign of an unread result, or a blank."""
-    if _has_unread_result(job):
-        return choose_unread_mark()
-    return " "
-
-
-def _render_reason(job: Job, now: float, room: int | None, indent: int) -> Iterator[str]:
-    """Yield the line below a pending job on a terminal that says what it waits for."""
-    reason = describe_pending(job, now)
-    if not reason or room is None:
-        return
-    line = " " * (indent + len(GAP)) + reason
-    yield style(terminal.fit_columns(line, room).rstrip(), dim=True)
+    if not has_unread:
+        return title
+    mark = choose_unread_mark() if _has_unread_result(job) else " "
+    return f"{mark} {title}"
 
 
 def _indent_title(job: Job, depth: int) -> str:

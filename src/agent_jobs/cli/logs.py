@@ -29,8 +29,6 @@ TOOK_COLUMNS = 8
 WHAT_COLUMNS = 19
 #: Columns of a detail; with less room it stands on a line of its own.
 MIN_DETAIL_COLUMNS = 16
-#: Into a pipe no line is cut.
-PIPE_COLUMNS = 10_000
 GAP = "  "
 _COLOURS = {"gap": terminal.ATTENTION, "asked": terminal.ATTENTION, "cancel": "magenta"}
 
@@ -133,14 +131,14 @@ def _render_moment(moment: "Moment", now: float) -> Iterator[str]:
     room = _find_room(lead + what + GAP)
     if room < MIN_DETAIL_COLUMNS:
         yield (lead + style(what.rstrip(), colour=_find_moment_colour(moment)))
-        yield " " * len(lead) + terminal.fit_columns(detail, max(MIN_DETAIL_COLUMNS, _find_room(lead))).rstrip()
+        yield " " * len(lead) + terminal.cut_columns(detail, max(MIN_DETAIL_COLUMNS, _find_room(lead)))
         return
-    yield lead + style(what, colour=_find_moment_colour(moment)) + GAP + terminal.fit_columns(detail, room).rstrip()
+    yield lead + style(what, colour=_find_moment_colour(moment)) + GAP + terminal.cut_columns(detail, room)
 
 
 def _find_room(before: str) -> int:
     """Return the columns of the terminal that are left behind a text; into a pipe, as many as one may need."""
-    return (terminal.find_width() or PIPE_COLUMNS) - terminal.count_columns(before)
+    return terminal.find_width() - terminal.count_columns(before)
 
 
 def _find_moment_colour(moment: "Moment") -> str | int | None:

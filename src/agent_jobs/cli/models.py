@@ -9,6 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import hide_query
+from agent_jobs.cli.sections import wrap_sentence
 from agent_jobs.cli.session import Session, convert_errors, create_refusal, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.wording import describe_error
@@ -146,10 +147,9 @@ def _render_model(row: ModelRow) -> JSON:
 
 def _render_model_table(rows: Sequence[ModelRow], settings: Settings, *, is_known: bool) -> Iterator[str]:
     """Yield the table, and what it says of the default model."""
-    width = terminal.find_width()
     cells = [_build_model_cells(row) for row in rows]
     for line, row in zip(
-        render_table(cells, width, flexible="MODEL", figures=FIGURES, dispensable=DISPENSABLE),
+        render_table(cells, terminal.find_width(), flexible="MODEL", figures=FIGURES, dispensable=DISPENSABLE),
         [None, *rows],
         strict=True,
     ):
@@ -165,7 +165,7 @@ def _render_model_table(rows: Sequence[ModelRow], settings: Settings, *, is_know
     if not is_known and not any(row.is_default for row in rows):
         notes.append(f"{default}, the default of jobs, is not in this list. Set AGENT_JOBS_MODEL to one that is.")
     for note in notes:
-        yield from [note] if width is None else terminal.wrap_lines(note, width)
+        yield from wrap_sentence(note)
 
 
 def _name_other(rows: Sequence[ModelRow]) -> str:

@@ -147,11 +147,9 @@ def set_owner_command(
     print_sentences(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")
 
 
-def fit_owner(name: str, width: int | None) -> str:
+def fit_owner(name: str, width: int) -> str:
     """Return the name of an owner, cut to a quarter of the terminal; whole into a pipe."""
-    if width is None:
-        return name
-    return terminal.fit_columns(name, max(MIN_OWNER_COLUMNS, width // 4)).rstrip()
+    return terminal.cut_columns(name, max(MIN_OWNER_COLUMNS, width // 4))
 
 
 def _read_limit(value: Any) -> Any:

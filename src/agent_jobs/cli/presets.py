@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.sections import wrap_sentence
 from agent_jobs.cli.session import convert_errors, json_option, read_settings
 from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.response import JSON
@@ -51,9 +52,8 @@ def _render_preset(name: str, preset: Preset, settings: Settings) -> JSON:
 
 
 def _render_preset_table(presets: Mapping[str, Preset], settings: Settings) -> Iterator[str]:
-    width = terminal.find_width()
     cells = [_build_preset_cells(name, preset, settings) for name, preset in presets.items()]
-    yield from render_table(cells, width, flexible="PURPOSE", dispensable=("SOURCE", "WEB", "MODEL"))
+    yield from render_table(cells, terminal.find_width(), flexible="PURPOSE", dispensable=("SOURCE", "WEB", "MODEL"))
     yield ""
     notes = ["Use one with: agent-jobs run --preset review ..."]
     if settings.presets is None:
@@ -61,7 +61,7 @@ def _render_preset_table(presets: Mapping[str, Preset], settings: Settings) -> I
     else:
         notes.append(f"Your own are in {settings.presets}.")
     for note in notes:
-        yield from [note] if width is None else terminal.wrap_lines(note, width)
+        yield from wrap_sentence(note)
 
 
 def _build_preset_cells(name: str, preset: Preset, settings: Settings) -> dict[str, str]:

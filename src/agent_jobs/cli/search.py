@@ -88,12 +88,12 @@ def _render_hit(hit: SearchHit) -> Iterator[str]:
     job, width = hit.job, terminal.find_width()
     lead = f"{job.id}  {format_day(job.created_at)}  "
     title = terminal.join_lines(job.title)
-    if width is None:
+    if width == terminal.UNLIMITED:
         yield f"{lead}{job.status}  {title}  {_MARK.sub('', _clean_passage(hit.passage))}"
         return
     icon = style(choose_icon(job.status), colour=_colour_of(job.status))
     room = max(terminal.MIN_WRAP_COLUMNS, width - len(lead) - 2)
-    yield f"{lead}{icon} {terminal.fit_columns(title, room).rstrip()}"
+    yield f"{lead}{icon} {terminal.cut_columns(title, room)}"
     yield from _highlight_lines(wrap_line(_clean_passage(hit.passage), width - len(INDENT)))
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import click
 
@@ -30,11 +31,17 @@ def style(text: str, *, bold: bool = False, dim: bool = False, colour: str | int
 def wrap_text(text: str, indent: str = INDENT) -> list[str]:
     """Return a text of several lines as wide as the terminal; into a pipe its lines stay as they are."""
     lines = terminal.strip_control_characters(text).splitlines()
-    width = terminal.find_width()
-    if width is None:
-        return [f"{indent}{line}".rstrip() for line in lines]
-    room = max(terminal.MIN_WRAP_COLUMNS, width - len(indent))
-    return [f"{indent}{part}".rstrip() for line in lines for part in wrap_line(line.expandtabs(4), room)]
+    if terminal.is_width_limited():
+        room = max(terminal.MIN_WRAP_COLUMNS, terminal.find_width() - len(indent))
+        lines = list(chain.from_iterable(wrap_line(line.expandtabs(4), room) for line in lines))
+    return [f"{indent}{line}".rstrip() for line in lines]
+
+
+def wrap_sentence(sentence: str) -> list[str]:
+    """Return a sentence as lines of the terminal; into a pipe it stays one line."""
+    if sentence.startswith(" ") or not terminal.is_width_limited():  # an indented sentence is a command to copy
+        return [sentence]
+    return terminal.wrap_lines(sentence, terminal.find_width())
 
 
 def wrap_hanging(text: str) -> list[str]:
@@ -43,7 +50,7 @@ def wrap_hanging(text: str) -> list[str]:
     lines: list[str] = []
     for line in text.splitlines():
         indent = line[: len(line) - len(line.lstrip())]
-        if width is None or terminal.count_columns(line) <= width:
+        if terminal.count_columns(line) <= width:
             lines.append(line)
             continue
         first, *more = wrap_line(line.strip(), max(terminal.MIN_WRAP_COLUMNS, width - len(indent) - len(INDENT)))
@@ -53,7 +60,7 @@ def wrap_hanging(text: str) -> list[str]:
 
 def format_pairs(pairs: Sequence[tuple[str, str]], indent: str = INDENT) -> Iterator[str]:
     """Yield names with their values; a long value continues below itself."""
-    name_width = max((len(name) for name, _ in pairs), default=0)
+    name_width = max(map(len, dict(pairs)), default=0)
     for name, value in pairs:
         first, *more = wrap_text(value, " " * (len(indent) + name_width + len(GAP))) or [""]
         yield f"{indent}{name.ljust(name_width)}{GAP}{first.strip()}"
@@ -75,7 +82,7 @@ def format_table(
     widths = measure_columns(rows)
     room = terminal.find_width()
     for name in dropped:
-        if room is None or sum(widths.values()) + len(GAP) * len(widths) <= room:
+        if sum(widths.values()) + len(GAP) * len(widths) <= room:
             break
         widths.pop(name, None)
     names = list(widths)
@@ -98,16 +105,13 @@ def _format_row(row: Mapping[str, str], names: Sequence[str], widths: Mapping[st
     *before, last = names
     cells = [_align_text(row[name], widths[name], is_right=name in right) for name in before]
     line = INDENT + "".join(f"{cell}{GAP}" for cell in cells)
-    width = terminal.find_width()
     if last in right:
         return f"{line}{row[last].rjust(widths[last])}".rstrip()
-    if width is None:
-        return f"{line}{row[last]}".rstrip()
+    width = terminal.find_width()
     room = width - terminal.count_columns(line)
     if room < FEWEST_COLUMNS and not last and row[last]:
-        return f"{line.rstrip()}\n{BELOW}{terminal.fit_columns(row[last], width - len(BELOW)).rstrip()}"
-    room = max(FEWEST_COLUMNS, room)
-    return f"{line}{terminal.fit_columns(row[last], room)}".rstrip()
+        return f"{line.rstrip()}\n{BELOW}{terminal.cut_columns(row[last], width - len(BELOW))}"
+    return f"{line}{terminal.cut_columns(row[last], max(FEWEST_COLUMNS, room))}".rstrip()
 
 
 def _align_text(text: str, width: int, *, is_right: bool) -> str:

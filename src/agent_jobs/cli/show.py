@@ -193,7 +193,7 @@ def _render_steps(details: JobDetails) -> Iterator[str]:
     from agent_jobs.rendering.timeline import name_step
 
     steps = details.steps
-    if terminal.find_width() is not None and len(steps) > SHOWN_STEPS:
+    if terminal.is_width_limited() and len(steps) > SHOWN_STEPS:
         yield f"  {len(steps) - SHOWN_STEPS} earlier steps: agent-jobs logs {details.result.job.id}"
         steps = steps[-SHOWN_STEPS:]
     yield from format_table([_render_step_row(step, name_step(step), details.result.job) for step in steps], _FIGURES)
@@ -248,6 +248,6 @@ def _list_request(request: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _cut_lines(lines: list[str], most: int) -> list[str]:
     """Return the first lines on a terminal, and how many more there are; into a pipe all."""
-    if terminal.find_width() is None or len(lines) <= most:
+    if len(lines) <= most or not terminal.is_width_limited():
         return lines
     return [*lines[:most], style(f"  {len(lines) - most} more lines: agent-jobs show ID | less", dim=True)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from agent_jobs.cli.sections import measure_columns
 from agent_jobs.cli.terminal import MIN_WRAP_COLUMNS, count_columns, fit_columns, wrap_lines
 
 #: Columns between two columns of the table.
@@ -10,7 +11,7 @@ GAP = "  "
 
 def render_table(
     rows: Sequence[Mapping[str, str]],
-    width: int | None,
+    width: int,
     *,
     flexible: str,
     figures: Collection[str] = (),
@@ -20,29 +21,23 @@ def render_table(
 
     Args:
         rows: The cells of each row by the names of their columns, all with the same names.
-        width: Of the terminal; None if nothing has to fit.
+        width: Of the terminal.
         flexible: The column that gets the columns of the terminal that the others leave. If it is the last one, its
             words continue below each other; otherwise they are cut.
         figures: Columns that are aligned on the right.
         dispensable: Columns to leave out of a narrow table, in this order.
     """
-    widths = _measure_table(rows)
-    if widths and flexible not in widths:
+    widths = measure_columns(rows)
+    if flexible not in widths:
         flexible = list(widths)[-1]
     for name in dispensable:
-        if width is not None and _find_least_width(widths, flexible) > width:
+        if _find_least_width(widths, flexible) > width:
             widths.pop(name, None)
-    if width is not None and _add_widths(widths) > width:
-        widths[flexible] = max(MIN_WRAP_COLUMNS, widths[flexible] - (_add_widths(widths) - width))
+    excess = _add_widths(widths) - width
+    if excess > 0:
+        widths[flexible] = max(MIN_WRAP_COLUMNS, widths[flexible] - excess)
     for row in ({name: name for name in widths}, *rows):
         yield from _lay_out_row(row, widths, flexible, figures)
-
-
-def _measure_table(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
-    """Return the widths of the columns that have a cell with text."""
-    names = dict.fromkeys(name for row in rows for name, text in row.items() if text)
-    order = [name for name in (rows[0] if rows else ()) if name in names]
-    return {name: max(count_columns(name), *(count_columns(row[name]) for row in rows)) for name in order}
 
 
 def _find_least_width(widths: Mapping[str, int], flexible: str) -> int:
@@ -60,10 +55,9 @@ def _lay_out_row(
     row: Mapping[str, str], widths: Mapping[str, int], flexible: str, figures: Collection[str]
 ) -> Iterator[str]:
     """Yield the line of a row, and the lines below it if its last cell needs several."""
-    is_last = flexible == list(widths)[-1]
     first, *more = [row[flexible]]
-    if is_last and count_columns(first) > widths[flexible]:
-        first, *more = wrap_lines(first, widths[flexible]) or [""]
+    if flexible == list(widths)[-1] and count_columns(first) > widths[flexible]:
+        first, *more = wrap_lines(first, widths[flexible])
     cells = {**row, flexible: first}
     line = [_fit_cell(cells[name], width, is_figure=name in figures) for name, width in widths.items()]
     yield GAP.join(line).rstrip()

@@ -31,6 +31,8 @@ TIME_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 #: A narrower column would break every word onto a line of its own.
 MIN_WRAP_COLUMNS = 20
+#: The width of a pipe or a file.
+UNLIMITED = 1_000_000
 #: Columns of a notice, which covers the one before it.
 NOTICE_COLUMNS = 16
 #: Characters that reverse the direction of writing, so that a reader sees another text than the one copied.
@@ -54,11 +56,16 @@ def show_notice(text: str) -> None:
         sys.stderr.flush()
 
 
-def find_width() -> int | None:
-    """Return the terminal's width in columns, None if stdout is no terminal and nothing needs to be cut."""
-    if not sys.stdout.isatty():
-        return None
-    return shutil.get_terminal_size().columns
+def find_width(*, piped: int = UNLIMITED) -> int:
+    """Return the terminal's width in columns; `piped` if stdout is no terminal, where nothing needs to be cut."""
+    if sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    return piped
+
+
+def is_width_limited() -> bool:
+    """Return True if stdout is a terminal, so that long lines are cut or wrapped."""
+    return find_width() < UNLIMITED
 
 
 def strip_control_characters(text: str) -> str:
@@ -91,9 +98,15 @@ def count_columns(text: str) -> int:
 
 def fit_columns(text: str, width: int) -> str:
     """Return a text cut or padded to exactly `width` columns."""
+    shown = cut_columns(text, width)
+    return shown + " " * (width - count_columns(shown))
+
+
+def cut_columns(text: str, width: int) -> str:
+    """Return a text cut to at most `width` columns."""
     columns = count_columns(text)
     if columns <= width:
-        return text + " " * (width - columns)
+        return text
     if columns == len(text):
         return f"{text[: width - 1]}…"
     from rich.cells import set_cell_size

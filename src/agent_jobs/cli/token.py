@@ -120,7 +120,7 @@ def _describe_token(record: TokenRecord) -> dict[str, Any]:
     return {**facts, "fault": record.find_fault(time.time())}
 
 
-def _build_token_row(record: TokenRecord, now: float, width: int | None) -> dict[str, str]:
+def _build_token_row(record: TokenRecord, now: float, width: int) -> dict[str, str]:
     """Return a token's cells by the names of their columns."""
     return {
         "ID": record.id,
