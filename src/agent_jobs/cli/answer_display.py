@@ -139,9 +139,14 @@ class AnswerDisplay:
         if self._can_overwrite and not job.is_terminal and not self._is_shared_with_reader():
             self._draw_progress(job)
 
+    @property
+    def _has_begun(self) -> bool:
+        """Return True if a part of the answer is printed."""
+        return self._writer is not None and self._writer.has_begun
+
     def _has_begun_beside(self) -> bool:
         """Return True if a part of the answer is printed on the same terminal, where a line would interrupt it."""
-        return self._writer is not None and self._writer.has_begun and sys.stderr.isatty()
+        return self._has_begun and sys.stderr.isatty()
 
     def _is_shared_with_reader(self) -> bool:
         """Return True if another program may print the answer on the same terminal by now."""
@@ -151,7 +156,7 @@ class AnswerDisplay:
         width, height = self._area.size
         now = time.monotonic() + self._clock_offset
         lines = self._list_growing(job, width)[-max(1, height - SPARE_LINES) :]
-        if lines or (self._writer is not None and self._writer.has_begun):
+        if lines or self._has_begun:
             lines.append("")
         outage = self._outage.describe(job, now)
         if not outage:
@@ -167,10 +172,10 @@ class AnswerDisplay:
 
     def _list_growing(self, job: Job, width: int) -> list[str]:
         """Return the lines above the status: the end of the text, or of the reasoning before it."""
-        if self._writer is not None and not self._live.is_cut and self._live.text:
-            return self._writer.draw_growing(width)
         if self._live.is_cut:
             return wrap_tail(self._live.tail, width, TAIL_LINES, has_colours=self._has_colours)
+        if self._writer is not None and self._live.text:
+            return self._writer.draw_growing(width)
         return render_tail(job, width, TAIL_LINES, has_colours=self._has_colours)
 
 

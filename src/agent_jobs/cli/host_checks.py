@@ -49,13 +49,8 @@ ASKED = re.compile(r"\$\{input:[^}]*\}")
 
 def check_settings_file(path: str) -> Iterator[Finding]:
     """Yield a problem if other users can write the settings file: it names commands that this program runs."""
-    if sys.platform == "win32":
-        return
     for each in (path, os.path.dirname(path)):
-        try:
-            mode = stat.S_IMODE(os.stat(each).st_mode)
-        except OSError:
-            continue
+        mode = _read_mode(each)
         if mode & WRITABLE_BITS and not mode & stat.S_ISVTX:
             text = f"other users can change your settings: {each} has mode {mode:o}"
             yield Finding("settings", "problem", text, f"chmod go-w {shlex.quote(each)}")
@@ -63,16 +58,21 @@ def check_settings_file(path: str) -> Iterator[Finding]:
 
 def check_key_files(machine: Machine, own_files: Iterable[Path]) -> Iterator[Finding]:
     """Yield a warning for each file with a key that other users can read: our own files, and those that hosts name."""
-    if sys.platform == "win32":
-        return
     for path in dict.fromkeys([*own_files, *_find_key_files(machine)]):
-        try:
-            mode = stat.S_IMODE(path.stat().st_mode)
-        except OSError:
-            continue
+        mode = _read_mode(path)
         if mode & OTHERS_BITS:
             text = f"other users can read the key in {path} (mode {mode:o})"
             yield Finding("key", "warning", text, f"chmod 600 {shlex.quote(str(path))}")
+
+
+def _read_mode(path: str | Path) -> int:
+    """Return the permissions of a file; none of a missing one, and none on Windows, where they mean nothing."""
+    if sys.platform == "win32":
+        return 0
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return 0
 
 
 def _find_key_files(machine: Machine) -> Iterator[Path]:
