@@ -18,6 +18,7 @@ from agent_jobs.cli.answer_writer import (
     PlainWriter,
     TerminalWriter,
     can_lead_to_next_turn,
+    choose_final_text,
     is_stdout_pipe,
 )
 from agent_jobs.cli.job_line import render_status
@@ -116,9 +117,7 @@ class AnswerDisplay:
             raise
         except Exception:  # a defect here or in a library must not hide a paid answer
             logger.exception("%s: its answer cannot be rendered, so it follows as text", job.id)
-            text = ""
-            if job.output:
-                text = job.output.text
+            text = choose_final_text(job, written="")
             click.echo(encode_text(terminal.strip_control_characters(text)))
 
     def _open_writer(self, job: Job, *, is_streaming: bool) -> AnswerWriter:

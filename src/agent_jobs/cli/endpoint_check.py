@@ -135,8 +135,6 @@ def _report_model(name: str, shutdown: object, now: float) -> Finding:
 
 def _count_days_until(day: object, now: float) -> int | None:
     """Return the days until a date; None if there is none or it cannot be read."""
-    if not day:
-        return None
     try:
         return (date.fromisoformat(str(day)) - date.fromtimestamp(now)).days
     except ValueError:

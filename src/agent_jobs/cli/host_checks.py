@@ -245,15 +245,12 @@ class _HostEntry:
 
     def check_remote(self) -> Iterator[Finding]:
         """Yield the findings of an entry with an address."""
-        if off := format_switches(find_disabling_values(self.entry)):
-            text = f"is switched off ({off}), so the host does not connect to it"
-            yield self.report("warning", text, f"switch it on in {self.host.title}, or remove that value")
+        yield from self._check_switches("connect to it", f"switch it on in {self.host.title}, or remove that value")
         yield from RemoteEntry(self.host, self.entry, self.where, self.install, self.machine).check()
 
     def find_mistakes(self, ours: Settings) -> Iterator[Finding]:
         """Yield all that is wrong with an entry that starts a program."""
-        if off := format_switches(find_disabling_values(self.entry)):
-            yield self.report("warning", f"is switched off ({off}), so the host does not start it", self.install)
+        yield from self._check_switches("start it", self.install)
         yield from self._check_command()
         yield from self._check_source()
         if self.pin is not None and _sort_key(self.pin) < _sort_key(__version__):
@@ -263,6 +260,11 @@ class _HostEntry:
             yield from self._check_key_value(ours)
         yield from self._compare_places(ours)
         yield from self._check_limit()
+
+    def _check_switches(self, effect: str, fix: str) -> Iterator[Finding]:
+        """Yield a finding if the entry is switched off, with what the host does not do then."""
+        if off := format_switches(find_disabling_values(self.entry)):
+            yield self.report("warning", f"is switched off ({off}), so the host does not {effect}", fix)
 
     def _check_variables(self) -> Iterator[Finding]:
         fix = f"correct it, or set another value: {self.install} --env NAME=VALUE"
