@@ -18,6 +18,7 @@ from agent_jobs.cli.answer_writer import (
     PlainWriter,
     TerminalWriter,
     can_lead_to_next_turn,
+    choose_final_text,
     is_stdout_pipe,
 )
 from agent_jobs.cli.job_line import render_status
@@ -116,9 +117,7 @@ class AnswerDisplay:
             raise
         except Exception:  # a defect here or in a library must not hide a paid answer
             logger.exception("%s: its answer cannot be rendered, so it follows as text", job.id)
-            text = ""
-            if job.output:
-                text = job.output.text
+            text = choose_final_text(job, written="")
             click.echo(encode_text(terminal.strip_control_characters(text)))
 
     def _open_writer(self, job: Job, *, is_streaming: bool) -> AnswerWriter:
@@ -139,9 +138,14 @@ class AnswerDisplay:
         if self._can_overwrite and not job.is_terminal and not self._is_shared_with_reader():
             self._draw_progress(job)
 
+    @property
+    def _has_begun(self) -> bool:
+        """Return True if a part of the answer is printed."""
+        return self._writer is not None and self._writer.has_begun
+
     def _has_begun_beside(self) -> bool:
         """Return True if a part of the answer is printed on the same terminal, where a line would interrupt it."""
-        return self._writer is not None and self._writer.has_begun and sys.stderr.isatty()
+        return self._has_begun and sys.stderr.isatty()
 
     def _is_shared_with_reader(self) -> bool:
         """Return True if another program may print the answer on the same terminal by now."""
@@ -151,7 +155,7 @@ class AnswerDisplay:
         width, height = self._area.size
         now = time.monotonic() + self._clock_offset
         lines = self._list_growing(job, width)[-max(1, height - SPARE_LINES) :]
-        if lines or (self._writer is not None and self._writer.has_begun):
+        if lines or self._has_begun:
             lines.append("")
         outage = self._outage.describe(job, now)
         if not outage:
@@ -167,10 +171,10 @@ class AnswerDisplay:
 
     def _list_growing(self, job: Job, width: int) -> list[str]:
         """Return the lines above the status: the end of the text, or of the reasoning before it."""
-        if self._writer is not None and not self._live.is_cut and self._live.text:
-            return self._writer.draw_growing(width)
         if self._live.is_cut:
             return wrap_tail(self._live.tail, width, TAIL_LINES, has_colours=self._has_colours)
+        if self._writer is not None and self._live.text:
+            return self._writer.draw_growing(width)
         return render_tail(job, width, TAIL_LINES, has_colours=self._has_colours)
 
 

@@ -261,16 +261,11 @@ def find_unwritten_text(written: str, final: str) -> str | None:
     """
     if final.startswith(written):
         return final[len(written) :]
-    at = 0
-    for character in written:
-        if character.isspace():
-            continue
-        while at < len(final) and final[at].isspace():
-            at += 1
-        if at == len(final) or final[at] != character:
-            return None
-        at += 1
-    return final[at:]
+    known = "".join(written.split())
+    if not "".join(final.split()).startswith(known):
+        return None
+    ends = [0, *(at for at, character in enumerate(final, 1) if not character.isspace())]
+    return final[ends[len(known)] :]
 
 
 def render_sources(sources: Sequence[Mapping[str, Any]], has_colours: bool) -> list[str]:

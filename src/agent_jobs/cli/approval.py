@@ -143,9 +143,10 @@ async def _ask_for_approval(call: Call, answered: _Answered) -> bool:
 async def _ask_for_output(call: Call) -> str:
     """Return the output of a function; empty if the user leaves it open."""
     while True:
-        answer = await _read_typed_line(f"Output of {_describe_call(call)} (empty: later, ?: all arguments): ")
-        if answer is None or answer.strip() != "?":
-            return (answer or "").strip()
+        typed = await _read_typed_line(f"Output of {_describe_call(call)} (empty: later, ?: all arguments): ")
+        output = (typed or "").strip()
+        if output != "?":
+            return output
         _show_arguments(call)
         click.echo(OUTPUT_HELP.format(name=_escape_name(call)), err=True)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -193,15 +194,12 @@ def _load_results(path: Path) -> dict[str, dict[str, Any]]:
     *lines, cut_off = decode_text(raw, "replace").split("\n")
     rows = [_parse_result(line, path, number) for number, line in enumerate(lines, 1)]
     # The job of an unconfirmed start may have been adopted since, so it is polled again.
-    kept = {index for index, row in enumerate(rows) if row.get("error", {}).get("code") != "start_unconfirmed"}
-    if cut_off or len(kept) < len(lines) or find_marked_encoding(raw):
-        text = "".join(f"{line}\n" for index, line in enumerate(lines) if index in kept)
+    confirmed = [row.get("error", {}).get("code") != "start_unconfirmed" for row in rows]
+    if cut_off or not all(confirmed) or find_marked_encoding(raw):
+        text = "".join(f"{line}\n" for line in compress(lines, confirmed))
         replace_file(path, text.encode())
-    return {
-        row["key"]: {"status": row["status"], "cost_usd": row.get("cost_usd")}
-        for index, row in enumerate(rows)
-        if index in kept
-    }
+    kept = compress(rows, confirmed)
+    return {row["key"]: {"status": row["status"], "cost_usd": row.get("cost_usd")} for row in kept}
 
 
 def _parse_result(line: str, path: Path, number: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,7 +162,7 @@ def _add_line(target: Target) -> list[str]:
     if path is None:
         return []
     before = b""
-    if path.is_file():
+    with suppress(FileNotFoundError):
         before = path.read_bytes()
     line = f"{target.line}\n".encode()
     if line.strip() in [each.strip() for each in before.splitlines()]:

@@ -168,12 +168,13 @@ def _explain_setting(name: str) -> Iterator[str]:
 
 def write_page(rows: Mapping[str, Row], mistakes: list[str], *, is_full: bool, is_explained: bool) -> None:
     """Print the page on stdout, then on stderr what it leaves out and what is wrong with the settings."""
-    is_short = not is_full and not is_explained
-    if is_short and not sys.stdout.isatty():
-        click.echo("\n".join(list_lines(rows)))
-    else:
-        click.echo("\n".join(list_page(rows, is_full=not is_short, is_explained=is_explained)))
+    is_short = not (is_full or is_explained)
+    lines = list_page(rows, is_full=not is_short, is_explained=is_explained)
+    remarks = mistakes
     if is_short and sys.stdout.isatty():
-        click.echo(f"\n{describe_rest(rows)}", err=True)
-    for sentence in mistakes:
+        remarks = [describe_rest(rows), *mistakes]
+    elif is_short:
+        lines = list_lines(rows)
+    click.echo("\n".join(lines))
+    for sentence in remarks:
         click.echo(f"\n{terminal.join_lines(sentence)}", err=True)

@@ -282,10 +282,7 @@ def _is_stuck(job: Job, now: float) -> bool:
 
 def _name_jobs(jobs: Sequence[Job]) -> str:
     """Return the first ids, and how many more there are."""
-    names = ", ".join(job.id for job in jobs[:NAMED_JOBS])
-    if len(jobs) > NAMED_JOBS:
-        return f"{names} and {len(jobs) - NAMED_JOBS} more"
-    return names
+    return terminal.join_first([job.id for job in jobs], NAMED_JOBS)
 
 
 def _test_own_server() -> Iterator[Finding]:

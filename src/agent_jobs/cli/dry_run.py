@@ -26,12 +26,12 @@ def describe_estimate(estimate: Estimate, request: "StartRequest") -> str:
     rows = [("job", _describe_start(estimate, request)), ("model", model)]
     if request.preset:
         rows.append(("preset", request.preset))
-    rows.append(("tools", _join_names(estimate.tools) or "none"))
+    rows.append(("tools", terminal.join_first(estimate.tools, LISTED_NAMES) or "none"))
     unit = "token" if estimate.input_tokens == 1 else "tokens"
     rows.append(("input", f"about {estimate.input_tokens:,} {unit}"))
     if estimate.files:
         names = [str(file.get("name") or file.get("path") or "") for file in estimate.files]
-        rows.append(("files", _join_names([name for name in names if name])))
+        rows.append(("files", terminal.join_first([name for name in names if name], LISTED_NAMES)))
     rows += [("expected", _describe_expected(estimate)), ("at most", _describe_bound(estimate))]
     return f"Dry run: nothing was sent.\n{terminal.format_pairs(_wrap_values(rows))}"
 
@@ -87,10 +87,3 @@ def _format_estimate(usd: float) -> str:
     if usd < 0.01:
         return "less than $0.01"
     return terminal.format_usd(usd)
-
-
-def _join_names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:LISTED_NAMES])
-    if len(names) > LISTED_NAMES:
-        shown += f" and {len(names) - LISTED_NAMES} more"
-    return shown

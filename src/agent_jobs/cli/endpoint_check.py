@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 
+from agent_jobs.cli import terminal
 from agent_jobs.cli.config import hide_query
 from agent_jobs.cli.finding import Finding, describe_fix_in_words, report_error
 from agent_jobs.cli.wording import describe_problem
@@ -87,10 +88,7 @@ async def _check_without_list(
 def _report_unlisted_model(name: str, address: str, listed: Mapping[str, JSON]) -> Finding:
     """Return the finding of a model that the endpoint does not list, with the nearest names."""
     near = find_near_models(name, listed)
-    shown = near or list(listed)[:SHOWN_MODELS]
-    names = ", ".join(shown)
-    if not near and len(listed) > len(shown):
-        names += f" and {len(listed) - len(shown)} more"
+    names = ", ".join(near) or terminal.join_first(list(listed), SHOWN_MODELS)
     fix = f"set AGENT_JOBS_MODEL to a model that {address} has: {names}"
     if ".azure.com" in address:
         return Finding("model", "warning", f"{address} does not list {name}; deployments need not be listed", fix)
@@ -137,8 +135,6 @@ def _report_model(name: str, shutdown: object, now: float) -> Finding:
 
 def _count_days_until(day: object, now: float) -> int | None:
     """Return the days until a date; None if there is none or it cannot be read."""
-    if not day:
-        return None
     try:
         return (date.fromisoformat(str(day)) - date.fromtimestamp(now)).days
     except ValueError:

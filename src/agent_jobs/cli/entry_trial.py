@@ -75,15 +75,13 @@ def _list_mistakes(answer: Mapping[str, Any]) -> list[str]:
     """Return the error of a doctor's answer, or its warnings and problems."""
     if "error" in answer:
         return [answer["error"]["message"]]
-    mistakes: list[str] = []
-    for finding in answer["findings"]:
-        if finding["state"] == "ok":
-            continue
-        fix = ""
-        if "fix" in finding:
-            fix = f" ({finding['fix']})"
-        mistakes.append(f"{finding['text']}{fix}")
-    return mistakes
+    return [_describe_mistake(finding) for finding in answer["findings"] if finding["state"] != "ok"]
+
+
+def _describe_mistake(finding: Mapping[str, str]) -> str:
+    if "fix" in finding:
+        return f"{finding['text']} ({finding['fix']})"
+    return finding["text"]
 
 
 def _report_missing_key(host: Host, entry: Entry) -> list[str]:

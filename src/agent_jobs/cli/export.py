@@ -88,10 +88,8 @@ def _report_count(count: int, out: Path | None) -> None:
     """Print how many jobs were written, unless they went to stdout."""
     if count == 0:
         click.echo("No jobs to export. What there is: agent-jobs list", err=True)
-    elif out is not None and count == 1:
-        click.echo(f"Wrote 1 job to {out}.", err=True)
     elif out is not None:
-        click.echo(f"Wrote {count} jobs to {out}.", err=True)
+        click.echo(f"Wrote {terminal.count_noun(count, 'job')} to {out}.", err=True)
 
 
 async def _find_exported_jobs(session: Session, job_ids: Sequence[str], since: float) -> list[Job]:

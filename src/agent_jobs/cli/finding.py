@@ -1,8 +1,10 @@
 """A finding of `doctor`, and its lines on a terminal."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 import click
@@ -78,20 +80,11 @@ def _wrap_finding(finding: Finding) -> Iterator[str]:
 
 def describe_outcome(findings: Sequence[Finding]) -> str:
     """Return how many problems and warnings there are, and what to do first."""
-    problems = [finding for finding in findings if finding.state == "problem"]
-    warnings = [finding for finding in findings if finding.state == "warning"]
-    counts = ", ".join(
-        filter(None, [_count_findings(len(problems), "problem"), _count_findings(len(warnings), "warning")])
-    )
-    if not counts:
+    # In the order of the alphabet, a problem comes before a warning.
+    faults = sorted((finding for finding in findings if finding.state != "ok"), key=attrgetter("state"))
+    if not faults:
         return "No problems."
-    first = [*problems, *warnings][0]
-    return f"{counts}. Begin with this: {first.fix or first.text}"
-
-
-def _count_findings(count: int, what: str) -> str:
-    if count == 0:
-        return ""
-    if count == 1:
-        return f"1 {what}"
-    return f"{count} {what}s"
+    counts = Counter(finding.state for finding in faults)
+    words = ", ".join(terminal.count_noun(count, state) for state, count in counts.items())
+    first = faults[0]
+    return f"{words}. Begin with this: {first.fix or first.text}"

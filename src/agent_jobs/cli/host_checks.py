@@ -49,13 +49,8 @@ ASKED = re.compile(r"\$\{input:[^}]*\}")
 
 def check_settings_file(path: str) -> Iterator[Finding]:
     """Yield a problem if other users can write the settings file: it names commands that this program runs."""
-    if sys.platform == "win32":
-        return
     for each in (path, os.path.dirname(path)):
-        try:
-            mode = stat.S_IMODE(os.stat(each).st_mode)
-        except OSError:
-            continue
+        mode = _read_mode(each)
         if mode & WRITABLE_BITS and not mode & stat.S_ISVTX:
             text = f"other users can change your settings: {each} has mode {mode:o}"
             yield Finding("settings", "problem", text, f"chmod go-w {shlex.quote(each)}")
@@ -63,16 +58,21 @@ def check_settings_file(path: str) -> Iterator[Finding]:
 
 def check_key_files(machine: Machine, own_files: Iterable[Path]) -> Iterator[Finding]:
     """Yield a warning for each file with a key that other users can read: our own files, and those that hosts name."""
-    if sys.platform == "win32":
-        return
     for path in dict.fromkeys([*own_files, *_find_key_files(machine)]):
-        try:
-            mode = stat.S_IMODE(path.stat().st_mode)
-        except OSError:
-            continue
+        mode = _read_mode(path)
         if mode & OTHERS_BITS:
             text = f"other users can read the key in {path} (mode {mode:o})"
             yield Finding("key", "warning", text, f"chmod 600 {shlex.quote(str(path))}")
+
+
+def _read_mode(path: str | Path) -> int:
+    """Return the permissions of a file; none of a missing one, and none on Windows, where they mean nothing."""
+    if sys.platform == "win32":
+        return 0
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return 0
 
 
 def _find_key_files(machine: Machine) -> Iterator[Path]:
@@ -245,15 +245,12 @@ class _HostEntry:
 
     def check_remote(self) -> Iterator[Finding]:
         """Yield the findings of an entry with an address."""
-        if off := format_switches(find_disabling_values(self.entry)):
-            text = f"is switched off ({off}), so the host does not connect to it"
-            yield self.report("warning", text, f"switch it on in {self.host.title}, or remove that value")
+        yield from self._check_switches("connect to it", f"switch it on in {self.host.title}, or remove that value")
         yield from RemoteEntry(self.host, self.entry, self.where, self.install, self.machine).check()
 
     def find_mistakes(self, ours: Settings) -> Iterator[Finding]:
         """Yield all that is wrong with an entry that starts a program."""
-        if off := format_switches(find_disabling_values(self.entry)):
-            yield self.report("warning", f"is switched off ({off}), so the host does not start it", self.install)
+        yield from self._check_switches("start it", self.install)
         yield from self._check_command()
         yield from self._check_source()
         if self.pin is not None and _sort_key(self.pin) < _sort_key(__version__):
@@ -263,6 +260,11 @@ class _HostEntry:
             yield from self._check_key_value(ours)
         yield from self._compare_places(ours)
         yield from self._check_limit()
+
+    def _check_switches(self, effect: str, fix: str) -> Iterator[Finding]:
+        """Yield a finding if the entry is switched off, with what the host does not do then."""
+        if off := format_switches(find_disabling_values(self.entry)):
+            yield self.report("warning", f"is switched off ({off}), so the host does not {effect}", fix)
 
     def _check_variables(self) -> Iterator[Finding]:
         fix = f"correct it, or set another value: {self.install} --env NAME=VALUE"

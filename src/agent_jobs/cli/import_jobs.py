@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
+from agent_jobs.cli import terminal
 from agent_jobs.cli.owner import OwnerName
 from agent_jobs.cli.session import convert_errors, json_option, read_settings
 from agent_jobs.cli.wrapping import print_sentences
@@ -45,17 +46,14 @@ def import_command(path: Path, owner: str | None, dry_run: bool, as_json: bool) 
 
 def _describe_import(counts: "ImportCounts", url: str, *, is_dry_run: bool) -> Iterator[str]:
     done = "Would import" if is_dry_run else "Imported"
-    yield f"{done} {_count_noun(counts.jobs, 'job')} into {url}: {counts.finished} finished, {counts.active} not done."
+    jobs = terminal.count_noun(counts.jobs, "job")
+    yield f"{done} {jobs} into {url}: {counts.finished} finished, {counts.active} not done."
     if counts.known:
-        yield f"Already there: {_count_noun(counts.known, 'job')}."
+        yield f"Already there: {terminal.count_noun(counts.known, 'job')}."
     if counts.files:
         copied = "to copy" if is_dry_run else "copied"
         yield f"Files of runs {copied}: {counts.files}."
     if counts.keys:
-        yield f"Without their key, which another job there has: {_count_noun(counts.keys, 'job')}."
+        yield f"Without their key, which another job there has: {terminal.count_noun(counts.keys, 'job')}."
     if counts.active and not is_dry_run:
         yield "Jobs that are not done left the file. Processes that work on the database continue them."
-
-
-def _count_noun(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

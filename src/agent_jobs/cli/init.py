@@ -121,14 +121,14 @@ def _set_up_key(plan: Plan) -> None:
     Raises:
         ConfigError: There is none, or the provider refuses it. Nothing is stored.
     """
-    used = None
-    if not plan.from_stdin:
-        used = find_key_in_use(plan.base_url)
+    if plan.from_stdin:
+        return _ask_until_accepted(plan)
+    used = find_key_in_use(plan.base_url)
     if used is not None and _use_known_key(plan, used):
-        return
-    if not plan.is_asking and not plan.from_stdin:
+        return None
+    if not plan.is_asking:
         raise missing_key_error(Settings(base_url=plan.base_url))
-    _ask_until_accepted(plan)
+    return _ask_until_accepted(plan)
 
 
 def _use_known_key(plan: Plan, used: KeyInUse) -> bool:
@@ -138,15 +138,16 @@ def _use_known_key(plan: Plan, used: KeyInUse) -> bool:
         ConfigError: It does not, and the user cannot be asked for another.
     """
     print_sentences(f"Key: {name_key(used.secret)}, from {used.where}.")
-    refusal = _try_key(plan, used.secret)
-    if refusal is None:
-        if not used.is_stored and _ask_or_agree(plan, "Store it for the hosts, too?"):
-            _store_checked_key(plan, used.secret)
-        return True
-    if not plan.is_asking:
-        raise ConfigError(refusal)
-    print_sentences(refusal, err=True)
-    return False
+    try:
+        _try_key(plan, used.secret)
+    except ConfigError as error:
+        if not plan.is_asking:
+            raise
+        print_sentences(describe_error(error), err=True)
+        return False
+    if not used.is_stored and _ask_or_agree(plan, "Store it for the hosts, too?"):
+        _store_checked_key(plan, used.secret)
+    return True
 
 
 def _ask_until_accepted(plan: Plan) -> None:
@@ -160,28 +161,36 @@ def _ask_until_accepted(plan: Plan) -> None:
         questions_left = KEY_QUESTIONS
     while True:
         questions_left -= 1
-        secret, refusal = _ask_for_key(plan, name_endpoint(plan.base_url))
-        if secret is not None and refusal is None:
+        try:
+            secret = _ask_for_key(plan)
+        except ConfigError as error:
+            if not questions_left:
+                raise
+            print_sentences(f"{describe_error(error)} Try again.", err=True)
+        else:
             return _store_checked_key(plan, secret)
-        if not questions_left:
-            raise ConfigError(refusal or "No key was given.")
-        print_sentences(f"{refusal} Try again.", err=True)
 
 
-def _ask_for_key(plan: Plan, endpoint: str) -> tuple[SecretStr | None, str | None]:
-    """Return the key that the user gives, and why it cannot be used."""
-    try:
-        key, left_out = check_key(read_key(endpoint, from_stdin=plan.from_stdin))
-    except ConfigError as error:
-        return None, describe_error(error)
+def _ask_for_key(plan: Plan) -> SecretStr:
+    """Return the key that the user gives.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    key, left_out = check_key(read_key(name_endpoint(plan.base_url), from_stdin=plan.from_stdin))
     for words in left_out:
         print_sentences(f"Left out {words}.")
     secret = SecretStr(key)
-    return secret, _try_key(plan, secret)
+    _try_key(plan, secret)
+    return secret
 
 
-def _try_key(plan: Plan, secret: SecretStr) -> str | None:
-    """Ask the provider about the key; return why it cannot be used, None if it can."""
+def _try_key(plan: Plan, secret: SecretStr) -> None:
+    """Ask the provider about the key.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
     settings, _ = load_usable_settings(os.environ)
     settings = replace(settings, api_key=secret, stored_key=None, base_url=plan.base_url, log_level="error")
     print_sentences(f"Asking {name_endpoint(plan.base_url)} whether it accepts the key ...")
@@ -192,13 +201,11 @@ def _try_key(plan: Plan, secret: SecretStr) -> str | None:
     try:
         findings = run_in_session(check, role="acts", settings=settings)
     except Refusal as refusal:
-        return describe_error(refusal.error)
+        raise ConfigError(describe_error(refusal.error)) from None
     for finding in findings:
         if finding.what == "upstream" and finding.state == "problem":
-            return _format_finding(finding)
-    for finding in findings:
+            raise ConfigError(_format_finding(finding))
         print_sentences(_format_finding(finding))
-    return None
 
 
 def _format_finding(finding: Finding) -> str:

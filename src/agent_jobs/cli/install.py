@@ -16,15 +16,14 @@ from agent_jobs.cli.entry_trial import try_entry
 from agent_jobs.cli.found_hosts import describe_hosts, print_hosts
 from agent_jobs.cli.host_checks import REMOVE_LOCAL, format_switches, read_entry_settings
 from agent_jobs.cli.install_remote import check_remote_arguments, install_remote
-from agent_jobs.cli.install_report import print_json, print_report, render_diff
+from agent_jobs.cli.install_report import print_fragment, print_json, print_report, write_host_file
 from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
 from agent_jobs.cli.session import convert_errors
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file, find_key_folder, is_default_place
-from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.install.command import find_launch
-from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot, write_replacement
+from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot
 from agent_jobs.install.detect import find_hosts
 from agent_jobs.install.entry import (
     enable_entry,
@@ -183,7 +182,7 @@ def write_entry(
     notes += _describe_corrections(host, before, dry_run=dry_run)
     notes += _describe_local_scope(host, machine, "takes precedence over this one")
     entry = read_entry(host, text) or {}
-    report = _write_host_file(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
+    report = write_host_file(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
     if checks and report["action"] == "installed":
         report["warnings"] = try_entry(host, entry, machine)
     return _add_notes(report, notes) | {"next": _list_steps(host, entry, machine)}
@@ -212,7 +211,7 @@ def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_j
     before = read_snapshot(locate_file(host, machine, scope))
     text = _name_file(before, lambda: remove_entry(host, before.text))
     notes = _describe_local_scope(host, machine, "is still there")
-    report = _write_host_file(host, before, text, "removed", dry_run=dry_run)
+    report = write_host_file(host, before, text, "removed", dry_run=dry_run)
     if removed := read_entry(host, before.text):
         notes += remove_program(host.read_command(removed).command, before.path, machine, dry_run=dry_run)
     print_report(_add_notes(report, notes) | {"next": [f"Start {host.title} again."]}, as_json=as_json)
@@ -228,12 +227,10 @@ def print_entry(
     environment = {**_name_settings_file(machine), **environment}
     has_stored_key = _has_stored_key(host, None, environment, machine)
     entry = render_fragment(host, program.launch, environment, approve=approve, has_stored_key=has_stored_key)
-    if as_json:
-        return print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})
-    click.echo(f"{host.title}: {host.where}", err=True)
+    advice: list[str] = []
     if program.installer is not None:
-        click.echo(f"To start faster, run {program.installer.install_line}, then this command again.", err=True)
-    return click.echo(entry, nl=False)
+        advice = [f"To start faster, run {program.installer.install_line}, then this command again."]
+    print_fragment(host, entry, advice, as_json=as_json)
 
 
 def render_entry() -> str:
@@ -317,23 +314,6 @@ def _describe_local_scope(host: Host, machine: Machine, relation: str) -> list[s
         if local.is_switched_off:
             return [f"{host.title} has {SERVER} switched off in this folder. Switch it on there with /mcp."]
     return []
-
-
-def _write_host_file(
-    host: Host, before: FileSnapshot, text: str, action: str, *, dry_run: bool, is_tidied: bool = False
-) -> dict[str, Any]:  # fmt: skip
-    """Write the host's file unless nothing changes; return the report of it."""
-    report: dict[str, Any] = {"host": host.name, "file": str(before.path)}
-    if text == before.text and not is_tidied:
-        return report | {"action": "unchanged"}
-    if dry_run:
-        return report | {"action": f"would be {action}", "diff": render_diff(before, text)}
-    with raise_on_ctrl_c():  # a temporary file must be removed
-        backup = write_replacement(before, text)
-    report["action"] = action
-    if backup:
-        report["backup"] = str(backup)
-    return report
 
 
 def _add_notes(report: dict[str, Any], notes: list[str]) -> dict[str, Any]:

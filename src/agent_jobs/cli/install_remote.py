@@ -4,16 +4,14 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
-from agent_jobs.cli.install_report import mask_secrets, print_json, print_report, render_diff
+from agent_jobs.cli.install_report import mask_secrets, print_fragment, print_report, write_host_file
 from agent_jobs.cli.session import convert_errors
-from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
-from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot, write_replacement
+from agent_jobs.install.config_file import Scope, locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry, refuse_comments, replace_entry
 from agent_jobs.install.hosts import Entry, Host
 from agent_jobs.install.machine import Machine
@@ -56,7 +54,7 @@ def install_remote(
     """Put the entry into the host's file, or print it."""
     entry = create_remote_entry(host, complete_url(url), variable)
     if print_only:
-        return _print_remote_entry(host, entry, as_json=as_json)
+        return print_fragment(host, replace_entry(host, "", entry), as_json=as_json)
     before = read_snapshot(locate_file(host, machine, scope))
     try:
         refuse_comments(host, before.text)
@@ -64,7 +62,7 @@ def install_remote(
         replaced = _describe_replaced_entry(host, read_entry(host, before.text), entry)
     except ConfigError as error:
         raise ConfigError(f"{before.path}: {error}") from None
-    report = _write_remote_entry(host, before, text, dry_run=dry_run)
+    report = write_host_file(host, before, text, "installed", dry_run=dry_run)
     if replaced:
         verb = "Would replace" if dry_run else "Replaced"
         report["notes"] = [f"{verb} the entry that {replaced}."]
@@ -79,28 +77,6 @@ def _describe_replaced_entry(host: Host, old: Entry | None, new: Entry) -> str:
         return f"connected to {mask_secrets(str(old['url']))}"
     start = host.read_command(old)
     return f"started {mask_secrets(shlex.join([start.command, *start.args]))}"
-
-
-def _print_remote_entry(host: Host, entry: Entry, *, as_json: bool) -> None:
-    text = replace_entry(host, "", entry)
-    if as_json:
-        return print_json({"host": host.name, "where": host.where, "format": host.format, "entry": text})
-    click.echo(f"{host.title}: {host.where}", err=True)
-    return click.echo(text, nl=False)
-
-
-def _write_remote_entry(host: Host, before: FileSnapshot, text: str, *, dry_run: bool) -> dict[str, Any]:
-    report: dict[str, Any] = {"host": host.name, "file": str(before.path)}
-    if text == before.text:
-        return report | {"action": "unchanged"}
-    if dry_run:
-        return report | {"action": "would be installed", "diff": render_diff(before, text)}
-    with raise_on_ctrl_c():  # a temporary file must be removed
-        backup = write_replacement(before, text)
-    report["action"] = "installed"
-    if backup is not None:
-        report["backup"] = str(backup)
-    return report
 
 
 def _list_remote_steps(host: Host, url: str, variable: str) -> list[str]:

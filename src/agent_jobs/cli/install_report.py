@@ -1,16 +1,17 @@
-"""Print what `install` and `uninstall` did, without secrets."""
+"""Write the file of a host, and print what `install` and `uninstall` did, without secrets."""
 
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
 from agent_jobs.cli.wrapping import print_sentences
-from agent_jobs.install.config_file import FileSnapshot
-from agent_jobs.install.hosts import SERVER
+from agent_jobs.ctrl_c import raise_on_ctrl_c
+from agent_jobs.install.config_file import FileSnapshot, write_replacement
+from agent_jobs.install.hosts import SERVER, Host
 
 #: A quoted value whose name suggests a secret; references and paths are no secrets.
 SECRET_VALUE = re.compile(
@@ -55,6 +56,23 @@ def _shorten_output_line(line: str) -> str:
     return f"{line[0]}(a line of {len(line):,} characters)"
 
 
+def write_host_file(
+    host: Host, before: FileSnapshot, text: str, action: str, *, dry_run: bool, is_tidied: bool = False
+) -> dict[str, Any]:  # fmt: skip
+    """Write the host's file unless nothing changes; return the report of it."""
+    report: dict[str, Any] = {"host": host.name, "file": str(before.path)}
+    if text == before.text and not is_tidied:
+        return report | {"action": "unchanged"}
+    if dry_run:
+        return report | {"action": f"would be {action}", "diff": render_diff(before, text)}
+    with raise_on_ctrl_c():  # a temporary file must be removed
+        backup = write_replacement(before, text)
+    report["action"] = action
+    if backup:
+        report["backup"] = str(backup)
+    return report
+
+
 def print_report(report: Mapping[str, Any], *, as_json: bool) -> None:
     """Print what was done and what the user has to do next."""
     if as_json:
@@ -69,6 +87,14 @@ def print_report(report: Mapping[str, Any], *, as_json: bool) -> None:
 def print_json(report: Mapping[str, Any]) -> None:
     """Print a report as one line of JSON."""
     click.echo(json.dumps(report, ensure_ascii=False))
+
+
+def print_fragment(host: Host, text: str, advice: Sequence[str] = (), *, as_json: bool) -> None:
+    """Print a file of the host that contains nothing but our entry; on stderr its place, and advice."""
+    if as_json:
+        return print_json({"host": host.name, "where": host.where, "format": host.format, "entry": text})
+    click.echo("\n".join([f"{host.title}: {host.where}", *advice]), err=True)
+    return click.echo(text, nl=False)
 
 
 def _list_lines(report: Mapping[str, Any]) -> Iterator[str]:

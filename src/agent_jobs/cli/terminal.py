@@ -114,6 +114,21 @@ def cut_columns(text: str, width: int) -> str:
     return f"{set_cell_size(text, width - 1)}…"
 
 
+def count_noun(count: int, noun: str) -> str:
+    """Return a number with its noun, such as 1 job or 3 jobs."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}s"
+
+
+def join_first(names: Sequence[str], most: int) -> str:
+    """Return the first names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    if len(names) > most:
+        return f"{shown} and {len(names) - most} more"
+    return shown
+
+
 def format_age(seconds: float) -> str:
     """Return a time in one unit, such as 12s, 5m, 3h, 4d."""
     for size, unit in TIME_UNITS:
