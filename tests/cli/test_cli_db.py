@@ -22,6 +22,7 @@ from agent_jobs.jobs.queries import ReplicaInfo, ServerInfo
 from agent_jobs.secret_values import hide_database_password
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
+from agent_jobs.store.postgres_heartbeat import DEAD_WITHOUT_SESSION_AFTER_S
 from agent_jobs.store.postgres_schema import read_scripts
 
 PASSWORD = "s3cret-pass"
@@ -125,8 +126,10 @@ def test_doctor_shows_the_server_and_the_version_of_the_tables(url: str, tmp_pat
 
 def test_doctor_shows_the_processes_the_queue_and_the_connections(url: str, tmp_path: Path):
     """One process works; another died a minute ago, and left a job that no process has taken since."""
+    up_for_s = "extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())"
     run_statements(
         url,
+        f"SELECT pg_sleep({DEAD_WITHOUT_SESSION_AFTER_S} - {up_for_s})",  # the silence of a process begins with its server
         """INSERT INTO replica (name, announced, beat_at)
            VALUES ('12-y', '{"what": "work"}', clock_timestamp() + interval '60 s'),
                   ('77-x', '{"what": "server"}', clock_timestamp() - interval '60 s')""",
