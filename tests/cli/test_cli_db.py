@@ -129,7 +129,8 @@ def test_doctor_shows_the_processes_the_queue_and_the_connections(url: str, tmp_
     up_for_s = "extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())"
     run_statements(
         url,
-        f"SELECT pg_sleep({DEAD_WITHOUT_SESSION_AFTER_S} - {up_for_s})",  # the silence of a process begins with its server
+        # The silence of a process does not begin before its server.
+        f"SELECT pg_sleep({DEAD_WITHOUT_SESSION_AFTER_S} - {up_for_s})",
         """INSERT INTO replica (name, announced, beat_at)
            VALUES ('12-y', '{"what": "work"}', clock_timestamp() + interval '60 s'),
                   ('77-x', '{"what": "server"}', clock_timestamp() - interval '60 s')""",
