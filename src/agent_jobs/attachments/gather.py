@@ -49,7 +49,7 @@ def gather_attachments(patterns: Sequence[str], roots: Sequence[Path], *, upload
         return []
     if not roots:
         raise RequestError("No file can be attached, since no folder may be read.", "no_file_roots")
-    opened = [Root.of(folder) for folder in roots]
+    opened = list(map(Root.of, roots))
     reader = FileReader(upload=upload)
     for pattern in patterns:
         _Search(opened, reader).add_matches(pattern)
@@ -158,8 +158,7 @@ class _Search:
 
 
 def _list_existing(places: Iterable[Place]) -> list[Place]:
-    resolved = map(_resolve_place, places)
-    return [(root, names) for root, names in resolved if _path_exists(root, names)]
+    return [place for place in map(_resolve_place, places) if _path_exists(*place)]
 
 
 def _resolve_place(place: Place) -> Place:

@@ -32,12 +32,8 @@ def fold_appearance_and_case(name: str) -> str:
 
 def trim_pattern(pattern: str) -> str:
     """Return a pattern without the white space and invisible characters around it."""
-    start, end = 0, len(pattern)
-    while start < end and not fold_appearance(pattern[start]):
-        start += 1
-    while start < end and not fold_appearance(pattern[end - 1]):
-        end -= 1
-    return pattern[start:end]
+    visible = [at for at, char in enumerate(pattern) if fold_appearance(char)]
+    return pattern[min(visible, default=0) : max(visible, default=-1) + 1]
 
 
 def find_names_below(root: Root, path: Path) -> Names | None:
@@ -105,15 +101,9 @@ def _matching_below(root: Root, names: Names, fold: Fold, limits: WalkLimits) ->
 
 def _matching_in_folders(root: Root, folders: list[Names], name: str, fold: Fold, limits: WalkLimits) -> list[Names]:
     folded = fold(name)
-    found: dict[Names, None] = {}
-    for folder in folders:
-        for entry in _list_folder(root, folder, limits):
-            if not folded or fold(entry) != folded:
-                continue
-            real = _resolve_or_none(root, (*folder, entry))
-            if real is not None:
-                found[real] = None
-    return list(found)
+    entries = [(*folder, entry) for folder in folders for entry in _list_folder(root, folder, limits)]
+    real = [_resolve_or_none(root, names) for names in entries if folded and fold(names[-1]) == folded]
+    return list(dict.fromkeys(found for found in real if found is not None))
 
 
 def _list_folder(root: Root, folder: Names, limits: WalkLimits) -> list[str]:
@@ -135,9 +125,8 @@ def _resolve_or_none(root: Root, names: Names) -> Names | None:
 
 def _list_similar_paths(found: Sequence[tuple[Root, Names]]) -> str:
     """Return the files that an ambiguous name may mean, escaped as in JSON, since they may look the same."""
-    has_several_roots = len({root.real for root, _ in found}) > 1
     paths = ["/".join(names) for _, names in found]
-    if has_several_roots:
+    if len({root.real for root, _ in found}) > 1:
         paths = [str(root.written.joinpath(*names)) for root, names in found]
     listed = ", ".join(json.dumps(path) for path in sorted(paths)[:MAX_NAMED])
     if len(paths) > MAX_NAMED:

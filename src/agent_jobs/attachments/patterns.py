@@ -17,6 +17,7 @@ FILES = Argument("files")
 MAX_BRACES = 64  # patterns from one with braces: each may search a whole folder
 SHOWN_CHARS = 200  # a longer pattern would fill the tool answer that refuses it
 
+_GLOB = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 
@@ -62,10 +63,7 @@ def expand_braces(shown: str, names: Names) -> list[Names]:
 
 def count_literal_names(names: Names) -> int:
     """Return the number of names before the first glob."""
-    for at, name in enumerate(names):
-        if any(char in name for char in "*?["):
-            return at
-    return len(names)
+    return next((at for at, name in enumerate(names) if _GLOB.search(name)), len(names))
 
 
 def _parse_path(pattern: str, shown: str) -> Path:
@@ -80,12 +78,7 @@ def _parse_path(pattern: str, shown: str) -> Path:
 
 
 def _list_places(roots: Sequence[Root], find_names: Callable[[Root], Names | None]) -> list[Place]:
-    places: list[Place] = []
-    for root in roots:
-        names = find_names(root)
-        if names is not None:
-            places.append((root, names))
-    return places
+    return [(root, names) for root in roots if (names := find_names(root)) is not None]
 
 
 def _refuse_upwards(shown: str, names: Names) -> None:

@@ -5,8 +5,9 @@ although the tool already ran. Readable parts are kept here, and a note replaces
 """
 
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from types import TracebackType
 from typing import Any, cast
 
@@ -93,10 +94,13 @@ class _Incoming(_Stream):
         return self._repair_message(await self._stream.receive())
 
     def _repair_message(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
-        if isinstance(item, SessionMessage) and isinstance(item.message, JSONRPCResponse | JSONRPCError):
-            method = self._methods.pop(item.message.id, None)
-            if method is not None and isinstance(item.message, JSONRPCResponse):
-                item.message.result = _REPAIRS[method](item.message.result, self._skip)
+        match item:
+            case SessionMessage(message=JSONRPCError(id=request_id)):
+                self._methods.pop(request_id, None)
+            case SessionMessage(message=JSONRPCResponse(id=request_id) as answer) if request_id in self._methods:
+                answer.result = _REPAIRS[self._methods.pop(request_id)](answer.result, self._skip)
+            case _:
+                pass
         return item
 
 
@@ -124,12 +128,11 @@ def _report_nameless(nameless: int, skip: Callable[[str], None]) -> None:
 
 def _repair_tool(written: Any) -> Members | None:
     """Return the used fields of a tool, None if it has no name."""
-    if not isinstance(written, dict):
-        return None
-    tool = cast("Members", written)
-    name = tool.get("name")
-    if not isinstance(name, str) or not name:
-        return None
+    match written:
+        case {"name": str(name)} if name:
+            tool = cast("Members", written)
+        case _:
+            return None
     kept = {key: tool[key] for key in ("title", "description") if isinstance(tool.get(key), str)}
     schema = next((tool[key] for key in _SCHEMA_KEYS if key in tool), None)
     # No reader here needs an output schema. Without annotations a call waits for a person, which is always safe.
@@ -138,16 +141,15 @@ def _repair_tool(written: Any) -> Members | None:
 
 def _repair_schema(written: Any) -> Members:
     """Return the schema of an object, which the protocol requires."""
-    if not isinstance(written, dict):
-        return {"type": "object"}
-    schema = dict(cast("Members", written))
-    if "properties" in schema:
-        _repair_properties(schema)
-    if schema.get("required") is not None:
-        names: Any = schema["required"]
-        if not isinstance(names, list):
-            names = []
-        schema["required"] = [name for name in cast("list[Any]", names) if isinstance(name, str)]
+    schema = dict(_read_members(written))
+    _repair_properties(schema)
+    match schema.get("required"):
+        case None:
+            pass
+        case [*names]:
+            schema["required"] = [name for name in names if isinstance(name, str)]
+        case _:
+            schema["required"] = []
     if not isinstance(schema.get("$schema", ""), str):
         del schema["$schema"]
     return {**schema, "type": "object"}
@@ -155,13 +157,18 @@ def _repair_schema(written: Any) -> Members:
 
 def _repair_properties(schema: Members) -> None:
     """Replace a property that is no schema with one that allows anything; delete properties that are no object."""
-    properties = schema.pop("properties")
-    if not isinstance(properties, dict):
-        return
-    schema["properties"] = dict(cast("Members", properties))
-    for name, each in schema["properties"].items():
-        if not isinstance(each, dict):
-            schema["properties"][name] = {}
+    match schema.pop("properties", None):
+        case {**properties}:
+            schema["properties"] = {name: _read_members(each) for name, each in properties.items()}
+        case _:
+            pass
+
+
+def _read_members(written: Any) -> Members:
+    """Return an object of the answer; empty for anything else."""
+    if isinstance(written, dict):
+        return cast("Members", written)
+    return {}
 
 
 def _repair_annotations(written: Any) -> Members:
@@ -190,41 +197,44 @@ def repair_answer(result: Members, _skip: Callable[[str], None]) -> Members:
 
 
 def _repair_content(content: Any) -> list[Members]:
-    if content is None:
-        return []
-    parts: list[Any] = [content]
-    if isinstance(content, list):
-        parts = cast("list[Any]", content)
-    return [block for part in parts for block in _repair_block(part)]
+    match content:
+        case list():
+            return [*chain.from_iterable(map(_repair_block, cast("list[Any]", content)))]
+        case _:
+            return [*_repair_block(content)]
 
 
 def _find_structured(result: Members) -> Members | None:
     structured = result.get("structuredContent")
     if structured is None and result.get("content") is None:
         structured = result.get("toolResult")  # its name in the first protocol
-    if structured is None:
-        return None
-    if isinstance(structured, dict):
-        return cast("Members", structured)
-    return {"result": structured}  # until 2026-07-28 it had to be an object
+    match structured:
+        case None:
+            return None
+        case dict():
+            return cast("Members", structured)
+        case _:
+            return {"result": structured}  # until 2026-07-28 it had to be an object
 
 
 def _repair_block(written: Any) -> Iterator[Members]:
     """Yield a part of an answer as parts of the protocol."""
-    if written is None:
-        return
-    if not isinstance(written, dict):
-        yield _build_text_block(written)
-        return
-    block = cast("Members", written)
+    match written:
+        case None:
+            pass
+        case dict():
+            yield from _repair_part(cast("Members", written))
+        case _:
+            yield _build_text_block(written)
+
+
+def _repair_part(block: Members) -> Iterable[Members]:
+    """Return the parts of the protocol that a part of an answer becomes."""
     kind = _find_kind(block)
-    known = None
-    if kind in _READERS:
-        known = _READERS[kind](block)
-    if known is not None:
-        yield known
-    else:
-        yield from _repair_unknown(kind, block)
+    known = _READERS.get(kind, _repair_embedded)(block) or _repair_embedded(block)
+    if known is None:
+        return _repair_unknown(kind, block)
+    return [known]
 
 
 def _repair_text(block: Members) -> Members | None:
@@ -239,9 +249,10 @@ def _repair_media(block: Members) -> Members | None:
 
 
 def _repair_link(block: Members) -> Members | None:
-    if not isinstance(block.get("uri"), str):
+    uri = _find_first([block], "uri")
+    if uri is None:
         return None
-    link = {"type": "resource_link", "name": _find_first([block], "name", "title") or "", "uri": block["uri"]}
+    link = {"type": "resource_link", "name": _find_first([block], "name", "title") or "", "uri": uri}
     description = _find_first([block], "description")
     if description is not None:
         link["description"] = description
@@ -289,11 +300,7 @@ def _find_first(places: Sequence[Members], *keys: str) -> str | None:
 
 
 def _repair_unknown(kind: str, block: Members) -> Iterator[Members]:
-    """Yield the readable content of a part of an unknown type, else a note that it is left out."""
-    embedded = _repair_embedded(block)
-    if embedded is not None:
-        yield embedded
-        return
+    """Yield the text and data of a part of an unknown type, else a note that it is left out."""
     text = block.get("text")
     if isinstance(text, str):
         yield _build_text_block(text)
@@ -312,26 +319,31 @@ def _describe_unknown(kind: str) -> str:
 
 def _repair_resource(written: Members) -> Members:
     """Return the content of a resource as an embedded resource."""
-    about: Members = {"uri": ""}
-    if isinstance(written.get("uri"), str):
-        about["uri"] = written["uri"]
+    about: Members = {"uri": _find_first([written], "uri") or ""}
     mime = _find_first([written], "mimeType", "mime_type")
     if mime:
         about["mimeType"] = mime
-    if isinstance(written.get("blob"), str) and not isinstance(written.get("text"), str):
-        return {"type": "resource", "resource": {**about, "blob": written["blob"]}}
-    if "text" not in written:
-        where = f"the resource {about['uri'][:URI_CHARS]}"
-        return _build_text_block(describe_left_out(where, "the tool did not send its contents"))
-    return {"type": "resource", "resource": {**about, "text": _build_text_block(written["text"])["text"]}}
+    match written:
+        case {"text": str(text)}:
+            return {"type": "resource", "resource": {**about, "text": text}}
+        case {"blob": str(blob)}:
+            return {"type": "resource", "resource": {**about, "blob": blob}}
+        case {"text": value}:
+            return {"type": "resource", "resource": {**about, "text": _build_text_block(value)["text"]}}
+        case _:
+            where = f"the resource {about['uri'][:URI_CHARS]}"
+            return _build_text_block(describe_left_out(where, "the tool did not send its contents"))
 
 
 def _build_text_block(value: Any) -> Members:
-    if value is None:
-        value = ""
-    if not isinstance(value, str):
-        value = json.dumps(value, ensure_ascii=False)
-    return {"type": "text", "text": value}
+    match value:
+        case str():
+            text = value
+        case None:
+            text = ""
+        case _:
+            text = json.dumps(value, ensure_ascii=False)
+    return {"type": "text", "text": text}
 
 
 #: Requests whose answers are repaired, and the function that does it.

@@ -10,11 +10,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from mcp_types import (
     AudioContent,
+    BlobResourceContents,
     CallToolResult,
     ContentBlock,
     EmbeddedResource,
@@ -124,9 +126,15 @@ def _read_block(block: ContentBlock) -> Part:
         case ResourceLink(name=name, uri=uri, description=description):
             return _build_text_part(" ".join(filter(None, (name, str(uri), description))))
         case EmbeddedResource(resource=resource):
-            if isinstance(resource, TextResourceContents):
-                return _build_text_part(resource.text)
-            return _read_bytes(resource.blob, resource.mime_type or "", is_document=True)
+            return _read_resource(resource)
+
+
+def _read_resource(resource: TextResourceContents | BlobResourceContents) -> Part:
+    match resource:
+        case TextResourceContents(text=text):
+            return _build_text_part(text)
+        case BlobResourceContents(blob=blob, mime_type=mime):
+            return _read_bytes(blob, mime or "", is_document=True)
 
 
 def _read_text(text: str) -> Part:
@@ -170,10 +178,7 @@ def _describe_no_base64(data: str, name: str) -> Part:
 
 
 def _recognize_api_image(raw: bytes) -> str | None:
-    for media_type, begin in IMAGES.items():
-        if begin.match(raw):
-            return media_type
-    return None
+    return next((media_type for media_type, begin in IMAGES.items() if begin.match(raw)), None)
 
 
 def _decode_base64(data: str, label: str) -> tuple[bytes | None, str]:
@@ -206,9 +211,7 @@ def _decode_text(raw: bytes, label: str) -> str | None:
 
 def _decode_charsets(raw: bytes, label: str) -> str | None:
     """Return bytes in the charset of the label, else as UTF; None if they are neither."""
-    charsets: list[str] = []
-    if named := _CHARSET.search(label):
-        charsets.append(named[1])
+    charsets: list[str] = _CHARSET.findall(label)[:1]
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         charsets.append("utf-16")
     else:
@@ -225,16 +228,15 @@ def _is_repeated(structured: Any, texts: Sequence[str]) -> bool:
     """Return True if the texts of an answer contain all of its structured content."""
     if not texts:
         return False
-    if _is_value_of_texts(structured, texts):
-        return True
-    if _is_wrapped(structured) and _is_value_of_texts(structured["result"], texts):
-        return True
-    return any(_has_json(structured, text) for text in texts)
-
-
-def _is_wrapped(structured: Any) -> bool:
-    """Return True for the form in which servers wrap values that are no objects."""
-    return isinstance(structured, dict) and cast("dict[str, Any]", structured).keys() == {"result"}
+    values = [structured]
+    match structured:
+        case {"result": result, **others} if not others:  # the form in which servers wrap values that are no objects
+            values.append(result)
+        case _:
+            pass
+    return any(_is_value_of_texts(value, texts) for value in values) or any(
+        _has_json(structured, text) for text in texts
+    )
 
 
 def _is_value_of_texts(value: Any, texts: Sequence[str]) -> bool:
@@ -287,13 +289,11 @@ def _limit_images(parts: Iterable[Part]) -> Iterator[Part]:
 
 def _join_content_texts(parts: Iterable[Part]) -> Iterator[Part]:
     """Yield the parts, with adjacent texts joined."""
-    last: Part | None = None
-    for part in parts:
-        if last is not None and "text" in last and "text" in part:
-            last["text"] += f"\n{part['text']}"
-            continue
-        last = part
-        yield part
+    for is_text, run in groupby(parts, lambda part: "text" in part):
+        if is_text:
+            yield _build_text_part("\n".join(part["text"] for part in run))
+        else:
+            yield from run
 
 
 def _build_text_part(text: str) -> Part:

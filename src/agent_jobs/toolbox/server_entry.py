@@ -9,15 +9,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeGuard, cast, get_args
 from urllib.parse import urlsplit
 
 Approval = Literal["ask", "always", "never"]
 APPROVALS: tuple[str, ...] = get_args(Approval)
 
-#: Names that programs give to the two transports, here and below as `_normalize_key` writes them.
-STDIO = frozenset({"stdio", "local"})
-HTTP = frozenset({"http", "streamablehttp", "remote"})
+#: The transport by the names that programs give to it, here and below as `_normalize_key` writes them.
+TRANSPORTS = {"stdio": "stdio", "local": "stdio", "http": "http", "streamablehttp": "http", "remote": "http"}
 #: The key that a type uses, and the key that it does not use.
 _KEYS_OF_KIND = {"stdio": ("command", "url"), "http": ("url", "command")}
 
@@ -59,6 +58,7 @@ _NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9@ ._/-]{0,39}")
 RULE_CUTOFF = 0.7  # of difflib: a rule with a typing error must not be skipped
 PLACE_CUTOFF = 0.8  # stricter, since other programs have keys of similar names
 KEY_CHARS = 40  # of a key in a sentence: an unknown key may be of any length
+_VARIABLE_NAME = re.compile(r"[^=\0]+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _INPUT = re.compile(r"\$\{input:[^}]*\}")
 VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -101,9 +101,8 @@ def read_entry(name: str, written: Any) -> Entry:
 
 def _parse_fields(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the fields of the configuration, each checked by its parser."""
-    fields = {key: KEYS[key](key, value) for key, value in given.items()}
-    for key in ("disabled", "type"):
-        fields.pop(key, None)
+    checked = {key: KEYS[key](key, value) for key, value in given.items()}
+    fields = {key: value for key, value in checked.items() if key not in ("disabled", "type")}
     _refuse_inputs(fields)
     return fields
 
@@ -238,7 +237,7 @@ def _refuse_inputs(fields: Mapping[str, Any]) -> None:
 
 
 def _parse_string(key: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
+    if not _is_string(value) or not value.strip():
         raise WrongEntryError(f"{key} accepts a string.")
     return value
 
@@ -249,7 +248,7 @@ def _parse_strings(key: str, value: Any) -> Sequence[str]:
     return tuple(cast("Sequence[str]", value))
 
 
-def _is_string(value: Any) -> bool:
+def _is_string(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and "\0" not in value
 
 
@@ -278,7 +277,7 @@ def _parse_pairs(key: str, value: Any) -> Mapping[str, str]:
 
 
 def _is_pair(name: str, text: Any) -> bool:
-    return isinstance(text, str) and "\0" not in name + text and name != "" and "=" not in name
+    return _is_string(text) and _VARIABLE_NAME.fullmatch(name) is not None
 
 
 def _parse_headers(key: str, value: Any) -> Mapping[str, str]:
@@ -310,16 +309,12 @@ def _is_web_address(address: str) -> bool:
 
 def _parse_kind(key: str, value: Any) -> str:
     """Return `stdio` or `http`."""
-    kind = ""
-    if isinstance(value, str):
-        kind = _normalize_key(value)
+    kind = _normalize_key(str(value))
     if kind == "sse":
         raise WrongEntryError("type sse is not supported: write the server's streamable HTTP address with type http.")
-    if kind in STDIO:
-        return "stdio"
-    if kind in HTTP:
-        return "http"
-    raise WrongEntryError(f"{key} accepts stdio or http.")
+    if kind not in TRANSPORTS:
+        raise WrongEntryError(f"{key} accepts stdio or http.")
+    return TRANSPORTS[kind]
 
 
 def _parse_flag(key: str, value: Any) -> bool:
@@ -329,7 +324,7 @@ def _parse_flag(key: str, value: Any) -> bool:
 
 
 def _parse_seconds(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 3600:
+    if type(value) not in (int, float) or not 1 <= value <= 3600:
         raise WrongEntryError(f"{key} accepts seconds from 1 to 3600. The default is 60.")
     return float(value)
 

@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from agent_jobs.upstream.json_object import JSON, parse_object
 
@@ -75,16 +75,12 @@ def has_error(body: JSON) -> bool:
 def read_status(body: JSON) -> int:
     """Return the HTTP status that an error in a 200 should have had."""
     error = read_error_body(json.dumps(body)).fields
-    for fields in (error, body):
-        for name in ("status", "status_code", "code"):
-            status = str(fields.get(name))
-            if _ERROR_STATUS.fullmatch(status):
-                return int(status)
+    values = [str(fields.get(name)) for fields in (error, body) for name in ("status", "status_code", "code")]
+    named = next(filter(_ERROR_STATUS.fullmatch, values), None)
+    if named is not None:
+        return int(named)
     words = " ".join(str(error.get(name) or "") for name in ("code", "type", "message")).lower()
-    for status, pattern in STATUS_OF_WORDS:
-        if pattern.search(words):
-            return status
-    return DEFAULT_STATUS
+    return next((status for status, pattern in STATUS_OF_WORDS if pattern.search(words)), DEFAULT_STATUS)
 
 
 def _is_marked_failed(body: JSON) -> bool:
@@ -93,9 +89,8 @@ def _is_marked_failed(body: JSON) -> bool:
 
 def _has_words_and_status(body: JSON) -> bool:
     code = body.get("code") or body.get("status")
-    if type(code) is not int or not 400 <= code < 600:
-        return False
-    return isinstance(body.get("message") or body.get("msg"), str)
+    words = body.get("message") or body.get("msg")
+    return type(code) is int and 400 <= code < 600 and isinstance(words, str)
 
 
 def _read_plain_words(text: str) -> str:
@@ -123,19 +118,22 @@ def _join_error_fields(errors: list[object]) -> JSON | None:
     words = "; ".join(filter(None, map(_read_words, errors)))
     if not words:
         return None
-    for error in errors:
-        if isinstance(error, dict):
-            return {**cast(JSON, error), "message": words}
-    return {"message": words}
+    first = next((cast(JSON, error) for error in errors if isinstance(error, dict)), cast(JSON, {}))
+    return {**first, "message": words}
 
 
 def _read_words(error: object) -> str:
     """Return the words of one of several errors: FastAPI's finding, GraphQL's error, or a string."""
-    if isinstance(error, str):
-        return error
-    if not isinstance(error, dict):
-        return ""
-    fields = cast(JSON, error)
+    match error:
+        case str():
+            return error
+        case dict():
+            return _read_finding(cast(JSON, error))
+        case _:
+            return ""
+
+
+def _read_finding(fields: JSON) -> str:
     words = str(next(filter(None, map(fields.get, _WORDS_FIELDS)), ""))
     place = _read_place(fields.get("loc"))
     if place and words:
@@ -143,11 +141,10 @@ def _read_words(error: object) -> str:
     return words
 
 
-def _read_place(loc: object) -> str:
+def _read_place(loc: Any) -> str:
     """Return the place of FastAPI's finding as a dotted name below the body."""
-    if not isinstance(loc, list):
-        return ""
-    steps = [str(step) for step in cast("list[object]", loc)]
-    if steps[:1] == ["body"]:
-        steps = steps[1:]
-    return ".".join(steps)
+    match loc:
+        case ["body", *steps] | [*steps]:
+            return ".".join(map(str, steps))
+        case _:
+            return ""

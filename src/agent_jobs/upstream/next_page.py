@@ -1,6 +1,7 @@
 """Find the next page of a list, in any of the ways in which servers name it."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import cast
 
 import httpx2
@@ -17,12 +18,11 @@ def find_next_page(url: httpx2.URL, page: object) -> httpx2.URL | None:
     if not isinstance(page, dict):
         return None
     body = cast(JSON, page)
-    for name in _LINK_FIELDS:
-        link = body.get(name)
+    for link in map(body.get, _LINK_FIELDS):
+        if type(link) is int:
+            return url.copy_merge_params({"page": link})
         if isinstance(link, str) and ("/" in link or link.startswith("?")):
             return _join_same_origin(url, link)
-        if isinstance(link, int) and not isinstance(link, bool):
-            return url.copy_merge_params({"page": link})
     parameters = _read_token(body) or _read_last_id(body)
     if not parameters:
         return None
@@ -30,18 +30,19 @@ def find_next_page(url: httpx2.URL, page: object) -> httpx2.URL | None:
 
 
 def _read_token(body: JSON) -> Mapping[str, str]:
-    for name, parameter in _TOKEN_FIELDS:
-        if body.get(name):
-            return {parameter: str(body[name])}
-    return {}
+    tokens = ((parameter, str(body[name])) for name, parameter in _TOKEN_FIELDS if body.get(name))
+    return dict(islice(tokens, 1))
 
 
 def _read_last_id(body: JSON) -> Mapping[str, str]:
     """Return the parameter with which OpenAI continues a list: the id of its last item."""
-    last_id = body.get("last_id") or _find_last_id(body.get("data"))
-    if body.get("has_more") is not True or not last_id:
-        return {}
-    return {"after": str(last_id)}
+    match body:
+        case {"has_more": True, "last_id": last_id} if last_id:
+            return {"after": str(last_id)}
+        case {"has_more": True, "data": [*_, {"id": last_id}]} if last_id:
+            return {"after": str(last_id)}
+        case _:
+            return {}
 
 
 def _join_same_origin(url: httpx2.URL, link: str) -> httpx2.URL | None:
@@ -50,12 +51,3 @@ def _join_same_origin(url: httpx2.URL, link: str) -> httpx2.URL | None:
     if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
         return None
     return target
-
-
-def _find_last_id(data: object) -> object:
-    if not isinstance(data, list) or not data:
-        return None
-    last = cast("list[object]", data)[-1]
-    if not isinstance(last, dict):
-        return None
-    return cast(JSON, last).get("id")
