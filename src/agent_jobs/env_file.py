@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.text_file import read_text
+from agent_jobs.files.text_file import read_text
 
 _LINE = re.compile(
     r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<quote>[\"']?)(?P<value>[^\0]*?)(?P=quote)\s*"

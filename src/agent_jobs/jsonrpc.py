@@ -15,8 +15,8 @@ from mcp_types import (
     jsonrpc_message_adapter,
 )
 
+from agent_jobs.files.text_file import BOM
 from agent_jobs.text import valid_unicode
-from agent_jobs.text_file import BOM
 
 MAX_DEPTH = 100  # the SDK reads about 200 levels; deeper levels of an answer are cut off
 TOO_DEEP = '"[nested too deeply]"'

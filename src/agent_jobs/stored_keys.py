@@ -12,9 +12,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
+from agent_jobs.files.text_file import BOM, explain_read_error
 from agent_jobs.secret_values import KEY_FILE_CHARS
 from agent_jobs.setting_values import SecretStr, check_header
-from agent_jobs.text_file import BOM, explain_read_error
 from agent_jobs.web_address import write_host
 
 #: In the file in place of a key that is in the keyring, so that the keyring is asked only then.
@@ -87,7 +87,7 @@ def store_key(folder: str, base_url: str, key: str, *, use_keyring: bool) -> Sto
     Raises:
         ConfigError: It cannot be stored. The earlier key is unchanged.
     """
-    from agent_jobs.private_file import lock_writers, write_private  # servers only read keys
+    from agent_jobs.files.private_file import lock_writers, write_private  # servers only read keys
 
     endpoint = name_endpoint(base_url)
     path = Path(folder, _name_key_file(endpoint))
@@ -108,7 +108,7 @@ def delete_key(folder: str, base_url: str) -> Path | None:
     Raises:
         ConfigError: It cannot be deleted.
     """
-    from agent_jobs.private_file import lock_writers  # servers only read keys
+    from agent_jobs.files.private_file import lock_writers  # servers only read keys
 
     endpoint = name_endpoint(base_url)
     path = Path(folder, _name_key_file(endpoint))

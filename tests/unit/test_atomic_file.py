@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_jobs.atomic_file import PRIVATE_MODE, replace_file
+from agent_jobs.files.atomic_file import PRIVATE_MODE, replace_file
 
 
 def mode_of(path: Path) -> int:

@@ -11,7 +11,7 @@ import agent_jobs
 HOUSE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
-SHARED = {"atomic_file", "backoff", "clock", "errors", "secret_file", "text", "text_file", "validation", "web_address"}
+SHARED = {"backoff", "clock", "errors", "files", "text", "validation", "web_address"}
 PURE = {
     "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
     "web_address",
@@ -25,28 +25,24 @@ FACE = {
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
 ALLOWED: dict[str, set[str]] = {
     "": set(),
-    "atomic_file": set(),
     "backoff": set(),
     "errors": set(),
     "clock": set(),
     "text": set(),
-    "text_file": set(),
-    "secret_file": {"errors"},
+    "files": {"errors"},
     "validation": {"errors", "text"},
     "web_address": set(),
     "ctrl_c": set(),
     "process_group": set(),
     "config_folder": set(),
-    "file_lock": set(),
-    "private_file": {"atomic_file", "errors", "file_lock"},
     "api_key": set(),
     "strict_schema": set(),
     "variable_names": {"errors", "text"},
-    "jsonrpc": {"text", "text_file"},
+    "jsonrpc": {"files", "text"},
     "jobs": {"errors", "text"},
-    "env_file": {"errors", "text_file"},
+    "env_file": {"errors", "files"},
     "stored_keys": {
-        "api_key", "errors", "private_file", "secret_values", "setting_values", "text_file", "web_address",
+        "api_key", "errors", "files", "secret_values", "setting_values", "web_address",
     },
     "notice_targets": {"errors", "setting_values", "text", "web_address"},
     "address_values": {"setting_values", "web_address"},
@@ -59,12 +55,12 @@ ALLOWED: dict[str, set[str]] = {
     "setting_declaration": {"setting_values"},
     "team_settings": {"address_values", "path_values", "setting_declaration", "setting_values"},
     "settings_file": {
-        "errors", "secret_values", "setting_values", "settings", "stored_keys", "text", "text_file", "variable_names",
+        "errors", "secret_values", "setting_values", "settings", "stored_keys", "text", "files", "variable_names",
     },
     "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
     "setting_values": {"errors", "owner_name", "text", "validation", "web_address"},
     "path_values": {"errors", "setting_values"},
-    "secret_values": {"api_key", "errors", "setting_values", "text_file", "web_address"},
+    "secret_values": {"api_key", "errors", "setting_values", "files", "web_address"},
     "request": {"jobs", "strict_schema", *SHARED},
     "pricing": {"jobs", *SHARED},
     "rendering": {"jobs", "request", *SHARED},
@@ -73,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "install": {"", *SHARED},
     "notices": {"callback_hosts", "callback_urls", "notice_targets", "setting_values", *SHARED},
     "toolbox": {"", "jsonrpc", "process_group", "strict_schema", *SHARED},
-    "store": {"jobs", "file_lock", *SHARED},
+    "store": {"jobs", *SHARED},
     "team_token": set(),
     "owner_name": set(),
     "engine": {
@@ -92,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     "referenced_files": {"pricing", "request", "secret_values", "toolbox"},
     "cli": {
         "mcp_server", "team_server", "page", "model_list", "referenced_files", "install", "emulator", "ctrl_c",
-        "process_group", "file_lock", "owner_name", "private_file", "notices", "notice_targets", "address_values",
+        "process_group", "owner_name", "notices", "notice_targets", "address_values",
         *FACE,
     },
     "__main__": {"cli", "mcp_server", "ctrl_c"},

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from agent_jobs.text_file import BOM, find_marked_encoding
+from agent_jobs.files.text_file import BOM, find_marked_encoding
 
 #: Bytes that do not occur in text of any encoding; form feed, backspace and escape do occur.
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\b\x1b"})

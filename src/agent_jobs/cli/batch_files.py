@@ -12,14 +12,14 @@ from typing import IO, Any, cast
 
 import click
 
-from agent_jobs import file_lock
-from agent_jobs.atomic_file import replace_file
 from agent_jobs.cli.session import create_refusal
 from agent_jobs.errors import RequestError
+from agent_jobs.files import file_lock
+from agent_jobs.files.atomic_file import replace_file
+from agent_jobs.files.text_file import decode_text, find_marked_encoding, read_text
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import answers
-from agent_jobs.text_file import decode_text, find_marked_encoding, read_text
 
 #: Fields that a line may have beside its prompt, with their types and the names of these.
 FIELDS: Mapping[str, tuple[type, str]] = {

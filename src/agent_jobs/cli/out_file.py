@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from agent_jobs.atomic_file import SHARED_MODE, replace_file, write_temporary_file
 from agent_jobs.cli import terminal
+from agent_jobs.files.atomic_file import SHARED_MODE, replace_file, write_temporary_file
 
 #: The consequence of a refused `--out`: no job was started, or nothing was written.
 NOT_SENT, NOT_WRITTEN = "nothing was sent", "nothing was written"

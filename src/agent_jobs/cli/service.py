@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from agent_jobs.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.cli import terminal
 from agent_jobs.cli.install import find_machine
 from agent_jobs.cli.program import make_permanent, plan_program, remove_program
@@ -19,6 +18,7 @@ from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.configuration import load_settings
 from agent_jobs.env_file import add_env_file
 from agent_jobs.errors import ConfigError
+from agent_jobs.files.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.install.hosts import KEY
 from agent_jobs.install.machine import Launch, Machine
 from agent_jobs.install.service_files import Service, build_collector_command, find_env_file_of

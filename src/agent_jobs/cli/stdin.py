@@ -8,7 +8,7 @@ from threading import Thread
 
 import click
 
-from agent_jobs.text_file import decode_text
+from agent_jobs.files.text_file import decode_text
 
 #: Seconds until a silent pipe counts as inherited: hosts and ssh leave one open that never brings anything.
 PIPE_WAIT_S = 3.0

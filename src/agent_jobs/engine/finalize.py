@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import anyio
 
-from agent_jobs.atomic_file import replace_file
 from agent_jobs.clock import Clock
 from agent_jobs.engine.team_files import MADE_BYTES, MADE_PATH, create_made_id
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
+from agent_jobs.files.atomic_file import replace_file
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import UNSETTLED, OutputFile
 from agent_jobs.pricing.prices import Prices

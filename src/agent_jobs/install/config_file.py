@@ -7,11 +7,11 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
-from agent_jobs.atomic_file import PRIVATE_MODE, write_temporary_file
 from agent_jobs.errors import ConfigError
+from agent_jobs.files.atomic_file import PRIVATE_MODE, write_temporary_file
+from agent_jobs.files.text_file import decode_text
 from agent_jobs.install.hosts import Host
 from agent_jobs.install.machine import Machine, Place
-from agent_jobs.text_file import decode_text
 
 Scope = Literal["user", "project"]
 

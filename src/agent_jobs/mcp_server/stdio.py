@@ -22,10 +22,10 @@ from agent_jobs import jsonrpc
 from agent_jobs.app import open_app
 from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.errors import ConfigError
+from agent_jobs.files.text_file import BOM
 from agent_jobs.mcp_server.front_door import FrontDoor, write_all
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
-from agent_jobs.text_file import BOM
 from agent_jobs.wiring.end_signals import cancel_on_signal
 
 logger = logging.getLogger(__name__)

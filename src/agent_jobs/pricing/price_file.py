@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.files.text_file import read_text
 from agent_jobs.jobs.response import Usage, string_of
-from agent_jobs.text_file import read_text
 from agent_jobs.validation import Kind, number, whole_number
 
 N = TypeVar("N", int, float)

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from agent_jobs.errors import ConfigError, RequestError
+from agent_jobs.files.text_file import explain_read_error, read_text
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.options import StartOptions, normalize_schema_option
-from agent_jobs.text_file import explain_read_error, read_text
 from agent_jobs.validation import ENTRY_CODES, FLAG, STRING, Choice, mapping
 
 SETTING = "AGENT_JOBS_PRESETS"

@@ -9,7 +9,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, cast
 
-from agent_jobs import file_lock
+from agent_jobs.files import file_lock
 
 if sys.platform == "win32":  # pragma: no cover
 

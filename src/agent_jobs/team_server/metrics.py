@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.secret_file import read_secret_file
+from agent_jobs.files.secret_file import read_secret_file
 from agent_jobs.team_server.refusals import Refusal
 from agent_jobs.team_server.sign_in import read_bearer
 

@@ -12,7 +12,7 @@ from mcp.client import Transport
 from mcp.client.streamable_http import streamable_http_client
 
 from agent_jobs import jsonrpc
-from agent_jobs.text_file import BOM
+from agent_jobs.files.text_file import BOM
 from agent_jobs.toolbox.config import ServerConfig
 from agent_jobs.toolbox.stdio_transport import MESSAGE_BYTES
 

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from agent_jobs.text_file import decode_text
+from agent_jobs.files.text_file import decode_text
 
 #: A string, which is kept, or a comment.
 _COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\r\n]*|/\*.*?\*/', re.S)

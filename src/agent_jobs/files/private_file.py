@@ -6,9 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent_jobs import file_lock
-from agent_jobs.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.errors import ConfigError
+from agent_jobs.files import file_lock
+from agent_jobs.files.atomic_file import PRIVATE_MODE, replace_file
 
 PRIVATE_FOLDER_MODE = 0o700
 LOCK_WAIT_S = 5.0  # another writer needs milliseconds, so one that needs longer is stuck
