@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agent_jobs.cli.referenced_files import READERS, read_referenced_file
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.errors import AgentJobsError, ConfigError, SettingWarning
-from agent_jobs.referenced_files import READERS, read_referenced_file
 
 #: Settings that are one word of another program.
 WORDS = {"model": "gpt-6.1-sol", "org_id": "org-abc", "project_id": "proj_abc"}

@@ -9,13 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import hide_query
-from agent_jobs.cli.sections import wrap_sentence
-from agent_jobs.cli.session import Session, convert_errors, create_refusal, json_option, read_settings, run_in_session
-from agent_jobs.cli.table import render_table
-from agent_jobs.cli.wording import describe_error
-from agent_jobs.errors import AccountError, AgentJobsError, RequestError, UpstreamError
-from agent_jobs.jobs.response import JSON
-from agent_jobs.model_list import (
+from agent_jobs.cli.model_list import (
     OPENAI_URL,
     ModelRow,
     describe_listed_models,
@@ -23,6 +17,12 @@ from agent_jobs.model_list import (
     is_list_known,
     list_known_models,
 )
+from agent_jobs.cli.sections import wrap_sentence
+from agent_jobs.cli.session import Session, convert_errors, create_refusal, json_option, read_settings, run_in_session
+from agent_jobs.cli.table import render_table
+from agent_jobs.cli.wording import describe_error
+from agent_jobs.errors import AccountError, AgentJobsError, RequestError, UpstreamError
+from agent_jobs.jobs.response import JSON
 from agent_jobs.settings import Settings
 from agent_jobs.text import compact_json
 
