@@ -14,7 +14,7 @@ from mcp import Client
 
 from agent_jobs.app import open_app
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from bench.peers import OUTPUT_CHARS, StdioServer, answer_of, created_ns, minimal_server
 
 #: A tool call, as its answer and the moment it was here.

@@ -21,8 +21,8 @@ import asyncpg
 import httpx2
 
 from agent_jobs.app import open_app
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 from bench.figures import settings
 from bench.peers import ROOT, environment, upstream
 from bench.process_figures import cpu_s, parent_of, rss_mb

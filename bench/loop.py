@@ -22,7 +22,7 @@ from agent_jobs.clock import create_fast_clock
 from agent_jobs.emulator.server import run_emulator
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.wait_limits import BACKGROUND_AFTER_S
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from bench.figures import Figure, settings
 from bench.peers import answer_of
 

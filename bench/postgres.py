@@ -22,7 +22,7 @@ from agent_jobs.app import open_app
 from agent_jobs.emulator.server import run_emulator
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Store
 from agent_jobs.store.job_import import JobImport, import_jobs

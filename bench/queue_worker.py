@@ -13,7 +13,7 @@ import agent_jobs.engine.worker
 from agent_jobs.app import open_app
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.engine.worker import Worker
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 
 class Record:

@@ -17,7 +17,7 @@ from agent_jobs.clock import create_fast_clock
 from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server.webhooks import WEBHOOK_PATH, build_webhook_routes
 from bench.figures import Figure, settings
 

@@ -27,8 +27,8 @@ from tool_models import keep_tool_models
 
 from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.engine import job_waiter, on_finish, on_finish_command
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 # An example may take any time on a busy machine; everybody tries the same ones, so that a failure can be repeated.
 hypothesis_settings.register_profile("any machine", deadline=None, derandomize=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.stored_keys import store_key
+from agent_jobs.settings.stored_keys import store_key
 
 from .catalogue import KEY, KEY_FOLDER, MODEL_URL, PROMPT, RealHost
 from .model import ScriptedModel, serve_model

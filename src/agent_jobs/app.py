@@ -16,7 +16,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
 from agent_jobs.jobs.job import Job
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Store
 from agent_jobs.wiring.database import find_postgres, follow_database

@@ -6,8 +6,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from agent_jobs.callback_hosts import AllowedHost
-from agent_jobs.web_address import is_loopback, write_host
+from agent_jobs.web_address import LOOPBACK_HOSTS, is_loopback, write_host
 
 MAX_URL_CHARS = 2000
 HTTPS_PORT = 443
@@ -16,6 +15,29 @@ _PLAIN_URL = re.compile(
 )  # ASCII without spaces and backslashes, which parsers read in different ways
 #: Networks of IPv6 that lead to addresses of IPv4 or of an organization.
 _TUNNELS = tuple(map(ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fec0::/10")))
+
+
+class AllowedHost(NamedTuple):
+    """A host that may be called. Without a port, only the port of https is allowed."""
+
+    host: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        host = write_host(self.host)
+        if self.port is None:
+            return host
+        return f"{host}:{self.port}"
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """Return how its addresses may begin."""
+        return ("https", "http") if self.is_loopback else ("https",)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Return True if the operator allows this machine itself, on one port: tests call it."""
+        return self.port is not None and self.host in LOOPBACK_HOSTS
 
 
 class CallbackUrl(NamedTuple):

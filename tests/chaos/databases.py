@@ -10,8 +10,8 @@ from typing import Protocol
 import asyncpg
 from postgres_server import new_database, running_template
 
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 KINDS = ("sqlite", "postgresql")
 _ROWS = "SELECT id, title, status FROM job"

@@ -15,8 +15,8 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 from .databases import JobDatabase, JobFile
 from .faults import START_TIMEOUT_S, Json

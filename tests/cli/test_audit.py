@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from agent_jobs.app import open_app
 from agent_jobs.cli import terminal
 from agent_jobs.cli.main import cli
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 
 @pytest.fixture

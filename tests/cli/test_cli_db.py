@@ -16,12 +16,12 @@ from postgres_server import new_database, run_statements
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
 from agent_jobs.cli.server_checks import check_server
-from agent_jobs.configuration import load_settings
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.jobs.queries import ReplicaInfo, ServerInfo
-from agent_jobs.secret_values import hide_database_password
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.configuration import load_settings
+from agent_jobs.settings.secret_values import hide_database_password
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 from agent_jobs.store.postgres_heartbeat import DEAD_WITHOUT_SESSION_AFTER_S
 from agent_jobs.store.postgres_schema import read_scripts
 

@@ -23,7 +23,7 @@ from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import VARIABLES, Settings
+from agent_jobs.settings.settings import VARIABLES, Settings
 
 
 @pytest.fixture

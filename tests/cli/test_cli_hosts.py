@@ -21,7 +21,7 @@ from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS
 from agent_jobs.install.machine import Launch, Machine
 from agent_jobs.mcp_server.wait_limits import WAIT_CAPS_S, find_wait_cap_s
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 WRITTEN = [name for name, host in HOSTS.items() if host.user]
 PINNED = (f"agent-jobs@{__version__}",)

@@ -186,7 +186,7 @@ MODULE = "<module>"
         (["run", "x"], MODULE, "agent_jobs/cli/main.py"),
         (["--help"], "Command.make_context", "click/core.py"),
         (["doctor"], "Commands.resolve_command", "cli/main.py"),
-        (["list"], "Settings.from_env", "agent_jobs/settings.py"),
+        (["list"], "Settings.from_env", "agent_jobs/settings/settings.py"),
         (["run", "x"], MODULE, "agent_jobs/engine/start.py"),  # imported on the event loop, as is the next
         (["start", "x"], MODULE, "agent_jobs/engine/worker.py"),
         (["list"], MODULE, "agent_jobs/store/records.py"),

@@ -19,7 +19,7 @@ from agent_jobs.cli.main import cli
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.owners import Owner, OwnerLimits
 from agent_jobs.jobs.status import Status
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store import open_store
 
 DAY_S = 86_400.0

@@ -24,7 +24,7 @@ from agent_jobs.cli import unwatched_jobs
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store import open_store
 
 MODEL = "emulated-priced"

@@ -19,13 +19,13 @@ from terminals import Terminal
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
 from agent_jobs.clock import create_fast_clock
-from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import VARIABLES, Settings
-from agent_jobs.settings_file import NAMES
-from agent_jobs.stored_keys import store_key
+from agent_jobs.settings.configuration import load_settings, load_usable_settings
+from agent_jobs.settings.settings import VARIABLES, Settings
+from agent_jobs.settings.settings_file import NAMES
+from agent_jobs.settings.stored_keys import store_key
 
 KEY = "sk-proj-stored-0123456789abcdef"
 #: A value of each setting as `config set` is given it, which differs from the default.

@@ -14,7 +14,7 @@ from agent_jobs.cli.main import cli
 from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.install.hosts import HOSTS
 from agent_jobs.install.machine import Machine
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 Check = Callable[..., list[Finding]]
 

@@ -22,8 +22,8 @@ from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 SECRET = "very-secret"  # no key
 NOT_STRICT = "give every object additionalProperties false and list all its properties in required"

@@ -33,7 +33,7 @@ from agent_jobs.cli.command_help import (
 from agent_jobs.cli.main import COMMANDS, cli
 from agent_jobs.cli.session import Exit
 from agent_jobs.errors import JobNotFoundError
-from agent_jobs.settings import VARIABLES, Settings
+from agent_jobs.settings.settings import VARIABLES, Settings
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = (60, 80, 160)
@@ -191,7 +191,7 @@ def test_h_is_short_for_help(arguments: list[str]) -> None:
 def test_list_of_commands_imports_no_command() -> None:
     code = (
         "import sys; from agent_jobs.cli.main import cli, COMMANDS; cli(['--help'], standalone_mode=False); "
-        "heavy = {'rich', 'anyio', 'asyncio', 'sqlite3', 'httpx2', 'agent_jobs.app', 'agent_jobs.settings'}; "
+        "heavy = {'rich', 'anyio', 'asyncio', 'sqlite3', 'httpx2', 'agent_jobs.app', 'agent_jobs.settings.settings'}; "
         "modules = {f'agent_jobs.cli.{name}' for name in COMMANDS.values()}; "
         "print(sorted((heavy | modules) & sys.modules.keys()), file=sys.stderr)"
     )

@@ -12,7 +12,7 @@ from terminals import HIDDEN_QUESTION, Terminal
 
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import VARIABLES
+from agent_jobs.settings.settings import VARIABLES
 
 KEY = "sk-emulated-0123456789abcdef"
 

@@ -29,8 +29,8 @@ from agent_jobs.install.config_file import locate_file, read_snapshot, write_rep
 from agent_jobs.install.entry import install_entry, read_entry, remove_entry, render_fragment
 from agent_jobs.install.hosts import HOSTS, KEY_PATH
 from agent_jobs.install.machine import Launch, Machine
-from agent_jobs.settings import DEFAULT_BASE_URL
-from agent_jobs.stored_keys import store_key
+from agent_jobs.settings.settings import DEFAULT_BASE_URL
+from agent_jobs.settings.stored_keys import store_key
 
 UVX = Launch("/opt/bin/uvx", ("agent-jobs@0.1.0",))
 JSON_HOSTS = ("claude-desktop", "claude-code", "cursor", "vscode", "opencode", "copilot-cli")

@@ -20,13 +20,13 @@ from terminals import HIDDEN_QUESTION, Terminal
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
 from agent_jobs.clock import create_fast_clock
-from agent_jobs.config_folder import find_key_folder
-from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import Settings
-from agent_jobs.stored_keys import find_stored_key, list_endpoints, store_key
+from agent_jobs.settings.config_folder import find_key_folder
+from agent_jobs.settings.configuration import load_settings, load_usable_settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.stored_keys import find_stored_key, list_endpoints, store_key
 
 KEY = "sk-proj-stored-0123456789abcdef"
 OTHER = "sk-proj-other-0123456789uvwxyz"

@@ -22,7 +22,7 @@ from test_package import wheel
 
 from agent_jobs import __version__
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.stored_keys import store_key
+from agent_jobs.settings.stored_keys import store_key
 
 __all__ = ["wheel"]
 

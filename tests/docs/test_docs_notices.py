@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from agent_jobs.engine import on_finish
-from agent_jobs.notice_targets import EVENTS, KINDS, decode_secret
 from agent_jobs.notices import sender
 from agent_jobs.notices.notice import Notice
 from agent_jobs.notices.requests import build_request
-from agent_jobs.settings import VARIABLES, Settings
+from agent_jobs.settings.notice_targets import EVENTS, KINDS, decode_secret
+from agent_jobs.settings.settings import VARIABLES, Settings
 
 PAGE = (Path(__file__).parents[2] / "docs/notices.md").read_text()
 SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()

@@ -24,7 +24,7 @@ from test_stdio import start
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine import on_finish, on_finish_command
 from agent_jobs.rendering import paging, questions
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs/on-finish.md").read_text()
 SETTINGS = re.findall(r"^AGENT_JOBS_ON_FINISH=(.*)$", PAGE, re.M)

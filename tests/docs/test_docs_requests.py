@@ -14,7 +14,7 @@ from agent_jobs.request.body import build_body, shape_for_mode
 from agent_jobs.request.hosted_tools import fill_in_secrets
 from agent_jobs.request.options import OPTIONS
 from agent_jobs.request.presets import Preset, load_our_presets, load_presets
-from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings.values import SecretStr
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, PRESETS = ((DOCS / name).read_text() for name in ("requests.md", "presets.md"))

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from agent_jobs.cli.main import cli
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.wait_limits import SDK_WAIT_CAP_S, WAIT_CAP_S, WAIT_CAPS_S
-from agent_jobs.settings import VARIABLES, Settings
+from agent_jobs.settings.settings import VARIABLES, Settings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.M))

@@ -21,7 +21,7 @@ from agent_jobs.mcp_server.wait_limits import (
 )
 from agent_jobs.rendering.answers import ADVICE_BYTES, DRY_RUN_BYTES, RUNNING_BYTES, START_BYTES
 from agent_jobs.rendering.paging import OUTPUT_BYTES
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, _, SENT = (DOCS / "tools.md").read_text().partition("## As the host sees it")

@@ -16,7 +16,7 @@ from agent_jobs.install.command import PINNED
 from agent_jobs.install.entry import render_fragment
 from agent_jobs.install.hosts import HOSTS
 from agent_jobs.install.machine import Launch
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/install.md").read_text()

@@ -10,7 +10,7 @@ from hosts import hosting
 from terminals import Terminal
 
 from agent_jobs.cli.demo_story import ANSWER
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -10,7 +10,7 @@ from hosts import Host, hosting, scripted
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.request.added_parameters import ASKED, find_refused_additions
 from agent_jobs.request.body import build_body
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -15,7 +15,7 @@ from test_follow_ups import KEY, Now, get_response
 from test_tools import runs
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 HERE = Path(__file__).parents[1] / "support"
 #: The usage of an emulated turn, which costs a dollar.

@@ -17,7 +17,7 @@ from agent_jobs.jobs.queries import Reply
 from agent_jobs.jobs.status import Status
 from agent_jobs.rendering.questions import list_always_allowed
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example/mcp"}
 

@@ -27,7 +27,7 @@ from test_tools import runs
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.pricing.prices import DAY_S, find_day_start
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 HOUR_S = 3600.0
 #: A short first turn costs at most a fraction of a cent; a turn after USED at most a little over a dollar.

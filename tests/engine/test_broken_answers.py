@@ -17,7 +17,7 @@ from starlette.routing import Route
 from test_agent_loop import add_tool_servers, bad_server_entry, read_outputs, script_with_calls, tool_call
 from test_toolbox import WebServer
 
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 
 def format_answer(text: str = "well", more: str = "", content: str | None = None) -> str:

@@ -15,7 +15,7 @@ from test_tools import creates, runs
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.pricing.prices import DAY_S, find_day_start
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 PRICES = """
 [models."gpt-6.1-sol"]

@@ -20,8 +20,8 @@ from postgres_server import Server, make_template, new_database, run_statements,
 from agent_jobs.cli.main import cli
 from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 from agent_jobs.store import postgres_address, postgres_database, postgres_heartbeat
 
 HOUR_S = 3600.0

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.upstream import client
 
 JSON = dict[str, Any]

@@ -16,8 +16,8 @@ from test_divergent_servers import Divergent
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.request.models import load_models
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 from agent_jobs.upstream import client
 
 DAY_S = 86_400

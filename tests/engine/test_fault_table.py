@@ -25,7 +25,7 @@ from test_request_rates import check_rates
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.emulator.server import run_emulator as running_unchecked
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.upstream import client
 
 FOLLOW = pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])

@@ -12,7 +12,7 @@ from hosts import hosting
 from agent_jobs.attachments import gather
 from agent_jobs.errors import RequestError
 from agent_jobs.mcp_server.wording import MODEL
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 SCREENSHOT = "Screenshot 2026-11-29 at 9.41.05\u202fAM.txt"
 CAFE, CAFE_APART = normalize("NFC", "café"), normalize("NFD", "café")

@@ -15,7 +15,7 @@ from hosts import SPEED, Host, eventually, hosting
 from processes import serving
 
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.text import compact_json
 
 CODE: dict[str, Any] = {"tools": [{"type": "code_interpreter"}]}

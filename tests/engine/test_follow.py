@@ -10,7 +10,7 @@ import pytest
 from hosts import Host, eventually, hosting
 
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 
 def read_counters(upstream: RunningServer) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from test_tools import creates, runs
 
 from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 DAY_S = 86_400
 KEY = {"Authorization": "Bearer test"}

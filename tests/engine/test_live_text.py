@@ -16,7 +16,7 @@ from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import Reply
 from agent_jobs.jobs.status import Status
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 LONG_TEXT = " ".join(f"word{number}" for number in range(900))
 FUNCTION: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}

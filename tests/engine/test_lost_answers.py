@@ -10,7 +10,7 @@ from hosts import hosting
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.output import list_files_with_data
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 TEXT = "the answer that was paid for. " * 200
 ONLY_STREAMED = {"empty_terminal_event": True}

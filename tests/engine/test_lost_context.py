@@ -11,7 +11,7 @@ from test_follow_ups import LOOKUP, complete_job, count_accepted, get_response, 
 from test_tools import runs
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 JSON = dict[str, Any]
 THREAD = ["one", "answer to one", "two"]

@@ -7,7 +7,7 @@ from hosts import Host, hosting, scripted
 from test_tools import creates, size
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 
 async def poll_until_done(host: Host, **group: Any) -> list[dict[str, Any]]:

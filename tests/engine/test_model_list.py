@@ -15,7 +15,7 @@ from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.cli.finding import Finding
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import run_emulator
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 JSON = dict[str, Any]
 Answer = tuple[int, str, Any]

@@ -10,7 +10,7 @@ from hosts import Host, hosting
 from mcp_types import Implementation, TextContent
 from test_asking import asking
 
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.text import compact_json
 
 #: Calls of every tool, including refused calls.

@@ -24,14 +24,14 @@ from test_notify import Ear, ear
 from agent_jobs.cli.main import cli
 from agent_jobs.clock import create_fast_clock
 from agent_jobs.engine.on_finish import AT_ONCE
-from agent_jobs.notice_targets import NoticeTarget
 from agent_jobs.notices.daily import claim_day
 from agent_jobs.notices.desktop import build_command
 from agent_jobs.notices.notice import Notice, make_notice
 from agent_jobs.notices.requests import build_request
 from agent_jobs.notices.sender import ATTEMPTS, NoticeSender
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.notice_targets import NoticeTarget
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 __all__ = ["ear"]
 

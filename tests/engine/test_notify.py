@@ -24,8 +24,8 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine import on_finish_command
 from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S
 from agent_jobs.engine.on_finish_command import STDERR_BYTES, Command
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 #: Writes its input to a file, in full or not at all.
 HEAR = """

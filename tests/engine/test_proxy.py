@@ -16,7 +16,7 @@ from hosts import eventually, hosting
 from processes import Server, serving
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 UPSTREAM = "upstream.test"
 

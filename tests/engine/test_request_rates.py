@@ -10,7 +10,7 @@ from hosts import SPEED, hosting
 
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 AT_ONCE = 20  # requests for one response that may come together
 A_SECOND = 2  # further requests per second

@@ -15,7 +15,7 @@ from mcp_types import TextContent, TextResourceContents
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.markdown import render_markdown
 from agent_jobs.request.presets import load_our_presets
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.text import compact_json
 
 PARTS = ("text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial")

@@ -13,8 +13,8 @@ from test_results import PARTS
 
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 KEY = "sk-seeded-4d1f0a77c2e9"
 HEADER, AUTHORIZATION, DOMAIN = "seeded-header-93ab5e", "seeded-authorization-17fc", "seeded-domain-5b20e8"

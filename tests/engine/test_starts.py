@@ -15,7 +15,7 @@ from test_tools import creates, ended, runs
 from agent_jobs.clock import Clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server import tools
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 ENDLESS = {"end": "never"}
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hosts import hosting
 
 from agent_jobs.jobs.response_steps import Step
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store import open_store
 
 SEARCHED = {"duration_s": 20, "searches": 3, "text": "Found."}

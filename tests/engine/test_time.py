@@ -16,7 +16,7 @@ from test_fault_table import line_to, mend
 
 from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 FOLLOW = pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
 HOUR_S = 3600.0

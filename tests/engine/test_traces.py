@@ -26,7 +26,7 @@ from agent_jobs.clock import create_fast_clock
 from agent_jobs.engine.job_traces import TraceRunner, to_ns
 from agent_jobs.engine.span_exporter import NO_EXTRA, captures_content, find_endpoint_variable
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store import open_store
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

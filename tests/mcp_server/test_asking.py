@@ -20,7 +20,7 @@ from upstream_log import size
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.questions import ASKING_BYTES
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 ERAS = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["before 2026-07-28", "2026-07-28"])
 LOOKUP = {"name": "lookup", "arguments": {"word": "one"}}

@@ -13,8 +13,8 @@ from anyio import to_thread
 from hosts import SPEED, eventually, hosting
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "misspelt argument": ("agent_start", {"promt": "hi"}, "Did you mean 'prompt'?"),

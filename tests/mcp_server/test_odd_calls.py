@@ -24,7 +24,7 @@ from test_follow_ups import KEY
 from upstream_log import runs
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 __all__ = ["log"]
 

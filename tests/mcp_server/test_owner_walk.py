@@ -30,8 +30,8 @@ from agent_jobs.jobs.queries import JobFilter, Reply
 from agent_jobs.mcp_server.events import EventsExtension
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 UNKNOWN = "job_000000000000"
 DONE: dict[str, Any] = {"duration_s": 0.1, "text": "secret answer"}

@@ -14,7 +14,7 @@ from mcp_types import TextContent, TextResourceContents
 from processes import MODERN, Server, answer_of, parameters, serving
 
 from agent_jobs.emulator.server import RunningServer, run_emulator
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.text import compact_json
 
 VERSIONS = ["2025-06-18", "2025-11-25", MODERN]

@@ -35,7 +35,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import Status
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store import open_store
 
 TASKS = "io.modelcontextprotocol/tasks"

@@ -15,7 +15,7 @@ from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.queries import GATHERED_MAX
 from agent_jobs.mcp_server import tools
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store import open_store
 from agent_jobs.text import compact_json
 

@@ -22,7 +22,7 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server import tools
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.wait_limits import BACKGROUND_NOTE, WaitLimits, find_wait_cap_s
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 ENDLESS = {"end": "never"}
 #: Seconds of this clock in a real one. Time between a host's limit and the end of its call counts as waited.

@@ -15,7 +15,7 @@ from installed_haproxy import NEEDS_HAPROXY, NO_HAPROXY, find_haproxy
 from ruamel.yaml import YAML  # pyright: ignore[reportMissingTypeStubs]
 
 from agent_jobs.cli.main import cli
-from agent_jobs.settings import VARIABLES, Settings
+from agent_jobs.settings.settings import VARIABLES, Settings
 
 TEAM = Path(__file__).parents[2] / "packaging/team"
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(TEAM / "compose.yaml")  # pyright: ignore[reportUnknownMemberType]

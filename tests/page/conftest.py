@@ -7,8 +7,8 @@ from browsers import PageServer, browsing, serving_page
 from playwright.async_api import Browser
 
 from agent_jobs.emulator.server import run_emulator
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 #: The page's own seconds are those of the browser: the runs are fast instead.
 SPEED = 10.0

@@ -15,7 +15,7 @@ from mcp_types import TextContent, TextResourceContents
 from playwright.async_api import Browser, FrameLocator, Page, expect
 
 from agent_jobs.mcp_server.front_door import FrontDoor, load_answers
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 URI = "ui://agent-jobs/job"
 MIME_TYPE = "text/html;profile=mcp-app"

@@ -17,7 +17,7 @@ from agent_jobs.page.access import LINK_S, SECRET_BYTES, SECRET_FILE, LinkAccess
 from agent_jobs.page.app import PageServer as PageParts
 from agent_jobs.page.app import build_page
 from agent_jobs.page.guard import COOKIE
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 PAGES = ("/", "/jobs.json", "/jobs/job_1", "/jobs/job_1.json", "/new", "/spend", "/spend.json", "/health", "/live/jobs")
 FORMS = (

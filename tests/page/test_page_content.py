@@ -20,8 +20,8 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.page import views
 from agent_jobs.page.safe_html import link_citations
 from agent_jobs.rendering.last_sentence import find_last_sentence
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 from agent_jobs.store import open_store
 
 PRICES = '[models."emulated-1"]\ninput = 2.0\noutput = 10.0\ncached = 1.0\ncache_write = 2.5\ncontext_tokens = 1000\n'

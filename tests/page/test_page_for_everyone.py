@@ -14,8 +14,8 @@ from installed_browser import NEEDS_BROWSER, NO_BROWSER, find_browser
 from playwright.async_api import Browser, expect
 
 from agent_jobs.emulator.server import run_emulator
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 pytestmark = pytest.mark.skipif(find_browser() is None and NEEDS_BROWSER not in os.environ, reason=NO_BROWSER)
 

@@ -8,7 +8,7 @@ import pytest
 from hosts import hosting
 
 from agent_jobs.rendering.paging import count_json_bytes
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store import open_store
 
 PAGE = "http://127.0.0.1:4777"

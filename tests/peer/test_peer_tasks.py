@@ -32,7 +32,7 @@ from agent_jobs.mcp_server.tasks import TasksExtension
 from agent_jobs.mcp_server.tool_adapter import JobTool
 from agent_jobs.rendering.answers import Answer
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from peer.environment import HERE
 
 PEERS = Path(os.environ.get("TASK_PEERS", "/nowhere"))

@@ -21,8 +21,8 @@ from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 from agent_jobs.store import job_import, open_store
 from agent_jobs.store.file_recovery import JOB_COLUMN_OF_TABLE, KEY_COLUMNS_OF_TABLE
 from agent_jobs.store.job_import import ImportCounts, JobImport, import_jobs

@@ -14,7 +14,7 @@ from anyio import to_thread
 from hosts import Host, eventually, hosting
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 
 def folder_of(settings: Settings) -> Path:

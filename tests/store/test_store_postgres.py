@@ -185,7 +185,7 @@ from mcp import Client
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 async def call_tool():
     async with open_app(Settings.from_env(environment)) as app, Client(build_server(app.engine)) as client:

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from agent_jobs.page.access import LinkAccess, read_secret
 from agent_jobs.page.server import serve_page
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 
 @dataclass

@@ -14,7 +14,7 @@ from mcp_types import CallToolResult, TextContent
 from agent_jobs.app import App, open_app
 from agent_jobs.clock import Clock, create_fast_clock
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 #: Ours and the emulator's seconds that pass in a real one.
 SPEED = 10.0

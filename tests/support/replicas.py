@@ -19,8 +19,8 @@ from mcp.client.streamable_http import streamable_http_client
 from team_servers import ERAS
 
 from agent_jobs.app import open_app
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 DRAIN_S = 1.0
 

@@ -15,8 +15,8 @@ from playwright.async_api import Browser
 from small_png import shrink_png
 
 from agent_jobs.emulator.server import run_emulator
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 FOLDER = Path(__file__).parents[2] / "docs/pictures"
 WIDTHS = (360, 900, 1600)

@@ -12,7 +12,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from agent_jobs.clock import Clock, create_fast_clock
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server.server import TeamServer, open_listener, open_team_server
 
 #: Both eras of the protocol, as a client asks for them.

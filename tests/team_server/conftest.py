@@ -7,8 +7,8 @@ from hosts import SPEED
 from team_servers import Team, serving_team
 
 from agent_jobs.emulator.server import run_emulator
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 PRICES = '[models."gpt-6.1-sol"]\ninput = 2.0\noutput = 10.0\n'
 

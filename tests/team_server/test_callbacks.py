@@ -17,15 +17,21 @@ from receiver import Receiver, receiving
 from standardwebhooks import Webhook as StandardWebhook
 from standardwebhooks import WebhookVerificationError
 
-from agent_jobs.callback_hosts import AllowedHost, callback_hosts
-from agent_jobs.callback_urls import RefusedUrlError, choose_address, is_public, parse_callback_url
+from agent_jobs.callback_urls import (
+    AllowedHost,
+    RefusedUrlError,
+    choose_address,
+    is_public,
+    parse_callback_url,
+)
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.status import Status
 from agent_jobs.notices.callback_sender import CallbackSender, Outcome, read_signing_secrets
-from agent_jobs.setting_values import SecretStr, Written
-from agent_jobs.settings import Settings
+from agent_jobs.settings.callback_hosts import callback_hosts
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr, Written
 from agent_jobs.store import open_store
 from agent_jobs.store.postgres_address import PostgresAddress
 

@@ -19,11 +19,11 @@ from team_servers import Team, serving_team
 from test_callbacks import verify
 from test_tasks import ask
 
-from agent_jobs.callback_hosts import AllowedHost
+from agent_jobs.callback_urls import AllowedHost
 from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.engine.event_feed import MAX_SUBSCRIPTIONS
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store.team_records import NewSubscription
 
 SECRET = "whsec_" + base64.b64encode(b"an event receiver's own secret").decode()

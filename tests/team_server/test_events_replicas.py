@@ -13,9 +13,9 @@ from test_events import NOT_FOUND, event_host
 from test_events import receiver as receiver
 from test_events import willing as willing
 
-from agent_jobs.callback_hosts import AllowedHost
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.callback_urls import AllowedHost
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -9,7 +9,7 @@ from team_servers import serving_team
 
 from agent_jobs.engine.metrics import EngineMetrics
 from agent_jobs.errors import ConfigError
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.store.team_records import OwnerMetrics, StoreMetrics
 from agent_jobs.team_server.metrics import MAX_OWNERS, OTHERS, SINGLE_USER, list_metrics, read_metrics_token
 

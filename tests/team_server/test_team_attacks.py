@@ -14,7 +14,7 @@ from team_apps import SECRET
 from team_servers import Team, serving_team
 
 from agent_jobs.page.peer_address import read_address
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server import request_body
 from agent_jobs.team_server.request_body import MAX_BODY_BYTES, OPEN_BODY_BYTES
 

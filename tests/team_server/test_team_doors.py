@@ -6,7 +6,7 @@ from pathlib import Path
 from team_apps import SECRET, webhook_request
 from team_servers import serving_team
 
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server.request_body import MAX_BODY_BYTES
 
 

@@ -22,8 +22,8 @@ from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Result
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 from agent_jobs.team_server import files
 from agent_jobs.team_server.files import FILE_BYTES, build_file_routes, describe_download, find_safe_name
 

@@ -21,11 +21,11 @@ from hosts import eventually
 from starlette.types import Message, Receive, Scope, Send
 from team_servers import Team, serving_team
 
-from agent_jobs.address_values import find_host
 from agent_jobs.cli.emulator import emulator_command
 from agent_jobs.cli.serve import serve_command
 from agent_jobs.errors import ConfigError
-from agent_jobs.settings import Settings
+from agent_jobs.settings.address_values import find_host
+from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server import audit, connections, request_body, stream_head_delay, token_watch
 from agent_jobs.team_server.host_check import HostNames
 from agent_jobs.team_server.request_body import MAX_BODY_BYTES

@@ -9,8 +9,8 @@ import pytest
 from postgres_server import new_database
 from team_servers import serving_team
 
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -21,8 +21,8 @@ from team_servers import Team, serving_team
 from test_team_http import ACCEPT, LIST_TOOLS
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 from agent_jobs.team_server import audit, issuer_keys
 from agent_jobs.team_server.oauth import RESOURCE_PATH, build_resource_routes, find_resource
 from agent_jobs.team_server.server import describe_address, open_team_server

@@ -10,8 +10,8 @@ from team_servers import Team, serving_team
 
 from agent_jobs.errors import SettingWarning
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 #: 100,000 at 2.00 and 20,000 at 10.00 a million.
 USAGE, USD = {"input_tokens": 100_000, "output_tokens": 20_000}, 0.4

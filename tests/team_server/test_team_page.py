@@ -12,7 +12,7 @@ import pytest
 from team_servers import Team, serving_team
 
 from agent_jobs.page import live
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 HTML = {"Accept": "text/html"}
 

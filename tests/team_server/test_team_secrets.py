@@ -9,8 +9,8 @@ from authorization_server import running_issuer
 from team_servers import serving_team
 from test_team_http import ACCEPT, LIST_TOOLS
 
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 KEY = "sk-very-secret-key"
 PROMPT = "the secret of the user"

@@ -18,8 +18,8 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.status import Status
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 from agent_jobs.store import open_store
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.team_records import Webhook

@@ -18,7 +18,7 @@ from terminals import Terminal
 
 from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 
 @pytest.fixture

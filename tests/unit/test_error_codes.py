@@ -27,8 +27,9 @@ CLASSES = {name for name in vars(errors) if name.endswith("Error")} | {"RefusedF
 UPSTREAM = {"UpstreamError", "UnsentError", "BusyError", "UnclearError", "RefusedError", "AccountError", "MissingError"}
 #: These packages and modules speak to one kind of reader, whose words stand in the problem.
 FACES = (
-    "cli/", "mcp_server/", "team_server/", "install/", "emulator/", "env_file.py", "setting_values.py",
-    "settings_file.py", "configuration.py", "files/private_file.py", "path_values.py", "secret_values.py",
+    "cli/", "mcp_server/", "team_server/", "install/", "emulator/", "files/private_file.py",
+    "settings/configuration.py", "settings/env_file.py", "settings/path_values.py", "settings/secret_values.py",
+    "settings/settings_file.py", "settings/values.py",
 )  # fmt: skip
 #: Functions whose errors have their code from a caller, from a table or from an error inside.
 INDIRECT = {

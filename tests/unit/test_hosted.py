@@ -9,8 +9,8 @@ from agent_jobs.errors import RequestError
 from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.request.body import build_body
 from agent_jobs.request.hosted_tools import CLIENT_TOOLS, fill_in_secrets
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.values import SecretStr
 
 MCP: dict[str, Any] = {
     "type": "mcp",

@@ -7,7 +7,7 @@ from hosts import Host, hosting
 from mcp_types import Implementation
 from test_tools import size
 
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 #: Ten minutes pass in two seconds. Time that calls take beside their waits can only reduce the turns.
 SPEED = 300.0

@@ -15,13 +15,13 @@ from agent_jobs.cli.batch_files import read_tasks
 from agent_jobs.cli.host_checks import check_hosts
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.env_file import add_env_file
 from agent_jobs.install.config_file import Scope, locate_file
 from agent_jobs.install.hosts import HOSTS
 from agent_jobs.install.machine import Machine
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.request.presets import load_presets
-from agent_jobs.settings import Settings
+from agent_jobs.settings.env_file import add_env_file
+from agent_jobs.settings.settings import Settings
 from agent_jobs.toolbox.config import load_toolbox
 
 MARKS: dict[str, Callable[[str], bytes]] = {

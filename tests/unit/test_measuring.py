@@ -15,7 +15,7 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 import measuring
 measuring.measure()
-from agent_jobs.address_values import find_host
+from agent_jobs.settings.address_values import find_host
 measuring.write()
 if os.fork() == 0:
     find_host("http://localhost")
@@ -28,7 +28,7 @@ def test_a_fork_writes_what_it_ran_since_the_process_that_it_is_a_fork_of_wrote(
     support = str(Path(measuring.__file__).parent)
     environment = {**os.environ, measuring.VARIABLE: str(tmp_path)}
     subprocess.run([sys.executable, "-c", PROGRAM, support], env=environment, check=True)
-    path = str(measuring.SOURCE / "address_values.py")
+    path = str(measuring.SOURCE / "settings/address_values.py")
     seen = [pickle.loads(written.read_bytes()).get(path, set()) for written in tmp_path.iterdir()]
     nothing, run, imported = sorted(seen, key=len)
     assert nothing == set()

@@ -7,7 +7,7 @@ import pytest
 from agent_jobs.cli.notify import check_targets
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.errors import ConfigError
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
 

@@ -9,7 +9,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.owner_registry import OwnerRegistry
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.owner_name import is_owner_name
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 GOOD = ["alice", "Alice Smith", "alice@example.com", "https://issuer.example#auth0|1", "日本語", "josé", "0", "a" * 512]
 BAD = ["", " ", "..", ".", "---", "-x", " alice", "alice ", "a\nb", "a\x00b", "a\u200bb", "a\xa0b", "jose\u0301",

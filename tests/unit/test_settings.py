@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.env_file import add_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Mode
 from agent_jobs.mcp_server.wording import MODEL
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SendingMode, Settings
+from agent_jobs.settings.env_file import add_env_file
+from agent_jobs.settings.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SendingMode, Settings
+from agent_jobs.settings.values import SecretStr
 
 SECRET = "sk-proj-very-secret"
 

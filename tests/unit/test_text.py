@@ -11,7 +11,7 @@ from agent_jobs.cli.main import cli
 from agent_jobs.cli.times import format_local_time
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.request.models import suggest_model
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.text import (
     ask_if_meant,
     compact_json,

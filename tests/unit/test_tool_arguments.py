@@ -7,7 +7,7 @@ import pytest
 from hosts import Host, hosting
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 EMPTY: list[Any] = ["", [], {}, None, [""], {"a": None}, [[]]]
 OPTIONAL = {

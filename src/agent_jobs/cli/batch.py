@@ -22,7 +22,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import Status
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 #: Seconds that one poll of the engine waits.
 POLL_WAIT_S = 60.0

@@ -14,14 +14,14 @@ from agent_jobs.cli.config_page import Row, write_page
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
 from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
-from agent_jobs.config_folder import find_config_file
-from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.secret_values import hide_database_password
-from agent_jobs.setting_declaration import Variable
-from agent_jobs.setting_values import KEY, SecretStr, drop_empty_variables
-from agent_jobs.settings import VARIABLES, Settings
-from agent_jobs.settings_file import NAMES, name_setting, read_settings_file
+from agent_jobs.settings.config_folder import find_config_file
+from agent_jobs.settings.configuration import load_usable_settings
+from agent_jobs.settings.declaration import Variable
+from agent_jobs.settings.secret_values import hide_database_password
+from agent_jobs.settings.settings import VARIABLES, Settings
+from agent_jobs.settings.settings_file import NAMES, name_setting, read_settings_file
+from agent_jobs.settings.values import KEY, SecretStr, drop_empty_variables
 from agent_jobs.wiring.workers import read_tool_servers
 
 

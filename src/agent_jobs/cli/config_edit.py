@@ -14,14 +14,14 @@ from agent_jobs.cli.config_checks import refuse_empty, refuse_useless
 from agent_jobs.cli.key_origin import find_env_file_variables
 from agent_jobs.cli.session import convert_errors, json_option
 from agent_jobs.cli.wrapping import print_sentences
-from agent_jobs.config_folder import find_config_file
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.files.private_file import lock_writers, write_private
 from agent_jobs.files.text_file import read_text
-from agent_jobs.setting_values import Written, drop_empty_variables
-from agent_jobs.settings import CONFIG, VARIABLES
-from agent_jobs.settings_file import NAMES, find_near_setting, find_setting, is_key_name, name_setting
+from agent_jobs.settings.config_folder import find_config_file
+from agent_jobs.settings.settings import CONFIG, VARIABLES
+from agent_jobs.settings.settings_file import NAMES, find_near_setting, find_setting, is_key_name, name_setting
+from agent_jobs.settings.values import Written, drop_empty_variables
 
 HEADER = "# Settings of agent-jobs for hosts and terminal. agent-jobs config --explain describes each.\n"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

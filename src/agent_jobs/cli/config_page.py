@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import click
 
 from agent_jobs.cli import sections, terminal
-from agent_jobs.settings import CONFIG, SUBJECTS, VARIABLES
+from agent_jobs.settings.settings import CONFIG, SUBJECTS, VARIABLES
 
 #: Shown also with their defaults: what a user asks about first.
 FIRST_VARIABLES = frozenset({

@@ -9,8 +9,8 @@ import click
 from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
 from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.rendering import answers
-from agent_jobs.secret_values import hide_database_password
-from agent_jobs.settings import Settings
+from agent_jobs.settings.secret_values import hide_database_password
+from agent_jobs.settings.settings import Settings
 from agent_jobs.wiring.database import read_schema_state, upgrade_database
 
 if TYPE_CHECKING:

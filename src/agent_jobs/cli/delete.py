@@ -13,7 +13,7 @@ from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 #: Jobs that the question names.
 NAMED_JOBS = 10

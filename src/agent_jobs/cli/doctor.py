@@ -31,8 +31,6 @@ from agent_jobs.cli.session import Exit, Refusal, Session, json_option, run_in_s
 from agent_jobs.cli.start_times import check_start_times, starts_uvx
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.cli.wrapping import print_sentences
-from agent_jobs.config_folder import find_config_file, find_key_folder
-from agent_jobs.configuration import load_usable_settings
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.install.command import build_desktop_path
@@ -40,9 +38,11 @@ from agent_jobs.install.hosts import HOSTS, Machine
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter, StoreInfo, WorkerInfo
 from agent_jobs.jobs.status import ACTIVE, Status
-from agent_jobs.settings import Settings
-from agent_jobs.settings_file import may_lack_address, read_settings_file
-from agent_jobs.stored_keys import list_key_files
+from agent_jobs.settings.config_folder import find_config_file, find_key_folder
+from agent_jobs.settings.configuration import load_usable_settings
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.settings_file import may_lack_address, read_settings_file
+from agent_jobs.settings.stored_keys import list_key_files
 from agent_jobs.wiring.endpoint import missing_key_error
 
 #: Seconds without a retrieval after which a job is stuck: workers poll every 60 s, and every 290 s beside a stream.

@@ -12,7 +12,7 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError, UpstreamError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.models import find_listed_model, find_near_models, load_models, suggest_model
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 #: Days before its shutdown from which a model is reported.
 SHUTDOWN_NOTICE_DAYS = 60

@@ -8,10 +8,10 @@ from typing import Any
 
 from agent_jobs.cli.host_checks import build_environment, read_entry_settings
 from agent_jobs.cli.selftest import SelfTestError, start_server
-from agent_jobs.configuration import load_usable_settings
 from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.hosts import KEY, Entry, Host
 from agent_jobs.install.machine import Machine
+from agent_jobs.settings.configuration import load_usable_settings
 
 #: Variables that hosts pass on from their own environment, besides those that the entry names.
 PASSED_ON = ("HOME", "LOGNAME", "SHELL", "TERM", "USER")

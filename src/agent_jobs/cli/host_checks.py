@@ -18,7 +18,6 @@ from agent_jobs.cli.key_origin import mask_secret
 from agent_jobs.cli.remote_checks import RemoteEntry
 from agent_jobs.cli.variable_references import REFERENCE, resolve_references
 from agent_jobs.cli.wording import describe_problem
-from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot
@@ -27,8 +26,9 @@ from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, 
 from agent_jobs.install.local_scope import LocalScope, find_local_scope
 from agent_jobs.install.machine import Machine
 from agent_jobs.mcp_server.wait_limits import find_wait_cap_s
-from agent_jobs.settings import DEFAULT_BASE_URL, Settings
-from agent_jobs.stored_keys import format_set_command
+from agent_jobs.settings.configuration import load_usable_settings
+from agent_jobs.settings.settings import DEFAULT_BASE_URL, Settings
+from agent_jobs.settings.stored_keys import format_set_command
 
 WHAT = "host"
 NOT_INSTALLED = "no host has agent-jobs yet; agent-jobs install HOST adds it"

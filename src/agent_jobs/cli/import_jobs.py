@@ -13,7 +13,7 @@ from agent_jobs.cli.owner import OwnerName
 from agent_jobs.cli.session import convert_errors, json_option, read_settings
 from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.rendering import answers
-from agent_jobs.secret_values import hide_database_password
+from agent_jobs.settings.secret_values import hide_database_password
 from agent_jobs.wiring.database import import_job_file
 
 if TYPE_CHECKING:

@@ -25,16 +25,16 @@ from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, run_i
 from agent_jobs.cli.user_input import ask_for_line, ask_to_agree
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.cli.wrapping import print_sentences
-from agent_jobs.config_folder import find_config_file
-from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.install.detect import find_hosts
 from agent_jobs.install.hosts import HOSTS
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import DEFAULT_BASE_URL, Settings
-from agent_jobs.settings_file import read_settings_file
-from agent_jobs.stored_keys import name_endpoint
+from agent_jobs.settings.config_folder import find_config_file
+from agent_jobs.settings.configuration import load_usable_settings
+from agent_jobs.settings.settings import DEFAULT_BASE_URL, Settings
+from agent_jobs.settings.settings_file import read_settings_file
+from agent_jobs.settings.stored_keys import name_endpoint
+from agent_jobs.settings.values import SecretStr
 from agent_jobs.wiring.endpoint import missing_key_error
 
 BASE_URL = "OPENAI_BASE_URL"

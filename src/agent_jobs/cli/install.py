@@ -20,7 +20,6 @@ from agent_jobs.cli.install_report import print_fragment, print_json, print_repo
 from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
 from agent_jobs.cli.session import convert_errors
 from agent_jobs.cli.wording import describe_error
-from agent_jobs.config_folder import find_config_file, find_key_folder, is_default_place
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.install.command import find_launch
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot
@@ -37,8 +36,9 @@ from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, 
 from agent_jobs.install.local_scope import find_local_scope
 from agent_jobs.install.machine import Launch, Machine
 from agent_jobs.install.remote import TOKEN_VARIABLE
-from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL
-from agent_jobs.stored_keys import format_set_command
+from agent_jobs.settings.config_folder import find_config_file, find_key_folder, is_default_place
+from agent_jobs.settings.settings import CONFIG, DEFAULT_BASE_URL
+from agent_jobs.settings.stored_keys import format_set_command
 
 T = TypeVar("T")
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from agent_jobs.api_key import find_key_mistake, repair_key
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.finding import Finding, print_finding
 from agent_jobs.cli.key_origin import (
@@ -24,15 +23,23 @@ from agent_jobs.cli.sections import format_pairs
 from agent_jobs.cli.session import Exit, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.cli.wrapping import print_sentences
-from agent_jobs.config_folder import find_key_folder
-from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
-from agent_jobs.secret_values import KEY_FILE_CHARS
-from agent_jobs.setting_values import SecretStr, check_header
-from agent_jobs.settings import Settings
-from agent_jobs.settings_file import may_lack_address
-from agent_jobs.stored_keys import StoredKey, delete_key, find_stored_key, list_endpoints, name_endpoint, store_key
+from agent_jobs.settings.config_folder import find_key_folder
+from agent_jobs.settings.configuration import load_usable_settings
+from agent_jobs.settings.key_mistakes import find_key_mistake, repair_key
+from agent_jobs.settings.secret_values import KEY_FILE_CHARS
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.settings_file import may_lack_address
+from agent_jobs.settings.stored_keys import (
+    StoredKey,
+    delete_key,
+    find_stored_key,
+    list_endpoints,
+    name_endpoint,
+    store_key,
+)
+from agent_jobs.settings.values import SecretStr, check_header
 from agent_jobs.wiring.endpoint import missing_key_error
 
 NO_ARGUMENT = (

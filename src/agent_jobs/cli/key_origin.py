@@ -6,13 +6,13 @@ from typing import Literal, NamedTuple
 
 import click
 
-from agent_jobs.config_folder import find_key_folder
-from agent_jobs.configuration import load_usable_settings
-from agent_jobs.env_file import add_env_file
-from agent_jobs.secret_values import KEY_FILE
-from agent_jobs.setting_values import KEY, SecretStr
-from agent_jobs.settings import Settings
-from agent_jobs.stored_keys import StoredKey, find_stored_key, name_endpoint, read_keyring
+from agent_jobs.settings.config_folder import find_key_folder
+from agent_jobs.settings.configuration import load_usable_settings
+from agent_jobs.settings.env_file import add_env_file
+from agent_jobs.settings.secret_values import KEY_FILE
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.stored_keys import StoredKey, find_stored_key, name_endpoint, read_keyring
+from agent_jobs.settings.values import KEY, SecretStr
 
 #: Characters of a secret that are shown.
 SHOWN_SECRET_CHARS = 4

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.secret_values import read_owner_key
-from agent_jobs.settings import Settings
+from agent_jobs.settings.secret_values import read_owner_key
+from agent_jobs.settings.settings import Settings
 
 MAX_NAME_BYTES = 255  # of a file, on all usual file systems
 ENV = "env:"

@@ -185,7 +185,7 @@ def cli(context: click.Context, env_file: str | None) -> None:
     command, and started by a host, this is the MCP server.
     """
     if env_file is not None:
-        from agent_jobs.env_file import add_env_file
+        from agent_jobs.settings.env_file import add_env_file
 
         try:
             os.environ.update(add_env_file(os.environ, env_file))

@@ -7,7 +7,7 @@ from agent_jobs.jobs.response import JSON, read_whole_number, string_of
 from agent_jobs.pricing.price_file import Rates
 from agent_jobs.pricing.prices import Prices, is_openai
 from agent_jobs.request.models import find_listed_model, find_shutdown_date, list_efforts, list_known_names, load_models
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 
 #: The address whose models and prices the built-in tables describe.
 OPENAI_URL = "https://api.openai.com/v1"

@@ -23,7 +23,7 @@ from agent_jobs.cli.table import render_table
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.errors import AccountError, AgentJobsError, RequestError, UpstreamError
 from agent_jobs.jobs.response import JSON
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.text import compact_json
 
 #: Statuses of an endpoint that does not serve the path.

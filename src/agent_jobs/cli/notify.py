@@ -11,8 +11,8 @@ from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.session import Exit, create_refusal, json_option, read_settings
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError
-from agent_jobs.notice_targets import EVENTS, NoticeTarget
-from agent_jobs.settings import Settings
+from agent_jobs.settings.notice_targets import EVENTS, NoticeTarget
+from agent_jobs.settings.settings import Settings
 from agent_jobs.wiring.notices import create_notice_sender
 
 NO_TARGET = (

@@ -6,8 +6,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from agent_jobs.cli.session import find_jobs_to_complete
-from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import ConfigError
+from agent_jobs.settings.configuration import load_usable_settings
 
 #: Jobs that are searched for names of batches: a batch has hundreds, and a shell waits for the answer.
 SEARCHED_JOBS = 500

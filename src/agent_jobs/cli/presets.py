@@ -11,7 +11,7 @@ from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.models import load_models
 from agent_jobs.request.presets import Preset, load_our_presets, load_presets
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.text import compact_json
 
 

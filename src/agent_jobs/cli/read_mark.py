@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from agent_jobs.cli.output import is_stdout_abandoned
 from agent_jobs.cli.session import Session, run_in_session
-from agent_jobs.configuration import load_usable_settings
 from agent_jobs.jobs.job import Job
+from agent_jobs.settings.configuration import load_usable_settings
 
 
 def mark_read(job: Job) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from agent_jobs.secret_values import read_key_file, read_password_file
+from agent_jobs.settings.secret_values import read_key_file, read_password_file
 
 
 def read_referenced_file(name: str, path: Path) -> None:

@@ -43,7 +43,7 @@ def serve_command(over_http: bool, host: str | None, port: int | None) -> None:
 
 def _check_host(text: str) -> str:
     """Return the address of --host. It is checked as AGENT_JOBS_HOST is."""
-    from agent_jobs.address_values import HOST_ACCEPTS, find_host  # not needed on stdin
+    from agent_jobs.settings.address_values import HOST_ACCEPTS, find_host  # not needed on stdin
 
     host = find_host(text)
     if not host:

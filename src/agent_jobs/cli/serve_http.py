@@ -11,9 +11,9 @@ import anyio
 import click
 
 from agent_jobs.cli.session import convert_errors, read_settings
-from agent_jobs.configuration import load_settings
 from agent_jobs.errors import ConfigError
-from agent_jobs.settings import Settings
+from agent_jobs.settings.configuration import load_settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server.app import MCP_PATH
 from agent_jobs.team_server.server import describe_address, open_listener, open_team_server
 

@@ -15,15 +15,15 @@ from agent_jobs.cli.program import make_permanent, plan_program, remove_program
 from agent_jobs.cli.service_manager import ServiceManager, ServiceState, find_manager
 from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
 from agent_jobs.cli.wrapping import print_sentences
-from agent_jobs.configuration import load_settings
-from agent_jobs.env_file import add_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.files.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.install.hosts import KEY
 from agent_jobs.install.machine import Launch, Machine
 from agent_jobs.install.service_files import Service, build_collector_command, find_env_file_of
-from agent_jobs.setting_values import SecretStr
-from agent_jobs.settings import VARIABLES, Settings
+from agent_jobs.settings.configuration import load_settings
+from agent_jobs.settings.env_file import add_env_file
+from agent_jobs.settings.settings import VARIABLES, Settings
+from agent_jobs.settings.values import SecretStr
 
 #: Variables besides our own settings that the collector needs, and that a service manager does not set.
 PASSED_ON = (

@@ -17,14 +17,14 @@ from agent_jobs.app import App, Role, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.wording import describe_error
-from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interruption
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import Status
-from agent_jobs.settings import Settings
+from agent_jobs.settings.configuration import load_settings, load_usable_settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.wiring.end_signals import cancel_on_signal
 
 T = TypeVar("T")

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from agent_jobs.callback_hosts import AllowedHost
-from agent_jobs.callback_urls import RefusedUrlError, parse_callback_url
+from agent_jobs.callback_urls import AllowedHost, RefusedUrlError, parse_callback_url
 from agent_jobs.errors import Argument, RequestError
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_jobs.callback_hosts import AllowedHost
+from agent_jobs.callback_urls import AllowedHost
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.owners import UNLIMITED, OwnerLimits
 from agent_jobs.pricing.prices import Prices

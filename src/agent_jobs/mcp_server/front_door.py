@@ -11,7 +11,7 @@ import os
 import threading
 from contextlib import suppress
 
-from agent_jobs.config_folder import find_config_file
+from agent_jobs.settings.config_folder import find_config_file
 
 TYPE_CHECKING = False  # importing `typing` costs a fifth of the time to the first answer
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from mcp_types import JSONRPCError, JSONRPCResponse
 
 from agent_jobs import jsonrpc
 from agent_jobs.app import open_app
-from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.errors import ConfigError
 from agent_jobs.files.text_file import BOM
 from agent_jobs.mcp_server.front_door import FrontDoor, write_all
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import Settings
+from agent_jobs.settings.configuration import load_settings, load_usable_settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.wiring.end_signals import cancel_on_signal
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def _load_settings(env_file: str | None) -> Settings | ConfigError:
     """Return the settings, or the error about them."""
     try:
         if env_file is not None:
-            from agent_jobs.env_file import add_env_file  # few hosts name one
+            from agent_jobs.settings.env_file import add_env_file  # few hosts name one
 
             os.environ.update(add_env_file(os.environ, env_file))
         return load_settings(os.environ)

@@ -17,14 +17,13 @@ from typing import NamedTuple
 import anyio
 import httpx2
 
-from agent_jobs.callback_hosts import AllowedHost
-from agent_jobs.callback_urls import RefusedUrlError, choose_address, parse_callback_url
+from agent_jobs.callback_urls import AllowedHost, RefusedUrlError, choose_address, parse_callback_url
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError
 from agent_jobs.files.secret_file import read_secret_file
-from agent_jobs.notice_targets import decode_secret
 from agent_jobs.notices.requests import sign_webhook
 from agent_jobs.notices.sender import hide_addresses
+from agent_jobs.settings.notice_targets import decode_secret
 
 REQUEST_LIMIT_S = 15.0  # for one attempt, from the name to the status
 FINAL = frozenset({410, 413})  # the receiver wants it no more, or finds it too large

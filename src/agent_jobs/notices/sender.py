@@ -13,11 +13,11 @@ import httpx2
 
 from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
-from agent_jobs.notice_targets import NoticeTarget, decode_secret
 from agent_jobs.notices.desktop import show_on_desktop
 from agent_jobs.notices.notice import Notice, make_notice
 from agent_jobs.notices.requests import build_request
-from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings.notice_targets import NoticeTarget, decode_secret
+from agent_jobs.settings.values import SecretStr
 
 logger = logging.getLogger(__name__)
 

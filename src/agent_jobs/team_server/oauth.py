@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from agent_jobs.errors import ConfigError
 from agent_jobs.owner_name import is_owner_name
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server.caller import Caller
 from agent_jobs.team_server.issuer_keys import IssuerKeys
 from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, CannotVerifyError, RefusedTokenError

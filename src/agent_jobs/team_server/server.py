@@ -26,7 +26,7 @@ from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.mcp_server.events import EventsExtension
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.tool_adapter import is_for_team
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server.app import MCP_PATH, AccessPolicy, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import get_current_caller, set_current_caller

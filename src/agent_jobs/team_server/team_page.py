@@ -14,7 +14,7 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.page.access import Session, TokenAccess, TokenOwner, derive_secret, read_secret
 from agent_jobs.page.app import PATHS, PageServer, build_page
 from agent_jobs.page.peer_address import read_address
-from agent_jobs.settings import Settings
+from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import Caller
 from agent_jobs.team_server.connections import admit_connection

@@ -10,7 +10,7 @@ from agent_jobs.errors import ConfigError
 if TYPE_CHECKING:  # SQLite, the default, does without them
     from pathlib import Path
 
-    from agent_jobs.settings import Settings
+    from agent_jobs.settings.settings import Settings
     from agent_jobs.store.base import Store
     from agent_jobs.store.job_import import ImportCounts
     from agent_jobs.store.postgres_address import PostgresAddress
@@ -25,7 +25,7 @@ def find_postgres(settings: Settings) -> PostgresAddress | None:
     """
     if settings.database_url is None:
         return None
-    from agent_jobs.secret_values import read_password_file
+    from agent_jobs.settings.secret_values import read_password_file
     from agent_jobs.store.postgres_address import PostgresAddress
 
     listen_url, password_file = settings.database_listen_url, settings.database_password_file

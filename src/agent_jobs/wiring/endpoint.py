@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import anyio
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.secret_values import read_owner_key
-from agent_jobs.settings import DEFAULT_BASE_URL, Settings
-from agent_jobs.stored_keys import format_set_command, name_endpoint, read_keyring, refuse_keyring
+from agent_jobs.settings.secret_values import read_owner_key
+from agent_jobs.settings.settings import DEFAULT_BASE_URL, Settings
+from agent_jobs.settings.stored_keys import format_set_command, name_endpoint, read_keyring, refuse_keyring
 
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.upstream.endpoint import Endpoint

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.on_finish import Notifier
     from agent_jobs.notices.callback_sender import CallbackSender
     from agent_jobs.notices.sender import NoticeSender
-    from agent_jobs.settings import Settings
+    from agent_jobs.settings.settings import Settings
     from agent_jobs.store.base import Store
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.jobs.owners import OwnerLimits
     from agent_jobs.pricing.prices import Prices
     from agent_jobs.request.presets import Preset
-    from agent_jobs.settings import Settings
+    from agent_jobs.settings.settings import Settings
     from agent_jobs.store.base import Store
     from agent_jobs.toolbox.config import ToolServers
     from agent_jobs.toolbox.toolbox import Toolbox

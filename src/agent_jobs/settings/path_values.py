@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agent_jobs.errors import ConfigError, SettingWarning
-from agent_jobs.setting_values import PATH_WORDS, Reader, Written, split_list
+from agent_jobs.settings.values import PATH_WORDS, Reader, Written, split_list
 
 
 def path() -> Reader:

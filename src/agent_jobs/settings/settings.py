@@ -7,13 +7,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from agent_jobs import notice_targets as notices
-from agent_jobs import path_values, secret_values
-from agent_jobs import setting_values as values
-from agent_jobs.callback_hosts import AllowedHost, callback_hosts
+from agent_jobs.callback_urls import AllowedHost
 from agent_jobs.errors import ConfigError, SettingWarning
-from agent_jobs.notice_targets import NoticeTarget
-from agent_jobs.setting_declaration import (
+from agent_jobs.settings import notice_targets as notices
+from agent_jobs.settings import path_values, secret_values, values
+from agent_jobs.settings.callback_hosts import callback_hosts
+from agent_jobs.settings.declaration import (
     ANSWERS,
     ENDPOINT,
     FINISH,
@@ -27,10 +26,11 @@ from agent_jobs.setting_declaration import (
     Variable,
     declare_setting,
 )
-from agent_jobs.setting_values import SecretStr, Written
-from agent_jobs.stored_keys import StoredKey
-from agent_jobs.team_settings import TeamSettings
-from agent_jobs.variable_names import find_misnamed
+from agent_jobs.settings.notice_targets import NoticeTarget
+from agent_jobs.settings.stored_keys import StoredKey
+from agent_jobs.settings.team_settings import TeamSettings
+from agent_jobs.settings.values import SecretStr, Written
+from agent_jobs.settings.variable_names import find_misnamed
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 CONFIG = "AGENT_JOBS_CONFIG"

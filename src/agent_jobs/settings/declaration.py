@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Any, NamedTuple
 
-from agent_jobs.setting_values import Reader, Written
+from agent_jobs.settings.values import Reader, Written
 
 #: Headings of `agent-jobs config --explain`, docs/settings.md and .env.example.
 ENDPOINT = "The key and the endpoint"

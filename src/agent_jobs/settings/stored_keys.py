@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
 from agent_jobs.files.text_file import BOM, explain_read_error
-from agent_jobs.secret_values import KEY_FILE_CHARS
-from agent_jobs.setting_values import SecretStr, check_header
+from agent_jobs.settings.key_mistakes import find_key_mistake
+from agent_jobs.settings.secret_values import KEY_FILE_CHARS
+from agent_jobs.settings.values import SecretStr, check_header
 from agent_jobs.web_address import write_host
 
 #: In the file in place of a key that is in the keyring, so that the keyring is asked only then.

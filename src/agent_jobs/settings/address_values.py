@@ -3,7 +3,7 @@
 import re
 from urllib.parse import SplitResult
 
-from agent_jobs.setting_values import Reader, SecretStr, Written, parse_count
+from agent_jobs.settings.values import Reader, SecretStr, Written, parse_count
 from agent_jobs.web_address import LOOPBACK_HOSTS, split_web_address
 
 MAX_PORT = 65_535

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import SettingWarning
-from agent_jobs.setting_values import Reader, SecretStr, Written, split_list
+from agent_jobs.settings.values import Reader, SecretStr, Written, split_list
 from agent_jobs.text import ask_if_meant, nearest
 from agent_jobs.web_address import is_loopback, split_web_address
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent_jobs.config_folder import VARIABLE, find_config_file, find_key_folder
 from agent_jobs.errors import ConfigError, SettingWarning
-from agent_jobs.settings import Settings
-from agent_jobs.settings_file import SettingsFile, read_settings_file
-from agent_jobs.stored_keys import find_stored_key
+from agent_jobs.settings.config_folder import VARIABLE, find_config_file, find_key_folder
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.settings_file import SettingsFile, read_settings_file
+from agent_jobs.settings.stored_keys import find_stored_key
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:

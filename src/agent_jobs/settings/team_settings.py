@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent_jobs import address_values as addresses
-from agent_jobs import path_values
-from agent_jobs import setting_values as values
-from agent_jobs.setting_declaration import TEAM, declare_setting
-from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import address_values as addresses
+from agent_jobs.settings import path_values, values
+from agent_jobs.settings.declaration import TEAM, declare_setting
+from agent_jobs.settings.values import SecretStr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

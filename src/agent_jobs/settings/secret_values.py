@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
-from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.files.text_file import BOM, explain_read_error, open_text
-from agent_jobs.setting_values import Reader, SecretStr, Written, check_header, split_list
+from agent_jobs.settings.key_mistakes import find_key_mistake
+from agent_jobs.settings.values import Reader, SecretStr, Written, check_header, split_list
 from agent_jobs.web_address import split_address
 
 KEY_FILE = "AGENT_JOBS_API_KEY_FILE"

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, TypeGuard, cast
 
 from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.files.text_file import explain_read_error, read_text
-from agent_jobs.secret_values import KEY_FILE
-from agent_jobs.setting_values import KEY, PATH_WORDS, SWITCH_VALUES, YES_OR_NO, drop_empty_variables
-from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL, VARIABLES
-from agent_jobs.stored_keys import name_endpoint
+from agent_jobs.settings.secret_values import KEY_FILE
+from agent_jobs.settings.settings import CONFIG, DEFAULT_BASE_URL, VARIABLES
+from agent_jobs.settings.stored_keys import name_endpoint
+from agent_jobs.settings.values import KEY, PATH_WORDS, SWITCH_VALUES, YES_OR_NO, drop_empty_variables
+from agent_jobs.settings.variable_names import PREFIX, misnamed_warning, unknown_warning
 from agent_jobs.text import nearest
-from agent_jobs.variable_names import PREFIX, misnamed_warning, unknown_warning
 
 BASE_URL = "OPENAI_BASE_URL"
 #: Names, in the form of `squeeze_name`, that a user may give the key.

@@ -1,37 +1,13 @@
 """Read the hosts that a server may call back. Pure."""
 
 import re
-from typing import NamedTuple
 
-from agent_jobs.setting_values import Reader, Written, parse_count
-from agent_jobs.web_address import LOOPBACK_HOSTS, write_host
+from agent_jobs.callback_urls import AllowedHost
+from agent_jobs.settings.values import Reader, Written, parse_count
 
 ACCEPTS = "names of hosts, each with or without a port, separated by commas"
 MAX_PORT = 65_535
 _HOST = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(:(?P<port>[0-9]{1,5}))?")
-
-
-class AllowedHost(NamedTuple):
-    """A host that may be called. Without a port, only the port of https is allowed."""
-
-    host: str
-    port: int | None = None
-
-    def __str__(self) -> str:
-        host = write_host(self.host)
-        if self.port is None:
-            return host
-        return f"{host}:{self.port}"
-
-    @property
-    def schemes(self) -> tuple[str, ...]:
-        """Return how its addresses may begin."""
-        return ("https", "http") if self.is_loopback else ("https",)
-
-    @property
-    def is_loopback(self) -> bool:
-        """Return True if the operator allows this machine itself, on one port: tests call it."""
-        return self.port is not None and self.host in LOOPBACK_HOSTS
 
 
 def callback_hosts() -> Reader:
