@@ -18,7 +18,7 @@ from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings.settings import Settings
-from agent_jobs.team_server.webhooks import WEBHOOK_PATH, build_webhook_routes
+from agent_jobs.team_server.provider_webhooks import WEBHOOK_PATH, build_webhook_routes
 from bench.figures import Figure, settings
 
 SPEED = 4  # of the clocks: a job of 40 s takes ten

@@ -1,6 +1,6 @@
 """Have files reviewed: first ask what would be sent and what it may cost, then send it.
 
-    uv run examples/review.py src/agent_jobs/mcp_server/pacing.py "src/agent_jobs/store/*.py"
+    uv run examples/review.py src/agent_jobs/mcp_server/repeated_polls.py "src/agent_jobs/store/*.py"
 
 Files are read below AGENT_JOBS_FILE_ROOTS only; the example opens the folder in which you start it.
 """

@@ -23,7 +23,7 @@ from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine import on_finish_command
 from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S
-from agent_jobs.engine.on_finish_command import STDERR_BYTES, Command
+from agent_jobs.engine.on_finish_command import STDERR_BYTES, OnFinishCommand
 from agent_jobs.settings.settings import Settings
 from agent_jobs.settings.values import SecretStr
 
@@ -348,7 +348,7 @@ def test_child_left_by_a_command_costs_no_thread_and_no_descriptor(tmp_path: Pat
         return threading.active_count(), len(os.listdir("/dev/fd"))
 
     threads, descriptors = costs()
-    Command(("sh", "-c", "sleep 600 & echo $! >child"), os.environ, tmp_path).run("job_1", {})
+    OnFinishCommand(("sh", "-c", "sleep 600 & echo $! >child"), os.environ, tmp_path).run("job_1", {})
     after = costs()
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
     assert after[0] <= threads

@@ -37,7 +37,7 @@ from agent_jobs.store import open_store
 from agent_jobs.store.base import Store
 from agent_jobs.store.job_writes import PROGRESS_AT_ONCE
 from agent_jobs.store.postgres_address import PostgresAddress
-from agent_jobs.store.values import Budget, Place
+from agent_jobs.store.values import Budget, ResponseAddress
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"
@@ -1832,7 +1832,7 @@ async def test_each_filter_selects_counts_sorts_and_sums_up_the_same_jobs(store:
 async def test_deleted_jobs_are_named_with_their_responses_and_active_ones_stay(store: Store):
     await add_job_in(store, COMPLETED)
     await store.add(a_job("job_2"))
-    assert await store.delete_jobs(["job_1", "job_2", "job_3"]) == {"job_1": [Place(HERE, "resp_1")]}
+    assert await store.delete_jobs(["job_1", "job_2", "job_3"]) == {"job_1": [ResponseAddress(HERE, "resp_1")]}
     assert await store.get("job_1") is None
     tombstone = await store.get_tombstone("job_1")
     assert tombstone is not None

@@ -23,7 +23,7 @@ from agent_jobs.settings.values import SecretStr
 from agent_jobs.store import open_store
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.team_records import Webhook
-from agent_jobs.team_server.webhooks import BODY_BYTES, WEBHOOK_PATH, build_webhook_routes, read_secrets
+from agent_jobs.team_server.provider_webhooks import BODY_BYTES, WEBHOOK_PATH, build_webhook_routes, read_secrets
 
 #: No streams: only polls and webhooks show how a job goes on.
 POLLED: dict[str, Any] = {"follow": 0}

@@ -86,6 +86,7 @@ INSIDE_SETTINGS: dict[str, set[str]] = {
         "team_settings", "values", "variable_names",
     },
     "settings_file": {"secret_values", "settings", "stored_keys", "values", "variable_names"},
+    "missing_key": {"settings", "stored_keys"},
     "configuration": {"config_folder", "settings", "settings_file", "stored_keys"},
 }  # fmt: skip
 

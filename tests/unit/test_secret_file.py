@@ -8,7 +8,7 @@ import pytest
 from agent_jobs.errors import ConfigError
 from agent_jobs.notices.callback_sender import read_signing_secrets
 from agent_jobs.team_server.metrics import read_metrics_token
-from agent_jobs.team_server.webhooks import read_secrets
+from agent_jobs.team_server.provider_webhooks import read_secrets
 
 READERS: dict[str, Callable[[Path], object]] = {
     "AGENT_JOBS_METRICS_TOKEN_FILE": read_metrics_token,

@@ -10,7 +10,7 @@ import click
 
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
-from agent_jobs.cli.config_page import Row, write_page
+from agent_jobs.cli.config_page import SettingRow, write_page
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
 from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
@@ -82,7 +82,7 @@ def config_command(context: click.Context, is_full: bool, explain: bool, as_json
     mistakes = find_mistakes(settings, refused)
     origins = dict(zip(VARIABLES, _find_origins(settings), strict=True))
     rows = {
-        name: Row(_show_value(settings, variable.field), origins[name], _is_refused(name, refused))
+        name: SettingRow(_show_value(settings, variable.field), origins[name], _is_refused(name, refused))
         for name, variable in VARIABLES.items()
     }
     if as_json:
@@ -144,7 +144,7 @@ def _leave_config(mistakes: Sequence[str]) -> NoReturn:
     raise SystemExit(Exit.REFUSED if mistakes else Exit.DONE)
 
 
-def _write_rows_as_json(rows: Mapping[str, Row], mistakes: Sequence[str], *, explain: bool) -> None:
+def _write_rows_as_json(rows: Mapping[str, SettingRow], mistakes: Sequence[str], *, explain: bool) -> None:
     from agent_jobs.rendering import answers
 
     settings: dict[str, dict[str, Any]] = {}

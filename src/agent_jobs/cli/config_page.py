@@ -31,7 +31,7 @@ SECONDS_IN_UNITS = ((3_600, "h"), (60, "min"))
 SECONDS_IN_A_DAY = 86_400
 
 
-class Row(NamedTuple):
+class SettingRow(NamedTuple):
     """A setting as `config` shows it."""
 
     value: Any
@@ -46,7 +46,7 @@ class Row(NamedTuple):
         return self.origin
 
 
-def list_page(rows: Mapping[str, Row], *, is_full: bool, is_explained: bool) -> Iterator[str]:
+def list_page(rows: Mapping[str, SettingRow], *, is_full: bool, is_explained: bool) -> Iterator[str]:
     """Yield the lines of the page.
 
     Args:
@@ -69,13 +69,13 @@ def list_page(rows: Mapping[str, Row], *, is_full: bool, is_explained: bool) -> 
             yield from _list_setting(name, shown[name], start, is_explained=is_explained)
 
 
-def _list_setting(name: str, row: Row, start: str, *, is_explained: bool) -> Iterator[str]:
+def _list_setting(name: str, row: SettingRow, start: str, *, is_explained: bool) -> Iterator[str]:
     yield from _lay_out_setting(start, _describe_row(name, row))
     if is_explained:
         yield from _explain_setting(name)
 
 
-def list_lines(rows: Mapping[str, Row]) -> Iterator[str]:
+def list_lines(rows: Mapping[str, SettingRow]) -> Iterator[str]:
     """Yield a line for each setting, for `grep` and its like."""
     name_columns = max(map(len, rows))
     origin_columns = max(len(row.origin_words) for row in rows.values())
@@ -83,7 +83,7 @@ def list_lines(rows: Mapping[str, Row]) -> Iterator[str]:
         yield f"{name:<{name_columns}}  {row.origin_words:<{origin_columns}}  {_describe_row(name, row)}"
 
 
-def describe_rest(rows: Mapping[str, Row]) -> str:
+def describe_rest(rows: Mapping[str, SettingRow]) -> str:
     """Return a sentence about the settings that the short page leaves out."""
     count = sum(not _is_shown_first(name, row) for name, row in rows.items())
     return (
@@ -130,11 +130,11 @@ def _format_usd(amount: float) -> str:
 UNITS: Mapping[str, Callable[[float], str]] = {"S": format_span, "DAYS": _format_days, "USD": _format_usd}
 
 
-def _is_shown_first(name: str, row: Row) -> bool:
+def _is_shown_first(name: str, row: SettingRow) -> bool:
     return name in FIRST_VARIABLES or row.origin != "default"
 
 
-def _describe_row(name: str, row: Row) -> str:
+def _describe_row(name: str, row: SettingRow) -> str:
     words = describe_value(name, row.value)
     if row.is_refused:
         return f"{words} (the value from {row.origin} is invalid)"
@@ -166,7 +166,7 @@ def _explain_setting(name: str) -> Iterator[str]:
         yield EXPLANATION_INDENT + line
 
 
-def write_page(rows: Mapping[str, Row], mistakes: list[str], *, is_full: bool, is_explained: bool) -> None:
+def write_page(rows: Mapping[str, SettingRow], mistakes: list[str], *, is_full: bool, is_explained: bool) -> None:
     """Print the page on stdout, then on stderr what it leaves out and what is wrong with the settings."""
     is_short = not (is_full or is_explained)
     lines = list_page(rows, is_full=not is_short, is_explained=is_explained)

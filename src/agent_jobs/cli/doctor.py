@@ -40,10 +40,10 @@ from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter, StoreInfo, WorkerIn
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.settings.config_folder import find_config_file, find_key_folder
 from agent_jobs.settings.configuration import load_usable_settings
+from agent_jobs.settings.missing_key import missing_key_error
 from agent_jobs.settings.settings import Settings
 from agent_jobs.settings.settings_file import may_lack_address, read_settings_file
 from agent_jobs.settings.stored_keys import list_key_files
-from agent_jobs.wiring.endpoint import missing_key_error
 
 #: Seconds without a retrieval after which a job is stuck: workers poll every 60 s, and every 290 s beside a stream.
 STUCK_S = 600.0

@@ -31,11 +31,11 @@ from agent_jobs.install.detect import find_hosts
 from agent_jobs.install.hosts import HOSTS
 from agent_jobs.settings.config_folder import find_config_file
 from agent_jobs.settings.configuration import load_usable_settings
+from agent_jobs.settings.missing_key import missing_key_error
 from agent_jobs.settings.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.settings.settings_file import read_settings_file
 from agent_jobs.settings.stored_keys import name_endpoint
 from agent_jobs.settings.values import SecretStr
-from agent_jobs.wiring.endpoint import missing_key_error
 
 BASE_URL = "OPENAI_BASE_URL"
 #: How often a mistyped or refused key is asked for.

@@ -28,6 +28,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.settings.config_folder import find_key_folder
 from agent_jobs.settings.configuration import load_usable_settings
 from agent_jobs.settings.key_mistakes import find_key_mistake, repair_key
+from agent_jobs.settings.missing_key import missing_key_error
 from agent_jobs.settings.secret_values import KEY_FILE_CHARS
 from agent_jobs.settings.settings import Settings
 from agent_jobs.settings.settings_file import may_lack_address
@@ -40,7 +41,6 @@ from agent_jobs.settings.stored_keys import (
     store_key,
 )
 from agent_jobs.settings.values import SecretStr, check_header
-from agent_jobs.wiring.endpoint import missing_key_error
 
 NO_ARGUMENT = (
     "The key does not go onto the command line, because the shell keeps that. Run `agent-jobs key set`, and paste it."

@@ -95,7 +95,7 @@ class Lines(Unmanaged):
         return True
 
 
-class Records(Unmanaged):
+class JsonLines(Unmanaged):
     """A JSON object on a line for each change of a job."""
 
     def __init__(self) -> None:

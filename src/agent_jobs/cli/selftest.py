@@ -28,14 +28,14 @@ class SelfTestError(Exception):
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedServer:
     """A server that started and listed its tools."""
 
     tools: list[str]
     listed_s: float  #: from the start of the process until its tools were listed
 
 
-def start_this_installation(version: str) -> Started:
+def start_this_installation(version: str) -> StartedServer:
     """Start this installation, without the user's settings.
 
     Raises:
@@ -45,7 +45,9 @@ def start_this_installation(version: str) -> Started:
     return start_server([sys.executable, "-m", "agent_jobs"], environment, version)
 
 
-def start_server(command: Sequence[str], environment: Mapping[str, str], version: str = OLD, tool: str = "") -> Started:
+def start_server(
+    command: Sequence[str], environment: Mapping[str, str], version: str = OLD, tool: str = ""
+) -> StartedServer:
     """Start a server in a temporary data folder, list its tools in this protocol version, and call one of them.
 
     Raises:
@@ -72,7 +74,7 @@ def start_server(command: Sequence[str], environment: Mapping[str, str], version
             listed_s = time.monotonic() - began
             if tool:
                 _call_server(process, 3, "tools/call", {"name": tool, "arguments": {}})
-            return Started(tools, listed_s)
+            return StartedServer(tools, listed_s)
         except (OSError, ValueError, KeyError) as error:
             last_line = _read_error_line(stderr)
             if is_late.is_set():

@@ -13,7 +13,7 @@ from agent_jobs.cli.bell import bell_option, ring_bell
 from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.output import is_stdout_abandoned, require_stdout
-from agent_jobs.cli.progress import Display, Records, open_display
+from agent_jobs.cli.progress import Display, JsonLines, open_display
 from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.unwritten_answer import report_unwritten
@@ -100,7 +100,7 @@ async def _watch_progress(session: Session, ids: Sequence[str], resume: str, *, 
     await announce_pending(session)
     session.app.work()
     began = session.engine.now()
-    shown = Records() if as_json else open_display(sys.stdout, is_single=len(ids) == 1)
+    shown = JsonLines() if as_json else open_display(sys.stdout, is_single=len(ids) == 1)
     with shown as display:
         session.hide = display.hide
         asker = open_asker(display.hide, may_ask=not as_json)

@@ -10,7 +10,7 @@ from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.metrics import EngineMetrics, ProcessCounters
 from agent_jobs.engine.owner_registry import OwnerRegistry
 from agent_jobs.engine.stored_jobs import ActionReporter
-from agent_jobs.engine.team_files import TeamFiles
+from agent_jobs.engine.team_files import OwnerFiles
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
@@ -104,9 +104,9 @@ class Inspection:
         return None
 
     @property
-    def files(self) -> TeamFiles:
+    def files(self) -> OwnerFiles:
         """Return the files of the owner to whom this engine is bound."""
-        return TeamFiles(self._store, self._clock)
+        return OwnerFiles(self._store, self._clock)
 
     @property
     def feed(self) -> EventFeed:

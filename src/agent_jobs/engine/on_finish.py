@@ -121,7 +121,7 @@ class Notifier:
             calls: list[Call] = []
             if not job.is_terminal:
                 calls = await self._store.get_calls(job_id, job.turn.number)
-            return describe_job(job, calls, await self._store.get_output_files(job_id), self._clock.now())
+            return build_notice(job, calls, await self._store.get_output_files(job_id), self._clock.now())
         except Exception:
             logger.exception("%s: it cannot be reported", job_id)
             return None
@@ -146,7 +146,7 @@ class Notifier:
         threading.Thread(target=run_in_thread, daemon=True).start()
 
 
-def describe_job(job: Job, calls: Sequence[Call], made: Sequence[OutputFile], now: float) -> dict[str, Any]:
+def build_notice(job: Job, calls: Sequence[Call], made: Sequence[OutputFile], now: float) -> dict[str, Any]:
     """Return the command's input: how a job finished with the beginning of its output, or what it asks for."""
     notice: dict[str, Any] = {
         "job_id": job.id,

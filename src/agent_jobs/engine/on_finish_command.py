@@ -28,7 +28,7 @@ REPEATED_LINE_CHARS = 4  # a line of the job's own texts of this length repeats 
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class OnFinishCommand:
     """A program and its arguments, run without a shell.
 
     Args:

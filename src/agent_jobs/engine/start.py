@@ -26,7 +26,7 @@ from agent_jobs.engine.repeat import read_repeated, repeat_job
 from agent_jobs.engine.shared_key_check import check_shared_ids
 from agent_jobs.engine.start_defaults import PlannedStart as PlannedStart
 from agent_jobs.engine.start_defaults import StartDefaults as StartDefaults
-from agent_jobs.engine.team_files import TeamFiles
+from agent_jobs.engine.team_files import OwnerFiles
 from agent_jobs.engine.trace_parent import read_trace_parent
 from agent_jobs.errors import AgentJobsError, Argument, ConfigError, RequestError
 from agent_jobs.jobs import history
@@ -149,7 +149,7 @@ class StartPlanner:
         if uploads:
             jobs = _add_to_hashes(jobs, uploads)
         bounded: list[Job] = []
-        for job in _separate_repeats(jobs):
+        for job in _number_equal_prompts(jobs):
             job, parts_of_bound = await self._check_cost(job, draft.previous, limits)
             bounded.append(job)
             bound_parts = max(bound_parts, parts_of_bound, key=len)
@@ -364,7 +364,7 @@ class StartPlanner:
         upload = any(map(_has_own_container, tools))
         gathering = partial(gather_attachments, list(request.files), self._defaults.file_roots, upload=upload)
         if self._owner:  # paths of this machine are not the owner's
-            files = await TeamFiles(self._store, self._clock).find_uploads(request.files)
+            files = await OwnerFiles(self._store, self._clock).find_uploads(request.files)
             gathering = partial(attach_uploads, files, upload=upload)
         return await anyio.to_thread.run_sync(gathering)
 
@@ -448,7 +448,7 @@ def _leads_to_next_turn(tool: JSON) -> bool:
     return tool["type"] == "function" or (tool["type"] == "mcp" and tool.get("require_approval") != "never")
 
 
-def _separate_repeats(jobs: Sequence[Job]) -> list[Job]:
+def _number_equal_prompts(jobs: Sequence[Job]) -> list[Job]:
     """Return jobs with distinct hashes: a prompt given ten times is ten jobs, and the same call again the same ten."""
     seen = Counter[str]()
     separate: list[Job] = []

@@ -14,7 +14,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter, Pruned, Result, SearchHit, Spending, SpendingKey
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
-from agent_jobs.store.values import Place
+from agent_jobs.store.values import ResponseAddress
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.owner_clients import OwnerClients
@@ -124,7 +124,7 @@ class StoredJobs(ABC):
         return Pruned(len(deleted), 0, len(places), await delete_responses(places, clients))
 
 
-async def delete_responses(places: Iterable[Place], clients: OwnerClients | None) -> int:
+async def delete_responses(places: Iterable[ResponseAddress], clients: OwnerClients | None) -> int:
     """Delete responses at our endpoint, each with the key of its owner, and return how many; without clients none."""
     if clients is None:
         return 0

@@ -20,7 +20,7 @@ _UPLOAD = re.compile(rf"{UPLOAD_PREFIX}(?P<id>up_[0-9a-f]{{32}})")
 MAX_ECHOED_CHARS = 60  # of a file that is not known
 
 
-class TeamFiles:
+class OwnerFiles:
     """The files of the owner to whom the store is bound."""
 
     def __init__(self, store: Store, clock: Clock) -> None:

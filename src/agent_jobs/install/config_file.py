@@ -11,7 +11,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.files.atomic_file import PRIVATE_MODE, write_temporary_file
 from agent_jobs.files.text_file import decode_text
 from agent_jobs.install.hosts import Host
-from agent_jobs.install.machine import Machine, Place
+from agent_jobs.install.machine import HostFile, Machine
 
 Scope = Literal["user", "project"]
 
@@ -93,7 +93,7 @@ def write_replacement(before: FileSnapshot, text: str) -> Path | None:
     return backup
 
 
-def _expand_place(place: Place) -> list[Path]:
+def _expand_place(place: HostFile) -> list[Path]:
     """Return the paths of a place; if its * matches several folders, those in which the file exists."""
     if place.only_if is None:
         return [place.path]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from agent_jobs.install.machine import Launch, Machine, Place
+from agent_jobs.install.machine import HostFile, Launch, Machine
 
 __all__ = [
     "HOSTS",
@@ -54,7 +54,7 @@ class Host:
     after: str
     format: Format = "json"
     keys: tuple[str, ...] = ("mcpServers",)
-    user: Callable[[Machine], tuple[Place, ...]] | None = None
+    user: Callable[[Machine], tuple[HostFile, ...]] | None = None
     project: str | None = None
     secret: str | None = None
     ours: Callable[[Launch], Entry] = lambda launch: {"command": launch.command, "args": list(launch.args)}
@@ -203,24 +203,24 @@ def find_input(entry: Entry | None) -> Entry | None:
     return {"id": INPUT, "type": "promptString", "description": "OpenAI API key", "password": True}
 
 
-def _claude_desktop_places(machine: Machine) -> tuple[Place, ...]:
+def _claude_desktop_places(machine: Machine) -> tuple[HostFile, ...]:
     file = "Claude/claude_desktop_config.json"
-    classic = Place(machine.config / file)
+    classic = HostFile(machine.config / file)
     if machine.platform != "win32":
         return (classic,)
     # The official installer installs an MSIX package, which reads a folder of its own and never the classic one.
     roaming = (
         machine.find_folder("LOCALAPPDATA", machine.home / "AppData/Local") / "Packages/Claude_*/LocalCache/Roaming"
     )
-    return (Place(roaming / file, only_if=roaming), classic)
+    return (HostFile(roaming / file, only_if=roaming), classic)
 
 
-def _claude_code_places(machine: Machine) -> tuple[Place, ...]:
-    return (Place(machine.find_folder("CLAUDE_CONFIG_DIR", machine.home) / ".claude.json"),)
+def _claude_code_places(machine: Machine) -> tuple[HostFile, ...]:
+    return (HostFile(machine.find_folder("CLAUDE_CONFIG_DIR", machine.home) / ".claude.json"),)
 
 
-def _codex_places(machine: Machine) -> tuple[Place, ...]:
-    return (Place(machine.find_folder("CODEX_HOME", machine.home / ".codex") / "config.toml"),)
+def _codex_places(machine: Machine) -> tuple[HostFile, ...]:
+    return (HostFile(machine.find_folder("CODEX_HOME", machine.home / ".codex") / "config.toml"),)
 
 
 def _stdio_entry(launch: Launch) -> Entry:
@@ -239,10 +239,10 @@ def _copilot_entry(launch: Launch) -> Entry:
     return {"type": "local", "command": launch.command, "args": list(launch.args)}
 
 
-def _first_existing(folder: Path, *names: str) -> tuple[Place, ...]:
+def _first_existing(folder: Path, *names: str) -> tuple[HostFile, ...]:
     """Return the places of several names that a host reads: the first that exists counts, else the last."""
     paths = [folder / name for name in names]
-    return (*(Place(path, only_if=path) for path in paths[:-1]), Place(paths[-1]))
+    return (*(HostFile(path, only_if=path) for path in paths[:-1]), HostFile(paths[-1]))
 
 
 def _xdg_config(machine: Machine) -> Path:
@@ -281,7 +281,7 @@ _ALL = (
         title="Cursor",
         where="~/.cursor/mcp.json, or .cursor/mcp.json in a project",
         after="Start Cursor again, then open Settings > MCP.",
-        user=lambda machine: (Place(machine.home / ".cursor/mcp.json"),),
+        user=lambda machine: (HostFile(machine.home / ".cursor/mcp.json"),),
         project=".cursor/mcp.json",
         secret="${env:OPENAI_API_KEY}",
     ),
@@ -291,7 +291,7 @@ _ALL = (
         where="MCP: Open User Configuration, or .vscode/mcp.json in a project",
         after="Run MCP: List Servers in VS Code and start it; VS Code asks for the key once and keeps it.",
         keys=("servers",),
-        user=lambda machine: (Place(machine.config / "Code/User/mcp.json"),),
+        user=lambda machine: (HostFile(machine.config / "Code/User/mcp.json"),),
         project=".vscode/mcp.json",
         call_limit_s=None,
         secret=f"${{input:{INPUT}}}",
@@ -360,7 +360,7 @@ _ALL = (
         title="Qwen Code",
         where="~/.qwen/settings.json, or .qwen/settings.json in a project",
         after="Start Qwen Code again; /mcp shows the server.",
-        user=lambda machine: (Place(machine.home / ".qwen/settings.json"),),
+        user=lambda machine: (HostFile(machine.home / ".qwen/settings.json"),),
         project=".qwen/settings.json",
         secret="$OPENAI_API_KEY",
         first={"alwaysLoadTools": True},  # without it the model finds the tools by a search, a turn later
@@ -374,7 +374,7 @@ _ALL = (
         where="~/.copilot/mcp-config.json",
         after="Start Copilot CLI again; /mcp show lists the server.",
         user=lambda machine: (
-            Place(machine.find_folder("COPILOT_HOME", machine.home / ".copilot") / "mcp-config.json"),
+            HostFile(machine.find_folder("COPILOT_HOME", machine.home / ".copilot") / "mcp-config.json"),
         ),
         ours=_copilot_entry,
         first={"tools": ["*"]},

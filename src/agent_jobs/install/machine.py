@@ -43,7 +43,7 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HostFile:
     """A file that a host reads. `only_if` may hold a * and must exist, else the next place is taken."""
 
     path: Path

@@ -17,7 +17,7 @@ from agent_jobs.jobs.poll_schedule import next_poll_ms
 from agent_jobs.jobs.queries import SO_FAR, BatchState, Estimate, JobFilter, Part, Reply
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.mcp_server.elicitation import can_ask, poll_with_dialogs
-from agent_jobs.mcp_server.pacing import PollPacing
+from agent_jobs.mcp_server.repeated_polls import PollPacing
 from agent_jobs.mcp_server.tool_adapter import describe_error
 from agent_jobs.mcp_server.wait_limits import WaitLimits
 from agent_jobs.rendering import answers, batches

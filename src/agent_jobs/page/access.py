@@ -25,7 +25,7 @@ SECRET_BYTES = 32
 SECRET_FILE = "page.key"
 
 
-class Session(NamedTuple):
+class BrowserSession(NamedTuple):
     """A signed-in browser."""
 
     token: str  #: the value of its cookie; empty if the browser is not signed in
@@ -97,11 +97,11 @@ class Access(ABC):
         """
 
     @abstractmethod
-    async def find_session(self, cookie: str) -> Session | None:
+    async def find_session(self, cookie: str) -> BrowserSession | None:
         """Return the session of a cookie; None if it is wrong, or has ended."""
 
     @abstractmethod
-    async def record_sign_out(self, session: Session, address: str) -> None:
+    async def record_sign_out(self, session: BrowserSession, address: str) -> None:
         """Record that a browser signed out, if this is a server with several users."""
 
     def form_token(self, session: str) -> str:
@@ -152,13 +152,13 @@ class LinkAccess(Access):
         self._used_links.add(token)
         return self._sign_token("session", SESSION_S)
 
-    async def find_session(self, cookie: str) -> Session | None:
+    async def find_session(self, cookie: str) -> BrowserSession | None:
         """Return the session of a cookie that was signed here and has not ended."""
         if not self._is_signed("session", cookie):
             return None
-        return Session(cookie)
+        return BrowserSession(cookie)
 
-    async def record_sign_out(self, session: Session, address: str) -> None:
+    async def record_sign_out(self, session: BrowserSession, address: str) -> None:
         """Record nothing: a machine has one user."""
 
 
@@ -203,16 +203,16 @@ class TokenAccess(Access):
         await self._record_visit(user, "signed in", address)
         return self._sign_token("session", SESSION_S, f"{token_hash}.")
 
-    async def find_session(self, cookie: str) -> Session | None:
+    async def find_session(self, cookie: str) -> BrowserSession | None:
         """Return the session of a cookie that was signed here and whose token still has an owner."""
         if not self._is_signed("session", cookie):
             return None
         found = await self._find_owner(cookie.partition(".")[0])
         if found is None:
             return None
-        return Session(cookie, found.owner, found.token_id)
+        return BrowserSession(cookie, found.owner, found.token_id)
 
-    async def record_sign_out(self, session: Session, address: str) -> None:
+    async def record_sign_out(self, session: BrowserSession, address: str) -> None:
         """Record that a user signed out."""
         if session.owner:
             await self._record_visit(TokenOwner(session.owner, session.token_id), "signed out", address)

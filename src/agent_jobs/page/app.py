@@ -24,7 +24,7 @@ from agent_jobs.page.job_pages import JobPages
 from agent_jobs.page.live import LiveUpdates
 from agent_jobs.page.new_page import NewPage
 from agent_jobs.page.overview import Overview
-from agent_jobs.page.sign_in import SignIn
+from agent_jobs.page.sign_in import SignInPages
 from agent_jobs.page.spend_page import SpendPage
 from agent_jobs.page.templates import EngineSource, Renderer
 
@@ -82,7 +82,7 @@ def _list_routes(engine: EngineSource, renderer: Renderer, access: Access, serve
     live = LiveUpdates(engine, renderer, access, server.ending)
     actions, new = JobActions(engine, forms), NewPage(engine, renderer, forms)
     spend, health = SpendPage(engine, renderer), HealthPage(engine, renderer, hides_machine=access.hides_machine)
-    sign_in = SignIn(access, renderer, forms, is_secure=server.is_secure)
+    sign_in = SignInPages(access, renderer, forms, is_secure=server.is_secure)
     return [
         Route("/", overview.show),
         Route("/jobs.json", overview.show_as_json),

@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_jobs.errors import AgentJobsError
-from agent_jobs.page.access import Access, Session
+from agent_jobs.page.access import Access, BrowserSession
 from agent_jobs.page.return_path import HOME, build_sign_in_path, find_return_path, render_hop
 
 logger = logging.getLogger(__name__)
@@ -70,19 +70,19 @@ class Guard:
 
     async def _check_session(self, scope: Scope, cookie: str) -> Response | None:
         """Note the session of a request. Return the refusal if it cannot be checked now."""
-        session: Session | None = None
+        session: BrowserSession | None = None
         try:
             session = await self._access.find_session(cookie)
         except AgentJobsError as error:
             logger.warning("cannot check a session: %s", error)
             if not _is_open_path(scope):
                 return PlainTextResponse(NOT_NOW, 503, RETRY_LATER)
-        scope["page_session"] = session or Session("")
+        scope["page_session"] = session or BrowserSession("")
         return None
 
     def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the refusal of a request without a session; None if it has one, or needs none."""
-        session: Session = scope["page_session"]
+        session: BrowserSession = scope["page_session"]
         if session.token or _is_open_path(scope):
             return None
         if scope["method"] not in SAFE_METHODS:

@@ -45,7 +45,7 @@ class JobPages:
         engine = await self._engine(request)
         details = await engine.details(request.path_params["job_id"])
         job = details.result.job
-        values = await read_job(engine, details)
+        values = await build_job_values(engine, details)
         values |= {
             "prompt": escape_reordering(details.prompt),
             "facts": _list_job_facts(details),
@@ -94,10 +94,10 @@ class JobPages:
         return FileResponse(file.path, media_type="application/octet-stream", filename=file.name)
 
 
-async def read_job(engine: Engine, details: JobDetails) -> dict[str, Any]:
+async def build_job_values(engine: Engine, details: JobDetails) -> dict[str, Any]:
     """Return the values of the part of a job's page that changes."""
     job, now = details.result.job, engine.now()
-    text, sources = job.turn.partial, list[views.Source]()
+    text, sources = job.turn.partial, list[views.CitedSource]()
     if job.output:
         text, sources = views.cite_answer(job)
     # In a thread: a long answer needs a moment.

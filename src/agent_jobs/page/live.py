@@ -14,7 +14,7 @@ from starlette.responses import Response
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import StoreError
 from agent_jobs.page.access import Access
-from agent_jobs.page.job_pages import read_job
+from agent_jobs.page.job_pages import build_job_values
 from agent_jobs.page.overview import read_overview
 from agent_jobs.page.templates import EngineSource, Renderer
 
@@ -111,7 +111,7 @@ class LiveUpdates:
             await engine.mark_read(details.result.job)
         else:
             details = await engine.progress(job_id)
-        html = self._renderer.render_shared_part("_job.html", await read_job(engine, details))
+        html = self._renderer.render_shared_part("_job.html", await build_job_values(engine, details))
         return Part(html, _name_content(html), mark, details.result.job.revision, details.result.job.is_terminal)
 
     def _find_shared_part(self, request: Request, name: str) -> KeptPart:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 NOT_NOW = "The token cannot be checked now. Try again in a few seconds."
 
 
-class SignIn:
+class SignInPages:
     """The addresses at which browsers sign in and out."""
 
     def __init__(self, access: Access, renderer: Renderer, forms: FormReader, *, is_secure: bool) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError, StoreError
-from agent_jobs.page.access import Access, Session
+from agent_jobs.page.access import Access, BrowserSession
 from agent_jobs.page.wording import word_error
 from agent_jobs.rendering.remote_errors import hide_machine_details
 
@@ -49,7 +49,7 @@ class Renderer:
 
     def render_part(self, request: Request, template: str, values: dict[str, Any]) -> str:
         """Return the HTML of a page, or of the part of it that changes."""
-        session: Session = request.scope["page_session"]
+        session: BrowserSession = request.scope["page_session"]
         shared = {"pages": PAGES, "here": request.url.path, "title_mark": "", "words": "", "owner": session.owner}
         return self.finish_part(request, self.render_shared_part(template, {**shared, **values}))
 
@@ -59,7 +59,7 @@ class Renderer:
 
     def finish_part(self, request: Request, html: str) -> str:
         """Return a part with the form token of a request's session."""
-        session: Session = request.scope["page_session"]
+        session: BrowserSession = request.scope["page_session"]
         return html.replace(TOKEN_PLACE, self._access.form_token(session.token))
 
     def render_error(self, request: Request, error: Exception) -> Response:

@@ -85,7 +85,7 @@ class TimelineRow(NamedTuple):
     is_running: bool
 
 
-class Source(NamedTuple):
+class CitedSource(NamedTuple):
     """A source of an answer; without a URL that a browser may open there is only its name."""
 
     name: str
@@ -238,7 +238,7 @@ def _build_timeline_row(
     )
 
 
-def cite_answer(job: Job) -> tuple[str, list[Source]]:
+def cite_answer(job: Job) -> tuple[str, list[CitedSource]]:
     """Return the answer of a job with the numbers of its sources, and these sources in the order of their numbers."""
     response = (job.output and job.output.response) or {}
     text = answers.read_output_text(job)
@@ -248,12 +248,12 @@ def cite_answer(job: Job) -> tuple[str, list[Source]]:
     return insert_numbers(text, places), [_build_source(entry) for entry in cited]
 
 
-def _build_source(entry: dict[str, Any]) -> Source:
+def _build_source(entry: dict[str, Any]) -> CitedSource:
     url = str(entry.get("url") or "")
     name = next((str(entry[field]) for field in ("title", "filename", "url", "file_id") if entry.get(field)), "source")
     if not url.startswith(("http://", "https://")):
         url = ""
-    return Source(escape_invisible(name), url)
+    return CitedSource(escape_invisible(name), url)
 
 
 def build_question(call: Call) -> dict[str, str]:

@@ -64,7 +64,7 @@ def _scale_price(price: float | None, factor: float) -> float | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class PriceRow:
     """A model in a price table: its standard rates, and the factors that multiply them."""
 
     rates: Rates
@@ -95,10 +95,10 @@ class Tool:
 class Table:
     """A price table as read from TOML."""
 
-    models: Mapping[str, Row] = field(default_factory=dict[str, Row])
+    models: Mapping[str, PriceRow] = field(default_factory=dict[str, PriceRow])
     tools: Mapping[str, Tool] = field(default_factory=dict[str, Tool])
 
-    def find_row(self, model: str) -> Row | None:
+    def find_row(self, model: str) -> PriceRow | None:
         """Return the row of a model, or of the model that it is a dated snapshot of; a `-mini` is another model."""
         name = model.lower()
         return self.models.get(name) or self.models.get(_SNAPSHOT.sub("", name))
@@ -155,10 +155,10 @@ def parse_table(text: str) -> Table:
     )
 
 
-def _read_model(where: str, value: object) -> Row:
+def _read_model(where: str, value: object) -> PriceRow:
     keys = _read_keys(where, value, "input", "cached", "cache_write", "output", "context_tokens", "long", "tiers")
     tiers = _read_keys(f"{where}.tiers", keys.get("tiers", {}))
-    return Row(
+    return PriceRow(
         rates=Rates(
             input=_require_price(where, keys, "input"),
             output=_require_price(where, keys, "output"),

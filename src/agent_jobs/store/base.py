@@ -30,7 +30,7 @@ from agent_jobs.store.team_records import (
     TraceRecords,
     WebhookRecords,
 )
-from agent_jobs.store.values import NO_LIMIT, Budget, Mark, Place, Tombstone, Upload
+from agent_jobs.store.values import NO_LIMIT, Budget, Mark, ResponseAddress, Tombstone, Upload
 
 
 class JobRecords(Protocol):
@@ -422,7 +422,7 @@ class HousekeepingRecords(Protocol):
         """Store that an endpoint refuses a parameter, with the answer that said so."""
         ...
 
-    async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
+    async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[ResponseAddress]]:
         """Delete some jobs that ended before this time, leaving a tombstone each.
 
         A job whose result no reader received is kept unless `unread` is set.
@@ -431,7 +431,7 @@ class HousekeepingRecords(Protocol):
         """
         ...
 
-    async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Place]]:
+    async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[ResponseAddress]]:
         """Delete these jobs, leaving a tombstone each; active ones stay.
 
         Returns the ids of the deleted jobs, each with the places of all its responses.

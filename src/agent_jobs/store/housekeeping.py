@@ -8,7 +8,7 @@ from agent_jobs.jobs.queries import ServerInfo
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.records import ENDED_USD
 from agent_jobs.store.rows import ACTIVE_SQL
-from agent_jobs.store.values import Place
+from agent_jobs.store.values import ResponseAddress
 
 #: Jobs that one call deletes: each is a transaction of its own, and a caller may stop between two calls.
 PURGED_AT_ONCE = 50
@@ -69,14 +69,14 @@ class Housekeeping(StorePart):
             answer=answer,
         )
 
-    async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
+    async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[ResponseAddress]]:
         old = f"{_ENDED} AND {self._scope.job}"
         if not unread:
             old += " AND delivered_at IS NOT NULL"
         rows = await self._db.fetch(
             f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before, **self._scope.values
         )
-        purged: dict[str, list[Place]] = {}
+        purged: dict[str, list[ResponseAddress]] = {}
         for row in rows:
             job_id: str = row["id"]
             places = await self._db.change(
@@ -86,8 +86,8 @@ class Housekeeping(StorePart):
                 purged[job_id] = places
         return purged
 
-    async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Place]]:
-        deleted: dict[str, list[Place]] = {}
+    async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[ResponseAddress]]:
+        deleted: dict[str, list[ResponseAddress]] = {}
         old = f"{_ENDED} AND {self._scope.job}"
         for job_id in job_ids:
             places = await self._db.change(
@@ -109,7 +109,7 @@ class Housekeeping(StorePart):
 
     async def _delete_old_job(
         self, transaction: Transaction, job_id: str, old: str, before: float
-    ) -> list[Place] | None:
+    ) -> list[ResponseAddress] | None:
         """Delete a job that is still old, leaving a tombstone; return the places of its responses, or None."""
         if not await transaction.execute(
             f"SELECT 1 FROM job WHERE id = :id AND {old}", id=job_id, before=before, **self._scope.values
@@ -130,4 +130,4 @@ class Housekeeping(StorePart):
         )
         await transaction.remove_from_search(job_id)
         await transaction.execute("DELETE FROM job WHERE id = :id", id=job_id)
-        return [Place(**place) for place in places]
+        return [ResponseAddress(**place) for place in places]

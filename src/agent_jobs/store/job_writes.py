@@ -68,7 +68,7 @@ class JobWrites(Records):
             jobs = tuple(replace(job, owner=self._scope.owner) for job in jobs)
 
         async def add_jobs(transaction: Transaction) -> list[Job | None]:
-            existing = [await self._add_job(transaction, job, allow_duplicate, uploads) for job in jobs]
+            existing = [await self._add_or_find_same(transaction, job, allow_duplicate, uploads) for job in jobs]
             added = [job for job, other in zip(jobs, existing, strict=True) if other is None]
             if added:
                 await check_start_rate(transaction, added, starts_per_minute)
@@ -340,7 +340,7 @@ class JobWrites(Records):
         """
         return stored.claimed_by == self._db.worker and stored.lost_claims == seen.lost_claims
 
-    async def _add_job(
+    async def _add_or_find_same(
         self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]
     ) -> Job | None:
         """Insert a job, or return the job of the same owner that is identical."""

@@ -15,11 +15,11 @@ from agent_jobs.store.owners import Owners
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_database import open_database
 from agent_jobs.store.postgres_search import PostgresSearch
+from agent_jobs.store.provider_webhooks import ProviderWebhooks
 from agent_jobs.store.reports import Reports
 from agent_jobs.store.team_files import TeamFiles
 from agent_jobs.store.tokens import Tokens
 from agent_jobs.store.traces import Traces
-from agent_jobs.store.webhooks import Webhooks
 
 
 class PostgresStore(
@@ -32,7 +32,7 @@ class PostgresStore(
     Owners,
     Tokens,
     AuditLog,
-    Webhooks,
+    ProviderWebhooks,
     Callbacks,
     EventFeeds,
     TeamFiles,

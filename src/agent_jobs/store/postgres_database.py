@@ -34,7 +34,7 @@ from agent_jobs.store.postgres_changes import PostgresChanges
 from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
 from agent_jobs.store.postgres_heartbeat import Heartbeat
 from agent_jobs.store.postgres_locks import locking_transaction
-from agent_jobs.store.postgres_reader import Reader
+from agent_jobs.store.postgres_reader import PostgresReader
 from agent_jobs.store.postgres_schema import check_schema
 from agent_jobs.store.postgres_statement import bind_values
 from agent_jobs.store.values import Mark
@@ -129,7 +129,7 @@ class PostgresDatabase:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress, worker: str) -> None:
         self._pool = pool
-        self._reader = Reader(pool)
+        self._reader = PostgresReader(pool)
         self._address = address
         self.worker = worker
         self._changes = PostgresChanges(self.worker, address, self.fetch)

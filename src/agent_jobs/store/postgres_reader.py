@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LEAST_POOL = 3
 
 
-class Reader:
+class PostgresReader:
     """Runs one short query at a time over its connection; simultaneous ones go through the pool."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:

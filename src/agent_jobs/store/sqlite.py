@@ -13,13 +13,13 @@ from agent_jobs.store.housekeeping import Housekeeping
 from agent_jobs.store.job_writes import JobWrites
 from agent_jobs.store.metrics import MetricsQueries
 from agent_jobs.store.owners import Owners
+from agent_jobs.store.provider_webhooks import ProviderWebhooks
 from agent_jobs.store.reports import Reports
 from agent_jobs.store.search_index import SearchIndex
 from agent_jobs.store.sqlite_database import open_database
 from agent_jobs.store.team_files import TeamFiles
 from agent_jobs.store.tokens import Tokens
 from agent_jobs.store.traces import Traces
-from agent_jobs.store.webhooks import Webhooks
 
 
 class SQLiteStore(
@@ -32,7 +32,7 @@ class SQLiteStore(
     Owners,
     Tokens,
     AuditLog,
-    Webhooks,
+    ProviderWebhooks,
     Callbacks,
     EventFeeds,
     TeamFiles,

@@ -18,7 +18,7 @@ class Tombstone(NamedTuple):
     finished_at: float
 
 
-class Place(NamedTuple):
+class ResponseAddress(NamedTuple):
     """The endpoint and the id of a response, and whose key it was created with."""
 
     base_url: str

@@ -17,9 +17,9 @@ from agent_jobs.team_server.caller import Caller
 from agent_jobs.team_server.files import FILES_PATH
 from agent_jobs.team_server.host_check import HostCheck, HostNames
 from agent_jobs.team_server.readiness import Readiness
-from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.refusals import RefusalResponse
 from agent_jobs.team_server.request_body import MAX_BODY_BYTES, LimitedBody
-from agent_jobs.team_server.sign_in import Challenge, SignIn, TokenVerifier
+from agent_jobs.team_server.sign_in import Challenge, TokenCheck, TokenVerifier
 from agent_jobs.team_server.stream_head_delay import StreamHeadDelay
 
 MCP_PATH = "/mcp"
@@ -70,7 +70,7 @@ def build_app(server: MCPServer, names: HostNames, policy: AccessPolicy, routes:
         exempt_paths=(f"{FILES_PATH}/",),
         is_open=lambda scope: scope["path"] in open_paths,
     )
-    signed_in = SignIn(limited, policy.verifiers, policy.challenge, policy.report_refused, open_paths)
+    signed_in = TokenCheck(limited, policy.verifiers, policy.challenge, policy.report_refused, open_paths)
     entrance: ASGIApp = signed_in
     if policy.page is not None:
         entrance = policy.page(signed_in)
@@ -86,7 +86,7 @@ class _PostOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            return await Refusal.only_post()(scope, receive, send)
+            return await RefusalResponse.only_post()(scope, receive, send)
         return await self._app(scope, receive, send)
 
 
@@ -95,8 +95,10 @@ async def _refuse_method(_: Request, error: Exception) -> Response:
     allowed = ""
     if isinstance(error, HTTPException) and error.headers is not None:
         allowed = error.headers.get("Allow", "")
-    return Refusal.wrong_method(*sorted(allowed.split(", ")))
+    return RefusalResponse.wrong_method(*sorted(allowed.split(", ")))
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    await Refusal(404, "not_found", f"Nothing is served at this address. MCP is at {MCP_PATH}.")(scope, receive, send)
+    await RefusalResponse(404, "not_found", f"Nothing is served at this address. MCP is at {MCP_PATH}.")(
+        scope, receive, send
+    )

@@ -34,7 +34,7 @@ def _create_logger() -> logging.Logger:
 _logger = _create_logger()
 
 
-class Connection(H11Protocol):
+class HttpConnection(H11Protocol):
     """A connection that counts as idle until its request is admitted, and again after the answer."""
 
     def __init__(
@@ -116,12 +116,12 @@ class ConnectionConfig(uvicorn.Config):
 
     def __init__(self, app: Any, **options: Any) -> None:
         #: The idle connections of this server, the oldest first.
-        self.idle_connections: dict[Connection, None] = {}
-        super().__init__(app, http=Connection, timeout_keep_alive=KEEP_ALIVE_S, **options)
+        self.idle_connections: dict[HttpConnection, None] = {}
+        super().__init__(app, http=HttpConnection, timeout_keep_alive=KEEP_ALIVE_S, **options)
 
 
 def admit_connection(scope: Scope) -> None:
     """Count the connection of a request as in use: its caller has signed in."""
     connection = scope.get("state", {}).get(_STATE_KEY)
-    if isinstance(connection, Connection):
+    if isinstance(connection, HttpConnection):
         connection.admit()

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import StoreError
-from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.refusals import RefusalResponse
 from agent_jobs.team_server.request_body import read_request_body
 
 FILES_PATH = "/files"
@@ -53,23 +53,23 @@ class _FileEndpoint:
         name = find_safe_name(request.path_params["name"])
         if not name:
             sentence = "Use a name with letters and digits, without folders, and at most 150 bytes long."
-            return Refusal(400, "bad_name", sentence, {"Connection": "close"})
+            return RefusalResponse(400, "bad_name", sentence, {"Connection": "close"})
         body = None
         with anyio.move_on_after(BODY_S) as reading:
             body = await read_request_body(request, FILE_BYTES)
         if reading.cancelled_caught:
-            return Refusal.too_slow()
+            return RefusalResponse.too_slow()
         if body is None:
-            return Refusal.too_long(FILE_BYTES)
+            return RefusalResponse.too_long(FILE_BYTES)
         return await self._store_file(name, body)
 
     async def _store_file(self, name: str, body: bytes) -> Response:
         try:
             stored = await (await self._engine()).files.upload(name, body)
         except StoreError:
-            return Refusal.no_database(1)
+            return RefusalResponse.no_database(1)
         if stored is None:
-            return Refusal(507, "no_room", "Your files of the last day have no room for this one.")
+            return RefusalResponse(507, "no_room", "Your files of the last day have no room for this one.")
         word, expires_at = stored
         answer = {"file": word, "name": name, "bytes": len(body), "expires_at": round(expires_at)}
         return JSONResponse(answer, 201, SAFE_HEADERS)
@@ -82,9 +82,9 @@ class _FileEndpoint:
             if _FILE_ID.fullmatch(file_id):
                 file = await (await self._engine()).files.read(file_id)
         except StoreError:
-            return Refusal.no_database(1)
+            return RefusalResponse.no_database(1)
         if file is None:
-            return Refusal(404, "no_such_file", "There is no such file.")
+            return RefusalResponse(404, "no_such_file", "There is no such file.")
         headers = {"Content-Disposition": describe_download(file.name), **SAFE_HEADERS}
         return Response(file.data, media_type="application/octet-stream", headers=headers)
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.refusals import RefusalResponse
 from agent_jobs.web_address import LOOPBACK_HOSTS
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -64,9 +64,9 @@ class HostCheck:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             if not self._names.is_known_host(headers.get("host", "")):
-                return await Refusal.wrong_host()(scope, receive, send)
+                return await RefusalResponse.wrong_host()(scope, receive, send)
             if not all(map(self._names.is_known_origin, headers.getlist("origin"))):  # a program sends none
-                return await Refusal.wrong_origin()(scope, receive, send)
+                return await RefusalResponse.wrong_origin()(scope, receive, send)
         return await self._app(scope, receive, send)
 
 

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.files.secret_file import read_secret_file
-from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.refusals import RefusalResponse
 from agent_jobs.team_server.sign_in import read_bearer
 
 METRICS_PATH = "/metrics"
@@ -44,11 +44,11 @@ def build_metrics_route(engine: Callable[[], Awaitable[Engine]], token_file: Pat
 
     async def show(request: Request) -> Response:
         if not secrets.compare_digest(read_bearer(request.headers).encode(), expected):
-            return Refusal(401, "no_token", "Send the token of the metrics.", {"WWW-Authenticate": "Bearer"})
+            return RefusalResponse(401, "no_token", "Send the token of the metrics.", {"WWW-Authenticate": "Bearer"})
         try:
             metrics = await (await engine()).metrics()
         except AgentJobsError:
-            return Refusal.no_database(1)
+            return RefusalResponse.no_database(1)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collected(list_metrics(metrics)))
         headers = {"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}

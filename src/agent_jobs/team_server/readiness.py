@@ -3,7 +3,7 @@
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.refusals import RefusalResponse
 
 #: Paths of health checks.
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
@@ -41,9 +41,9 @@ class Readiness:
 def _refuse_other_methods(scope: Scope) -> Response | None:
     """Return the refusal of a method that no path has, or that a balancer does not use; None for others."""
     if scope["method"] == "CONNECT":  # any 2xx would turn the connection into a tunnel
-        return Refusal.wrong_method()
+        return RefusalResponse.wrong_method()
     if scope["path"] in HEALTH_PATHS and scope["method"] not in ("GET", "HEAD"):
-        return Refusal.wrong_method("GET", "HEAD")
+        return RefusalResponse.wrong_method("GET", "HEAD")
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Self
 from starlette.responses import Response
 
 
-class Refusal(Response):
+class RefusalResponse(Response):
     """A refused request, as JSON with a code and a sentence."""
 
     media_type = "application/json"

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.refusals import RefusalResponse
 
 #: Bytes of a request of MCP. A longer prompt than the provider accepts fits.
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -51,15 +51,15 @@ class LimitedBody:
             limit_bytes, limit_s = OPEN_BODY_BYTES, OPEN_BODY_S
         if _exceeds_by_header(scope, limit_bytes):
             await _discard_body(receive)
-            return await Refusal.too_long(limit_bytes)(scope, receive, send)
+            return await RefusalResponse.too_long(limit_bytes)(scope, receive, send)
         body: bytes | None = None
         with anyio.move_on_after(limit_s) as reading:
             body = await _receive_body(receive, limit_bytes)
         if reading.cancelled_caught:
-            return await Refusal.too_slow()(scope, receive, send)
+            return await RefusalResponse.too_slow()(scope, receive, send)
         if body is None:
             await _discard_body(receive)
-            return await Refusal.too_long(limit_bytes)(scope, receive, send)
+            return await RefusalResponse.too_long(limit_bytes)(scope, receive, send)
         return await self._app(scope, _repeat_body(body, receive), send)
 
 

@@ -233,7 +233,7 @@ def _build_open_routes(settings: Settings, app: App, resource: Resource | None) 
         routes += build_resource_routes(resource)
     if settings.webhook_secret_file is not None:
         _require_extra("standardwebhooks", "AGENT_JOBS_WEBHOOK_SECRET_FILE")
-        from agent_jobs.team_server.webhooks import build_webhook_routes  # its library comes with the extra
+        from agent_jobs.team_server.provider_webhooks import build_webhook_routes  # its library comes with the extra
 
         routes += build_webhook_routes(app.engine, settings.webhook_secret_file)
     if settings.metrics_token_file is not None:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agent_jobs.errors import StoreError
 from agent_jobs.team_server.caller import Caller, set_current_caller
 from agent_jobs.team_server.connections import admit_connection
-from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.refusals import RefusalResponse
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Challenge(NamedTuple):
     metadata_url: str = ""  #: of the metadata that names the authorization server; empty without one
     scope: str = "jobs"
 
-    def refuse(self, refusal: RefusedTokenError | None) -> Refusal:
+    def refuse(self, refusal: RefusedTokenError | None) -> RefusalResponse:
         """Return the answer to a refused token; to None if there was no token."""
         if refusal is None:
             return self._build_answer(401, "no_token", "Send a token as Authorization: Bearer TOKEN.")
@@ -72,15 +72,15 @@ class Challenge(NamedTuple):
         sentence = "The token was refused. Ask the operator of this server for another one, or sign in again."
         return self._build_answer(401, "invalid_token", sentence, error="invalid_token")
 
-    def _build_answer(self, status: int, code: str, sentence: str, error: str = "") -> Refusal:
+    def _build_answer(self, status: int, code: str, sentence: str, error: str = "") -> RefusalResponse:
         parts = {"error": error, "resource_metadata": self.metadata_url, "scope": self.scope}
         if not self.metadata_url:
             parts["scope"] = ""  # there is no server to ask for it
         written = ", ".join(f'{name}="{value}"' for name, value in parts.items() if value)
-        return Refusal(status, code, sentence, {"WWW-Authenticate": f"Bearer {written}".strip()})
+        return RefusalResponse(status, code, sentence, {"WWW-Authenticate": f"Bearer {written}".strip()})
 
 
-class SignIn:
+class TokenCheck:
     """Passes on the requests of callers with a valid token.
 
     Args:
@@ -124,7 +124,7 @@ class SignIn:
             return await self._challenge.refuse(refusal)(scope, receive, send)
         except (StoreError, CannotVerifyError) as error:
             logger.warning("cannot check a token: %s", error)
-            return await Refusal.not_now(RETRY_AFTER_S)(scope, receive, send)
+            return await RefusalResponse.not_now(RETRY_AFTER_S)(scope, receive, send)
         verify_again = partial(self._verify_token, token)
         caller = replace(caller, client=caller.client or client, address=address, verify_again=verify_again)
         set_current_caller(caller)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.engine.engine import Engine
-from agent_jobs.page.access import Session, TokenAccess, TokenOwner, derive_secret, read_secret
+from agent_jobs.page.access import BrowserSession, TokenAccess, TokenOwner, derive_secret, read_secret
 from agent_jobs.page.app import PATHS, PageServer, build_page
 from agent_jobs.page.peer_address import read_address
 from agent_jobs.settings.settings import Settings
@@ -82,7 +82,7 @@ def build_team_page(
 
     async def find_engine(request: Request) -> Engine:
         admit_connection(request.scope)
-        session: Session = request.scope["page_session"]
+        session: BrowserSession = request.scope["page_session"]
         caller = Caller(session.owner, session.token_id, CLIENT, read_address(request.scope))
         return (await engine()).for_owner(session.owner).with_reporter(audit.create_recorder(caller))
 
@@ -100,7 +100,7 @@ def derive_page_secret(settings: Settings) -> bytes:
 
 def _is_not_signed_in(scope: Scope) -> bool:
     """Return True for a request that the Guard passed on without a session."""
-    session: Session = scope["page_session"]
+    session: BrowserSession = scope["page_session"]
     return not session.token
 
 

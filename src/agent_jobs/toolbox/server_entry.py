@@ -95,7 +95,7 @@ def read_entry(name: str, written: Any) -> Entry:
     notes: list[str] = []
     _translate_foreign(foreign, given, notes)
     _split_command(given)
-    _choose_transport(given, notes)
+    _keep_command_or_url(given, notes)
     return Entry(_parse_fields(given), notes)
 
 
@@ -203,7 +203,7 @@ def _split_command(given: dict[str, Any]) -> None:
         given |= {key: parts[key] for key in ("args", "env") if key in parts and key not in given}
 
 
-def _choose_transport(given: dict[str, Any], notes: list[str]) -> None:
+def _keep_command_or_url(given: dict[str, Any], notes: list[str]) -> None:
     """Keep either the command or the url, as the type says or as only one of them is filled in."""
     for key, other in (("command", "url"), ("url", "command")):
         if given.get(key) == "" and given.get(other):

@@ -15,7 +15,7 @@ import anyio
 import httpx2
 
 from agent_jobs.errors import AccountError, ConfigError, MissingError, RefusedError, UnclearError, UpstreamError
-from agent_jobs.upstream.connection_failure import Dialed
+from agent_jobs.upstream.connection_failure import DialedAddress
 from agent_jobs.upstream.endpoint import Endpoint, quote_segment, read_response_id, redact_url
 from agent_jobs.upstream.error_body import DEFAULT_STATUS, has_error, read_status
 from agent_jobs.upstream.error_mapping import map_error, map_transport_error
@@ -57,7 +57,7 @@ class _CreateTrace:
     """Watches a create through httpx2's trace extension: asks the caller before the first byte of the POST leaves."""
 
     before_sending: Callable[[], Awaitable[None]]
-    dialed: Dialed = field(default_factory=Dialed)
+    dialed: DialedAddress = field(default_factory=DialedAddress)
     is_sent: bool = False
 
     async def trace(self, name: str, info: Mapping[str, Any]) -> None:
@@ -141,7 +141,7 @@ class ResponsesClient:
         params = {"stream": "true", "include_obfuscation": "false"}
         if starting_after is not None:
             params["starting_after"] = str(starting_after)
-        dialed = Dialed()
+        dialed = DialedAddress()
         events = self._response_url(response_id).copy_merge_params(params)
         try:
             async with self._kept.sse(
@@ -341,7 +341,7 @@ class ResponsesClient:
     async def _send_request(
         self, method: str, url: httpx2.URL, *, total_s: float = RETRIEVE_TOTAL_S, **content: Any
     ) -> httpx2.Response:
-        dialed = Dialed()
+        dialed = DialedAddress()
         try:
             with anyio.fail_after(total_s):
                 answer = await self._kept.request(method, url, extensions={"trace": dialed.trace}, **content)

@@ -19,7 +19,7 @@ CERTIFICATES = "SSL_CERT_FILE"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class Kind(StrEnum):
+class FailureKind(StrEnum):
     """The thing that has to be changed, as the code of the fix."""
 
     ADDRESS = "wrong_address"  #: the host, the port or the network
@@ -30,23 +30,23 @@ class Kind(StrEnum):
     TLS = "tls_failed"
 
 
-class Reason(NamedTuple):
+class FailureReason(NamedTuple):
     """A cause in few words."""
 
     words: str
-    kind: Kind
+    kind: FailureKind
 
 
 #: By OpenSSL's codes. On macOS and Windows the system checks and has its own codes; its words are shown as they are.
-CERTIFICATE_REASONS: Mapping[int, Reason] = {
-    9: Reason("its certificate is not valid yet", Kind.DATE),
-    10: Reason("its certificate has expired", Kind.DATE),
-    18: Reason("self-signed certificate", Kind.AUTHORITY),
-    19: Reason("self-signed certificate in its chain", Kind.AUTHORITY),
-    20: Reason("certificate of an unknown authority", Kind.AUTHORITY),
-    21: Reason("certificate of an unknown authority", Kind.AUTHORITY),
-    62: Reason("its certificate is for another host", Kind.HOST),
-    64: Reason("its certificate is for another host", Kind.HOST),
+CERTIFICATE_REASONS: Mapping[int, FailureReason] = {
+    9: FailureReason("its certificate is not valid yet", FailureKind.DATE),
+    10: FailureReason("its certificate has expired", FailureKind.DATE),
+    18: FailureReason("self-signed certificate", FailureKind.AUTHORITY),
+    19: FailureReason("self-signed certificate in its chain", FailureKind.AUTHORITY),
+    20: FailureReason("certificate of an unknown authority", FailureKind.AUTHORITY),
+    21: FailureReason("certificate of an unknown authority", FailureKind.AUTHORITY),
+    62: FailureReason("its certificate is for another host", FailureKind.HOST),
+    64: FailureReason("its certificate is for another host", FailureKind.HOST),
 }
 #: OpenSSL's reasons for bytes that are not TLS.
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
@@ -54,7 +54,7 @@ NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, err
 
 
 @dataclass
-class Dialed:
+class DialedAddress:
     """The address that a call connected to, as httpx2's trace extension reports it while the call runs."""
 
     host: str = ""
@@ -77,7 +77,7 @@ class ConnectionFailure(NamedTuple):
     data: Mapping[str, str] = MappingProxyType({})
 
 
-def explain_failure(error: BaseException, dialed: Dialed, url: httpx2.URL) -> ConnectionFailure:
+def explain_failure(error: BaseException, dialed: DialedAddress, url: httpx2.URL) -> ConnectionFailure:
     """Return which setting does not lead to a server, and why.
 
     Args:
@@ -95,14 +95,14 @@ def explain_failure(error: BaseException, dialed: Dialed, url: httpx2.URL) -> Co
     if port != default_port:
         where = _join_address(url.host, port)
     text = f"{reason.words}, cannot connect to {where}"  # the reason first: short answers cut the end
-    if reason.kind is Kind.AUTHORITY:
+    if reason.kind is FailureKind.AUTHORITY:
         return ConnectionFailure(f"{CERTIFICATES}: {text}", reason.kind)
-    if reason.kind is Kind.ADDRESS and url.host == OPENAI_HOST:
+    if reason.kind is FailureKind.ADDRESS and url.host == OPENAI_HOST:
         return ConnectionFailure(text, "network_down")
     return ConnectionFailure(f"{BASE_URL}: {text}", reason.kind)
 
 
-def explain_refusal(answer: str, *, scheme: str, dialed: Dialed, host: str) -> ConnectionFailure:
+def explain_refusal(answer: str, *, scheme: str, dialed: DialedAddress, host: str) -> ConnectionFailure:
     """Return the words of a proxy that refuses to connect to a host."""
     setting = _find_proxy_setting(scheme)
     proxy = _join_address(dialed.host, dialed.port)
@@ -113,50 +113,50 @@ def explain_refusal(answer: str, *, scheme: str, dialed: Dialed, host: str) -> C
     return ConnectionFailure(f"{setting}: {answer}, the proxy {proxy} does not connect to {host}", fix, facts)
 
 
-def _explain_proxy_failure(reason: Reason, dialed: Dialed, scheme: str) -> ConnectionFailure:
+def _explain_proxy_failure(reason: FailureReason, dialed: DialedAddress, scheme: str) -> ConnectionFailure:
     text = f"{reason.words}, cannot connect to the proxy {_join_address(dialed.host, dialed.port)}"
-    if reason.kind is Kind.AUTHORITY:
+    if reason.kind is FailureKind.AUTHORITY:
         return ConnectionFailure(f"{CERTIFICATES}: {text}", reason.kind)
     setting = _find_proxy_setting(scheme)
     return ConnectionFailure(f"{setting}: {text}", "proxy_unreachable", {"setting": setting})
 
 
-def _find_reason(error: BaseException) -> Reason:
+def _find_reason(error: BaseException) -> FailureReason:
     for cause in _list_causes(error):
         reason = _read_cause(cause)
         if reason is not None:
             return reason
-    return Reason(str(error) or type(error).__name__, Kind.ADDRESS)
+    return FailureReason(str(error) or type(error).__name__, FailureKind.ADDRESS)
 
 
-def _read_cause(error: BaseException) -> Reason | None:
+def _read_cause(error: BaseException) -> FailureReason | None:
     if isinstance(error, ssl.SSLError):
         return _read_tls_error(error)
     return _read_network_error(error)
 
 
-def _read_tls_error(error: ssl.SSLError) -> Reason:
+def _read_tls_error(error: ssl.SSLError) -> FailureReason:
     if isinstance(error, ssl.SSLCertVerificationError):
         code = getattr(error, "verify_code", 0)
         words = getattr(error, "verify_message", "") or "certificate is not trusted"
-        return CERTIFICATE_REASONS.get(code, Reason(f"certificate: {words}", Kind.AUTHORITY))
+        return CERTIFICATE_REASONS.get(code, FailureReason(f"certificate: {words}", FailureKind.AUTHORITY))
     if error.reason in NO_TLS:
-        return Reason("it does not speak TLS", Kind.SCHEME)
+        return FailureReason("it does not speak TLS", FailureKind.SCHEME)
     if isinstance(error, ssl.SSLEOFError):
-        return Reason("closed during the TLS handshake", Kind.TLS)
-    return Reason(f"TLS fails: {str(error.reason or error).lower().replace('_', ' ')}", Kind.TLS)
+        return FailureReason("closed during the TLS handshake", FailureKind.TLS)
+    return FailureReason(f"TLS fails: {str(error.reason or error).lower().replace('_', ' ')}", FailureKind.TLS)
 
 
-def _read_network_error(error: BaseException) -> Reason | None:
+def _read_network_error(error: BaseException) -> FailureReason | None:
     match error:
         case socket.gaierror():
-            return Reason("no such host", Kind.ADDRESS)
+            return FailureReason("no such host", FailureKind.ADDRESS)
         case ConnectionRefusedError():
-            return Reason("connection refused", Kind.ADDRESS)
+            return FailureReason("connection refused", FailureKind.ADDRESS)
         case TimeoutError():
-            return Reason("no answer", Kind.ADDRESS)
+            return FailureReason("no answer", FailureKind.ADDRESS)
         case OSError() if error.errno in NO_ROUTE:
-            return Reason("no route to it", Kind.ADDRESS)
+            return FailureReason("no route to it", FailureKind.ADDRESS)
         case _:
             return None
 

@@ -15,7 +15,7 @@ from agent_jobs.errors import (
     UnsentError,
     UpstreamError,
 )
-from agent_jobs.upstream.connection_failure import Dialed, explain_failure, explain_refusal
+from agent_jobs.upstream.connection_failure import DialedAddress, explain_failure, explain_refusal
 from agent_jobs.upstream.endpoint import read_response_id, redact_url
 from agent_jobs.upstream.error_body import ErrorBody, read_error_body
 from agent_jobs.upstream.json_object import parse_object
@@ -160,7 +160,7 @@ def map_error(
 
 
 def map_transport_error(
-    error: Exception, base_url: str, dialed: Dialed, *, is_sent: bool
+    error: Exception, base_url: str, dialed: DialedAddress, *, is_sent: bool
 ) -> UnclearError | UnsentError:
     """Return the error for a connection that failed.
 

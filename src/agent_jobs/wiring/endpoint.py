@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from agent_jobs.errors import ConfigError
+from agent_jobs.settings.missing_key import missing_key_error
 from agent_jobs.settings.secret_values import read_owner_key
-from agent_jobs.settings.settings import DEFAULT_BASE_URL, Settings
-from agent_jobs.settings.stored_keys import format_set_command, name_endpoint, read_keyring, refuse_keyring
+from agent_jobs.settings.settings import Settings
+from agent_jobs.settings.stored_keys import read_keyring, refuse_keyring
 
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.upstream.endpoint import Endpoint
@@ -54,16 +54,6 @@ async def resolve_key(settings: Settings, limit_s: float = KEYRING_WAIT_S) -> tu
     if settings.api_key is None:
         raise missing_key_error(settings)
     return settings, settings.api_key.get_secret_value()
-
-
-def missing_key_error(settings: Settings) -> ConfigError:
-    """Return the error that no key is set for the endpoint, with the command that sets one."""
-    command = format_set_command(settings.base_url, DEFAULT_BASE_URL)
-    endpoint = ""
-    if command != format_set_command(DEFAULT_BASE_URL, DEFAULT_BASE_URL):
-        endpoint = f" for {name_endpoint(settings.base_url)}"
-    problem = " ".join((f"No API key is set{endpoint}.", *map(str, settings.warnings)))
-    return ConfigError("{problem}", "no_key", problem=problem, command=command)
 
 
 def list_secrets(settings: Settings) -> list[str]:

@@ -34,10 +34,10 @@ def create_notifier(settings: Settings, store: Store, clock: Clock) -> Notifier 
 
     reporters: list[Reporter] = []
     if settings.on_finish:
-        from agent_jobs.engine.on_finish_command import LIMIT_S, Command
+        from agent_jobs.engine.on_finish_command import LIMIT_S, OnFinishCommand
 
         environment = hide_secrets(settings)
-        reporters.append(Command(settings.on_finish, environment, settings.data_path(), LIMIT_S / clock.speed))
+        reporters.append(OnFinishCommand(settings.on_finish, environment, settings.data_path(), LIMIT_S / clock.speed))
     if settings.notify:
         reporters.append(LateNoticeSender(settings, clock))
     return Notifier(store, clock, reporters)

@@ -23,7 +23,7 @@ _PULL = f"""UPDATE job SET hinted = TRUE, not_before = 0,
 _RESOLVE = "UPDATE webhook SET job_id = :job_id, next_at = NULL WHERE id = :id"
 
 
-class Webhooks(StorePart):
+class ProviderWebhooks(StorePart):
     """`WebhookRecords` on any database."""
 
     async def record_webhook(self, webhook: Webhook, now: float) -> str | None:
