@@ -1,4 +1,4 @@
-"""The command line of a chaos run; `scripts/chaos` calls it."""
+"""Run the command line of a chaos run; `scripts/chaos` calls it."""
 
 import faulthandler
 import json
@@ -14,15 +14,14 @@ import click
 
 from .databases import KINDS, open_job_database
 from .drive import run
-from .interrupts import press, summary
+from .interrupts import press, summarize
 from .judge import judge
 from .plan import BURST, Options
-from .table import lines
+from .table import format_table
 
 _DEFAULT = Options()
-GRACE_S = (
-    60.0  # for a run that reached its limit to stop and be judged; beyond it the process shows its stacks and ends
-)
+#: Seconds for a run that reached its limit to stop and be judged; after that the process shows its stacks and ends.
+GRACE_S = 60.0
 
 
 @click.command()
@@ -33,7 +32,9 @@ GRACE_S = (
 @click.option("--in-flight", type=click.IntRange(min=BURST), default=_DEFAULT.in_flight, show_default=True)
 @click.option("--limit", "limit_s", type=click.FloatRange(min=1), default=_DEFAULT.limit_s, show_default=True)
 @click.option("--database", type=click.Choice(KINDS), default=_DEFAULT.database, show_default=True)
-@click.option("--interrupts", type=click.IntRange(min=1), help="Instead: press Ctrl-C so often in run and start.")
+@click.option(
+    "--interrupts", type=click.IntRange(min=1), help="Press Ctrl-C this often in run and start, and do nothing else."
+)
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave database, logs and record in this folder.")
 def main(
     seed: int, jobs: int, kills: int, speed: float, in_flight: int, limit_s: float, database: str,
@@ -41,13 +42,13 @@ def main(
 ) -> None:  # fmt: skip
     """Run jobs through servers that are killed, against an upstream with every fault; exit 1 if one is lost.
 
-    Progress is on stderr: a line every ten seconds and at each kill. At its limit of seconds the run is stopped, and
-    says where it stood. `kill -USR1` shows the stacks of its threads at any time.
+    Progress is on stderr: a line every ten seconds and at each kill. At its limit of seconds the run is stopped and
+    shows what it was doing. `kill -USR1` shows the stacks of its threads at any time.
     """
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     if interrupts is not None:
         sys.exit(_interrupt(interrupts, seed))
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of answers to servers that were killed
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns about answers to killed servers
     options = Options(
         database=database, seed=seed, jobs=jobs, kills=kills, speed=speed, in_flight=in_flight, limit_s=limit_s
     )
@@ -60,7 +61,7 @@ def main(
     if keep is not None:
         (keep / "record.json").write_text(json.dumps(asdict(record), default=str))
     judgement = judge(record)
-    for line in lines(record, judgement):
+    for line in format_table(record, judgement):
         click.echo(line)
     sys.exit(bool(judgement.violations))
 
@@ -69,7 +70,7 @@ def _interrupt(count: int, seed: int) -> bool:
     """Press Ctrl-C at random moments; return True if a promise was broken."""
     with tempfile.TemporaryDirectory() as folder:
         found = press(Path(folder), count=count, seed=seed)
-    for line in (*found.violations, summary(found, seed)):
+    for line in (*found.violations, summarize(found, seed)):
         click.echo(line)
     return bool(found.violations)
 

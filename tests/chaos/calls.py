@@ -1,9 +1,9 @@
-"""Jobs whose servers are killed between and inside the calls of their tools, again and again; by seed.
+"""Run jobs whose servers are killed again and again, between and inside the calls of their tools; by seed.
 
     PYTHONPATH=tests:tests/support python -m chaos.calls --kills 50 --tools third-party --upstream peer
 
-The tool servers' own record is the proof: a call that changes something took effect at most once, and where its
-outcome was lost with the process that made it, the model was told so.
+The tool servers' own record is the proof: a call that changes something took effect at most once. If its outcome was
+lost with the process that made it, the model was told that it is unknown.
 """
 
 import json
@@ -25,16 +25,18 @@ from agent_jobs.emulator.server import run_emulator
 from agent_jobs.engine.tool_loop import UNKNOWN
 from peer.environment import upstream as peer
 
-from .tools import SECONDS, Call, Ours, ThirdParty, Tools, noted
+from .tools import SECONDS, Call, Ours, ThirdParty, Tools, count_noted
 
 Json = dict[str, Any]
 
 SPEED = 20.0
-#: A kill comes after so many begins and ends of calls, and so long after the last of them, at most. With one alone, a
-#: call that is made again would be killed again each time.
-LINES, AFTER_S = 4, max(SECONDS)
-#: Where no more begin or end within this time, none is left.
+#: Begins and ends of calls before a kill, at most. With one alone, a repeated call would be killed again each time.
+LINES = 4
+#: Seconds from the last of them to the kill, at most.
+AFTER_S = max(SECONDS)
+#: Seconds without a begin or an end after which no call is left.
 STALL_S = 10.0
+#: Seconds in which a job finishes once its server is no longer killed.
 LIMIT_S = 60.0
 
 
@@ -56,80 +58,81 @@ UPSTREAMS = {"emulator": emulator, "peer": agent_server}
 
 @dataclass(slots=True)
 class Run:
-    """One job: the calls of its model, what was told of each, how it ended, and the kills that it lived through."""
+    """One job: the calls of its model, the outcomes that were reported, its end, and the kills that it survived."""
 
     tools: Tools
     calls: Sequence[Call]
     kills: int = 0
-    inside: int = 0  #: of them while a call was under way
+    kills_inside_calls: int = 0  #: kills while a call was running
     end: Json = field(default_factory=dict[str, Any])
-    told: dict[int, str] = field(default_factory=dict[int, str])
-    begun: Counter[int] = field(default_factory=Counter[int])  #: how often, by the servers' own record
+    outcomes: dict[int, str] = field(default_factory=dict[int, str])
+    begun: Counter[int] = field(default_factory=Counter[int])  #: begins of each call, by the servers' own record
     violations: list[str] = field(default_factory=list[str])
 
     @property
     def unknown(self) -> int:
-        """How many outcomes were told as unknown."""
-        return sum(told.startswith(UNKNOWN) for told in self.told.values())
+        """Count the outcomes that were reported as unknown."""
+        return sum(outcome.startswith(UNKNOWN) for outcome in self.outcomes.values())
 
     @property
     def repeated(self) -> int:
-        """How many calls began more than once."""
+        """Count the calls that began more than once."""
         return sum(count > 1 for count in self.begun.values())
 
-    def judged(self) -> "Run":
-        """The run with what is wrong about it."""
+    def judge(self) -> "Run":
+        """Add the violations of the run to it, and return it."""
         if (self.end["status"], self.end.get("output")) != ("completed", "the end"):
             self.violations.append(f"it ended {self.end}")
-        self.begun = noted(self.tools.log, "begin")
+        self.begun = count_noted(self.tools.log, "begin")
         for call in self.calls:
-            self.violations += (f"{call} {wrong}" for wrong in self._wrong(call))
+            self.violations += (f"{call} {wrong}" for wrong in self._find_faults(call))
         return self
 
-    def _wrong(self, call: Call) -> Iterator[str]:
-        told = self.told.get(call.number)
-        if told is None:
+    def _find_faults(self, call: Call) -> Iterator[str]:
+        outcome = self.outcomes.get(call.number)
+        if outcome is None:
             yield "was never answered"
-        elif call.repeatable:
-            if self.tools.success(call) not in told:
-                yield f"was told as {told!r}"
+        elif call.is_repeatable:
+            if self.tools.describe_success(call) not in outcome:
+                yield f"was reported as {outcome!r}"
         else:
-            begun, made = self.begun[call.number], self.tools.made(call)
+            begun, made = self.begun[call.number], self.tools.count_effects(call)
             if max(begun, made) > 1:
                 yield f"began {begun} times and took effect {made} times"
-            if not told.startswith(UNKNOWN) and (made, told) != (1, self.tools.success(call)):
-                yield f"took effect {made} times, and the model was told {told!r}"
+            if not outcome.startswith(UNKNOWN) and (made, outcome) != (1, self.tools.describe_success(call)):
+                yield f"took effect {made} times, and the model was told {outcome!r}"
 
 
-def runs(folder: Path, *, seed: int, kills: int, tools: str = "ours", upstream: str = "emulator") -> Iterator[Run]:
-    """Jobs one after the other, until so many servers were killed."""
+def run_jobs(folder: Path, *, seed: int, kills: int, tools: str = "ours", upstream: str = "emulator") -> Iterator[Run]:
+    """Run jobs one after the other until `kills` servers were killed."""
     pick = random.Random(f"calls {seed}")
     with UPSTREAMS[upstream]() as base_url:
         while kills > 0:
             home = Path(tempfile.mkdtemp(dir=folder))
-            run = _run(home, base_url, TOOLS[tools](home), pick, kills)
+            run = _run_job(home, base_url, TOOLS[tools](home), pick, kills)
             kills -= run.kills
-            yield run.judged()
+            yield run.judge()
 
 
-def _run(home: Path, base_url: str, tools: Tools, pick: random.Random, kills: int) -> Run:
-    turns = _turns(tools, pick)
+def _run_job(home: Path, base_url: str, tools: Tools, pick: random.Random, kills: int) -> Run:
+    turns = _draw_turns(tools, pick)
     run = Run(tools, [call for turn in turns for call in turn])
     (home / "tools.json").write_text(json.dumps({"mcpServers": tools.servers()}))
-    # A POST whose answer died with its process is sent again: a turn that nobody reads calls nothing.
+    # A process can die before it reads the answer of its POST. Then the request is sent again, and the first turn calls
+    # nothing.
     ours = {"AGENT_JOBS_TOOLBOX": str(home / "tools.json"), "AGENT_JOBS_RESUBMIT": "once"}
     job_id = ""
     while True:
         with serving(home / "data", base_url, **ours) as server:
             server.initialize()
-            job_id = job_id or _started(server, turns, [*tools.servers()])
-            if run.kills == kills or not _killed(server, run, pick):
-                _end(run, server, job_id)
+            job_id = job_id or _start_job(server, turns, [*tools.servers()])
+            if run.kills == kills or not _kill_during_calls(server, run, pick):
+                _wait_for_end(run, server, job_id)
                 return run
 
 
-def _turns(tools: Tools, pick: random.Random) -> list[list[Call]]:
-    """Turns with calls side by side, some of which take a while."""
+def _draw_turns(tools: Tools, pick: random.Random) -> list[list[Call]]:
+    """Draw turns with simultaneous calls, some of which take a while."""
     turns: list[list[Call]] = []
     for _ in range(pick.randint(4, 8)):
         first = sum(map(len, turns)) + 1
@@ -137,55 +140,55 @@ def _turns(tools: Tools, pick: random.Random) -> list[list[Call]]:
     return turns
 
 
-def _started(server: Server, turns: Sequence[Sequence[Call]], servers: Sequence[str]) -> str:
+def _start_job(server: Server, turns: Sequence[Sequence[Call]], servers: Sequence[str]) -> str:
     calls = [[{"name": call.name, "arguments": call.arguments} for call in turn] for turn in turns]
     script = {"duration_s": 1, "reasoning": 0, "turns": [*({"function_calls": c} for c in calls), {"text": "the end"}]}
     prompt = f"work [emulate {json.dumps(script)}]"
     return server.call("agent_start", prompt=prompt, options={"toolbox": servers}, wait_s=0)["job_id"]
 
 
-def _killed(server: Server, run: Run, pick: random.Random) -> bool:
-    """Let calls begin and end and a moment pass, then kill the server; False where no call was left to do so."""
+def _kill_during_calls(server: Server, run: Run, pick: random.Random) -> bool:
+    """Let calls begin and end and a moment pass, then kill the server; return False if no call was left."""
     log = run.tools.log
-    lines, give_up_at = _length(log) + pick.randint(1, LINES), time.monotonic() + STALL_S
-    while _length(log) < lines:
-        ended = noted(log, "end")
-        if all(ended[call.number] for call in run.calls if call.noted) or time.monotonic() > give_up_at:
+    lines, give_up_at = _count_lines(log) + pick.randint(1, LINES), time.monotonic() + STALL_S
+    while _count_lines(log) < lines:
+        ended = count_noted(log, "end")
+        if all(ended[call.number] for call in run.calls if call.is_noted) or time.monotonic() > give_up_at:
             return False
         time.sleep(0.005)
     time.sleep(pick.uniform(0, AFTER_S))
     server.process.kill()
     server.process.wait()
     run.kills += 1
-    run.inside += noted(log, "begin") != noted(log, "end")
+    run.kills_inside_calls += count_noted(log, "begin") != count_noted(log, "end")
     return True
 
 
-def _length(log: Path) -> int:
+def _count_lines(log: Path) -> int:
     return log.read_text().count("\n")
 
 
-def _end(run: Run, server: Server, job_id: str) -> None:
+def _wait_for_end(run: Run, server: Server, job_id: str) -> None:
     give_up_at = time.monotonic() + LIMIT_S
     run.end = server.call("agent_poll", job_id=job_id, wait_s=10)
     while "next_poll_ms" in run.end and time.monotonic() < give_up_at:
         run.end = server.call("agent_poll", job_id=job_id, wait_s=10)
     if "next_poll_ms" not in run.end:
-        run.told = _told(server, job_id, run.calls)
+        run.outcomes = _read_outcomes(server, job_id, run.calls)
 
 
-def _told(server: Server, job_id: str, calls: Sequence[Call]) -> dict[int, str]:
-    """What the model was told, by call."""
+def _read_outcomes(server: Server, job_id: str, calls: Sequence[Call]) -> dict[int, str]:
+    """Return the outcomes that the model was told, by the number of the call."""
     numbers = {(call.name, json.dumps(call.arguments)): call.number for call in calls}
-    told: dict[int, str] = {}
+    outcomes: dict[int, str] = {}
     offset: int | None = 0
     while offset is not None:
         page = server.call("agent_result", job_id=job_id, part="items", max_bytes=100_000, offset=offset)
         for item in page["items"]:
             if "output" in item:
-                told[numbers[item["name"], json.dumps(json.loads(item["arguments"]))]] = str(item["output"])
+                outcomes[numbers[item["name"], json.dumps(json.loads(item["arguments"]))]] = str(item["output"])
         offset = page.get("next_offset")
-    return told
+    return outcomes
 
 
 @click.command()
@@ -195,23 +198,23 @@ def _told(server: Server, job_id: str, calls: Sequence[Call]) -> dict[int, str]:
 @click.option("--upstream", type=click.Choice([*UPSTREAMS]), default="emulator", show_default=True)
 def main(seed: int, kills: int, tools: str, upstream: str) -> None:
     """Kill servers between and inside calls; exit 1 if a call was made twice or a job lost."""
-    began, lived = time.monotonic(), list[Run]()
+    began, runs = time.monotonic(), list[Run]()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        for run in runs(Path(folder), seed=seed, kills=kills, tools=tools, upstream=upstream):
-            lived.append(run)
+        for run in run_jobs(Path(folder), seed=seed, kills=kills, tools=tools, upstream=upstream):
+            runs.append(run)
             for violation in run.violations:
                 click.echo(violation)
-    click.echo(f"{_summary(lived)}, {time.monotonic() - began:.0f} s")
-    sys.exit(any(run.violations for run in lived))
+    click.echo(f"{_summarize(runs)}, {time.monotonic() - began:.0f} s")
+    sys.exit(any(run.violations for run in runs))
 
 
-def _summary(lived: Sequence[Run]) -> str:
+def _summarize(runs: Sequence[Run]) -> str:
     def count(what: Callable[[Run], int]) -> int:
-        return sum(map(what, lived))
+        return sum(map(what, runs))
 
     return (
-        f"{count(lambda run: run.kills)} kills, {count(lambda run: run.inside)} while a call was under way; "
-        f"{len(lived)} jobs, {count(lambda run: len(run.calls))} calls, {count(lambda run: run.repeated)} made again, "
+        f"{count(lambda run: run.kills)} kills, {count(lambda run: run.kills_inside_calls)} during a call; "
+        f"{len(runs)} jobs, {count(lambda run: len(run.calls))} calls, {count(lambda run: run.repeated)} made again, "
         f"{count(lambda run: run.unknown)} outcomes unknown, {count(lambda run: len(run.violations))} wrong"
     )
 

@@ -1,4 +1,4 @@
-"""The run itself: jobs are started, cancelled and polled through servers that die; what was lost is adopted."""
+"""Start, poll and cancel jobs through servers that are killed, then adopt the responses whose ids were lost."""
 
 import re
 import time
@@ -20,39 +20,39 @@ from agent_jobs.settings.values import SecretStr
 
 from .databases import JobDatabase, JobFile
 from .faults import START_TIMEOUT_S, Json
-from .plan import Options, Plan, bursts, kills, plans
+from .plan import Options, Plan, draw_bursts, draw_kills, draw_plans
 from .progress import Progress
 from .story import End, GivenUpError, Story
-from .windows import KEY, KilledError, RefusalError, Window, opened
-from .witness import Birth, Death, Witness
+from .windows import KEY, KilledError, RefusalError, Window, running_servers
+from .witness import CreateCall, Death, Witness
 
-#: Of the jobs in flight so many per cent may run upstream at once: some wait for a slot.
+#: Per cent of the jobs in flight that may run at the provider at once, so that some wait for a slot.
 SLOTS_PERCENT = 75
 
 
 @dataclass(slots=True, kw_only=True)
 class Record:
-    """All that was seen of a run."""
+    """All that was recorded of a run."""
 
     options: Options
     stories: list[Story]
     deaths: list[Death]
-    births: dict[str, list[Birth]]
-    log: list[Json] = field(default_factory=list[Json])  #: upstream's
+    create_calls: dict[str, list[CreateCall]]
+    log: list[Json] = field(default_factory=list[Json])  #: the provider's
     rows: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])  #: title, status by job id
     complaints: list[str] = field(default_factory=list[str])
-    closed_at: float = 0.0  #: when the servers had ended; later requests adopt
-    slowest_start_s: float = 0.0  #: beyond what it was told to wait
+    closed_at: float = 0.0  #: when the last server had ended; later requests adopt
+    slowest_start_s: float = 0.0  #: seconds beyond the requested wait
     duration_s: float = 0.0
 
 
 async def run(options: Options, folder: Path, database: JobDatabase | None = None) -> Record:
-    """One run in a folder of its own; ends by itself within its limit. Without a database the jobs are in its file."""
+    """Make a run in a folder of its own, within its limit. Without a database its jobs are in a file there."""
     database = database or JobFile(folder)
     began = time.monotonic()
-    stories = [Story(plan) for plan in plans(options)]
-    witness = Witness(kills(options), options.jobs)
-    record = Record(options=options, stories=stories, deaths=witness.deaths, births=witness.births)
+    stories = [Story(plan) for plan in draw_plans(options)]
+    witness = Witness(draw_kills(options), options.jobs)
+    record = Record(options=options, stories=stories, deaths=witness.deaths, create_calls=witness.create_calls)
     # A response is kept for as long as the run may last, so that the busiest machine can adopt it.
     emulator = Emulator(options.speed, retention_s=options.limit_s * options.speed)
     emulator.queue_faults(fault for story in stories for fault in _create_faults(story.plan))
@@ -62,25 +62,25 @@ async def run(options: Options, folder: Path, database: JobDatabase | None = Non
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(progress.report, tasks.cancel_scope)
             progress.stage = "jobs run"
-            await _live(record, witness, _windows(options, folder, database, upstream.base_url))
+            await _run_stories(record, witness, _build_windows(options, folder, database, upstream.base_url))
             progress.stage = "lost responses are adopted"
-            await _collect(record, emulator, database, upstream.base_url)
+            await _adopt_lost(record, emulator, database, upstream.base_url)
             tasks.cancel_scope.cancel()
         progress.stage = "the upstream stops"
         record.log = emulator.log()
     progress.say(f"judged after {progress.line()}")
-    record.complaints += _crashes(folder)
+    record.complaints += _find_crashes(folder)
     record.duration_s = time.monotonic() - began
     return record
 
 
 def _create_faults(plan: Plan) -> list[Json]:
-    """What the job's POSTs meet, one after the other."""
+    """Return the faults that the job's POSTs meet, one after the other."""
     return [{**post.fault, "on": "create", "match": f"{plan.key}:"} for post in plan.posts]
 
 
-def _windows(options: Options, folder: Path, database: JobDatabase, base_url: str) -> list[Window]:
-    """Two windows on one database; one follows only a few of its jobs, so that the others are looked at."""
+def _build_windows(options: Options, folder: Path, database: JobDatabase, base_url: str) -> list[Window]:
+    """Return two windows on one database. One streams only a few of its jobs, so that it polls the others."""
     common = {
         **database.environment,
         "AGENT_JOBS_START_TIMEOUT_S": f"{START_TIMEOUT_S / options.speed:g}",
@@ -91,28 +91,28 @@ def _windows(options: Options, folder: Path, database: JobDatabase, base_url: st
     return [Window(name, folder, database.data_dir(name), base_url, each) for name, each in environments.items()]
 
 
-async def _live(record: Record, witness: Witness, windows: list[Window]) -> None:
-    """All jobs from their start to their end, as many at once as may be."""
+async def _run_stories(record: Record, witness: Witness, windows: list[Window]) -> None:
+    """Run all jobs from their start to their end, as many at once as the options allow."""
     witness.windows |= {window.name: window for window in windows}
     hosts = _Hosts(record, witness, windows)
     slots = anyio.Semaphore(record.options.in_flight)
     left = iter(record.stories)
     try:
-        async with opened(*windows), anyio.create_task_group() as tasks:
-            for size in bursts(record.options):
+        async with running_servers(*windows), anyio.create_task_group() as tasks:
+            for size in draw_bursts(record.options):
                 if not (burst := list(islice(left, size))):
                     break
                 for _ in burst:
                     await slots.acquire()
                 for story in burst:
-                    tasks.start_soon(hosts.live, story, slots)
+                    tasks.start_soon(hosts.run_story, story, slots)
     finally:
         record.closed_at = time.time()
         record.complaints += [complaint for window in windows for complaint in window.complaints]
 
 
 class _Hosts:
-    """What the hosts do with their jobs, through whichever server there is."""
+    """The hosts of all jobs: each call goes to any server that runs."""
 
     def __init__(self, record: Record, witness: Witness, windows: list[Window]) -> None:
         self._record = record
@@ -121,13 +121,13 @@ class _Hosts:
         self._turns = count()
         self._ended = anyio.Event()
 
-    async def live(self, story: Story, slots: anyio.Semaphore) -> None:
-        """Start the job, poll it, cancel it if that is planned, and read its end."""
+    async def run_story(self, story: Story, slots: anyio.Semaphore) -> None:
+        """Start the job, poll it, cancel it if that is planned, and record its end."""
         plan = story.plan
         try:
             answer = await self._start(story)
             polls = 0
-            while story.hear(answer):
+            while story.take_answer(answer):
                 if polls == plan.cancel_after:
                     story.cancelled = True
                     answer = await self._ask(story, "agent_cancel")
@@ -135,10 +135,10 @@ class _Hosts:
                     answer = await self._ask(story, "agent_poll", wait_s=plan.poll_s)
                 polls += 1
             story.end = End(
-                answer["status"], answer.get("error", {}).get("code", ""), await self._output(story, answer)
+                answer["status"], answer.get("error", {}).get("code", ""), await self._read_output(story, answer)
             )
         except GivenUpError:
-            pass  # a job without an end tells the judge why
+            pass  # the judge reports a job without an end
         finally:
             self._witness.progress += 1
             self._ended.set()
@@ -146,7 +146,7 @@ class _Hosts:
             slots.release()
 
     async def _start(self, story: Story) -> Json:
-        """Start the job; a host that got no answer asks for the same work again."""
+        """Start the job; if the server dies before it answers, ask for the same work again."""
         self._witness.progress += 1
         plan = story.plan
         arguments: Json = {"prompt": plan.prompt, "wait_s": plan.wait_s, "options": {"key": plan.key}}
@@ -154,21 +154,21 @@ class _Hosts:
         for attempt in count(plan.window):
             window = self._windows[attempt % len(self._windows)]
             try:
-                asked = await window.ask("agent_start", **arguments)
+                question = await window.ask("agent_start", **arguments)
                 began = time.monotonic()
-                self._witness.saw(window.name, "start", 0)
-                answer = await asked.answer()
+                self._witness.notice(window.name, "start", 0)
+                answer = await question.answer()
                 over_s = time.monotonic() - began - plan.wait_s
                 self._record.slowest_start_s = max(self._record.slowest_start_s, over_s)
                 return answer
             except KilledError:
                 story.lost_starts += 1
             except RefusalError as refusal:
-                await self._refused(story, refusal)
+                await self._wait_after_refusal(story, refusal)
         raise AssertionError("count() ends")
 
-    async def _output(self, story: Story, answer: Json) -> str:
-        """The whole output, page by page."""
+    async def _read_output(self, story: Story, answer: Json) -> str:
+        """Return the whole output, read page by page."""
         output: str = answer.get("output", "")
         while len(output.encode()) < answer.get("bytes", 0):
             page = await self._ask(story, "agent_result", offset=len(output.encode()))
@@ -183,17 +183,17 @@ class _Hosts:
             except KilledError:
                 continue  # asking again costs nothing
             except RefusalError as refusal:
-                await self._refused(story, refusal)
+                await self._wait_after_refusal(story, refusal)
 
-    async def _refused(self, story: Story, refusal: RefusalError) -> None:
-        """Give the servers a moment: they may have paused for a key that was refused, or the database is locked."""
-        story.refuse(refusal)
+    async def _wait_after_refusal(self, story: Story, refusal: RefusalError) -> None:
+        """Record a refusal, and wait a moment: a key was refused, or the database is locked."""
+        story.take_refusal(refusal)
         with anyio.move_on_after(1):
             await self._ended.wait()
 
 
-async def _collect(record: Record, emulator: Emulator, database: JobDatabase, base_url: str) -> None:
-    """Read how the jobs stand in the database, and give those their response back whose id was lost."""
+async def _adopt_lost(record: Record, emulator: Emulator, database: JobDatabase, base_url: str) -> None:
+    """Read the final states from the database, and adopt the responses whose ids were lost."""
     record.rows = await database.read_rows()
     settings = database.settings(Settings(api_key=SecretStr(KEY), base_url=base_url))
     responses = {entry["metadata"]["job_id"]: entry for entry in emulator.log() if entry["entry"] == "response"}
@@ -203,35 +203,35 @@ async def _collect(record: Record, emulator: Emulator, database: JobDatabase, ba
             if story.job_id not in record.rows:
                 continue
             job = await engine.poll(story.job_id)
-            story.stored = _end_of(job)
-            if job.is_unconfirmed and adoptable(responses.get(job.id)):
+            story.stored = _read_end(job)
+            if job.is_unconfirmed and is_adoptable(responses.get(job.id)):
                 tasks.start_soon(_adopt, engine, story, responses[job.id])
 
 
-def adoptable(response: Json | None) -> bool:
-    """Whether upstream can still be asked for a response; a foreground run dies with its connection."""
+def is_adoptable(response: Json | None) -> bool:
+    """Return True if the provider still has a response; a foreground run ends with its connection."""
     return response is not None and (response["background"] or response["status"] != "in_progress")
 
 
 async def _adopt(engine: Engine, story: Story, response: Json) -> None:
-    """Do what a person does who found the response in the provider's dashboard."""
+    """Adopt a response as a user does who found it in the provider's dashboard."""
     try:
         job = await engine.adopt(story.job_id, response["id"])
-    except RequestError:  # upstream may miss what it has, once; the refusal says to repeat it
+    except RequestError:  # the provider may answer 404 once for a response that it has; the refusal says to repeat
         job = await engine.adopt(story.job_id, response["id"])
     if not response["ended"]:
         [job] = await engine.cancel(JobFilter(job_ids=(job.id,)))
     while not job.is_terminal:
         job = await engine.poll(job.id, wait_s=30)
-    story.adopted = _end_of(job)
+    story.adopted = _read_end(job)
 
 
-def _end_of(job: Job) -> End:
+def _read_end(job: Job) -> End:
     return End(job.status, job.error.code if job.error else "", job.output.text if job.output else "")
 
 
-def _crashes(folder: Path) -> list[str]:
-    """What the servers logged that no upstream should be able to cause."""
+def _find_crashes(folder: Path) -> list[str]:
+    """Return the errors in the servers' logs, which no fault of a provider may cause."""
     logs = [*folder.rglob("agent-jobs.log*"), *folder.glob("stderr-*.txt")]
     text = "\n".join(log.read_text() for log in sorted(logs))
     return [f"logged: {found[0]}" for found in re.finditer(r"^.*ERROR .*(?:\nTraceback(?:\n .*)*\n.*)?", text, re.M)]

@@ -1,18 +1,18 @@
-"""Everything the emulated upstream can do wrong, by what becomes of the request. Times are in emulated seconds."""
+"""List the faults of the emulated provider, by what becomes of the request. Times are in emulated seconds."""
 
 from enum import Enum
 from typing import Any
 
 Json = dict[str, Any]
 
-#: What a POST may take to its first event, emulated; the servers are told so in real seconds.
+#: Seconds that a POST may take to its first event. The servers get the same limit in real seconds.
 START_TIMEOUT_S = 60.0
 HTML = "<html><body><h1>Bad gateway</h1></body></html>"
 QUOTA: Json = {"error": {"code": "insufficient_quota", "type": "insufficient_quota", "message": "No credit is left."}}
 
 
 class Fate(Enum):
-    """What becomes of a POST."""
+    """The fate of a POST."""
 
     NAMED = "accepted, and its answer names the response"
     LOST = "accepted or not: its answer names nothing"
@@ -20,7 +20,7 @@ class Fate(Enum):
     REFUSED = "read and refused: to fail"
 
 
-#: A 429 of a POST that was accepted all the same is left out: no client can see through that.
+#: Without a 429 for a POST that was accepted all the same: no client can recognise that.
 BUSY: tuple[Json, ...] = (
     {"status": 429},
     {"status": 429, "headers": {"retry-after": "1"}},
@@ -61,7 +61,7 @@ LOST: tuple[Json, ...] = (
     {"keepalives": 2, "delay_created_s": 4.0, "drop": "after_events", "after_events": 1, "eof_without_terminal": True},
     {"json_instead_of_stream": True, "drop": "after_accept"},
 )
-#: Odd, but the stream goes on to its end.
+#: Odd, but the stream continues to its end.
 ODD: tuple[Json, ...] = (
     {"comments": True},
     {"crlf": True},
@@ -79,7 +79,7 @@ ODD: tuple[Json, ...] = (
     {"error_event": "flat"},
     {"drop": "after_terminal_open"},
 )
-#: Accepted, and then the stream is of no more use.
+#: The POST is accepted, and then its stream becomes useless.
 BROKEN: tuple[Json, ...] = (
     *({"drop": "after_events", "after_events": events} for events in (1, 2, 3, 9, 25, 40)),
     {"drop": "after_events", "after_events": 9, "eof_without_terminal": True},
@@ -88,9 +88,9 @@ BROKEN: tuple[Json, ...] = (
     {"eof_without_terminal": True},
     {"error_event": "flat", "eof_without_terminal": True},
 )
-#: What a client may learn about a whole endpoint and model; a job with one of these asks for a model of its own.
-#: What comes after the refusals is accepted.
-TEACHING: tuple[tuple[tuple[Fate, Json], ...], ...] = (
+#: Answers from which a client concludes something about the endpoint and the model, so a job with one of these has a
+#: model of its own. A POST after the refusals is accepted.
+MODE_ANSWERS: tuple[tuple[tuple[Fate, Json], ...], ...] = (
     ((Fate.NAMED, {"json_instead_of_stream": True}),),
     ((Fate.NAMED, {"json_instead_of_stream": True, "status": 202}),),
     ((Fate.NAMED, {"json_instead_of_stream": True, "complete_at_once": True}),),
@@ -98,7 +98,7 @@ TEACHING: tuple[tuple[tuple[Fate, Json], ...], ...] = (
     ((Fate.REFUSED, {"refuse_background_stream": True}),),
     ((Fate.REFUSED, {"refuse_background": True}), (Fate.REFUSED, {"refuse_background": True})),
 )
-#: Taken with the create, felt by the later requests about the response.
+#: Set by the create call, effective in later requests about the response.
 LASTING: tuple[Json, ...] = (
     {"not_found_for_s": 50.0},
     {"not_found_after_end_s": 30.0},

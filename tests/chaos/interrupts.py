@@ -1,6 +1,6 @@
-"""Ctrl-C at random moments of `run` and `start`: each id is shown, nothing accepted is lost, each prompt works again.
+"""Press Ctrl-C at random moments of `run` and `start`: each id is shown, no accepted response is lost.
 
-`scripts/chaos --interrupts 200 --seed 1`; the upstream's own log is the judge.
+`scripts/chaos --interrupts 200 --seed 1`. Each prompt works again afterwards. The provider's own log is the judge.
 """
 
 import json
@@ -19,14 +19,16 @@ from terminals import COMMAND, Terminal
 from agent_jobs.emulator.server import RunningServer, run_emulator
 
 SPEED = 10.0
-#: Seconds within which Ctrl-C is pressed: from the start of a command, which are imports and opening on a busy machine,
-#: and from the moment its job is written down, which are the POST, the wait for the response, and the end.
-STARTING_S, STARTED_S = 3.0, 1.5
-#: Of the commands so many per cent are interrupted once their job is written down.
+#: Seconds from the start of a command in which Ctrl-C is pressed: imports and opening, on a busy machine.
+STARTING_S = 3.0
+#: Seconds from the moment its job is stored: the POST, the wait for the response, and the end.
+STARTED_S = 1.5
+#: Per cent of the commands that are interrupted after their job is stored.
 STARTED_PERCENT = 70
+#: Seconds in which a command ends after Ctrl-C.
 LIMIT_S = 60.0
 JOB_ID = re.compile(r"job_[0-9a-z]{12}")
-#: Python reports a Ctrl-C that meets a lock of its own imports so, and runs on. That is before `main` takes it over.
+#: Python's report of a Ctrl-C that meets a lock of its own imports; it then continues. `main` is not running yet.
 IGNORED_BY_PYTHON = re.compile(
     r"Exception ignored in: <function _get_module_lock.*\nTraceback .*\n"
     r"  File \"<frozen importlib.*\nKeyboardInterrupt: *\n"
@@ -35,10 +37,10 @@ IGNORED_BY_PYTHON = re.compile(
 
 @dataclass
 class Interrupts:
-    """What a run of interrupted commands showed. Mutable: it is counted as it goes."""
+    """The figures of a run of interrupted commands. Mutable: they are counted during the run."""
 
     pressed: int = 0
-    before_us: int = 0  #: of these, during Python's own start
+    before_us: int = 0  #: of these, before our code ran
     jobs: int = 0
     unconfirmed: int = 0
     repeated: int = 0
@@ -46,10 +48,12 @@ class Interrupts:
 
 
 def press(folder: Path, *, count: int, seed: int) -> Interrupts:
-    """Press Ctrl-C in so many commands, then repeat each prompt, and hold what happened against upstream's log."""
+    """Press Ctrl-C in `count` commands, then repeat each prompt, and compare all of it with the provider's log."""
     pick, found = random.Random(seed), Interrupts()
     folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # else a background job of a shell hands down to ignore it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background job of a shell would inherit that it is ignored
     with run_emulator(time_scale=SPEED) as upstream:
         terminal = Terminal(upstream.base_url, folder / "data")
         shown: dict[str, str] = {}
@@ -72,7 +76,7 @@ def press(folder: Path, *, count: int, seed: int) -> Interrupts:
 def _interrupt(
     terminal: Terminal, command: str, prompt: str, title: str, pick: random.Random, found: Interrupts
 ) -> str:
-    """Run a command and press Ctrl-C, once or twice; return all that it wrote."""
+    """Run a command, press Ctrl-C once or twice, and return all that it wrote."""
     is_started = pick.random() * 100 < STARTED_PERCENT
     within_s = STARTED_S if is_started else STARTING_S
     moments = sorted(pick.uniform(0, within_s) for _ in range(pick.choice((1, 1, 2))))
@@ -107,12 +111,12 @@ def _interrupt(
 
 def _wait_for_row(terminal: Terminal, process: "subprocess.Popen[str]", title: str) -> None:
     limit = time.monotonic() + LIMIT_S
-    while process.poll() is None and not _job_ids(terminal, title) and time.monotonic() < limit:
+    while process.poll() is None and not _find_job_ids(terminal, title) and time.monotonic() < limit:
         time.sleep(0.005)
 
 
-def _job_ids(terminal: Terminal, title: str) -> list[str]:
-    return [job_id for (job_id,) in _rows(terminal, "SELECT id FROM job WHERE title LIKE ? || '%'", title)]
+def _find_job_ids(terminal: Terminal, title: str) -> list[str]:
+    return [job_id for (job_id,) in _read_rows(terminal, "SELECT id FROM job WHERE title LIKE ? || '%'", title)]
 
 
 def _is_before_main(status: int, stdout: str, stderr: str) -> bool:
@@ -125,7 +129,7 @@ def _is_before_main(status: int, stdout: str, stderr: str) -> bool:
     return not stderr or ("KeyboardInterrupt" in stderr and not re.search(r"__main__\.py.*, in \w", stderr))
 
 
-def _rows(terminal: Terminal, sql: str, *values: str) -> list[tuple[str, ...]]:
+def _read_rows(terminal: Terminal, sql: str, *values: str) -> list[tuple[str, ...]]:
     path = terminal.folder / "jobs.db"
     if not path.exists():
         return []
@@ -135,14 +139,14 @@ def _rows(terminal: Terminal, sql: str, *values: str) -> list[tuple[str, ...]]:
 
 
 def _check_ids(terminal: Terminal, text: str, title: str, found: Interrupts) -> None:
-    for job_id in _job_ids(terminal, title):
+    for job_id in _find_job_ids(terminal, title):
         found.jobs += 1
         if job_id not in text:
-            found.violations.append(f"{job_id} ({title.strip()}) was written down and not shown: {text[-300:]!r}")
+            found.violations.append(f"{job_id} ({title.strip()}) was stored and not shown: {text[-300:]!r}")
 
 
 def _repeat(terminal: Terminal, prompt: str, found: Interrupts) -> None:
-    """Run the prompt again: it works, or the answer names the flag that starts another."""
+    """Run the prompt again: it works, or the error names the flag that starts another job."""
     again = terminal.pipe("run", prompt)
     found.repeated += 1
     if again.returncode != 0 and "--new" not in again.stderr:
@@ -150,9 +154,9 @@ def _repeat(terminal: Terminal, prompt: str, found: Interrupts) -> None:
 
 
 def _check_accepted(terminal: Terminal, upstream: RunningServer, found: Interrupts) -> None:
-    """Each job has its one response, or says that its start is unconfirmed and can adopt it."""
+    """Check that each job has its one response, or says that its start is unconfirmed and can adopt it."""
     sql = "SELECT job.id, response_id, error_code FROM job JOIN turn ON job_id = job.id"
-    jobs = {job_id: (response_id, code) for job_id, response_id, code in _rows(terminal, sql)}
+    jobs = {job_id: (response_id, code) for job_id, response_id, code in _read_rows(terminal, sql)}
     seen: set[str] = set()
     for run in upstream.emulator.log():
         if run["entry"] != "response":
@@ -172,7 +176,7 @@ def _check_accepted(terminal: Terminal, upstream: RunningServer, found: Interrup
             found.violations.append(f"{job_id}: {run['id']} cannot be adopted")
 
 
-def summary(found: Interrupts, seed: int) -> str:
+def summarize(found: Interrupts, seed: int) -> str:
     """Return the figures of a run in one line."""
     return (
         f"seed {seed}: {found.pressed} interrupted ({found.before_us} before our code), {found.jobs} jobs, "

@@ -1,4 +1,4 @@
-"""What a chaos run will do to whom: all of it drawn from the seed before anything starts. Pure."""
+"""Draw from the seed what happens in a chaos run, before anything starts. Pure."""
 
 import json
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from .faults import BROKEN, BUSY, CANCELLING, LASTING, LATER, LOST, ODD, REFUSED, TEACHING, Fate, Json
+from .faults import BROKEN, BUSY, CANCELLING, LASTING, LATER, LOST, MODE_ANSWERS, ODD, REFUSED, Fate, Json
 
-#: Starts that come at once are at most so many.
+#: Jobs that are started at once, at most.
 BURST = 8
 #: Failures as upstream names them.
 ERROR_CODES = ("server_error", "rate_limit_exceeded", "invalid_prompt")
@@ -16,57 +16,58 @@ ERROR_CODES = ("server_error", "rate_limit_exceeded", "invalid_prompt")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How much chaos."""
+    """The size of a run."""
 
     database: str = "sqlite"
     seed: int = 1
     jobs: int = 1000
     kills: int = 20
     speed: float = 10.0  #: emulated seconds in a real one
-    in_flight: int = 40  #: jobs at once
+    in_flight: int = 40  #: jobs that run at once
     limit_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What one POST of a job meets."""
+    """The fault that one POST of a job meets, and what it means for the job."""
 
     fate: Fate
     fault: Json
 
 
-#: What a POST meets that comes after the planned ones.
+#: A POST after the planned ones meets no fault.
 PLAIN = Post(Fate.NAMED, {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A job: what its host asks for and when, and what upstream does."""
+    """A job: what its host does and when, and what the provider does."""
 
     key: str
     window: int  #: which of the servers it is started through
     script: Json
     posts: tuple[Post, ...]
-    model: str | None  #: one of its own where the answers teach something about the model
+    model: str | None  #: a model of its own if the server stores something about the model after this job
     wait_s: float
     poll_s: float
-    cancel_after: int | None  #: so many polls, where it is cancelled at all
+    cancel_after: int | None  #: polls before the host cancels; None if it never does
 
     @property
     def prompt(self) -> str:
         return f"{self.key}: work\n[emulate {json.dumps(self.script)}]"
 
     def post(self, number: int) -> Post:
-        """What the job's n-th POST meets."""
+        """Return the plan of the job's n-th POST."""
         return self.posts[number] if number < len(self.posts) else PLAIN
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A server is to die at the first such moment after so many starts and ends of jobs.
+    """The moment at which a server is killed.
 
-    The moment is an operation and which step of it: 0 when the request is read, n when the n-th piece of its answer
-    was written. A start's is when its line was written to the server's stdin.
+    It is the first step of that kind after `after` starts and ends of jobs. Step 0 of an operation is when its request
+    was read, step n when the n-th piece of its answer was written. The step of a start is when its line was written to
+    the server's stdin.
     """
 
     after: int
@@ -74,59 +75,57 @@ class Kill:
     step: int
 
 
-def plans(options: Options) -> list[Plan]:
-    """The jobs of a run."""
+def draw_plans(options: Options) -> list[Plan]:
+    """Draw the jobs of a run."""
     pick = Random(f"jobs {options.seed}")
-    return [_plan(f"chaos-{number:04}", pick) for number in range(options.jobs)]
+    return [_draw_plan(f"chaos-{number:04}", pick) for number in range(options.jobs)]
 
 
-def bursts(options: Options) -> Iterator[int]:
-    """How many jobs are started at once, each time."""
+def draw_bursts(options: Options) -> Iterator[int]:
+    """Draw the numbers of jobs that are started at once."""
     pick = Random(f"bursts {options.seed}")
     while True:
         yield pick.randint(1, BURST)
 
 
-def kills(options: Options) -> list[Kill]:
-    """When servers are to die, in order."""
+def draw_kills(options: Options) -> list[Kill]:
+    """Draw when servers are killed, in order."""
     pick = Random(f"kills {options.seed}")
     after = sorted(pick.randint(options.jobs // 20, options.jobs * 9 // 5) for _ in range(options.kills))
-    return [Kill(steps, *_moment(pick)) for steps in after]
+    return [Kill(steps, *_draw_moment(pick)) for steps in after]
 
 
-def _moment(pick: Random) -> tuple[str, int]:
+def _draw_moment(pick: Random) -> tuple[str, int]:
     operation = pick.choice(("start", "create", "create", "create", "retrieve", "stream", "cancel"))
     steps = {"start": 0, "create": 6, "stream": 4}.get(operation, 1)
     return operation, pick.randint(0, steps)
 
 
-def _plan(key: str, pick: Random) -> Plan:
-    posts, teaches = _posts(pick)
+def _draw_plan(key: str, pick: Random) -> Plan:
+    posts, changes_mode = _draw_posts(pick)
     fate, fault = posts[-1]
     # A foreground run cannot be cancelled, so it must have an end.
-    end = pick.choices(("completed", "failed", "incomplete", "never"), (80, 8, 8, 0 if teaches else 4))[0]
+    end = pick.choices(("completed", "failed", "incomplete", "never"), (80, 8, 8, 0 if changes_mode else 4))[0]
     endless = end == "never" or "stuck_queued" in fault
     cancelled = endless or pick.random() < 0.1
     if fate is Fate.NAMED:
-        posts[-1] = (fate, fault | _lasting(pick, cancelled=cancelled, endless=endless))
+        posts[-1] = (fate, fault | _draw_lasting(pick, cancelled=cancelled, endless=endless))
     busy = [(Fate.BUSY, pick.choice(BUSY)) for _ in range(pick.choices((0, 1, 2), (88, 9, 3))[0])]
     return Plan(
         key=key,
         window=pick.randrange(2),
-        script=_script(pick, end, _later(pick)),
+        script=_draw_script(pick, end, _draw_later(pick)),
         posts=tuple(Post(*post) for post in (*busy, *posts)),
-        model=f"emulated-{key}" if teaches else None,
+        model=f"emulated-{key}" if changes_mode else None,
         wait_s=pick.choice((0, 0, 2, 5)),
         poll_s=pick.choice((1, 3) if cancelled else (1, 3, 5, 20)),
         cancel_after=pick.choice((0, 0, 1, 2)) if cancelled else None,
     )
 
 
-def _posts(pick: Random) -> tuple[list[tuple[Fate, Json]], bool]:
-    """What the POSTs meet that decide, and whether they teach something about the model."""
-    match pick.choices(("plain", "odd", "broken", "stuck", "lost", "refused", "teaching"), (25, 22, 30, 2, 12, 3, 6))[
-        0
-    ]:
+def _draw_posts(pick: Random) -> tuple[list[tuple[Fate, Json]], bool]:
+    """Draw the POSTs that decide the job, and whether the server stores something about the model after them."""
+    match pick.choices(("plain", "odd", "broken", "stuck", "lost", "refused", "mode"), (25, 22, 30, 2, 12, 3, 6))[0]:
         case "odd":
             return [(Fate.NAMED, pick.choice(ODD))], False
         case "broken":
@@ -137,22 +136,22 @@ def _posts(pick: Random) -> tuple[list[tuple[Fate, Json]], bool]:
             return [(Fate.LOST, pick.choice(LOST))], False
         case "refused":
             return [(Fate.REFUSED, pick.choice(REFUSED))], False
-        case "teaching":
-            return [*pick.choice(TEACHING)], True
+        case "mode":
+            return [*pick.choice(MODE_ANSWERS)], True
         case _:
             return [(Fate.NAMED, {})], False
 
 
-def _lasting(pick: Random, *, cancelled: bool, endless: bool) -> Json:
+def _draw_lasting(pick: Random, *, cancelled: bool, endless: bool) -> Json:
     lasting = pick.choice(LASTING) if pick.random() < 0.3 else {}
     if cancelled and pick.random() < 0.6:
-        # A run without an end that ignores its cancel would never be over.
+        # A run that never ends and ignores its cancel would keep the test waiting for ever.
         lasting = lasting | pick.choice([fault for fault in CANCELLING if not (endless and "late_complete" in fault)])
     return lasting
 
 
-def _later(pick: Random) -> list[Json]:
-    """Up to three faults in a row for each kind of request about the response."""
+def _draw_later(pick: Random) -> list[Json]:
+    """Draw up to three faults in a row for each kind of request about the response."""
     faults: list[Json] = []
     for operation, kinds in LATER.items():
         skip = 0
@@ -163,7 +162,7 @@ def _later(pick: Random) -> list[Json]:
     return faults
 
 
-def _script(pick: Random, end: str, faults: list[Json]) -> Json:
+def _draw_script(pick: Random, end: str, faults: list[Json]) -> Json:
     script: dict[str, Any] = {
         "duration_s": round(pick.uniform(1, 35), 1),
         "queued_s": round(pick.choice((0.2, 0.2, 5.0)), 1),

@@ -13,15 +13,15 @@ from .plan import Options
 from .story import Story
 from .witness import Witness
 
-EVERY_S = 10.0  # between lines of progress; a kill has a line at once
-STALL_S = 60.0  # no call of a server lasts longer, so without any progress for this time something hangs
-SHOWN_TASKS = 30  # in a dump: the first ones say what all the others wait for
-ABORT_S = 1.0  # for a server to write its stacks
-STDERR_CHARS = 4_000  # of the end of what a server wrote to stderr
+EVERY_S = 10.0  # seconds between lines of progress; a kill has a line at once
+STALL_S = 60.0  # seconds without progress after which something hangs: no call of a server lasts longer
+SHOWN_TASKS = 30  # tasks in a dump: the first ones show what all the others wait for
+ABORT_S = 1.0  # seconds for a server to write its stacks
+STDERR_CHARS = 4_000  # characters that are shown of the end of a server's stderr
 
 
 class Progress:
-    """How far a run is, for the person who waits for it."""
+    """The progress of a run, for the person who waits for it."""
 
     def __init__(self, options: Options, stories: list[Story], witness: Witness, folder: Path) -> None:
         self.stage = "opening"

@@ -1,4 +1,4 @@
-"""What was seen of a job from its host's side."""
+"""Record a job as its host sees it."""
 
 from dataclasses import dataclass, field
 
@@ -6,17 +6,17 @@ from .faults import Json
 from .plan import Plan
 from .windows import RefusalError
 
-#: A call that a server refuses is repeated so often, a second apart at most.
-ASK_AGAIN = 100
+#: Refused calls of one job, at most a second apart, after which its host gives up.
+MAX_REFUSALS = 100
 
 
 class GivenUpError(Exception):
-    """The servers refuse whatever is asked about this job."""
+    """The servers refuse every call about this job."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a job ended."""
+    """The final state of a job."""
 
     status: str
     code: str = ""
@@ -31,18 +31,18 @@ UNCONFIRMED = End("failed", "start_unconfirmed")
 
 @dataclass(slots=True)
 class Story:
-    """A job as its host lived through it."""
+    """A job as its host saw it. Mutable: it grows with each answer."""
 
     plan: Plan
     job_ids: set[str] = field(default_factory=set[str])
     answers: int = 0  #: so far
-    named: bool = False  #: an answer told the response's id
-    cancelled: bool = False  #: the host asked for it
+    names_response: bool = False  #: an answer had the response's id
+    cancelled: bool = False  #: the host asked to cancel
     lost_starts: int = 0  #: starts whose server died before it answered
     refusals: list[str] = field(default_factory=list[str])
-    end: End | None = None  #: as the tools told it
-    stored: End | None = None  #: as it stands in the database
-    adopted: End | None = None  #: after its lost id was given back
+    end: End | None = None  #: as the tools reported it
+    stored: End | None = None  #: as the database has it
+    adopted: End | None = None  #: after its lost response was adopted
 
     @property
     def job_id(self) -> str:
@@ -50,18 +50,22 @@ class Story:
 
     @property
     def is_open(self) -> bool:
-        """Return True if the job was started and has not ended."""
+        """Return True if the job was started and has not finished."""
         return bool(self.job_ids) and self.end is None
 
-    def hear(self, answer: Json) -> bool:
-        """Take in an answer about the job; returns whether it goes on."""
+    def take_answer(self, answer: Json) -> bool:
+        """Record an answer about the job; return True if the job is still running."""
         self.answers += 1
         self.job_ids.add(answer["job_id"])
-        self.named = self.named or "response_id" in answer
+        self.names_response = self.names_response or "response_id" in answer
         return "next_poll_ms" in answer
 
-    def refuse(self, refusal: RefusalError) -> None:
-        """Take in that a call was refused."""
+    def take_refusal(self, refusal: RefusalError) -> None:
+        """Record that a call was refused.
+
+        Raises:
+            GivenUpError: Too many calls were refused.
+        """
         self.refusals.append(f"{refusal.code}: {refusal}")
-        if len(self.refusals) > ASK_AGAIN:
+        if len(self.refusals) > MAX_REFUSALS:
             raise GivenUpError

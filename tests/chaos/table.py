@@ -1,4 +1,4 @@
-"""A run as a table for people. Pure."""
+"""Show a run as a table for people. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,11 +7,12 @@ from .drive import Record
 from .judge import Judgement
 from .story import UNCONFIRMED
 
+#: Violations below the table; the others are mostly of the same kind.
 SHOWN = 10
 
 
-def lines(record: Record, judgement: Judgement) -> Iterator[str]:
-    """What happened, then the first violations."""
+def format_table(record: Record, judgement: Judgement) -> Iterator[str]:
+    """Yield the lines of the table: what happened, then the first violations."""
     options = record.options
     size = f"{options.jobs} jobs, {options.in_flight} in flight, {options.speed:g}x"
     yield f"seed {options.seed}, {options.database}: {size}"
@@ -22,13 +23,13 @@ def lines(record: Record, judgement: Judgement) -> Iterator[str]:
     for end in sorted(expected | got):
         yield f"{end:<40}{expected[end]:>10}{got[end]:>10}"
     yield ""
-    for name, value in _figures(record, judgement):
+    for name, value in _list_figures(record, judgement):
         yield f"{name:<40}{value}"
     yield f"{'violations':<40}{len(judgement.violations)}"
     yield from (f"  {violation}" for violation in judgement.violations[:SHOWN])
 
 
-def _figures(record: Record, judgement: Judgement) -> Iterator[tuple[str, str]]:
+def _list_figures(record: Record, judgement: Judgement) -> Iterator[tuple[str, str]]:
     options, wires = record.options, judgement.wires.values()
     causes = Counter(verdict.cause for verdict in judgement.verdicts)
     moments = Counter(death.operation for death in record.deaths)

@@ -1,4 +1,4 @@
-"""A short chaos run: servers that are killed, an upstream with every fault, and no job lost, wrong or paid twice."""
+"""Short chaos runs: servers are killed, the provider has every fault, and no job is lost, wrong or paid twice."""
 
 import re
 from collections.abc import Iterator
@@ -7,25 +7,25 @@ from pathlib import Path
 import pytest
 from postgres_server import new_database
 
-from chaos.calls import runs
+from chaos.calls import run_jobs
 from chaos.databases import SharedDatabase
 from chaos.drive import run
 from chaos.interrupts import press
 from chaos.judge import judge
 from chaos.plan import Options
-from chaos.table import lines
+from chaos.table import format_table
 
-#: Such that no job has a fault whose cure takes us a minute by design, like a foreground run that dies.
+#: With this seed no job has a fault that takes a minute by design, such as a foreground run whose process dies.
 OPTIONS = Options(seed=7, jobs=60, kills=4, in_flight=20, limit_s=150)
-#: The same for replicas on one PostgreSQL database.
+#: A run of replicas on one PostgreSQL database.
 ON_POSTGRES = Options(database="postgresql", seed=2, jobs=14, kills=2, in_flight=14, limit_s=100)
 
 
 @pytest.mark.timeout(200)
-async def test_jobs_through_servers_that_are_killed_end_as_upstream_says(tmp_path: Path) -> None:
+async def test_jobs_of_killed_servers_end_as_the_provider_says(tmp_path: Path) -> None:
     record = await run(OPTIONS, tmp_path)
     judgement = judge(record)
-    assert not judgement.violations, "\n".join(lines(record, judgement))
+    assert not judgement.violations, "\n".join(format_table(record, judgement))
 
 
 @pytest.fixture
@@ -35,17 +35,17 @@ def postgres_url(postgres_server_url: str) -> Iterator[str]:
 
 
 @pytest.mark.timeout(200)
-async def test_jobs_of_replicas_that_are_killed_end_as_upstream_says(tmp_path: Path, postgres_url: str) -> None:
+async def test_jobs_of_killed_replicas_end_as_the_provider_says(tmp_path: Path, postgres_url: str) -> None:
     record = await run(ON_POSTGRES, tmp_path, SharedDatabase(postgres_url, tmp_path))
     judgement = judge(record)
-    assert not judgement.violations, "\n".join(lines(record, judgement))
+    assert not judgement.violations, "\n".join(format_table(record, judgement))
 
 
 @pytest.mark.timeout(240)
-def test_servers_that_are_killed_between_and_inside_calls_make_no_call_twice(tmp_path: Path) -> None:
-    lived = list(runs(tmp_path, seed=1, kills=10))
-    assert [violation for run in lived for violation in run.violations] == []
-    assert sum(run.kills for run in lived) == 10
+def test_servers_killed_between_and_inside_calls_make_no_call_twice(tmp_path: Path) -> None:
+    runs = list(run_jobs(tmp_path, seed=1, kills=10))
+    assert [violation for run in runs for violation in run.violations] == []
+    assert sum(run.kills for run in runs) == 10
 
 
 def test_ctrl_c_at_random_moments_hides_loses_and_poisons_nothing(tmp_path: Path) -> None:

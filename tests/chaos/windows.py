@@ -1,4 +1,4 @@
-"""Host windows: each keeps a server process, starts another when it was killed, and calls its tools."""
+"""Run host windows: each keeps a server process, starts another if it is killed, and calls its tools."""
 
 import json
 import os
@@ -17,20 +17,20 @@ Json = dict[str, Any]
 
 KEY = "sk-chaos"
 MAX_LINE = 4 * 2**20
-#: A server that was told to end, or that was just started, gets so long.
+#: Seconds in which a server starts, or ends after its stdin was closed.
 PATIENCE_S = 20.0
-#: Between the name of a window and the number of its server, in the name of a process.
+#: Separates the name of a window from the number of its server in the name of a process.
 SERVER = "-"
-#: No host waits longer for the answer of a tool.
+#: Seconds that a host waits for the answer of a tool.
 HOST_WAIT_S = 60.0
 
 
 class KilledError(Exception):
-    """The server died before it answered; what it did is not known."""
+    """The server died before it answered, so the outcome of the call is unknown."""
 
 
 class RefusalError(Exception):
-    """The tool refused in words."""
+    """The tool answered with an error."""
 
     def __init__(self, error: Json) -> None:
         super().__init__(error["message"])
@@ -51,12 +51,12 @@ class Window:
         self._process: PipedProcess | None = None
         self._pid: int | None = None
         self._closing = False
-        self._up, self._gone = anyio.Event(), anyio.Event()
+        self._ready, self._gone = anyio.Event(), anyio.Event()
         self._numbers = count(1)
-        self._asked: dict[int, Asked] = {}
+        self._questions: dict[int, Question] = {}
 
     async def call(self, tool: str, **arguments: Any) -> Json:
-        """The answer of a tool, once a server is there to ask.
+        """Call a tool as soon as a server is ready, and return its answer.
 
         Raises:
             KilledError: The server died before it answered.
@@ -64,26 +64,26 @@ class Window:
         """
         return await (await self.ask(tool, **arguments)).answer()
 
-    async def ask(self, tool: str, **arguments: Any) -> "Asked":
-        """Write the call of a tool to the server; its answer is waited for apart."""
-        await self._up.wait()
+    async def ask(self, tool: str, **arguments: Any) -> "Question":
+        """Write the call of a tool to the server, and return the question, which has the answer later."""
+        await self._ready.wait()
         return await self._request("tools/call", {"name": tool, "arguments": arguments})
 
     @property
     def state(self) -> str:
-        """What the window's server does."""
+        """Return the state of the window's server, in a word or two."""
         if self._gone.is_set():
             return "ended"
-        if not self._up.is_set():
+        if not self._ready.is_set():
             return "starts"
-        return f"{'is closed' if self._closing else 'runs'} ({len(self._asked)} calls)"
+        return f"{'is closed' if self._closing else 'runs'} ({len(self._questions)} calls)"
 
     def kill(self) -> str | None:
-        """SIGKILL the server, from any thread; returns the name of its process, None if there was none."""
+        """SIGKILL the server, from any thread; return the name of its process, or None if there was none."""
         return self._send_signal(signal.SIGKILL)
 
     def abort(self) -> str | None:
-        """End the server so that it writes the stacks of its threads to stderr; returns as `kill` does."""
+        """End the server so that it writes the stacks of its threads to stderr; return as `kill` does."""
         return self._send_signal(signal.SIGABRT)
 
     def _send_signal(self, number: int) -> str | None:
@@ -95,7 +95,7 @@ class Window:
 
     @property
     def _server(self) -> str:
-        """Return the name of the process that runs."""
+        """Return the name of the running process."""
         return f"{self.name}{SERVER}{self._servers}"
 
     async def serve(self) -> None:
@@ -104,15 +104,15 @@ class Window:
             async with self._spawn() as process:
                 self._process, self._pid = process, process.pid
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._open)
-                    await self._listen(process)
+                    tasks.start_soon(self._initialize)
+                    await self._read_answers(process)
                     tasks.cancel_scope.cancel()
-                self._ended(await process.wait())
+                self._handle_exit(await process.wait())
 
     async def close(self) -> None:
-        """Close the server's stdin, as a host does that ends, and wait for its end."""
+        """Close the server's stdin, as an ending host does, and wait until the server has ended."""
         with anyio.move_on_after(PATIENCE_S):
-            await self._up.wait()
+            await self._ready.wait()
             self._closing = True
             assert self._process is not None
             self._process.stdin.close()
@@ -122,11 +122,11 @@ class Window:
 
     def _spawn(self) -> AbstractAsyncContextManager[PipedProcess]:
         self._servers += 1
-        # The project goes along with each request: by it the upstream sees which process sent it.
+        # Each request names its project, so the provider can tell which process sent it.
         environment = {**self._environment, "OPENAI_PROJECT_ID": self._server}
         return open_process(environment, self._stderr)
 
-    async def _open(self) -> None:
+    async def _initialize(self) -> None:
         client = {"name": "chaos", "version": "1"}
         opening = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
         try:
@@ -135,10 +135,10 @@ class Window:
                 await self._send({"method": "notifications/initialized"})
         except KilledError:
             return
-        self._up.set()
+        self._ready.set()
 
-    async def _listen(self, process: PipedProcess) -> None:
-        """Hand out the answers until the server ends."""
+    async def _read_answers(self, process: PipedProcess) -> None:
+        """Give each question its answer until the server ends."""
         lines = BufferedByteReceiveStream(process.stdout)
         while True:
             try:
@@ -150,27 +150,27 @@ class Window:
             except ValueError:
                 self.complaints.append(f"server {self.name} wrote {line[:80]!r} to stdout")
                 continue
-            if asked := self._asked.pop(message.get("id", 0), None):
-                asked.hear(message)
+            if question := self._questions.pop(message.get("id", 0), None):
+                question.set_message(message)
 
-    def _ended(self, status: int) -> None:
-        """The server is gone: nobody who waits for it will be answered."""
+    def _handle_exit(self, status: int) -> None:
+        """Record how the server ended, and release every caller that waits for its answers."""
         killed, self._pid = self._pid is None, None
-        if self._up.is_set():
-            self._up = anyio.Event()
+        if self._ready.is_set():
+            self._ready = anyio.Event()
         if not killed and (status != 0 or not self._closing):
             self.complaints.append(f"server {self.name} ended by itself with status {status}")
-        for asked in self._asked.values():
-            asked.hear(None)
-        self._asked.clear()
+        for question in self._questions.values():
+            question.set_message(None)
+        self._questions.clear()
         if self._closing:
             self._gone.set()
 
-    async def _request(self, method: str, params: Json) -> "Asked":
+    async def _request(self, method: str, params: Json) -> "Question":
         number = next(self._numbers)
-        asked = self._asked[number] = Asked(f"{method} {params.get('arguments', '')}"[:120], self.complaints)
+        question = self._questions[number] = Question(f"{method} {params.get('arguments', '')}"[:120], self.complaints)
         await self._send({"id": number, "method": method, "params": params})
-        return asked
+        return question
 
     async def _send(self, message: Json) -> None:
         assert self._process is not None
@@ -180,32 +180,41 @@ class Window:
             raise KilledError from None
 
 
-class Asked:
-    """A question to a server, which may die before it answers."""
+class Question:
+    """A request to a server, which may die before it answers."""
 
-    def __init__(self, question: str, complaints: list[str]) -> None:
-        self._question = question
+    def __init__(self, text: str, complaints: list[str]) -> None:
+        self._text = text
         self._complaints = complaints
-        self._heard = anyio.Event()
+        self._is_answered = anyio.Event()
         self._message: Json | None = None
 
-    def hear(self, message: Json | None) -> None:
-        """Take in the answer, or that there will be none."""
+    def set_message(self, message: Json | None) -> None:
+        """Set the answer, or None if there will be none."""
         self._message = message
-        self._heard.set()
+        self._is_answered.set()
 
     async def result(self) -> Json:
-        """What the server answered."""
+        """Return the result that the server answered.
+
+        Raises:
+            KilledError: The server died before it answered.
+        """
         with anyio.move_on_after(HOST_WAIT_S):
-            await self._heard.wait()
-        if not self._heard.is_set():
-            self._complaints.append(f"no answer within {HOST_WAIT_S:g} s to {self._question}")
+            await self._is_answered.wait()
+        if not self._is_answered.is_set():
+            self._complaints.append(f"no answer within {HOST_WAIT_S:g} s to {self._text}")
         if self._message is None:
             raise KilledError
         return self._message["result"]
 
     async def answer(self) -> Json:
-        """The answer of the tool that was asked."""
+        """Return the answer of the tool.
+
+        Raises:
+            KilledError: The server died before it answered.
+            RefusalError: The tool refused.
+        """
         result = await self.result()
         [content] = result["content"]
         answer: Json = json.loads(content["text"])
@@ -215,8 +224,8 @@ class Asked:
 
 
 @asynccontextmanager
-async def opened(*windows: Window) -> AsyncGenerator[None]:
-    """Windows with a server each: closed in order at the end, killed if the run broke off."""
+async def running_servers(*windows: Window) -> AsyncGenerator[None]:
+    """Keep a server running in each window; close them in order at the end, or kill them if the run failed."""
     async with anyio.create_task_group() as tasks:
         for window in windows:
             tasks.start_soon(window.serve)

@@ -13,7 +13,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
 from agent_jobs.emulator.server import run_emulator
-from chaos.calls import UPSTREAMS, runs
+from chaos.calls import UPSTREAMS, run_jobs
 from peer.environment import upstream as peer
 from peer.servers import git, git_server, time_server
 
@@ -110,6 +110,6 @@ async def test_upstream_of_another_project_calls_functions(tmp_path: Path, toolb
 def test_servers_that_are_killed_between_and_inside_calls_of_real_servers_make_no_call_twice(
     tmp_path: Path, upstream: str
 ) -> None:
-    lived = list(runs(tmp_path, seed=2, kills=4, tools="third-party", upstream=upstream))
+    lived = list(run_jobs(tmp_path, seed=2, kills=4, tools="third-party", upstream=upstream))
     assert [violation for run in lived for violation in run.violations] == []
     assert sum(run.kills for run in lived) == 4
