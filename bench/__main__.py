@@ -47,17 +47,17 @@ def main() -> None:
 def _run_parts(parts: Sequence[str], quick: bool) -> None:
     print(COLUMNS.format("p50, measured in turns", "", "ours", "beside", "ratio", "target", "", "rounds"))
     if "startup" in parts:
-        _show(figures.startup(2 if quick else 30))
+        _show(figures.measure_startup(2 if quick else 30))
     if "calls" in parts:
         with upstream() as base_url:
             for kind in ("in memory", "stdio"):
-                _show(anyio.run(figures.calls, kind, base_url, *((10, 50) if quick else (200, 600))))
+                _show(anyio.run(figures.measure_calls, kind, base_url, *((10, 50) if quick else (200, 600))))
     if "following" in parts:
         with upstream("bench.streams") as base_url:
             _show(anyio.run(following.cpu, base_url, *((1, 2_000, 25) if quick else (9, 20_000, 250))))
             _show(following.memory(base_url, *((1, 100) if quick else (3, 200))))
             _show(anyio.run(following.ends, base_url, 3 if quick else 20))
-    for part, measure in (("loop", loop.waiting), ("webhooks", webhooks.gets), ("page", page.measure)):
+    for part, measure in (("loop", loop.measure_waiting), ("webhooks", webhooks.gets), ("page", page.measure)):
         if part in parts:
             _show(anyio.run(measure, quick))
     if "list" in parts:

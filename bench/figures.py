@@ -1,4 +1,4 @@
-"""The figures of a spawn, a start and a poll: each measures ours and what it is compared with in turns, in one run."""
+"""Measure a spawn, a start and a poll, in turns with the program that each is compared with."""
 
 import json
 import tempfile
@@ -15,13 +15,14 @@ from mcp import Client
 from agent_jobs.app import open_app
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings.settings import Settings
-from bench.peers import OUTPUT_CHARS, StdioServer, answer_of, created_ns, minimal_server
+from bench.peers import OUTPUT_CHARS, StdioServer, minimal_server, read_answer, read_creation_ns
 
-#: A tool call, as its answer and the moment it was here.
+#: Calls a tool; returns its answer and the nanosecond at which it arrived.
 Call = Callable[[str, dict[str, Any]], Awaitable[tuple[dict[str, Any], int]]]
 
+#: Calls before the first one that counts.
 WARM_UP = 20
-#: So many starts, then their ends: looks at older jobs are not to disturb the starts.
+#: Starts before their ends are awaited, so that polls of older jobs do not disturb the starts.
 BATCH = 20
 
 OURS, MINIMAL = ("-m", "agent_jobs"), ("-m", "bench.peers", "minimal")
@@ -29,7 +30,7 @@ OURS, MINIMAL = ("-m", "agent_jobs"), ("-m", "bench.peers", "minimal")
 
 @dataclass
 class Figure:
-    """What was measured of ours and of what stands beside it, if anything does, and how much of it is allowed."""
+    """A figure of ours, the same figure of the program beside it, if there is one, and the target."""
 
     what: str
     target: str
@@ -51,8 +52,8 @@ class Figure:
         return "" if self.limit is None else "ok" if self.limit(self) else "over"
 
 
-def startup(rounds: int) -> list[Figure]:
-    """From the spawn to the first answers, against a minimal MCPServer: those of the front door, then a tool's."""
+def measure_startup(rounds: int) -> list[Figure]:
+    """Measure from the spawn to the first answers, of the front door and of a tool, against a minimal MCPServer."""
     opened = Figure("spawn -> initialize answered", "<= 0.08x", lambda figure: figure.ratio <= 0.08)
     listed = Figure("spawn -> tools/list answered", "<= 0.08x", lambda figure: figure.ratio <= 0.08)
     called = Figure("spawn -> first tool call answered", "<= 1.05x", lambda figure: figure.ratio <= 1.05)
@@ -68,25 +69,25 @@ def startup(rounds: int) -> list[Figure]:
                 _, listed_ns = server.ask("tools/list", {})
                 _, called_ns = server.ask("tools/call", call)
                 server.close()
-                if number:  # the first one wrote bytecode and made the database
+                if number:  # the first round wrote bytecode and made the database
                     for figure, answered_ns in zip(figures, (server.initialized_ns, listed_ns, called_ns), strict=True):
                         times = figure.ours if arguments == OURS else figure.beside
                         times.append((answered_ns - server.spawned_ns) / 1e6)
     return figures
 
 
-async def calls(kind: str, base_url: str, starts: int, polls: int) -> list[Figure]:
-    """Starts against a naive httpx2 program, then polls of a finished job against a no-op, over one kind of wire."""
+async def measure_calls(kind: str, base_url: str, starts: int, polls: int) -> list[Figure]:
+    """Measure starts against a naive httpx2 program, then polls of a finished job against a no-op, over one wire."""
     with tempfile.TemporaryDirectory() as folder:
         async with ours(kind, settings(folder, base_url)) as call:
-            figures, job_id = await _starts(kind, call, base_url, starts)
+            figures, job_id = await _measure_starts(kind, call, base_url, starts)
             answer, _ = await call("agent_poll", {"job_id": job_id, "wait_s": 0})
             async with _minimal(kind, json.dumps(answer, separators=(",", ":"))) as noop:
-                return [*figures, await _polls(kind, call, noop, job_id, polls)]
+                return [*figures, await _measure_polls(kind, call, noop, job_id, polls)]
 
 
-async def _starts(kind: str, call: Call, base_url: str, rounds: int) -> tuple[list[Figure], str]:
-    told = Figure(f"response.created -> agent_start, {kind}", "<= 5 ms", lambda figure: figure.p50 <= 5)
+async def _measure_starts(kind: str, call: Call, base_url: str, rounds: int) -> tuple[list[Figure], str]:
+    report = Figure(f"response.created -> agent_start, {kind}", "<= 5 ms", lambda figure: figure.p50 <= 5)
     whole = Figure(f"agent_start from call to answer, {kind}", "")
     jobs: list[str] = []
     warm_up = min(WARM_UP, rounds)
@@ -94,37 +95,40 @@ async def _starts(kind: str, call: Call, base_url: str, rounds: int) -> tuple[li
         for number in range(warm_up + rounds):
             asked_ns = time.monotonic_ns()
             answer, arrived_ns = await call("agent_start", {"prompt": f"bench {number}", "wait_s": 0})
-            ours = (created_ns(answer["response_id"]), asked_ns, arrived_ns)
+            ours = (read_creation_ns(answer["response_id"]), asked_ns, arrived_ns)
             jobs.append(answer["job_id"])
             beside = await _naive_start(naive, f"{base_url}/responses", number)
             if number >= warm_up:
                 for (created, asked, arrived), is_ours in ((ours, True), (beside, False)):
-                    for figure, since in ((told, created), (whole, asked)):
+                    for figure, since in ((report, created), (whole, asked)):
                         (figure.ours if is_ours else figure.beside).append((arrived - since) / 1e6)
             if len(jobs) % BATCH == 0 or number == warm_up + rounds - 1:
                 for job_id in jobs[-BATCH:]:
-                    await _ended(call, job_id)
-    return [told, whole], jobs[-1]
+                    await _wait_for_end(call, job_id)
+    return [report, whole], jobs[-1]
 
 
 async def _naive_start(client: httpx2.AsyncClient, url: str, number: int) -> tuple[int, int, int]:
-    """What anybody would write: POST, read to `response.created`, take the id. When created, asked and known."""
+    """Start as any program would: POST, and read to `response.created`.
+
+    Returns the nanoseconds at which the response was created, the request was sent, and the id arrived.
+    """
     body = {"model": "bench", "input": f"naive {number}", "background": True, "stream": True, "store": True}
     asked_ns = time.monotonic_ns()
     async with client.sse(url, method="POST", json=body, headers={"Authorization": "Bearer bench"}) as source:
         async for sse in source:
             response_id = json.loads(sse.data)["response"]["id"]
-            return created_ns(response_id), asked_ns, time.monotonic_ns()
+            return read_creation_ns(response_id), asked_ns, time.monotonic_ns()
     raise RuntimeError("the upstream named no id")
 
 
-async def _ended(call: Call, job_id: str) -> None:
+async def _wait_for_end(call: Call, job_id: str) -> None:
     answer, _ = await call("agent_poll", {"job_id": job_id, "wait_s": 30})
     if len(answer.get("output", "")) != OUTPUT_CHARS:
         raise RuntimeError(f"no output: {answer}")
 
 
-async def _polls(kind: str, call: Call, noop: Call, job_id: str, rounds: int) -> Figure:
+async def _measure_polls(kind: str, call: Call, noop: Call, job_id: str, rounds: int) -> Figure:
     figure = Figure(f"agent_poll of a stored job, {kind}", "<= 2x", lambda figure: figure.ratio <= 2)
     arguments = {"job_id": job_id, "wait_s": 0}
     answers: list[dict[str, Any]] = [{}, {}]
@@ -134,7 +138,7 @@ async def _polls(kind: str, call: Call, noop: Call, job_id: str, rounds: int) ->
             answers[side], arrived_ns = await ask(name, arguments)
             if number >= WARM_UP:
                 times.append((arrived_ns - asked_ns) / 1e6)
-    assert answers[0] == answers[1], "both sides are to carry the same bytes"
+    assert answers[0] == answers[1], "both sides must carry the same bytes"
     return figure
 
 
@@ -143,7 +147,7 @@ def settings(folder: str, base_url: str = "http://127.0.0.1:9/v1") -> dict[str, 
         "OPENAI_API_KEY": "bench",
         "OPENAI_BASE_URL": base_url,
         "AGENT_JOBS_DATA_DIR": folder,
-        "AGENT_JOBS_MAX_CONCURRENT": "100",  # a start that waits for a slot is another figure
+        "AGENT_JOBS_MAX_CONCURRENT": "100",  # starts that wait for a slot are not measured here
     }
 
 
@@ -184,6 +188,6 @@ async def _in_memory(server: Any) -> AsyncGenerator[Call]:
         async def call(name: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], int]:
             result = await client.call_tool(name, arguments)
             arrived_ns = time.monotonic_ns()
-            return answer_of(result), arrived_ns
+            return read_answer(result), arrived_ns
 
         yield call

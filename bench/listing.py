@@ -79,9 +79,7 @@ QUESTIONS: dict[str, Question] = {
     ),
     "whole agent_list days=1": lambda store, now: _list_jobs(store, now, JobFilter(since=now - DAY_S)),
     "what no process observes": lambda store, now: store.find_unobserved(JobFilter(), 1000),
-    "agent_poll of whatever goes on": lambda store, now: store.find(
-        JobFilter(active=True, since=now - 7 * DAY_S), 1000
-    ),
+    "agent_poll of whatever runs": lambda store, now: store.find(JobFilter(active=True, since=now - 7 * DAY_S), 1000),
     "agent_poll batch=": lambda store, now: store.find(JobFilter(batch="batch 40"), 1000),
     "agent_poll of one job": lambda store, now: store.get("job_99"),
     "the loop: next_at": lambda store, now: store.next_due_at(HERE),

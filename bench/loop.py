@@ -1,4 +1,4 @@
-"""The cost of waiting for a job to the model that waits: a scripted host does only what the answers say.
+"""Measure what waiting for a job costs the waiting model: a scripted host does only what the answers say.
 
 Time is scaled: a job of ten minutes is over in seconds, and answers, waits and hints are those of ten minutes.
 """
@@ -24,9 +24,9 @@ from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.wait_limits import BACKGROUND_AFTER_S
 from agent_jobs.settings.settings import Settings
 from bench.figures import Figure, settings
-from bench.peers import answer_of
+from bench.peers import read_answer
 
-#: Seconds that jobs take, and by how much they are sped up: each takes two to eight seconds.
+#: Seconds that jobs take, and the factor of their clock: each takes two to eight real seconds.
 JOBS_S = {20: 10, 600: 100, 2400: 300}
 #: The host's client name, and the seconds that the server then waits; 0 forbids waits. The last host waits for native
 #: tasks itself, without its model. The peer has no tasks, so it is polled as in the first row.
@@ -45,9 +45,9 @@ LIMITS = {
     ("with tasks", 600): (1, 500),
 }
 QUESTION = "Why do long jobs fail?"
-#: @steipete/oracle 0.21.2 as it was measured: a start, a wait that ran out, and an end beside its text, in bytes.
+#: Bytes of the answers measured on @steipete/oracle 0.21.2: a start, a wait that ran out, an end without its text.
 PEER_START, PEER_RUNNING, PEER_ENDED = 419, 1_758, 2_603
-PEER_POLL_S = 5  # between polls if the server does not wait
+PEER_POLL_S = 5  # seconds between polls if the server does not wait
 
 
 class CreatedTask(Result):
@@ -116,7 +116,7 @@ class Conversation:
         return sum(bytes * (len(grown) - number) for number, bytes in enumerate(grown))
 
 
-async def waiting(quick: bool) -> list[Figure]:
+async def measure_waiting(quick: bool) -> list[Figure]:
     """Measure turns, bytes of the answers and bytes of the conversation, by length of the job and kind of host."""
     figures: list[Figure] = []
     for length_s, speed in JOBS_S.items():
@@ -141,20 +141,20 @@ async def hold_conversation(held: dict[str, Conversation], kind: str, base_url: 
             client, held[kind], "agent_start", prompt=QUESTION, options={"metadata": {"emulate": json.dumps(script)}}
         )
         while "next_poll_ms" in answer:
-            if not wait_s:  # a wait of the server's is longer than any hint
+            if not wait_s:  # a wait at the server is longer than any hint
                 await anyio.sleep(answer["next_poll_ms"] / 1e3 / speed)
             tool, job = answer["next"].partition(";")[0].split()
             asked = {"job_id": job.removeprefix("job_id="), **({} if wait_s else {"wait_s": 0})}
             began = anyio.current_time()
             answer = await call_tool(client, held[kind], tool, **asked)
             if (anyio.current_time() - began) * speed > BACKGROUND_AFTER_S.get(name, inf):
-                held[kind].add(0, 0)  # the turn in which the host itself says that the call goes on
+                held[kind].add(0, 0)  # the host uses a turn to say that the call is still running
         assert answer["status"] == "completed", answer
 
 
 async def call_tool(client: Client, conversation: Conversation, tool: str, **arguments: Any) -> dict[str, Any]:
     """Return a tool's answer and count its bytes, without the emulated run's script and the job's own text."""
-    answer = answer_of(await client.call_tool(tool, arguments))
+    answer = read_answer(await client.call_tool(tool, arguments))
     arguments.pop("options", None)
     conversation.add(count_bytes({"name": tool, "arguments": arguments}), count_bytes(answer | {"output": ""}))
     return answer

@@ -1,4 +1,4 @@
-"""What we are measured against, each run as `python -m bench.peers <name>`, and how children are run and spoken to."""
+"""Run the programs that we are measured against, each as `python -m bench.peers <name>`, and talk to children."""
 
 import asyncio
 import json
@@ -12,21 +12,22 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-#: What would change a child's start, send it elsewhere, or give it another person's settings.
+#: Variables that would slow a child's start, redirect it, or give it this user's settings.
 STRIPPED = ("PYTHONDONTWRITEBYTECODE", "PYTHONPROFILEIMPORTTIME", "COVERAGE_", "OPENAI_", "AGENT_JOBS_")
+#: Characters of the output of each run.
 OUTPUT_CHARS = 600
-#: A run at the upstream takes so long: the starts of one batch are over by then, and the first look finds its end.
+#: Seconds of a run: the starts of one batch are over by then, and the first poll finds its end.
 RUN_S = 0.8
 
 
 def environment(**ours: str) -> dict[str, str]:
-    """The environment of a child: this process's, but for what would distort a figure."""
+    """Return the environment of a child: that of this process, without variables that would distort a figure."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(STRIPPED)}
     return {**kept, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **ours}
 
 
 class StdioServer:
-    """An MCP server in a child process, asked in raw lines by a client that blocks: its own share is microseconds."""
+    """An MCP server in a child process. Its client writes raw lines and blocks, so it adds only microseconds."""
 
     def __init__(self, *arguments: str, **env: str) -> None:
         self.spawned_ns = time.monotonic_ns()
@@ -44,7 +45,7 @@ class StdioServer:
         self._send({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
     def ask(self, method: str, params: dict[str, Any]) -> tuple[dict[str, Any], int]:
-        """The result of a request, and when its line was here."""
+        """Return the result of a request, and the nanosecond at which its line arrived."""
         self._send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
         assert self._process.stdout is not None
         while line := self._process.stdout.readline():
@@ -59,7 +60,7 @@ class StdioServer:
         return self._process.pid
 
     def close(self) -> None:
-        """Close its stdin and wait for its end."""
+        """Close the server's stdin and wait until it has ended."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(10)
@@ -72,7 +73,7 @@ class StdioServer:
 
 @contextmanager
 def upstream(module: str = "bench.peers") -> Generator[str]:
-    """Run an upstream in a process of its own; yields its base URL."""
+    """Run an upstream in a process of its own, and yield its base URL."""
     with subprocess.Popen(
         [sys.executable, "-m", module], cwd=ROOT, env=environment(), stdout=subprocess.PIPE
     ) as process:
@@ -84,7 +85,7 @@ def upstream(module: str = "bench.peers") -> Generator[str]:
 
 
 def minimal_server(answer: str = "{}") -> Any:
-    """The least that an MCP server can be: three trivial tools, one of which answers as `agent_poll` would."""
+    """Return the smallest MCP server: three trivial tools, one of which answers as `agent_poll` would."""
     from mcp.server import MCPServer
     from mcp_types import CallToolResult, TextContent
 
@@ -106,25 +107,25 @@ def minimal_server(answer: str = "{}") -> Any:
     return server
 
 
-def answer_of(result: Any) -> dict[str, Any]:
-    """What a tool said in its text."""
+def read_answer(result: Any) -> dict[str, Any]:
+    """Return the JSON in the text of a tool's result."""
     [content] = result.content
     return json.loads(content.text)
 
 
-def created_ns(response_id: str) -> int:
-    """When the upstream wrote `response.created`: the id says it, and CLOCK_MONOTONIC is one for all processes."""
+def read_creation_ns(response_id: str) -> int:
+    """Return when the upstream wrote `response.created`. The id has it: CLOCK_MONOTONIC is one for all processes."""
     return int(response_id.removeprefix("resp_"))
 
 
 async def _serve_upstream() -> None:
-    server = await asyncio.start_server(_connection, "127.0.0.1", 0)
+    server = await asyncio.start_server(_serve_connection, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
-async def _connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """POST: a stream as OpenAI's begins, and `response.completed` at the end of the run; GET: as it stands."""
+async def _serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer a POST with the begin of OpenAI's stream and later `response.completed`, and a GET with the state."""
     with suppress(ConnectionError, asyncio.IncompleteReadError):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -159,7 +160,7 @@ def _event(kind: str, number: int, response_id: str, status: str = "in_progress"
 
 def _response(response_id: str, status: str = "in_progress") -> dict[str, Any]:
     response = {"id": response_id, "object": "response", "status": status, "background": True, "output": []}
-    if time.monotonic_ns() - created_ns(response_id) < RUN_S * 1e9:
+    if time.monotonic_ns() - read_creation_ns(response_id) < RUN_S * 1e9:
         return response
     text = {"type": "output_text", "text": "x" * OUTPUT_CHARS, "annotations": []}
     message = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [text]}

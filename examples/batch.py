@@ -1,4 +1,4 @@
-"""Start several jobs in one call, take each result as it comes, and say what they cost together.
+"""Start several jobs in one call, print each result as it arrives, and print what they cost together.
 
 uv run examples/batch.py "Why is the sky blue?" "Why is the sea salty?" "Why do cats purr?"
 """
@@ -7,14 +7,14 @@ import sys
 from collections.abc import AsyncGenerator
 
 import anyio
-from start_and_poll import ended, whole
-from tools import Answer, Call, connected
+from start_and_poll import read_output, wait_until_done
+from tools import Answer, Call, open_tools
 
 QUESTIONS = ["Why is the sky blue?", "Why is the sea salty?", "Why do cats purr?"]
 
 
-async def ends(call: Call, batch: str) -> AsyncGenerator[Answer]:
-    """The jobs of a batch as they end: one poll waits for all of them, and each is told of once."""
+async def iterate_results(call: Call, batch: str) -> AsyncGenerator[Answer]:
+    """Yield the jobs of a batch as they finish: one poll waits for all of them, and reports each one once."""
     answer: Answer = {"running": 1}
     while answer["running"] or "more" in answer:
         answer = await call("agent_poll", batch=batch)
@@ -22,26 +22,28 @@ async def ends(call: Call, batch: str) -> AsyncGenerator[Answer]:
             yield job
 
 
-async def end(call: Call, started: Answer) -> AsyncGenerator[Answer]:
-    """A single job as it ends: it is no batch."""
-    yield await ended(call, started)
+async def iterate_single_result(call: Call, started: Answer) -> AsyncGenerator[Answer]:
+    """Yield a single job once it has finished: it is no batch."""
+    yield await wait_until_done(call, started)
 
 
 async def main() -> None:
     questions = sys.argv[1:] or QUESTIONS
     asked = {"prompts": questions} if len(questions) > 1 else {"prompt": questions[0]}
-    async with connected() as call:
+    async with open_tools() as call:
         started = await call("agent_start", **asked)
         print(f"{started['jobs']} jobs in {started['batch']}\n" if "batch" in started else "1 job\n", flush=True)
-        told: list[str] = []
-        async for job in ends(call, started["batch"]) if "batch" in started else end(call, started):
-            told.append(job["job_id"])
-            print(f"--- {job['job_id']}\n{await whole(call, job['job_id'])}\n", flush=True)
+        finished: list[str] = []
+        async for job in (
+            iterate_results(call, started["batch"]) if "batch" in started else iterate_single_result(call, started)
+        ):
+            finished.append(job["job_id"])
+            print(f"--- {job['job_id']}\n{await read_output(call, job['job_id'])}\n", flush=True)
         listed = await call("agent_list", batch=started.get("batch", ""))
-    assert len(told) == len(set(told)) == len(questions)
+    assert len(finished) == len(set(finished)) == len(questions)
     assert "batch" not in started or listed["counts"] == {"completed": len(questions)}
-    cost = f"{listed['today_usd']} USD" if "today_usd" in listed else "what is not known here"
-    results = "1 result" if len(told) == 1 else f"{len(told)} results"
+    cost = f"{listed['today_usd']} USD" if "today_usd" in listed else "an unknown amount"
+    results = "1 result" if len(finished) == 1 else f"{len(finished)} results"
     print(f"{results}; today's jobs cost {cost}")
 
 

@@ -1,4 +1,4 @@
-"""A job with tools of yours: it reads a git repository on this machine by itself and writes a report.
+"""Start a job with tools of your own: it reads a git repository on this machine and writes a report.
 
 uv run examples/git_report.py /path/to/repository
 """
@@ -10,26 +10,26 @@ import tempfile
 from pathlib import Path
 
 import anyio
-from start_and_poll import ended, whole
-from tools import connected
+from start_and_poll import read_output, wait_until_done
+from tools import open_tools
 
 HERE = Path(__file__).resolve().parent
-TASK = """Tell somebody who was away what happened in this git repository: what changed for its users, what is under \
-way, and what looks risky. Look into the commits that matter, and name them by their ids."""
-#: What the emulated model asks for, which reads no prompt; a real one decides that by itself.
+TASK = """Report to a colleague who was away what happened in this git repository: what changed for its users, what is \
+in progress, and what looks risky. Read the commits that matter, and name them by their ids."""
+#: The calls of the emulated model, which reads no prompt; a real model decides by itself.
 SCRIPT = {"duration_s": 0.5, "function_calls": [{"name": "git__log", "arguments": {"count": 5}}]}
 
 
 async def main(toolbox: str) -> None:
     emulated = "" if os.environ.get("OPENAI_API_KEY") else f" [emulate {json.dumps(SCRIPT)}]"
     limits = {} if emulated else {"max_tool_calls": 40, "max_cost_usd": 2.0}
-    async with connected(AGENT_JOBS_TOOLBOX=toolbox) as call:
+    async with open_tools(AGENT_JOBS_TOOLBOX=toolbox) as call:
         started = await call("agent_start", prompt=TASK + emulated, options={"toolbox": ["git"], **limits})
-        answer = await ended(call, started)
-        print(await whole(call, answer["job_id"]))
+        answer = await wait_until_done(call, started)
+        print(await read_output(call, answer["job_id"]))
         items = (await call("agent_result", job_id=answer["job_id"], part="items"))["items"]
         calls = [item for item in items if item["type"] == "call"]
-        assert calls, "It looked at nothing."
+        assert calls, "The job called no tool."
         print(f"\nIt made {len(calls)} calls of this machine's tools; the first: {calls[0]['name']}")
 
 

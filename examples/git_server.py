@@ -1,6 +1,6 @@
-"""A git repository as an MCP server that only reads: the tools of git_report.py's job.
+"""Serve a git repository over MCP, read-only: the tools of the job of git_report.py.
 
-Run by agent-jobs, as its toolbox file says: python git_server.py /path/to/repository
+agent-jobs starts it, as the toolbox file says: python git_server.py /path/to/repository
 """
 
 import subprocess
@@ -15,13 +15,13 @@ server = MCPServer("git", log_level="WARNING")
 
 @server.tool(annotations=READS, structured_output=False)
 def log(count: int = 20, path: str = ".") -> str:
-    """The newest commits, one on a line: id, day, author, subject; of one file or folder if you name it."""
+    """Return the newest commits, one a line: id, day, author, subject; of one file or folder if you name it."""
     return git("log", f"-{max(1, min(count, 200))}", "--format=%h %as %an: %s", "--", path)
 
 
 @server.tool(annotations=READS, structured_output=False)
 def show(commit: str) -> str:
-    """A commit by its id: its message, and what it changed."""
+    """Return a commit by its id: its message, and what it changed."""
     return git("show", "--stat", "--patch", "--no-ext-diff", "--no-textconv", "--end-of-options", commit)
 
 

@@ -9,8 +9,8 @@ import os
 import sys
 
 import anyio
-from start_and_poll import ended, whole
-from tools import connected
+from start_and_poll import read_output, wait_until_done
+from tools import open_tools
 
 TASK = "Review the attached files: what is wrong, what is missing, and what would you change first?"
 HERE, ITSELF = os.path.split(os.path.abspath(__file__))
@@ -20,7 +20,7 @@ async def main() -> None:
     root, files = (os.getcwd(), sys.argv[1:]) if sys.argv[1:] else (HERE, [ITSELF])
     review = {"prompt": TASK, "preset": "review", "files": files}
     bounded = {"max_output_tokens": 20_000}
-    async with connected(AGENT_JOBS_FILE_ROOTS=root) as call:
+    async with open_tools(AGENT_JOBS_FILE_ROOTS=root) as call:
         estimate = await call("agent_start", **review, options={**bounded, "dry_run": True})
         assert "job_id" not in estimate and estimate["files"], estimate
         for file in estimate["files"]:
@@ -28,8 +28,8 @@ async def main() -> None:
         print(f"about {estimate['input_tokens']} tokens to read;", end=" ")
         print(f"at most {estimate['cost_bound_usd']} USD" if "cost_bound_usd" in estimate else estimate["unbounded"])
 
-        answer = await ended(call, await call("agent_start", **review, options=bounded))
-        print(f"\n{await whole(call, answer['job_id'])}\n")
+        answer = await wait_until_done(call, await call("agent_start", **review, options=bounded))
+        print(f"\n{await read_output(call, answer['job_id'])}\n")
         usage = (await call("agent_result", job_id=answer["job_id"], part="usage"))["usage"]
     assert usage["input_tokens"] > len(TASK) / 4, "the files were read"
     print(f"read {usage['input_tokens']} tokens, wrote {usage['output_tokens']}")

@@ -6,11 +6,11 @@ uv run examples/start_and_poll.py "Why is the sky blue?"
 import sys
 
 import anyio
-from tools import Answer, Call, connected
+from tools import Answer, Call, open_tools
 
 
-async def ended(call: Call, answer: Answer) -> Answer:
-    """The loop of every host: call again while the answer says so; the server does the waiting."""
+async def wait_until_done(call: Call, answer: Answer) -> Answer:
+    """Poll while the answer asks for it, as every host does; the server does the waiting."""
     while "next_poll_ms" in answer:
         print(answer["status"], answer.get("activity", ""), flush=True)
         answer = await call("agent_poll", job_id=answer["job_id"])
@@ -18,8 +18,8 @@ async def ended(call: Call, answer: Answer) -> Answer:
     return answer
 
 
-async def whole(call: Call, job_id: str) -> str:
-    """A whole output, page by page: an answer holds as much of it as hosts take."""
+async def read_output(call: Call, job_id: str) -> str:
+    """Return the whole output, read page by page: one answer holds as much as hosts accept."""
     text, answer = "", {"next": "the first page"}
     while "next" in answer:
         answer = await call("agent_result", job_id=job_id, offset=len(text.encode()))
@@ -29,9 +29,9 @@ async def whole(call: Call, job_id: str) -> str:
 
 async def main() -> None:
     question = " ".join(sys.argv[1:]) or "Why is the sky blue?"
-    async with connected() as call:
-        answer = await ended(call, await call("agent_start", prompt=question))
-        text = await whole(call, answer["job_id"])
+    async with open_tools() as call:
+        answer = await wait_until_done(call, await call("agent_start", prompt=question))
+        text = await read_output(call, answer["job_id"])
     assert text.startswith(answer["output"])
     print(text)
 

@@ -1,4 +1,4 @@
-"""Get an answer as JSON of a given form; it is checked when it comes.
+"""Get an answer as JSON of a given form; agent-jobs checks it.
 
 uv run examples/structured.py "The five largest lakes of Finland"
 """
@@ -7,8 +7,8 @@ import json
 import sys
 
 import anyio
-from start_and_poll import ended, whole
-from tools import connected
+from start_and_poll import read_output, wait_until_done
+from tools import open_tools
 
 SCHEMA = {
     "type": "object",
@@ -30,10 +30,10 @@ SCHEMA = {
 
 async def main() -> None:
     wanted = " ".join(sys.argv[1:]) or "The five largest lakes of Finland"
-    async with connected() as call:
+    async with open_tools() as call:
         started = await call("agent_start", prompt=f"List: {wanted}.", effort="low", options={"json_schema": SCHEMA})
-        answer = await ended(call, started)
-        text = await whole(call, answer["job_id"])
+        answer = await wait_until_done(call, started)
+        text = await read_output(call, answer["job_id"])
     assert "invalid" not in answer, answer["invalid"]
     rows = json.loads(text)["rows"]
     assert rows

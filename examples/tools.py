@@ -1,6 +1,6 @@
-"""What the examples share: agent-jobs over stdio, as a host starts it, and its tools as one function.
+"""Start agent-jobs over stdio, as a host does, and offer its tools as one function. All examples use this.
 
-They work on the real API where OPENAI_API_KEY is set, and otherwise on an emulated one that knows nothing.
+They use the real API if OPENAI_API_KEY is set, and otherwise an emulated one, whose answers mean nothing.
 """
 
 import json
@@ -18,13 +18,13 @@ from mcp_types import TextContent
 from agent_jobs.emulator.server import run_emulator
 
 Answer = dict[str, Any]
-#: A tool's name and its arguments; what the tool refuses ends the example.
+#: Takes a tool's name and its arguments; an error of the tool ends the example.
 Call = Callable[..., Awaitable[Answer]]
 
 
 @asynccontextmanager
-async def connected(**environment: str) -> AsyncGenerator[Call]:
-    """The tools of a server that runs with these settings beside those of this process."""
+async def open_tools(**environment: str) -> AsyncGenerator[Call]:
+    """Start a server with these settings and those of this process, and yield its tools."""
     with ExitStack() as stack:
         if not os.environ.get("OPENAI_API_KEY"):
             environment |= {

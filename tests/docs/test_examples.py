@@ -10,7 +10,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 #: What each of them shows at its end.
 SHOWN = {
     "start_and_poll": "emulated answer to: Why is the sky blue?",
-    "batch": "3 results; today's jobs cost what is not known here",
+    "batch": "3 results; today's jobs cost an unknown amount",
     "follow_up": "emulated answer to: Which of the two shows Saturn better?",
     "research": "[2] Emulated source 2 https://example.com/emulated/2",
     "review": "tokens, wrote",
@@ -30,7 +30,7 @@ def test_example_runs(example: str, shown: str) -> None:
 
 
 def test_batch_of_one_question_runs() -> None:
-    assert run("batch", "Why is the sky blue?").endswith("1 result; today's jobs cost what is not known here\n")
+    assert run("batch", "Why is the sky blue?").endswith("1 result; today's jobs cost an unknown amount\n")
 
 
 def run(example: str, *arguments: str) -> str:

@@ -43,7 +43,7 @@ def test_pages_script_rewrites_a_stale_page():
     script = runpy.run_path(str(ROOT / "scripts/pages"))
     stale = PAGE.replace("/path/to/agent-jobs", "/path/to/another")
     assert stale != PAGE
-    assert script["written"](stale) == PAGE
+    assert script["update_page"](stale) == PAGE
 
 
 @pytest.mark.parametrize("host", HOSTS)
