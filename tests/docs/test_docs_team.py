@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from postgres_server import new_database
 
+import agent_jobs
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.store import postgres_errors, postgres_schema
@@ -53,3 +54,13 @@ def test_table_of_faults_has_the_words_of_each_error() -> None:
     for words in ("has no tables of agent-jobs yet", "was upgraded by a newer agent-jobs", "has schema"):
         assert words in OPERATIONS
         assert words in source
+
+
+def test_messages_that_the_operator_sees_are_those_of_the_program() -> None:
+    table = OPERATIONS.partition("## When something breaks\n")[2].partition("\n## ")[0]
+    columns = [line.split(" | ")[2] for line in table.splitlines() if line.startswith("| ")]
+    quoted = [text for column in columns for text in re.findall(r"`([^`]+)`", column)]
+    messages = [text for text in quoted if " " in text]
+    assert len(messages) > 8
+    source = "".join(path.read_text() for path in Path(agent_jobs.__file__).parent.rglob("*.py"))
+    assert [message for message in messages if message not in source] == []

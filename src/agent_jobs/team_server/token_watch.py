@@ -52,5 +52,5 @@ async def _is_accepted(caller: Caller) -> bool:
     except RefusedTokenError:
         return False
     except (StoreError, CannotVerifyError) as error:
-        logger.warning("cannot judge the token of a stream: %s", error)
+        logger.warning("cannot check the token of a stream: %s", error)
     return True
