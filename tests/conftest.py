@@ -89,7 +89,7 @@ def settings(tmp_path: Path, upstream: RunningServer) -> Settings:
 
 @pytest.fixture(scope="session")
 def postgres_server_url() -> Iterator[str]:
-    """A PostgreSQL server for all tests of a process, with the template of a database that has our tables."""
+    """Run a PostgreSQL server for all tests of a process, with a template database that has our tables."""
     from postgres_server import running_template
 
     with running_template() as url:

@@ -32,7 +32,7 @@ class HostError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """What was seen of one run of a host."""
+    """The results of one run of a host."""
 
     missing_at_first: tuple[str, ...]  #: tools of ours that the first request neither had nor led to
     turns: int  #: requests of the host's model that carried the user's prompt
@@ -110,7 +110,7 @@ def open_home(name: str, host: RealHost, cache: Path, agent_jobs: Path) -> Gener
                 (path / file).write_text(text.replace(MODEL_URL, model.url))
             environment = _environment(path, host, model)
             install = [agent_jobs, "install", *host.install, "--env", f"OPENAI_BASE_URL={upstream.base_url}"]
-            printed = _checked(install, cwd=path / "work", env=environment)
+            printed = _run_checked(install, cwd=path / "work", env=environment)
             # Stored only now, so that the entries of other hosts keep their own way of handing the key over.
             store_key(str(path / KEY_FOLDER), upstream.base_url, KEY, use_keyring=False)
             yield Home(host, program, path, environment, printed if host.reads_entry else "", model, upstream)
@@ -135,7 +135,7 @@ def install_host(host: RealHost, cache: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for command in commands:
-            _checked(command)
+            _run_checked(command)
         done.touch()
     return program
 
@@ -144,7 +144,7 @@ def install_agent_jobs(cache: Path) -> Path:
     """Install this checkout as a tool of its own, as `install` does from uvx; return its program."""
     folders = {"UV_TOOL_DIR": str(cache / "tools"), "UV_TOOL_BIN_DIR": str(cache / "bin")}
     install = ["uv", "tool", "install", "--force", "--reinstall-package", "agent-jobs", "--from", ROOT, "agent-jobs"]
-    _checked(install, env={**os.environ, **folders})
+    _run_checked(install, env={**os.environ, **folders})
     return cache / "bin/agent-jobs"
 
 
@@ -166,7 +166,7 @@ def _environment(home: Path, host: RealHost, model: ScriptedModel) -> dict[str, 
     return ours | {name: value.replace(MODEL_URL, model.url) for name, value in host.environment.items()}
 
 
-def _checked(command: list[str | Path], cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+def _run_checked(command: list[str | Path], cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Run a command that must succeed; return its stdout."""
     try:
         done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -14,7 +14,7 @@ JOB_ID = re.compile(r'job_id\\*"\s*:\s*\\*"([\w-]+)')
 
 @dataclass(frozen=True)
 class Task:
-    """What a user asks of a host in one run, and the job that the model makes of it."""
+    """The user's request to a host in one run, and the job that the model starts for it."""
 
     user_prompt: str
     job_prompt: str

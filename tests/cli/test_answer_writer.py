@@ -209,14 +209,12 @@ def test_answer_never_steers_the_terminal(capsys: pytest.CaptureFixture[str], te
     following = Following(writer)
     following.write(*cut(text, 4))
     growing = "\n".join(writer.draw_growing(80))
-    writer.finish(finished_job(text), [cited(text, 0, 1, "Tit\x1b[2Jle\u202e")])
+    writer.finish(finished_job(text), [cite(text, 0, 1, "Tit\x1b[2Jle\u202e")])
     shown = capsys.readouterr().out + growing
     assert not set(shown) & set("\x1b\x07\x9b\u202e\u2066")
 
 
-def cited(
-    text: str, start: int, end: int, title: str = "Title", url: str = "https://example.org/a?utm_source=x"
-) -> Any:
+def cite(text: str, start: int, end: int, title: str = "Title", url: str = "https://example.org/a?utm_source=x") -> Any:
     note = {"type": "url_citation", "start_index": start, "end_index": end, "url": url, "title": title}
     return {"type": "message", "content": [{"type": "output_text", "text": text, "annotations": [note]}]}
 
@@ -236,14 +234,14 @@ def test_sources_are_numbered_where_they_are_cited_and_listed_at_the_end(
 ):
     start = text.index(marked) if marked else -5
     writer = TerminalWriter(is_streaming=False)
-    writer.finish(finished_job(text), [cited(text, start, start + len(marked))])
+    writer.finish(finished_job(text), [cite(text, start, start + len(marked))])
     assert capsys.readouterr().out == f"{shown}\n\nSources\n[1] Title\n    https://example.org/a\n"
 
 
 def test_annotation_of_a_stream_numbers_its_block(capsys: pytest.CaptureFixture[str]):
     following = Following(TerminalWriter(is_streaming=True))
     following.write("Before.\n\nThe sky is blue.")
-    note = cited("", 9, 25)["content"][0]["annotations"][0]
+    note = cite("", 9, 25)["content"][0]["annotations"][0]
     following.live.add_note({"output_index": 0, "content_index": 0, "annotation": note})
     following.write("\n\nAfter.\n\nThe end comes.")
     assert capsys.readouterr().out == "Before.\n\nThe sky is blue.[1]\n\nAfter.\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import scripted
+from hosts import script_prompt
 from terminals import Shown, Terminal
 
 from agent_jobs.cli.bell import ring_bell
@@ -27,7 +27,7 @@ def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
 
 
 def run_asking(terminal: Terminal, keys: str, script: dict[str, Any], tool: dict[str, Any], **more: Any) -> Shown:
-    asked = scripted("Close it", {"duration_s": 1, "text": "Closed.", **script})
+    asked = script_prompt("Close it", {"duration_s": 1, "text": "Closed.", **script})
     return terminal.show(
         "run", asked, "--option", f"tools={json.dumps([tool])}", stop=is_asking, keys=keys, columns=120, **more
     )
@@ -90,7 +90,8 @@ def test_tool_of_the_users_own_server_is_named_by_both(terminal: Terminal):
     toolbox.write_text(json.dumps({"mcpServers": {"tracker": server}}))
     call = {"name": "tracker__write", "arguments": {"id": 42}}
     shown = terminal.show(
-        "run", scripted("Write it", {"duration_s": 1, "function_calls": [call]}), "--option", 'toolbox=["tracker"]',
+        "run", script_prompt("Write it", {"duration_s": 1, "function_calls": [call]}),
+        "--option", 'toolbox=["tracker"]',
         stop=is_asking, keys="y\n", columns=120, AGENT_JOBS_TOOLBOX=str(toolbox),
     )  # fmt: skip
     assert 'Allow tracker/write {"id": 42}? [y/N/always] ' in shown.text
@@ -128,7 +129,7 @@ def test_unanswered_question_leaves_the_job_waiting_and_says_how_to_answer_it(
 
 
 def test_watch_asks_too_and_elsewhere_nothing_is_asked(terminal: Terminal):
-    asked = scripted("Close it", {"duration_s": 1, "text": "Closed.", "mcp_approval": CLOSE})
+    asked = script_prompt("Close it", {"duration_s": 1, "text": "Closed.", "mcp_approval": CLOSE})
     ran = terminal.pipe("run", asked, "--option", f"tools={json.dumps([SHOP])}")
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
     assert ran.returncode == 6
@@ -158,7 +159,7 @@ class _Screen:
         pass
 
 
-def finished(seconds: float, title: str = "Compare\x1b]0;x\x07 caches", finished_at: float = 1000.0) -> Job:
+def build_finished_job(seconds: float, title: str = "Compare\x1b]0;x\x07 caches", finished_at: float = 1000.0) -> Job:
     turn = Turn(number=1, request={}, request_id="r", base_url="http://x/v1")
     return Job(
         id="job_1", title=title, status=Status.COMPLETED, created_at=finished_at - seconds, turn=turn,
@@ -172,14 +173,19 @@ NOTICE = "\a\x1b]9;agent-jobs: completed: Compare]0;x caches\a"
 @pytest.mark.parametrize(
     ("jobs", "environment", "is_terminal", "rung"),
     [
-        ([finished(61)], {}, True, NOTICE),
-        ([finished(59)], {}, True, ""),
-        ([finished(61)], {}, False, ""),
-        ([finished(61)], {"NO_COLOR": "1"}, True, ""),
-        ([finished(61)], {"TERM": "dumb"}, True, ""),
-        ([finished(61)], {"TERM": "linux"}, True, "\a"),
-        ([finished(61, finished_at=10.0)], {}, True, ""),  # it had finished before it was watched
-        ([finished(61), finished(70), finished(5)], {}, True, "\a\x1b]9;agent-jobs: 2 jobs have finished\a"),
+        ([build_finished_job(61)], {}, True, NOTICE),
+        ([build_finished_job(59)], {}, True, ""),
+        ([build_finished_job(61)], {}, False, ""),
+        ([build_finished_job(61)], {"NO_COLOR": "1"}, True, ""),
+        ([build_finished_job(61)], {"TERM": "dumb"}, True, ""),
+        ([build_finished_job(61)], {"TERM": "linux"}, True, "\a"),
+        ([build_finished_job(61, finished_at=10.0)], {}, True, ""),  # it had finished before it was watched
+        (
+            [build_finished_job(61), build_finished_job(70), build_finished_job(5)],
+            {},
+            True,
+            "\a\x1b]9;agent-jobs: 2 jobs have finished\a",
+        ),
         ([], {}, True, ""),
     ],
 )

@@ -30,14 +30,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def typed(folder: Path, *words: str) -> str:
+def run_audit(folder: Path, *words: str) -> str:
     result = CliRunner().invoke(cli, ["audit", *words], env={"AGENT_JOBS_DATA_DIR": str(folder)})
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def test_audit_shows_each_action_in_a_line(folder: Path):
-    header, *lines = typed(folder).splitlines()
+    header, *lines = run_audit(folder).splitlines()
     assert header.startswith("TIME (UTC)           OWNER  ACTION            JOB    CLIENT       TOKEN  ADDRESS    COST")
     assert [re.split(" {2,}", line)[1:] for line in lines] == [
         ["alice", "start", "job_1", "claude-code", "tok_1", "10.0.0.1", "-"],
@@ -53,7 +53,7 @@ def test_audit_shows_each_action_in_a_line(folder: Path):
 def test_audit_fits_the_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int):
     find_width: Callable[[], int] = lambda: columns  # noqa: E731
     monkeypatch.setattr(terminal, "find_width", find_width)
-    lines = typed(folder).splitlines()
+    lines = run_audit(folder).splitlines()
     assert len(lines) == 5
     assert max(map(len, lines)) <= columns
     assert "ACTION" in lines[0]
@@ -73,12 +73,14 @@ def test_empty_audit_log_is_reported_on_stderr(tmp_path: Path, words: tuple[str,
 
 
 def test_audit_selects_an_owner_and_a_time_as_json(folder: Path):
-    rows = [json.loads(line) for line in typed(folder, "--owner", "bob", "--since", "1h", "--json-lines").splitlines()]
+    rows = [
+        json.loads(line) for line in run_audit(folder, "--owner", "bob", "--since", "1h", "--json-lines").splitlines()
+    ]
     assert [(row["owner"], row["job_id"], row["cost_usd"]) for row in rows] == [
         ("bob", "job_2", 0.5),
         ("bob", "job_3", 1),
     ]
-    assert typed(folder, "--owner", "nobody", "--json-lines") == ""
+    assert run_audit(folder, "--owner", "nobody", "--json-lines") == ""
 
 
 @pytest.mark.parametrize("since", ["99999999999999w", "9" * 400 + "w", "0001-01-01", "6000w"])

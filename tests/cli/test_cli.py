@@ -19,7 +19,7 @@ from agent_jobs import __version__
 from agent_jobs.cli import demo_story as demo
 
 
-def typed(*arguments: str, limit_s: float = 100) -> "subprocess.CompletedProcess[str]":
+def run_command(*arguments: str, limit_s: float = 100) -> "subprocess.CompletedProcess[str]":
     return run([*COMMAND, *arguments], timeout=limit_s)
 
 
@@ -59,7 +59,7 @@ def test_unsuccessful_demo_reports_it_and_fails(
 
 
 def test_version_is_reported() -> None:
-    assert typed("--version").stdout == f"agent-jobs, version {__version__}\n"
+    assert run_command("--version").stdout == f"agent-jobs, version {__version__}\n"
 
 
 def test_server_on_a_terminal_explains_its_use_and_setup() -> None:
@@ -75,7 +75,7 @@ def test_server_on_a_terminal_explains_its_use_and_setup() -> None:
 
 
 def test_unknown_command_is_refused() -> None:
-    shown = typed("dmeo")
+    shown = run_command("dmeo")
     assert shown.returncode == 2
     assert "dmeo" in shown.stderr
 
@@ -97,11 +97,11 @@ def test_emulator_serves_until_it_is_interrupted() -> None:
 def test_used_or_invalid_port_is_refused_in_a_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = typed("emulator", "--port", str(port))
+        refused = run_command("emulator", "--port", str(port))
     assert (refused.returncode, refused.stderr.count(str(port))) == (1, 1)
     assert refused.stderr.startswith(f"Error: Cannot listen on 127.0.0.1:{port} (Address already in use). Choose ")
-    assert typed("emulator", "--port", "99999").returncode == 2
-    assert typed("emulator", "--port", "0", "--time-scale", "0").returncode == 2
+    assert run_command("emulator", "--port", "99999").returncode == 2
+    assert run_command("emulator", "--port", "0", "--time-scale", "0").returncode == 2
 
 
 def test_demo_that_is_interrupted_ends_without_a_traceback(here: Machine) -> None:
@@ -127,7 +127,7 @@ def test_demo_whose_reader_has_enough_ends_without_a_traceback() -> None:
 
 @pytest.mark.parametrize("argument", [["demo", "--help"], ["emulator", "--help"], ["--help"]])
 def test_every_command_explains_itself(argument: list[str]) -> None:
-    assert typed(*argument).stdout.startswith("Usage:")
+    assert run_command(*argument).stdout.startswith("Usage:")
 
 
 def test_server_at_a_terminal_explains_its_input(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hosts import scripted
+from hosts import script_prompt
 
 from agent_jobs.cli import terminal as terminal_format
 from agent_jobs.cli.main import cli
@@ -25,7 +25,7 @@ LONG: dict[str, Any] = {"duration_s": 6000}
 
 @dataclass(frozen=True)
 class Desk:
-    """Where commands are typed."""
+    """A terminal with a database and an upstream."""
 
     folder: Path
     upstream: RunningServer
@@ -53,13 +53,13 @@ class Desk:
     def run(self, prompt: str, script: dict[str, Any] = QUICK, *words: str) -> str:
         """Run a job to its end; return its id."""
         before = {job["job_id"] for job in self.jobs()}
-        ran = self.type("run", scripted(prompt, script), *words)
+        ran = self.type("run", script_prompt(prompt, script), *words)
         assert ran.exit_code in (0, 3), ran.stderr
         [new] = {job["job_id"] for job in self.jobs()} - before
         return new
 
     def start(self, prompt: str, script: dict[str, Any] = LONG, *words: str) -> str:
-        return self.type("start", scripted(prompt, script), *words).stdout.strip()
+        return self.type("start", script_prompt(prompt, script), *words).stdout.strip()
 
     def creates(self) -> int:
         return self.upstream.emulator.counters()["creates"]
@@ -307,7 +307,9 @@ def test_show_and_logs_say_each_thing_once_and_in_words(desk: Desk) -> None:
 
 def test_ask_continues_a_job_like_run(desk: Desk, upstream: RunningServer):
     first = desk.run("Compare solar panels")
-    asked = desk.type("ask", first[:9], scripted("And which is cheapest?", {"text": "The second."}), "--effort", "low")
+    asked = desk.type(
+        "ask", first[:9], script_prompt("And which is cheapest?", {"text": "The second."}), "--effort", "low"
+    )
     assert (asked.exit_code, asked.stdout) == (0, "The second.\n")
     job = desk.jobs()[-1] if desk.jobs()[-1]["job_id"] != first else desk.jobs()[0]
     assert job["previous_job_id"] == first
@@ -326,7 +328,7 @@ def test_run_continues_the_newest_finished_job_of_the_terminal(desk: Desk):
     theirs = desk.run("Of a host")
     desk.write(f"UPDATE job SET client = 'Cursor' WHERE id = '{theirs}'")
     desk.start("Still running")
-    continued = desk.type("run", "--continue", scripted("And?", QUICK))
+    continued = desk.type("run", "--continue", script_prompt("And?", QUICK))
     assert continued.exit_code == 0, continued.stderr
     assert f"Continuing {first}: Compare solar panels" in continued.stderr
     [job] = [job for job in desk.jobs() if job["title"].startswith("And?")]
@@ -363,7 +365,7 @@ def test_retry_refuses_a_job_that_still_runs_unless_asked(desk: Desk):
 
 def test_retry_of_an_unconfirmed_start_warns_of_paying_twice(desk: Desk, upstream: RunningServer):
     upstream.queue_fault(on="create", status=500, after_accept=True)
-    desk.type("run", scripted("Compare", QUICK))
+    desk.type("run", script_prompt("Compare", QUICK))
     [job] = desk.jobs()
     refused = desk.type("retry", job["job_id"])
     assert (refused.exit_code, desk.creates()) == (1, 1)
@@ -444,7 +446,7 @@ def test_out_has_one_rule_for_all_commands(desk: Desk, words: tuple[str, ...]):
 
 
 def test_run_prints_the_answer_if_out_is_stdout(desk: Desk):
-    assert desk.type("run", scripted("Compare", QUICK), "--out", "-").stdout == f"{QUICK['text']}\n"
+    assert desk.type("run", script_prompt("Compare", QUICK), "--out", "-").stdout == f"{QUICK['text']}\n"
 
 
 def test_export_makes_the_named_folder_only_and_overwrites_nothing_in_it(desk: Desk):

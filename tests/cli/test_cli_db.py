@@ -41,7 +41,7 @@ def empty_url(postgres_server_url: str) -> Iterator[str]:
         yield url
 
 
-def typed(url: str, folder: Path, *words: str) -> tuple[int, str]:
+def run_command(url: str, folder: Path, *words: str) -> tuple[int, str]:
     with_password = url.replace("test@", f"test:{PASSWORD}@")
     environment = {"AGENT_JOBS_DATABASE_URL": with_password, "AGENT_JOBS_DATA_DIR": str(folder)}
     result = CliRunner().invoke(cli, list(words), env=environment)
@@ -51,15 +51,15 @@ def typed(url: str, folder: Path, *words: str) -> tuple[int, str]:
 
 
 def test_db_upgrades_an_empty_database_once(empty_url: str, tmp_path: Path):
-    code, text = typed(empty_url, tmp_path, "list")
+    code, text = run_command(empty_url, tmp_path, "list")
     assert (code, "Run `agent-jobs db upgrade`." in text) == (1, True)
-    assert typed(empty_url, tmp_path, "db", "upgrade", "--check")[0] == 1
-    assert typed(empty_url, tmp_path, "db", "upgrade") == (0, f"Upgraded from schema 0 to {SCHEMA}.\n")
-    assert typed(empty_url, tmp_path, "db", "upgrade") == (0, f"Schema {SCHEMA} is up to date.\n")
-    assert typed(empty_url, tmp_path, "db", "upgrade", "--check")[0] == 0
-    code, text = typed(empty_url, tmp_path, "db", "status", "--json")
+    assert run_command(empty_url, tmp_path, "db", "upgrade", "--check")[0] == 1
+    assert run_command(empty_url, tmp_path, "db", "upgrade") == (0, f"Upgraded from schema 0 to {SCHEMA}.\n")
+    assert run_command(empty_url, tmp_path, "db", "upgrade") == (0, f"Schema {SCHEMA} is up to date.\n")
+    assert run_command(empty_url, tmp_path, "db", "upgrade", "--check")[0] == 0
+    code, text = run_command(empty_url, tmp_path, "db", "status", "--json")
     assert (code, json.loads(text)) == (0, {"url": empty_url, "schema": SCHEMA, "needed": SCHEMA})
-    assert typed(empty_url, tmp_path, "list")[0] == 0
+    assert run_command(empty_url, tmp_path, "list")[0] == 0
 
 
 def test_db_without_a_postgresql_database_names_the_setting(tmp_path: Path):
@@ -70,7 +70,7 @@ def test_db_without_a_postgresql_database_names_the_setting(tmp_path: Path):
 
 @pytest.mark.parametrize("wrong", ["mysql://h/x", "jobs.db", f"postgresql://test:{PASSWORD}/x@h:port/x"])
 def test_address_of_another_database_is_refused_and_not_shown(wrong: str, tmp_path: Path):
-    code, text = typed(wrong, tmp_path, "list")
+    code, text = run_command(wrong, tmp_path, "list")
     assert code == 1
     assert "AGENT_JOBS_DATABASE_URL accepts the address of a PostgreSQL database" in text
 
@@ -114,12 +114,12 @@ def test_address_that_can_be_read_in_one_way_is_accepted(url: str, shown: str):
 
 
 def test_config_shows_the_database_without_its_password(url: str, tmp_path: Path):
-    text = typed(url, tmp_path, "config", "--json")[1]
+    text = run_command(url, tmp_path, "config", "--json")[1]
     assert json.loads(text)["settings"]["AGENT_JOBS_DATABASE_URL"]["value"] == url
 
 
 def test_doctor_shows_the_server_and_the_version_of_the_tables(url: str, tmp_path: Path):
-    text = typed(url, tmp_path, "doctor", "--json")[1]
+    text = run_command(url, tmp_path, "doctor", "--json")[1]
     [database] = [each for each in json.loads(text)["findings"] if each["what"] == "database"]
     assert f"schema {SCHEMA}, PostgreSQL 1" in database["text"]
 
@@ -137,7 +137,7 @@ def test_doctor_shows_the_processes_the_queue_and_the_connections(url: str, tmp_
         """INSERT INTO job (id, title, status, created_at, turn, next_at)
            VALUES ('job_1', '', 'queued', 1, 1, extract(epoch FROM clock_timestamp()) - 60)""",
     )
-    text = typed(url, tmp_path, "doctor", "--json")[1]
+    text = run_command(url, tmp_path, "doctor", "--json")[1]
     found = {each["what"]: each for each in json.loads(text)["findings"]}
     assert re.search(
         r"agent-jobs work \(pid 12, seen 0 s ago\); dead: agent-jobs server \(pid 77, seen 6\d s ago\)",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from anyio import to_thread
 from click.testing import CliRunner
-from hosts import read, scripted
+from hosts import read, script_prompt
 from mcp import Client
 from processes import serving
 from rich.cells import cell_len
@@ -39,7 +39,7 @@ def closed_port() -> Iterator[int]:
 
 
 def doctor(terminal: Terminal, **environment: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
-    """The exit status, and the findings by what was looked at."""
+    """Run doctor; return its exit status, and its findings by their subjects."""
     shown = terminal.pipe("doctor", "--json", **environment)
     findings: dict[str, list[dict[str, str]]] = {}
     for finding in json.loads(shown.stdout)["findings"]:
@@ -252,7 +252,7 @@ CAFE = {"CAFE": "caf\u00e9"}
 
 
 async def by_the_tools(environ: Mapping[str, str]) -> str:
-    """What the tools say in this environment, as the server over stdio has it."""
+    """Return the tools' error in this environment, as the stdio server reports it."""
     settings: Settings | ConfigError
     try:
         settings = Settings.from_env(environ)
@@ -372,7 +372,7 @@ def test_model_that_only_the_list_names_is_available(terminal: Terminal, upstrea
 def test_doctor_reports_jobs_without_a_process_but_not_those_of_a_living_server(
     terminal: Terminal, upstream: RunningServer
 ):
-    job_id = terminal.pipe("start", "--detach", scripted("Long", {"duration_s": 3000})).stdout.strip()
+    job_id = terminal.pipe("start", "--detach", script_prompt("Long", {"duration_s": 3000})).stdout.strip()
     [finding] = doctor(terminal)[1]["jobs"]
     assert job_id in finding["text"]
     assert "agent-jobs watch --all" in finding["fix"]
@@ -385,10 +385,10 @@ def test_doctor_reports_jobs_without_a_process_but_not_those_of_a_living_server(
 
 
 def test_jobs_of_several_addresses_are_reported_each_with_its_own(terminal: Terminal, upstream: RunningServer):
-    here = terminal.pipe("start", "--detach", scripted("Here", {"duration_s": 3000})).stdout.strip()
+    here = terminal.pipe("start", "--detach", script_prompt("Here", {"duration_s": 3000})).stdout.strip()
     with run_emulator() as elsewhere:
         there = terminal.pipe(
-            "start", "--detach", scripted("There", {"duration_s": 3000}), OPENAI_BASE_URL=elsewhere.base_url
+            "start", "--detach", script_prompt("There", {"duration_s": 3000}), OPENAI_BASE_URL=elsewhere.base_url
         )
     findings = doctor(terminal)[1]["jobs"]
     told = {finding["text"].removeprefix("no process is watching "): finding["fix"] for finding in findings}
@@ -398,7 +398,7 @@ def test_jobs_of_several_addresses_are_reported_each_with_its_own(terminal: Term
 
 def test_doctor_reports_an_unconfirmed_start(terminal: Terminal):
     script = {"faults": [{"on": "create", "status": 500, "after_accept": True}]}
-    terminal.pipe("run", scripted("Lost", script))
+    terminal.pipe("run", script_prompt("Lost", script))
     [finding] = doctor(terminal)[1]["jobs"]
     assert "agent-jobs adopt" in finding["fix"]
 

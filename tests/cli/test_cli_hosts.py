@@ -30,7 +30,7 @@ NONE: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody's home and project, and what a shell of theirs has set."""
+    """A user's home and project, and the variables of the user's shell."""
 
     home: Path
     environ: dict[str, str]
@@ -50,11 +50,11 @@ class Person:
     def installs(
         self, host: str, env: Mapping[str, str] = NONE, *, scope: Scope = "user", args: tuple[str, ...] = PINNED
     ) -> None:
-        """The entry as `install` writes it."""
+        """Install into a host, and return the entry."""
         self.writes(host, install_entry(HOSTS[host], "", Launch(sys.executable, args), env), scope)
 
     def changes(self, host: str, change: Callable[[dict[str, Any]], None], env: Mapping[str, str] = NONE) -> None:
-        """An entry that the person changed, in a JSON file."""
+        """Change the entry in a host's JSON file, as the user might."""
         self.installs(host, env)
         document = json.loads(self.file(host).read_text())
         change(document[HOSTS[host].keys[0]]["agent-jobs"])

@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 from fork_server import COMMAND, Process
-from hosts import scripted
+from hosts import script_prompt
 from terminals import Terminal
 
 from agent_jobs.emulator.server import RunningServer
@@ -33,8 +33,8 @@ def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
 
 
 @contextmanager
-def begun(terminal: Terminal, *arguments: str, **more: str) -> "Generator[subprocess.Popen[str]]":
-    """A command on pipes, to be interrupted on the way."""
+def running_command(terminal: Terminal, *arguments: str, **more: str) -> "Generator[subprocess.Popen[str]]":
+    """Start a command on pipes, which the test interrupts."""
     with Process(
         [*COMMAND, *arguments], env=terminal.environment(**more), cwd=terminal.folder.parent,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -69,7 +69,7 @@ def jobs_of(terminal: Terminal) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("command", [["run"], ["run", "--json"], ["start"], ["start", "--json"], ["start", "--wait"]])
 def test_first_ctrl_c_waits_for_the_response_id(terminal: Terminal, upstream: RunningServer, command: list[str]):
-    with begun(terminal, *command, scripted(WORK, SLOW_CREATE)) as process:
+    with running_command(terminal, *command, script_prompt(WORK, SLOW_CREATE)) as process:
         wait_for_create(upstream)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=100)
@@ -78,7 +78,7 @@ def test_first_ctrl_c_waits_for_the_response_id(terminal: Terminal, upstream: Ru
     assert job["job_id"] in stdout + stderr
     assert "Waiting for the provider to confirm the job" in stderr
     assert f"Interrupted. Stopped watching {job['job_id']}. It is still running at the provider." in stderr
-    again = terminal.pipe("run", scripted(WORK, SLOW_CREATE))
+    again = terminal.pipe("run", script_prompt(WORK, SLOW_CREATE))
     assert (again.returncode, again.stdout) == (0, "Done.\n")
     state = "(is already in progress|has already finished)"
     answers = rf"^{job['job_id']}: An identical job {state}; showing that one\. Use `--new` to start another\.$"
@@ -90,7 +90,7 @@ def test_first_ctrl_c_waits_for_the_response_id(terminal: Terminal, upstream: Ru
 def test_second_ctrl_c_leaves_at_once_and_names_jobs_that_may_be_running(
     terminal: Terminal, upstream: RunningServer, command: list[str]
 ):
-    with begun(terminal, *command, scripted(WORK, NEVER_NAMED)) as process:
+    with running_command(terminal, *command, script_prompt(WORK, NEVER_NAMED)) as process:
         wait_for_create(upstream)
         process.send_signal(signal.SIGINT)
         seen = read_until(process.stderr, "Press Ctrl-C again to leave now")
@@ -102,7 +102,7 @@ def test_second_ctrl_c_leaves_at_once_and_names_jobs_that_may_be_running(
 
 
 def test_unconfirmed_start_names_the_flag_that_starts_another(terminal: Terminal, upstream: RunningServer):
-    asked = scripted(WORK, {"text": "Done.", "faults": [{"on": "create", "status": 500, "after_accept": True}]})
+    asked = script_prompt(WORK, {"text": "Done.", "faults": [{"on": "create", "status": 500, "after_accept": True}]})
     assert terminal.pipe("run", asked).returncode == 3
     again = terminal.pipe("run", asked)
     assert again.returncode == 3
@@ -115,7 +115,7 @@ def test_unconfirmed_start_names_the_flag_that_starts_another(terminal: Terminal
 
 
 def test_person_is_asked_before_an_unconfirmed_start_answers(terminal: Terminal):
-    asked = scripted(WORK, {"text": "Done.", "faults": [{"on": "create", "status": 500, "after_accept": True}]})
+    asked = script_prompt(WORK, {"text": "Done.", "faults": [{"on": "create", "status": 500, "after_accept": True}]})
     assert terminal.pipe("run", asked).returncode == 3
     refused = terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="n\n")
     assert "You may pay twice." in refused.text
@@ -167,7 +167,7 @@ sys.setprofile(press)
 """
 
 
-def pressed(terminal: Terminal, *command: str, **places: tuple[str, int]) -> "subprocess.CompletedProcess[str]":
+def press_at(terminal: Terminal, *command: str, **places: tuple[str, int]) -> "subprocess.CompletedProcess[str]":
     """Run a command that presses Ctrl-C on itself at such places."""
     folder = terminal.folder.parent / "press"
     folder.mkdir()
@@ -200,7 +200,7 @@ def test_ctrl_c_is_reported_alike_wherever_it_is_pressed(
     terminal: Terminal, command: list[str], function: str, file: str
 ):
     """From the first line of ours to the last of Python's own: while it imports, parses, opens, shows, and ends."""
-    ended = pressed(terminal, *command, **{function.replace(".", "__"): (file, 2)})
+    ended = press_at(terminal, *command, **{function.replace(".", "__"): (file, 2)})
     assert (ended.returncode, ended.stderr) == (130, "Interrupted.\n")
 
 
@@ -226,7 +226,7 @@ def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
     ids=["closing", "before the loop turns", "reporting", "atexit"],
 )
 def test_second_ctrl_c_ends_at_once_and_says_the_same(terminal: Terminal, places: dict[str, tuple[str, int]]):
-    ended = pressed(terminal, "run", scripted(WORK, {"duration_s": 3000}), **places)
+    ended = press_at(terminal, "run", script_prompt(WORK, {"duration_s": 3000}), **places)
     [job] = jobs_of(terminal)
     assert ended.returncode == 130
     assert ended.stderr.splitlines()[-1].startswith(
@@ -236,13 +236,13 @@ def test_second_ctrl_c_ends_at_once_and_says_the_same(terminal: Terminal, places
 
 
 def test_ctrl_c_after_the_end_still_shows_the_answer(terminal: Terminal):
-    ended = pressed(terminal, "run", scripted(WORK, {"text": "Done."}), App__hurry=("agent_jobs/app.py", 1))
+    ended = press_at(terminal, "run", script_prompt(WORK, {"text": "Done."}), App__hurry=("agent_jobs/app.py", 1))
     assert (ended.returncode, ended.stdout) == (0, "Done.\n")
 
 
 def test_run_json_lists_the_needs_of_a_waiting_job(terminal: Terminal):
     function = '{"type":"function","name":"look_up","parameters":{"type":"object","properties":{}}}'
-    asked = scripted(WORK, {"function_calls": [{"name": "look_up", "arguments": {}}]})
+    asked = script_prompt(WORK, {"function_calls": [{"name": "look_up", "arguments": {}}]})
     ended = terminal.pipe("run", "--json", "--option", f"tools=[{function}]", asked)
     told = json.loads(ended.stdout)
     assert ended.returncode == 6

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 from fork_server import COMMAND, Process, run
-from hosts import scripted
+from hosts import script_prompt
 from machine import forking
 from processes import serving
 from terminals import KEY, Terminal
@@ -30,12 +30,12 @@ def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
     return Terminal(upstream.base_url, tmp_path / "data")
 
 
-def listed(terminal: Terminal, *arguments: str) -> list[dict[str, Any]]:
+def list_jobs(terminal: Terminal, *arguments: str) -> list[dict[str, Any]]:
     return json.loads(terminal.pipe("list", "--json", *arguments).stdout)["jobs"]
 
 
 def test_run_prints_the_answer_and_nothing_else_on_stdout(terminal: Terminal):
-    ran = terminal.pipe("run", scripted(WORK, {"text": "Take the second.\n", "searches": 2}), "--web-search")
+    ran = terminal.pipe("run", script_prompt(WORK, {"text": "Take the second.\n", "searches": 2}), "--web-search")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "Take the second.\n"
     assert "completed" in ran.stderr
@@ -44,12 +44,12 @@ def test_run_prints_the_answer_and_nothing_else_on_stdout(terminal: Terminal):
 def test_run_reads_a_prompt_from_stdin_and_options_by_name(terminal: Terminal, upstream: RunningServer):
     ran = terminal.pipe(
         "run", "-", "--model", "emulated-1", "--effort", "low", "--option", "max_output_tokens=500",
-        "--option", "verbosity=low", "--json", stdin=scripted("From a pipe", {"text": "Yes."}),
+        "--option", "verbosity=low", "--json", stdin=script_prompt("From a pipe", {"text": "Yes."}),
     )  # fmt: skip
     answer = json.loads(ran.stdout)
     assert answer["status"] == "completed"
     assert answer["output"] == "Yes."
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     request = json.loads(terminal.pipe("show", job["job_id"], "--json").stdout)["request"]
     assert request["max_output_tokens"] == 500
     assert request["text"] == {"verbosity": "low"}
@@ -60,8 +60,8 @@ def test_run_reads_a_prompt_from_stdin_and_options_by_name(terminal: Terminal, u
     ("script", "status"), [({"end": "failed"}, 3), ({"end": "incomplete"}, 4), ({"end": "completed"}, 0)]
 )
 def test_exit_status_shows_how_the_job_ended(terminal: Terminal, script: dict[str, Any], status: int):
-    assert terminal.pipe("run", scripted(WORK, script)).returncode == status
-    [job] = listed(terminal)
+    assert terminal.pipe("run", script_prompt(WORK, script)).returncode == status
+    [job] = list_jobs(terminal)
     assert terminal.pipe("result", job["job_id"]).returncode == status
     assert terminal.pipe("watch", job["job_id"]).returncode == status
 
@@ -74,13 +74,13 @@ def test_refused_command_starts_nothing_and_names_the_fix(terminal: Terminal):
     told = json.loads(terminal.pipe("run", WORK, "--preset", "deep", "--json").stdout)
     assert told["error"]["code"] == "bad_request"
     assert terminal.pipe("run", WORK, "--option", "verbosity").returncode == 2
-    assert listed(terminal) == []
+    assert list_jobs(terminal) == []
 
 
 def test_dry_run_prints_the_cost_and_starts_nothing(terminal: Terminal):
     told = json.loads(terminal.pipe("run", WORK, "--option", "dry_run=true").stdout)
     assert told["dry_run"] is True
-    assert listed(terminal) == []
+    assert list_jobs(terminal) == []
 
 
 @pytest.mark.parametrize("command", ["run", "start"])
@@ -97,7 +97,7 @@ def test_file_that_the_command_line_names_may_be_read(terminal: Terminal):
     (terminal.folder.parent / "notes.txt").write_text("a note")
     ran = terminal.pipe("run", WORK, "--file", "notes.txt")
     assert ran.returncode == 0, ran.stderr
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     request = json.loads(terminal.pipe("show", job["job_id"], "--json").stdout)["request"]
     assert len(request["input"][0]["content"]) == 2
 
@@ -158,7 +158,7 @@ def test_piped_text_is_appended_to_the_prompt(
         os.close(writing)
     assert ran.returncode == 0, ran.stderr
     assert ("Nothing came from stdin" in ran.stderr) == (line == "{} run x")
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
     assert run["metadata"]["job_id"] == job["job_id"]
     items = httpx2.get(
@@ -200,8 +200,8 @@ def test_secret_is_not_sent_even_if_it_is_named(terminal: Terminal):
 def test_host_and_terminal_see_the_same_jobs(terminal: Terminal, upstream: RunningServer):
     with serving(terminal.folder, upstream.base_url) as server:
         server.initialize()
-        theirs = server.call("agent_start", prompt=scripted("From the host", LONG), wait_s=0)["job_id"]
-        started = terminal.pipe("start", scripted("From the terminal", LONG))
+        theirs = server.call("agent_start", prompt=script_prompt("From the host", LONG), wait_s=0)["job_id"]
+        started = terminal.pipe("start", script_prompt("From the terminal", LONG))
         assert started.returncode == 0
         ours = started.stdout.strip()
         assert f"Watched by agent-jobs server (pid {server.process.pid})" in started.stderr
@@ -216,7 +216,7 @@ def test_start_says_who_watches_in_json_too(terminal: Terminal, upstream: Runnin
     with serving(terminal.folder, upstream.base_url) as server:
         server.initialize()
         server.call("agent_list")
-        told = json.loads(terminal.pipe("start", scripted(WORK, LONG), "--json").stdout)
+        told = json.loads(terminal.pipe("start", script_prompt(WORK, LONG), "--json").stdout)
         assert told["watched_by"] == [{"what": "server", "pid": server.process.pid}]
 
 
@@ -227,19 +227,19 @@ def test_server_of_another_endpoint_watches_no_job_of_this_one(terminal: Termina
         started = terminal.pipe("start", "--wait", WORK)
         assert "Waiting until it finishes" in started.stderr
         assert started.returncode == 0
-        left = terminal.pipe("start", scripted("Other work", LONG))
+        left = terminal.pipe("start", script_prompt("Other work", LONG))
         assert (
             "No process is watching it. Install the service, or watch here:\n  agent-jobs service install"
             in left.stderr
         )
         assert "\n  agent-jobs watch job_" in left.stderr
         assert left.returncode == 0
-    assert {row["title"][:10]: row["status"] for row in listed(terminal)}[WORK[:10]] == "completed"
+    assert {row["title"][:10]: row["status"] for row in list_jobs(terminal)}[WORK[:10]] == "completed"
 
 
 def test_start_detached_leaves_once_upstream_named_the_response(terminal: Terminal, upstream: RunningServer):
     started = terminal.pipe(
-        "start", "--detach", scripted(WORK, {**LONG, "faults": [{"on": "create", "delay_created_s": 60}]})
+        "start", "--detach", script_prompt(WORK, {**LONG, "faults": [{"on": "create", "delay_created_s": 60}]})
     )
     job_id = started.stdout.strip()
     shown = json.loads(terminal.pipe("show", job_id, "--json").stdout)
@@ -263,7 +263,7 @@ def test_start_does_not_leave_a_run_that_would_end_with_it(terminal: Terminal, u
         if server is not None:
             server.initialize()
             server.call("agent_list")
-        started = terminal.pipe("start", *["--detach"] * (why != "watched"), scripted(WORK, script), **setting)
+        started = terminal.pipe("start", *["--detach"] * (why != "watched"), script_prompt(WORK, script), **setting)
     assert started.returncode == 0, started.stderr
     assert "This endpoint does not support background mode" in started.stderr
     assert "Watched by" not in started.stderr
@@ -273,17 +273,17 @@ def test_start_does_not_leave_a_run_that_would_end_with_it(terminal: Terminal, u
 def test_start_exits_while_another_process_holds_the_run_open(terminal: Terminal, upstream: RunningServer):
     with serving(terminal.folder, upstream.base_url, AGENT_JOBS_MODE="foreground") as server:
         server.initialize()
-        theirs = server.call("agent_start", prompt=scripted(WORK, LONG), wait_s=0)["job_id"]
-        again = terminal.pipe("start", scripted(WORK, LONG))
+        theirs = server.call("agent_start", prompt=script_prompt(WORK, LONG), wait_s=0)["job_id"]
+        again = terminal.pipe("start", script_prompt(WORK, LONG))
         assert (again.returncode, again.stdout) == (0, f"{theirs}\n")
         assert f"Watched by agent-jobs server (pid {server.process.pid})" in again.stderr
-        [job] = listed(terminal)
+        [job] = list_jobs(terminal)
         assert job["status"] == "in_progress"
 
 
 def test_same_work_is_not_started_twice(terminal: Terminal, upstream: RunningServer):
-    first = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout
-    again = terminal.pipe("start", "--detach", scripted(WORK, LONG))
+    first = terminal.pipe("start", "--detach", script_prompt(WORK, LONG)).stdout
+    again = terminal.pipe("start", "--detach", script_prompt(WORK, LONG))
     assert again.stdout == first
     assert "already" in again.stderr
     assert upstream.emulator.counters()["creates"] == 1
@@ -291,7 +291,7 @@ def test_same_work_is_not_started_twice(terminal: Terminal, upstream: RunningSer
 
 def test_id_may_be_written_by_its_beginning(terminal: Terminal):
     terminal.pipe("run", WORK)
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     for written in (job["job_id"], job["job_id"][:9], job["job_id"].removeprefix("job_")[:5]):
         assert json.loads(terminal.pipe("show", written, "--json").stdout)["title"] == WORK
 
@@ -299,7 +299,7 @@ def test_id_may_be_written_by_its_beginning(terminal: Terminal):
 def test_ambiguous_prefix_lists_its_jobs_and_an_unknown_one_the_newest(terminal: Terminal):
     for number in range(2):
         terminal.pipe("run", f"{WORK} {number}")
-    ids = sorted(row["job_id"] for row in listed(terminal))
+    ids = sorted(row["job_id"] for row in list_jobs(terminal))
     several = terminal.pipe("result", "job_")
     assert several.returncode == 1
     assert ", ".join(ids) in several.stderr
@@ -317,7 +317,7 @@ def test_empty_variable_of_a_shell_names_no_job(terminal: Terminal):
 
 def test_refusal_names_commands_and_not_the_tools_of_a_model(terminal: Terminal):
     assert terminal.pipe("show", "none").stderr.endswith("There are no jobs yet; start one with: agent-jobs run\n")
-    running = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
+    running = terminal.pipe("start", "--detach", script_prompt(WORK, LONG)).stdout.strip()
     sentences = f"{running} is still running. Watch it with: agent-jobs watch {running}"
     assert sentences in terminal.pipe("run", "More", "--previous", running).stderr
     as_json = json.loads(terminal.pipe("run", "More", "--previous", running, "--json").stdout)
@@ -331,9 +331,9 @@ def test_batch_that_runs_nothing_is_reported(terminal: Terminal):
 
 
 def test_start_reports_a_job_that_has_finished(terminal: Terminal):
-    stayed = terminal.pipe("start", "--wait", scripted(WORK, {"end": "failed"}))
+    stayed = terminal.pipe("start", "--wait", script_prompt(WORK, {"end": "failed"}))
     assert stayed.returncode == 3
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     assert stayed.stdout == f"{job['job_id']}\n"
     assert f"{job['job_id']}  failed" in stayed.stderr
     refused = terminal.pipe("start", "--detach", "Other work", OPENAI_API_KEY="invalid")
@@ -343,7 +343,7 @@ def test_start_reports_a_job_that_has_finished(terminal: Terminal):
 
 def test_path_that_cannot_be_written_and_a_full_disk_are_reported_in_a_sentence(terminal: Terminal):
     terminal.pipe("run", WORK)
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     path = str(terminal.folder / "nowhere" / "result.md")
     refused = terminal.pipe("result", job["job_id"], "--out", path)
     assert refused.returncode == 1
@@ -379,7 +379,7 @@ def test_standard_streams_may_be_closed(terminal: Terminal):
 
 
 def test_result_that_does_not_exist_yet_is_reported_by_the_status(terminal: Terminal):
-    job_id = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
+    job_id = terminal.pipe("start", "--detach", script_prompt(WORK, LONG)).stdout.strip()
     early = terminal.pipe("result", job_id)
     assert early.returncode == 6
     assert early.stdout == ""
@@ -390,8 +390,8 @@ def test_result_that_does_not_exist_yet_is_reported_by_the_status(terminal: Term
 
 def test_result_goes_into_a_file_or_a_pipe_byte_for_byte(terminal: Terminal):
     text = "# Ünï\n\x1b[31m" + "x" * 90_000 + " end"
-    terminal.pipe("run", scripted(WORK, {"text": text}))
-    [job] = listed(terminal)
+    terminal.pipe("run", script_prompt(WORK, {"text": text}))
+    [job] = list_jobs(terminal)
     assert terminal.pipe("result", job["job_id"]).stdout == text + "\n"
     out = terminal.folder.parent / "answer.md"
     assert terminal.pipe("result", job["job_id"], "--out", str(out)).stdout == ""
@@ -402,8 +402,8 @@ def test_result_goes_into_a_file_or_a_pipe_byte_for_byte(terminal: Terminal):
 
 
 def test_model_cannot_steer_the_terminal(terminal: Terminal):
-    terminal.pipe("run", scripted("\x1b]0;title\x07 Steer \u202eback", {"text": "a\x1b[2Jb\x07\tc\n"}))
-    [job] = listed(terminal)
+    terminal.pipe("run", script_prompt("\x1b]0;title\x07 Steer \u202eback", {"text": "a\x1b[2Jb\x07\tc\n"}))
+    [job] = list_jobs(terminal)
     shown = terminal.show("result", job["job_id"])
     assert "\x1b" not in shown.raw
     assert re.search(r"a\[2Jb +c", shown.raw)
@@ -418,12 +418,12 @@ def test_model_cannot_steer_the_terminal(terminal: Terminal):
 
 def test_follow_up_is_below_the_job_that_it_continues(terminal: Terminal):
     terminal.pipe("run", "The first question")
-    [first] = listed(terminal)
+    [first] = list_jobs(terminal)
     terminal.pipe("run", "And the second", "--previous", first["job_id"][:10])
     terminal.pipe("run", "Something else")
     head, *rows = terminal.pipe("list").stdout.splitlines()[:4]
     assert [row[head.index("TITLE") :] for row in rows] == ["Something else", "The first question", "└ And the second"]
-    newest = next(row for row in listed(terminal) if row["title"] == "And the second")
+    newest = next(row for row in list_jobs(terminal) if row["title"] == "And the second")
     assert newest["previous_job_id"] == first["job_id"]
     assert newest["tokens"] > 0
 
@@ -434,7 +434,7 @@ def test_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: Ru
     ran = terminal.pipe("run", WORK)
     assert ran.returncode == 3
     assert "start_unconfirmed" in ran.stderr
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     assert f"metadata has job_id={job['job_id']} in the provider's dashboard" in ran.stderr
     assert f"agent-jobs adopt {job['job_id']} RESPONSE_ID" in ran.stderr
     assert "RESPONSE_ID" in terminal.pipe("result", job["job_id"]).stderr
@@ -462,11 +462,11 @@ def test_prune_asks_and_leaves_the_providers_copy(terminal: Terminal, upstream: 
     assert unset.returncode == 2
     assert "--days" in unset.stderr
     assert terminal.pipe("prune", "--days", "0", stdin="n\n").returncode == 1
-    assert len(listed(terminal)) == 1
+    assert len(list_jobs(terminal)) == 1
     assert terminal.pipe("prune", "--days", "1", "--yes").stdout == "0 jobs were deleted.\n"
     pruned = terminal.pipe("prune", "--days", "0", "--yes", OPENAI_API_KEY="")
     assert pruned.stdout == "1 job was deleted. The provider keeps its copies (--upstream deletes them, too).\n"
-    assert listed(terminal) == []
+    assert list_jobs(terminal) == []
     assert upstream.emulator.counters()["deletes"] == 0
 
 
@@ -499,8 +499,8 @@ def test_prune_says_that_the_provider_did_not_delete(terminal: Terminal, upstrea
 def test_prune_keeps_a_result_until_it_was_read(
     terminal: Terminal, upstream: RunningServer, reading: tuple[str, ...], end: str
 ):
-    terminal.pipe("start", "--wait", scripted(WORK, {"text": "Paid for.", "end": end}))
-    [job] = listed(terminal)
+    terminal.pipe("start", "--wait", script_prompt(WORK, {"text": "Paid for.", "end": end}))
+    [job] = list_jobs(terminal)
     for unread in ("show", "watch"):  # neither shows the text
         terminal.pipe(unread, job["job_id"])
     terminal.pipe("result", job["job_id"], "--part", "meta")
@@ -516,12 +516,12 @@ def test_prune_deletes_unread_results_where_it_is_told_to(terminal: Terminal):
     terminal.pipe("start", "--wait", WORK)
     told = terminal.pipe("prune", "--days", "0", "--yes", "--unread").stdout
     assert told.startswith("1 job was deleted.")
-    assert listed(terminal) == []
+    assert list_jobs(terminal) == []
 
 
 def test_result_that_could_not_be_written_stays_unread(terminal: Terminal):
     terminal.pipe("start", "--wait", WORK)
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     assert terminal.pipe("result", job["job_id"], "--out", "no/such/folder/x").returncode != 0
     assert json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)["kept_unread"] == 1
 
@@ -544,7 +544,7 @@ def test_colours_are_for_terminals_that_want_them(terminal: Terminal):
 
 
 def test_reading_commands_import_neither_the_wire_nor_the_protocol(terminal: Terminal):
-    terminal.pipe("start", scripted(WORK, LONG))
+    terminal.pipe("start", script_prompt(WORK, LONG))
     # No process watches it, and it cannot be asked about here.
     traced = terminal.pipe("list", PYTHONPROFILEIMPORTTIME="1", OPENAI_BASE_URL="http://elsewhere.invalid/v1")
     assert "not being watched" in traced.stdout
@@ -563,7 +563,7 @@ def test_setting_that_is_wrong_writes_nothing_into_the_line_that_is_completed(te
 
 def test_shell_completes_ids_with_titles(terminal: Terminal):
     terminal.pipe("run", WORK)
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     assert "_AGENT_JOBS_COMPLETE" in terminal.pipe("completion", "bash").stdout
     asked = {"_AGENT_JOBS_COMPLETE": "zsh_complete", "COMP_WORDS": "agent-jobs show ", "COMP_CWORD": "2"}
     assert terminal.pipe(**asked).stdout.splitlines() == ["plain", job["job_id"], WORK]
@@ -589,12 +589,12 @@ SHOP: dict[str, Any] = {"type": "mcp", "server_label": "shop", "server_url": "ht
 BUY = {"server_label": "shop", "name": "buy", "arguments": '{"what": "a boat"}'}
 
 
-def asking(terminal: Terminal, tool: dict[str, Any], **emulate: Any) -> tuple[str, list[dict[str, Any]]]:
-    """The id of a job that waits, and what it asks for."""
-    prompt = scripted(WORK, {"duration_s": 0.2, **emulate})
+def start_asking_job(terminal: Terminal, tool: dict[str, Any], **emulate: Any) -> tuple[str, list[dict[str, Any]]]:
+    """Start a job that asks; return its id and its calls."""
+    prompt = script_prompt(WORK, {"duration_s": 0.2, **emulate})
     ran = terminal.pipe("run", prompt, "--option", f"tools={json.dumps([tool])}")
     assert ran.returncode == 6, ran.stderr
-    [job] = listed(terminal, "--status", "input_required")
+    [job] = list_jobs(terminal, "--status", "input_required")
     asked = terminal.pipe("reply", job["job_id"], "--json")
     assert asked.returncode == 6
     return job["job_id"], json.loads(asked.stdout)["needs"]
@@ -602,7 +602,7 @@ def asking(terminal: Terminal, tool: dict[str, Any], **emulate: Any) -> tuple[st
 
 @pytest.mark.parametrize("answer", ["--approve-all", "--approve", "--deny"])
 def test_person_decides_in_the_terminal_and_the_job_continues(terminal: Terminal, answer: str):
-    job_id, [call] = asking(terminal, SHOP, mcp_approval=BUY)
+    job_id, [call] = start_asking_job(terminal, SHOP, mcp_approval=BUY)
     assert (call["needs"], call["name"], call["arguments"]) == ("approval", "shop/buy", BUY["arguments"])
     unanswered = terminal.pipe("reply", job_id)
     assert f"buy {BUY['arguments']}" in unanswered.stdout
@@ -632,18 +632,18 @@ def test_command_that_cannot_ask_says_what_to_type(
     terminal: Terminal, command: list[str], status: int, advice: str
 ) -> None:
     terminal.pipe("run", WORK)
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     shown = terminal.pipe(*command)
     assert (shown.returncode, advice.replace("JOB", job["job_id"]) in shown.stderr + shown.stdout) == (status, True), (
         shown
     )
     assert "Aborted" not in shown.stderr
-    assert [each["job_id"] for each in listed(terminal)] == [job["job_id"]]
+    assert [each["job_id"] for each in list_jobs(terminal)] == [job["job_id"]]
 
 
 def test_tool_is_always_allowed_by_a_flag_and_asked_for_again_by_another(terminal: Terminal):
     turns = [{"mcp_approval": BUY}, {"mcp_approval": BUY}, {"text": "Bought."}]
-    job_id, [call] = asking(terminal, SHOP, turns=turns)
+    job_id, [call] = start_asking_job(terminal, SHOP, turns=turns)
     assert terminal.pipe("reply", job_id, "--always", call["call_id"]).returncode == 0
     assert "always allowed  shop/buy" in terminal.pipe("show", job_id).stdout
     assert json.loads(terminal.pipe("show", job_id, "--json").stdout)["always_allowed"] == ["shop/buy"]
@@ -670,7 +670,7 @@ def test_tool_is_always_allowed_by_a_flag_and_asked_for_again_by_another(termina
 )
 def test_sentence_on_a_narrow_terminal_breaks_between_words(terminal: Terminal, command: list[str], code: int) -> None:
     message = "The server had an error while processing your request, and it says so at some length here."
-    terminal.pipe("run", scripted(WORK, {"end": "failed", "error_message": message}))
+    terminal.pipe("run", script_prompt(WORK, {"end": "failed", "error_message": message}))
     shown = terminal.show(*command, columns=60)
     assert (shown.returncode, shown.width <= 60) == (code, True), shown.text
     assert [line for line in shown.text.splitlines() if line != line.rstrip()] == []
@@ -678,13 +678,13 @@ def test_sentence_on_a_narrow_terminal_breaks_between_words(terminal: Terminal, 
 
 def test_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):
     dressed_up = json.dumps({"path": "/tmp/\u202efdp.\u200bsecret"}, ensure_ascii=False) + "\b\b"
-    job_id, _ = asking(terminal, SHOP, mcp_approval={**BUY, "arguments": dressed_up})
+    job_id, _ = start_asking_job(terminal, SHOP, mcp_approval={**BUY, "arguments": dressed_up})
     shown = terminal.show("reply", job_id, columns=160, stop=lambda seen: "[y/N/always]" in seen, keys="\x04")
     assert r'Allow shop/buy {"path": "/tmp/\u202efdp.\u200bsecret"}\x08\x08? [y/N/always] ' in shown.text
 
 
 def test_outputs_of_functions_are_given_by_their_calls(terminal: Terminal):
-    job_id, [call] = asking(terminal, FUNCTION, function_calls=[{"name": "lookup", "arguments": {}}])
+    job_id, [call] = start_asking_job(terminal, FUNCTION, function_calls=[{"name": "lookup", "arguments": {}}])
     assert f"agent-jobs reply {job_id[:10]}" in terminal.pipe("watch", job_id).stderr
     assert f"agent-jobs reply {job_id}" in terminal.pipe("result", job_id).stderr
     assert f"  agent-jobs reply {job_id} --output {call['call_id']}=TEXT\n" in terminal.pipe("reply", job_id).stderr

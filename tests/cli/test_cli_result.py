@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from click.testing import CliRunner
-from hosts import scripted
+from hosts import script_prompt
 from terminals import Terminal, screen
 
 from agent_jobs.cli.main import cli
@@ -28,7 +28,7 @@ def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
 
 
 def start_job(terminal: Terminal, **script: Any) -> str:
-    terminal.pipe("run", scripted("Compare", {"duration_s": 1, "text": TEXT, **script}))
+    terminal.pipe("run", script_prompt("Compare", {"duration_s": 1, "text": TEXT, **script}))
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
     return job["job_id"]
 

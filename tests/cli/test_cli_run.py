@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fork_server import COMMAND, Process
-from hosts import scripted
+from hosts import script_prompt
 from terminals import Terminal, screen
 
 from agent_jobs.emulator.server import RunningServer, run_emulator
@@ -28,12 +28,12 @@ def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
     return Terminal(upstream.base_url, tmp_path / "data")
 
 
-def listed(terminal: Terminal) -> list[dict[str, Any]]:
+def list_jobs(terminal: Terminal) -> list[dict[str, Any]]:
     return json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
 
 
 @contextmanager
-def begun(terminal: Terminal, *arguments: str) -> "Generator[subprocess.Popen[str]]":
+def running_command(terminal: Terminal, *arguments: str) -> "Generator[subprocess.Popen[str]]":
     with Process(
         [*COMMAND, *arguments], env=terminal.environment(), cwd=terminal.folder.parent, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -49,7 +49,7 @@ def test_terminal_shows_each_step_and_the_rendered_answer(tmp_path: Path, column
     with run_emulator(time_scale=8) as upstream:
         terminal = Terminal(upstream.base_url, tmp_path / "data")
         script = {"duration_s": 12, "searches": 2, "text": f"{MARKDOWN} {'More words. ' * 30}"}
-        shown = terminal.show("run", scripted(WORK, script), columns=columns)
+        shown = terminal.show("run", script_prompt(WORK, script), columns=columns)
     assert shown.returncode == 0
     assert re.match(r"Sending\.\.\. +\rSending job_", shown.raw)
     assert shown.width <= columns
@@ -67,17 +67,17 @@ def test_terminal_shows_each_step_and_the_rendered_answer(tmp_path: Path, column
 @pytest.mark.parametrize("more", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_plain_terminal_shows_the_answer_without_colours(terminal: Terminal, more: dict[str, str]):
     environment: Any = more
-    shown = terminal.show("run", scripted(WORK, {"duration_s": 10, "text": MARKDOWN}), **environment)
+    shown = terminal.show("run", script_prompt(WORK, {"duration_s": 10, "text": MARKDOWN}), **environment)
     assert not shown.colours
     assert "The second one, 東京.\n\n • a\n • b\n\ncode  stays\n\nThe end." in screen(shown.raw)
     assert ("\x1b" in shown.raw) == ("TERM" not in more)
 
 
 def test_pipe_gets_the_answer_as_it_is_written(terminal: Terminal):
-    with begun(terminal, "run", scripted(WORK, HALF)) as process:
+    with running_command(terminal, "run", script_prompt(WORK, HALF)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "Half of it.\n", "long before the end, which never comes"
-        [job] = listed(terminal)
+        [job] = list_jobs(terminal)
         terminal.pipe("cancel", job["job_id"])
         rest, stderr = process.communicate(timeout=60)
     assert process.returncode == 5
@@ -96,7 +96,7 @@ def test_pipe_gets_the_answer_as_it_is_written(terminal: Terminal):
 def test_pipe_gets_the_answer_at_the_end_where_it_is_certain_only_then(
     terminal: Terminal, arguments: list[str], script: dict[str, Any]
 ):
-    with begun(terminal, "run", scripted(WORK, script), *arguments) as process:
+    with running_command(terminal, "run", script_prompt(WORK, script), *arguments) as process:
         assert process.stderr is not None
         assert process.stdout is not None
         while "writing" not in process.stderr.readline():
@@ -104,17 +104,19 @@ def test_pipe_gets_the_answer_at_the_end_where_it_is_certain_only_then(
         os.set_blocking(process.stdout.fileno(), False)
         assert not process.stdout.read(1)
         os.set_blocking(process.stdout.fileno(), True)
-        [job] = listed(terminal)
+        [job] = list_jobs(terminal)
         terminal.pipe("cancel", job["job_id"])
         process.communicate(timeout=60)
 
 
 def test_watch_prints_the_answer_of_a_job_of_another_process(terminal: Terminal):
-    with begun(terminal, "run", scripted(WORK, {"duration_s": 60, "text": MARKDOWN, "searches": 1})) as process:
+    with running_command(
+        terminal, "run", script_prompt(WORK, {"duration_s": 60, "text": MARKDOWN, "searches": 1})
+    ) as process:
         assert process.stderr is not None
         while "in_progress" not in process.stderr.readline():
             assert process.poll() is None
-        [job] = listed(terminal)
+        [job] = list_jobs(terminal)
         watched = terminal.pipe("watch", "--stream", job["job_id"])
         process.communicate(timeout=60)
     assert watched.returncode == 0
@@ -123,7 +125,7 @@ def test_watch_prints_the_answer_of_a_job_of_another_process(terminal: Terminal)
 
 
 def test_watch_without_a_stream_shows_where_the_answer_is(terminal: Terminal):
-    job_id = terminal.pipe("start", scripted(WORK, {"duration_s": 3, "text": MARKDOWN})).stdout.strip()
+    job_id = terminal.pipe("start", script_prompt(WORK, {"duration_s": 3, "text": MARKDOWN})).stdout.strip()
     watched = terminal.pipe("watch", job_id)
     assert "The end." not in watched.stdout
     assert f"agent-jobs result {job_id}" in watched.stderr
@@ -132,27 +134,27 @@ def test_watch_without_a_stream_shows_where_the_answer_is(terminal: Terminal):
 
 @pytest.mark.parametrize("option", ["--new", "--allow-duplicate"])
 def test_identical_job_is_joined_unless_another_is_wanted(terminal: Terminal, option: str):
-    asked = scripted(WORK, {"duration_s": 3000})
+    asked = script_prompt(WORK, {"duration_s": 3000})
     terminal.pipe("start", asked)
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     dry = terminal.pipe("run", "--dry-run", asked).stdout
     assert f"{job['job_id']} is identical" in dry
     assert "--new starts another" in dry
     assert "a new one" in terminal.pipe("run", "--dry-run", option, asked).stdout
     terminal.pipe("start", option, asked)
-    assert len(listed(terminal)) == 2
+    assert len(list_jobs(terminal)) == 2
 
 
 def test_out_writes_the_answer_into_a_file_and_nothing_else(terminal: Terminal):
     out = terminal.folder.parent / "answer.md"
-    ran = terminal.pipe("run", scripted(WORK, {"text": MARKDOWN}), "--out", "answer.md")
+    ran = terminal.pipe("run", script_prompt(WORK, {"text": MARKDOWN}), "--out", "answer.md")
     assert (ran.returncode, ran.stdout) == (0, "")
     assert out.read_bytes() == MARKDOWN.encode()
     assert f"Wrote {len(MARKDOWN.encode())} bytes to answer.md.\n" in ran.stderr
     out.chmod(0o640)
-    again = terminal.pipe("run", scripted("Other", {"text": "New."}), "--out", "answer.md", "--force")
+    again = terminal.pipe("run", script_prompt("Other", {"text": "New."}), "--out", "answer.md", "--force")
     assert (again.returncode, out.read_text(), out.stat().st_mode & 0o777) == (0, "New.", 0o640)
-    as_json = terminal.pipe("run", scripted("Third", {"text": "JSON."}), "--out", "answer.json", "--json")
+    as_json = terminal.pipe("run", script_prompt("Third", {"text": "JSON."}), "--out", "answer.json", "--json")
     assert as_json.stdout == ""
     assert json.loads((terminal.folder.parent / "answer.json").read_text())["output"] == "JSON."
     assert sorted(path.name for path in terminal.folder.parent.iterdir() if path.is_file()) == [
@@ -184,13 +186,15 @@ def test_out_that_cannot_be_written_is_refused_before_anything_is_paid(
 
 def test_answer_whose_file_appeared_meanwhile_is_not_lost(terminal: Terminal):
     out = terminal.folder.parent / "answer.md"
-    with begun(terminal, "run", scripted(WORK, {"duration_s": 60, "text": "Safe."}), "--out", "answer.md") as process:
+    with running_command(
+        terminal, "run", script_prompt(WORK, {"duration_s": 60, "text": "Safe."}), "--out", "answer.md"
+    ) as process:
         assert process.stderr is not None
         while "in_progress" not in process.stderr.readline():
             assert process.poll() is None
         out.write_text("mine")
         _, stderr = process.communicate(timeout=60)
-    [job] = listed(terminal)
+    [job] = list_jobs(terminal)
     assert process.returncode == 7
     assert "answer.md cannot be written (File exists)." in stderr
     assert f"Print it with: agent-jobs result {job['job_id']}" in stderr
@@ -218,7 +222,7 @@ def test_dry_run_describes_the_request_and_its_cost(terminal: Terminal, upstream
     assert "no bound" not in unknown + unpriced
     assert json.loads(terminal.pipe("run", "--dry-run", "--json", WORK).stdout)["dry_run"] is True
     assert upstream.emulator.counters()["creates"] == 0
-    assert listed(terminal) == []
+    assert list_jobs(terminal) == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from anyio.from_thread import start_blocking_portal
 from click.testing import CliRunner, Result
-from hosts import WORK, eventually, hosting, scripted
+from hosts import WORK, eventually, hosting, script_prompt
 from test_notify import Ear
 
 from agent_jobs.app import App, open_app
@@ -35,13 +35,13 @@ LONG: dict[str, Any] = {"duration_s": 600, "queued_s": 0}
 
 @pytest.fixture(autouse=True)
 def time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with much to do answers late; the bound itself is tested by what never answers."""
+    """Allow late answers of a busy machine. Another test checks the limit itself, with answers that never come."""
     monkeypatch.setattr(unwatched_jobs, "RETRIEVE_S", 20.0)
 
 
 @dataclass(frozen=True)
 class Desk:
-    """Where commands are typed, and what earlier ones left."""
+    """A terminal whose database has jobs of earlier commands."""
 
     settings: Settings
     upstream: RunningServer
@@ -68,16 +68,16 @@ class Desk:
         return typed
 
     def read(self, *words: str, **environment: str | None) -> dict[str, Any]:
-        """The JSON of a command."""
+        """Run a command and return its JSON."""
         return json.loads(self.type(*words, "--json", **environment).stdout)
 
     def requests(self) -> list[str]:
-        """What was asked of upstream beside the creates."""
+        """Return the requests to the provider, without the creates."""
         asked = [entry["operation"] for entry in self.upstream.emulator.log() if entry["entry"] == "request"]
         return [operation for operation in asked if operation != "create"]
 
     def response_of(self, job_id: str) -> dict[str, Any]:
-        """What upstream has of a job."""
+        """Return the provider's response of a job."""
         log = self.upstream.emulator.log()
         [run] = [each for each in log if each["entry"] == "response" and each["metadata"]["job_id"] == job_id]
         return run
@@ -109,26 +109,28 @@ def wait_for(fact: Callable[[], bool], limit_s: float = 60.0) -> None:
 
 @asynccontextmanager
 async def starting(settings: Settings) -> AsyncGenerator[App]:
-    """A process that starts jobs and looks at none."""
+    """Run a process that starts jobs and polls none."""
     async with open_app(settings, role="acts") as app:
         yield app
 
 
 async def begin(app: App, script: dict[str, Any], **more: Any) -> str:
     engine = await app.engine()
-    [started] = await engine.start(StartRequest(prompts=[scripted(f"work {next(WORK)}", script)], model=MODEL, **more))
+    [started] = await engine.start(
+        StartRequest(prompts=[script_prompt(f"work {next(WORK)}", script)], model=MODEL, **more)
+    )
     return started.job.id
 
 
 @contextmanager
 def living(settings: Settings, script: dict[str, Any]) -> Generator[str]:
-    """A process that started a job, and lives on without a look at it."""
+    """Run a process that started a job and never polls it."""
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(starting(settings)) as app:
         yield portal.call(begin, app, script)
 
 
 @asynccontextmanager
-async def announced(settings: Settings) -> AsyncGenerator[None]:
+async def announced_server(settings: Settings) -> AsyncGenerator[None]:
     async with open_store(settings.data_path()) as store:
         await store.announce("server", settings.base_url)
         yield
@@ -136,8 +138,8 @@ async def announced(settings: Settings) -> AsyncGenerator[None]:
 
 @contextmanager
 def announcing(settings: Settings) -> Generator[None]:
-    """A process that says it works on the jobs of this endpoint, and does not come to it."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(announced(settings)):
+    """Run a process that claims to work on the jobs of this endpoint, but never does."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(announced_server(settings)):
         yield
 
 
@@ -408,7 +410,7 @@ def test_end_is_reported_once_to_the_users_command(desk: Desk, tmp_path: Path):
     job_id = desk.leave({**QUICK, "text": "Heard."})
     desk.runs_out(job_id)
     desk.type("list", **command)
-    wait_for(lambda: bool(ear.told()))
+    wait_for(lambda: bool(ear.list_reports()))
     desk.type("list", **command)
     desk.type("result", job_id, **command)
 
@@ -417,7 +419,7 @@ def test_end_is_reported_once_to_the_users_command(desk: Desk, tmp_path: Path):
             await host.call("agent_poll", job_id=job_id)
 
     anyio.run(work)
-    [told] = ear.told()
+    [told] = ear.list_reports()
     assert (told["job_id"], told["status"], told["output"]) == (job_id, "completed", "Heard.")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fork_server import COMMAND, Process, run
-from hosts import scripted
+from hosts import script_prompt
 from machine import forking
 from terminals import LIMIT_S, Terminal
 
@@ -46,7 +46,7 @@ def test_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Termi
     for command in (("run", "A"), ("run", "--json", "B"), ("start", "C")):
         status, said = run_unread(terminal, *command)
         assert (status, "Traceback" in said, "unsent" in said) == (0, False, False)
-    assert run_unread(terminal, "run", scripted("D", {"end": "failed"}))[0] == 3
+    assert run_unread(terminal, "run", script_prompt("D", {"end": "failed"}))[0] == 3
     assert run_unread(terminal, "run", "E", and_stderr=True) == (0, "")
     assert upstream.emulator.counters()["creates"] == 5
 
@@ -139,7 +139,7 @@ def test_command_does_its_work_though_stderr_is_full(terminal: Terminal, forked:
 
 
 def test_watch_without_a_reader_leaves_the_jobs_and_reports_it(terminal: Terminal):
-    job_id = terminal.pipe("start", scripted("Task", {"end": "never"})).stdout.strip()
+    job_id = terminal.pipe("start", script_prompt("Task", {"end": "never"})).stdout.strip()
     status, said = run_unread(terminal, "watch", "--json", job_id)
     assert status == 6
     assert said.splitlines()[-1] == (

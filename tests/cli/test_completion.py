@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hosts import scripted
+from hosts import script_prompt
 from terminals import ESCAPES, LIMIT_S, Terminal
 
 from agent_jobs.cli.completion import Target, find_target, render_script
@@ -30,7 +30,7 @@ SHELLS = {
     "zsh": (["zsh", "-f", "-i"], 'autoload -Uz compinit && compinit -u -D; eval "$(agent-jobs completion zsh)"'),
     "fish": (["fish", "--no-config", "-i"], "agent-jobs completion fish | source"),
 }
-WORK = scripted("Compare \x1b[2Jtwo: things", {"duration_s": 0.2, "text": "done"})
+WORK = script_prompt("Compare \x1b[2Jtwo: things", {"duration_s": 0.2, "text": "done"})
 MARKS = count(1)
 TAB, BEGINNING, ENTER = "\t", "\x01", "\r"
 
@@ -46,17 +46,17 @@ class Shell:
 
     master: int
 
-    def completed(self, line: str) -> str:
-        """What stands in the line once Tab was pressed after it."""
+    def complete(self, line: str) -> str:
+        """Press Tab after a line, and return the completed line."""
         mark = f"@{next(MARKS)}"
         self.press(f"{line}{TAB}{BEGINNING}echo {mark} {ENTER}")
-        return self.shows(f"^{mark} (.*?) *$")
+        return self.wait_for_line(f"^{mark} (.*?) *$")
 
     def press(self, keys: str) -> None:
         os.write(self.master, keys.encode())
 
-    def shows(self, pattern: str) -> str:
-        """The first group of what the shell shows in a line of its own, once it does."""
+    def wait_for_line(self, pattern: str) -> str:
+        """Wait for a line that matches the pattern, and return its first group."""
         seen, until = b"", time.monotonic() + LIMIT_S
         while time.monotonic() < until:
             if select.select([self.master], [], [], 0.05)[0]:
@@ -79,7 +79,7 @@ def shell(name: str, terminal: Terminal) -> Generator[Shell]:
     try:
         started = Shell(master)
         started.press(f"{switch_on}{ENTER}echo rea''dy{ENTER}")
-        started.shows("^(ready)")
+        started.wait_for_line("^(ready)")
         yield started
     finally:
         os.close(master)
@@ -94,10 +94,10 @@ def test_shell_completes_commands_presets_and_jobs(terminal: Terminal, name: str
     terminal.pipe("run", WORK)
     job_id = terminal.pipe("list").stdout.splitlines()[1].split()[0]
     with shell(name, terminal) as started:
-        assert started.completed("agent-jobs wa") == "agent-jobs watch"
-        assert started.completed("agent-jobs install clin") == "agent-jobs install cline"
-        assert started.completed("agent-jobs run --preset dee") == "agent-jobs run --preset deep_research"
-        assert started.completed("agent-jobs show job_") == f"agent-jobs show {job_id}"
+        assert started.complete("agent-jobs wa") == "agent-jobs watch"
+        assert started.complete("agent-jobs install clin") == "agent-jobs install cline"
+        assert started.complete("agent-jobs run --preset dee") == "agent-jobs run --preset deep_research"
+        assert started.complete("agent-jobs show job_") == f"agent-jobs show {job_id}"
 
 
 def test_installed_completion_works_in_a_new_bash_and_is_installed_once(
@@ -116,7 +116,7 @@ def test_installed_completion_works_in_a_new_bash_and_is_installed_once(
     assert start_file.read_bytes() == written
     monkeypatch.setitem(SHELLS, "bash", (["bash", "--noprofile", "--rcfile", str(start_file), "-i"], ":"))
     with shell("bash", terminal) as started:
-        assert started.completed("agent-jobs wa") == "agent-jobs watch"
+        assert started.complete("agent-jobs wa") == "agent-jobs watch"
 
 
 @pytest.mark.parametrize(
@@ -173,17 +173,17 @@ def test_unknown_shell_is_refused_with_the_names_of_those_that_work(
 
 def test_models_efforts_and_batches_are_offered(terminal: Terminal) -> None:
     terminal.pipe("run", WORK, "--batch", "night")
-    models = offered(terminal, "agent-jobs run --model gpt-6.", AGENT_JOBS_MODEL="gpt-6.2-sol")
+    models = list_completions(terminal, "agent-jobs run --model gpt-6.", AGENT_JOBS_MODEL="gpt-6.2-sol")
     assert next(iter(models.items())) == ("gpt-6.2-sol", "the default")
     assert {"gpt-6.1-sol", "gpt-6.2-astra"} <= models.keys()
-    assert list(offered(terminal, "agent-jobs run --effort m")) == ["minimal", "medium", "max"]
-    assert list(offered(terminal, "agent-jobs run --model gpt-6.1-sol --effort m")) == ["medium", "max"]
+    assert list(list_completions(terminal, "agent-jobs run --effort m")) == ["minimal", "medium", "max"]
+    assert list(list_completions(terminal, "agent-jobs run --model gpt-6.1-sol --effort m")) == ["medium", "max"]
     for line in ("agent-jobs list --batch ", "agent-jobs cancel --batch ni", "agent-jobs run --batch n"):
-        assert list(offered(terminal, line)) == ["night"]
+        assert list(list_completions(terminal, line)) == ["night"]
 
 
-def offered(terminal: Terminal, line: str, **environment: str) -> dict[str, str]:
-    """What zsh is told to offer after a line, each with its description."""
+def list_completions(terminal: Terminal, line: str, **environment: str) -> dict[str, str]:
+    """Return the completions that zsh gets for a line, with their descriptions."""
     words = {"_AGENT_JOBS_COMPLETE": "zsh_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
     lines = terminal.pipe(**words, **environment).stdout.splitlines()
     return dict(zip(lines[1::3], lines[2::3], strict=True))
@@ -195,15 +195,18 @@ def test_presets_of_the_user_are_offered_and_a_broken_file_hides_no_built_in_one
     mine = tmp_path / "presets.toml"
     mine.write_text('[minutes]\ndescription = "Minutes of a meeting."\n')
     line = "agent-jobs run --preset "
-    ours = offered(terminal, line)
+    ours = list_completions(terminal, line)
     assert {"deep_research", "think", "review", "quick"} <= ours.keys()
-    assert offered(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == {**ours, "minutes": "Minutes of a meeting."}
+    assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == {
+        **ours,
+        "minutes": "Minutes of a meeting.",
+    }
     mine.write_text("[minutes")
-    assert offered(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == ours
+    assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == ours
 
 
 def test_title_cannot_move_the_cursor_of_who_completes_its_job(terminal: Terminal) -> None:
     terminal.pipe("run", WORK)
-    [title] = offered(terminal, "agent-jobs show ").values()
+    [title] = list_completions(terminal, "agent-jobs show ").values()
     assert title.startswith("Compare")
     assert "\x1b" not in title

@@ -71,7 +71,7 @@ def write_file(file: Path, text: str) -> None:
     file.write_bytes(text.encode(errors="surrogateescape"))
 
 
-def shown(environ: dict[str, str]) -> dict[str, Any]:
+def show_config(environ: dict[str, str]) -> dict[str, Any]:
     return json.loads(config(environ, "--json").stdout)
 
 
@@ -94,7 +94,7 @@ def test_setting_in_the_file_is_as_that_of_the_environment(
     expected = Settings.from_env({**environ, variable.name: VALUES[name]})
     settings = load_settings(environ)
     assert getattr(settings, variable.field) == getattr(expected, variable.field) != getattr(Settings(), variable.field)
-    assert shown(environ)["settings"][variable.name]["from"] == "config file"
+    assert show_config(environ)["settings"][variable.name]["from"] == "config file"
     assert "whsec_" not in result.stdout
     again = config(environ, "set", variable.name, config(environ, "get", name).stdout.removesuffix("\n"))
     # Some are shown without what may be secret.
@@ -375,4 +375,4 @@ def test_page_of_all_settings_has_no_python_in_it(environ: dict[str, str]) -> No
         page = config(environ, option).stdout
         assert re.findall(r"\(\)|\b(?:None|True|False|frozenset)\b|(?<![.\d])\d+\.0(?![.\d])", page) == []
         assert set(VARIABLES) <= set(page.split())
-    assert set(shown(environ)["settings"]) == set(VARIABLES)
+    assert set(show_config(environ)["settings"]) == set(VARIABLES)

@@ -19,7 +19,7 @@ KEY = "sk-emulated-0123456789abcdef"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home in which two hosts were used, and nothing of ours."""
+    """Return a home in which two hosts were used, and agent-jobs was not."""
     for name in (*VARIABLES, "XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -36,12 +36,12 @@ def init(*arguments: str, stdin: str = "", **environ: str) -> Result:
 
 
 def files(home: Path) -> set[str]:
-    """What was made in the home, without the database, which the check of the key opens."""
+    """List the files that were written in the home, without the database, which the check of the key opens."""
     kept = (path.relative_to(home) for path in home.rglob("*") if path.is_file() and not path.name.startswith("."))
     return {str(path) for path in kept if path.parts[0] != ".local"}
 
 
-def stored(upstream: RunningServer) -> str:
+def name_stored_key(upstream: RunningServer) -> str:
     return f".config/agent-jobs/keys/{upstream.url.replace('://', '_').replace(':', '_')}"
 
 
@@ -49,8 +49,8 @@ def test_yes_stores_the_key_installs_and_runs_a_job(home: Path, upstream: Runnin
     result = init("--yes", "--stdin", "--endpoint", upstream.base_url, stdin=f"Bearer {KEY}\n")
     assert result.exit_code == 0, result.output
     config = ".config/agent-jobs/config.toml"
-    assert files(home) == {config, stored(upstream), ".cursor/mcp.json", ".codex/config.toml"}
-    assert (home / stored(upstream)).read_text() == f"{KEY}\n"
+    assert files(home) == {config, name_stored_key(upstream), ".cursor/mcp.json", ".codex/config.toml"}
+    assert (home / name_stored_key(upstream)).read_text() == f"{KEY}\n"
     assert f'base_url = "{upstream.base_url}"' in (home / config).read_text()
     assert KEY not in result.output
     assert json.loads((home / ".cursor/mcp.json").read_text())["mcpServers"]["agent-jobs"].keys() == {"command", "args"}
@@ -88,7 +88,7 @@ def test_second_run_finds_everything_and_asks_for_nothing(home: Path, upstream: 
 def test_key_of_the_environment_is_stored_for_the_hosts(home: Path, upstream: RunningServer):
     environ = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
     assert init("--yes", "--no-job", "--host", "none", **environ).exit_code == 0
-    assert files(home) == {stored(upstream), ".config/agent-jobs/config.toml"}
+    assert files(home) == {name_stored_key(upstream), ".config/agent-jobs/config.toml"}
 
 
 @pytest.mark.parametrize(

@@ -31,24 +31,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def typed(*words: str) -> Result:
+def run_install(*words: str) -> Result:
     return CliRunner().invoke(cli, ["install", *words])
 
 
 def test_entry_for_claude_code_names_the_variable(home: Path):
     (home / ".claude.json").write_text('{"theme": "dark", "mcpServers": {"agent-jobs": {"command": "x", "args": []}}}')
-    result = typed("claude-code", "--url", URL)
+    result = run_install("claude-code", "--url", URL)
     assert result.exit_code == 0, result.output
     written = json.loads((home / ".claude.json").read_text())
     assert written == {"theme": "dark", "mcpServers": {"agent-jobs": CLAUDE}}
     assert "Set AGENT_JOBS_TOKEN to your token" in result.output
-    assert "Nothing to do" in typed("claude-code", "--url", f"{URL}/mcp/").output
+    assert "Nothing to do" in run_install("claude-code", "--url", f"{URL}/mcp/").output
 
 
 def test_entry_for_codex_names_the_variable(home: Path):
     (home / ".codex").mkdir()
     (home / ".codex/config.toml").write_text('model = "gpt-5" # mine\n')
-    assert typed("codex", "--url", URL, "--token-env", "JOBS").exit_code == 0
+    assert run_install("codex", "--url", URL, "--token-env", "JOBS").exit_code == 0
     text = (home / ".codex/config.toml").read_text()
     entry = tomllib.loads(text)["mcp_servers"]["agent-jobs"]
     assert (entry["url"], entry["bearer_token_env_var"]) == (f"{URL}/mcp", "JOBS")
@@ -59,12 +59,12 @@ def test_entry_for_codex_names_the_variable(home: Path):
 
 @pytest.mark.usefixtures("home")
 def test_entry_is_printed():
-    printed = typed("claude-code", "--url", URL, "--print", "--json").output
+    printed = run_install("claude-code", "--url", URL, "--print", "--json").output
     assert json.loads(json.loads(printed)["entry"]) == {"mcpServers": {"agent-jobs": CLAUDE}}
 
 
 def test_host_that_signs_in_needs_no_token(home: Path):
-    result = typed("claude-code", "--url", URL, "--token-env", "none")
+    result = run_install("claude-code", "--url", URL, "--token-env", "none")
     entry = json.loads((home / ".claude.json").read_text())["mcpServers"]["agent-jobs"]
     assert entry == {"type": "http", "url": f"{URL}/mcp", "alwaysLoad": True}
     assert "Sign in when Claude Code asks you to." in result.output
@@ -81,10 +81,10 @@ def test_host_that_signs_in_needs_no_token(home: Path):
 )
 def test_replaced_entry_is_named(home: Path, old: dict[str, object], words: str):
     (home / ".claude.json").write_text(json.dumps({"mcpServers": {"agent-jobs": old}}))
-    assert f"Would replace the entry that {words}." in typed("claude-code", "--url", URL, "--dry-run").output
-    report = json.loads(typed("claude-code", "--url", URL, "--json").output)
+    assert f"Would replace the entry that {words}." in run_install("claude-code", "--url", URL, "--dry-run").output
+    report = json.loads(run_install("claude-code", "--url", URL, "--json").output)
     assert report["notes"] == [f"Replaced the entry that {words}."]
-    assert "notes" not in json.loads(typed("claude-code", "--url", URL, "--token-env", "OTHER", "--json").output)
+    assert "notes" not in json.loads(run_install("claude-code", "--url", URL, "--token-env", "OTHER", "--json").output)
 
 
 @pytest.mark.parametrize("name", ["claude-code", "codex"])
@@ -112,11 +112,11 @@ def test_reference_is_no_secret_of_a_diff(value: str, is_shown: bool):
 
 @pytest.mark.usefixtures("home")
 def test_dry_run_shows_the_variable():
-    assert "Bearer ${AGENT_JOBS_TOKEN:-}" in typed("claude-code", "--url", URL, "--dry-run").output
+    assert "Bearer ${AGENT_JOBS_TOKEN:-}" in run_install("claude-code", "--url", URL, "--dry-run").output
 
 
 def test_dry_run_writes_nothing(home: Path):
-    assert '+      "url"' in typed("claude-code", "--url", URL, "--dry-run").output
+    assert '+      "url"' in run_install("claude-code", "--url", URL, "--dry-run").output
     assert not (home / ".claude.json").exists()
 
 
@@ -134,11 +134,11 @@ def test_dry_run_writes_nothing(home: Path):
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(words: list[str], sentence: str):
-    result = typed(*words)
+    result = run_install(*words)
     assert (result.exit_code, sentence in result.output) == (2, True), result.output
 
 
 @pytest.mark.usefixtures("home")
 def test_token_in_the_clear_is_pointed_out():
-    assert "in the clear" in typed("codex", "--url", "http://jobs.example.com").output
-    assert "in the clear" not in typed("codex", "--url", "http://127.0.0.1:8000").output
+    assert "in the clear" in run_install("codex", "--url", "http://jobs.example.com").output
+    assert "in the clear" not in run_install("codex", "--url", "http://127.0.0.1:8000").output

@@ -28,7 +28,7 @@ KEY = "sk-emulated-0123456789abcdef"
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An interpreter that starts this program as a fork, with the script of an installation beside it."""
+    """Return an interpreter that runs programs as forks, beside the script of an installation."""
     folder = tmp_path_factory.mktemp("python")
     path, address = folder / "bin/python", folder / "forks"
     write_interpreter(path, address)
@@ -111,14 +111,14 @@ def test_command_that_does_not_start_is_a_warning_with_its_last_line(uvx: Path):
     assert "warnings" not in install("cursor", "--uvx", "--no-check")
 
 
-def found() -> list[Finding]:
+def check_found_hosts() -> list[Finding]:
     return list(check_start_times(find_machine(), HOSTS.values()))
 
 
 def test_doctor_reports_an_entry_that_starts_uvx_with_both_times(uvx: Path):
-    assert found() == []
+    assert check_found_hosts() == []
     install("codex", "--uvx", "--no-check")
-    [finding] = found()
+    [finding] = check_found_hosts()
     assert finding.state == "warning"
     assert finding.text.startswith(f"Codex waits 1 s for tools; {uvx} listed them after ")
     assert ", and started directly it takes " in finding.text
@@ -127,7 +127,7 @@ def test_doctor_reports_an_entry_that_starts_uvx_with_both_times(uvx: Path):
 
 def test_doctor_measures_a_direct_start_and_reports_an_older_program(home: Path):
     install("claude-code", "--no-check")
-    [finding] = found()
+    [finding] = check_found_hosts()
     assert (finding.state, "Claude Code waits 3 s" in finding.text) == ("ok", True)
     old = home / "old/agent-jobs"
     old.parent.mkdir()
@@ -136,6 +136,6 @@ def test_doctor_measures_a_direct_start_and_reports_an_older_program(home: Path)
     old.chmod(0o755)
     file = locate_file(HOSTS["claude-code"], find_machine(), "user")
     file.write_text(install_entry(HOSTS["claude-code"], "", Launch(str(old), ()), {}))
-    [finding] = found()
+    [finding] = check_found_hosts()
     assert (finding.state, finding.fix) == ("warning", "agent-jobs install claude-code")
     assert finding.text == f"{old} is agent-jobs 0.0.9, and this is {__version__}"

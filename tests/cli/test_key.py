@@ -35,7 +35,7 @@ OPENAI = "https://api.openai.com/v1"
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """The environment of a user without a key and without settings."""
+    """Return the environment of a user without a key and without settings."""
     names = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_JOBS_CONFIG", "XDG_CONFIG_HOME", "AGENT_JOBS_API_KEY_FILE")
     return {**dict.fromkeys(names, ""), "HOME": str(tmp_path), "AGENT_JOBS_DATA_DIR": str(tmp_path / "data")}
 
@@ -44,13 +44,13 @@ def key(environ: dict[str, str], *arguments: str, stdin: str | bytes = "") -> Re
     return CliRunner().invoke(cli, ["key", *arguments], input=stdin, env=environ)
 
 
-def shown(environ: dict[str, str], *arguments: str) -> dict[str, Any]:
+def show_key(environ: dict[str, str], *arguments: str) -> dict[str, Any]:
     return json.loads(key(environ, "show", "--json", *arguments).stdout)
 
 
 @asynccontextmanager
-async def served(environ: dict[str, str]) -> AsyncGenerator[Host]:
-    """A server as a host starts it, which reads the settings again while it has no key."""
+async def running_server(environ: dict[str, str]) -> AsyncGenerator[Host]:
+    """Start a server as a host does; it reads the settings again while it has no key."""
 
     def reload() -> Settings | ConfigError:
         try:
@@ -77,7 +77,7 @@ def test_stored_key_is_in_a_file_that_only_its_owner_can_read(environ: dict[str,
     assert "Running hosts use the earlier key until the provider refuses it" in key(environ, "set", stdin=OTHER).stdout
     assert key(environ, "set", stdin=KEY).exit_code == 0
     assert load_settings(environ).api_key is not None
-    assert shown(environ) == {
+    assert show_key(environ) == {
         "endpoint": "api.openai.com", "key": "...cdef", "from": "file", "where": str(path), "other_endpoints": [],
     }  # fmt: skip
     assert key(environ, "delete").exit_code == 0
@@ -150,7 +150,7 @@ def test_text_that_is_no_key_is_refused_and_the_stored_key_stays(
     result = key(environ, "set", "--stdin", stdin=text if isinstance(text, bytes) else text.encode())
     assert result.exit_code == 1
     assert words in result.stderr
-    assert shown(environ)["key"] == "...wxyz"
+    assert show_key(environ)["key"] == "...wxyz"
     secret = text.decode(errors="replace").strip() if isinstance(text, bytes) else text.strip()
     assert len(secret) < 6 or secret in ("$OPENAI_API_KEY",) or secret not in result.output
 
@@ -199,18 +199,18 @@ async def test_stored_key_is_never_sent_to_another_endpoint(environ: dict[str, s
     """Another endpoint gets no request at all, and the answer names the command for its own key."""
     with run_emulator(time_scale=SPEED) as other:
         store_key(find_key_folder(environ), upstream.base_url, KEY, use_keyring=False)
-        async with served({**environ, "OPENAI_BASE_URL": other.base_url}) as host:
+        async with running_server({**environ, "OPENAI_BASE_URL": other.base_url}) as host:
             refusal = await host.refused("agent_start", prompt="x")
         assert refusal.startswith(f"No API key is set for {other.url}. Ask the user to run ")
         assert f"`agent-jobs key set --endpoint {other.base_url}`" in refusal
         assert other.emulator.log() == []
-    async with served({**environ, "OPENAI_BASE_URL": upstream.base_url}) as host:
+    async with running_server({**environ, "OPENAI_BASE_URL": upstream.base_url}) as host:
         assert (await host.end((await host.start())["job_id"]))["status"] == "completed"
 
 
 async def test_server_without_a_key_uses_one_that_is_set_later(environ: dict[str, str], upstream: RunningServer):
     environ["OPENAI_BASE_URL"] = upstream.base_url
-    async with served(environ) as host:
+    async with running_server(environ) as host:
         refusal = await host.refused("agent_start", prompt="x")
         assert f"Ask the user to run `agent-jobs key set --endpoint {upstream.base_url}`" in refusal
         assert (await host.call("agent_list"))["jobs"] == []
@@ -239,7 +239,7 @@ async def test_server_with_a_broken_key_file_names_the_fix_and_works_once_it_is_
     environ["OPENAI_BASE_URL"] = upstream.base_url
     path = store_key(find_key_folder(environ), upstream.base_url, KEY, use_keyring=False).path
     path.write_bytes(content)
-    async with served(environ) as host:
+    async with running_server(environ) as host:
         refusal = await host.refused("agent_start", prompt="x")
         assert words in refusal
         assert f"Ask the user to run `agent-jobs key set --endpoint {upstream.url}`." in refusal
@@ -325,11 +325,11 @@ async def test_keyring_has_the_key_where_there_is_one(
     stored = find_stored_key(find_key_folder(environ), upstream.base_url)
     assert stored is not None
     assert stored.path.read_text() == "keyring:agent-jobs\n"
-    assert (shown(environ)["key"], shown(environ)["from"]) == ("...cdef", "keyring")
-    async with served(environ) as host:
+    assert (show_key(environ)["key"], show_key(environ)["from"]) == ("...cdef", "keyring")
+    async with running_server(environ) as host:
         await host.start()
     keyring.is_locked = True
-    async with served(environ) as host:
+    async with running_server(environ) as host:
         refusal = await host.refused("agent_start", prompt="x")
         assert "keyring, which cannot be read from here. Ask the user to unlock it" in refusal
         assert f"`agent-jobs key set --file --endpoint {upstream.url}`" in refusal
@@ -337,14 +337,14 @@ async def test_keyring_has_the_key_where_there_is_one(
         assert key(environ, "set", "--file", stdin=OTHER).exit_code == 0
         await host.start()
     assert keyring.kept == {}
-    assert shown(environ)["from"] == "file"
+    assert show_key(environ)["from"] == "file"
 
 
 @pytest.mark.parametrize("fault", [{"priority": 0}, {"priority": 0.5}, {"is_locked": True}])
 def test_missing_keyring_leaves_the_key_in_a_file(environ: dict[str, str], keyring: Keyring, fault: dict[str, Any]):
     vars(keyring).update(fault)
     assert key(environ, "set", stdin=KEY).exit_code == 0
-    assert (keyring.kept, shown(environ)["from"]) == ({}, "file")
+    assert (keyring.kept, show_key(environ)["from"]) == ({}, "file")
 
 
 def test_terminal_hides_the_key_and_ctrl_c_stores_nothing(tmp_path: Path):
@@ -369,7 +369,7 @@ REFUSED = "invalid"
 
 @pytest.fixture
 def replaceable(environ: dict[str, str], upstream: RunningServer, tmp_path: Path) -> dict[str, str]:
-    """An environment at the emulator, with a key that upstream refuses in a file of the user's own."""
+    """Return an environment at the emulator whose key, in a file of the user, is refused."""
     (tmp_path / "key").write_text(REFUSED)
     return {**environ, "OPENAI_BASE_URL": upstream.base_url}
 
@@ -389,7 +389,7 @@ async def test_running_server_uses_the_key_that_replaced_a_refused_one(
     if place == "key file":
         replaceable["AGENT_JOBS_API_KEY_FILE"] = str(tmp_path / "key")
     put_key(replaceable, tmp_path, place, REFUSED)
-    async with served(replaceable) as host:
+    async with running_server(replaceable) as host:
         first = await host.call("agent_start", prompt="One")
         failed = await host.call("agent_poll", job_id=first["job_id"], wait_s=10)
         assert failed["error"]["code"] == "invalid_api_key"
@@ -407,7 +407,7 @@ async def test_job_is_sent_with_a_key_that_was_replaced_before(
     if place == "key file":
         replaceable["AGENT_JOBS_API_KEY_FILE"] = str(tmp_path / "key")
     put_key(replaceable, tmp_path, place, REFUSED)
-    async with served(replaceable) as host:
+    async with running_server(replaceable) as host:
         await host.app.engine()
         put_key(replaceable, tmp_path, place, OTHER)
         started = [await host.call("agent_start", prompt=f"Task {number}") for number in range(3)]
@@ -423,7 +423,7 @@ async def test_key_of_the_environment_is_never_replaced_by_a_stored_one(
     replaceable: dict[str, str], upstream: RunningServer, tmp_path: Path
 ):
     replaceable["OPENAI_API_KEY"] = REFUSED
-    async with served(replaceable) as host:
+    async with running_server(replaceable) as host:
         put_key(replaceable, tmp_path, "stored", OTHER)
         job = await host.call("agent_start", prompt="One")
         failed = await host.call("agent_poll", job_id=job["job_id"], wait_s=10)

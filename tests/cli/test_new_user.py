@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import scripted
+from hosts import script_prompt
 from processes import Server
 from test_package import wheel
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(UVX is None, reason="the user has uv")
 
 @dataclass(frozen=True)
 class Reads:
-    """How a host reads its file, as its documentation has it."""
+    """The way in which a host reads its file, by its documentation."""
 
     file: str
     servers: str
@@ -72,7 +72,7 @@ class User:
         return done.stdout
 
     def read(self, host: Reads) -> dict[str, Any]:
-        """What the host's file holds, with the user's answer to what the host asks."""
+        """Return the entry in the host's file, with the user's answers to the host's questions."""
         text = (self.home / host.file).read_text()
         document = tomllib.loads(text) if host.file.endswith(".toml") else json.loads(text)
         [entry] = document[host.servers].values()
@@ -84,7 +84,7 @@ class User:
         return entry
 
     def given(self, host: Reads, entry: dict[str, Any]) -> dict[str, str]:
-        """The environment that the host starts the server in."""
+        """Return the environment in which the host starts the server."""
         handed_on = {name: self.environ[name] for name in self.environ if name != "OPENAI_API_KEY"}
         handed_on |= {name: self.environ[name] for name in (entry[host.forwards] if host.forwards else ())}
         written: dict[str, str] = entry.get("env", {})
@@ -131,7 +131,7 @@ def test_job_runs_through_the_entry_that_install_wrote(user: User, upstream: Run
         try:
             server = Server(process)
             assert server.initialize()["serverInfo"]["version"] == __version__
-            job = server.call("agent_start", prompt=scripted("hello", {"duration_s": 1, "text": f"to {name}"}))
+            job = server.call("agent_start", prompt=script_prompt("hello", {"duration_s": 1, "text": f"to {name}"}))
             assert server.call("agent_poll", job_id=job["job_id"])["output"] == f"to {name}"
             assert server.end() == 0
         finally:

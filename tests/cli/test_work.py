@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fork_server import COMMAND, Process
-from hosts import scripted
+from hosts import script_prompt
 from terminals import LIMIT_S, Terminal
 
 from agent_jobs.emulator.server import RunningServer
@@ -67,7 +67,7 @@ def collecting(terminal: Terminal, name: str = "one") -> Generator[Collector]:
 
 
 def start(terminal: Terminal, prompt: str, **script: object) -> str:
-    return terminal.pipe("start", scripted(prompt, {"text": ANSWER, **script})).stdout.strip()
+    return terminal.pipe("start", script_prompt(prompt, {"text": ANSWER, **script})).stdout.strip()
 
 
 def read_holders(terminal: Terminal) -> list[str | None]:
@@ -104,7 +104,7 @@ def test_two_share_the_work(terminal: Terminal, upstream: RunningServer) -> None
 
 def test_until_idle_it_ends_with_the_last_job(terminal: Terminal) -> None:
     tools = '[{"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}]'
-    asked = scripted(f"{PROMPT} 2", {"duration_s": 1, "function_calls": [{"name": "lookup", "arguments": {}}]})
+    asked = script_prompt(f"{PROMPT} 2", {"duration_s": 1, "function_calls": [{"name": "lookup", "arguments": {}}]})
     asking = terminal.pipe("start", "--option", f"tools={tools}", asked).stdout.strip()
     failing = start(terminal, PROMPT, duration_s=2, end="failed")
     done = terminal.pipe("work", "--until-idle")
@@ -122,7 +122,7 @@ def test_missing_key_is_reported(terminal: Terminal) -> None:
 
 
 def test_commands_name_a_missing_collector_and_one_that_runs(terminal: Terminal) -> None:
-    left = terminal.pipe("start", scripted(PROMPT, {"duration_s": 3000})).stderr
+    left = terminal.pipe("start", script_prompt(PROMPT, {"duration_s": 3000})).stderr
     assert left.startswith(
         "No process is watching it. Install the service, or watch here:\n  agent-jobs service install\n"
     )
@@ -132,7 +132,7 @@ def test_commands_name_a_missing_collector_and_one_that_runs(terminal: Terminal)
     assert line not in terminal.pipe("list", "--json").stdout
     with collecting(terminal):
         assert line not in terminal.pipe("list").stdout
-        left = terminal.pipe("start", scripted(f"{PROMPT} 2", {"duration_s": 3000})).stderr
+        left = terminal.pipe("start", script_prompt(f"{PROMPT} 2", {"duration_s": 3000})).stderr
         assert left.startswith("Watched by agent-jobs work (pid ")
     for job in json.loads(terminal.pipe("list", "--json").stdout)["jobs"]:
         terminal.pipe("cancel", job["job_id"])

@@ -58,7 +58,7 @@ ELSEWHERE = {
 
 
 def fences(page: Path) -> list[tuple[str, str]]:
-    """The code blocks of a page: their languages and what stands in them."""
+    """Return the code blocks of a page, each as its language and its text."""
     return re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text(), re.S | re.M)
 
 

@@ -184,7 +184,7 @@ async def test_page_lists_every_field_and_no_other(priced: Settings, tmp_path: P
         await host.start(emulate={"duration_s": 0.2, "images": 1})
         many = [{"name": "lookup", "arguments": {"n": n}} for n in range(questions.MAX_CALLS + 1)]
         await host.start(**asking_script(function_calls=many))
-        told = await ear.hears(5)
+        told = await ear.wait_for_reports(5)
     assert set().union(*told) == fields
 
 

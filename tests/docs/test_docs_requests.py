@@ -21,8 +21,8 @@ PAGE, PRESETS = ((DOCS / name).read_text() for name in ("requests.md", "presets.
 EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.S)]
 
 
-def rows(heading: str) -> list[list[str]]:
-    """The rows of the table below a heading, each as the names in its first cell and the rest."""
+def read_rows(heading: str) -> list[list[str]]:
+    """Return the rows of the table below a heading, each as the names in its first cell and the rest."""
     section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     table = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in table[2:]]
@@ -41,7 +41,7 @@ def test_there_are_examples() -> None:
 
 
 def test_every_option_is_in_its_table_and_no_other() -> None:
-    named = [name for row in rows("Options") for name in re.findall(r"`(\w+)`", row[0])]
+    named = [name for row in read_rows("Options") for name in re.findall(r"`(\w+)`", row[0])]
     assert sorted(named) == sorted(OPTIONS)
 
 

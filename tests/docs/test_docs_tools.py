@@ -33,7 +33,7 @@ def section(heading: str) -> str:
     return PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
 
-def named(heading: str, head: str) -> list[str]:
+def list_names(heading: str, head: str) -> list[str]:
     """Return the names in the first cells of the table with this head."""
     table = section(heading).partition(f"| {head} |\n")[2].partition("\n\n")[0]
     return [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
@@ -43,8 +43,8 @@ async def test_page_lists_every_argument_of_every_tool_and_no_other(settings: Se
     async with hosting(settings) as host:
         tools = {tool.name: tool.input_schema["properties"] for tool in (await host.client.list_tools()).tools}
     for name, arguments in tools.items():
-        assert named(name, "argument |") == [*arguments], name
-    assert named("agent_result", "`part` | contents") == tools["agent_result"]["part"]["enum"]
+        assert list_names(name, "argument |") == [*arguments], name
+    assert list_names("agent_result", "`part` | contents") == tools["agent_result"]["part"]["enum"]
     assert re.findall(r"^## (agent_\w+)$", PAGE, re.M) == [*tools]
 
 

@@ -29,8 +29,8 @@ def sources() -> list[ast.Module]:
 
 
 @cache
-def said() -> str:
-    """Every text in the program, one to a line; what is filled in is an ellipsis."""
+def list_texts() -> str:
+    """Return every text of the program, one a line, with an ellipsis for each value."""
 
     def text(node: ast.expr) -> str:
         if isinstance(node, ast.JoinedStr):
@@ -41,8 +41,8 @@ def said() -> str:
     return "\n".join(text(node) for node in nodes if isinstance(node, ast.Constant | ast.JoinedStr))
 
 
-def our_codes() -> Iterator[str]:
-    """The codes with which a job ends by our own word."""
+def list_own_codes() -> Iterator[str]:
+    """Return the error codes that agent-jobs itself gives to jobs."""
     for node in (node for tree in sources() for node in ast.walk(tree) if isinstance(node, ast.Call)):
         if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("mark_failed", "fail_job", "Failure"):
             texts = [each.value for one in node.args[:2] for each in ast.walk(one) if isinstance(each, ast.Constant)]
@@ -62,7 +62,7 @@ def test_every_quotation_is_reported_by_the_program(quotation: str) -> None:
         step = sentence.removeprefix("Ask the user to ").rstrip(".")
         pieces = [piece.strip() for piece in step.split("…") if len(piece.strip(" .:,")) > 1]
         assert pieces
-        assert re.search(".*?".join(map(re.escape, pieces)), said()), sentence
+        assert re.search(".*?".join(map(re.escape, pieces)), list_texts()), sentence
 
 
 def test_there_are_quotations() -> None:
@@ -70,7 +70,7 @@ def test_there_are_quotations() -> None:
 
 
 def test_every_failure_code_of_agent_jobs_is_explained_and_no_other() -> None:
-    known = {*our_codes()} - FIELDS | answers.NEXT_STEPS.keys()
+    known = {*list_own_codes()} - FIELDS | answers.NEXT_STEPS.keys()
     assert {"start_unconfirmed", "max_turns", "endpoint_lost", "upstream_rejected", "interrupted"} <= known
     assert codes("By failure code") == known | UPSTREAM
 

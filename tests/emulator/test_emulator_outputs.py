@@ -145,15 +145,15 @@ async def test_sdk_parses_a_structured_answer(sdk: AsyncOpenAI) -> None:
 
 
 async def test_scripted_text_and_a_refusal_beat_the_schema(sdk: AsyncOpenAI) -> None:
-    async def parsed(**script: Any) -> Any:
+    async def parse(**script: Any) -> Any:
         metadata = {"emulate": json.dumps(script)}
         return await sdk.responses.parse(model=MODEL, input="Where?", text_format=Mooded, metadata=metadata)
 
     class Mooded(BaseModel):
         mood: Mood
 
-    assert (await parsed(text='{"mood":"loud"}')).output_parsed == Mooded(mood=Mood.loud)
-    refused = await parsed(refuse=True)
+    assert (await parse(text='{"mood":"loud"}')).output_parsed == Mooded(mood=Mood.loud)
+    refused = await parse(refuse=True)
     assert refused.output_parsed is None and refused.output[-1].content[0].type == "refusal"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Host, hosting, scripted
+from hosts import Host, hosting, script_prompt
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.request.added_parameters import ASKED, find_refused_additions
@@ -226,7 +226,7 @@ async def test_limit_of_the_budget_is_not_blamed_on_the_caller(
 
 async def test_list_of_requested_parameters_is_hidden_and_changes_no_identity(settings: Settings) -> None:
     async with hosting(settings) as host:
-        prompt = scripted("same", {"duration_s": 900})
+        prompt = script_prompt("same", {"duration_s": 900})
         job_id = (await host.call("agent_start", prompt=prompt, effort="low", preset="think"))["job_id"]
         again = await host.call("agent_start", prompt=prompt, effort="low", preset="think")
         await host.call("agent_cancel", job_id=job_id)

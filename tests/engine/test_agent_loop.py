@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from hosts import Host, eventually, hosting, scripted
+from hosts import Host, eventually, hosting, script_prompt
 from test_follow_ups import KEY, Now, get_response
 from test_tools import runs
 
@@ -354,7 +354,7 @@ async def test_reply_takes_effect_at_once_while_the_job_is_polled(settings: Sett
 async def test_tools_over_the_api_s_limit_are_refused_and_the_server_continues(settings: Settings) -> None:
     async with hosting(add_tool_servers(settings, bad=bad_server_entry("many"))) as host:
         sentence = await host.refused(
-            "agent_start", prompt=scripted("work", script_with_calls()), options={"toolbox": ["bad"]}, wait_s=0
+            "agent_start", prompt=script_prompt("work", script_with_calls()), options={"toolbox": ["bad"]}, wait_s=0
         )
         assert "names 200 tools, and the API accepts 128" in sentence
         assert (await host.start(emulate={"text": "x"}))["job_id"]

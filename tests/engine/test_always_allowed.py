@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import anyio
 import pytest
-from hosts import SPEED, scripted
+from hosts import SPEED, script_prompt
 from test_agent_loop import add_tool_servers, ledger_entry, read_lines, script_with_calls, tool_call
 
 from agent_jobs.app import open_app
@@ -23,13 +23,13 @@ TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://trac
 
 
 def asking(*names: str) -> dict[str, Any]:
-    """A script whose turns ask for an approval of these tools, one after another."""
+    """Return a script whose turns ask for an approval of these tools, one after another."""
     approvals = [{"mcp_approval": {"server_label": "tracker", "name": name, "arguments": "{}"}} for name in names]
     return {"duration_s": 0.5, "turns": [*approvals, {"text": "Closed."}]}
 
 
 async def start(engine: Engine, script: dict[str, Any], **options: Any) -> Job:
-    request = StartRequest(prompts=[scripted("Close", script)], options=options)
+    request = StartRequest(prompts=[script_prompt("Close", script)], options=options)
     [started] = await engine.start(request, id_wait_s=0)
     return await until_asked(engine, started.job.id)
 

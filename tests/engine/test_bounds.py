@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Host, eventually, hosting, scripted
+from hosts import Host, eventually, hosting, script_prompt
 from test_agent_loop import (
     MODEL,
     USED,
@@ -19,8 +19,8 @@ from test_agent_loop import (
     start_with_ledger,
     tool_call,
 )
+from test_asking import answer_needs as answers_to
 from test_asking import asking, script
-from test_asking import given as answers_to
 from test_durable import read_counters
 from test_follow_ups import Now
 from test_tools import runs
@@ -185,7 +185,7 @@ async def test_turn_of_one_job_reduces_the_budget_for_another_start(boxed: Setti
 async def test_budget_limits_turns_of_many_jobs_at_once(boxed: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(boxed, daily_budget_usd=6.5)) as host:
         # One call starts all jobs: no turn of the first can use the budget that the last one needs to start.
-        asked = [scripted("word " * 20_000, script_of_turns(1))] * 5
+        asked = [script_prompt("word " * 20_000, script_of_turns(1))] * 5
         options = {"toolbox": ["ledger"], **BOUNDED, "allow_duplicate": True}
         started = await host.call("agent_start", prompts=asked, model=MODEL, options=options, wait_s=0)
         ends = [await host.end(job_id) for job_id in started["job_ids"]]
@@ -221,15 +221,15 @@ async def test_turn_without_a_bound_is_not_begun_under_a_budget(settings: Settin
 
 
 async def test_dry_run_of_a_job_with_tools_bounds_all_its_turns(host: Host) -> None:
-    def asked(**options: Any) -> dict[str, Any]:
+    def build_dry_run(**options: Any) -> dict[str, Any]:
         return {"prompt": "x", "model": MODEL, "options": {"dry_run": True, **BOUNDED, **options}}
 
-    boxed = await host.call("agent_start", **asked(toolbox=["ledger"]))
+    boxed = await host.call("agent_start", **build_dry_run(toolbox=["ledger"]))
     assert boxed["unbounded"].endswith(" Set options.max_cost_usd, which limits them all.")
     assert "cost_bound_usd" not in boxed
-    limited = await host.call("agent_start", **asked(toolbox=["ledger"], max_cost_usd=2.5))
+    limited = await host.call("agent_start", **build_dry_run(toolbox=["ledger"], max_cost_usd=2.5))
     assert limited["cost_bound_usd"] == 2.5
-    assert (await host.call("agent_start", **asked()))["cost_bound_usd"] < 0.1
+    assert (await host.call("agent_start", **build_dry_run()))["cost_bound_usd"] < 0.1
 
 
 @pytest.mark.parametrize("last", [1, 0], ids=["of the last turn", "of the first turn"])

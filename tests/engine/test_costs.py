@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Host, hosting, scripted
+from hosts import Host, hosting, script_prompt
 from processes import Server, answer_of, serving
 from test_follow_ups import Now, complete_job, get_response_of
 from test_many import poll_until_done
@@ -202,7 +202,7 @@ def test_budget_for_five_admits_five_of_twenty_starts_over_two_servers(
     with run_servers(priced, upstream, 2, **environment(priced, 5.1)) as both:
         asked: list[tuple[Server, int]] = []
         for number in range(20):
-            arguments = {"prompt": scripted(f"work {number}", {"end": "never"}), "wait_s": 0, "options": DOLLAR}
+            arguments = {"prompt": script_prompt(f"work {number}", {"end": "never"}), "wait_s": 0, "options": DOLLAR}
             server = both[number % 2]
             asked.append((server, server.send("tools/call", {"name": "agent_start", "arguments": arguments})))
         answers = [answer_of(server.answer(number)) for server, number in asked]
@@ -279,7 +279,7 @@ async def test_start_without_a_cost_bound_is_refused_with_the_setting_to_change(
 
 async def test_batch_is_started_in_full_or_not_at_all(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, daily_budget_usd=2.1)) as host:
-        prompts = [scripted(f"part {n}", {"duration_s": 0.5}) for n in range(3)]
+        prompts = [script_prompt(f"part {n}", {"duration_s": 0.5}) for n in range(3)]
         assert "budget" in await host.refused("agent_start", prompts=prompts, options=DOLLAR)
         assert (await host.call("agent_list"))["jobs"] == []
         assert creates(upstream) == 0

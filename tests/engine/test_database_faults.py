@@ -13,7 +13,7 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 from click.testing import CliRunner
-from hosts import SPEED, Host, eventually, hosting, read, scripted
+from hosts import SPEED, Host, eventually, hosting, read, script_prompt
 from postgres_proxy import Proxy, proxied
 from postgres_server import Server, make_template, new_database, run_statements, running_server
 
@@ -152,7 +152,7 @@ async def read_output_once_back(host: Host, job_id: str) -> str:
 
 async def run_once_back(host: Host, script: dict[str, Any]) -> str:
     """Start a job until its start is accepted, and return its output."""
-    arguments = {"prompt": scripted("work", script), "wait_s": 0}
+    arguments = {"prompt": script_prompt("work", script), "wait_s": 0}
     with anyio.fail_after(60):
         while (answer := await host.client.call_tool("agent_start", arguments)).is_error:
             assert "Call again in a few seconds" in str(answer)

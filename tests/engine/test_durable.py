@@ -9,7 +9,7 @@ import anyio
 import httpx2
 import pytest
 from anyio import to_thread
-from hosts import SPEED, Host, eventually, hosting, scripted
+from hosts import SPEED, Host, eventually, hosting, script_prompt
 from processes import serving
 from test_divergent_servers import Divergent
 
@@ -492,7 +492,7 @@ def test_run_that_ignores_background_is_interrupted_if_its_process_is_killed(
     upstream.queue_fault(on="retrieve", times=-1, **NOT_SERVED["405"])
     with serving(settings.data_dir, upstream.base_url) as server:
         server.initialize()
-        started = server.call("agent_start", prompt=scripted("held", {"end": "never"}), wait_s=0)
+        started = server.call("agent_start", prompt=script_prompt("held", {"end": "never"}), wait_s=0)
         while "lasts" not in server.call("agent_poll", job_id=started["job_id"], wait_s=0.5):
             pass
         server.process.kill()

@@ -16,7 +16,7 @@ import anyio
 import httpx2
 import pytest
 from anyio.abc import TaskGroup
-from hosts import SPEED, Host, eventually, scripted
+from hosts import SPEED, Host, eventually, script_prompt
 from hosts import hosting as hosting_at
 from processes import serving
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -344,7 +344,7 @@ async def test_repeatedly_killed_server_returns_the_result_of_its_one_post(
     assert settings.data_dir is not None
     with serving(settings.data_dir, upstream.base_url) as server:
         server.initialize()
-        prompt = scripted("long work", {"duration_s": 30, "text": "survived"})
+        prompt = script_prompt("long work", {"duration_s": 30, "text": "survived"})
         started = server.call("agent_start", prompt=prompt, wait_s=0)
         server.process.kill()
     for _ in range(2):

@@ -88,7 +88,7 @@ def outside(root: Path) -> str:
     return str(root.parent / "secret.txt")
 
 
-def linked(root: Path) -> str:
+def make_link(root: Path) -> str:
     (root / "link").symlink_to(outside(root))
     return "link"
 
@@ -127,7 +127,7 @@ def key(root: Path) -> str:
     ("make_file", "why"),
     [
         (outside, "is outside of the folders that may be read"),
-        (linked, "leaves"),
+        (make_link, "leaves"),
         (fifo, "pipe"),
         (gigabyte, "1.0 GiB"),
         (folder_not_to_be_entered, "loop"),

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from hosts import SPEED, Host, eventually, hosting, scripted
+from hosts import SPEED, Host, eventually, hosting, script_prompt
 from processes import serving
 from test_tools import creates, runs
 
@@ -127,7 +127,7 @@ async def test_preset_without_a_model_keeps_the_model_of_a_follow_up(
 async def test_many_jobs_continue_one_job(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await complete_job(host, "one")
-        prompts = [scripted(f"branch {n}", {"duration_s": 0.5}) for n in range(10)]
+        prompts = [script_prompt(f"branch {n}", {"duration_s": 0.5}) for n in range(10)]
         started = await host.call("agent_start", prompts=prompts, previous_job_id=first)
         for job_id in started["job_ids"]:
             assert (await host.end(job_id))["status"] == "completed"
@@ -216,7 +216,7 @@ async def test_conversation_is_created_once_and_the_follow_up_is_in_it(
 async def test_jobs_of_one_conversation_wait_for_each_other(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await complete_job(host, "one", options={"conversation": True})
-        prompts = [scripted(f"branch {n}", {"duration_s": 2, "text": str(n)}) for n in range(3)]
+        prompts = [script_prompt(f"branch {n}", {"duration_s": 2, "text": str(n)}) for n in range(3)]
         started = await host.call("agent_start", prompts=prompts, previous_job_id=first)
         assert sorted([(await host.end(job_id))["output"] for job_id in started["job_ids"]]) == ["0", "1", "2"]
     assert creates(upstream) > 4, "some were told to wait"
@@ -462,10 +462,10 @@ def test_follow_up_whose_server_is_killed_during_the_repetition_is_sent_once(
     assert settings.data_dir is not None
     with serving(settings.data_dir, upstream.base_url) as server:
         server.initialize()
-        first = server.call("agent_start", prompt=scripted("one", {"duration_s": 1, "text": "said"}), wait_s=15)
+        first = server.call("agent_start", prompt=script_prompt("one", {"duration_s": 1, "text": "said"}), wait_s=15)
         upstream.forget(response_id=get_response_of(upstream, first["job_id"])["id"])
         upstream.queue_fault(on="create", match="two", skip=1, status=429, headers={"retry-after": "2"})
-        prompt = scripted("two", {"duration_s": 1, "text": "once"})
+        prompt = script_prompt("two", {"duration_s": 1, "text": "once"})
         second = server.call("agent_start", prompt=prompt, previous_job_id=first["job_id"], wait_s=0)
         assert second["status"] == "pending"
         assert creates(upstream) == 3, "with the link, and told again"

@@ -5,7 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hosts import SPEED, scripted
+from hosts import SPEED, script_prompt
 
 from agent_jobs.app import open_app
 from agent_jobs.clock import create_fast_clock
@@ -48,7 +48,7 @@ async def read_until_end(engine: Engine, live: LiveText, job_id: str) -> tuple[J
 async def test_text_grows_to_the_answer_from_its_beginning(settings: Settings, script: dict[str, Any]):
     async with open_app(settings, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
-        prompt = scripted("Write", {"duration_s": 30, "text": LONG_TEXT, **script})
+        prompt = script_prompt("Write", {"duration_s": 30, "text": LONG_TEXT, **script})
         [started] = await engine.submit(await engine.plan(StartRequest(prompts=[prompt])))
         live = engine.follow_text(started.job.id)
         job, seen = await read_until_end(engine, live, started.job.id)
@@ -67,7 +67,7 @@ async def test_text_begins_again_with_another_turn(settings: Settings):
     async with open_app(settings, create_fast_clock(SPEED)) as app:
         engine = await app.engine()
         request = StartRequest(
-            prompts=[scripted("Ask", {"duration_s": 5, "turns": turns})], options={"tools": [FUNCTION]}
+            prompts=[script_prompt("Ask", {"duration_s": 5, "turns": turns})], options={"tools": [FUNCTION]}
         )
         [started] = await engine.submit(await engine.plan(request))
         live = engine.follow_text(started.job.id)
@@ -88,7 +88,7 @@ async def test_text_of_another_process_is_followed_by_its_stored_tail(settings: 
         open_app(settings, create_fast_clock(SPEED), role="acts") as ours,
     ):
         engine, watcher = await theirs.engine(), await ours.engine()
-        prompt = scripted("Write", {"duration_s": 60, "text": LONG_TEXT})
+        prompt = script_prompt("Write", {"duration_s": 60, "text": LONG_TEXT})
         [started] = await engine.submit(await engine.plan(StartRequest(prompts=[prompt])))
         live = watcher.follow_text(started.job.id)
         job, seen = await read_until_end(watcher, live, started.job.id)

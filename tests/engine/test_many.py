@@ -3,7 +3,7 @@
 from typing import Any
 
 import anyio
-from hosts import Host, hosting, scripted
+from hosts import Host, hosting, script_prompt
 from test_tools import creates, size
 
 from agent_jobs.emulator.server import RunningServer
@@ -24,7 +24,7 @@ async def poll_until_done(host: Host, **group: Any) -> list[dict[str, Any]]:
 async def test_batch_is_started_in_one_call_and_each_job_is_reported_once(
     settings: Settings, upstream: RunningServer
 ) -> None:
-    prompts = [scripted(f"question {n}", {"duration_s": 1 + n}) for n in range(5)]
+    prompts = [script_prompt(f"question {n}", {"duration_s": 1 + n}) for n in range(5)]
     async with hosting(settings) as host:
         started = await host.call("agent_start", prompts=prompts)
         assert started["jobs"] == 5
@@ -39,7 +39,7 @@ async def test_batch_is_started_in_one_call_and_each_job_is_reported_once(
 
 
 async def test_job_that_finishes_alone_comes_with_its_output(settings: Settings) -> None:
-    prompts = [scripted("quick", {"duration_s": 1, "text": "42"}), scripted("endless", {"end": "never"})]
+    prompts = [script_prompt("quick", {"duration_s": 1, "text": "42"}), script_prompt("endless", {"end": "never"})]
     async with hosting(settings) as host:
         started = await host.call("agent_start", prompts=prompts, batch="mine")
         answer = await host.call("agent_poll", batch="mine")
@@ -56,7 +56,7 @@ async def test_job_that_finishes_alone_comes_with_its_output(settings: Settings)
 
 
 async def test_many_finished_jobs_are_listed_by_title_within_the_limit(settings: Settings) -> None:
-    prompts = [scripted(f"{'a long question ' * 5}{n}", {"duration_s": 0.5}) for n in range(20)]
+    prompts = [script_prompt(f"{'a long question ' * 5}{n}", {"duration_s": 0.5}) for n in range(20)]
     async with hosting(settings) as host:
         started = await host.call("agent_start", prompts=prompts, wait_s=40)
         assert "job_ids" not in started, "twenty ids do not fit"
@@ -72,7 +72,7 @@ async def test_many_finished_jobs_are_listed_by_title_within_the_limit(settings:
 async def test_same_prompt_ten_times_is_ten_jobs_and_a_repeated_call_returns_them(
     settings: Settings, upstream: RunningServer
 ) -> None:
-    prompts = [scripted("roll a die", {"duration_s": 20})] * 10
+    prompts = [script_prompt("roll a die", {"duration_s": 20})] * 10
     async with hosting(settings) as host:
         first = await host.call("agent_start", prompts=prompts)
         second = await host.call("agent_start", prompts=prompts)
@@ -111,7 +111,7 @@ async def test_jobs_of_several_starts_are_polled_together(settings: Settings) ->
 
 async def test_sixth_empty_wait_for_a_batch_brings_advice(settings: Settings) -> None:
     async with hosting(settings) as host:
-        await host.call("agent_start", prompts=[scripted("a", {"end": "never"})], batch="b")
+        await host.call("agent_start", prompts=[script_prompt("a", {"end": "never"})], batch="b")
         answers = [await host.call("agent_poll", batch="b", wait_s=1) for _ in range(6)]
         assert all("advice" not in answer for answer in answers[:5])
         assert "poll when they ask" in answers[5]["advice"]
@@ -121,9 +121,9 @@ async def test_sixth_empty_wait_for_a_batch_brings_advice(settings: Settings) ->
 
 async def test_list_finds_jobs_by_status_batch_and_words_newest_first(settings: Settings) -> None:
     async with hosting(settings) as host:
-        first = await host.call("agent_start", prompt=scripted("tea in China", {"duration_s": 0.2}), wait_s=20)
-        await host.call("agent_start", prompts=[scripted("tea in_Japan", {"end": "never"})], batch="asia")
-        second = await host.call("agent_start", prompt=scripted("100% coffee", {"end": "never"}), wait_s=0)
+        first = await host.call("agent_start", prompt=script_prompt("tea in China", {"duration_s": 0.2}), wait_s=20)
+        await host.call("agent_start", prompts=[script_prompt("tea in_Japan", {"end": "never"})], batch="asia")
+        second = await host.call("agent_start", prompt=script_prompt("100% coffee", {"end": "never"}), wait_s=0)
         listed = await host.call("agent_list")
         assert [job["title"][:6] for job in listed["jobs"]] == ["100% c", "tea in", "tea in"]
         assert listed["counts"] == {"completed": 1, "in_progress": 2} or "queued" in listed["counts"]

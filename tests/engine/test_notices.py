@@ -171,7 +171,7 @@ async def test_unwanted_event_is_not_sent(settings: Settings, receiver: Receiver
     async with hosting(settings) as host:
         await host.start(emulate={"duration_s": 0.2})
         await host.start(emulate={"duration_s": 0.2})
-        await ear.hears(2)
+        await ear.wait_for_reports(2)
     assert receiver.received == []
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import SPEED, Host, eventually, hosting, scripted
+from hosts import SPEED, Host, eventually, hosting, script_prompt
 from processes import serving
 from terminals import Terminal
 from test_asking import script as asking_script
@@ -53,17 +53,17 @@ class Ear:
         """Return a command that runs a Python program."""
         return (sys.executable, "-c", program)
 
-    def heard(self) -> list[dict[str, Any]]:
+    def read_all(self) -> list[dict[str, Any]]:
         """Return everything that was written, in order."""
         files = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         return [json.loads(file.read_text()) for file in files]
 
-    def told(self) -> list[dict[str, Any]]:
-        return [each["told"] for each in self.heard()]
+    def list_reports(self) -> list[dict[str, Any]]:
+        return [each["told"] for each in self.read_all()]
 
-    async def hears(self, count: int = 1) -> list[dict[str, Any]]:
-        await eventually(lambda: len(self.heard()) >= count)
-        return self.told()
+    async def wait_for_reports(self, count: int = 1) -> list[dict[str, Any]]:
+        await eventually(lambda: len(self.read_all()) >= count)
+        return self.list_reports()
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def hosting_with_command(settings: Settings, words: tuple[str, ...]) -> As
 async def test_finished_job_is_reported_with_its_main_facts(settings: Settings, ear: Ear) -> None:
     async with hosting_with_command(settings, ear.words) as host:
         job = await host.start("Say hello", emulate={"duration_s": 0.2, "text": "Hello.\n\u00e9"}, batch="night")
-        [told] = await ear.hears()
+        [told] = await ear.wait_for_reports()
     assert told["title"].startswith("Say hello")
     assert told == {
         "job_id": job["job_id"],
@@ -102,7 +102,7 @@ async def test_finished_job_is_reported_with_its_main_facts(settings: Settings, 
 async def test_failed_job_is_reported_with_its_reason(settings: Settings, ear: Ear, end: str) -> None:
     async with hosting_with_command(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2, "end": end})
-        [told] = await ear.hears()
+        [told] = await ear.wait_for_reports()
     assert (told["status"], "next" in told) == (end, False)
     assert told["error"]["code"]
 
@@ -112,19 +112,19 @@ async def test_cancelled_job_is_reported(settings: Settings, ear: Ear, sent: boo
     async with hosting_with_command(replace(settings, max_concurrent=1), ear.words) as host:
         jobs = [await host.start(emulate={"end": "never"}) for _ in range(2)]
         await host.call("agent_cancel", job_id=jobs[not sent]["job_id"])
-        [told] = await ear.hears()
+        [told] = await ear.wait_for_reports()
         assert (told["job_id"], told["status"]) == (jobs[not sent]["job_id"], "cancelled")
 
 
 async def test_question_is_reported_and_the_finished_job_too(settings: Settings, ear: Ear) -> None:
     async with hosting_with_command(settings, ear.words) as host:
         job = await host.start(**asking_script(function_calls=[{"name": "lookup", "arguments": {"word": "one"}}]))
-        [told] = await ear.hears()
+        [told] = await ear.wait_for_reports()
         assert told["status"] == "input_required"
         [call] = told["needs"]
         assert (call["name"], json.loads(call["arguments"])) == ("lookup", {"word": "one"})
         await host.call("agent_reply", job_id=job["job_id"], outputs=[{"call_id": call["call_id"], "output": "found"}])
-        assert [each["status"] for each in await ear.hears(2)] == ["input_required", "completed"]
+        assert [each["status"] for each in await ear.wait_for_reports(2)] == ["input_required", "completed"]
 
 
 def list_results(folder: Path) -> list[Path]:
@@ -137,8 +137,8 @@ async def test_question_that_the_host_answers_at_once_is_not_reported(settings: 
         asked = await host.call("agent_poll", job_id=job["job_id"], wait_s=20)
         output = {"call_id": asked["needs"][0]["call_id"], "output": "found"}
         await host.call("agent_reply", job_id=job["job_id"], outputs=[output])
-        await ear.hears()
-    assert [told["status"] for told in ear.told()] == ["completed"]
+        await ear.wait_for_reports()
+    assert [told["status"] for told in ear.list_reports()] == ["completed"]
 
 
 async def test_long_output_is_reported_by_its_beginning_and_files_by_their_paths(
@@ -147,7 +147,7 @@ async def test_long_output_is_reported_by_its_beginning_and_files_by_their_paths
     settings = replace(settings, result_dir=tmp_path / "results")
     async with hosting_with_command(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2, "text": '"\n' * 40_000})
-        [told] = await ear.hears()
+        [told] = await ear.wait_for_reports()
     assert told["bytes"] == 80_000
     assert ('"\n' * 40_000).startswith(told["output"])
     assert [str(path) for path in list_results(tmp_path)] == [told["result_path"]]
@@ -164,8 +164,8 @@ async def test_environment_of_the_command_has_no_key_and_no_secret(
     settings = replace(settings, secrets={"TOKEN": SecretStr("t0ken"), "EMPTY": SecretStr("")})
     async with hosting_with_command(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2})
-        await ear.hears()
-    [heard] = ear.heard()
+        await ear.wait_for_reports()
+    [heard] = ear.read_all()
     assert heard["environ"]["KEPT"] == "yes"
     assert not {"OPENAI_API_KEY", "COPY", "TOKEN"} & heard["environ"].keys()
     assert heard["cwd"] == str(settings.data_path())
@@ -190,10 +190,10 @@ async def test_finished_job_is_reported_once_by_several_processes(
             start(servers[n % 3], {"duration_s": 0.5 + n % 4, "text": f"result {n}"}, options={"allow_duplicate": True})
             for n in range(12)
         ]
-        await ear.hears(12)
+        await ear.wait_for_reports(12)
         for server in servers:
             assert server.end() == 0
-    assert sorted(told["job_id"] for told in ear.told()) == sorted(job["job_id"] for job in jobs)
+    assert sorted(told["job_id"] for told in ear.list_reports()) == sorted(job["job_id"] for job in jobs)
 
 
 def list_running(ear: Ear) -> list[int]:
@@ -227,10 +227,10 @@ async def test_command_outlives_its_killed_server_and_is_not_run_again(
         second = start(server, {"duration_s": 0.2, "text": "later"})
         await eventually(lambda: len(list_running(ear)) == 2)
         (ear.folder / "go").touch()
-        await ear.hears(2)
+        await ear.wait_for_reports(2)
         assert server.end() == 0
-    assert [told["output"] for told in ear.told()].count("done") == 1
-    assert second["job_id"] in {told["job_id"] for told in ear.told()}
+    assert [told["output"] for told in ear.list_reports()].count("done") == 1
+    assert second["job_id"] in {told["job_id"] for told in ear.list_reports()}
     assert len(list_running(ear)) == 2
 
 
@@ -244,7 +244,7 @@ async def test_job_that_a_dead_process_did_not_report_is_reported_by_the_next(
         server.process.kill()
     with serving(tmp_path / "data", upstream.base_url, AGENT_JOBS_ON_FINISH=shlex.join(ear.words)) as server:
         server.initialize()
-        assert [told["job_id"] for told in await ear.hears()] == [job["job_id"]]
+        assert [told["job_id"] for told in await ear.wait_for_reports()] == [job["job_id"]]
 
 
 async def test_job_that_finished_long_ago_is_not_reported(settings: Settings, ear: Ear) -> None:
@@ -254,8 +254,8 @@ async def test_job_that_finished_long_ago_is_not_reported(settings: Settings, ea
     clock = Clock(SPEED, lambda: later() + NEWS_S + 60)
     async with hosting(replace(settings, on_finish=ear.words), clock=clock) as host:
         job = await host.start(emulate={"duration_s": 0.2})
-        await ear.hears()
-    assert [told["job_id"] for told in ear.told()] == [job["job_id"]]
+        await ear.wait_for_reports()
+    assert [told["job_id"] for told in ear.list_reports()] == [job["job_id"]]
 
 
 async def test_adopted_job_is_reported_when_it_finishes_again(
@@ -264,11 +264,11 @@ async def test_adopted_job_is_reported_when_it_finishes_again(
     async with hosting_with_command(settings, ear.words) as host:
         upstream.queue_fault(on="create", drop="after_accept")
         job = await host.start(emulate={"duration_s": 0.2, "text": "found"})
-        [told] = await ear.hears()
+        [told] = await ear.wait_for_reports()
         assert told["error"]["code"] == "start_unconfirmed"
         [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
         await (await host.app.engine()).adopt(job["job_id"], run["id"])
-        assert [each["status"] for each in await ear.hears(2)] == ["failed", "completed"]
+        assert [each["status"] for each in await ear.wait_for_reports(2)] == ["failed", "completed"]
 
 
 # No job depends on the command.
@@ -280,7 +280,7 @@ async def test_jobs_continue_beside_hanging_commands_which_are_killed(
     monkeypatch.setattr(on_finish_command, "LIMIT_S", 3 * SPEED)
     words = ("sh", "-c", f"sleep 600 & : >{shlex.quote(str(ear.folder))}/$!; wait")
     async with hosting_with_command(settings, words) as host:
-        started = await host.call("agent_start", prompts=[scripted(f"{n}", {"duration_s": 0.2}) for n in range(6)])
+        started = await host.call("agent_start", prompts=[script_prompt(f"{n}", {"duration_s": 0.2}) for n in range(6)])
         for job_id in started["job_ids"]:
             assert (await host.end(job_id))["status"] == "completed"
         await eventually(lambda: len(list_running(ear)) == AT_ONCE)
@@ -372,9 +372,9 @@ async def test_server_that_ends_leaves_the_command_running_and_logs_that(
         await eventually(lambda: len(list_running(ear)) == 1)
         assert server.end() == 0
         assert "1 runs of AGENT_JOBS_ON_FINISH continue without this process" in server.stderr()
-    assert not ear.heard()
+    assert not ear.read_all()
     (ear.folder / "go").touch()
-    assert [told["output"] for told in await ear.hears()] == ["done"]
+    assert [told["output"] for told in await ear.wait_for_reports()] == ["done"]
 
 
 async def test_job_that_finishes_with_a_terminal_command_is_reported(
@@ -382,10 +382,10 @@ async def test_job_that_finishes_with_a_terminal_command_is_reported(
 ) -> None:
     terminal = Terminal(upstream.base_url, tmp_path / "data")
     ran = terminal.pipe(
-        "run", scripted("x", {"duration_s": 0.2, "text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(ear.words)
+        "run", script_prompt("x", {"duration_s": 0.2, "text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(ear.words)
     )
     assert (ran.returncode, ran.stdout) == (0, "done\n")
-    assert [told["output"] for told in await ear.hears()] == ["done"]
+    assert [told["output"] for told in await ear.wait_for_reports()] == ["done"]
 
 
 async def test_command_outlives_a_terminal_command_and_may_write_to_stderr(
@@ -393,7 +393,7 @@ async def test_command_outlives_a_terminal_command_and_may_write_to_stderr(
 ) -> None:
     words = ear.command((HOLD + HEAR).format(folder=str(ear.folder)))
     terminal = Terminal(upstream.base_url, tmp_path / "data")
-    ran = terminal.pipe("run", scripted("x", {"text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(words))
+    ran = terminal.pipe("run", script_prompt("x", {"text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(words))
     assert "1 runs of AGENT_JOBS_ON_FINISH continue without this process" in ran.stderr
     (ear.folder / "go").touch()
-    assert [told["output"] for told in await ear.hears()] == ["done"]
+    assert [told["output"] for told in await ear.wait_for_reports()] == ["done"]

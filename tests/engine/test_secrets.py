@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import SPEED, hosting, scripted
+from hosts import SPEED, hosting, script_prompt
 from processes import Server, serving
 from test_divergent_servers import Divergent
 from test_results import PARTS
@@ -158,16 +158,16 @@ def call_everything(server: Server, results: list[Any]) -> None:
         "container_files": [{"filename": "t.csv", "text": "a"}],
     }  # fmt: skip
     options: dict[str, Any] = {"tools": tools, "include": ["reasoning.encrypted_content"]}
-    asked: dict[str, Any] = {"prompt": scripted("all", script), "options": options, "files": ["data.csv"]}
+    asked: dict[str, Any] = {"prompt": script_prompt("all", script), "options": options, "files": ["data.csv"]}
     results.append(server.call("agent_start", **asked, wait_s=0))
     job_id = results[-1]["job_id"]
     results.append(server.call("agent_start", **{**asked, "options": {**options, "dry_run": True}}))
     results.append(server.call("agent_poll", job_id=job_id))
     assert results[-1]["status"] == "completed", results[-1]
     results.extend(server.call("agent_result", job_id=job_id, part=part) for part in PARTS)
-    follow_up = scripted("more", {"duration_s": 1, "end": "failed"})
+    follow_up = script_prompt("more", {"duration_s": 1, "end": "failed"})
     results.append(server.call("agent_start", prompt=follow_up, previous_job_id=job_id, wait_s=20))
-    results.append(server.call("agent_start", prompt=scripted("x", {"end": "never"}), options=options, wait_s=0))
+    results.append(server.call("agent_start", prompt=script_prompt("x", {"end": "never"}), options=options, wait_s=0))
     results.append(server.call("agent_cancel", job_id=results[-1]["job_id"]))
     results.append(server.call("agent_start", prompt="x", options={"tools": [{**MAIL, "authorization": "${KEY}"}]}))
     results.append(server.call("agent_list"))

@@ -6,11 +6,11 @@ from typing import Any
 
 import anyio
 import pytest
-from hosts import SPEED, Host, hosting, read, scripted
+from hosts import SPEED, Host, hosting, read, script_prompt
 from mcp_types import Implementation
 from processes import Server, answer_of
 from test_costs import run_servers
-from test_tools import creates, ended, runs
+from test_tools import creates, list_statuses, runs
 
 from agent_jobs.clock import Clock
 from agent_jobs.emulator.server import RunningServer
@@ -34,7 +34,7 @@ def test_twenty_equal_starts_over_two_servers_are_one_job(
     with run_servers(settings, upstream, 2) as both:
         asked: list[tuple[Server, int]] = []
         for number in range(20):
-            prompt = scripted(f"same, said {number} times" if key else "same", ENDLESS)
+            prompt = script_prompt(f"same, said {number} times" if key else "same", ENDLESS)
             arguments = {"prompt": prompt, "wait_s": 0, "options": {"key": "monday"} if key else {}}
             one = both[number % 2]
             asked.append((one, one.send("tools/call", {"name": "agent_start", "arguments": arguments})))
@@ -46,7 +46,7 @@ def test_twenty_equal_starts_over_two_servers_are_one_job(
 
 def test_batch_of_ten_equal_prompts_at_two_servers_is_ten_jobs(settings: Settings, upstream: RunningServer) -> None:
     with run_servers(settings, upstream, 2, AGENT_JOBS_MAX_CONCURRENT="20") as both:
-        arguments = {"prompts": [scripted("roll a die", ENDLESS)] * 10}
+        arguments = {"prompts": [script_prompt("roll a die", ENDLESS)] * 10}
         asked = [(one, one.send("tools/call", {"name": "agent_start", "arguments": arguments})) for one in both]
         answers = [answer_of(one.answer(number)) for one, number in asked]
     assert set(answers[0]["job_ids"]) == set(answers[1]["job_ids"])
@@ -75,9 +75,9 @@ def test_poll_cancelled_as_the_job_ends_delivers_only_if_it_was_answered(
 ) -> None:
     with run_servers(settings, upstream, 1) as [one]:
         for number in range(12):
-            started = one.call("agent_start", prompt=scripted(f"work {number}", {"duration_s": 5}), wait_s=0)
+            started = one.call("agent_start", prompt=script_prompt(f"work {number}", {"duration_s": 5}), wait_s=0)
             poll = one.send("tools/call", {"name": "agent_poll", "arguments": {"job_id": started["job_id"]}})
-            while ended(upstream)[number:] != ["completed"]:
+            while list_statuses(upstream)[number:] != ["completed"]:
                 time.sleep(0.001)  # the emulator's thread needs this one's core
             for _ in range(number):  # a round trip later each time
                 one.request("ping")
@@ -127,7 +127,7 @@ async def eventually_delivered(host: Host) -> None:
 
 
 def test_result_of_a_closed_host_is_delivered_to_the_next(settings: Settings, upstream: RunningServer) -> None:
-    same = {"prompt": scripted("same", {"duration_s": 10, "text": "paid once"}), "wait_s": 0}
+    same = {"prompt": script_prompt("same", {"duration_s": 10, "text": "paid once"}), "wait_s": 0}
     with run_servers(settings, upstream, 1) as [one]:
         first = one.call("agent_start", **same)
         one.send("tools/call", {"name": "agent_poll", "arguments": {"job_id": first["job_id"]}})
@@ -202,7 +202,7 @@ async def test_longest_waiting_start_returns_the_job_id_and_reports_progress(
         heard.append(progress)
 
     async with hosting(settings, client_info=Implementation(name="cursor", version="1")) as host:
-        arguments = {"prompt": scripted("long work", ENDLESS), "wait_s": 45}
+        arguments = {"prompt": script_prompt("long work", ENDLESS), "wait_s": 45}
         result = await host.client.call_tool("agent_start", arguments, progress_callback=hear)
         assert not result.is_error
         answer = read(result)

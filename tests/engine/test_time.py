@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from anyio import to_thread
-from hosts import SPEED, eventually, hosting, scripted
+from hosts import SPEED, eventually, hosting, script_prompt
 from processes import serving
 from test_fault_table import line_to, mend
 
@@ -55,7 +55,7 @@ def test_changed_wall_clock_neither_ends_a_run_nor_leaves_it_unobserved(
     limited = {"AGENT_JOBS_JOB_TIMEOUT_S": f"{HOUR_S / 2:.0f}", "AGENT_JOBS_FOLLOW": str(follow)}
     with serving(settings.data_dir, upstream.base_url, **limited, PYTHONPATH=str(tmp_path)) as server:
         server.initialize()
-        prompt = scripted("long work", {"duration_s": 40, "text": "in any time"})
+        prompt = script_prompt("long work", {"duration_s": 40, "text": "in any time"})
         started = server.call("agent_start", prompt=prompt, wait_s=0)
         assert "next_poll_ms" in server.call("agent_poll", job_id=started["job_id"], wait_s=1.5)
         (tmp_path / f"set {jump_s}").touch()
@@ -112,7 +112,7 @@ async def test_server_suspended_during_a_run_returns_its_result(settings: Settin
                     return await to_thread.run_sync(partial(server.call, tool, **arguments))
 
                 await to_thread.run_sync(server.initialize)
-                prompt = scripted("long work", {"duration_s": HOUR_S, "text": "over the night"})
+                prompt = script_prompt("long work", {"duration_s": HOUR_S, "text": "over the night"})
                 started = await call("agent_start", prompt=prompt, wait_s=0)
                 os.kill(server.process.pid, signal.SIGSTOP)
                 line.cut()

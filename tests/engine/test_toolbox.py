@@ -649,7 +649,7 @@ def build_web_server() -> MCPServer:
 
     @server.tool(annotations=ToolAnnotations(read_only_hint=True))
     async def who(ctx: Context) -> str:  # pyright: ignore[reportUnusedFunction]
-        """Who calls."""
+        """Return the name of the caller."""
         return f"{(ctx.headers or {}).get('authorization')} {ctx.protocol_version}"
 
     @server.tool()

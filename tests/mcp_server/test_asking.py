@@ -11,7 +11,7 @@ from typing import Any, Literal
 import anyio
 import httpx2
 import pytest
-from hosts import Host, hosting, read, scripted
+from hosts import Host, hosting, read, script_prompt
 from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, InputRequiredResult
@@ -72,7 +72,7 @@ async def asking(host: Host, **emulate: Any) -> dict[str, Any]:
     return await host.end(started["job_id"], wait_s=20)
 
 
-def given(told: dict[str, Any], output: object = "found") -> list[dict[str, Any]]:
+def answer_needs(told: dict[str, Any], output: object = "found") -> list[dict[str, Any]]:
     return [{"call_id": call["call_id"], "output": output} for call in told["needs"]]
 
 
@@ -224,7 +224,7 @@ async def test_dialog_works_over_pipes(tmp_path: Path, upstream: RunningServer, 
     over = Client(parameters(tmp_path, upstream.base_url), mode=mode, elicitation_callback=person.asked)
     async with over as client:
         arguments = script(mcp_approval=REMOTE)
-        prompt = scripted("ask", arguments["emulate"])
+        prompt = script_prompt("ask", arguments["emulate"])
         started = read(await client.call_tool("agent_start", {"prompt": prompt, "options": arguments["options"]}))
         answer = read(await client.call_tool("agent_poll", {"job_id": started["job_id"]}))
     assert (answer["status"], len(person.seen)) == ("completed", 1)
@@ -253,7 +253,7 @@ async def test_job_continues_once_the_model_answers_its_functions(settings: Sett
         told = await asking(host, function_calls=TWO)
         assert [json.loads(call["arguments"])["word"] for call in told["needs"]] == ["one", "two"]
         assert told["next"] == f"agent_reply job_id={told['job_id']} outputs=[{{call_id,output}}]"
-        await host.call("agent_reply", job_id=told["job_id"], outputs=given(told, {"found": 3}))
+        await host.call("agent_reply", job_id=told["job_id"], outputs=answer_needs(told, {"found": 3}))
         answer = await host.end(told["job_id"])
         assert all(f'{call["call_id"]}: {{"found": 3}}' in answer["output"] for call in told["needs"])
 
@@ -261,7 +261,7 @@ async def test_job_continues_once_the_model_answers_its_functions(settings: Sett
 async def test_partial_answer_is_kept_and_the_rest_stays_open(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=TWO)
-        one, two = given(told)
+        one, two = answer_needs(told)
         left = await host.call("agent_reply", job_id=told["job_id"], outputs=[one])
         assert [call["call_id"] for call in left["needs"]] == [two["call_id"]]
         assert two["call_id"] in await host.refused("agent_reply", job_id=told["job_id"], outputs=[one])
@@ -294,7 +294,7 @@ async def test_wrong_answer_gets_a_sentence_and_changes_nothing(
 async def test_output_for_an_approval_is_refused(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, mcp_approval=REMOTE)
-        why = await host.refused("agent_reply", job_id=told["job_id"], outputs=given(told))
+        why = await host.refused("agent_reply", job_id=told["job_id"], outputs=answer_needs(told))
         assert "waits for an approval, not for an output. Use approve or deny." in why
 
 
@@ -312,7 +312,9 @@ async def test_answer_to_a_job_that_does_not_ask_is_refused(settings: Settings) 
 async def test_message_replaces_every_missing_answer(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=TWO)
-        await host.call("agent_reply", job_id=told["job_id"], outputs=given(told)[:1], message="Go on without it")
+        await host.call(
+            "agent_reply", job_id=told["job_id"], outputs=answer_needs(told)[:1], message="Go on without it"
+        )
         output = (await host.end(told["job_id"]))["output"]
     assert ": found" in output
     assert "Not done. The user says: Go on without it" in output
@@ -335,7 +337,7 @@ async def test_first_of_many_simultaneous_answers_counts(settings: Settings) -> 
         told = await asking(one, function_calls=[LOOKUP])
 
         async def reply(host: Host, number: int) -> None:
-            outputs = given(told, f"answer {number}")
+            outputs = answer_needs(told, f"answer {number}")
             result = await host.client.call_tool("agent_reply", {"job_id": told["job_id"], "outputs": outputs})
             came.append(not result.is_error)
             if not result.is_error:
@@ -375,13 +377,13 @@ def test_answer_outlives_the_processes_that_asked_and_received_it(tmp_path: Path
     with serving(tmp_path, upstream.base_url) as server:
         server.initialize()
         arguments = script(function_calls=[LOOKUP])
-        prompt = scripted("ask", arguments["emulate"])
+        prompt = script_prompt("ask", arguments["emulate"])
         job_id = server.call("agent_start", prompt=prompt, options=arguments["options"], wait_s=0)["job_id"]
         told = server.call("agent_poll", job_id=job_id)
     with serving(tmp_path, upstream.base_url, OPENAI_API_KEY="") as server:
         server.initialize()
         assert server.call("agent_poll", job_id=job_id, wait_s=0)["needs"] == told["needs"]
-        server.call("agent_reply", job_id=job_id, outputs=given(told, "kept"))
+        server.call("agent_reply", job_id=job_id, outputs=answer_needs(told, "kept"))
     with serving(tmp_path, upstream.base_url) as server:
         server.initialize()
         assert "kept" in server.call("agent_poll", job_id=job_id)["output"]
@@ -421,7 +423,7 @@ async def test_job_that_waits_is_cancelled_at_once(settings: Settings, upstream:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=[LOOKUP])
         assert (await host.call("agent_cancel", job_id=told["job_id"]))["status"] == "cancelled"
-        assert "cancelled" in await host.refused("agent_reply", job_id=told["job_id"], outputs=given(told))
+        assert "cancelled" in await host.refused("agent_reply", job_id=told["job_id"], outputs=answer_needs(told))
     assert upstream.emulator.counters()["creates"] == 1
 
 
@@ -439,9 +441,9 @@ async def test_poll_of_several_jobs_reports_a_question_once_and_again_when_it_ch
         quiet = await host.call("agent_poll", **group, wait_s=5)
         assert (quiet["running"], quiet["input_required"]) == (0, 1)
         told = await host.call("agent_poll", job_id=job_id, wait_s=0)
-        await host.call("agent_reply", job_id=job_id, outputs=given(told)[:1])
+        await host.call("agent_reply", job_id=job_id, outputs=answer_needs(told)[:1])
         assert "done" not in await host.call("agent_poll", **group, wait_s=0)  # the reply told what is left
-        await host.call("agent_reply", job_id=job_id, outputs=given(told)[1:])
+        await host.call("agent_reply", job_id=job_id, outputs=answer_needs(told)[1:])
         assert (await host.call("agent_poll", **group, wait_s=40))["done"][0]["status"] == "completed"
 
 

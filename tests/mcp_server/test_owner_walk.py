@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hosts import SPEED, scripted
+from hosts import SPEED, script_prompt
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent
@@ -210,7 +210,7 @@ async def serving(settings: Settings, **client: Any) -> AsyncGenerator[Team]:
 
 
 async def alices_jobs(team: Team) -> list[Job]:
-    """A finished job, one that asks, and one that runs, all in one batch."""
+    """Start a job that finishes, one that asks and one that runs, all in one batch."""
     alice = team.engine.for_owner("alice")
     started: list[Job] = []
     scripts: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -220,7 +220,7 @@ async def alices_jobs(team: Team) -> list[Job]:
     ]
     for number, (emulate, options) in enumerate(scripts):
         request = StartRequest(
-            prompts=[scripted(f"secret {number}", emulate)], batch="night", options=options, client="host"
+            prompts=[script_prompt(f"secret {number}", emulate)], batch="night", options=options, client="host"
         )
         started += [one.job for one in await alice.start(request)]
     with anyio.fail_after(60):
@@ -258,7 +258,7 @@ async def team_engine() -> Engine:
 
 
 async def describe(engine: Engine, jobs: list[Job]) -> list[object]:
-    """What callers change of jobs; that a job runs meanwhile does not count."""
+    """Describe the changes that callers make to jobs, without those of the jobs' own runs."""
     results = [await engine.result(job.id) for job in jobs]
     facts = [
         (one.job.is_terminal, one.job.delivered_at, one.job.read_at, one.job.cancel_requested_at) for one in results
@@ -347,7 +347,7 @@ async def test_event_of_another_owner_is_not_seen(settings: Settings) -> None:
 async def test_live_text_and_launch_of_another_owner_are_not_seen(settings: Settings) -> None:
     async with serving(settings) as team:
         emulate = {"duration_s": 30, "text": "secret " * 50}
-        [started] = await team.engine.for_owner("alice").start(StartRequest(prompts=[scripted("write", emulate)]))
+        [started] = await team.engine.for_owner("alice").start(StartRequest(prompts=[script_prompt("write", emulate)]))
         text = team.engine.follow_text(started.job.id)
         with anyio.fail_after(60):
             while not text.text:  # noqa: ASYNC110  # a stream sets no event of ours
@@ -360,7 +360,7 @@ async def test_polls_of_two_owners_are_paced_apart(settings: Settings) -> None:
     """Six empty polls of one owner's jobs do not have another owner's model leave, nor wait for a hint."""
     async with serving(settings) as team:
         for owner in ("alice", "bob"):
-            request = StartRequest(prompts=[scripted(f"work of {owner}", {"end": "never"})])
+            request = StartRequest(prompts=[script_prompt(f"work of {owner}", {"end": "never"})])
             await team.engine.for_owner(owner).start(request)
         answers = [await team.call("alice", "agent_poll", wait_s=0.05) for _ in range(6)]
         assert "end your turn" in answers[-1] or answers[-1] != answers[0]
@@ -429,7 +429,7 @@ async def test_jobs_of_an_owner_run_with_the_owners_key_or_not_at_all(
         await team.engine.owners.set_owner(Owner("alice", key_ref="alice"))
         alice, bob = team.engine.for_owner("alice"), team.engine.for_owner("bob")
         jobs = [
-            (await engine.start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]), wait_s=600))[0].job
+            (await engine.start(StartRequest(prompts=[script_prompt("x", {"duration_s": 1})]), wait_s=600))[0].job
             for engine in (alice, bob)
         ]
         assert [job.status for job in jobs] == ["completed", "completed"]
@@ -455,7 +455,7 @@ async def test_responses_are_deleted_with_the_key_of_their_owner(
     async with serving(replace(settings, owner_keys_dir=tmp_path, api_key=SecretStr("invalid"))) as team:
         await team.engine.owners.set_owner(Owner("alice", key_ref="alice"))
         alice = team.engine.for_owner("alice")
-        [started] = await alice.start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]), wait_s=600)
+        [started] = await alice.start(StartRequest(prompts=[script_prompt("x", {"duration_s": 1})]), wait_s=600)
         assert started.job.status == "completed"
         if verb == "delete":
             deleted = await alice.delete([started.job.id], upstream=True)
@@ -475,7 +475,7 @@ async def test_running_job_goes_on_with_the_key_that_it_was_sent_with_when_its_o
         alice = team.engine.for_owner("alice")
         for key_ref in ("first", ""):  # a key of their own, then the shared one
             await team.engine.owners.set_owner(Owner("alice", key_ref=key_ref))
-            [started] = await alice.start(StartRequest(prompts=[scripted(key_ref or "x", {"duration_s": 5})]))
+            [started] = await alice.start(StartRequest(prompts=[script_prompt(key_ref or "x", {"duration_s": 5})]))
             await team.engine.owners.set_owner(Owner("alice", key_ref="second"))
             with anyio.fail_after(60):
                 assert (await alice.poll(started.job.id, wait_s=600)).status == "completed"
@@ -491,7 +491,9 @@ async def test_step_of_a_job_whose_key_is_gone_waits_and_uses_no_other_key(
         planned = await alice.plan(StartRequest(prompts=["x"]))
         await team.engine.owners.set_owner(Owner("alice", key_ref="gone"))
         [started] = await alice.submit(planned)
-        [other] = await team.engine.for_owner("bob").start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]))
+        [other] = await team.engine.for_owner("bob").start(
+            StartRequest(prompts=[script_prompt("x", {"duration_s": 1})])
+        )
         await team.engine.for_owner("bob").poll(other.job.id, wait_s=600)
         assert (await alice.poll(started.job.id)).status == "pending"
         assert upstream.emulator.counters()["creates"] == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import eventually, hosting, read, scripted
+from hosts import eventually, hosting, read, script_prompt
 from mcp import Client, MCPError
 from mcp.client.stdio import stdio_client
 from mcp_types import TextContent, TextResourceContents
@@ -24,7 +24,7 @@ TOOLS = ["agent_start", "agent_poll", "agent_result", "agent_list", "agent_reply
 
 
 def start(server: Server, emulate: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return server.call("agent_start", prompt=scripted("hello", emulate), **{"wait_s": 0, **more})
+    return server.call("agent_start", prompt=script_prompt("hello", emulate), **{"wait_s": 0, **more})
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -64,14 +64,14 @@ async def test_client_of_each_era_drives_every_tool_prompt_and_resource(
 
         assert client.protocol_version == version
         assert [tool.name for tool in (await client.list_tools()).tools] == TOOLS
-        started = await call("agent_start", prompt=scripted("hello", {"duration_s": 2, "text": "by a client"}))
+        started = await call("agent_start", prompt=script_prompt("hello", {"duration_s": 2, "text": "by a client"}))
         job_id = started["job_id"]
         assert await call("agent_poll", job_id=job_id) == {
             "job_id": job_id, "status": "completed", "output": "by a client",
         }  # fmt: skip
         assert (await call("agent_result", job_id=job_id))["output"] == "by a client"
         assert (await call("agent_list", status="completed"))["counts"] == {"completed": 1}
-        endless = await call("agent_start", prompts=[scripted("endless", {"end": "never"})] * 2)
+        endless = await call("agent_start", prompts=[script_prompt("endless", {"end": "never"})] * 2)
         assert (await call("agent_cancel", batch=endless["batch"]))["counts"] == {"cancelled": 2}
 
         for prompt in (await client.list_prompts()).prompts:
@@ -110,13 +110,13 @@ async def test_resource_of_an_unknown_job_is_refused_like_a_tool_call_and_not_lo
 
 ENDS: dict[str, Callable[[Server], int]] = {
     "end of stdin": lambda server: server.end(),
-    "SIGTERM": lambda server: signalled(server, signal.SIGTERM),
-    "SIGINT": lambda server: signalled(server, signal.SIGINT),
-    "SIGHUP": lambda server: signalled(server, signal.SIGHUP),
+    "SIGTERM": lambda server: send_signal(server, signal.SIGTERM),
+    "SIGINT": lambda server: send_signal(server, signal.SIGINT),
+    "SIGHUP": lambda server: send_signal(server, signal.SIGHUP),
 }
 
 
-def signalled(server: Server, number: signal.Signals) -> int:
+def send_signal(server: Server, number: signal.Signals) -> int:
     server.process.send_signal(number)
     return server.process.wait(60)
 
@@ -142,7 +142,7 @@ async def test_id_that_is_on_its_way_when_the_server_ends_is_kept(
     assert settings.data_dir is not None
     with serving(settings.data_dir, upstream.base_url) as server:
         server.initialize()
-        request = {"prompt": scripted("hello", {"duration_s": 1, "text": "not lost"})}
+        request = {"prompt": script_prompt("hello", {"duration_s": 1, "text": "not lost"})}
         server.send("tools/call", {"name": "agent_start", "arguments": request})
         await eventually(lambda: upstream.emulator.counters()["creates"] == 1)
         assert end(server) == 0

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import anyio
 import httpx2
 import pytest
-from hosts import SPEED, Host, hosting, read, scripted
+from hosts import SPEED, Host, hosting, read, script_prompt
 from mcp import Client
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim, advertise
 from mcp.shared.exceptions import MCPError
@@ -100,7 +100,7 @@ class Tasks:
     async def start(self, emulate: dict[str, Any] | None = None, **more: Any) -> str:
         """Start a job with a scripted run; return the id of its task."""
         number = len(self.extension.created)
-        task = await self.create("agent_start", prompt=scripted(f"work {number}", emulate), **more)
+        task = await self.create("agent_start", prompt=script_prompt(f"work {number}", emulate), **more)
         return task["taskId"]
 
     async def send(self, method: str, **params: Any) -> dict[str, Any]:
@@ -151,7 +151,7 @@ async def waiting(settings: Settings, **client: Any) -> AsyncGenerator[Tasks]:
 
 async def test_task_of_a_job_completes_with_the_answer_of_a_poll(settings: Settings) -> None:
     async with waiting(settings) as host:
-        task = await host.create("agent_start", prompt=scripted("Why?", {"duration_s": 3, "searches": 2}))
+        task = await host.create("agent_start", prompt=script_prompt("Why?", {"duration_s": 3, "searches": 2}))
         assert task.keys() >= REQUIRED
         assert task["ttlMs"] is None
         assert task["status"] == "working"
@@ -170,9 +170,11 @@ async def test_task_of_a_job_completes_with_the_answer_of_a_poll(settings: Setti
 async def test_task_names_the_page_of_its_jobs_beside_its_state(settings: Settings, batch: str | None) -> None:
     async with open_store(settings.data_path()) as store, waiting(settings) as host:
         await store.announce("ui http://127.0.0.1:4777", settings.base_url)
-        task = await host.create("agent_start", prompt=None, prompts=[scripted("Wait", FOREVER)] * 2, batch="a & b")
+        task = await host.create(
+            "agent_start", prompt=None, prompts=[script_prompt("Wait", FOREVER)] * 2, batch="a & b"
+        )
         if batch is None:
-            task = await host.create("agent_start", prompt=scripted("Wait longer", FOREVER))
+            task = await host.create("agent_start", prompt=script_prompt("Wait longer", FOREVER))
         path = {None: f"/jobs/{task['taskId']}", "a & b": "/?batch=a+%26+b"}[batch]
         assert task["statusMessage"].endswith(f"; http://127.0.0.1:4777{path}")
         assert "http" not in (await host.get(task["taskId"]))["statusMessage"]
@@ -221,7 +223,7 @@ async def test_poll_of_a_running_job_is_a_task(settings: Settings) -> None:
 
 async def test_repeated_start_is_the_task_of_the_same_job_marked_as_duplicate(settings: Settings) -> None:
     async with waiting(settings) as host:
-        prompt = scripted("the same", {"duration_s": 3})
+        prompt = script_prompt("the same", {"duration_s": 3})
         ids = [(await host.create("agent_start", prompt=prompt))["taskId"] for _ in range(2)]
         assert ids[0] == ids[1]
         assert (await host.end(ids[0]))["duplicate"] is True
@@ -229,9 +231,9 @@ async def test_repeated_start_is_the_task_of_the_same_job_marked_as_duplicate(se
 
 async def test_call_that_does_not_wait_gets_the_plain_answer(settings: Settings) -> None:
     calls: list[tuple[str, dict[str, Any]]] = [
-        ("agent_start", {"prompt": scripted("a", FOREVER), "wait_s": 0}),
-        ("agent_start", {"prompt": scripted("b", FOREVER), "wait_s": "0"}),
-        ("agent_start", {"prompts": [scripted("c", FOREVER), scripted("d", FOREVER)], "wait_s": 0}),
+        ("agent_start", {"prompt": script_prompt("a", FOREVER), "wait_s": 0}),
+        ("agent_start", {"prompt": script_prompt("b", FOREVER), "wait_s": "0"}),
+        ("agent_start", {"prompts": [script_prompt("c", FOREVER), script_prompt("d", FOREVER)], "wait_s": 0}),
         ("agent_start", {"prompt": "e", "options": {"dry_run": True}}),
         ("agent_poll", {"wait_s": 0}),
         ("agent_list", {}),
@@ -271,7 +273,7 @@ async def test_no_answer_is_a_task_without_the_extension(
     settings: Settings, change: dict[str, Any], client: dict[str, Any]
 ) -> None:
     async with hosting(replace(settings, **change), **client) as host:
-        job_id = (await host.call("agent_start", prompt=scripted("a", {"duration_s": 1})))["job_id"]
+        job_id = (await host.call("agent_start", prompt=script_prompt("a", {"duration_s": 1})))["job_id"]
         with pytest.raises(MCPError) as refused:
             await ask(host.client, "tasks/get", taskId=job_id)
         wanted = MISSING_REQUIRED_CLIENT_CAPABILITY if not client else METHOD_NOT_FOUND
@@ -338,7 +340,7 @@ async def test_task_without_an_engine_is_answered_with_the_reason() -> None:
 @pytest.mark.parametrize("batch", [None, "tea"])
 async def test_batch_is_one_task(settings: Settings, batch: str | None) -> None:
     async with waiting(settings) as host:
-        prompts = [scripted(f"part {number}", {"duration_s": number}) for number in range(1, 8)]
+        prompts = [script_prompt(f"part {number}", {"duration_s": number}) for number in range(1, 8)]
         task = await host.create("agent_start", prompts=prompts, **({"batch": batch} if batch else {}))
         assert task["status"] == "working"
         assert batch is None or task["taskId"] == batch
@@ -377,7 +379,7 @@ async def test_result_that_the_host_never_fetches_is_reported_by_the_next_poll(s
 async def test_cancelling_a_task_cancels_its_jobs(settings: Settings, upstream: RunningServer, how: str) -> None:
     async with waiting(settings) as host:
         count = 1 if how == "job" else 3
-        prompts = [scripted(f"never {number}", FOREVER) for number in range(count)]
+        prompts = [script_prompt(f"never {number}", FOREVER) for number in range(count)]
         given = {"prompt": prompts[0]} if how == "job" else {"prompts": prompts}
         task_id = (await host.create("agent_start", **given))["taskId"]
         for _ in range(2):  # a task that ended may be cancelled again
@@ -455,7 +457,7 @@ async def test_dialog_that_the_user_closes_is_shown_again_after_the_next_poll(se
 async def test_questions_may_be_answered_one_by_one(settings: Settings, count: int) -> None:
     async with waiting(settings, elicitation_callback=form) as host:
         start = script(mcp_approval=REMOTE)
-        prompts = [scripted(f"buy {number}", start["emulate"]) for number in range(count)]
+        prompts = [script_prompt(f"buy {number}", start["emulate"]) for number in range(count)]
         task = await host.create("agent_start", prompts=prompts, options=start["options"])
         seen: set[str] = set()
         with anyio.fail_after(60):
@@ -477,7 +479,7 @@ async def test_answer_counts_though_another_job_has_asked_meanwhile(settings: Se
     async with waiting(settings, elicitation_callback=form) as host:
         start = script(mcp_approval=REMOTE)
         scripts = [start["emulate"] | {"duration_s": 10.0 if number == slow else 0.2} for number in range(9)]
-        prompts = [scripted(f"buy {number}", emulate) for number, emulate in enumerate(scripts)]
+        prompts = [script_prompt(f"buy {number}", emulate) for number, emulate in enumerate(scripts)]
         task = await host.create("agent_start", prompts=prompts, options=start["options"])
         state = await host.once(task["taskId"], lambda state: len(state.get("inputRequests", {})) == 8)
         shown = list[str](state["inputRequests"])
@@ -546,7 +548,7 @@ def ask_with_tasks(server: Server, method: str, **params: Any) -> dict[str, Any]
 
 
 def test_task_outlives_its_server(tmp_path: Path, upstream: RunningServer) -> None:
-    prompt = scripted("outlive", {"duration_s": 2 * SPEED})
+    prompt = script_prompt("outlive", {"duration_s": 2 * SPEED})
     with serving(tmp_path, upstream.base_url) as server:
         assert TASKS in ask_with_tasks(server, "server/discover")["capabilities"]["extensions"]
         task = ask_with_tasks(server, "tools/call", name="agent_start", arguments={"prompt": prompt})
@@ -573,7 +575,7 @@ def test_user_can_switch_tasks_off(tmp_path: Path, upstream: RunningServer, wher
     )
     with serving(tmp_path, upstream.base_url, *arguments, **environment) as server:
         assert "extensions" not in ask_with_tasks(server, "server/discover")["capabilities"]
-        arguments = {"prompt": scripted("short", {"duration_s": 0.2})}
+        arguments = {"prompt": script_prompt("short", {"duration_s": 0.2})}
         answer = ask_with_tasks(server, "tools/call", name="agent_start", arguments=arguments)
         assert answer["resultType"] == "complete"
         assert json.loads(answer["content"][0]["text"])["job_id"]

@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from hosts import SPEED, eventually, hosting, scripted
-from upstream_log import creates, ended, runs, size
+from hosts import SPEED, eventually, hosting, script_prompt
+from upstream_log import creates, list_statuses, runs, size
 
 from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.errors import RequestError
@@ -67,7 +67,7 @@ async def test_late_cancel_shows_the_result_for_every_answer_of_upstream(
     script = {"duration_s": 0.1, "text": "done before", "faults": [{"cancel_status": cancel_status}]}
     async with hosting(replace(settings, follow=0), speed=0.2) as host:  # so slow that no look sees the end first
         started = await host.start(emulate=script)
-        await eventually(lambda: ended(upstream) == ["completed"])
+        await eventually(lambda: list_statuses(upstream) == ["completed"])
         answer = await host.call("agent_cancel", job_id=started["job_id"])
     assert answer["output"] == "done before"
     assert upstream.emulator.counters()["cancels"] == 1
@@ -365,7 +365,7 @@ async def test_start_cancelled_by_the_host_during_a_post_keeps_its_response(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="create", delay_s=3 * SPEED)
-    prompt = scripted("hi", {"duration_s": 1, "text": "kept"})
+    prompt = script_prompt("hi", {"duration_s": 1, "text": "kept"})
     async with hosting(settings) as host:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: host.call("agent_start", prompt=prompt, wait_s=30))
@@ -442,7 +442,7 @@ async def test_running_job_behind_a_thousand_finished_ones_is_polled_and_cancell
         polled = await host.call("agent_poll", batch="night", wait_s=0)
         assert polled["running"] == 1
         await host.call("agent_cancel", batch="night")
-    assert ended(upstream) == ["cancelled"]
+    assert list_statuses(upstream) == ["cancelled"]
 
 
 async def test_response_of_another_job_is_not_adopted(settings: Settings, upstream: RunningServer) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hosts import SPEED, Host, eventually, hosting, scripted
+from hosts import SPEED, Host, eventually, hosting, script_prompt
 from mcp import Client
 from mcp.client._memory import InMemoryTransport
 from mcp.shared.memory import create_client_server_memory_streams
@@ -93,7 +93,7 @@ class Cutting(Clock):
 async def connected(
     settings: Settings, clock: Clock, wire: str = "direct", client: str = "someone"
 ) -> AsyncGenerator[Host]:
-    """A host with this connection. Jobs are polled, because a stream has limits of its own."""
+    """Run a host with this connection. Jobs are polled, because a stream has limits of its own."""
     async with open_app(replace(settings, follow=0), clock) as app:
         mcp = build_server(app.engine, max_wait_s=settings.max_wait_s)
         transport = mcp if wire == "direct" else InMemoryTransport(mcp)
@@ -126,7 +126,7 @@ async def test_host_that_cuts_calls_loses_one_poll_at_most_and_reads_the_result(
 ) -> None:
     clock = Cutting.at(cut_s)
     async with connected(settings, clock, wire) as host:
-        prompt = scripted("long work", {"duration_s": 1.5 * SPEED, "text": "the result"})
+        prompt = script_prompt("long work", {"duration_s": 1.5 * SPEED, "text": "the result"})
         started = await cut(host, clock, "agent_start", prompt=prompt)
         assert started is not None, "a start is shorter than every limit that was seen"
         polls = [await cut(host, clock, "agent_poll", job_id=started["job_id"])]
@@ -143,8 +143,8 @@ async def test_host_that_cuts_calls_loses_one_poll_at_most_and_reads_the_result(
     [
         *((wire, "agent_poll", {}) for wire in WIRES),
         ("legacy", "agent_poll", {"wait_s": 10_000}),
-        ("legacy", "agent_start", {"prompt": scripted("more", ENDLESS), "wait_s": 40}),
-        (MODERN, "agent_start", {"prompts": [scripted("more", ENDLESS)] * 2, "wait_s": 40}),
+        ("legacy", "agent_start", {"prompt": script_prompt("more", ENDLESS), "wait_s": 40}),
+        (MODERN, "agent_start", {"prompts": [script_prompt("more", ENDLESS)] * 2, "wait_s": 40}),
     ],
     ids=[*WIRES, "long poll", "start", "starts"],
 )
@@ -160,7 +160,7 @@ async def test_cut_call_shortens_all_later_ones(
             assert polled is not None
             assert max(clock.asked_s) <= 17
             assert max(clock.asked_s) > 12
-        started = await cut(host, clock, "agent_start", prompt=scripted("another", ENDLESS), wait_s=10_000)
+        started = await cut(host, clock, "agent_start", prompt=script_prompt("another", ENDLESS), wait_s=10_000)
         assert started is not None
         assert 12 < max(clock.asked_s) <= 17
         open_jobs = await host.call("agent_list", status="open")
@@ -188,7 +188,7 @@ async def test_learned_limit_overrides_the_setting_and_the_table(settings: Setti
 async def test_connection_that_closes_during_a_poll_sets_no_limit(settings: Settings, end: str) -> None:
     clock = Cutting.at(20)
     client = Implementation(name="someone", version="1")
-    start: dict[str, Any] = {"prompt": scripted("long work", ENDLESS), "wait_s": 0}
+    start: dict[str, Any] = {"prompt": script_prompt("long work", ENDLESS), "wait_s": 0}
     async with open_app(replace(settings, follow=0), clock) as app:
         mcp = build_server(app.engine)
         low = mcp._lowlevel_server  # pyright: ignore[reportPrivateUsage]
@@ -234,7 +234,7 @@ async def test_start_answers_before_any_host_that_was_seen_cuts_it(
     upstream.queue_fault(on="create", delay_s=1000)
     upstream.queue_fault(on="create", delay_s=1000)
     clock = Cutting.at(longest_s)
-    prompt = scripted("slow to begin", ENDLESS)
+    prompt = script_prompt("slow to begin", ENDLESS)
     given = {"prompts": [prompt] * 2} if "prompts" in arguments else {"prompt": prompt, **arguments}
     async with connected(settings, clock, client=client) as host:
         answer = await cut(host, clock, "agent_start", **given)
@@ -264,7 +264,9 @@ async def test_progress_shows_the_activity_of_the_jobs(
         if expected in said[-1]:
             heard.set()
 
-    prompt = scripted("SECRET-PROMPT", {"duration_s": 0.1, "searches": 12, "end": "never", "text": "SECRET-OUTPUT"})
+    prompt = script_prompt(
+        "SECRET-PROMPT", {"duration_s": 0.1, "searches": 12, "end": "never", "text": "SECRET-OUTPUT"}
+    )
     given = {"prompt": prompt} if count == 1 else {"prompts": [prompt] * count}
     async with hosting(settings) if wire == "direct" else connected(settings, create_fast_clock(SPEED), wire) as host:
         if tool == "agent_poll":

@@ -335,7 +335,7 @@ def test_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
 
-    def named(owner: str) -> "subprocess.CompletedProcess[str]":
+    def set_owner(owner: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run([tmp_path / "scripts/owner", owner], capture_output=True, text=True, check=False)
 
     def names() -> set[str]:
@@ -345,11 +345,11 @@ def test_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
         return {each for names in found for each in names}
 
     before = names()
-    assert [named(owner).returncode for owner in ("a/b", "-a", "a.b", "$(id)")] == [1] * 4
+    assert [set_owner(owner).returncode for owner in ("a/b", "-a", "a.b", "$(id)")] == [1] * 4
     assert names() == before
-    assert [named("Some-One").returncode for _ in range(2)] == [0, 0]
+    assert [set_owner("Some-One").returncode for _ in range(2)] == [0, 0]
     assert names() == {"Some-One/agent-jobs"}
-    other = named("another")
+    other = set_owner("another")
     assert (other.returncode, "another owner" in other.stderr) == (1, True)
     assert names() == {"Some-One/agent-jobs"}
 

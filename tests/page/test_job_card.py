@@ -67,7 +67,7 @@ class Card:
 
 @asynccontextmanager
 async def with_apps(settings: Settings) -> AsyncGenerator[Host]:
-    """A host that renders apps."""
+    """Run a host that renders apps."""
     async with hosting(settings, extensions=[advertise(APPS, SETTINGS)]) as host:
         yield host
 
@@ -76,7 +76,7 @@ async def with_apps(settings: Settings) -> AsyncGenerator[Host]:
 async def showing_card(
     browser: Browser, settings: Settings, **arguments: Any
 ) -> AsyncGenerator[Card]:  # fmt: skip
-    """The card of the jobs that a call of agent_start began."""
+    """Show the card of the jobs that a call of agent_start started."""
     async with with_apps(settings) as host:
         [resource] = (await host.client.read_resource(URI)).contents
         assert isinstance(resource, TextResourceContents) and resource.mime_type == MIME_TYPE
@@ -104,14 +104,14 @@ async def showing_card(
         assert card.complaints == []
 
 
-def scripted_options(script: dict[str, Any], **options: Any) -> dict[str, Any]:
+def build_options(script: dict[str, Any], **options: Any) -> dict[str, Any]:
     return {"metadata": {"emulate": json.dumps(script)}, **options}
 
 
 @NEEDS_CHROMIUM
 async def test_card_shows_a_job_until_its_end_and_costs_no_turn(browser: Browser, settings: Settings) -> None:
     hostile = "<img src=x onerror=alert(1)><script>parent.postMessage('x','*')</script> javascript:alert(1) " * 3
-    options = scripted_options({"duration_s": 3, "text": hostile})
+    options = build_options({"duration_s": 3, "text": hostile})
     async with showing_card(browser, settings, prompt="Wait <b>for</b> \u202ethis", options=options) as card:
         await expect(card.frame.locator("h1")).to_have_text("Wait <b>for</b> \\u202ethis")
         await expect(card.frame.locator(".status")).to_have_text("completed", timeout=60_000)
@@ -133,7 +133,7 @@ async def test_card_shows_a_job_until_its_end_and_costs_no_turn(browser: Browser
 
 @NEEDS_CHROMIUM
 async def test_card_cancels_a_job(browser: Browser, settings: Settings) -> None:
-    options = scripted_options({"duration_s": 600})
+    options = build_options({"duration_s": 600})
     async with showing_card(browser, settings, prompts=["one", "two"], batch="b", options=options) as card:
         await expect(card.frame.locator("article")).to_have_count(2)
         first = card.frame.locator("article", has_text="one")
@@ -148,7 +148,7 @@ ASKING: dict[str, Any] = {"duration_s": 1, "turns": [{"mcp_approval": APPROVAL},
 
 @NEEDS_CHROMIUM
 async def test_user_approves_a_call_in_the_card(browser: Browser, settings: Settings) -> None:
-    options = scripted_options(ASKING, tools=[TRACKER])
+    options = build_options(ASKING, tools=[TRACKER])
     async with showing_card(browser, settings, prompt="Close it", options=options) as card:
         question = card.frame.locator(".question")
         await expect(question).to_contain_text("Allow tracker/close?", timeout=60_000)
@@ -161,7 +161,7 @@ async def test_user_approves_a_call_in_the_card(browser: Browser, settings: Sett
 async def test_user_always_allows_a_tool_in_the_card_and_takes_it_back(browser: Browser, settings: Settings) -> None:
     other = {"mcp_approval": {**APPROVAL, "name": "open"}}
     script = {**ASKING, "turns": [{"mcp_approval": APPROVAL}, {"mcp_approval": APPROVAL}, other, {"text": "Over."}]}
-    options = scripted_options(script, tools=[TRACKER])
+    options = build_options(script, tools=[TRACKER])
     async with showing_card(browser, settings, prompt="Close it", options=options) as card:
         await card.frame.get_by_role("button", name="Always").click(timeout=60_000)
         await expect(card.frame.locator(".question")).to_contain_text("Allow tracker/open?", timeout=60_000)

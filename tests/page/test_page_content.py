@@ -30,7 +30,7 @@ TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://trac
 
 @asynccontextmanager
 async def visiting(settings: Settings) -> AsyncGenerator[tuple[PageServer, httpx2.AsyncClient]]:
-    """A signed-in visitor."""
+    """Run the page, and yield a signed-in visitor."""
     async with serving_page(settings) as server, httpx2.AsyncClient(base_url=server.url, trust_env=False) as client:
         await client.get(server.link)
         client.headers["Origin"] = server.url

@@ -79,7 +79,7 @@ FIND_OVERHANGS = """() => [...document.querySelectorAll('.sums td, .sums th')].f
 
 @pytest.fixture(scope="module")
 async def paths(server: PageServer) -> dict[str, str]:
-    """The pages, with a job in each state that looks its own way."""
+    """Return the pages, with a job in each state that has a look of its own."""
     scripts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "done": ({"duration_s": 1, "text": ANSWER}, {"tools": [{"type": "web_search"}], "max_output_tokens": 500}),
         "asking": ({"duration_s": 1, "mcp_approval": CLOSING}, {"tools": [TRACKER]}),

@@ -15,7 +15,7 @@ PAGE = "http://127.0.0.1:4777"
 
 
 @asynccontextmanager
-async def announced(settings: Settings, what: str) -> AsyncGenerator[None]:
+async def announced_process(settings: Settings, what: str) -> AsyncGenerator[None]:
     """Another process that says what it does."""
     async with open_store(settings.data_path()) as store:
         await store.announce(what, settings.base_url)
@@ -24,7 +24,7 @@ async def announced(settings: Settings, what: str) -> AsyncGenerator[None]:
 
 @pytest.mark.parametrize("length", [9, 64, 300])
 async def test_start_names_the_page_of_its_job_within_its_bytes(settings: Settings, length: int) -> None:
-    async with announced(settings, f"ui {PAGE}"), hosting(settings) as host:
+    async with announced_process(settings, f"ui {PAGE}"), hosting(settings) as host:
         started = await host.start("Find " + "x" * length, wait_s=5, emulate={"duration_s": 600})
         assert started["view"] == f"{PAGE}/jobs/{started['job_id']}"
         assert count_json_bytes(started) <= 240, json.dumps(started)
@@ -37,7 +37,7 @@ async def test_start_of_several_jobs_names_their_page_within_its_bytes(
     settings: Settings, number: int, batch: str | None
 ) -> None:
     prompts = [f"task {index} " + '[emulate {"duration_s": 600}]' for index in range(number)]
-    async with announced(settings, f"ui {PAGE}"), hosting(settings) as host:
+    async with announced_process(settings, f"ui {PAGE}"), hosting(settings) as host:
         started = await host.call("agent_start", prompts=prompts, batch=batch)
     assert count_json_bytes(started) <= 400, json.dumps(started)
     pages = {None: "/", "ünï & co": "/?batch=%C3%BCn%C3%AF+%26+co", "b" * 60: f"/?batch={'b' * 60}"}
@@ -51,5 +51,5 @@ async def test_start_of_several_jobs_names_their_page_within_its_bytes(
 
 @pytest.mark.parametrize("what", ["server", "watch", "ui", "work"])
 async def test_start_names_no_page_that_does_not_run(settings: Settings, what: str) -> None:
-    async with announced(settings, what), hosting(settings) as host:
+    async with announced_process(settings, what), hosting(settings) as host:
         assert "view" not in await host.start(emulate={"duration_s": 600})

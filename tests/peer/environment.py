@@ -1,4 +1,4 @@
-"""Makes the peer's own environment once, and runs the peer in it."""
+"""Make the peer's own environment once, and run the peer in it."""
 
 import functools
 import hashlib
@@ -25,7 +25,7 @@ STOP_SECONDS = 10
 @dataclass(frozen=True)
 class Peer:
     base_url: str
-    """What an OpenAI client is given: the peer serves /responses without /v1."""
+    """The base URL for an OpenAI client: the peer serves /responses without /v1."""
     counts: Callable[[], dict[str, dict[str, int]]]
     """Requests so far: "requests" by method and kind, "creates" by X-Client-Request-Id ("" without one)."""
     release: Callable[[], None]
@@ -54,7 +54,7 @@ def build(home: Path, requirements: Path) -> None:
         try:
             made.rename(home)
         except OSError:
-            # Another process was first, and its environment is as good as this one.
+            # Another process was first; its environment is equal to this one.
             if not python_of(home).exists():
                 raise
 
@@ -68,7 +68,7 @@ def recipe(home: Path, requirements: Path) -> list[list[str]]:
         ]
     return [
         [uv, "venv", "--python", sys.executable, str(home)],
-        # Compiled now, so that the first start does not pay for it inside READY_SECONDS.
+        # Compiled now, since the first start would otherwise need more than READY_SECONDS.
         [uv, "pip", "install", "--python", python, "--compile-bytecode", "-r", str(requirements)],
     ]
 
@@ -89,7 +89,7 @@ def upstream(*, seconds: float = 20, tokens: int = 300, held: bool = False) -> G
     command = [*program, "--seconds", str(seconds), "--tokens", str(tokens)]
     if held:
         command.append("--held")
-    # Nothing of the caller's environment: proxies, cloud credentials and exporters all come in that way.
+    # The caller's environment is left out, since it can name proxies, cloud credentials and exporters.
     with tempfile.TemporaryDirectory() as home, Path(home, "stderr").open("wb") as stderr:
         scrubbed = {"HOME": home, "PATH": os.defpath, "OTEL_SDK_DISABLED": "true"}
         with subprocess.Popen(

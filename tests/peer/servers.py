@@ -1,4 +1,4 @@
-"""Tool servers that nobody here wrote, as a toolbox's file names them, and a repository for one of them."""
+"""Name third-party tool servers as a toolbox file does, and make a repository for one of them."""
 
 import subprocess
 from pathlib import Path
@@ -18,7 +18,7 @@ def time_server(zone: str = "UTC") -> dict[str, Any]:
 
 
 def make_repository(path: Path) -> Path:
-    """A repository with a note that was not added."""
+    """Make a repository with a note that was not added."""
     subprocess.run(["git", "init", "-q", str(path)], check=True)
     (path / "note.txt").write_text("a note")
     for key in ("user.name", "user.email"):
@@ -27,7 +27,7 @@ def make_repository(path: Path) -> Path:
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """What git itself says."""
+    """Run git, and return its output."""
     return subprocess.run(
         ["git", "-C", str(repository), *arguments], check=True, stdout=subprocess.PIPE, text=True
     ).stdout

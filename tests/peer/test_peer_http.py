@@ -1,4 +1,4 @@
-"""The team server with clients that nobody here wrote, and the protocol's conformance checks over HTTP.
+"""The team server with third-party clients, and the protocol's conformance checks over HTTP.
 
 They are not installed for every run. HTTP_PEERS names the folder that has them:
 
@@ -36,12 +36,12 @@ CLIENTS = [
     [NODE, HERE / "typescript_client.mjs", "auto"],
     [FASTMCP, HERE / "fastmcp_client.py"],
 ]
-#: Clients that learn of the end of a job by its event.
+#: Clients that wait for the event of a finished job.
 EVENT_CLIENTS = [[NODE, HERE / "ai_sdk_events.mjs"], [FASTMCP, HERE / "fastmcp_events.py"]]
 EVENTS_PORT = find_free_port()
 INSPECTOR = MODULES / "@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 CONFORMANCE = MODULES / "@modelcontextprotocol/conformance/dist/index.js"
-#: Those that need no tools of a fixture.
+#: The scenarios that need no tools of a fixture.
 SCENARIOS = [
     "server-initialize", "ping", "tools-list", "resources-list", "prompts-list", "dns-rebinding-protection", "caching",
     "http-header-validation", "sep-2164-resource-not-found",
@@ -97,7 +97,7 @@ async def test_client_learns_of_the_end_of_a_job_by_its_event(cluster: Cluster, 
 
 @contextmanager
 def signed_in(cluster: Cluster) -> Generator[str]:
-    """The address of a proxy that adds the token, for programs that send none."""
+    """Run a proxy that adds the token for programs that send none, and yield its address."""
     port, config = find_free_port(), cluster.folder / "proxy.cfg"
     config.write_text(
         "defaults\n  mode http\n  timeout connect 2s\n  timeout client 1m\n  timeout server 1m\n"

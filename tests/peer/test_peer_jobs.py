@@ -1,4 +1,4 @@
-"""The main job on a real wire: an MCP client process, the server over stdio, an upstream that no one here wrote."""
+"""The main path on a real wire: an MCP client process, the server over stdio, a third-party upstream."""
 
 import os
 import signal

@@ -44,8 +44,8 @@ class Server:
         """Call a tool without waiting for its answer."""
         return await self._send("tools/call", {"name": tool, "arguments": arguments})
 
-    async def told(self, call: int) -> dict[str, Any]:
-        """The answer of a call."""
+    async def read_answer(self, call: int) -> dict[str, Any]:
+        """Return the answer of a call."""
         [content] = (await self._answer(call))["content"]
         return json.loads(content["text"])
 
@@ -67,7 +67,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(peer: Peer, folder: Path) -> AsyncGenerator[Server]:
-    """A server process, killed at the end."""
+    """Run a server process, and kill it at the end."""
     ours = {"OPENAI_API_KEY": "peer", "OPENAI_BASE_URL": peer.base_url, "AGENT_JOBS_DATA_DIR": str(folder / "data")}
     async with open_process({**os.environ, **ours}, folder / "stderr") as process:
         yield Server(process)
@@ -75,13 +75,13 @@ async def serving(peer: Peer, folder: Path) -> AsyncGenerator[Server]:
 
 @dataclass(frozen=True)
 class Life:
-    """How far a server comes before it is killed."""
+    """The steps of a server before it is killed."""
 
     steps: int
     seconds: float
 
     @classmethod
-    def drawn(cls, moments: random.Random) -> "Life":
+    def draw(cls, moments: random.Random) -> "Life":
         steps, limit_s = moments.choices(
             [
                 (0, 0.3),  # while it starts
@@ -95,7 +95,7 @@ class Life:
         )[0]
         return cls(steps, moments.uniform(0, limit_s))
 
-    async def lived(self, server: Server, prompt: str, folder: Path) -> dict[str, Any]:
+    async def live(self, server: Server, prompt: str, folder: Path) -> dict[str, Any]:
         """Take the steps and last the seconds; returns what was told of a start."""
         answer: dict[str, Any] = {}
         if self.steps >= 1:
@@ -103,16 +103,16 @@ class Life:
         if self.steps >= 2:
             started = await server.ask("agent_start", prompt=prompt, wait_s=0)
             if self.steps == 3:
-                await sent(prompt, folder)
+                await wait_until_sent(prompt, folder)
             if self.steps >= 4:
-                answer = await server.told(started)
+                answer = await server.read_answer(started)
             if self.steps >= 5:
                 await server.ask("agent_poll", job_id=answer["job_id"])
         await anyio.sleep(self.seconds)
         return answer
 
 
-async def sent(prompt: str, folder: Path) -> None:
+async def wait_until_sent(prompt: str, folder: Path) -> None:
     """Wait until the first byte of this prompt's POST is about to leave."""
     async with open_store(folder / "data") as store:
         with anyio.fail_after(ANSWER_S):
@@ -122,7 +122,7 @@ async def sent(prompt: str, folder: Path) -> None:
                 found = await store.find(JobFilter(), 1)
 
 
-async def stored(folder: Path) -> list[Job]:
+async def find_stored_jobs(folder: Path) -> list[Job]:
     async with open_store(folder / "data") as store:
         return await store.find(JobFilter(), KILLS + 1)
 
@@ -134,14 +134,14 @@ async def test_thirty_kills_lose_no_response_and_pay_for_none_twice(tmp_path: Pa
         answers: list[dict[str, Any]] = []
         for number in range(KILLS):
             async with serving(peer, tmp_path) as server:
-                answers.append(await Life.drawn(moments).lived(server, f"Write the words, {number}.", tmp_path))
+                answers.append(await Life.draw(moments).live(server, f"Write the words, {number}.", tmp_path))
         async with serving(peer, tmp_path) as server:
             await server.initialize()
             ends = {
-                job.id: await server.told(await server.ask("agent_poll", job_id=job.id))
-                for job in await stored(tmp_path)
+                job.id: await server.read_answer(await server.ask("agent_poll", job_id=job.id))
+                for job in await find_stored_jobs(tmp_path)
             }
-        jobs = {job.id: job for job in await stored(tmp_path)}
+        jobs = {job.id: job for job in await find_stored_jobs(tmp_path)}
         creates = peer.counts()["creates"]
 
     assert len({job.title for job in jobs.values()}) == len(jobs), "one job at most was being born at each kill"

@@ -1,4 +1,4 @@
-"""Jobs that call tools of servers which nobody here wrote, over several turns."""
+"""Jobs that call tools of third-party servers, over several turns."""
 
 import json
 import sys
@@ -57,7 +57,7 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return read(result)
 
 
-async def ended(client: Client, job_id: str) -> dict[str, Any]:
+async def wait_until_done(client: Client, job_id: str) -> dict[str, Any]:
     while "next_poll_ms" in (answer := await call(client, "agent_poll", job_id=job_id, wait_s=20)):
         pass
     return answer
@@ -80,13 +80,13 @@ async def test_job_commits_and_reads_the_time_with_two_real_servers(
         async with host(emulator.base_url, tmp_path, toolbox) as client:
             prompt = f"commit [emulate {json.dumps(script)}]"
             started = await call(client, "agent_start", prompt=prompt, options={"toolbox": ["git", "time"]}, wait_s=0)
-            answer = await ended(client, started["job_id"])
+            answer = await wait_until_done(client, started["job_id"])
             items = (await call(client, "agent_result", job_id=started["job_id"], part="items"))["items"]
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     told = {item["name"]: item["output"] for item in items if "output" in item}
     assert "Europe/Berlin" in told["time__get_current_time"]
     assert "by a job" in told["git__git_log"]
-    assert "nothing" in told["git__git_show"], "what went wrong is told too"
+    assert "nothing" in told["git__git_show"], "the error is reported, too"
     assert git(repository, "log", "--format=%s") == "by a job\n"
 
 
@@ -97,7 +97,7 @@ async def test_upstream_of_another_project_calls_functions(tmp_path: Path, toolb
         async with host(there.base_url, tmp_path, toolbox) as client:
             prompt = f"call [emulate {json.dumps({'turns': [{'function_calls': calls}]})}]"
             started = await call(client, "agent_start", prompt=prompt, options={"toolbox": ["ledger"]}, wait_s=0)
-            answer = await ended(client, started["job_id"])
+            answer = await wait_until_done(client, started["job_id"])
         creates = there.counts()["creates"]
     assert (answer["status"], answer["output"]) == ("completed", "told: write 1; write 2")
     lines = (tmp_path / "ledger").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Native tasks with hosts that nobody here wrote, and the protocol's conformance checks.
+"""Native tasks with third-party hosts, and the protocol's conformance checks.
 
 They are not installed for every run. TASK_PEERS names the folder that has them:
 
@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 import pytest
 import uvicorn
-from hosts import Host, hosting, scripted
+from hosts import Host, hosting, script_prompt
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ToolAnnotations
 
@@ -62,11 +62,11 @@ def run_host(command: list[str], upstream: RunningServer, folder: Path, *calls: 
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
-ONE = ("agent_start", {"prompt": scripted("one", {"duration_s": 30})})
-SEVERAL = ("agent_start", {"prompts": [scripted(f"part {n}", {"duration_s": 10 * n}) for n in (1, 2)]})
+ONE = ("agent_start", {"prompt": script_prompt("one", {"duration_s": 30})})
+SEVERAL = ("agent_start", {"prompts": [script_prompt(f"part {n}", {"duration_s": 10 * n}) for n in (1, 2)]})
 ASKING = (
     "agent_start",
-    {"prompt": scripted("buy", {"duration_s": 1, "mcp_approval": BUY}), "options": {"tools": [SHOP]}},
+    {"prompt": script_prompt("buy", {"duration_s": 1, "mcp_approval": BUY}), "options": {"tools": [SHOP]}},
 )
 
 
@@ -113,7 +113,9 @@ class Fixtures:
 
     async def _start(self, ctx: Context, *scripts: dict[str, Any], **options: Any) -> Answer | CallToolResult:
         jobs = await self._host.app.engine()
-        order = StartRequest(prompts=[scripted(f"work {next(NUMBERS)}", each) for each in scripts], options=options)
+        order = StartRequest(
+            prompts=[script_prompt(f"work {next(NUMBERS)}", each) for each in scripts], options=options
+        )
         if self._tasks.is_wanted(ctx, None):
             return await self._tasks.start(ctx, jobs, order)
         [one] = await jobs.start(order, wait_s=60)

@@ -85,7 +85,7 @@ async def cancel(client: httpx2.AsyncClient, run: str) -> dict[str, Any]:
     return (await client.post(f"/responses/{run}/cancel")).raise_for_status().json()
 
 
-def refused(answer: httpx2.Response) -> tuple[int, str]:
+def read_refusal(answer: httpx2.Response) -> tuple[int, str]:
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error"
     return answer.status_code, error["message"]
@@ -121,7 +121,7 @@ async def test_run_without_a_stream_answers_in_progress_and_can_never_be_streame
     created = (await client.post("/responses", json=request(FOREVER, stream=False))).json()
     assert (created["status"], created["background"], created["output"]) == ("in_progress", True, [])
     answer = await client.get(f"/responses/{created['id']}", params={"stream": "true"})
-    assert refused(answer) == (
+    assert read_refusal(answer) == (
         400,
         "This response cannot be streamed because it was not created with stream=true.",
     )
@@ -191,7 +191,7 @@ async def test_cancelled_run_can_no_longer_be_streamed(client: httpx2.AsyncClien
     run = await start(client, FOREVER)
     await cancel(client, run)
     answer = await client.get(f"/responses/{run}", params={"stream": "true", "starting_after": 0})
-    assert refused(answer) == (
+    assert read_refusal(answer) == (
         400,
         "This response cannot be streamed because it was not created with stream=true or the stream TTL has expired.",
     )
@@ -200,7 +200,7 @@ async def test_cancelled_run_can_no_longer_be_streamed(client: httpx2.AsyncClien
 async def test_completed_run_refuses_to_be_cancelled_and_stays_completed(client: httpx2.AsyncClient) -> None:
     run = (await finish(client, "[seconds=0 tokens=1]"))[-1]["response"]["id"]
     answer = await client.post(f"/responses/{run}/cancel")
-    assert refused(answer) == (400, "Cannot cancel a completed response.")
+    assert read_refusal(answer) == (400, "Cannot cancel a completed response.")
     assert (await retrieve(client, run))["status"] == "completed"
 
 
@@ -209,18 +209,18 @@ async def test_unknown_id_is_not_found(client: httpx2.AsyncClient) -> None:
     unknown = known[:-8] + "0" * 8
     for method, path in [("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")]:
         answer = await client.request(method, f"/responses/{unknown}{path}")
-        assert refused(answer) == (404, f"Response with id '{unknown}' not found.")
+        assert read_refusal(answer) == (404, f"Response with id '{unknown}' not found.")
 
 
 async def test_id_of_another_make_is_malformed_rather_than_not_found(client: httpx2.AsyncClient) -> None:
     for method, path in [("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")]:
         answer = await client.request(method, f"/responses/resp_1{path}")
-        assert refused(answer) == (400, "Malformed identifier.")
+        assert read_refusal(answer) == (400, "Malformed identifier.")
 
 
 async def test_run_can_be_deleted_only_once_it_has_ended(client: httpx2.AsyncClient) -> None:
     run = await start(client, FOREVER)
-    assert refused(await client.delete(f"/responses/{run}")) == (400, "Cannot delete an in-flight response.")
+    assert read_refusal(await client.delete(f"/responses/{run}")) == (400, "Cannot delete an in-flight response.")
     await cancel(client, run)
     deleted = (await client.delete(f"/responses/{run}")).json()
     assert deleted == {"id": run, "object": "response", "deleted": True}
@@ -229,7 +229,7 @@ async def test_run_can_be_deleted_only_once_it_has_ended(client: httpx2.AsyncCli
 
 async def test_background_needs_store(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/responses", json=request(store=False))
-    assert refused(answer) == (400, "background=true requires store=true")
+    assert read_refusal(answer) == (400, "background=true requires store=true")
 
 
 async def test_same_request_id_twice_is_two_runs_and_counted_twice(peer: Peer, client: httpx2.AsyncClient) -> None:

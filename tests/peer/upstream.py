@@ -1,7 +1,7 @@
 # pyright: basic, reportMissingImports=false
-"""A Responses upstream nobody here wrote: Microsoft's agent server, streaming counted words.
+"""Serve a third-party Responses API: Microsoft's agent server, streaming counted words.
 
-Run by the environment that requirements.txt describes, never by this project's own.
+It runs in the environment that requirements.txt describes, never in this project's own.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from azure.ai.agentserver.responses import (
 
 HOST = "127.0.0.1"
 OVERRIDE = re.compile(r"\b(seconds|tokens)=(\d+(?:\.\d+)?)")
-#: Until then no text gets its last word.
+#: Set once texts may get their last word.
 released = asyncio.Event()
 
 
@@ -51,7 +51,7 @@ async def wait_for_one(*events: asyncio.Event) -> None:
 
 
 def turns_of(items: list[dict]) -> list[dict]:
-    """The turns that a prompt scripts, in the emulator's form: "[emulate {"turns": [{"function_calls": [...]}]}]"."""
+    """Return the turns that a prompt scripts for the emulator: "[emulate {"turns": [{"function_calls": [...]}]}]"."""
     texts = [part.get("text", "") for item in items if item.get("role") == "user" for part in item["content"]]
     script = " ".join(texts).partition("[emulate ")[2]
     return json.JSONDecoder().raw_decode(script)[0]["turns"] if script else []
@@ -62,7 +62,7 @@ def outputs_of(items: list[dict]) -> list[str]:
 
 
 def turn_after(turns: list[dict], answered: int) -> dict:
-    """The turn that comes once so many calls have an output."""
+    """Return the turn that follows this number of answered calls."""
     for turn in turns:
         if answered <= 0:
             return turn
@@ -71,7 +71,7 @@ def turn_after(turns: list[dict], answered: int) -> dict:
 
 
 def scripted(stream: ResponseEventStream, turn: dict, outputs: list[str]):
-    """Call the turn's functions, or say its text or what those that were called put out."""
+    """Call the turn's functions; without any, write its text or the outputs of the calls."""
     yield stream.emit_created()
     yield stream.emit_in_progress()
     calls = turn.get("function_calls", ())
@@ -104,7 +104,7 @@ def responses_app(seconds: float, tokens: int) -> ResponsesAgentServerHost:
         asked = dict(OVERRIDE.findall(prompt))
         text = words(int(asked.get("tokens", tokens)), float(asked.get("seconds", seconds)), cancellation_signal)
         async for event in TextResponse(context, request, text=text):
-            # Stopped is not complete: without a last event of ours the package settles the status itself.
+            # A stopped text is not complete: without a last event of ours, the package sets the status itself.
             if cancellation_signal.is_set():
                 return
             yield event
@@ -113,7 +113,7 @@ def responses_app(seconds: float, tokens: int) -> ResponsesAgentServerHost:
 
 
 class Counted:
-    """Counts the requests a client really sent, whatever the app makes of them."""
+    """Count the requests that a client really sent, whatever the app does with them."""
 
     def __init__(self, app) -> None:
         self.app = app

@@ -1926,23 +1926,23 @@ async def test_jobs_are_selected_by_model_preset_client_and_unread_results(store
     await store.add(a_job("job_3", model="o9%", client="terminal", created_at=NOW + 1))
     await store.mark_delivered(["job_1"], NOW)
 
-    async def found(**asked: Any) -> list[str]:
+    async def find_ids(**asked: Any) -> list[str]:
         group = JobFilter(**asked)
         page = await store.list_jobs(group, 9, 0.0)
         assert sum(page.counts.values()) == len(page.jobs)
         assert [job.id for job in await store.find(group, 9)] == [job.id for job in page.jobs]
         return [job.id for job in page.jobs]
 
-    assert await found(model="gpt-6.1") == ["job_1", "job_2"]
-    assert await found(model="gpt-6.1-SOL-m") == ["job_2"]
-    assert await found(model="%") == await found(model="o9%%") == await found(model="6.1") == []
-    assert await found(model="O9%") == ["job_3"]
-    assert await found(preset="think") == ["job_1"]
-    assert await found(preset="thin") == []
-    assert await found(client="claude") == ["job_2"]
-    assert await found(client="terminal") == ["job_3", "job_1"]
-    assert await found(unread=True) == ["job_2"]
-    assert await found(unread=True, client="terminal") == []
+    assert await find_ids(model="gpt-6.1") == ["job_1", "job_2"]
+    assert await find_ids(model="gpt-6.1-SOL-m") == ["job_2"]
+    assert await find_ids(model="%") == await find_ids(model="o9%%") == await find_ids(model="6.1") == []
+    assert await find_ids(model="O9%") == ["job_3"]
+    assert await find_ids(preset="think") == ["job_1"]
+    assert await find_ids(preset="thin") == []
+    assert await find_ids(client="claude") == ["job_2"]
+    assert await find_ids(client="terminal") == ["job_3", "job_1"]
+    assert await find_ids(unread=True) == ["job_2"]
+    assert await find_ids(unread=True, client="terminal") == []
 
 
 @pytest.mark.parametrize(
@@ -1967,13 +1967,13 @@ async def test_search_is_limited_to_the_given_statuses(store: Store):
     await add_finished_job(store, "job_1", prompt="solar")
     await store.add(a_job("job_2", prompt="solar", created_at=NOW + 1))
 
-    async def found(*statuses: Status) -> list[str]:
+    async def find_ids(*statuses: Status) -> list[str]:
         return [hit.job.id for hit in await store.search("solar", 9, frozenset(statuses))]
 
-    assert await found() == ["job_2", "job_1"]
-    assert await found(COMPLETED) == await found(COMPLETED, FAILED) == ["job_1"]
-    assert await found(PENDING, CANCELLED) == ["job_2"]
-    assert await found(FAILED) == []
+    assert await find_ids() == ["job_2", "job_1"]
+    assert await find_ids(COMPLETED) == await find_ids(COMPLETED, FAILED) == ["job_1"]
+    assert await find_ids(PENDING, CANCELLED) == ["job_2"]
+    assert await find_ids(FAILED) == []
 
 
 async def test_jobs_not_yet_indexed_are_counted(store: Store):

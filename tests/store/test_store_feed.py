@@ -23,7 +23,7 @@ WISH = NewSubscription("sub_1", "tok_1", "finished", "", "", "https://alice.exam
 
 
 async def cancelled(store: Store, *job_ids: str, batch: str = "") -> None:
-    """Jobs that ended in this order."""
+    """Store jobs that ended in this order."""
     for number, job_id in enumerate(job_ids):
         await store.add(a_job(job_id, request_hash=job_id, batch=batch))
         await store.request_cancel(job_id, NOW + number)

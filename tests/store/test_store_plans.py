@@ -193,25 +193,25 @@ async def test_lists_do_not_read_outputs_and_requests(tmp_path: Path, monkeypatc
 
 
 async def test_counts_stay_right_through_every_change(tmp_path: Path) -> None:
-    async def told(store: Store) -> dict[Status, int]:
+    async def count_statuses(store: Store) -> dict[Status, int]:
         counts = (await store.list_jobs(JobFilter(), 1, 0.0)).counts
         assert counts == (await store.list_jobs(JobFilter(since=0.5), 1, 0.0)).counts, "counted one by one"
         return counts
 
     async with open_store(tmp_path) as store:
-        assert await told(store) == {}
+        assert await count_statuses(store) == {}
         jobs = [a_job(id=f"job_{number}") for number in range(4)]
         await store.add(*jobs, allow_duplicate=True)
         await store.begin_sending(jobs[0].mark_sending(2.0))
         await store.record_response_id("job_0", 1, "resp_0", 2.0)
         await store.request_cancel("job_1", 2.0)
-        assert await told(store) == {Status.PENDING: 2, Status.QUEUED: 1, Status.CANCELLED: 1}
+        assert await count_statuses(store) == {Status.PENDING: 2, Status.QUEUED: 1, Status.CANCELLED: 1}
         running = await store.get("job_0")
         assert running is not None
         await store.save(replace(running, status=Status.IN_PROGRESS))
         await store.save(replace(running, status=Status.IN_PROGRESS))
         await store.purge(5.0, unread=True)
-        assert await told(store) == {Status.PENDING: 2, Status.IN_PROGRESS: 1}
+        assert await count_statuses(store) == {Status.PENDING: 2, Status.IN_PROGRESS: 1}
         assert (await store.list_jobs(JobFilter(statuses=frozenset({Status.PENDING})), 1, 0.0)).counts == {
             Status.PENDING: 2
         }

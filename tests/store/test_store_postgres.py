@@ -393,13 +393,13 @@ async def test_store_survives_a_restart_of_the_server_while_a_waiter_waits(own_s
                 await other.request_cancel(job.id, NOW)
             await run(own_server.start)
             with anyio.fail_after(60):
-                while not await cancelled(other, job):  # noqa: ASYNC110  # the server is starting
+                while not await try_to_cancel(other, job):  # noqa: ASYNC110  # the server is starting
                     await anyio.sleep(0.1)
         assert await store.reclaim_from_dead(NOW) == await other.reclaim_from_dead(NOW) == 0, "both live"
         assert (await read_job(store)).cancel_requested_at == NOW
 
 
-async def cancelled(store: Store, job: Job) -> bool:
+async def try_to_cancel(store: Store, job: Job) -> bool:
     try:
         return await store.request_cancel(job.id, NOW) is not None
     except StoreError:

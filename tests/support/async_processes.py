@@ -18,7 +18,7 @@ MAX_READ = 65_536
 
 
 class Output(ByteReceiveStream):
-    """What a process writes to its stdout."""
+    """The stdout of a process."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader

@@ -27,13 +27,13 @@ class PageServer:
 
     @property
     def link(self) -> str:
-        """A link that signs in one browser."""
+        """Return a link that signs in one browser."""
         return f"{self.url}/sign-in?token={self.access.create_link_token()}"
 
 
 @asynccontextmanager
 async def serving_page(settings: Settings) -> AsyncGenerator[PageServer]:
-    """The page over the engine of an MCP server whose host starts the jobs."""
+    """Serve the page over the engine of an MCP server, whose host starts the jobs."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -61,7 +61,7 @@ class Tab:
 
 @asynccontextmanager
 async def browsing() -> AsyncGenerator[Browser]:
-    """A Chromium of this machine."""
+    """Run a Chromium of this machine."""
     path = find_browser()
     assert path is not None, NO_BROWSER
     async with async_playwright() as playwright:
@@ -74,7 +74,7 @@ async def browsing() -> AsyncGenerator[Browser]:
 
 @asynccontextmanager
 async def signed_in(browser: Browser, server: PageServer, **options: Any) -> AsyncGenerator[Tab]:
-    """A tab of a fresh profile that its user signed in with a link; the options are those of the profile."""
+    """Open a tab of a fresh profile, signed in with a link; the options are those of the profile."""
     context = await browser.new_context(**options)
     tab = Tab(await context.new_page(), server)
     tab.page.on("console", lambda message: tab.complaints.append(message.text))

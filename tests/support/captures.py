@@ -29,7 +29,7 @@ JOB = re.compile(r"job_[0-9a-z]{12}")
 
 @dataclass(frozen=True)
 class Scene:
-    """How a block that has a name is captured. It has a machine of its own unless it continues what stands above it."""
+    """The way in which a named block is captured. It has its own machine unless it continues the block above."""
 
     before: Callable[[Machine], None] = lambda here: None
     columns: int = 80
@@ -56,7 +56,7 @@ def split_into_acts(page: str) -> list[Act]:
 
 
 def captured(part: str) -> str:
-    """The page, or an act of it, with what its lines show now; a block that shows the same stays as it is."""
+    """Return the page, or an act of it, with the current outputs; a block with the same output stays as it is."""
     return "".join(_capture_act(act) for act in split_into_acts(part))
 
 
@@ -72,7 +72,7 @@ def _capture_act(act: Act) -> str:
 
 
 def commands(block: str) -> Iterator[tuple[str, str]]:
-    """The lines that are typed in a block, each with what stands below it."""
+    """Return the commands in a block, each with the output below it."""
     for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
         line, _, shown = part.partition("\n")
         while line.endswith("\\"):
@@ -84,12 +84,12 @@ def commands(block: str) -> Iterator[tuple[str, str]]:
 def _block(here: Machine, name: str | None, block: str) -> str:
     scene = SCENES[name] if name else Scene()
     scene.before(here)
-    parts = [f"$ {line}\n{_shown(here, scene, line, shown)}".rstrip("\n") for line, shown in commands(block)]
+    parts = [f"$ {line}\n{_run_line(here, scene, line, shown)}".rstrip("\n") for line, shown in commands(block)]
     mark = f"<!-- capture {name} -->\n" if name else ""
     return f"{mark}```console\n" + "\n\n".join(parts) + "\n```"
 
 
-def _shown(here: Machine, scene: Scene, line: str, before: str) -> str:
+def _run_line(here: Machine, scene: Scene, line: str, before: str) -> str:
     def stop(seen: str) -> bool:
         shown = " ".join(screen(seen).split())
         return bool(scene.at) and all(re.search(text, shown) for text in scene.at)
@@ -101,7 +101,7 @@ def _shown(here: Machine, scene: Scene, line: str, before: str) -> str:
     for there, real in zip(_ids(before), _ids(shown), strict=False):
         if there not in here.ids and real not in here.ids.values():
             here.ids.update({there: real, there[:10]: real[:10]})
-    return here.told(shown)
+    return here.format_for_page(shown)
 
 
 def _ids(text: str) -> list[str]:
@@ -129,7 +129,7 @@ OTHERWISE: Sequence[tuple[str, str]] = (
 
 
 def comparable(page: str) -> str:
-    """A page without what is another each time."""
+    """Return a page without the values that differ in each run."""
     for pattern, instead in OTHERWISE:
         page = re.sub(pattern, instead, page)
     return page
@@ -151,7 +151,7 @@ LOG = "The write-ahead log keeps what was promised; the checkpoint keeps it smal
 
 
 def _still(text: str, **script: Any) -> dict[str, Any]:
-    """A run that writes this at once, and then no more without ending: the emulator keeps back the second half."""
+    """Script a run that writes this at once and then never ends: the emulator keeps back the second half."""
     return {"duration_s": 5, "text": text * 2, "chunk": len(text), "end": "never", **script}
 
 
@@ -160,7 +160,7 @@ LATER = {"duration_s": 60}
 
 
 def _asking(prompt: str, **script: Any) -> Callable[[Machine], None]:
-    """How the run of a prompt will go."""
+    """Script the run of a prompt."""
 
     def prepare(here: Machine) -> None:
         here.scripts[prompt] = script
@@ -169,7 +169,7 @@ def _asking(prompt: str, **script: Any) -> Callable[[Machine], None]:
 
 
 def _served(here: Machine) -> None:
-    """A host's server works on the jobs."""
+    """Run a host's server, which works on the jobs."""
     server = here.beside.enter_context(serving(here.data, here.upstream.base_url, OPENAI_API_KEY=KEY))
     server.initialize()
     server.call("agent_list")
@@ -177,7 +177,7 @@ def _served(here: Machine) -> None:
 
 
 def _hosted(here: Machine) -> None:
-    """A host's server goes on with a job that its assistant started."""
+    """Run a host's server, which continues a job that its assistant started."""
     with serving(here.data, here.upstream.base_url, OPENAI_API_KEY=KEY) as server:
         server.initialize()
         here.scripts[RECOVERY] = {"searches": 3}
@@ -186,7 +186,7 @@ def _hosted(here: Machine) -> None:
 
 
 def _own_presets(here: Machine) -> None:
-    """A file of presets with a typing error."""
+    """Write a file of presets with a typing error."""
     (here.home / "work/mine.toml").write_text('[release_notes]\ndescription = "Release notes"\nefort = "medium"\n')
 
 
@@ -197,7 +197,7 @@ def _store_key(here: Machine) -> None:
 
 
 def _installed(here: Machine) -> None:
-    """The key is stored, and the entries send jobs where this shell does."""
+    """Store the key, and have the entries send jobs where this shell does."""
     stored = here.run("agent-jobs key set", stdin=f"{KEY}\n")
     assert stored.returncode == 0, stored.stderr
     for host in ("claude-desktop", "claude-code", "cursor", "vscode"):
@@ -206,7 +206,7 @@ def _installed(here: Machine) -> None:
 
 
 def _answered(here: Machine) -> None:
-    """The job that the page showed with `run`."""
+    """Make the job that the page showed with `run`."""
     here.scripts[CHECKPOINT] = {"text": POINT}
     ran = here.run(f"agent-jobs run '{CHECKPOINT}'")
     [answered] = set(JOB.findall(ran.stderr))
@@ -214,7 +214,7 @@ def _answered(here: Machine) -> None:
 
 
 def _one(here: Machine) -> None:
-    """One job, which writes."""
+    """Start one job, which writes."""
     here.start(RECOVERY, **_still(LOG, searches=3, **LATER))
 
 
@@ -226,7 +226,7 @@ def _several(here: Machine) -> None:
 
 
 def _a_day(here: Machine) -> None:
-    """Jobs of a day: one that goes on from another, one that failed."""
+    """Make the jobs of a day: one that continues another, one that failed."""
     (here.home / "work/prices.toml").write_text('[models."gpt-6.1-sol"]\ninput = 5\noutput = 300\n')
     prices = {"AGENT_JOBS_PRICES": "prices.toml"}
     failing = {"duration_s": 10, "end": "failed", "error_message": "The model produced invalid content."}
@@ -239,13 +239,13 @@ def _a_day(here: Machine) -> None:
 
 
 def _questions(here: Machine) -> None:
-    """How a follow-up and a second try go."""
+    """Script a follow-up and a second try."""
     here.scripts[WEAKEST] = {"text": "That clocks drift little: a paused process breaks it."}
     here.scripts[RETRIES] = {"text": "The one in billing: after a timeout it charges again."}
 
 
 def _night(here: Machine) -> None:
-    """A file of prompts."""
+    """Write a file of prompts."""
     prompts = [f"Summarise chapter {n}" for n in range(1, 25)]
     here.scripts.update({prompt: {"text": f"What {prompt[10:]} says, in a sentence."} for prompt in prompts})
     (here.home / "work/night.jsonl").write_text("".join(f"{json.dumps(prompt)}\n" for prompt in prompts))

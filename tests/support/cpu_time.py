@@ -22,14 +22,14 @@ SHOWN = 25  # files, and tests
 @contextmanager
 def measured(name: str, path: str) -> Generator[None]:
     """Append what a test took to a file."""
-    before, began = _spent_s(), time.monotonic()
+    before, began = _measure_cpu_s(), time.monotonic()
     yield
-    spent_s, took_s = _spent_s() - before, time.monotonic() - began
+    spent_s, took_s = _measure_cpu_s() - before, time.monotonic() - began
     with open(path, "a") as lines:
         lines.write(f"{spent_s:.3f}\t{took_s:.3f}\t{name}\n")
 
 
-def _spent_s() -> float:
+def _measure_cpu_s() -> float:
     """Return the CPU seconds of this process, of those that it has waited for, and of forks."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages) + fork_server.spent_s()

@@ -244,7 +244,7 @@ def _serve(channel: socket.socket) -> str:
             signal.set_wakeup_fd(-1)
             for ours in (channel, woken, wake, end, *children.values()):
                 ours.close()
-            return _become(request, descriptors)
+            return _replace_process(request, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         end.sendall(pid.to_bytes(4))
@@ -263,7 +263,7 @@ def _report(children: dict[int, socket.socket]) -> None:
         os.waitpid(pid, 0)
 
 
-def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> str:
+def _replace_process(request: Mapping[str, Any], descriptors: Sequence[int]) -> str:
     """Make a fork what a new interpreter would be; returns the script that it runs, "" for `-m agent_jobs`."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)

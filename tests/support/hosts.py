@@ -30,13 +30,13 @@ class Host:
     client: Client
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """The answer of a call that must not be refused."""
+        """Call a tool, which must not refuse, and return its answer."""
         result = await self.client.call_tool(tool, arguments)
         assert not result.is_error, result
         return read(result)
 
     async def refused(self, tool: str, **arguments: Any) -> str:
-        """The sentence of a call that must be refused."""
+        """Call a tool, which must refuse, and return its sentence."""
         result = await self.client.call_tool(tool, arguments)
         assert result.is_error, result
         return read(result)["error"]["message"]
@@ -46,7 +46,7 @@ class Host:
     ) -> dict[str, Any]:
         """Start a job whose upstream run is scripted."""
         return await self.call(
-            "agent_start", prompt=scripted(prompt or f"work {next(WORK)}", emulate), **{"wait_s": 0, **more}
+            "agent_start", prompt=script_prompt(prompt or f"work {next(WORK)}", emulate), **{"wait_s": 0, **more}
         )
 
     async def end(self, job_id: str, **more: Any) -> dict[str, Any]:
@@ -59,14 +59,14 @@ class Host:
 
 
 def read(result: CallToolResult) -> dict[str, Any]:
-    """An answer, which is in its text alone: some hosts would show a structure as a second copy."""
+    """Return an answer, which is in the text alone: some hosts would show a structure as a second copy."""
     [content] = result.content
     assert isinstance(content, TextContent)
     assert result.structured_content is None
     return json.loads(content.text)
 
 
-def scripted(prompt: str, emulate: dict[str, Any] | None) -> str:
+def script_prompt(prompt: str, emulate: dict[str, Any] | None) -> str:
     return prompt if emulate is None else f"{prompt} [emulate {json.dumps(emulate)}]"
 
 
@@ -74,7 +74,7 @@ def scripted(prompt: str, emulate: dict[str, Any] | None) -> str:
 async def hosting(
     settings: Settings, *, speed: float = SPEED, clock: Clock | None = None, **client: Any
 ) -> AsyncGenerator[Host]:
-    """A process of ours, as its host sees it."""
+    """Run a process of ours, and yield it as its host sees it."""
     async with (
         open_app(settings, clock or create_fast_clock(speed)) as app,
         Client(

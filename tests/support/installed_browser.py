@@ -12,7 +12,7 @@ NEEDS_BROWSER = "TESTS_NEED_BROWSER"
 
 
 def find_browser() -> str | None:
-    """The path of a Chromium: one on PATH, or Playwright's own."""
+    """Return the path of a Chromium: one on PATH, or Playwright's own."""
     on_path = [path for name in NAMES if (path := shutil.which(name))]
     folder = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or "~/.cache/ms-playwright").expanduser()
     own = [str(path) for path in sorted(folder.glob("chromium-*/chrome-linux*/chrome"))]

@@ -9,5 +9,5 @@ NEEDS_HAPROXY = "TESTS_NEED_HAPROXY"
 
 
 def find_haproxy() -> str | None:
-    """The path of haproxy: on PATH, or where Debian keeps it, which is on root's PATH alone."""
+    """Return the path of haproxy: on PATH, or where Debian keeps it, which is only on root's PATH."""
     return shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")

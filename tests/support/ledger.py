@@ -25,7 +25,7 @@ STOPS: dict[Any, threading.Event] = {}
 
 
 def note(*words: object) -> None:
-    """One line, whole, on disk before the call goes on."""
+    """Write one line in full to disk before the call continues."""
     with open(LOG, "ab", buffering=0) as log:
         log.write((" ".join(map(str, words)) + "\n").encode())
 
@@ -55,7 +55,7 @@ def answer(message: dict[str, Any]) -> None:
         say(id=number, result={"tools": TOOLS})
     elif method == "tools/call":
         given = params["arguments"]
-        # A call that ends by itself does so even where nobody is left to hear of it.
+        # A call that ends by itself does so even if its caller is gone.
         threading.Thread(target=call, args=(number, params["name"], given), daemon="hang" in given).start()
     elif method == "notifications/cancelled" and params["requestId"] in STOPS:
         STOPS[params["requestId"]].set()

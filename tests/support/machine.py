@@ -86,16 +86,16 @@ class Machine:
 
     @property
     def data(self) -> Path:
-        """Where the jobs are kept."""
+        """Return the folder of the jobs."""
         return self.home / ".local/share/agent-jobs"
 
     @property
     def python(self) -> Path:
-        """The interpreter that agent-jobs is installed for."""
+        """Return the interpreter that agent-jobs is installed for."""
         return self.home / ".venv/bin/python"
 
     def environment(self, **more: str) -> dict[str, str]:
-        """What a shell there has set."""
+        """Return the variables of a shell there."""
         kept = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
         ours = {
             "HOME": str(self.home),
@@ -135,8 +135,8 @@ class Machine:
         started = self.run(f"agent-jobs start '{prompt}'")
         assert started.returncode == 0, started.stderr
 
-    def told(self, text: str) -> str:
-        """A text of this machine as a page tells it."""
+    def format_for_page(self, text: str) -> str:
+        """Return a text of this machine as a page shows it."""
         text = text.replace(str(self.home), HOME).replace(self.upstream.url, f"http://127.0.0.1:{PORT}")
         for there, here in self.ids.items():
             text = text.replace(here, there)
@@ -145,7 +145,7 @@ class Machine:
 
 @contextmanager
 def machine() -> Generator[Machine]:
-    """A machine that is gone afterwards; its commands are forks."""
+    """Make a machine, whose commands are forks, and delete it at the end."""
     home = Path(tempfile.mkdtemp(prefix="agent", dir="/tmp"))
     assert len(str(home)) == len(HOME)
     index = home / f".index/agent_jobs-{__version__}.dist-info"
@@ -202,7 +202,7 @@ def _address(home: Path) -> Path:
 
 
 def _free_port() -> int:
-    """A port of four digits that nobody listens on."""
+    """Return a free port of four digits."""
     for port in random.sample(range(8000, 10_000), 50):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

@@ -27,7 +27,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The URL of the database through this proxy."""
+        """Return the URL of the database through this proxy."""
         user = self._target.netloc.rpartition("@")[0]
         return urlunsplit(self._target._replace(netloc=f"{user}@127.0.0.1:{self._port}"))
 
@@ -59,7 +59,7 @@ class Proxy:
             link.close()
 
     def lose_answer(self, to: bytes, *, after: int = 0) -> None:
-        """Deliver a message with these words, after so many of them, and close its link instead of the answer."""
+        """Deliver the message with these words, after skipping some, and close its link instead of answering."""
         self._lost_answer, self._skipped = to, after
 
     async def serve(self) -> asyncio.Server:

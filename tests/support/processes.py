@@ -40,14 +40,14 @@ class Server:
         return answer
 
     def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """The answer of a tool."""
+        """Call a tool and return its answer."""
         return answer_of(self.request("tools/call", {"name": tool, "arguments": arguments}))
 
     def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         return self.answer(self.send(method, params))
 
     def answer(self, number: int) -> dict[str, Any]:
-        """The result of a request that was sent, whatever is answered before it."""
+        """Return the result of a request; results of other requests may arrive before it."""
         while number not in self._answered:
             message = self._answers.get(timeout=ANSWER_S)
             assert message is not None, f"the server ended: {self.stderr()}"
@@ -58,7 +58,7 @@ class Server:
         return message["result"]
 
     def answered(self, number: int) -> bool:
-        """Whether a request that was sent was answered before the latest one that was asked for."""
+        """Return True if a request was answered before the latest one whose answer was awaited."""
         return number in self._answered
 
     def send(self, method: str, params: dict[str, Any] | None = None) -> int:
@@ -101,7 +101,7 @@ class Server:
 
 
 def answer_of(result: dict[str, Any]) -> dict[str, Any]:
-    """What the result of a tool call says in its text."""
+    """Return the JSON in the text of a tool's result."""
     [content] = result["content"]
     return json.loads(content["text"])
 

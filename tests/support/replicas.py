@@ -66,7 +66,7 @@ class Cluster:
 
     @asynccontextmanager
     async def host(self, era: str, url: str = "") -> AsyncGenerator["ReplicaHost"]:
-        """A host that calls through the balancer, or one replica."""
+        """Run a host that calls through the balancer, or one replica."""
         headers = {"Authorization": f"Bearer {self.token}"}
         async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
             transport = streamable_http_client(f"{url or self.balancer_url}/mcp", http_client=http)
@@ -74,7 +74,7 @@ class Cluster:
                 yield ReplicaHost(client)
 
     def count_requests(self) -> int:
-        """How many requests the replicas are answering for the balancer."""
+        """Count the requests that the replicas are answering for the balancer."""
         with socket.socket(socket.AF_UNIX) as stats:
             stats.connect(str(self.folder / STATS_SOCKET))
             stats.send(b"show stat\n")
@@ -114,7 +114,7 @@ def describe_environment(database_url: str, base_url: str, folder: Path) -> dict
 
 @asynccontextmanager
 async def running_cluster(database_url: str, base_url: str, folder: Path, **more: str) -> AsyncGenerator[Cluster]:
-    """Two replicas on a database, with more variables of their environment, and the balancer before them."""
+    """Run two replicas on a database, with more variables, and the balancer in front of them."""
     token = await _make_token(Settings(data_dir=folder, database_url=SecretStr(database_url)))
     environment = {**describe_environment(database_url, base_url, folder), **more}
     cluster = Cluster(environment, folder, token, [find_free_port(), find_free_port()], find_free_port())

@@ -33,7 +33,7 @@ _COUNT_COLOURS = """async source => {
 
 
 async def shrink_png(blank: Page, png: bytes) -> bytes:
-    """The same picture as a PNG with a palette; `blank` is a page that lends its canvas."""
+    """Return the same picture as a PNG with a palette; `blank` is a page whose canvas is used."""
     found = await blank.evaluate(_COUNT_COLOURS, base64.b64encode(png).decode())
     width, height = found["width"], found["height"]
     indices = base64.b64decode(found["indices"])

@@ -53,7 +53,7 @@ def _no_signals() -> Any:
 def webhook_request(
     response_id: Any, *, secret: str = SECRET, sent_at: float | None = None, kind: str = "response.completed"
 ) -> dict[str, Any]:
-    """The arguments of a POST of the provider's."""
+    """Return the arguments of a POST of the provider."""
     message_id, at = f"wh_{token_hex(8)}", int(time.time() if sent_at is None else sent_at)
     body = json.dumps({"object": "event", "type": kind, "data": {"id": response_id}}).encode()
     headers = {

@@ -31,14 +31,14 @@ class Team:
         return token
 
     def http(self, token: str = "", **headers: str) -> httpx2.AsyncClient:
-        """An HTTP client with this token."""
+        """Return an HTTP client with this token."""
         if token:
             headers["Authorization"] = f"Bearer {token}"
         return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=60)
 
     @asynccontextmanager
     async def host(self, token: str, era: str = "modern", url: str = "") -> AsyncGenerator[Host]:
-        """A host that calls with this token."""
+        """Run a host that calls with this token."""
         async with self.http(token) as http:
             transport = streamable_http_client(f"{url or self.url}/mcp", http_client=http)
             async with Client(transport, mode=ERAS[era]) as client:
@@ -47,7 +47,7 @@ class Team:
 
 @asynccontextmanager
 async def serving_team(settings: Settings, clock: Clock | None = None) -> AsyncGenerator[Team]:
-    """A team server on a free port, which drains at the end."""
+    """Run a team server on a free port, and drain it at the end."""
     settings = replace(settings, port=0, drain_s=0.0)
     async with AsyncExitStack() as stack:
         listener = open_listener(settings)

@@ -25,7 +25,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where commands are run: an environment of their own, at one upstream and on one database."""
+    """An environment for commands, with one upstream and one database."""
 
     base_url: str
     folder: Path
@@ -104,7 +104,7 @@ def _start_on_terminal(
 
 @dataclass(frozen=True)
 class Shown:
-    """What was written to a terminal, and how the command ended."""
+    """The output on a terminal, and the exit status of the command."""
 
     raw: str
     returncode: int
@@ -117,12 +117,12 @@ class Shown:
 
     @property
     def said(self) -> str:
-        """The text on one line, since sentences are wrapped."""
+        """Return the text on one line, since sentences are wrapped."""
         return " ".join(self.text.split())
 
     @property
     def width(self) -> int:
-        """Of the longest line."""
+        """Return the width of the longest line."""
         return max(cell_len(line) for line in self.text.splitlines())
 
     @property
@@ -134,7 +134,7 @@ CONTROL = re.compile(r"\x1b\[(?P<count>\d*)(?P<what>[AKJ])|\x1b\[[?\d;]*[mhl]|[\
 
 
 def screen(raw: str) -> str:
-    """What stands on a terminal, wide enough, after all that was written to it."""
+    """Return the screen of a wide terminal after all of the output."""
     lines, row, column = [""], 0, 0
     for found in CONTROL.finditer(raw):
         match found["what"] or found[0]:

@@ -16,7 +16,7 @@ def runs(upstream: RunningServer) -> list[dict[str, Any]]:
     return [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
 
 
-def ended(upstream: RunningServer) -> list[str]:
+def list_statuses(upstream: RunningServer) -> list[str]:
     """Return the status of each response."""
     return [run["status"] for run in runs(upstream)]
 

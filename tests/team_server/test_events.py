@@ -78,7 +78,7 @@ class EventHost:
     async def ask(self, method: str, **params: Any) -> dict[str, Any]:
         return await ask(self.host.client, f"events/{method}", **params)
 
-    async def refused(self, method: str, **params: Any) -> MCPError:
+    async def ask_refused(self, method: str, **params: Any) -> MCPError:
         with pytest.raises(MCPError) as refusal:
             await self.ask(method, **params)
         return refusal.value
@@ -91,7 +91,7 @@ class EventHost:
         return {"name": "job.finished", "delivery": delivery, **more}
 
     def messages(self, path: str = "/hook") -> list[tuple[dict[str, Any], Received]]:
-        """What the receiver got at a path, but challenges."""
+        """Return the messages that the receiver got at a path, without challenges."""
         found = [(json.loads(each.body), each) for each in self.receiver.received if each.path == path]
         return [(body, each) for body, each in found if "eventId" in body]
 
@@ -102,7 +102,7 @@ class EventHost:
 
 @asynccontextmanager
 async def event_host(team: Team, receiver: Receiver, era: str = "modern", token: str = "") -> AsyncGenerator[EventHost]:
-    """A host of an owner of its own."""
+    """Run a host with an owner of its own."""
     async with team.host(token or await team.add_token(f"owner{next(OWNERS)}"), era) as host:
         yield EventHost(host, receiver)
 
@@ -115,7 +115,7 @@ async def test_events_are_offered_over_http_alone(team: Team, receiver: Receiver
         listed = await host.ask("list")
         assert [event["name"] for event in listed["events"]] == ["job.finished", "job.needs_input"]
         assert {tuple(event["delivery"]) for event in listed["events"]} == {("poll", "webhook")}
-        assert (await host.refused("list", cursor="x")).code == INVALID_PARAMS
+        assert (await host.ask_refused("list", cursor="x")).code == INVALID_PARAMS
 
     async def no_engine() -> Any:
         raise AssertionError("not called")
@@ -202,7 +202,7 @@ async def test_cursor_of_another_time_is_a_gap_and_garbage_is_refused(team: Team
         old = await host.poll("e0")
         assert (old["truncated"], [event["data"]["job_id"] for event in old["events"]]) == (True, [second])
         for cursor in ("", "x", "e", "e-1", "e1 ", "1", "e" + "9" * 400, "e1;DROP TABLE feed", "\u0661"):
-            assert (await host.refused("poll", name="job.finished", cursor=cursor)).code == INVALID_PARAMS, cursor
+            assert (await host.ask_refused("poll", name="job.finished", cursor=cursor)).code == INVALID_PARAMS, cursor
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ async def test_wrong_request_is_refused_with_the_code_of_the_protocol(
     team: Team, receiver: Receiver, params: dict[str, Any], code: int
 ):
     async with event_host(team, receiver) as host:
-        assert (await host.refused("poll", **params)).code == code
+        assert (await host.ask_refused("poll", **params)).code == code
 
 
 # Messages to receivers.
@@ -330,7 +330,7 @@ async def test_receiver_that_does_not_echo_the_challenge_gets_nothing(
 ):
     async with event_host(team, receiver) as host:
         receiver.echo = echo
-        refusal = await host.refused("subscribe", **host.wish())
+        refusal = await host.ask_refused("subscribe", **host.wish())
         assert (refusal.code, refusal.data) == (UNVERIFIED, {"reason": "challenge_failed"})
         assert receiver.url not in str(refusal)
         await host.finish()
@@ -345,9 +345,9 @@ async def test_receiver_that_does_not_echo_the_challenge_gets_nothing(
 async def test_failed_challenge_names_only_a_kind_of_failure(team: Team, receiver: Receiver, status: int, reason: str):
     async with event_host(team, receiver) as host:
         receiver.statuses.append(status)
-        assert (await host.refused("subscribe", **host.wish())).data == {"reason": reason}
+        assert (await host.ask_refused("subscribe", **host.wish())).data == {"reason": reason}
         unreachable = {"mode": "webhook", "url": "http://localhost:1/", "secret": SECRET}
-        assert (await host.refused("subscribe", name="job.finished", delivery=unreachable)).data == {
+        assert (await host.ask_refused("subscribe", name="job.finished", delivery=unreachable)).data == {
             "reason": "connection_refused"
         }
 
@@ -371,7 +371,7 @@ async def test_address_or_secret_that_may_not_be_used_is_refused(
 ):
     async with event_host(team, receiver) as host:
         wish = host.wish()
-        refusal = await host.refused("subscribe", **{**wish, "delivery": {**wish["delivery"], **delivery}})
+        refusal = await host.ask_refused("subscribe", **{**wish, "delivery": {**wish["delivery"], **delivery}})
         assert refusal.code == INVALID_PARAMS
         assert [value for value in delivery.values() if len(value) > 8 and value in str(refusal)] == []
         assert receiver.received == []
@@ -380,11 +380,11 @@ async def test_address_or_secret_that_may_not_be_used_is_refused(
 async def test_other_ways_of_delivery_are_not_supported(team: Team, receiver: Receiver, team_settings: Settings):
     async with event_host(team, receiver) as host:
         wish = host.wish()
-        refusal = await host.refused("subscribe", **{**wish, "delivery": {**wish["delivery"], "mode": "push"}})
+        refusal = await host.ask_refused("subscribe", **{**wish, "delivery": {**wish["delivery"], "mode": "push"}})
         assert (refusal.code, refusal.data) == (UNSUPPORTED, {"feature": "deliveryMode", "value": "push"})
     async with serving_team(team_settings) as other, event_host(other, receiver) as host:
         assert {tuple(event["delivery"]) for event in (await host.ask("list"))["events"]} == {("poll",)}
-        assert (await host.refused("subscribe", **host.wish())).code == UNSUPPORTED
+        assert (await host.ask_refused("subscribe", **host.wish())).code == UNSUPPORTED
         assert (await host.poll(None))["events"] == []
 
 
@@ -394,7 +394,7 @@ async def test_subscription_ends_when_it_is_unsubscribed(team: Team, receiver: R
         await host.ask("subscribe", **host.wish("/stays"))
         gone = {"name": "job.finished", "delivery": {"url": f"{receiver.url}/hook"}}
         assert await host.ask("unsubscribe", **gone) is not None
-        assert (await host.refused("unsubscribe", **gone)).data == {"kind": "subscription"}
+        assert (await host.ask_refused("unsubscribe", **gone)).data == {"kind": "subscription"}
         await host.finish()
         await eventually(lambda: bool(host.messages("/stays")))
         assert host.messages() == []
@@ -421,14 +421,14 @@ async def test_other_owner_learns_nothing_and_changes_nothing(team: Team, receiv
         made = await alice.ask("subscribe", **alice.wish("/alice"))
         assert (await bob.poll("e0"))["events"] == []
         for arguments in ({"job_id": job_id}, {"batch": "night"}):
-            theirs = await bob.refused("poll", name="job.finished", cursor="e0", arguments=arguments)
-            nobodys = await bob.refused(
+            theirs = await bob.ask_refused("poll", name="job.finished", cursor="e0", arguments=arguments)
+            nobodys = await bob.ask_refused(
                 "poll", name="job.finished", cursor="e0", arguments=dict.fromkeys(arguments, "no such")
             )
             assert theirs.error == nobodys.error
-            assert (await bob.refused("subscribe", **bob.wish(arguments=arguments))).error == nobodys.error
+            assert (await bob.ask_refused("subscribe", **bob.wish(arguments=arguments))).error == nobodys.error
         gone = {"name": "job.finished", "delivery": {"url": f"{receiver.url}/alice"}}
-        assert (await bob.refused("unsubscribe", **gone)).code == NOT_FOUND
+        assert (await bob.ask_refused("unsubscribe", **gone)).code == NOT_FOUND
         challenges = len(receiver.received)
         stolen = await bob.ask("subscribe", **bob.wish("/alice", OTHER_SECRET))
         assert (stolen["id"] != made["id"], len(receiver.received)) == (True, challenges + 1), "bob is asked for anew"
@@ -478,12 +478,12 @@ async def test_subscriptions_and_challenges_of_an_owner_are_limited(team: Team, 
             if await store.save_subscription(wish, now, limit=MAX_SUBSCRIPTIONS) is None:
                 break
         assert number == MAX_SUBSCRIPTIONS - 1
-        refusal = await host.refused("subscribe", **host.wish(arguments={}, name="job.needs_input"))
+        refusal = await host.ask_refused("subscribe", **host.wish(arguments={}, name="job.needs_input"))
         assert (refusal.code, refusal.data) == (EXHAUSTED, {"limit": "subscriptions", "max": MAX_SUBSCRIPTIONS})
         assert (await host.ask("subscribe", **host.wish()))["id"] == made["id"], "a refresh is none more"
     receiver.echo = lambda body: b""
     async with event_host(team, receiver) as flooding:
-        codes = [(await flooding.refused("subscribe", **flooding.wish(f"/{n}"))).code for n in range(40)]
+        codes = [(await flooding.ask_refused("subscribe", **flooding.wish(f"/{n}"))).code for n in range(40)]
         assert EXHAUSTED in codes
         assert len(receiver.received) < 40
 

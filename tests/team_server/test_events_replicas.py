@@ -45,7 +45,7 @@ async def test_replicas_share_subscriptions_and_cursors(on_both: Settings, recei
             async with event_host(one, receiver, token=token) as host:
                 [event] = (await host.poll(made["cursor"]))["events"]
                 assert event["data"]["job_id"] == job_id
-                assert (await host.refused("unsubscribe", **host.wish())).code == NOT_FOUND
+                assert (await host.ask_refused("unsubscribe", **host.wish())).code == NOT_FOUND
     async with serving_team(settings) as restarted, event_host(restarted, receiver, token=token) as host:
         assert [each["eventId"] for each in (await host.poll(made["cursor"]))["events"]] == [event["eventId"]]
     assert len(host.messages()) == 1, "one of two processes sends each"

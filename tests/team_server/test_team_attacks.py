@@ -26,7 +26,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 async def open_team(
     team_settings: Settings, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str
 ) -> AsyncGenerator[Team]:
-    """A team server with all routes that need no team token."""
+    """Run a team server with all routes that need no team token."""
     folder = tmp_path_factory.mktemp("open")
     (folder / "hooks").write_text(SECRET)
     (folder / "metrics").write_text(METRICS_TOKEN)

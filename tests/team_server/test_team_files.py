@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import httpx2
 import pytest
-from hosts import SPEED, scripted
+from hosts import SPEED, script_prompt
 from postgres_server import new_database
 from starlette.routing import Route
 from team_apps import client_of, serving_routes
@@ -71,7 +71,7 @@ def on_both(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Sett
 
 
 async def run(engine: Engine, prompt: str, emulate: dict[str, Any], **more: Any) -> Result:
-    request = StartRequest(prompts=[scripted(prompt, {"duration_s": 0.2, **emulate})], **more)
+    request = StartRequest(prompts=[script_prompt(prompt, {"duration_s": 0.2, **emulate})], **more)
     [started] = await engine.start(request)
     job: Job = await engine.poll(started.job.id, wait_s=30)
     assert job.status == "completed", job

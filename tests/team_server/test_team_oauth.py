@@ -43,7 +43,7 @@ def fresh_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 async def signed(team_settings: Settings, issuer: Issuer, anyio_backend: str) -> AsyncGenerator[Team]:
-    """A team server that verifies tokens by the issuer's keys."""
+    """Run a team server that verifies tokens by the issuer's keys."""
     async with serving_team(replace(team_settings, oauth_issuer=issuer.url)) as team:
         yield team
 

@@ -19,7 +19,7 @@ HTML = {"Accept": "text/html"}
 
 @asynccontextmanager
 async def browser(team: Team, token: str = "") -> AsyncGenerator[httpx2.AsyncClient]:
-    """A browser, signed in if there is a token."""
+    """Open a browser, signed in if there is a token."""
     async with httpx2.AsyncClient(base_url=team.url, headers={**HTML, "Origin": team.url}, timeout=60) as client:
         if token:
             assert (await sign_in(client, token)).status_code == 200

@@ -43,7 +43,7 @@ class Team:
 
 @asynccontextmanager
 async def team(settings: Settings, upstream: RunningServer, *, sends: bool = False) -> AsyncGenerator[Team]:
-    """A server; with `sends`, the emulator sends it its webhooks."""
+    """Run a server; with `sends`, the emulator sends it webhooks."""
     assert settings.webhook_secret_file is not None
     async with hosting(settings) as host:
         routes = build_webhook_routes(host.app.engine, settings.webhook_secret_file)
@@ -79,7 +79,7 @@ def response_ids(upstream: RunningServer) -> list[str]:
 
 
 def count_gets(upstream: RunningServer) -> list[int]:
-    """The GETs of each response that was created, in order."""
+    """Count the GETs of each created response, in order."""
     asked = [e.get("response_id") for e in upstream.emulator.log() if e.get("operation") == "retrieve"]
     return [asked.count(response_id) for response_id in response_ids(upstream)]
 
@@ -177,7 +177,7 @@ async def test_webhook_that_comes_during_a_step_has_the_next_step_run_at_once(
         assert await store.last_webhook_at(HERE) is None
 
 
-def forged(**change: Any) -> dict[str, Any]:
+def forge_webhook(**change: Any) -> dict[str, Any]:
     request = webhook_request("resp_1")
     headers = request["headers"] | change.pop("headers", {})
     return {**request, **change, "headers": {name: value for name, value in headers.items() if value is not None}}
@@ -187,17 +187,17 @@ FORGED: dict[str, dict[str, Any]] = {
     "another secret": webhook_request("resp_1", secret=NEXT_SECRET),
     "over five minutes old": webhook_request("resp_1", sent_at=1_000_000_000),
     "from the future": webhook_request("resp_1", sent_at=4_000_000_000),
-    "another body": forged(content=b'{"type": "response.completed", "data": {"id": "resp_2"}}'),
-    "another id": forged(headers={"webhook-id": "wh_other"}),
-    "another time": forged(headers={"webhook-timestamp": "1"}),
-    "no number as time": forged(headers={"webhook-timestamp": "nan"}),
-    "no signature": forged(headers={"webhook-signature": None}),
-    "garbage as signature": forged(headers={"webhook-signature": "garbage"}),
-    "three parts": forged(headers={"webhook-signature": "v1,a,b"}),
-    "another version": forged(headers={"webhook-signature": "v2,AAAA"}),
-    "no base64": forged(headers={"webhook-signature": "v1,*"}),
-    "no UTF-8": forged(content=b"\xff"),
-    "empty": forged(content=b""),
+    "another body": forge_webhook(content=b'{"type": "response.completed", "data": {"id": "resp_2"}}'),
+    "another id": forge_webhook(headers={"webhook-id": "wh_other"}),
+    "another time": forge_webhook(headers={"webhook-timestamp": "1"}),
+    "no number as time": forge_webhook(headers={"webhook-timestamp": "nan"}),
+    "no signature": forge_webhook(headers={"webhook-signature": None}),
+    "garbage as signature": forge_webhook(headers={"webhook-signature": "garbage"}),
+    "three parts": forge_webhook(headers={"webhook-signature": "v1,a,b"}),
+    "another version": forge_webhook(headers={"webhook-signature": "v2,AAAA"}),
+    "no base64": forge_webhook(headers={"webhook-signature": "v1,*"}),
+    "no UTF-8": forge_webhook(content=b"\xff"),
+    "empty": forge_webhook(content=b""),
 }
 
 

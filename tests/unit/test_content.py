@@ -151,7 +151,7 @@ def a_response(*output: ResponseOutputItem, **fields: Any) -> dict[str, Any]:
     return response.to_dict(mode="json")
 
 
-def cited(url: str, title: str) -> AnnotationURLCitation:
+def cite(url: str, title: str) -> AnnotationURLCitation:
     return AnnotationURLCitation(type="url_citation", url=url, title=title, start_index=0, end_index=1)
 
 
@@ -214,14 +214,14 @@ def test_sources_come_once_the_cited_ones_first_without_tracking_parameters():
         a_search("tea", "https://seen.example/?utm_source=openai", "https://B.example:443/x", "https://a.example/?q=1"),
         a_message(
             "text",
-            cited("https://a.example/?q=1&utm_source=openai#:~:text=tea", "About tea"),
+            cite("https://a.example/?q=1&utm_source=openai#:~:text=tea", "About tea"),
             NOTES,
-            cited("https://b.example/x?utm_source=openai", ""),
-            cited("https://a.example?q=1", "The same"),
+            cite("https://b.example/x?utm_source=openai", ""),
+            cite("https://a.example?q=1", "The same"),
             WROTE,
             AnnotationFilePath(type="file_path", file_id="file_2", index=1),
-            cited("https://b.example/X", "Another"),
-            cited("https://b.example/x", "Late title"),
+            cite("https://b.example/X", "Another"),
+            cite("https://b.example/x", "Late title"),
         ),
     )
     assert find_sources(output) == [
@@ -633,7 +633,7 @@ def test_file_of_a_result_has_the_facts_then_the_text_then_the_sources():
     )
     response = a_response(
         a_search("tea", "https://seen.example/a b>"),
-        a_message(text, cited("https://a.example/?utm_source=openai", "On [tea]\nand <b>cups"), NOTES),
+        a_message(text, cite("https://a.example/?utm_source=openai", "On [tea]\nand <b>cups"), NOTES),
         usage=usage,
     )
     job = a_job(finished_at=NOW + 95, usage=Usage.of(response["usage"]), output=Output(text, response))

@@ -130,11 +130,11 @@ def test_each_error_has_the_facts_that_its_sentences_name() -> None:
 def test_each_code_has_its_fix_in_one_place_for_all_readers_or_in_one_for_each() -> None:
     for code in {code for table in TABLES.values() for code in table}:
         places = {name for name, table in TABLES.items() if code in table}
-        own_to_model = places == {"a model's"} and code in raised_in("mcp_server")
+        own_to_model = places == {"a model's"} and code in find_codes("mcp_server")
         assert places in ({"shared"}, {"the user's"}, {"a model's", "a person's"}) or own_to_model, code
 
 
-def raised_in(package: str) -> set[str | None]:
+def find_codes(package: str) -> set[str | None]:
     written = "".join(path.read_text() for path in (SOURCE / package).rglob("*.py") if path.name != "wording.py")
     return {code for code in model.FIXES if f'"{code}"' in written}
 

@@ -216,13 +216,13 @@ UNTOUCHED_BY_THE_PURE = {"asyncio", "os", "time", "random", "secrets", "socket",
 
 
 def room_of(module: str) -> str | None:
-    """The room of a dotted name, None for what is not ours."""
+    """Return the package or module of a dotted name; None if it is not ours."""
     package, _, rest = module.partition(".")
     return rest.partition(".")[0] if package == "agent_jobs" else None
 
 
-def imported(source: str, module: str, *, is_package: bool = False) -> Iterator[str]:
-    """The dotted names that a module imports anywhere in it, relative ones resolved."""
+def find_imports(source: str, module: str, *, is_package: bool = False) -> Iterator[str]:
+    """Yield the dotted names that a module imports anywhere in it, relative ones resolved."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -233,12 +233,12 @@ def imported(source: str, module: str, *, is_package: bool = False) -> Iterator[
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def forbidden(source: str, module: str, *, is_package: bool = False) -> list[str]:
-    """What this module imports against the tables."""
+def find_forbidden(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """Return the imports of this module that the tables forbid."""
     here = room_of(module)
     assert here is not None
     wrong: list[str] = []
-    for name in imported(source, module, is_package=is_package):
+    for name in find_imports(source, module, is_package=is_package):
         room, outside = room_of(name), name.partition(".")[0]
         if room is not None and room not in ALLOWED:
             room = ""  # `from agent_jobs import __version__`
@@ -272,7 +272,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 @pytest.mark.parametrize(("module", "path"), [pytest.param(*found, id=found[0]) for found in modules()])
 def test_module_imports_only_from_below(module: str, path: Path):
     assert room_of(module) in ALLOWED, "a new room needs a row in ALLOWED"
-    assert forbidden(path.read_text(), module, is_package=path.name == "__init__.py") == []
+    assert find_forbidden(path.read_text(), module, is_package=path.name == "__init__.py") == []
 
 
 def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
@@ -318,7 +318,7 @@ def test_table_has_no_circle(table: dict[str, set[str]]):
     ],
 )
 def test_forbidden_import_is_found(module: str, source: str):
-    assert len(forbidden(source, module)) == 1
+    assert len(find_forbidden(source, module)) == 1
 
 
 @pytest.mark.parametrize(
@@ -333,4 +333,4 @@ def test_forbidden_import_is_found(module: str, source: str):
     ],
 )
 def test_allowed_import_is_not(module: str, source: str):
-    assert forbidden(source, module) == []
+    assert find_forbidden(source, module) == []

@@ -27,7 +27,7 @@ def a_turn(**changes: Any) -> Turn:
 
 
 def a_job(status: Status = IN_PROGRESS, *, turn: Turn | None = None, **changes: Any) -> Job:
-    """A job of this status; it has an id once its status says that upstream named one."""
+    """Return a job of this status; it has a response id if its status needs one."""
     named = a_turn(response_id=None if status in (PENDING, STARTING) else "resp_1")
     job = Job(id="job_1", title="t", status=status, created_at=NOW, turn=turn or named)
     return replace(job, finished_at=NOW if job.is_terminal else None, **changes)
@@ -487,8 +487,8 @@ def test_next_poll_is_a_tenth_of_the_age_away(age_s: float, ms: int):
     assert next_poll_ms(a_job(), NOW + age_s) == ms
 
 
-def looks_during(seconds: float, *, watched: bool) -> list[float]:
-    """When a job that keeps running is looked at in the time after its start."""
+def list_poll_times(seconds: float, *, watched: bool) -> list[float]:
+    """Return the times at which a running job is polled after its start."""
     job = a_job(watched_until=NOW + seconds + 60 if watched else 0.0)
     looks: list[float] = []
     second = next_retrieve_s(job, NOW)
@@ -500,13 +500,13 @@ def looks_during(seconds: float, *, watched: bool) -> list[float]:
 
 
 def test_ten_unwatched_minutes_cost_at_most_25_polls_from_the_first_second_on():
-    looks = looks_during(600, watched=False)
+    looks = list_poll_times(600, watched=False)
     assert looks[0] <= 1
     assert len(looks) <= 25
 
 
 def test_watched_job_is_looked_at_every_five_seconds_after_a_quicker_beginning():
-    looks = looks_during(600, watched=True)
+    looks = list_poll_times(600, watched=True)
     assert looks[0] <= 1
     assert len(looks) <= 600 / 5 + 3
     gaps = [later - earlier for earlier, later in pairwise(looks)]
@@ -516,7 +516,7 @@ def test_watched_job_is_looked_at_every_five_seconds_after_a_quicker_beginning()
 
 
 def test_unwatched_job_is_looked_at_ever_more_rarely_but_every_minute_at_least():
-    looks = looks_during(3 * 3600, watched=False)
+    looks = list_poll_times(3 * 3600, watched=False)
     gaps = [later - earlier for earlier, later in pairwise(looks)]
     assert gaps == sorted(gaps)
     assert max(gap for gap, look in zip(gaps, looks, strict=False) if look <= 1_800) == 30
@@ -561,35 +561,35 @@ anything: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-def often(*usual: Any) -> st.SearchStrategy[Any]:
-    """One of the usual values, and now and then anything at all."""
+def usual_or_any(*usual: Any) -> st.SearchStrategy[Any]:
+    """Draw one of the usual values, and sometimes any JSON value."""
     return st.one_of(st.sampled_from(usual), st.sampled_from(usual), st.sampled_from(usual), anything)
 
 
 items = st.fixed_dictionaries(
     {},
     optional={
-        "type": often("message", "reasoning", "web_search_call", "brand_new"),
-        "phase": often("final_answer", "commentary"),
-        "content": often([], [{"type": "output_text", "text": "hi"}], [REFUSAL], [{"text": None}]),
+        "type": usual_or_any("message", "reasoning", "web_search_call", "brand_new"),
+        "phase": usual_or_any("final_answer", "commentary"),
+        "content": usual_or_any([], [{"type": "output_text", "text": "hi"}], [REFUSAL], [{"text": None}]),
     },
 )
 responses = st.fixed_dictionaries(
     {},
     optional={
-        "id": often("resp_1", "resp_2", ""),
-        "status": often("queued", "in_progress", "completed", "incomplete", "failed", "cancelled", "brand_new"),
+        "id": usual_or_any("resp_1", "resp_2", ""),
+        "status": usual_or_any("queued", "in_progress", "completed", "incomplete", "failed", "cancelled", "brand_new"),
         "output": st.lists(items | anything, max_size=3) | anything,
-        "usage": often(None, FULL),
-        "error": often(None, {"code": "server_error", "message": "oops"}),
-        "incomplete_details": often(None, {"reason": "max_output_tokens"}),
-        "background": often(True, False),
+        "usage": usual_or_any(None, FULL),
+        "error": usual_or_any(None, {"code": "server_error", "message": "oops"}),
+        "incomplete_details": usual_or_any(None, {"reason": "max_output_tokens"}),
+        "background": usual_or_any(True, False),
     },
 )
 events = st.fixed_dictionaries(
     {},
     optional={
-        "type": often("response.created", "response.completed", "response.failed", "error", "brand.new"),
+        "type": usual_or_any("response.created", "response.completed", "response.failed", "error", "brand.new"),
         "sequence_number": st.integers(-1, 9) | anything,
         "response": responses | anything,
     },
@@ -597,7 +597,7 @@ events = st.fixed_dictionaries(
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "apply": events,
     "observe": responses,
-    "found": often("resp_1", "resp_2"),
+    "found": usual_or_any("resp_1", "resp_2"),
     "progressed": st.integers(-1, 9),
     "unfollowed": st.none(),
     "missed": st.none(),
@@ -611,7 +611,7 @@ jobs = [unconfirmed(), *map(a_job, Status), a_job(IN_PROGRESS, turn=a_turn())]
 beginnings = st.sampled_from([replace(job, cancel_requested_at=at) for job in jobs for at in (None, NOW)])
 
 
-def taken_in(job: Job, now: float, verb: str, value: Any) -> Job:
+def apply_change(job: Job, now: float, verb: str, value: Any) -> Job:
     match verb:
         case "apply":
             return job.apply_event(value, now)
@@ -629,8 +629,8 @@ def taken_in(job: Job, now: float, verb: str, value: Any) -> Job:
             return job.mark_unreachable("no answer", now)
 
 
-def allowed(before: Job, after: Job) -> bool:
-    """Whether the table knows the way; an id that turned up opens what had none and then counts as queued."""
+def is_allowed(before: Job, after: Job) -> bool:
+    """Return True if the table has the transition; a job that gets its id late counts as queued."""
     learnt = before.turn.response_id is None and after.turn.response_id is not None
     opened = learnt and (before.is_unconfirmed or before.status is PENDING)
     start = QUEUED if opened else before.status
@@ -643,8 +643,8 @@ def test_any_input_keeps_the_end_the_cursor_and_the_id_of_a_job(job: Job, steps:
     now = NOW
     for passed, (verb, value) in steps:
         now += passed
-        before, job = job, taken_in(job, now, verb, value)
-        assert allowed(before, job), (before.status, job.status)
+        before, job = job, apply_change(job, now, verb, value)
+        assert is_allowed(before, job), (before.status, job.status)
         if before.is_terminal and not (before.is_unconfirmed and before.turn.response_id is None):
             assert outcome(job) == outcome(before)
         assert before.turn.response_id in (None, job.turn.response_id)

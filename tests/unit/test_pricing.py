@@ -24,7 +24,7 @@ LISTED = Prices.load(None)
 DOCS = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()
 
 
-def used(input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> Usage:
+def usage_of(input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> Usage:
     return Usage(input_tokens=input_tokens, cached_tokens=cached_tokens, output_tokens=output_tokens)
 
 
@@ -62,20 +62,20 @@ def own(tmp_path: Path, text: str) -> Prices:
     ],
 )
 def test_hundred_thousand_tokens_in_and_twenty_out_cost_what_the_list_says(model: str, cached: int, usd: float):
-    assert cost(model, used(100_000, 20_000, cached)) == pytest.approx(usd)
+    assert cost(model, usage_of(100_000, 20_000, cached)) == pytest.approx(usd)
 
 
 def test_cache_writes_have_their_own_price():
-    assert cost("gpt-6-astra", used(100_000, 10_000, 40_000), cache_write_tokens=20_000) == pytest.approx(
+    assert cost("gpt-6-astra", usage_of(100_000, 10_000, 40_000), cache_write_tokens=20_000) == pytest.approx(
         0.4 + 0.04 + 0.25 + 0.5
     )
 
 
 def test_beyond_272_000_input_tokens_all_of_it_costs_more():
-    assert cost("gpt-6.1-sol", used(272_000, 0)) == pytest.approx(0.544)
-    assert cost("gpt-6.1-sol", used(272_001, 0)) == pytest.approx(1.088004)
-    assert cost("gpt-6.1-sol", used(300_000, 10_000, 100_000)) == pytest.approx(0.8 + 0.02 + 0.15)
-    assert cost("gpt-6.2-sol", used(300_000, 10_000)) == pytest.approx(1.2 + 0.15)
+    assert cost("gpt-6.1-sol", usage_of(272_000, 0)) == pytest.approx(0.544)
+    assert cost("gpt-6.1-sol", usage_of(272_001, 0)) == pytest.approx(1.088004)
+    assert cost("gpt-6.1-sol", usage_of(300_000, 10_000, 100_000)) == pytest.approx(0.8 + 0.02 + 0.15)
+    assert cost("gpt-6.2-sol", usage_of(300_000, 10_000)) == pytest.approx(1.2 + 0.15)
 
 
 @pytest.mark.parametrize(
@@ -89,18 +89,18 @@ def test_tier_multiplies_the_price_where_its_factor_is_known(
     tier: str | None, listed: float | None, newest: float | None
 ):
     for model, usd in (("gpt-6.1-sol", listed), ("gpt-6.2-sol", newest)):
-        assert cost(model, used(100_000, 20_000), service_tier=tier) == (usd if usd is None else pytest.approx(usd))
+        assert cost(model, usage_of(100_000, 20_000), service_tier=tier) == (usd if usd is None else pytest.approx(usd))
 
 
 def test_tier_that_a_model_is_not_offered_in_has_no_price_rather_than_the_standard_one():
-    assert cost("gpt-4.1", used(1000, 0)) is not None
-    assert cost("gpt-4.1", used(1000, 0), service_tier="flex") is None
+    assert cost("gpt-4.1", usage_of(1000, 0)) is not None
+    assert cost("gpt-4.1", usage_of(1000, 0), service_tier="flex") is None
 
 
 @pytest.mark.parametrize("model", ["gpt-6.1-sol-2026-10-01", "GPT-6.1-Sol", "gpt-6.1-sol-20261001"])
 def test_snapshot_costs_what_its_model_costs(model: str):
-    assert cost(model, used(100_000, 20_000)) == pytest.approx(0.4)
-    assert cost(model.replace("6.1", "6.2"), used(100_000, 20_000)) == pytest.approx(0.4)
+    assert cost(model, usage_of(100_000, 20_000)) == pytest.approx(0.4)
+    assert cost(model.replace("6.1", "6.2"), usage_of(100_000, 20_000)) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -117,16 +117,16 @@ def test_snapshot_costs_what_its_model_costs(model: str):
     ],
 )
 def test_name_that_is_not_known_has_no_price(model: str):
-    assert cost(model, used(1000, 1000)) is None
+    assert cost(model, usage_of(1000, 1000)) is None
 
 
 def test_tokens_without_a_known_price_make_the_cost_unknown():
-    assert cost("gpt-6.2-sol", used(1000, 1000, 1)) is None
-    assert cost("gpt-6.2-sol", used(1000, 1000), cache_write_tokens=1) is None
+    assert cost("gpt-6.2-sol", usage_of(1000, 1000, 1)) is None
+    assert cost("gpt-6.2-sol", usage_of(1000, 1000), cache_write_tokens=1) is None
 
 
 def test_calls_are_added_where_their_price_is_known():
-    usage = used(100_000, 20_000)
+    usage = usage_of(100_000, 20_000)
     assert cost("gpt-6.1-sol", usage, calls={"web_search": 7, "file_search": 2, "mcp": 5}) == pytest.approx(0.475)
     assert cost("gpt-6.1-sol", usage, calls={"web_search": 7, "code_interpreter": 1}) is None
 
@@ -140,22 +140,22 @@ def test_calls_are_added_where_their_price_is_known():
     ],
 )  # fmt: skip
 def test_list_counts_only_where_it_is_charged(url: str, usd: float | None):
-    assert cost("gpt-6.1-sol", used(100_000, 20_000), url=url) == (usd if usd is None else pytest.approx(usd))
+    assert cost("gpt-6.1-sol", usage_of(100_000, 20_000), url=url) == (usd if usd is None else pytest.approx(usd))
 
 
 def test_tiers_and_tools_of_azure_are_not_openais():
-    assert cost("gpt-6.1-sol", used(1000, 0), url=AZURE, service_tier="priority") is None
-    assert cost("gpt-6.1-sol", used(1000, 0), url=AZURE, calls={"web_search": 1}) is None
+    assert cost("gpt-6.1-sol", usage_of(1000, 0), url=AZURE, service_tier="priority") is None
+    assert cost("gpt-6.1-sol", usage_of(1000, 0), url=AZURE, calls={"web_search": 1}) is None
 
 
 def test_users_table_counts_everywhere_and_alone_for_its_models(tmp_path: Path):
     prices = own(tmp_path, '[models."GPT-6.1-sol"]\ninput = 1\noutput = 2\n[tools.web_search]\nper_1000 = 1000\n')
     for url in (OPENAI, AZURE, ELSEWHERE):
-        usd = cost("gpt-6.1-sol-2026-10-01", used(100_000, 20_000), prices=prices, url=url, calls={"web_search": 3})
+        usd = cost("gpt-6.1-sol-2026-10-01", usage_of(100_000, 20_000), prices=prices, url=url, calls={"web_search": 3})
         assert usd == pytest.approx(0.1 + 0.04 + 3.0)
-    assert cost("gpt-6.1-sol", used(1000, 0), prices=prices, service_tier="flex") is None
-    assert cost("gpt-6.1-sol", used(1000, 0, 1), prices=prices) is None
-    assert cost("gpt-6-sol", used(100_000, 20_000), prices=prices) == pytest.approx(0.4)
+    assert cost("gpt-6.1-sol", usage_of(1000, 0), prices=prices, service_tier="flex") is None
+    assert cost("gpt-6.1-sol", usage_of(1000, 0, 1), prices=prices) is None
+    assert cost("gpt-6-sol", usage_of(100_000, 20_000), prices=prices) == pytest.approx(0.4)
 
 
 def response(**more: Any) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def test_no_response_to_a_text_costs_more_than_its_bound(
     cached = round(read * shares[1])
     written = round((read - cached) * shares[2])
     usd = cost(
-        "gpt-6.1-sol", used(read, round(most * shares[3]), cached), cache_write_tokens=written, service_tier=tier
+        "gpt-6.1-sol", usage_of(read, round(most * shares[3]), cached), cache_write_tokens=written, service_tier=tier
     )
     assert usd is not None
     assert usd <= bound(body) + 1e-8
@@ -309,12 +309,12 @@ def test_example_of_the_docs_works(tmp_path: Path):
     example = re.search(r"```toml\n(.*?)```", DOCS, re.S)
     assert example
     prices = own(tmp_path, example[1])
-    usage = used(100_000, 10_000, 40_000)
+    usage = usage_of(100_000, 10_000, 40_000)
     assert cost("my-model", usage, prices=prices, url=ELSEWHERE, cache_write_tokens=20_000) == pytest.approx(
         0.02 + 0.002 + 0.0125 + 0.04
     )
-    assert cost("my-model", used(300_000, 10_000), prices=prices, service_tier="flex") == pytest.approx(0.15 + 0.03)
-    assert cost("my-model", used(0, 0), prices=prices, calls={"code_interpreter": 2}) == pytest.approx(0.06)
+    assert cost("my-model", usage_of(300_000, 10_000), prices=prices, service_tier="flex") == pytest.approx(0.15 + 0.03)
+    assert cost("my-model", usage_of(0, 0), prices=prices, calls={"code_interpreter": 2}) == pytest.approx(0.06)
     # Four passes of at most what was sent, what is written and four times 20,000 tokens, at the long price.
     searching = bound({**SEARCHING, "model": "my-model"}, prices=prices, url=ELSEWHERE)
     assert 4 * 0.082 * 1.25 + 0.006 + 0.03 <= searching <= 4 * 0.0823 * 1.25 + 0.006 + 0.03

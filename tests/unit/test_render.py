@@ -26,7 +26,7 @@ def a_job(status: Status = Status.IN_PROGRESS, *, response_id: str | None = "res
     return replace(Job(id=ID, title="TITLE", status=status, created_at=NOW, turn=turn), **changes)
 
 
-def completed(text: str) -> Job:
+def build_completed_job(text: str) -> Job:
     return a_job(Status.COMPLETED, output=Output(text, {"secret": "RESPONSE"}))
 
 
@@ -130,7 +130,7 @@ def test_answer_holds_only_known_facts_and_a_next_step(job: Job, age_s: float):
 
 
 def test_short_result_comes_in_full():
-    job = completed("The answer.")
+    job = build_completed_job("The answer.")
     answer = {"job_id": ID, "status": "completed", "output": "The answer."}
     assert render_finished_job(job) == render_job(job, NOW) == render_start(job, NOW) == answer
 
@@ -138,11 +138,11 @@ def test_short_result_comes_in_full():
 @pytest.mark.parametrize(
     "job",
     [
-        completed("short"),
-        completed("x" * 50_000),
+        build_completed_job("short"),
+        build_completed_job("x" * 50_000),
         a_job(Status.INCOMPLETE, error=Failure("max_output_tokens", "cut"), output=Output("half", {})),
         a_job(Status.FAILED, error=Failure("server_error", "why"), output=Output("x" * 50_000, {})),
-        replace(completed("text"), cost_usd=0.4, context="rebuilt", result_path="/results/a.md"),
+        replace(build_completed_job("text"), cost_usd=0.4, context="rebuilt", result_path="/results/a.md"),
     ],
 )
 def test_output_is_the_last_field(job: Job):
@@ -152,7 +152,7 @@ def test_output_is_the_last_field(job: Job):
     assert [*page_output(job, 0)][-1] == "output"
 
 
-@pytest.mark.parametrize("job", [completed(""), a_job(Status.COMPLETED)])
+@pytest.mark.parametrize("job", [build_completed_job(""), a_job(Status.COMPLETED)])
 def test_result_without_a_text_is_an_empty_one(job: Job):
     assert render_finished_job(job) == {"job_id": ID, "status": "completed", "output": ""}
 
@@ -240,7 +240,7 @@ TEXTS = {
 @pytest.mark.parametrize("pattern", TEXTS.values(), ids=TEXTS)
 def test_pages_put_together_are_the_output_byte_for_byte(pattern: str, characters: int):
     text = (pattern * (characters // len(pattern) + 1))[:characters]
-    job, offset, parts = completed(text), 0, list[str]()
+    job, offset, parts = build_completed_job(text), 0, list[str]()
     answer = render_finished_job(job)
     while True:
         parts.append(answer["output"])
@@ -259,6 +259,6 @@ def test_pages_put_together_are_the_output_byte_for_byte(pattern: str, character
 
 @pytest.mark.parametrize("offset", [0, 5, 10**12, -1])
 def test_page_beyond_the_end_or_of_nothing_is_empty(offset: int):
-    assert page_output(completed(""), offset) == {"output": ""}
-    assert page_output(completed("ab"), max(offset, 2)) == {"output": ""}
+    assert page_output(build_completed_job(""), offset) == {"output": ""}
+    assert page_output(build_completed_job("ab"), max(offset, 2)) == {"output": ""}
     assert page_output(a_job(Status.CANCELLED), offset) == {"output": ""}

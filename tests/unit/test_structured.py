@@ -26,8 +26,8 @@ def object_of(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
-def nested(levels: int) -> dict[str, Any]:
-    return object_of(a=nested(levels - 1)) if levels else CLOSED
+def nest_object(levels: int) -> dict[str, Any]:
+    return object_of(a=nest_object(levels - 1)) if levels else CLOSED
 
 
 STRICT: list[dict[str, Any]] = [
@@ -41,7 +41,7 @@ STRICT: list[dict[str, Any]] = [
     object_of(a={"type": "string", "format": "date-time"}, b={"type": "string", "pattern": "^[a-z]+$"}),
     object_of(a={"type": "number", "minimum": 0}, b={"type": "array", "items": {"type": "string"}, "minItems": 1}),
     object_of(default={"type": "string"}, uniqueItems={"type": "boolean"}),
-    nested(8),
+    nest_object(8),
 ]
 ANY_LIST: list[dict[str, Any]] = [
     {"uniqueItems": True},
@@ -80,7 +80,7 @@ NOT_STRICT: list[dict[str, Any]] = [
     {**CLOSED, "anyOf": [CLOSED]},
     {**CLOSED, "minProperties": 1},
     {**CLOSED, "default": {}},
-    nested(12),
+    nest_object(12),
     {**CLOSED, "required": "n"},
     {**CLOSED, "properties": []},
 ]  # fmt: skip

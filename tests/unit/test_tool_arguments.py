@@ -146,7 +146,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 async def request_of(host: Host, started: dict[str, Any]) -> dict[str, Any]:
-    """The request of a job that was started, one or the only one of several."""
+    """Return the request of the started job, or of the only one of several."""
     job_id = started.get("job_id") or started["job_ids"][0]
     body = (await (await host.app.engine()).result(job_id)).job.turn.request
     return {**body, "team": body["metadata"].get("team")}

@@ -392,7 +392,7 @@ def test_description_is_cut_where_a_sentence_or_a_word_ends(text: str, end: str)
 # Outputs
 
 
-def called(*content: ContentBlock, **more: Any) -> str | list[dict[str, Any]]:
+def read_tool_output(*content: ContentBlock, **more: Any) -> str | list[dict[str, Any]]:
     return read_output(
         CallToolResult(content=list(content), **more), lambda text: text.replace("hush", "[secret]")
     ).output
@@ -407,7 +407,7 @@ def test_texts_of_every_kind_are_one_output():
     link = ResourceLink(type="resource_link", name="report", uri="https://example.org/r", description="the report")
     sound = AudioContent(type="audio", data="AAAA", mime_type="audio/wav")
     blob = BlobResourceContents(uri="file:///b", blob="AAAA", mime_type="application/zip")
-    output = called(
+    output = read_tool_output(
         text("hush \ud800"),
         EmbeddedResource(type="resource", resource=resource),
         link,
@@ -422,13 +422,13 @@ def test_texts_of_every_kind_are_one_output():
 
 
 def test_answer_of_structure_alone_is_its_json():
-    assert called(structured_content={"grüße": [1]}) == '{"grüße": [1]}'
-    assert called() == "(The tool returned nothing.)"
+    assert read_tool_output(structured_content={"grüße": [1]}) == '{"grüße": [1]}'
+    assert read_tool_output() == "(The tool returned nothing.)"
 
 
 def test_number_of_sent_images_is_limited():
     picture = ImageContent(type="image", data=PIXEL, mime_type="image/png")
-    output = called(*[picture] * 10, text("end"))
+    output = read_tool_output(*[picture] * 10, text("end"))
     assert isinstance(output, list)
     assert [part["type"] for part in output] == ["input_image"] * 8 + ["input_text"]
     assert output[-1]["text"].endswith("end")
@@ -445,7 +445,7 @@ def test_number_of_sent_images_is_limited():
     ],
 )
 def test_data_with_the_label_of_an_image_is_not_sent(data: str, mime: str):
-    assert f"[{mime} of" in called(ImageContent(type="image", data=data, mime_type=mime))
+    assert f"[{mime} of" in read_tool_output(ImageContent(type="image", data=data, mime_type=mime))
 
 
 # docs/agent-loop.md
