@@ -30,8 +30,8 @@ PASSED_ON = (
     "PATH", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR",
     *(name for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (proxy, proxy.lower())),
 )  # fmt: skip
-#: Settings whose values may hold a secret although their type does not say so.
-MAY_HOLD_SECRETS = ("AGENT_JOBS_ON_FINISH",)
+#: Settings that are a secret, or whose values may hold one although their type does not say so.
+MAY_HOLD_SECRETS = (KEY, "AGENT_JOBS_ON_FINISH")
 #: Lines of the log that `status` shows.
 LOG_LINES = 5
 STORE_KEY = "Store it with `agent-jobs key set`, then run `agent-jobs service install` again."
@@ -112,11 +112,8 @@ def install_service(machine: Machine, env_file: Path | None, *, print_only: bool
     _require_manager(manager, program.launch, env_file)
     launch, notes = make_permanent(program, machine)
     text = manager.render(_build_service(settings, launch, environment, env_file))
-    for line in (*notes, *_start_service(manager, text), *_advise_on_variables(left_out)):
-        print_sentences(line)
-    if limit := manager.find_limit():
-        print_sentences(limit)
-    return None
+    sentences = [*notes, *_start_service(manager, text), *_advise_on_variables(left_out), manager.find_limit()]
+    return print_sentences("\n".join(filter(None, sentences)))
 
 
 @convert_errors()
@@ -133,8 +130,7 @@ def show_service(machine: Machine, *, as_json: bool) -> None:
         report |= {name: fact for name, fact in facts.items() if fact} | {"log": lines}
         click.echo(json.dumps(report))
     else:
-        for line in _describe_service(manager, state):
-            print_sentences(line)
+        print_sentences("\n".join(_describe_service(manager, state)))
         click.echo("\n".join(f"  {terminal.join_lines(line)}" for line in lines))
     raise SystemExit(Exit.DONE if state.is_running else Exit.REFUSED)
 
@@ -185,7 +181,7 @@ def select_environment(
 
     Variables that the service reads from `env_file` are in neither.
     """
-    in_file = add_env_file({}, str(env_file)) if env_file else {}
+    in_file = _add_variables_of({}, env_file)
     selected: dict[str, str] = {}
     left_out: list[str] = []
     for name in dict.fromkeys((*PASSED_ON, *VARIABLES, *settings.secrets)):
@@ -199,21 +195,34 @@ def select_environment(
     return selected, left_out
 
 
+def _add_variables_of(environment: Mapping[str, str], env_file: Path | None) -> Mapping[str, str]:
+    """Return an environment with the variables of a file, if there is one."""
+    if env_file is None:
+        return environment
+    return add_env_file(environment, str(env_file))
+
+
 def _anchor_path(settings: Settings, name: str, value: str) -> str:
     """Return the value of a variable as it means the same in another folder."""
-    if name in VARIABLES and isinstance(path := getattr(settings, VARIABLES[name].field), Path):
+    path = _find_setting(settings, name)
+    if isinstance(path, Path):
         return str(path.absolute())
     return value
 
 
+def _find_setting(settings: Settings, name: str) -> object:
+    """Return the value of the setting that a variable sets, None if it sets none."""
+    if name in VARIABLES:
+        return getattr(settings, VARIABLES[name].field)
+    return None
+
+
 def _may_be_secret(settings: Settings, name: str, value: str) -> bool:
     """Return True if a variable must not be in a file that other programs back up and show."""
-    if name == KEY or name in MAY_HOLD_SECRETS or name in settings.secrets:
+    if name in (*MAY_HOLD_SECRETS, *settings.secrets) or isinstance(_find_setting(settings, name), SecretStr):
         return True
     if name == "AGENT_JOBS_NOTIFY":
         return ":" in value  # an address, or the topic that it takes to read the notices
-    if name in VARIABLES and isinstance(getattr(settings, VARIABLES[name].field), SecretStr):
-        return True
     return "://" in value and ("@" in value or "?" in value)  # an address with a password or a key
 
 
@@ -224,9 +233,7 @@ def _require_usable_key(settings: Settings, environment: Mapping[str, str], env_
         ConfigError: It has no key, or an address of its own.
     """
     complete = {"HOME": os.environ.get("HOME", ""), **environment}
-    if env_file is not None:
-        complete = add_env_file(complete, str(env_file))
-    found = load_settings(complete)
+    found = load_settings(_add_variables_of(complete, env_file))
     again = "then run: agent-jobs --env-file FILE service install"
     if found.base_url != settings.base_url:
         raise ConfigError(
