@@ -80,7 +80,7 @@ class Lines(Unmanaged):
                     continue  # its command has just said that it is sent
                 activity = UNCONFIRMED_YET
             parts = (job.status, activity, ", ".join(list_end_facts(job) if job.is_terminal else []))
-            state = "  ".join(part for part in parts if part)
+            state = "  ".join(filter(None, parts))
             if self._last.get(job.id) != state and self._is_due(job, now):
                 self._last[job.id] = state
                 click.echo(f"{job.id}  {format_run_time(job, now):>7}  {state}", file=self._stream)

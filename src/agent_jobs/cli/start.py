@@ -15,6 +15,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.answer_display import AnswerDisplay, run_display
 from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.bell import bell_option, ring_bell
+from agent_jobs.cli.choice import refuse_both
 from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.out_file import NOT_SENT, OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.output import require_stdout
@@ -123,8 +124,7 @@ def start_command(as_json: bool, wait: bool, detach: bool, dry_run: bool, **argu
     Exit status: 0 the job was started, 1 it was not, 7 it was started but its id could not be written. If the job has
     finished meanwhile, as for run.
     """
-    if wait and detach:
-        raise click.UsageError("Give --wait or --detach, not both.")
+    refuse_both({"--wait": wait, "--detach": detach})
     request, roots = read_request(arguments, dry_run=dry_run)
     started_ids: list[str] = []
 

@@ -27,7 +27,7 @@ class UnwatchedJobs:
 
     def list_fields(self, job: Job, now: float) -> Mapping[str, Any]:
         """Return what `--json` adds to the status of a job that no process observes."""
-        if job.is_terminal or job.id not in self.ids:
+        if not self._is_unwatched(job):
             return {}
         fields = {"watched_by": list[str]()}
         if job.status is Status.PENDING:
@@ -37,15 +37,19 @@ class UnwatchedJobs:
 
     def describe_age(self, job: Job, now: float) -> str:
         """Return the age of the shown status, such as `not being watched; last seen 13 s ago`; empty if it is fresh."""
-        if job.is_terminal or job.id not in self.ids or job.id in self.retrieved:
+        if not self._is_unwatched(job) or job.id in self.retrieved:
             return ""
         return f"not being watched; {_describe_last_seen(job, now)}"
 
     def describe_stale(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
         """Yield lines for the stale jobs, sent and unsent, and others if no process runs the open jobs."""
         yield from self._describe_each_kind(jobs, now)
-        if any(job.id in self.ids and not job.is_terminal for job in jobs):
+        if any(map(self._is_unwatched, jobs)):
             yield from NO_WATCHER.format(jobs="these", watch="agent-jobs watch").splitlines()
+
+    def _is_unwatched(self, job: Job) -> bool:
+        """Return True if a job goes on and no process observes it."""
+        return job.id in self.ids and not job.is_terminal
 
     def _describe_each_kind(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
         """Yield a line for the stale jobs that were sent, and one for those that were not."""

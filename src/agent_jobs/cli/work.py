@@ -9,6 +9,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.detach import describe_detached
 from agent_jobs.cli.interruption import Interrupted
+from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.session import Session, read_settings, run_in_session
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import StoreError
@@ -123,11 +124,9 @@ def describe_change(job: Job) -> str:
     """Return a line of the log about a job, without anything that its caller or its model wrote."""
     if not job.is_terminal:
         return f"{job.id}: {job.status}"
-    age = terminal.format_elapsed((job.finished_at or job.created_at) - job.created_at)
-    facts = [f"{job.id}: {job.status} after {age}", terminal.format_usd(job.cost_usd)]
-    if job.error is not None:
-        facts.append(job.error.code)
-    return ", ".join(fact for fact in facts if fact)
+    took = format_run_time(job, job.created_at)
+    facts = [f"{job.id}: {job.status} after {took}", terminal.format_usd(job.cost_usd), job.error_code]
+    return ", ".join(filter(None, facts))
 
 
 def _describe_jobs_left(jobs: Sequence[Job]) -> str:
