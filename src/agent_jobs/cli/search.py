@@ -20,6 +20,7 @@ from agent_jobs.jobs.status import Status
 MANY_JOBS = 1_000
 INDENT = "  "
 _MARK = re.compile(f"[{MATCH_BEGIN}{MATCH_END}]")
+_UNMARKED = re.compile(f"[^{MATCH_BEGIN}{MATCH_END}]+")
 _M = f"[{MATCH_BEGIN}{MATCH_END}]*"
 #: The signs of Markdown in a passage, around which a match may begin or end, and what stays of them.
 _MARKDOWN = (
@@ -115,9 +116,8 @@ def _clean_passage(passage: str) -> str:
     passage = remove_marks(passage)
     for pattern, kept_part in _MARKDOWN:
         passage = pattern.sub(kept_part, passage)
-    pieces = re.split(f"([{MATCH_BEGIN}{MATCH_END}])", passage)
-    kept = (each if each in (MATCH_BEGIN, MATCH_END) else terminal.strip_control_characters(each) for each in pieces)
-    return " ".join("".join(kept).split())
+    shown = _UNMARKED.sub(lambda found: terminal.strip_control_characters(found[0]), passage)
+    return " ".join(shown.split())
 
 
 def _colour_of(status: Status) -> str | int:

@@ -242,8 +242,8 @@ def _call_manager(*command: str) -> _Done:
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         return _Done(command, 1, "", str(error))
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return _Done(command, done.returncode, done.stdout, lines[0] if lines else f"status {done.returncode}")
+    first, _, _ = done.stderr.strip().partition("\n")
+    return _Done(command, done.returncode, done.stdout, first.rstrip() or f"status {done.returncode}")
 
 
 def _require_success(done: _Done) -> None:

@@ -80,12 +80,12 @@ def run_command(
     """
     check_out_file(out, may_overwrite=force, undone=NOT_SENT)
     request, roots = read_request(arguments, dry_run=dry_run)
+    if request.options.get("dry_run"):
+        return _estimate_start(request, what="run", roots=roots, as_json=as_json, dry_run=dry_run)
     started_ids: list[str] = []
 
-    async def run(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | _Finished":
+    async def run(request: "StartRequest", may_ask: bool, session: Session) -> _Finished:
         request = await _complete_previous_id(session, request)
-        if request.options.get("dry_run"):
-            return await session.engine.estimate(request)
         began = session.engine.now()
         started = await _submit_job(session, request, may_ask=may_ask)
         started_ids.append(started.job.id)
@@ -98,8 +98,6 @@ def run_command(
 
     with report_unwritten(started_ids):
         finished = _run_start(run, request, what="run", roots=roots, as_json=as_json)
-        if isinstance(finished, Estimate):
-            return _write_estimate(finished, request, as_json=as_json or _is_estimate_for_programs(dry_run=dry_run))
         _write_finished(finished, out, as_json=as_json, may_overwrite=force)
     mark_read(finished.job)
     if not as_json:
@@ -126,20 +124,18 @@ def start_command(as_json: bool, wait: bool, detach: bool, dry_run: bool, **argu
     """
     refuse_both({"--wait": wait, "--detach": detach})
     request, roots = read_request(arguments, dry_run=dry_run)
+    if request.options.get("dry_run"):
+        return _estimate_start(request, what="start", roots=roots, as_json=as_json, dry_run=dry_run)
     started_ids: list[str] = []
 
-    async def start(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | Job":
+    async def start(request: "StartRequest", may_ask: bool, session: Session) -> Job:
         request = await _complete_previous_id(session, request)
-        if request.options.get("dry_run"):
-            return await session.engine.estimate(request)
         started = await _submit_job(session, request, may_ask=may_ask)
         started_ids.append(started.job.id)
         return await _leave_or_wait(session, started, wait=wait, as_json=as_json)
 
     with report_unwritten(started_ids):
         started = _run_start(start, request, what="start", roots=roots, as_json=as_json)
-    if isinstance(started, Estimate):
-        return _write_estimate(started, request, as_json=as_json or _is_estimate_for_programs(dry_run=dry_run))
     if not started.is_terminal:
         return None
     write_end_line(started)
@@ -344,16 +340,18 @@ def _describe_wait(job: Job, *, is_bound: bool) -> str:
     return f"Waiting until it finishes. Ctrl-C stops waiting. {format_resume_hint(job.id)}"
 
 
-def _is_estimate_for_programs(*, dry_run: bool) -> bool:
-    """Return True if a dry run was asked for by --option alone, as the tools are asked, and into a pipe."""
-    return not dry_run and not sys.stdout.isatty()
-
-
-def _write_estimate(estimate: Estimate, request: "StartRequest", *, as_json: bool) -> None:
+def _estimate_start(
+    request: "StartRequest", *, what: str, roots: tuple[Path, ...], as_json: bool, dry_run: bool
+) -> None:
+    """Write what would be sent and what it may cost; into a pipe as JSON if only --option asked for it, as tools do."""
     from agent_jobs.cli.dry_run import describe_estimate
     from agent_jobs.rendering import answers
 
-    if as_json:
+    async def find_estimate(session: Session) -> Estimate:
+        return await session.engine.estimate(await _complete_previous_id(session, request))
+
+    estimate = run_in_session(find_estimate, role="acts", what=what, roots=roots)
+    if as_json or not (dry_run or sys.stdout.isatty()):
         unbounded = ""
         if estimate.unbounded is not None:
             unbounded = describe_error(estimate.unbounded)
@@ -382,10 +380,9 @@ def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may
 
 
 def _write_answer_file(finished: _Finished, out: Path, *, as_json: bool, may_overwrite: bool) -> None:
-    job = finished.job
-    text = ""
-    if job.output:
-        text = job.output.text
+    from agent_jobs.rendering import answers
+
+    text = answers.read_output_text(finished.job)
     if as_json:
         text = f"{_render_end_as_json(finished)}\n"
     if not text:
