@@ -77,7 +77,7 @@ class Installer:
 
     def _find_below(self, question: tuple[str, ...], rest: str) -> Path | None:
         """Return a path below the folder that the installer prints, None if it prints none."""
-        folder = _read_output(self.command, *question).split("\n")[0].strip()
+        folder = _read_printed_text(self.command, *question).split("\n")[0].strip()
         if folder:
             return Path(folder) / rest
         return None
@@ -242,7 +242,7 @@ def read_version(program: str) -> str | None:
     """Return the version that a program of ours prints, None if it does not start."""
     if not os.path.isfile(program):
         return None
-    found = re.search(r"version (\S+)", _read_output(program, "--version"))
+    found = re.search(r"version (\S+)", _read_printed_text(program, "--version"))
     if found:
         return found[1]
     return None
@@ -300,7 +300,7 @@ def _run_installer(installer: Installer) -> str:
     return reason[:REASON_CHARS].rstrip(".") or "it printed no reason"
 
 
-def _read_output(*command: str) -> str:
+def _read_printed_text(*command: str) -> str:
     """Return what a command prints, an empty string if it fails."""
     done = _run_command(*command)
     if done.returncode != 0:

@@ -94,7 +94,7 @@ def _show_part(result: Result, part: Part) -> None:
 
 def _describe_running(job: Job, note: str) -> str:
     """Return that there is no result yet, and what to do."""
-    status = f"{job.status}, {note}" if note else str(job.status)
+    status = ", ".join(filter(None, (job.status, note)))
     if job.status is Status.INPUT_REQUIRED:
         return f"{job.id} is {status}. Answer it with: agent-jobs reply {job.id}"
     return f"{job.id} is {status}. Wait for it with: agent-jobs watch {job.id}"

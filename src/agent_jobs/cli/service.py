@@ -152,10 +152,11 @@ def remove_service(machine: Machine) -> None:
     manager = find_manager(machine)
     if manager is None or not manager.path.is_file():
         return print_sentences("Nothing to do: the collector is not installed.")
-    if not manager.find_obstacle():
+    if manager.find_obstacle():  # no manager runs the service
+        manager.path.unlink()
+    else:
         manager.stop()
-    manager.path.unlink()
-    if not manager.find_obstacle():
+        manager.path.unlink()
         manager.forget()
     print_sentences(f"The collector was stopped, and {manager.path} was removed. Jobs, settings and the key stay.")
     for line in remove_program(plan_program(machine).launch.command, manager.path, machine, dry_run=False):

@@ -136,10 +136,9 @@ class Systemd:
     def read_state(self) -> ServiceState:
         """Return what systemd says of the unit."""
         done = _call_manager("systemctl", "--user", "show", UNIT, "--property=ActiveState,SubState,MainPID,Result")
-        facts = {name: value for name, _, value in (line.partition("=") for line in done.output.splitlines())}
-        pid = int(facts.get("MainPID") or 0)
+        facts = dict(re.findall(r"^(\w+)=(.*)$", done.output, re.M))
         if facts.get("ActiveState") == "active":
-            return ServiceState(True, pid or None)
+            return ServiceState(True, int(facts.get("MainPID", 0)) or None)
         reason = facts.get("Result", "")
         if reason in ("", "success"):
             reason = facts.get("SubState") or "unknown"

@@ -117,17 +117,17 @@ def render_status_line(job: Job, now: float) -> str:
     return "  ".join(filter(None, [status, *facts]))
 
 
-def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
+def _list_facts(job: Job) -> Iterator[tuple[str, str | None]]:
     from agent_jobs.rendering.questions import list_always_allowed
 
     yield "id", job.id
-    yield "response", job.turn.response_id or ""
+    yield "response", job.turn.response_id
     yield "model", ", ".join(filter(None, (job.model, job.effort and f"effort {job.effort}")))
     yield "preset", job.preset
     yield "owner", terminal.join_lines(job.owner)
     yield "started by", job.client
     yield "batch", job.batch
-    yield "continues", job.previous_job_id or ""
+    yield "continues", job.previous_job_id
     yield "context", job.context and "the conversation before it was sent again"
     yield "created", format_local_time(job.created_at)
     if job.finished_at is not None:
@@ -166,12 +166,13 @@ def _render_turn_row(turn: TurnRecord, details: JobDetails) -> dict[str, str]:
 
 def _format_turn_time(turn: TurnRecord, details: JobDetails) -> str:
     """Return how long a turn took: until its last step finished, or the job did."""
-    ends = [step.finished_at for step in details.steps if step.turn == turn.number and step.finished_at is not None]
-    if turn.number == details.turns[-1].number and details.result.job.finished_at is not None:
+    ends = [step.finished_at for step in details.steps if step.turn == turn.number]
+    if turn.number == details.turns[-1].number:
         ends.append(details.result.job.finished_at)
-    if turn.sent_at is None or not ends:
+    known_ends = [end for end in ends if end is not None]
+    if turn.sent_at is None or not known_ends:
         return ""
-    return terminal.format_elapsed(max(ends) - turn.sent_at)
+    return terminal.format_elapsed(max(known_ends) - turn.sent_at)
 
 
 def _format_turn_tokens(usage: Usage | None) -> str:
@@ -222,8 +223,7 @@ def _render_event(event: Event) -> str:
     from agent_jobs.rendering.timeline import name_event
 
     text = " ".join(filter(None, [name_event(event), terminal.join_lines(event.text)]))
-    [line] = wrap_text(f"{format_day(event.at)} {format_clock_time(event.at)}  {text}")[:1] or [""]
-    return line
+    return wrap_text(f"{format_day(event.at)} {format_clock_time(event.at)}  {text}")[0]
 
 
 def _list_request(request: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ class _StartEntry:
 
 def check_start_times(machine: Machine, hosts: Iterable[Host]) -> Iterator[Finding]:
     """Start the command of each entry once; report the time that it took and the time that its host waits."""
-    entries = [each for host in hosts for each in _find_entries(host, machine)]
+    entries = list(_find_entries(machine, hosts))
     # Several hosts may start the same command.
     by_start = {each.start: each for each in entries}
     measured = {start: _measure_start(partial(_start_entry, each, machine)) for start, each in by_start.items()}
@@ -64,7 +64,7 @@ def check_start_times(machine: Machine, hosts: Iterable[Host]) -> Iterator[Findi
 
 def starts_uvx(machine: Machine, hosts: Iterable[Host]) -> bool:
     """Return True if the entry of one of these hosts starts uvx."""
-    return any(each.program == "uvx" for host in hosts for each in _find_entries(host, machine))
+    return any(each.program == "uvx" for each in _find_entries(machine, hosts))
 
 
 def _report_start(each: _StartEntry, listed_s: float, own_s: float | None) -> Finding:
@@ -91,12 +91,13 @@ def _describe_patience(host: Host) -> str:
     return f"{host.title} waits an unknown time for tools"
 
 
-def _find_entries(host: Host, machine: Machine) -> Iterator[_StartEntry]:
-    for scope in find_scopes(host, machine):
-        with suppress(ConfigError):  # check_hosts reports it
-            entry = read_entry(host, read_snapshot(locate_file(host, machine, scope)).text)
-            if entry is not None and "url" not in entry:  # the host starts no program there
-                yield _StartEntry(host, entry, format_install_command(host, scope))
+def _find_entries(machine: Machine, hosts: Iterable[Host]) -> Iterator[_StartEntry]:
+    for host in hosts:
+        for scope in find_scopes(host, machine):
+            with suppress(ConfigError):  # check_hosts reports it
+                entry = read_entry(host, read_snapshot(locate_file(host, machine, scope)).text)
+                if entry is not None and "url" not in entry:  # the host starts no program there
+                    yield _StartEntry(host, entry, format_install_command(host, scope))
 
 
 def _start_entry(each: _StartEntry, machine: Machine) -> StartedServer:

@@ -22,6 +22,7 @@ from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter
 from agent_jobs.jobs.status import Status
+from agent_jobs.jobs.stored_request import model_of
 
 #: Seconds between refreshes: elapsed times are shown to the second.
 REFRESH_S = 1.0
@@ -152,14 +153,18 @@ def _write_watched(watched: _Watched, *, as_json: bool) -> None:
 
 def _write_summary(jobs: Sequence[Job]) -> None:
     """Write what the user can do next."""
-    if not jobs:
-        click.echo("No jobs are running. `agent-jobs list` shows finished ones.")
-    if len(jobs) != 1:
-        return
-    [job] = jobs
+    match jobs:
+        case []:
+            click.echo("No jobs are running. `agent-jobs list` shows finished ones.")
+        case [job]:
+            _write_next_step(job)
+        case _:
+            pass  # the user has seen how each of them ended
+
+
+def _write_next_step(job: Job) -> None:
     advice = terminal.suggest_next_step(job)
-    if advice:
-        click.echo(advice, err=True)
+    terminal.write_notes(advice)
     if job.output_bytes or not advice:
         click.echo(format_result_hint(job), err=True)
 
@@ -173,7 +178,7 @@ def write_end_line(job: Job) -> None:
     """Write on stderr how a job finished, with its error and the next step."""
     if job.output and sys.stdout.isatty() and sys.stderr.isatty():
         click.echo(err=True)  # apart from the answer above
-    model = terminal.join_lines(str(job.turn.request.get("model") or ""))
+    model = terminal.join_lines(model_of(job.turn.request))
     run_time = ""
     if job.finished_at:
         run_time = format_run_time(job, job.created_at)

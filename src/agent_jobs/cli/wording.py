@@ -130,8 +130,7 @@ def word_answer(answer: Mapping[str, Any], job: Job) -> dict[str, Any]:
     if job.is_terminal:
         step = describe_next_step(job)
     words = {"next": step, "warning": describe_warning(job)}
-    worded = {name: words.get(name, value) for name, value in answer.items()}
-    return {name: value for name, value in worded.items() if value != "" or name not in words}
+    return {name: words.get(name, value) for name, value in answer.items() if words.get(name) != ""}
 
 
 def describe_warning(job: Job) -> str:
