@@ -152,12 +152,10 @@ class Panel:
 
 def render_tail(job: Job, width: int, count: int, *, has_colours: bool) -> list[str]:
     """Return the last lines of a job's text, or of its reasoning before the text begins."""
-    written, is_reasoning = job.turn.partial, False
-    if not written:
-        written, is_reasoning = job.turn.reasoning, True
+    written = job.turn.partial or job.turn.reasoning
     if not written or count <= 0:
         return []
-    return wrap_tail(written, width, count, has_colours=has_colours, is_reasoning=is_reasoning)
+    return wrap_tail(written, width, count, has_colours=has_colours, is_reasoning=not job.turn.partial)
 
 
 def wrap_tail(text: str, width: int, count: int, *, has_colours: bool, is_reasoning: bool = False) -> list[str]:

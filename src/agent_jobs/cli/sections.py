@@ -130,7 +130,7 @@ def wrap_line(line: str, room: int) -> list[str]:
     if line.isascii():
         # An address or an id stays whole, so that it can be copied; JSON has no better place to break.
         is_json = line.startswith(("{", "["))
-        return textwrap.wrap(line, room, break_on_hyphens=False, break_long_words=is_json) or [""]
+        return textwrap.wrap(line, room, break_on_hyphens=False, break_long_words=is_json)
     from rich.console import Console
     from rich.text import Text
 

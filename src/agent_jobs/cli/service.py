@@ -5,7 +5,6 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -125,9 +124,10 @@ def show_service(machine: Machine, *, as_json: bool) -> None:
         raise SystemExit(Exit.REFUSED)
     state, lines = manager.read_state(), manager.read_log(LOG_LINES)
     if as_json:
-        facts = {"pid": state.pid, "reason": state.reason}
-        report: dict[str, Any] = {"installed": True, "running": state.is_running, "file": str(manager.path)}
-        report |= {name: fact for name, fact in facts.items() if fact} | {"log": lines}
+        from agent_jobs.rendering import answers
+
+        facts = answers.drop_empty({"pid": state.pid, "reason": state.reason})
+        report = {"installed": True, "running": state.is_running, "file": str(manager.path), **facts, "log": lines}
         click.echo(json.dumps(report))
     else:
         print_sentences("\n".join(_describe_service(manager, state)))
@@ -187,7 +187,7 @@ def select_environment(
     left_out: list[str] = []
     for name in dict.fromkeys((*PASSED_ON, *VARIABLES, *settings.secrets)):
         value = environ.get(name, "").strip()
-        if not value or in_file.get(name) == value:
+        if value in ("", in_file.get(name)):
             continue
         if _may_be_secret(settings, name, value):
             left_out.append(name)

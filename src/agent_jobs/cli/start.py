@@ -33,7 +33,7 @@ from agent_jobs.cli.watch import (
     watch_until_done,
     write_end_line,
 )
-from agent_jobs.cli.wording import describe_error, word_answer
+from agent_jobs.cli.wording import describe_error, name_workers, word_answer
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError
@@ -329,8 +329,7 @@ def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:
     watch = f"agent-jobs watch {job.id}"
     if not workers:
         return NO_WATCHER.format(jobs="it", watch=watch)
-    names = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
-    return f"Watched by {names}. Watch it yourself with: {watch}"
+    return f"Watched by {name_workers(workers)}. Watch it yourself with: {watch}"
 
 
 def _describe_wait(job: Job, *, is_bound: bool) -> str:

@@ -54,17 +54,8 @@ class UnwatchedJobs:
     def _describe_each_kind(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
         """Yield a line for the stale jobs that were sent, and one for those that were not."""
         stale = [job for job in jobs if self.describe_age(job, now)]
-        sent = [job for job in stale if job.status is not Status.PENDING]
-        unsent = [job for job in stale if job.status is Status.PENDING]
-        if len(sent) == 1:
-            yield f"{sent[0].id}: {self.describe_age(sent[0], now)}. Collect it with: agent-jobs watch {sent[0].id}"
-        elif sent:
-            span = _describe_span(sent, now)
-            yield f"{len(sent)} jobs: not being watched; {span}. Collect them with: agent-jobs watch"
-        if len(unsent) == 1:
-            yield f"{unsent[0].id}: not being watched; not sent yet. Send it with: agent-jobs watch {unsent[0].id}"
-        elif unsent:
-            yield f"{len(unsent)} jobs: not being watched; not sent yet. Send them with: agent-jobs watch"
+        yield from _describe_group([job for job in stale if job.status is not Status.PENDING], now, "Collect")
+        yield from _describe_group([job for job in stale if job.status is Status.PENDING], now, "Send")
 
 
 async def retrieve_unwatched(session: Session, group: JobFilter) -> UnwatchedJobs:
@@ -76,6 +67,15 @@ async def retrieve_unwatched(session: Session, group: JobFilter) -> UnwatchedJob
     return UnwatchedJobs(frozenset(job.id for job in jobs), frozenset(retrieved))
 
 
+def _describe_group(jobs: Sequence[Job], now: float, verb: str) -> Iterator[str]:
+    """Yield a line for stale jobs that were all sent, or all not, and how to go on with them; none for no jobs."""
+    if len(jobs) == 1:
+        job_id, age = jobs[0].id, _describe_last_seen(jobs[0], now)
+        yield f"{job_id}: not being watched; {age}. {verb} it with: agent-jobs watch {job_id}"
+    elif jobs:
+        yield f"{len(jobs)} jobs: not being watched; {_describe_span(jobs, now)}. {verb} them with: agent-jobs watch"
+
+
 def _describe_last_seen(job: Job, now: float) -> str:
     if job.status is Status.PENDING:
         return "not sent yet"
@@ -85,7 +85,9 @@ def _describe_last_seen(job: Job, now: float) -> str:
 
 
 def _describe_span(jobs: Sequence[Job], now: float) -> str:
-    """Return when jobs were last seen, from the newest to the oldest."""
+    """Return when jobs were last seen, from the newest to the oldest, or that none of them was sent."""
+    if jobs[0].status is Status.PENDING:
+        return "not sent yet"
     ages = sorted(now - _find_last_seen(job) for job in jobs)
     newest, oldest = terminal.format_duration(ages[0]), terminal.format_duration(ages[-1])
     if newest == oldest:

@@ -11,6 +11,7 @@ from agent_jobs.cli.detach import describe_detached
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.session import Session, read_settings, run_in_session
+from agent_jobs.cli.wording import name_workers
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job
@@ -64,8 +65,7 @@ async def collect_jobs(session: Session, *, until_idle: bool) -> None:
     session.app.work()
     logger.info("Working on the jobs of %s in %s.", engine.base_url, (await engine.store_info()).path)
     if others:
-        names = ", ".join(f"agent-jobs {other.what} (pid {other.pid})" for other in others)
-        logger.info("Also working on them: %s.", names)
+        logger.info("Also working on them: %s.", name_workers(others))
     changes = ChangeLog(engine)
     while True:
         try:
