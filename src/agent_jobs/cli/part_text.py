@@ -16,10 +16,10 @@ INDENT = "    "
 
 
 class _Form(NamedTuple):
-    """How a part is written."""
+    """The function that writes a part, and the sentence in place of an empty one."""
 
     write: Callable[[Any], str]
-    nothing: str  #: in place of an empty part
+    nothing: str
 
 
 def format_part(part: str, value: Any) -> str:
