@@ -77,6 +77,7 @@ def test_part_is_text_and_json_on_request(terminal: Terminal, part: str, line: s
         ("files", [{"name": "a", "path": "/tmp/a", "bytes": 2048}], "/tmp/a  2.0 KiB"),
         ("files", [{"type": "image", "id": "ig_1", "bytes": 3}], "ig_1  3 bytes  not saved"),
         ("usage", {"input_tokens": 1200, "cost_usd": 0.0213}, "input tokens  1,200\ncost usd      $0.02"),
+        ("usage", {"input_tokens": 1200, "partial": True}, "input tokens  1,200\npartial       True"),
         ("usage", {}, "Nothing is known of its tokens."),
         (
             "meta",

@@ -165,6 +165,14 @@ def test_failed_installation_is_reported_and_the_entry_starts_uvx(tools: Tools, 
     )
 
 
+def test_installation_that_does_not_finish_is_not_tried_again(tools: Tools, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("agent_jobs.cli.program.INSTALL_LIMIT_S", 0.0)
+    tools.add_installers("uv", "uvx")
+    said = tools.run("install", "codex").stdout
+    assert "failed (it did not finish, or could not be started), so the entry starts" in said
+    assert len(tools.list_changes) <= 1
+
+
 def test_installed_program_of_another_version_is_not_used(tools: Tools):
     tools.add_installers("uv", "uvx")
     (tools.folder / "version").write_text("0.0.1")

@@ -44,6 +44,7 @@ from agent_jobs.settings.missing_key import missing_key_error
 from agent_jobs.settings.settings import Settings
 from agent_jobs.settings.settings_file import may_lack_address, read_settings_file
 from agent_jobs.settings.stored_keys import list_key_files
+from agent_jobs.text import human_size
 
 #: Seconds without a retrieval after which a job is stuck: workers poll every 60 s, and every 290 s beside a stream.
 STUCK_S = 600.0
@@ -216,7 +217,7 @@ def _build_engine_check(
 def _check_database(store: StoreInfo) -> Finding:
     """Check who can read the database, and name the processes that work on its jobs."""
     workers = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in store.watchers)
-    about = f"{terminal.format_size(store.bytes)}, schema {store.schema}, {store.journal}"
+    about = f"{human_size(store.bytes)}, schema {store.schema}, {store.journal}"
     workers = f"workers: {workers or 'none running'}"
     if not os.path.isabs(store.path):  # it is no file
         return _report_database("ok", store.path, about, workers)

@@ -9,6 +9,7 @@ from agent_jobs.cli.outage import find_outage
 from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
+from agent_jobs.text import human_size
 
 #: The activity of a job by its status; a running job has a more exact one.
 PHASES = {
@@ -79,7 +80,7 @@ def list_end_facts(job: Job) -> list[str]:
     if job.error:
         parts.append(f"{job.error.code}: {terminal.join_lines(describe_failure(job.error))}")
     if job.output_bytes:
-        parts.append(terminal.format_size(job.output_bytes))
+        parts.append(human_size(job.output_bytes))
     parts.append(terminal.format_usd(job.cost_usd))
     if tokens := terminal.format_tokens(job):
         parts.append(f"{tokens} tokens")

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.files.atomic_file import SHARED_MODE, replace_file, write_temporary_file
+from agent_jobs.text import human_size
 
 #: The consequence of a refused `--out`: no job was started, or nothing was written.
 NOT_SENT, NOT_WRITTEN = "nothing was sent", "nothing was written"
@@ -94,7 +94,7 @@ def write_out_file(path: Path, data: bytes, *, may_overwrite: bool) -> None:
         OSError: It cannot be written.
     """
     write_whole_file(path, data, may_overwrite=may_overwrite)
-    click.echo(f"Wrote {terminal.format_size(len(data))} to {path}.", err=True)
+    click.echo(f"Wrote {human_size(len(data))} to {path}.", err=True)
 
 
 def write_whole_file(path: Path, data: bytes, *, may_overwrite: bool) -> None:

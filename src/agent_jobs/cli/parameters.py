@@ -1,6 +1,7 @@
 """Names on the command line that a shell can complete."""
 
 import os
+from collections.abc import Mapping
 
 import click
 from click.shell_completion import CompletionItem
@@ -13,6 +14,11 @@ from agent_jobs.settings.configuration import load_usable_settings
 SEARCHED_JOBS = 500
 
 
+def _offer_words(helps: Mapping[str, str | None], incomplete: str) -> list[CompletionItem]:
+    """Return the words that begin with the typed text, each with its help if it has one."""
+    return [CompletionItem(word, help=text) for word, text in helps.items() if word.startswith(incomplete)]
+
+
 class ModelName(click.ParamType[str]):
     """A model's name, completed from the models that are known without asking the provider."""
 
@@ -23,8 +29,8 @@ class ModelName(click.ParamType[str]):
         from agent_jobs.request.models import list_known_names, load_models
 
         default = load_usable_settings(os.environ)[0].model or load_models()["default"]
-        helps = {default: "the default", **dict.fromkeys((name for name in list_known_names() if name != default), "")}
-        return [CompletionItem(name, help=text) for name, text in helps.items() if name.startswith(incomplete)]
+        helps = dict.fromkeys((default, *list_known_names()), "") | {default: "the default"}
+        return _offer_words(helps, incomplete)
 
 
 class PresetName(click.ParamType[str]):
@@ -40,11 +46,7 @@ class PresetName(click.ParamType[str]):
             presets = load_presets(load_usable_settings(os.environ)[0].presets)
         except ConfigError:
             presets = load_presets(None)
-        return [
-            CompletionItem(name, help=preset.description)
-            for name, preset in presets.items()
-            if name.startswith(incomplete)
-        ]
+        return _offer_words({name: preset.description for name, preset in presets.items()}, incomplete)
 
 
 class EffortName(click.ParamType[str]):
@@ -58,7 +60,7 @@ class EffortName(click.ParamType[str]):
         from agent_jobs.request.presets import EFFORTS
 
         efforts = list_efforts(ctx.params.get("model") or "") or EFFORTS
-        return [CompletionItem(effort) for effort in efforts if effort.startswith(incomplete)]
+        return _offer_words(dict.fromkeys(efforts), incomplete)
 
 
 class BatchName(click.ParamType[str]):
@@ -69,5 +71,4 @@ class BatchName(click.ParamType[str]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the batches that begin with the typed text, the newest first."""
         jobs = find_jobs_to_complete(SEARCHED_JOBS)
-        names = dict.fromkeys(job.batch for job in jobs if job.batch)
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return _offer_words(dict.fromkeys(job.batch for job in jobs if job.batch), incomplete)

@@ -40,12 +40,13 @@ def _render_presets(presets: Mapping[str, Preset], settings: Settings) -> JSON:
 
 def _render_preset(name: str, preset: Preset, settings: Settings) -> JSON:
     """Return the settings of a preset; the model is that of a job with it."""
+    from agent_jobs.rendering import answers
+
     return {
         "preset": name,
         "description": preset.description,
         "model": _find_preset_model(preset, settings),
-        **({"effort": preset.effort} if preset.effort else {}),
-        **({"web_search": preset.web_search} if preset.web_search is not None else {}),
+        **answers.drop_empty({"effort": preset.effort, "web_search": preset.web_search}),
         "options": dict(preset.options),
         "source": _name_source(name, preset),
     }

@@ -5,12 +5,14 @@ An entry that starts uvx asks PyPI at each start, and hosts that wait one second
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import click
@@ -32,6 +34,8 @@ TEMPORARY_ENVIRONMENT = re.compile(r"(?:archive|environments|builds)-v\d+|\.tmp\
 MARK_NAME = "installed-by-agent-jobs-install"
 #: Characters of an installer's error in a sentence.
 REASON_CHARS = 200
+#: The status of a command that could not be started, or did not end in time. No command ends with it.
+NOT_RUN = 256
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Installer:
     uninstall: tuple[str, ...]
     programs: tuple[str, ...]  #: prints the folder of the programs
     environments: tuple[str, ...]  #: prints the folder of their environments
+    attempts: tuple[tuple[str, ...], ...] = ((),)  #: further options of each attempt to install
 
     @property
     def program(self) -> Path | None:
@@ -72,10 +77,7 @@ class Installer:
 
     def _find_below(self, question: tuple[str, ...], rest: str) -> Path | None:
         """Return a path below the folder that the installer prints, None if it prints none."""
-        done = _run_command(self.command, *question)
-        if done is None or done.returncode != 0:
-            return None
-        folder = done.stdout.split("\n")[0].strip()
+        folder = _read_printed_text(self.command, *question).split("\n")[0].strip()
         if folder:
             return Path(folder) / rest
         return None
@@ -94,12 +96,9 @@ def plan_program(machine: Machine) -> Program:
     if own := find_own_script(machine):
         return Program(Launch(str(own), ()))
     installer = find_installer(machine)
-    program = None
-    if installer:
-        program = installer.program
-    if installer is None or program is None:
-        return Program(find_launch(machine))
-    return Program(Launch(str(program), ()), installer)
+    if installer and (program := installer.program):
+        return Program(Launch(str(program), ()), installer)
+    return Program(find_launch(machine))
 
 
 def plan_printed_program(machine: Machine) -> Program:
@@ -165,7 +164,7 @@ def remove_program(command: str, file: Path, machine: Machine, *, dry_run: bool)
     if dry_run:
         return [f"{command} would be removed ({installer.uninstall_line})."]
     done = _run_command(installer.command, *installer.uninstall, SERVER, limit_s=INSTALL_LIMIT_S)
-    if done is None or done.returncode != 0:
+    if done.returncode != 0:
         return [f"{command} could not be removed. Remove it with: {installer.uninstall_line}"]
     return [f"{command} was removed ({installer.uninstall_line})."]
 
@@ -185,13 +184,12 @@ def _find_marked_installer(command: str, machine: Machine) -> Installer | None:
 def _find_files_that_start(command: str, machine: Machine) -> Iterator[Path]:
     """Yield the files that start this program: the hosts', for this user and in this folder, and the service's."""
     scopes: tuple[Scope, ...] = ("user", "project")
-    for host in HOSTS.values():
-        for scope in scopes:
-            with suppress(ConfigError):
-                path = locate_file(host, machine, scope)
-                entry = read_entry(host, read_snapshot(path).text)
-                if entry is not None and _is_same_path(host.read_command(entry).command, command):
-                    yield path
+    for host, scope in product(HOSTS.values(), scopes):
+        with suppress(ConfigError):
+            path = locate_file(host, machine, scope)
+            entry = read_entry(host, read_snapshot(path).text)
+            if entry is not None and _is_same_path(host.read_command(entry).command, command):
+                yield path
     service = locate_service_file(machine)
     if service is not None and service.is_file():
         text = service.read_text()
@@ -209,7 +207,7 @@ def find_own_script(machine: Machine) -> Path | None:
     name = _executable_name()
     own_path = Path(os.path.abspath(sys.argv[0]))
     for path in (own_path, Path(sysconfig.get_path("scripts")) / name):
-        if path.name == name and os.access(path, os.X_OK) and path.is_file():
+        if path.name == name and shutil.which(path):
             return _find_tool_program(machine) or _find_link_on_path(path, machine) or path
     return None
 
@@ -244,10 +242,7 @@ def read_version(program: str) -> str | None:
     """Return the version that a program of ours prints, None if it does not start."""
     if not os.path.isfile(program):
         return None
-    done = _run_command(program, "--version")
-    if done is None or done.returncode != 0:
-        return None
-    found = re.search(r"version (\S+)", done.stdout)
+    found = re.search(r"version (\S+)", _read_printed_text(program, "--version"))
     if found:
         return found[1]
     return None
@@ -267,6 +262,9 @@ def _find_installers(machine: Machine) -> Iterator[Installer]:
             uninstall=("tool", "uninstall"),
             programs=("tool", "dir", "--bin"),
             environments=("tool", "dir"),
+            # The running program is in uv's cache. Installing from there needs a fifth of the time,
+            # and installs the version that the user has just tried.
+            attempts=(("--offline",), ()),
         )
     if pipx := find_program("pipx", machine):
         yield Installer(
@@ -289,33 +287,36 @@ def _install_program(installer: Installer, path: str) -> str:
 
 def _run_installer(installer: Installer) -> str:
     """Install; return why it failed, an empty string if it did not."""
-    attempts: tuple[tuple[str, ...], ...] = ((),)
-    if installer.name == "uv":
-        # The running program is in uv's cache. Installing from there needs a fifth of the time,
-        # and installs the version that the user has just tried.
-        attempts = (("--offline",), ())
     reason = ""
-    for options in attempts:
+    for options in installer.attempts:
         done = _run_command(
             installer.command, *installer.install, build_requirement(), *options, limit_s=INSTALL_LIMIT_S
         )
-        if done is None:
-            return "it did not finish, or could not be started"
         if done.returncode == 0:
             return ""
-        reason = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "")
+        reason = done.stderr.rstrip().rpartition("\n")[2].strip()
+        if done.returncode == NOT_RUN:
+            break
     return reason[:REASON_CHARS].rstrip(".") or "it printed no reason"
 
 
-def _run_command(*command: str, limit_s: float = QUERY_LIMIT_S) -> "subprocess.CompletedProcess[str] | None":
-    """Run a command until it ends; return None if it cannot be run."""
+def _read_printed_text(*command: str) -> str:
+    """Return what a command prints, an empty string if it fails."""
+    done = _run_command(*command)
+    if done.returncode != 0:
+        return ""
+    return done.stdout
+
+
+def _run_command(*command: str, limit_s: float = QUERY_LIMIT_S) -> "subprocess.CompletedProcess[str]":
+    """Run a command until it ends. The status of one that cannot be run is `NOT_RUN`."""
     try:
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=limit_s,
             check=False,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        return None
+        return subprocess.CompletedProcess(command, NOT_RUN, "", "it did not finish, or could not be started")
 
 
 def _executable_name() -> str:

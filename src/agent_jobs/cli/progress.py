@@ -80,7 +80,7 @@ class Lines(Unmanaged):
                     continue  # its command has just said that it is sent
                 activity = UNCONFIRMED_YET
             parts = (job.status, activity, ", ".join(list_end_facts(job) if job.is_terminal else []))
-            state = "  ".join(part for part in parts if part)
+            state = "  ".join(filter(None, parts))
             if self._last.get(job.id) != state and self._is_due(job, now):
                 self._last[job.id] = state
                 click.echo(f"{job.id}  {format_run_time(job, now):>7}  {state}", file=self._stream)
@@ -152,12 +152,10 @@ class Panel:
 
 def render_tail(job: Job, width: int, count: int, *, has_colours: bool) -> list[str]:
     """Return the last lines of a job's text, or of its reasoning before the text begins."""
-    written, is_reasoning = job.turn.partial, False
-    if not written:
-        written, is_reasoning = job.turn.reasoning, True
+    written = job.turn.partial or job.turn.reasoning
     if not written or count <= 0:
         return []
-    return wrap_tail(written, width, count, has_colours=has_colours, is_reasoning=is_reasoning)
+    return wrap_tail(written, width, count, has_colours=has_colours, is_reasoning=not job.turn.partial)
 
 
 def wrap_tail(text: str, width: int, count: int, *, has_colours: bool, is_reasoning: bool = False) -> list[str]:

@@ -1,9 +1,13 @@
 """Explain a prompt that a shell has split into words, or that begins like an option."""
 
+import re
 import shlex
 from typing import Any
 
 import click
+
+#: Several words, of which the first one begins like an option.
+_DASHED_WORDS = re.compile(r"-\S*\s")
 
 
 class PromptCommand(click.Command):
@@ -29,10 +33,9 @@ class PromptCommand(click.Command):
             fixed = _join_command(ctx, [*_leave_out(typed, [dashed]), "--", dashed])
             hint = f"If this is the prompt, put -- before it: {fixed}"
             raise click.UsageError(f"{error.format_message().rstrip('.')}. {hint}", ctx) from None
-        extra = [] if ctx.resilient_parsing else list(ctx.args)
-        if not extra:
+        if ctx.resilient_parsing or not ctx.args:
             return rest
-        words = [str(ctx.params["prompt"]), *extra]
+        words = [str(ctx.params["prompt"]), *ctx.args]
         options = _leave_out(typed, words)
         fixed = _join_command(ctx, [*options, " ".join(words)])
         raise click.UsageError(f"The prompt is not in quotes, so nothing was sent. Put it in quotes: {fixed}", ctx)
@@ -43,7 +46,7 @@ def _refuse_missing_prompt(ctx: click.Context, error: click.UsageError) -> None:
     if not isinstance(error, click.MissingParameter) or error.param is None or error.param.name != "prompt":
         return
     given = ctx.params.get("job_id")
-    if given is None or given == "last" or given.startswith("job_"):
+    if given in (None, "last") or given.startswith("job_"):
         raise click.UsageError("Give a prompt, or - to read it from stdin.", ctx) from None
     fixed = _join_command(ctx, ["last", given])
     raise click.UsageError(f"Give the id of a job and a prompt. If this is the prompt: {fixed}", ctx) from None
@@ -54,11 +57,10 @@ def _find_dashed_prompt(typed: list[str], error: click.UsageError) -> str | None
     if "--" in typed or not isinstance(error, click.NoSuchOption | click.MissingParameter | click.BadOptionUsage):
         return None
     for argument in typed:
-        if not argument.startswith("-") or argument == "-":
-            continue
+        if _DASHED_WORDS.match(argument):
+            return argument
         is_unknown = isinstance(error, click.NoSuchOption) and argument.startswith(error.option_name)
-        is_number = argument[1:2].isdigit()
-        if any(map(str.isspace, argument)) or (is_unknown and is_number):
+        if is_unknown and argument[1:2].isdigit():
             return argument
     return None
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, cast
 from urllib.parse import urlsplit
 
 from agent_jobs.cli.finding import Finding, State
@@ -11,6 +10,7 @@ from agent_jobs.cli.variable_references import list_references, resolve_referenc
 from agent_jobs.install.hosts import Entry, Host
 from agent_jobs.install.machine import Machine
 from agent_jobs.install.remote import MCP_PATH
+from agent_jobs.jobs.response import mapping_of, string_of
 from agent_jobs.team_server.ready_probe import READY_PATH, NoAnswerError, NoWebAddressError, fetch_ready_status
 
 
@@ -85,15 +85,12 @@ class RemoteEntry:
 
     def _list_token_variables(self) -> list[str]:
         """Return the names of the variables that may hold the token for the host."""
-        named = self.entry.get("bearer_token_env_var")
-        if isinstance(named, str) and named:
+        if named := string_of(self.entry.get("bearer_token_env_var")):
             return [named]
-        headers: Any = self.entry.get("headers")
-        if not isinstance(headers, dict) or not self.host.fills_references:
+        if not self.host.fills_references:
             return []
-        fields = cast("dict[str, Any]", headers)
-        values = [str(value) for name, value in fields.items() if name.lower() == "authorization"]
-        return [name for value in values for name in list_references(value)]
+        headers = mapping_of(self.entry.get("headers"))
+        return list_references(" ".join(str(headers[name]) for name in headers if name.lower() == "authorization"))
 
     def _report_entry(self, state: State, text: str, fix: str = "") -> Finding:
         return Finding("host", state, f"{self.where} {text}", fix)

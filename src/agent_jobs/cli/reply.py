@@ -7,6 +7,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.approval import open_asker
+from agent_jobs.cli.choice import refuse_both
 from agent_jobs.cli.session import Exit, JobId, Session, json_option, run_in_session
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
@@ -72,8 +73,7 @@ def reply_command(
 
     Exit status: 0 the job asks for nothing more, 6 it still waits for an answer.
     """
-    if approve and approve_all:
-        raise click.UsageError("Give --approve or --approve-all, not both.")
+    refuse_both({"--approve": approve, "--approve-all": approve_all})
     given = _Answers(_parse_outputs(outputs), approve, approve_all, always, deny, message)
     asker = open_asker(may_ask=not as_json)
 

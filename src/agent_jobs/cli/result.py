@@ -80,13 +80,11 @@ def read_result(job_id: str) -> tuple[Result, UnwatchedJobs, float]:
 def _show_part(result: Result, part: Part) -> None:
     """Show a part on a terminal, without control characters; texts as Markdown."""
     from agent_jobs.cli.answer_writer import TerminalWriter
+    from agent_jobs.rendering import answers
 
     job, writer = result.job, TerminalWriter(is_streaming=False)
     if part == "text":
-        response = None
-        if job.output:
-            response = job.output.response
-        writer.finish(job, response.get("output") if response else None)
+        writer.finish(job, answers.read_response(job).get("output"))
     elif part in SO_FAR:
         writer.print_text(_render_part(result, part, as_json=False))
     else:
@@ -96,7 +94,7 @@ def _show_part(result: Result, part: Part) -> None:
 
 def _describe_running(job: Job, note: str) -> str:
     """Return that there is no result yet, and what to do."""
-    status = f"{job.status}, {note}" if note else str(job.status)
+    status = ", ".join(filter(None, (job.status, note)))
     if job.status is Status.INPUT_REQUIRED:
         return f"{job.id} is {status}. Answer it with: agent-jobs reply {job.id}"
     return f"{job.id} is {status}. Wait for it with: agent-jobs watch {job.id}"
@@ -125,8 +123,10 @@ def _write_part(text: str, out: Path | None, *, may_overwrite: bool) -> None:
 
 def _write_absence(result: Result, part: Part, *, as_json: bool) -> None:
     """Write on stderr that a finished job has no text, unless its error says why."""
+    from agent_jobs.rendering import answers
+
     job = result.job
-    if part != "text" or as_json or job.error is not None or (job.output and job.output.text):
+    if part != "text" or as_json or job.error is not None or answers.read_output_text(job):
         return
     if job.status is Status.CANCELLED:
         click.echo(f"{job.id} was cancelled and has no output.", err=True)
@@ -140,7 +140,4 @@ def _write_notes(job: Job, note: str) -> None:
         click.echo(f"{job.status}: {terminal.join_lines(describe_failure(job.error))}", err=True)
     if note:
         click.echo(f"{job.id} is {job.status}, {note}.", err=True)
-    if warning := describe_warning(job):
-        click.echo(warning, err=True)
-    if advice := terminal.suggest_next_step(job):
-        click.echo(advice, err=True)
+    terminal.write_notes(describe_warning(job), terminal.suggest_next_step(job))

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.choice import NamedChoice, refuse_both
 from agent_jobs.cli.job_list import STATUS_NAMES, find_statuses
 from agent_jobs.cli.sections import style, wrap_line
-from agent_jobs.cli.session import QUIET_OR_JSON, Session, json_option, print_ids, quiet_option, run_in_session
+from agent_jobs.cli.session import Session, json_option, print_ids, quiet_option, run_in_session
 from agent_jobs.cli.symbols import choose_icon, echo
 from agent_jobs.cli.times import format_day
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
@@ -20,6 +20,7 @@ from agent_jobs.jobs.status import Status
 MANY_JOBS = 1_000
 INDENT = "  "
 _MARK = re.compile(f"[{MATCH_BEGIN}{MATCH_END}]")
+_UNMARKED = re.compile(f"[^{MATCH_BEGIN}{MATCH_END}]+")
 _M = f"[{MATCH_BEGIN}{MATCH_END}]*"
 #: The signs of Markdown in a passage, around which a match may begin or end, and what stays of them.
 _MARKDOWN = (
@@ -49,9 +50,7 @@ def search_command(words: tuple[str, ...], status: str | None, limit: int, ids_o
     text = " ".join(words)
     if not re.search(r"\w", text):
         raise click.UsageError("Give at least one word with a letter or a digit.")
-
-    if ids_only and as_json:
-        raise click.UsageError(QUIET_OR_JSON)
+    refuse_both({"--quiet": ids_only, "--json": as_json})
 
     async def search(session: Session) -> list[SearchHit]:
         if (count := await session.engine.count_unindexed()) >= MANY_JOBS:
@@ -117,9 +116,8 @@ def _clean_passage(passage: str) -> str:
     passage = remove_marks(passage)
     for pattern, kept_part in _MARKDOWN:
         passage = pattern.sub(kept_part, passage)
-    pieces = re.split(f"([{MATCH_BEGIN}{MATCH_END}])", passage)
-    kept = (each if each in (MATCH_BEGIN, MATCH_END) else terminal.strip_control_characters(each) for each in pieces)
-    return " ".join("".join(kept).split())
+    shown = _UNMARKED.sub(lambda found: terminal.strip_control_characters(found[0]), passage)
+    return " ".join(shown.split())
 
 
 def _colour_of(status: Status) -> str | int:

@@ -103,7 +103,7 @@ def measure_columns(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
 
 def _format_row(row: Mapping[str, str], names: Sequence[str], widths: Mapping[str, int], right: frozenset[str]) -> str:
     *before, last = names
-    cells = [_align_text(row[name], widths[name], is_right=name in right) for name in before]
+    cells = [fit_cell(row[name], widths[name], is_figure=name in right) for name in before]
     line = INDENT + "".join(f"{cell}{GAP}" for cell in cells)
     if last in right:
         return f"{line}{row[last].rjust(widths[last])}".rstrip()
@@ -114,11 +114,11 @@ def _format_row(row: Mapping[str, str], names: Sequence[str], widths: Mapping[st
     return f"{line}{terminal.cut_columns(row[last], max(FEWEST_COLUMNS, room))}".rstrip()
 
 
-def _align_text(text: str, width: int, *, is_right: bool) -> str:
-    padding = " " * (width - terminal.count_columns(text))
-    if is_right:
-        return padding + text
-    return text + padding
+def fit_cell(text: str, width: int, *, is_figure: bool) -> str:
+    """Return a cell as wide as its column; a figure stands on the right."""
+    if is_figure:
+        return text.rjust(width)
+    return terminal.fit_columns(text, width)
 
 
 def wrap_line(line: str, room: int) -> list[str]:
@@ -130,7 +130,7 @@ def wrap_line(line: str, room: int) -> list[str]:
     if line.isascii():
         # An address or an id stays whole, so that it can be copied; JSON has no better place to break.
         is_json = line.startswith(("{", "["))
-        return textwrap.wrap(line, room, break_on_hyphens=False, break_long_words=is_json) or [""]
+        return textwrap.wrap(line, room, break_on_hyphens=False, break_long_words=is_json)
     from rich.console import Console
     from rich.text import Text
 

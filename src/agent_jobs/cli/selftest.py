@@ -90,7 +90,7 @@ def start_server(
 def _read_error_line(file: IO[str]) -> str:
     """Return the last line with text, which is where programs name the error that ended them."""
     file.seek(0)
-    return next((line.strip() for line in reversed(file.readlines()) if line.strip()), "")
+    return file.read().rstrip().rpartition("\n")[2].strip()
 
 
 def _list_tools(process: "subprocess.Popen[str]", version: str) -> list[str]:

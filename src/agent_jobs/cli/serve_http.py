@@ -10,9 +10,7 @@ from socket import socket
 import anyio
 import click
 
-from agent_jobs.cli.session import convert_errors, read_settings
-from agent_jobs.errors import ConfigError
-from agent_jobs.settings.configuration import load_settings
+from agent_jobs.cli.session import convert_errors, read_settings, reload_settings
 from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server.app import MCP_PATH
 from agent_jobs.team_server.server import describe_address, open_listener, open_team_server
@@ -40,7 +38,7 @@ def serve_team(host: str | None, port: int | None) -> None:
 
 
 async def _serve_until_signal(settings: Settings, listener: socket) -> None:
-    async with open_team_server(settings, reload=_load_again) as server:
+    async with open_team_server(settings, reload=reload_settings) as server:
         address = describe_address(settings)
         click.echo(f"Serving MCP at {address} (pid {os.getpid()}).", err=True)
         click.echo(f"The page is at {address.removesuffix(MCP_PATH)}/ for users with a token.", err=True)
@@ -55,13 +53,6 @@ def _search_garbage_less() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS)
-
-
-def _load_again() -> Settings | ConfigError:
-    try:
-        return load_settings(os.environ)
-    except ConfigError as error:
-        return error
 
 
 def _raise_file_limit() -> None:

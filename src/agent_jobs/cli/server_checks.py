@@ -48,7 +48,7 @@ def _describe_replica(replica: ReplicaInfo) -> str:
 def _check_queue(server: ServerInfo) -> Finding:
     """Say how many jobs are due, and warn if no process takes them."""
     text = f"{server.due} due, {server.waiting} waiting for a slot"
-    if not server.due or server.oldest_due_s < LATE_S:
+    if server.oldest_due_s < LATE_S:
         return Finding("queue", "ok", text)
     text = f"{text}; the oldest has been due for {terminal.format_elapsed(server.oldest_due_s)}"
     return Finding("queue", "warning", text, "start agent-jobs work with the OPENAI_BASE_URL of these jobs")

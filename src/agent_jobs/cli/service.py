@@ -5,7 +5,6 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -30,8 +29,8 @@ PASSED_ON = (
     "PATH", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR",
     *(name for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (proxy, proxy.lower())),
 )  # fmt: skip
-#: Settings whose values may hold a secret although their type does not say so.
-MAY_HOLD_SECRETS = ("AGENT_JOBS_ON_FINISH",)
+#: Settings that are a secret, or whose values may hold one although their type does not say so.
+MAY_HOLD_SECRETS = (KEY, "AGENT_JOBS_ON_FINISH")
 #: Lines of the log that `status` shows.
 LOG_LINES = 5
 STORE_KEY = "Store it with `agent-jobs key set`, then run `agent-jobs service install` again."
@@ -112,11 +111,8 @@ def install_service(machine: Machine, env_file: Path | None, *, print_only: bool
     _require_manager(manager, program.launch, env_file)
     launch, notes = make_permanent(program, machine)
     text = manager.render(_build_service(settings, launch, environment, env_file))
-    for line in (*notes, *_start_service(manager, text), *_advise_on_variables(left_out)):
-        print_sentences(line)
-    if limit := manager.find_limit():
-        print_sentences(limit)
-    return None
+    sentences = [*notes, *_start_service(manager, text), *_advise_on_variables(left_out), manager.find_limit()]
+    return print_sentences("\n".join(filter(None, sentences)))
 
 
 @convert_errors()
@@ -128,13 +124,13 @@ def show_service(machine: Machine, *, as_json: bool) -> None:
         raise SystemExit(Exit.REFUSED)
     state, lines = manager.read_state(), manager.read_log(LOG_LINES)
     if as_json:
-        facts = {"pid": state.pid, "reason": state.reason}
-        report: dict[str, Any] = {"installed": True, "running": state.is_running, "file": str(manager.path)}
-        report |= {name: fact for name, fact in facts.items() if fact} | {"log": lines}
+        from agent_jobs.rendering import answers
+
+        facts = answers.drop_empty({"pid": state.pid, "reason": state.reason})
+        report = {"installed": True, "running": state.is_running, "file": str(manager.path), **facts, "log": lines}
         click.echo(json.dumps(report))
     else:
-        for line in _describe_service(manager, state):
-            print_sentences(line)
+        print_sentences("\n".join(_describe_service(manager, state)))
         click.echo("\n".join(f"  {terminal.join_lines(line)}" for line in lines))
     raise SystemExit(Exit.DONE if state.is_running else Exit.REFUSED)
 
@@ -156,10 +152,11 @@ def remove_service(machine: Machine) -> None:
     manager = find_manager(machine)
     if manager is None or not manager.path.is_file():
         return print_sentences("Nothing to do: the collector is not installed.")
-    if not manager.find_obstacle():
+    if manager.find_obstacle():  # no manager runs the service
+        manager.path.unlink()
+    else:
         manager.stop()
-    manager.path.unlink()
-    if not manager.find_obstacle():
+        manager.path.unlink()
         manager.forget()
     print_sentences(f"The collector was stopped, and {manager.path} was removed. Jobs, settings and the key stay.")
     for line in remove_program(plan_program(machine).launch.command, manager.path, machine, dry_run=False):
@@ -185,12 +182,12 @@ def select_environment(
 
     Variables that the service reads from `env_file` are in neither.
     """
-    in_file = add_env_file({}, str(env_file)) if env_file else {}
+    in_file = _add_variables_of({}, env_file)
     selected: dict[str, str] = {}
     left_out: list[str] = []
     for name in dict.fromkeys((*PASSED_ON, *VARIABLES, *settings.secrets)):
         value = environ.get(name, "").strip()
-        if not value or in_file.get(name) == value:
+        if value in ("", in_file.get(name)):
             continue
         if _may_be_secret(settings, name, value):
             left_out.append(name)
@@ -199,21 +196,34 @@ def select_environment(
     return selected, left_out
 
 
+def _add_variables_of(environment: Mapping[str, str], env_file: Path | None) -> Mapping[str, str]:
+    """Return an environment with the variables of a file, if there is one."""
+    if env_file is None:
+        return environment
+    return add_env_file(environment, str(env_file))
+
+
 def _anchor_path(settings: Settings, name: str, value: str) -> str:
     """Return the value of a variable as it means the same in another folder."""
-    if name in VARIABLES and isinstance(path := getattr(settings, VARIABLES[name].field), Path):
+    path = _find_setting(settings, name)
+    if isinstance(path, Path):
         return str(path.absolute())
     return value
 
 
+def _find_setting(settings: Settings, name: str) -> object:
+    """Return the value of the setting that a variable sets, None if it sets none."""
+    if name in VARIABLES:
+        return getattr(settings, VARIABLES[name].field)
+    return None
+
+
 def _may_be_secret(settings: Settings, name: str, value: str) -> bool:
     """Return True if a variable must not be in a file that other programs back up and show."""
-    if name == KEY or name in MAY_HOLD_SECRETS or name in settings.secrets:
+    if name in (*MAY_HOLD_SECRETS, *settings.secrets) or isinstance(_find_setting(settings, name), SecretStr):
         return True
     if name == "AGENT_JOBS_NOTIFY":
         return ":" in value  # an address, or the topic that it takes to read the notices
-    if name in VARIABLES and isinstance(getattr(settings, VARIABLES[name].field), SecretStr):
-        return True
     return "://" in value and ("@" in value or "?" in value)  # an address with a password or a key
 
 
@@ -224,9 +234,7 @@ def _require_usable_key(settings: Settings, environment: Mapping[str, str], env_
         ConfigError: It has no key, or an address of its own.
     """
     complete = {"HOME": os.environ.get("HOME", ""), **environment}
-    if env_file is not None:
-        complete = add_env_file(complete, str(env_file))
-    found = load_settings(complete)
+    found = load_settings(_add_variables_of(complete, env_file))
     again = "then run: agent-jobs --env-file FILE service install"
     if found.base_url != settings.base_url:
         raise ConfigError(

@@ -136,10 +136,9 @@ class Systemd:
     def read_state(self) -> ServiceState:
         """Return what systemd says of the unit."""
         done = _call_manager("systemctl", "--user", "show", UNIT, "--property=ActiveState,SubState,MainPID,Result")
-        facts = {name: value for name, _, value in (line.partition("=") for line in done.output.splitlines())}
-        pid = int(facts.get("MainPID") or 0)
+        facts = dict(re.findall(r"^(\w+)=(.*)$", done.output, re.M))
         if facts.get("ActiveState") == "active":
-            return ServiceState(True, pid or None)
+            return ServiceState(True, int(facts.get("MainPID", 0)) or None)
         reason = facts.get("Result", "")
         if reason in ("", "success"):
             reason = facts.get("SubState") or "unknown"
@@ -242,8 +241,8 @@ def _call_manager(*command: str) -> _Done:
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         return _Done(command, 1, "", str(error))
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return _Done(command, done.returncode, done.stdout, lines[0] if lines else f"status {done.returncode}")
+    first, _, _ = done.stderr.strip().partition("\n")
+    return _Done(command, done.returncode, done.stdout, first.rstrip() or f"status {done.returncode}")
 
 
 def _require_success(done: _Done) -> None:

@@ -194,7 +194,7 @@ async def _run_work(
     results: list[T] = []
     failure: Exception = Interrupted("")
     # The app is opened outside of the scope that a signal cancels, because its last writes need the loop.
-    reload = _reload_settings if role == "works" else None  # other commands end soon
+    reload = reload_settings if role == "works" else None  # other commands end soon
     async with open_app(settings, role=role, what=what, reload=reload) as app:
         try:
             session = Session(app, await app.engine())
@@ -219,7 +219,7 @@ async def _run_work(
     return results[0]
 
 
-def _reload_settings() -> Settings | ConfigError:
+def reload_settings() -> Settings | ConfigError:
     """Return the settings as they are now, for a command that runs for days."""
     try:
         return load_settings(os.environ)

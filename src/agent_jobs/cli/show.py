@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.sections import format_heading, format_pairs, format_table, style, wrap_text
 from agent_jobs.cli.session import JobId, Session, json_option, run_in_session
 from agent_jobs.cli.symbols import choose_icon, echo
@@ -17,6 +18,7 @@ from agent_jobs.jobs.queries import Event, JobDetails, JobFilter, TurnRecord
 from agent_jobs.jobs.response import Usage
 from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.stored_request import attached_files_of
+from agent_jobs.text import human_size
 
 #: Fields of a poll that `show` leaves out.
 NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
@@ -104,33 +106,28 @@ def _render_status(details: JobDetails, unwatched: UnwatchedJobs, now: float) ->
     """Yield the line with status, time, tokens and cost, then the other facts."""
     job = details.result.job
     yield f"  {render_status_line(job, now)}"
-    pairs = [(name, value) for name, value in _list_facts(job) if value]
-    if note := unwatched.describe_age(job, now):
-        pairs.append(("note", note))
-    yield from format_pairs(pairs)
+    facts = (*_list_facts(job), ("note", unwatched.describe_age(job, now)))
+    yield from format_pairs([(name, value) for name, value in facts if value])
 
 
 def render_status_line(job: Job, now: float) -> str:
     """Return a job's status with its time, tokens and cost."""
-    facts = [terminal.format_elapsed((job.finished_at or now) - job.created_at)]
-    if tokens := terminal.format_tokens(job):
-        facts.append(f"{tokens} tokens")
-    facts.append(terminal.format_usd(job.cost_usd))
     status = style(f"{choose_icon(job.status)} {job.status}", colour=terminal.COLOURS.get(job.status, "cyan"))
-    return "  ".join([status, *(fact for fact in facts if fact)])
+    facts = [format_run_time(job, now), terminal.describe_tokens(job), terminal.format_usd(job.cost_usd)]
+    return "  ".join(filter(None, [status, *facts]))
 
 
-def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
+def _list_facts(job: Job) -> Iterator[tuple[str, str | None]]:
     from agent_jobs.rendering.questions import list_always_allowed
 
     yield "id", job.id
-    yield "response", job.turn.response_id or ""
-    yield "model", ", ".join(each for each in (job.model, job.effort and f"effort {job.effort}") if each)
+    yield "response", job.turn.response_id
+    yield "model", ", ".join(filter(None, (job.model, job.effort and f"effort {job.effort}")))
     yield "preset", job.preset
     yield "owner", terminal.join_lines(job.owner)
     yield "started by", job.client
     yield "batch", job.batch
-    yield "continues", job.previous_job_id or ""
+    yield "continues", job.previous_job_id
     yield "context", job.context and "the conversation before it was sent again"
     yield "created", format_local_time(job.created_at)
     if job.finished_at is not None:
@@ -149,9 +146,7 @@ def _list_files(details: JobDetails) -> list[dict[str, str]]:
         {"SIZE": f"{file.chars} chars", "KIND": file.kind, "NAME": terminal.join_lines(file.name)}
         for file in attached_files_of(details.request)
     ]
-    written = [
-        {"SIZE": terminal.format_size(file.bytes), "KIND": "written", "NAME": file.path} for file in details.result.made
-    ]
+    written = [{"SIZE": human_size(file.bytes), "KIND": "written", "NAME": file.path} for file in details.result.made]
     return rows + written
 
 
@@ -171,12 +166,13 @@ def _render_turn_row(turn: TurnRecord, details: JobDetails) -> dict[str, str]:
 
 def _format_turn_time(turn: TurnRecord, details: JobDetails) -> str:
     """Return how long a turn took: until its last step finished, or the job did."""
-    ends = [step.finished_at for step in details.steps if step.turn == turn.number and step.finished_at is not None]
-    if turn.number == details.turns[-1].number and details.result.job.finished_at is not None:
+    ends = [step.finished_at for step in details.steps if step.turn == turn.number]
+    if turn.number == details.turns[-1].number:
         ends.append(details.result.job.finished_at)
-    if turn.sent_at is None or not ends:
+    known_ends = [end for end in ends if end is not None]
+    if turn.sent_at is None or not known_ends:
         return ""
-    return terminal.format_elapsed(max(ends) - turn.sent_at)
+    return terminal.format_elapsed(max(known_ends) - turn.sent_at)
 
 
 def _format_turn_tokens(usage: Usage | None) -> str:
@@ -200,17 +196,15 @@ def _render_steps(details: JobDetails) -> Iterator[str]:
 
 
 def _render_step_row(step: Step, name: str, job: Job) -> dict[str, str]:
-    turn, took, detail = "", "", step.detail
+    turn, detail = "", step.detail
     if job.turn.number > 1:
         turn = str(step.turn)
-    if step.finished_at is not None:
-        took = format_took(step.finished_at - step.seen_at)
     if step.error:
         detail = f"failed: {step.error}"
     return {
         "TURN": turn,
         "AT": format_clock_time(step.seen_at),
-        "TIME": took,
+        "TIME": format_took(step.took_s),
         "STEP": terminal.join_lines(name),
         "": terminal.join_lines(detail),
     }
@@ -229,8 +223,7 @@ def _render_event(event: Event) -> str:
     from agent_jobs.rendering.timeline import name_event
 
     text = " ".join(filter(None, [name_event(event), terminal.join_lines(event.text)]))
-    [line] = wrap_text(f"{format_day(event.at)} {format_clock_time(event.at)}  {text}")[:1] or [""]
-    return line
+    return wrap_text(f"{format_day(event.at)} {format_clock_time(event.at)}  {text}")[0]
 
 
 def _list_request(request: Mapping[str, Any]) -> list[tuple[str, str]]:

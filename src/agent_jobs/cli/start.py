@@ -15,6 +15,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.answer_display import AnswerDisplay, run_display
 from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.bell import bell_option, ring_bell
+from agent_jobs.cli.choice import refuse_both
 from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.out_file import NOT_SENT, OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.output import require_stdout
@@ -32,7 +33,7 @@ from agent_jobs.cli.watch import (
     watch_until_done,
     write_end_line,
 )
-from agent_jobs.cli.wording import describe_error, word_answer
+from agent_jobs.cli.wording import describe_error, name_workers, word_answer
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError
@@ -79,12 +80,12 @@ def run_command(
     """
     check_out_file(out, may_overwrite=force, undone=NOT_SENT)
     request, roots = read_request(arguments, dry_run=dry_run)
+    if request.options.get("dry_run"):
+        return _estimate_start(request, what="run", roots=roots, as_json=as_json, dry_run=dry_run)
     started_ids: list[str] = []
 
-    async def run(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | _Finished":
+    async def run(request: "StartRequest", may_ask: bool, session: Session) -> _Finished:
         request = await _complete_previous_id(session, request)
-        if request.options.get("dry_run"):
-            return await session.engine.estimate(request)
         began = session.engine.now()
         started = await _submit_job(session, request, may_ask=may_ask)
         started_ids.append(started.job.id)
@@ -97,8 +98,6 @@ def run_command(
 
     with report_unwritten(started_ids):
         finished = _run_start(run, request, what="run", roots=roots, as_json=as_json)
-        if isinstance(finished, Estimate):
-            return _write_estimate(finished, request, as_json=as_json or _is_estimate_for_programs(dry_run=dry_run))
         _write_finished(finished, out, as_json=as_json, may_overwrite=force)
     mark_read(finished.job)
     if not as_json:
@@ -123,23 +122,20 @@ def start_command(as_json: bool, wait: bool, detach: bool, dry_run: bool, **argu
     Exit status: 0 the job was started, 1 it was not, 7 it was started but its id could not be written. If the job has
     finished meanwhile, as for run.
     """
-    if wait and detach:
-        raise click.UsageError("Give --wait or --detach, not both.")
+    refuse_both({"--wait": wait, "--detach": detach})
     request, roots = read_request(arguments, dry_run=dry_run)
+    if request.options.get("dry_run"):
+        return _estimate_start(request, what="start", roots=roots, as_json=as_json, dry_run=dry_run)
     started_ids: list[str] = []
 
-    async def start(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | Job":
+    async def start(request: "StartRequest", may_ask: bool, session: Session) -> Job:
         request = await _complete_previous_id(session, request)
-        if request.options.get("dry_run"):
-            return await session.engine.estimate(request)
         started = await _submit_job(session, request, may_ask=may_ask)
         started_ids.append(started.job.id)
         return await _leave_or_wait(session, started, wait=wait, as_json=as_json)
 
     with report_unwritten(started_ids):
         started = _run_start(start, request, what="start", roots=roots, as_json=as_json)
-    if isinstance(started, Estimate):
-        return _write_estimate(started, request, as_json=as_json or _is_estimate_for_programs(dry_run=dry_run))
     if not started.is_terminal:
         return None
     write_end_line(started)
@@ -333,8 +329,7 @@ def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:
     watch = f"agent-jobs watch {job.id}"
     if not workers:
         return NO_WATCHER.format(jobs="it", watch=watch)
-    names = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
-    return f"Watched by {names}. Watch it yourself with: {watch}"
+    return f"Watched by {name_workers(workers)}. Watch it yourself with: {watch}"
 
 
 def _describe_wait(job: Job, *, is_bound: bool) -> str:
@@ -344,16 +339,18 @@ def _describe_wait(job: Job, *, is_bound: bool) -> str:
     return f"Waiting until it finishes. Ctrl-C stops waiting. {format_resume_hint(job.id)}"
 
 
-def _is_estimate_for_programs(*, dry_run: bool) -> bool:
-    """Return True if a dry run was asked for by --option alone, as the tools are asked, and into a pipe."""
-    return not dry_run and not sys.stdout.isatty()
-
-
-def _write_estimate(estimate: Estimate, request: "StartRequest", *, as_json: bool) -> None:
+def _estimate_start(
+    request: "StartRequest", *, what: str, roots: tuple[Path, ...], as_json: bool, dry_run: bool
+) -> None:
+    """Write what would be sent and what it may cost; into a pipe as JSON if only --option asked for it, as tools do."""
     from agent_jobs.cli.dry_run import describe_estimate
     from agent_jobs.rendering import answers
 
-    if as_json:
+    async def find_estimate(session: Session) -> Estimate:
+        return await session.engine.estimate(await _complete_previous_id(session, request))
+
+    estimate = run_in_session(find_estimate, role="acts", what=what, roots=roots)
+    if as_json or not (dry_run or sys.stdout.isatty()):
         unbounded = ""
         if estimate.unbounded is not None:
             unbounded = describe_error(estimate.unbounded)
@@ -382,10 +379,9 @@ def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may
 
 
 def _write_answer_file(finished: _Finished, out: Path, *, as_json: bool, may_overwrite: bool) -> None:
-    job = finished.job
-    text = ""
-    if job.output:
-        text = job.output.text
+    from agent_jobs.rendering import answers
+
+    text = answers.read_output_text(finished.job)
     if as_json:
         text = f"{_render_end_as_json(finished)}\n"
     if not text:

@@ -63,7 +63,7 @@ def read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartReq
     if repeated := arguments.get("repeats"):
         show_notice("Sending...")
         return StartRequest(prompts=[arguments["prompt"]], client=CLIENT, repeats_job_id=repeated), ()
-    files = [_resolve_path(each) for each in arguments["files"]]
+    files = list(map(_resolve_path, arguments["files"]))
     prompt = _read_prompt_argument(arguments["prompt"], notice="Estimating..." if dry_run else "Sending...")
     request = StartRequest(
         prompts=[prompt],
@@ -71,18 +71,18 @@ def read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartReq
         model=arguments["model"],
         effort=arguments["effort"],
         web_search=arguments["web_search"],
-        files=[str(file) for file in files],
+        files=list(map(str, files)),
         previous_job_id=find_previous(arguments),
         batch=arguments["batch"],
         priority=int(arguments["high"]),
         client=CLIENT,
-        options=dict(_parse_option(each) for each in arguments["options"]),
+        options=dict(map(_parse_option, arguments["options"])),
     )
     if arguments["new"]:
         request = allow_duplicate(request)
     if dry_run:
         request = replace(request, options={**request.options, "dry_run": True})
-    return request, tuple(dict.fromkeys(_find_existing_folder(file) for file in files))
+    return request, tuple(dict.fromkeys(map(_find_existing_folder, files)))
 
 
 def _read_prompt_argument(prompt: str, *, notice: str) -> str:

@@ -1,8 +1,9 @@
 """Measure how long the servers in the hosts' files take to list their tools."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 
 from agent_jobs import __version__
@@ -10,7 +11,7 @@ from agent_jobs.cli.entry_trial import build_host_environment
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.host_checks import find_scopes, format_install_command
 from agent_jobs.cli.program import read_version
-from agent_jobs.cli.selftest import MODERN, SelfTestError, start_server, start_this_installation
+from agent_jobs.cli.selftest import MODERN, SelfTestError, StartedServer, start_server, start_this_installation
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry
@@ -48,13 +49,13 @@ class _StartEntry:
 
 def check_start_times(machine: Machine, hosts: Iterable[Host]) -> Iterator[Finding]:
     """Start the command of each entry once; report the time that it took and the time that its host waits."""
-    entries = [each for host in hosts for each in _find_entries(host, machine)]
+    entries = list(_find_entries(machine, hosts))
     # Several hosts may start the same command.
     by_start = {each.start: each for each in entries}
-    measured = {start: _measure_entry(each, machine) for start, each in by_start.items()}
+    measured = {start: _measure_start(partial(_start_entry, each, machine)) for start, each in by_start.items()}
     own_s = None
     if any(each.is_by_uvx for each in entries):
-        own_s = _measure_own()
+        own_s = _measure_start(partial(start_this_installation, MODERN))
     for each in entries:
         listed_s = measured[each.start]
         if listed_s is not None:  # check_hosts reports a command that does not start
@@ -63,7 +64,7 @@ def check_start_times(machine: Machine, hosts: Iterable[Host]) -> Iterator[Findi
 
 def starts_uvx(machine: Machine, hosts: Iterable[Host]) -> bool:
     """Return True if the entry of one of these hosts starts uvx."""
-    return any(each.program == "uvx" for host in hosts for each in _find_entries(host, machine))
+    return any(each.program == "uvx" for each in _find_entries(machine, hosts))
 
 
 def _report_start(each: _StartEntry, listed_s: float, own_s: float | None) -> Finding:
@@ -90,26 +91,23 @@ def _describe_patience(host: Host) -> str:
     return f"{host.title} waits an unknown time for tools"
 
 
-def _find_entries(host: Host, machine: Machine) -> Iterator[_StartEntry]:
-    for scope in find_scopes(host, machine):
-        with suppress(ConfigError):  # check_hosts reports it
-            entry = read_entry(host, read_snapshot(locate_file(host, machine, scope)).text)
-            if entry is not None and "url" not in entry:  # the host starts no program there
-                yield _StartEntry(host, entry, format_install_command(host, scope))
+def _find_entries(machine: Machine, hosts: Iterable[Host]) -> Iterator[_StartEntry]:
+    for host in hosts:
+        for scope in find_scopes(host, machine):
+            with suppress(ConfigError):  # check_hosts reports it
+                entry = read_entry(host, read_snapshot(locate_file(host, machine, scope)).text)
+                if entry is not None and "url" not in entry:  # the host starts no program there
+                    yield _StartEntry(host, entry, format_install_command(host, scope))
 
 
-def _measure_entry(each: _StartEntry, machine: Machine) -> float | None:
-    """Return the seconds until the entry's server listed its tools, None if it did not."""
+def _start_entry(each: _StartEntry, machine: Machine) -> StartedServer:
     environment = build_host_environment(each.host, each.entry, machine)
-    try:
-        return start_server([each.start.command, *each.start.args], environment).listed_s
-    except SelfTestError:
-        return None
+    return start_server([each.start.command, *each.start.args], environment)
 
 
-def _measure_own() -> float | None:
-    """Return the seconds until this installation listed its tools, None if it did not."""
+def _measure_start(start: Callable[[], StartedServer]) -> float | None:
+    """Return the seconds until a server listed its tools, None if it did not."""
     try:
-        return start_this_installation(MODERN).listed_s
+        return start().listed_s
     except SelfTestError:
         return None

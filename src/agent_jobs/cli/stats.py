@@ -137,7 +137,8 @@ def _format_cost(row: Spending) -> str:
 
 
 def _add_up_spending(rows: Sequence[Spending]) -> Spending:
-    return Spending("all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))
+    _, *columns = zip(*rows, strict=True)
+    return Spending("all", *map(sum, columns))
 
 
 def _render_sums_as_json(today: _Today, rows: Sequence[Spending], by: SpendingKey, days: int) -> str:

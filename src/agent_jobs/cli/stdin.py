@@ -3,7 +3,7 @@
 import os
 import sys
 from contextlib import suppress
-from stat import S_ISFIFO, S_ISREG, S_ISSOCK
+from stat import S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from threading import Thread
 
 import click
@@ -59,7 +59,7 @@ def _is_stdin_redirected() -> bool:
         kind = os.fstat(0).st_mode
     except OSError:  # stdin is closed
         return False
-    return S_ISREG(kind) or S_ISFIFO(kind) or S_ISSOCK(kind)
+    return S_IFMT(kind) in (S_IFREG, S_IFIFO, S_IFSOCK)
 
 
 def _decode_stdin(data: bytes) -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from agent_jobs.cli.sections import measure_columns
-from agent_jobs.cli.terminal import MIN_WRAP_COLUMNS, count_columns, fit_columns, wrap_lines
+from agent_jobs.cli.sections import fit_cell, measure_columns
+from agent_jobs.cli.terminal import MIN_WRAP_COLUMNS, count_columns, wrap_lines
 
 #: Columns between two columns of the table.
 GAP = "  "
@@ -59,13 +59,7 @@ def _lay_out_row(
     if flexible == list(widths)[-1] and count_columns(first) > widths[flexible]:
         first, *more = wrap_lines(first, widths[flexible])
     cells = {**row, flexible: first}
-    line = [_fit_cell(cells[name], width, is_figure=name in figures) for name, width in widths.items()]
+    line = [fit_cell(cells[name], width, is_figure=name in figures) for name, width in widths.items()]
     yield GAP.join(line).rstrip()
     margin = " " * (_add_widths(widths) - widths[flexible])
     yield from (f"{margin}{each}" for each in more)
-
-
-def _fit_cell(text: str, width: int, *, is_figure: bool) -> str:
-    if is_figure:
-        return text.rjust(width)
-    return fit_columns(text, width)

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import IO, Any
 
+import click
+
 from agent_jobs.cli.wording import describe_next_step
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
@@ -27,14 +29,14 @@ COLOURS: dict[Status, str | int] = {
 }
 #: Seconds in each unit of an age, largest first.
 TIME_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
-#: Bytes in each unit of a size, largest first.
-SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 #: A narrower column would break every word onto a line of its own.
 MIN_WRAP_COLUMNS = 20
 #: The width of a pipe or a file.
 UNLIMITED = 1_000_000
 #: Columns of a notice, which covers the one before it.
 NOTICE_COLUMNS = 16
+#: Control characters that a text may have.
+LAYOUT = frozenset("\n\t")
 #: Characters that reverse the direction of writing, so that a reader sees another text than the one copied.
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -56,6 +58,12 @@ def show_notice(text: str) -> None:
         sys.stderr.flush()
 
 
+def write_notes(*notes: str) -> None:
+    """Write notes on stderr, one below the other; an empty one is left out."""
+    for note in filter(None, notes):
+        click.echo(note, err=True)
+
+
 def find_width(*, piped: int = UNLIMITED) -> int:
     """Return the terminal's width in columns; `piped` if stdout is no terminal, where nothing needs to be cut."""
     if sys.stdout.isatty():
@@ -70,8 +78,8 @@ def is_width_limited() -> bool:
 
 def strip_control_characters(text: str) -> str:
     """Return a text without control characters other than line ends and tabs: a model must not steer the terminal."""
-    steering = {char for char in set(text) if char in BIDI or unicodedata.category(char) in ("Cc", "Cs")}
-    return "".join(char for char in text if char in "\n\t" or char not in steering)
+    steering = {char for char in set(text) - LAYOUT if char in BIDI or unicodedata.category(char) in ("Cc", "Cs")}
+    return text.translate(str.maketrans("", "", "".join(steering)))
 
 
 def join_lines(text: str) -> str:
@@ -164,6 +172,14 @@ def format_tokens(job: Job) -> str:
     return format_count(job.usage.input_tokens + job.usage.output_tokens)
 
 
+def describe_tokens(job: Job) -> str:
+    """Return a job's tokens with their noun, such as 12k tokens; empty if unknown."""
+    tokens = format_tokens(job)
+    if not tokens:
+        return ""
+    return f"{tokens} tokens"
+
+
 def format_count(count: int) -> str:
     """Return a number in a short form, such as 950, 12k or 1.2M."""
     if count >= 999_500:
@@ -180,14 +196,6 @@ def format_usd(amount: float | None) -> str:
     if amount == 0 or amount >= 0.01:
         return f"${amount:.2f}"
     return f"${amount:.1g}"
-
-
-def format_size(count: int) -> str:
-    """Return bytes in one unit."""
-    for limit, unit in SIZE_UNITS:
-        if count >= limit:
-            return f"{count / limit:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def format_pairs(rows: Sequence[tuple[str, str]]) -> str:

@@ -28,7 +28,7 @@ class Note(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the note; refuse one that does not fit a line."""
         note = str(value)
-        if len(note) <= MAX_NOTE_CHARS and (note.isprintable() or not note):
+        if len(note) <= MAX_NOTE_CHARS and note.isprintable():
             return note
         self.fail(f"Write one line of at most {MAX_NOTE_CHARS} characters.", param, ctx)
 

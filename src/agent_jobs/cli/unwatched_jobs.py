@@ -27,7 +27,7 @@ class UnwatchedJobs:
 
     def list_fields(self, job: Job, now: float) -> Mapping[str, Any]:
         """Return what `--json` adds to the status of a job that no process observes."""
-        if job.is_terminal or job.id not in self.ids:
+        if not self._is_unwatched(job):
             return {}
         fields = {"watched_by": list[str]()}
         if job.status is Status.PENDING:
@@ -37,30 +37,25 @@ class UnwatchedJobs:
 
     def describe_age(self, job: Job, now: float) -> str:
         """Return the age of the shown status, such as `not being watched; last seen 13 s ago`; empty if it is fresh."""
-        if job.is_terminal or job.id not in self.ids or job.id in self.retrieved:
+        if not self._is_unwatched(job) or job.id in self.retrieved:
             return ""
         return f"not being watched; {_describe_last_seen(job, now)}"
 
     def describe_stale(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
         """Yield lines for the stale jobs, sent and unsent, and others if no process runs the open jobs."""
         yield from self._describe_each_kind(jobs, now)
-        if any(job.id in self.ids and not job.is_terminal for job in jobs):
+        if any(map(self._is_unwatched, jobs)):
             yield from NO_WATCHER.format(jobs="these", watch="agent-jobs watch").splitlines()
+
+    def _is_unwatched(self, job: Job) -> bool:
+        """Return True if a job goes on and no process observes it."""
+        return job.id in self.ids and not job.is_terminal
 
     def _describe_each_kind(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
         """Yield a line for the stale jobs that were sent, and one for those that were not."""
         stale = [job for job in jobs if self.describe_age(job, now)]
-        sent = [job for job in stale if job.status is not Status.PENDING]
-        unsent = [job for job in stale if job.status is Status.PENDING]
-        if len(sent) == 1:
-            yield f"{sent[0].id}: {self.describe_age(sent[0], now)}. Collect it with: agent-jobs watch {sent[0].id}"
-        elif sent:
-            span = _describe_span(sent, now)
-            yield f"{len(sent)} jobs: not being watched; {span}. Collect them with: agent-jobs watch"
-        if len(unsent) == 1:
-            yield f"{unsent[0].id}: not being watched; not sent yet. Send it with: agent-jobs watch {unsent[0].id}"
-        elif unsent:
-            yield f"{len(unsent)} jobs: not being watched; not sent yet. Send them with: agent-jobs watch"
+        yield from _describe_group([job for job in stale if job.status is not Status.PENDING], now, "Collect")
+        yield from _describe_group([job for job in stale if job.status is Status.PENDING], now, "Send")
 
 
 async def retrieve_unwatched(session: Session, group: JobFilter) -> UnwatchedJobs:
@@ -72,6 +67,15 @@ async def retrieve_unwatched(session: Session, group: JobFilter) -> UnwatchedJob
     return UnwatchedJobs(frozenset(job.id for job in jobs), frozenset(retrieved))
 
 
+def _describe_group(jobs: Sequence[Job], now: float, verb: str) -> Iterator[str]:
+    """Yield a line for stale jobs that were all sent, or all not, and how to go on with them; none for no jobs."""
+    if len(jobs) == 1:
+        job_id, age = jobs[0].id, _describe_last_seen(jobs[0], now)
+        yield f"{job_id}: not being watched; {age}. {verb} it with: agent-jobs watch {job_id}"
+    elif jobs:
+        yield f"{len(jobs)} jobs: not being watched; {_describe_span(jobs, now)}. {verb} them with: agent-jobs watch"
+
+
 def _describe_last_seen(job: Job, now: float) -> str:
     if job.status is Status.PENDING:
         return "not sent yet"
@@ -81,7 +85,9 @@ def _describe_last_seen(job: Job, now: float) -> str:
 
 
 def _describe_span(jobs: Sequence[Job], now: float) -> str:
-    """Return when jobs were last seen, from the newest to the oldest."""
+    """Return when jobs were last seen, from the newest to the oldest, or that none of them was sent."""
+    if jobs[0].status is Status.PENDING:
+        return "not sent yet"
     ages = sorted(now - _find_last_seen(job) for job in jobs)
     newest, oldest = terminal.format_duration(ages[0]), terminal.format_duration(ages[-1])
     if newest == oldest:

@@ -11,12 +11,15 @@ def resolve_references(value: str, around: Mapping[str, str]) -> str:
     """Return the value with each reference replaced by the variable of the host's environment."""
 
     def resolve(found: "re.Match[str]") -> str:
-        name, otherwise = found[1] or found[3] or found[4], found[2]
-        return around.get(name) or otherwise or ""
+        return around.get(_read_name(found)) or found[2] or ""
 
     return REFERENCE.sub(resolve, value)
 
 
 def list_references(value: str) -> list[str]:
     """Return the names of the variables to which a value refers."""
-    return [found[1] or found[3] or found[4] for found in REFERENCE.finditer(value)]
+    return list(map(_read_name, REFERENCE.finditer(value)))
+
+
+def _read_name(found: "re.Match[str]") -> str:
+    return found[1] or found[3] or found[4]

@@ -10,6 +10,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.answer_display import AnswerDisplay, run_display
 from agent_jobs.cli.approval import Asker, open_asker
 from agent_jobs.cli.bell import bell_option, ring_bell
+from agent_jobs.cli.choice import refuse_both
 from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.output import is_stdout_abandoned, require_stdout
@@ -21,6 +22,7 @@ from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter
 from agent_jobs.jobs.status import Status
+from agent_jobs.jobs.stored_request import model_of
 
 #: Seconds between refreshes: elapsed times are shown to the second.
 REFRESH_S = 1.0
@@ -50,11 +52,8 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, stream: bool, no_bel
     by Ctrl-C. Of several jobs the worst counts. The command stops when no program reads its output; then 6 means that
     a job is still running. 7: the answer is stored but could not be written.
     """
-    if job_ids and all_jobs:
-        raise click.UsageError("Give IDs or --all, not both.")
-    if stream and as_json:
-        raise click.UsageError("Give --stream or --json, not both.")
-
+    refuse_both({"IDs": job_ids, "--all": all_jobs})
+    refuse_both({"--stream": stream, "--json": as_json})
     shown_ids: list[str] = []
 
     async def watch(session: Session) -> _Watched:
@@ -126,11 +125,10 @@ async def _watch_answer(session: Session, job_id: str) -> _Watched:
 
 async def read_answer(session: Session, display: AnswerDisplay, job_id: str) -> ShownAnswer:
     """Return a job with its answer."""
-    result = await session.engine.result(job_id)
-    response = None
-    if result.job.output:
-        response = result.job.output.response
-    return ShownAnswer(display, result.job, response.get("output") if response else None)
+    from agent_jobs.rendering import answers
+
+    job = (await session.engine.result(job_id)).job
+    return ShownAnswer(display, job, answers.read_response(job).get("output"))
 
 
 async def _find_watched_ids(session: Session, job_ids: Sequence[str]) -> list[str]:
@@ -155,14 +153,18 @@ def _write_watched(watched: _Watched, *, as_json: bool) -> None:
 
 def _write_summary(jobs: Sequence[Job]) -> None:
     """Write what the user can do next."""
-    if not jobs:
-        click.echo("No jobs are running. `agent-jobs list` shows finished ones.")
-    if len(jobs) != 1:
-        return
-    [job] = jobs
+    match jobs:
+        case []:
+            click.echo("No jobs are running. `agent-jobs list` shows finished ones.")
+        case [job]:
+            _write_next_step(job)
+        case _:
+            pass  # the user has seen how each of them ended
+
+
+def _write_next_step(job: Job) -> None:
     advice = terminal.suggest_next_step(job)
-    if advice:
-        click.echo(advice, err=True)
+    terminal.write_notes(advice)
     if job.output_bytes or not advice:
         click.echo(format_result_hint(job), err=True)
 
@@ -176,19 +178,15 @@ def write_end_line(job: Job) -> None:
     """Write on stderr how a job finished, with its error and the next step."""
     if job.output and sys.stdout.isatty() and sys.stderr.isatty():
         click.echo(err=True)  # apart from the answer above
-    model = terminal.join_lines(str(job.turn.request.get("model") or ""))
+    model = terminal.join_lines(model_of(job.turn.request))
     run_time = ""
     if job.finished_at:
         run_time = format_run_time(job, job.created_at)
-    parts = [job.id, str(job.status), run_time, model]
-    if count := terminal.format_tokens(job):
-        parts.append(f"{count} tokens")
-    parts.append(terminal.format_usd(job.cost_usd))
-    click.echo("  ".join(part for part in parts if part), err=True)
+    facts = [job.id, job.status, run_time, model, terminal.describe_tokens(job), terminal.format_usd(job.cost_usd)]
+    click.echo("  ".join(filter(None, facts)), err=True)
     if job.error is not None:
         click.echo(f"{job.error.code}: {terminal.join_lines(describe_failure(job.error))}", err=True)
-    if advice := terminal.suggest_next_step(job):
-        click.echo(advice, err=True)
+    terminal.write_notes(terminal.suggest_next_step(job))
 
 
 def has_reader() -> bool:

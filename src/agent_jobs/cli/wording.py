@@ -1,11 +1,12 @@
 """Word errors for a person at a terminal."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent_jobs.errors import AgentJobsError, Argument
 from agent_jobs.jobs.job import UNANSWERED, Job
+from agent_jobs.jobs.queries import WorkerInfo
 from agent_jobs.jobs.response import Failure
 from agent_jobs.rendering.fixes import Voice, capitalize_step
 
@@ -130,8 +131,12 @@ def word_answer(answer: Mapping[str, Any], job: Job) -> dict[str, Any]:
     if job.is_terminal:
         step = describe_next_step(job)
     words = {"next": step, "warning": describe_warning(job)}
-    worded = {name: words.get(name, value) for name, value in answer.items()}
-    return {name: value for name, value in worded.items() if value != "" or name not in words}
+    return {name: words.get(name, value) for name, value in answer.items() if words.get(name) != ""}
+
+
+def name_workers(workers: Iterable[WorkerInfo]) -> str:
+    """Return the commands of processes that work on jobs, with their ids."""
+    return ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
 
 
 def describe_warning(job: Job) -> str:

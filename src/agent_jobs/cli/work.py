@@ -9,7 +9,9 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.detach import describe_detached
 from agent_jobs.cli.interruption import Interrupted
+from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.session import Session, read_settings, run_in_session
+from agent_jobs.cli.wording import name_workers
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job
@@ -63,8 +65,7 @@ async def collect_jobs(session: Session, *, until_idle: bool) -> None:
     session.app.work()
     logger.info("Working on the jobs of %s in %s.", engine.base_url, (await engine.store_info()).path)
     if others:
-        names = ", ".join(f"agent-jobs {other.what} (pid {other.pid})" for other in others)
-        logger.info("Also working on them: %s.", names)
+        logger.info("Also working on them: %s.", name_workers(others))
     changes = ChangeLog(engine)
     while True:
         try:
@@ -123,11 +124,9 @@ def describe_change(job: Job) -> str:
     """Return a line of the log about a job, without anything that its caller or its model wrote."""
     if not job.is_terminal:
         return f"{job.id}: {job.status}"
-    age = terminal.format_elapsed((job.finished_at or job.created_at) - job.created_at)
-    facts = [f"{job.id}: {job.status} after {age}", terminal.format_usd(job.cost_usd)]
-    if job.error is not None:
-        facts.append(job.error.code)
-    return ", ".join(fact for fact in facts if fact)
+    took = format_run_time(job, job.created_at)
+    facts = [f"{job.id}: {job.status} after {took}", terminal.format_usd(job.cost_usd), job.error_code]
+    return ", ".join(filter(None, facts))
 
 
 def _describe_jobs_left(jobs: Sequence[Job]) -> str:

@@ -201,7 +201,7 @@ class ServerInfo(NamedTuple):
     version: int  #: its major one
     replicas: tuple[ReplicaInfo, ...]  #: without the process that asks
     due: int  #: jobs whose next step is due and that no process has claimed
-    oldest_due_s: float
+    oldest_due_s: float  #: of these jobs; 0 or less if there are none
     waiting: int  #: jobs that wait for a slot
     message_s: float | None  #: how long a message from process to process takes; None if it does not arrive
     pool: tuple[int, int]  #: connections of the process that asks, and their limit
