@@ -152,6 +152,16 @@ def test_uninstall_leaves_the_program_that_the_service_starts(tools: Tools):
     assert not tools.program.exists()
 
 
+def test_program_of_pipx_is_removed_by_pipx_although_uv_puts_programs_there_too(tools: Tools):
+    tools.add_installers("pipx")
+    tools.run("install", "codex")
+    tools.add_installers("uv", "uvx")
+    uv = tools.folder / "uv"
+    uv.write_text(uv.read_text().replace("$here/tools", "$here/environments-of-uv"))
+    assert "was removed (pipx uninstall agent-jobs)" in tools.run("uninstall", "codex").stdout
+    assert not tools.program.exists()
+
+
 @pytest.mark.parametrize("names", [("uv", "uvx"), ("pipx", "uvx"), ("pipx",)])
 def test_failed_installation_is_reported_and_the_entry_starts_uvx(tools: Tools, names: tuple[str, ...]):
     tools.add_installers(*names)

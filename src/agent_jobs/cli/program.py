@@ -172,12 +172,10 @@ def remove_program(command: str, file: Path, machine: Machine, *, dry_run: bool)
 def _find_marked_installer(command: str, machine: Machine) -> Installer | None:
     """Return the installer with which `install` made this program, None if it did not."""
     for installer in _find_installers(machine):
-        program = installer.program
-        if program is not None and _is_same_path(program, command):
-            mark = installer.mark
-            if mark is not None and mark.is_file():
-                return installer
-            return None
+        program, mark = installer.program, installer.mark
+        # uv and pipx put programs into the same folder, so only the mark tells which of them made this one.
+        if program and mark and _is_same_path(program, command) and mark.is_file():
+            return installer
     return None
 
 
