@@ -206,14 +206,16 @@ async def test_follow_up_without_its_tool_servers_is_refused_and_may_start_witho
 async def test_turn_after_a_forgotten_response_repeats_the_history(
     host: Host, log: Path, upstream: RunningServer, tmp_path: Path
 ) -> None:
-    forgot = tmp_path / "forgot"
-    script = script_with_calls([tool_call("ledger__write", n=1)], [tool_call("ledger__write", n=2, until=str(forgot))])
+    are_deleted = tmp_path / "forgot"
+    script = script_with_calls(
+        [tool_call("ledger__write", n=1)], [tool_call("ledger__write", n=2, until=str(are_deleted))]
+    )
     job_id = await start_with_ledger(host, script)
     await eventually(lambda: "begin write 2" in read_lines(log))
-    forgotten = [entry["id"] for entry in upstream.emulator.log() if entry["entry"] == "response"]
-    for response_id in forgotten:
+    deleted_ids = [entry["id"] for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    for response_id in deleted_ids:
         upstream.emulator.forget(response_id=response_id)
-    forgot.touch()
+    are_deleted.touch()
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     assert read_lines(log) == ["begin write 1", "end write 1", "begin write 2", "end write 2"]
@@ -231,7 +233,7 @@ async def test_job_with_calls_runs_at_an_endpoint_without_background_mode(host: 
 
 
 @pytest.mark.parametrize(
-    ("flags", "tool", "told"),
+    ("flags", "tool", "outcome"),
     [
         ((), "hang", "did not answer hang within 1 s"),
         ((), "crash", "its last words: cannot go on"),
@@ -244,7 +246,7 @@ async def test_job_with_calls_runs_at_an_endpoint_without_background_mode(host: 
     ],
 )
 async def test_job_continues_after_any_failure_of_a_tool_server(
-    settings: Settings, flags: tuple[str, ...], tool: str, told: str
+    settings: Settings, flags: tuple[str, ...], tool: str, outcome: str
 ) -> None:
     servers = {"bad": bad_server_entry(*flags, timeout_s=1 if tool == "hang" else 50), "good": bad_server_entry()}
     script = script_with_calls([tool_call(f"bad__{tool}", text="hallo"), tool_call("good__echo", text="well")])
@@ -253,7 +255,7 @@ async def test_job_continues_after_any_failure_of_a_tool_server(
         answer = await host.end(job["job_id"])
         assert (answer["status"], answer["output"]) == ("completed", "the end")
         first, second = await read_outputs(host, job["job_id"])
-        assert told in first and second == "well"
+        assert outcome in first and second == "well"
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["its server is there", "its server does not start"])
@@ -266,7 +268,7 @@ async def test_interrupted_call_is_reported_to_the_model_as_unknown(
     entry = {"command": "/no/such/program"} if broken else ledger_entry(log)
     async with hosting(add_tool_servers(settings, ledger=entry)) as host:
         assert (await host.end(job_id))["output"] == "the end"
-        assert [told[:35] for told in await read_outputs(host, job_id)] == ["The outcome of this call is unknown"]
+        assert [outcome[:35] for outcome in await read_outputs(host, job_id)] == ["The outcome of this call is unknown"]
     assert "end write 1" not in read_lines(log) and read_lines(log).count("begin write 1") == 1
 
 
@@ -314,11 +316,11 @@ async def test_image_of_a_tool_reaches_the_model_and_is_listed_as_one(
     async with hosting(add_tool_servers(settings, bad=bad_server_entry())) as host:
         job = await host.start(emulate=script_with_calls([tool_call("bad__image")]), options={"toolbox": ["bad"]})
         assert (await host.end(job["job_id"]))["output"] == "the end"
-        [told] = await read_outputs(host, job["job_id"])
+        [outcome] = await read_outputs(host, job["job_id"])
     newest = f"{upstream.base_url}/responses/{runs(upstream)[-1]['id']}/input_items"
     [output] = [item["output"] for item in httpx2.get(newest, headers=KEY).json()["data"] if "output" in item]
     assert [part["type"] for part in output] == ["input_text", "input_image", "input_text"]
-    assert told.startswith("look: [image] [image/png of 12 bytes is left out")
+    assert outcome.startswith("look: [image] [image/png of 12 bytes is left out")
 
 
 async def test_function_of_the_caller_is_not_mistaken_for_a_server_s_tool(
@@ -402,8 +404,8 @@ async def test_call_with_unreadable_arguments_is_never_executed(host: Host, log:
     job_id = await start_with_ledger(host, script_with_calls([asked]))
     assert (await host.end(job_id))["status"] == "completed"
     assert read_lines(log) == []
-    (told,) = await read_outputs(host, job_id)
-    assert "JSON" in told
+    (outcome,) = await read_outputs(host, job_id)
+    assert "JSON" in outcome
 
 
 async def test_arguments_sent_as_an_object_are_used(host: Host, log: Path) -> None:
@@ -429,7 +431,7 @@ async def test_invalid_entry_stops_only_jobs_that_name_it(settings: Settings, ca
         assert await run_with_toolbox(host) == "completed"
         assert await run_with_toolbox(host, "good") == "completed"
         assert "warnings" not in await host.call("agent_list")
-        said = {
+        messages_by_name = {
             name: await host.refused("agent_start", prompt="x", options={"toolbox": ["good", f"{name}/echo"]})
             for name in [*odd, "good/write"]
         }
@@ -441,7 +443,7 @@ async def test_invalid_entry_stops_only_jobs_that_name_it(settings: Settings, ca
             "n\u00f6": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: n\u00f6: a server's name has",
             "good/write": "options.toolbox: good has no tool 'write/echo'",
         }.items():
-            assert said[name].startswith(sentence)
+            assert messages_by_name[name].startswith(sentence)
         settings.toolbox.write_text(json.dumps({"mcpServers": {"typo": bad_server_entry()}}))
         assert await run_with_toolbox(host, "typo") == "completed"
     [record] = [record for record in caplog.records if "AGENT_JOBS_TOOLBOX" in record.getMessage()]

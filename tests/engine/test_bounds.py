@@ -92,18 +92,18 @@ async def test_time_spent_waiting_for_an_answer_does_not_count(settings: Setting
     turns = [{"function_calls": [tool_call("lookup", word=word)]} for word in ("one", "two")]
     never = {"end": "never", "reasoning": 0}
     async with hosting(limited, clock=now.clock()) as host:
-        told = await asking(host, turns=[*turns, never])
+        waiting_job = await asking(host, turns=[*turns, never])
         now.pass_s(5 * HOUR_S)
     async with hosting(limited, clock=now.clock()) as host:
-        await host.call("agent_reply", job_id=told["job_id"], outputs=answers_to(told))
-        told = await host.call("agent_poll", job_id=told["job_id"], wait_s=20)
-        assert told["status"] == "input_required"
+        await host.call("agent_reply", job_id=waiting_job["job_id"], outputs=answers_to(waiting_job))
+        waiting_job = await host.call("agent_poll", job_id=waiting_job["job_id"], wait_s=20)
+        assert waiting_job["status"] == "input_required"
         now.pass_s(5 * HOUR_S)
-        await host.call("agent_reply", job_id=told["job_id"], outputs=answers_to(told))
+        await host.call("agent_reply", job_id=waiting_job["job_id"], outputs=answers_to(waiting_job))
         await eventually(lambda: read_counters(upstream)["accepted"] == 3)
-        assert "next_poll_ms" in await host.call("agent_poll", job_id=told["job_id"], wait_s=5)
+        assert "next_poll_ms" in await host.call("agent_poll", job_id=waiting_job["job_id"], wait_s=5)
         now.pass_s(HOUR_S)
-        assert (await host.end(told["job_id"]))["error"]["code"] == "deadline_exceeded"
+        assert (await host.end(waiting_job["job_id"]))["error"]["code"] == "deadline_exceeded"
 
 
 async def test_turn_that_upstream_accepts_too_late_is_not_sent(host: Host, upstream: RunningServer) -> None:
@@ -202,12 +202,12 @@ async def test_turns_count_toward_the_day_of_the_start(settings: Settings, upstr
     async with hosting(priced, clock=now.clock()) as host:
         asks = script(usage=USED, function_calls=[tool_call("lookup", word="one")])
         job = await host.start(model=MODEL, emulate=asks["emulate"], options={**BOUNDED, **asks["options"]})
-        told = await host.call("agent_poll", job_id=job["job_id"], wait_s=20)
+        waiting_job = await host.call("agent_poll", job_id=job["job_id"], wait_s=20)
         now.pass_s(2 * HOUR_S)
         next_day = await host.start(model=MODEL, emulate={"usage": USED}, options=BOUNDED)
         await host.end(next_day["job_id"])
-        await host.call("agent_reply", job_id=told["job_id"], outputs=answers_to(told))
-        assert (await host.end(told["job_id"]))["status"] == "completed"
+        await host.call("agent_reply", job_id=waiting_job["job_id"], outputs=answers_to(waiting_job))
+        assert (await host.end(waiting_job["job_id"]))["status"] == "completed"
         assert (await host.call("agent_list"))["today_usd"] == pytest.approx(1)
 
 

@@ -1,6 +1,6 @@
 """PostgreSQL restarted, unreachable, read-only, full, slow, and clocks that disagree: no paid response is lost.
 
-Each fault has a sentence, for a model and for a person, and jobs go on once it is over.
+Each fault has a sentence, for a model and for a person, and jobs continue once it is over.
 """
 
 import re
@@ -54,7 +54,7 @@ def with_database(url: str, settings: Settings, **more: object) -> Settings:
 class Fault:
     """A fault of a database, which begins and ends."""
 
-    said: ClassVar[str]  #: in the sentence, as a pattern
+    words: ClassVar[str]  #: in the sentence, as a pattern
     fix: ClassVar[str]
 
     def __init__(self, server: Server, url: str, proxy: Proxy) -> None:
@@ -67,7 +67,7 @@ class Fault:
 
 
 class Stopped(Fault):
-    said, fix = r"cannot be reached|closed the connection|stopped this call", "start the server|Call again"
+    words, fix = r"cannot be reached|closed the connection|stopped this call", "start the server|Call again"
 
     def begin(self) -> None:
         self.server.stop()
@@ -77,7 +77,7 @@ class Stopped(Fault):
 
 
 class Cut(Fault):
-    said, fix = r"closed the connection|cannot be reached", "start the server|Call again"
+    words, fix = r"closed the connection|cannot be reached", "start the server|Call again"
 
     def begin(self) -> None:
         self.proxy.cut()
@@ -87,7 +87,7 @@ class Cut(Fault):
 
 
 class ReadOnly(Fault):
-    said, fix = "accepts no changes", "set AGENT_JOBS_DATABASE_URL to the server that accepts changes"
+    words, fix = "accepts no changes", "set AGENT_JOBS_DATABASE_URL to the server that accepts changes"
 
     def begin(self) -> None:
         end_sessions = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.name}'"
@@ -99,7 +99,7 @@ class ReadOnly(Fault):
 
 
 class Standby(Fault):
-    said, fix = ReadOnly.said, ReadOnly.fix
+    words, fix = ReadOnly.words, ReadOnly.fix
 
     def begin(self) -> None:
         self.server.restart_as_standby()
@@ -137,8 +137,8 @@ async def test_id_of_a_paid_response_is_kept_until_the_database_is_back(
 async def start_until_explained(host: Host, fault: Fault) -> None:
     """Start jobs until the refusal explains the fault: the first ones may report that an open connection broke."""
     with anyio.fail_after(60):
-        while not re.search(fault.said, sentence := await host.refused("agent_start", prompt="new")):
-            assert re.search(Stopped.said, sentence), sentence
+        while not re.search(fault.words, sentence := await host.refused("agent_start", prompt="new")):
+            assert re.search(Stopped.words, sentence), sentence
     assert re.search(fault.fix, sentence), sentence
 
 
@@ -162,7 +162,7 @@ async def run_once_back(host: Host, script: dict[str, Any]) -> str:
 class NoConnections(Fault):
     """Its user may have too few connections."""
 
-    said, fix = "has no connection left", "raise its max_connections, or lower AGENT_JOBS_POOL"
+    words, fix = "has no connection left", "raise its max_connections, or lower AGENT_JOBS_POOL"
 
     def begin(self) -> None:
         run_statements(
@@ -182,7 +182,7 @@ class NoConnections(Fault):
 class Refused(NoConnections):
     """Its user may not log in."""
 
-    said, fix = "refused this name or password", "correct them in AGENT_JOBS_DATABASE_URL or"
+    words, fix = "refused this name or password", "correct them in AGENT_JOBS_DATABASE_URL or"
 
     def begin(self) -> None:
         super().begin()
@@ -202,8 +202,8 @@ async def test_server_started_without_its_database_works_once_it_is_back(
     try:
         async with hosting(with_database(url, settings)) as host:
             await start_until_explained(host, fault)
-            assert re.search(fault.said, said := await run_sync(run_command, url, tmp_path, "list")), said
-            assert not re.search("Ask the user", said)
+            assert re.search(fault.words, output := await run_sync(run_command, url, tmp_path, "list")), output
+            assert not re.search("Ask the user", output)
             await run_sync(fault.end)
             started = await host.start(emulate={"duration_s": 1, "text": "came late"})
             assert (await host.end(started["job_id"]))["output"] == "came late"

@@ -12,7 +12,7 @@
  9. `completed` with nothing in it: `test_tools.py` (a gateway that answers oddly)
 10. a stream of a cancelled response that never sends nor closes: here
 11. a cancelled stream that ends in `response.failed`: `test_follow.py`; at the root, 400 to a resumption: here
-12. background accepted and ignored: `test_durable.py`; said nothing about: here
+12. background accepted and ignored: `test_durable.py`; not mentioned: here
 13. 503 with and without an error envelope: `test_tools.py`, `test_fault_table.py`
 """
 

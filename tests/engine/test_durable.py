@@ -74,7 +74,7 @@ async def test_unread_result_answers_an_identical_start_without_cost(
         assert again["output"] == "paid once"
         assert read_counters(upstream)["creates"] == 1
         new = await host.start("same", emulate={"duration_s": 1, "text": "paid once"})
-        assert new["job_id"] != first["job_id"], "it was handed over, so it is asked for anew"
+        assert new["job_id"] != first["job_id"], "its result was read, so the work is done again"
 
 
 async def test_unconfirmed_start_answers_for_the_same_work(settings: Settings, upstream: RunningServer) -> None:
@@ -205,7 +205,7 @@ async def test_endpoint_that_refuses_streams_gets_requests_without(settings: Set
         for text in ("learnt", "known"):
             started = await host.start(emulate={"duration_s": 1, "text": text}, wait_s=0)
             assert (await host.end(started["job_id"]))["output"] == text
-    assert read_counters(upstream)["creates"] == 3, "one refusal taught it"
+    assert read_counters(upstream)["creates"] == 3, "one refusal is remembered"
 
 
 async def test_run_at_an_endpoint_without_background_mode_is_held_open(

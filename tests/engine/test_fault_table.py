@@ -73,7 +73,7 @@ class Line:
     def base_url(self) -> str:
         return self._upstream._replace(netloc=f"127.0.0.1:{self._port}").geturl()
 
-    async def mend(self) -> None:
+    async def repair(self) -> None:
         self._server = await asyncio.start_server(self._called, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
@@ -112,7 +112,7 @@ class Line:
 async def line_to(upstream: RunningServer) -> AsyncGenerator[Line]:
     async with anyio.create_task_group() as tasks:
         line = Line(upstream, tasks)
-        await line.mend()
+        await line.repair()
         try:
             yield line
         finally:
@@ -144,7 +144,7 @@ def list_runs(upstream: RunningServer) -> list[dict[str, Any]]:
     return [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
 
 
-def mend(upstream: RunningServer) -> None:
+def repair(upstream: RunningServer) -> None:
     """End the faults that wait for requests."""
     httpx2.delete(f"{upstream.url}/_emulator/faults").raise_for_status()
 
@@ -192,7 +192,7 @@ async def test_post_reset_after_it_was_accepted_is_paid_once_and_its_result_is_f
         assert started["status"] == "starting"
         line.cut()
         assert (await host.end(started["job_id"]))["error"]["code"] == "start_unconfirmed"
-        await line.mend()
+        await line.repair()
         [run] = list_runs(upstream)
         assert (await adopt_response(host, started["job_id"], run["id"]))["output"] == "paid once"
     assert (read_counters(upstream)["creates"], read_counters(upstream)["accepted"]) == (1, 1)
@@ -276,7 +276,7 @@ async def test_job_whose_polls_get_no_answer_delays_no_other(
         other = await host.start("other", emulate={"duration_s": 1, "text": "in time"})
         assert (await host.end(other["job_id"]))["output"] == "in time"
         assert "next_poll_ms" in await host.call("agent_poll", job_id=stuck["job_id"], wait_s=1)
-        mend(upstream)
+        repair(upstream)
         assert (await host.end(stuck["job_id"]))["output"] == "late"
 
 
@@ -312,7 +312,7 @@ async def test_half_an_hour_of_503_loses_no_result(settings: Settings, follow: i
             while answer.get("elapsed_s", 0) < 1800 or "cannot poll" not in answer.get("activity", ""):
                 answer = await host.call("agent_poll", job_id=started["job_id"])
                 assert "next_poll_ms" in answer, answer
-            mend(upstream)
+            repair(upstream)
             assert (await host.end(started["job_id"]))["output"] == "kept"
         assert read_counters(upstream)["creates"] == 1
 
@@ -330,7 +330,7 @@ async def test_outage_of_twelve_seconds_loses_no_result(
                 while "cannot poll" not in started.get("activity", ""):
                     started = await host.call("agent_poll", job_id=started["job_id"], wait_s=12)
             await eventually(lambda: list_runs(upstream)[0]["status"] == "completed")
-            await line.mend()
+            await line.repair()
             assert (await host.end(started["job_id"]))["output"] == "kept"
     assert read_counters(upstream)["creates"] == 1
 

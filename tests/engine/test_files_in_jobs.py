@@ -509,9 +509,9 @@ async def test_unwritable_folder_delays_no_result_and_gets_its_files_later(
             await wait_until_nothing_left(upstream)
             again = await host.start(emulate={"duration_s": 1, "text": "here too"}, batch="b")
             with anyio.fail_after(60):
-                while "done" not in (told := await host.call("agent_poll", batch="b")):
+                while "done" not in (poll_answer := await host.call("agent_poll", batch="b")):
                     pass
-            assert told["done"][0]["output"] == "here too"
+            assert poll_answer["done"][0]["output"] == "here too"
             results.unlink()
             await eventually(lambda: len([*results.glob("*.md")]) == 2)
             files = await wait_for_files(host, started["job_id"])

@@ -20,9 +20,9 @@ def read_counters(upstream: RunningServer) -> dict[str, Any]:
 async def wait_for_activity(host: Host, job_id: str, before: str) -> str:
     """Return the activity of a running job once it differs."""
     with anyio.fail_after(60):
-        while (told := (await host.call("agent_poll", job_id=job_id, wait_s=1)).get("activity", "")) == before:
+        while (shown := (await host.call("agent_poll", job_id=job_id, wait_s=1)).get("activity", "")) == before:
             pass
-    return told
+    return shown
 
 
 async def test_streamed_job_finishes_without_a_single_poll(settings: Settings, upstream: RunningServer) -> None:
@@ -37,13 +37,13 @@ async def test_streamed_job_finishes_without_a_single_poll(settings: Settings, u
 async def test_running_job_shows_its_progress(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 30, "searches": 3, "reasoning": 2, "length": 4000})
-        told: list[str] = []
+        shown: list[str] = []
         answer: dict[str, Any] = started
         while "next_poll_ms" in answer:
             answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=4)
-            told.append(answer.get("activity", ""))
-    assert any("3 searches" in activity for activity in told)
-    assert any(activity.endswith("writing") for activity in told)
+            shown.append(answer.get("activity", ""))
+    assert any("3 searches" in activity for activity in shown)
+    assert any(activity.endswith("writing") for activity in shown)
 
 
 async def test_progress_before_a_pause_of_the_stream_is_stored_during_it(settings: Settings) -> None:

@@ -1,6 +1,6 @@
 """Follow-ups of a finished job: by its response, in a conversation, or with the whole history repeated.
 
-The emulator refuses what the real API refuses, so it judges the input that is told again.
+The emulator refuses what the real API refuses, so it checks the input that is repeated.
 """
 
 from dataclasses import replace
@@ -47,8 +47,8 @@ def conversation_of(upstream: RunningServer, conversation: str) -> list[tuple[st
 
 
 def read_messages(items: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    told = [item for item in items if item["type"] == "message"]
-    return [(item["role"], "".join(map(text_of, item["content"]))) for item in told]
+    repeated = [item for item in items if item["type"] == "message"]
+    return [(item["role"], "".join(map(text_of, item["content"]))) for item in repeated]
 
 
 def text_of(part: dict[str, Any]) -> str:
@@ -219,7 +219,7 @@ async def test_jobs_of_one_conversation_wait_for_each_other(settings: Settings, 
         prompts = [script_prompt(f"branch {n}", {"duration_s": 2, "text": str(n)}) for n in range(3)]
         started = await host.call("agent_start", prompts=prompts, previous_job_id=first)
         assert sorted([(await host.end(job_id))["output"] for job_id in started["job_ids"]]) == ["0", "1", "2"]
-    assert creates(upstream) > 4, "some were told to wait"
+    assert creates(upstream) > 4, "some had to wait"
     assert count_accepted(upstream) == 4
 
 
@@ -262,9 +262,9 @@ async def test_forgotten_chain_is_repeated(settings: Settings, upstream: Running
         assert answer == {"job_id": third, "status": "completed", "output": "answer to three", "context": "rebuilt"}
         upstream.forget(response_id=get_response_of(upstream, third)["id"])
         fourth = await complete_job(host, "four", previous_job_id=third)
-    told = [("user", "one"), ("assistant", "answer to one"), ("user", "two"), ("assistant", "answer to two"),
+    repeated = [("user", "one"), ("assistant", "answer to one"), ("user", "two"), ("assistant", "answer to two"),
             ("user", "three"), ("assistant", "answer to three"), ("user", "four")]  # fmt: skip
-    assert list_sent_messages(upstream, fourth) == told
+    assert list_sent_messages(upstream, fourth) == repeated
     assert get_response_of(upstream, fourth)["previous_response_id"] is None
     assert count_accepted(upstream) == 4
     assert all(count == 1 for count in upstream.emulator.counters()["accepted_by_request_id"].values())
@@ -448,9 +448,9 @@ async def test_approval_request_is_repeated_with_its_answer(settings: Settings, 
         assert (await host.end(first))["status"] == "completed"
         forget_all(upstream)
         second = await complete_job(host, "two", previous_job_id=first)
-    told = [item for item in get_response_of(upstream, second)["input"] if item["type"].startswith("mcp_approval")]
-    assert [item["type"] for item in told] == ["mcp_approval_request", "mcp_approval_response"]
-    assert told[0]["id"] == told[1]["approval_request_id"]
+    repeated = [item for item in get_response_of(upstream, second)["input"] if item["type"].startswith("mcp_approval")]
+    assert [item["type"] for item in repeated] == ["mcp_approval_request", "mcp_approval_response"]
+    assert repeated[0]["id"] == repeated[1]["approval_request_id"]
 
 
 # A process that is killed while it repeats the history.
@@ -468,7 +468,7 @@ def test_follow_up_whose_server_is_killed_during_the_repetition_is_sent_once(
         prompt = script_prompt("two", {"duration_s": 1, "text": "once"})
         second = server.call("agent_start", prompt=prompt, previous_job_id=first["job_id"], wait_s=0)
         assert second["status"] == "pending"
-        assert creates(upstream) == 3, "with the link, and told again"
+        assert creates(upstream) == 3, "with the link, and with the history"
         server.process.kill()
     with serving(settings.data_dir, upstream.base_url) as server:
         server.initialize()

@@ -61,12 +61,12 @@ async def test_many_finished_jobs_are_listed_by_title_within_the_limit(settings:
         started = await host.call("agent_start", prompts=prompts, wait_s=40)
         assert "job_ids" not in started, "twenty ids do not fit"
         assert size(started) <= 400
-        told: list[str] = []
-        while len(told) < 20:
+        reported: list[str] = []
+        while len(reported) < 20:
             answer = await host.call("agent_poll", batch=started["batch"])
             assert size(answer) <= 400 or "output" in answer["done"][0]
-            told += [row["job_id"] for row in answer["done"]]
-    assert len(set(told)) == 20
+            reported += [row["job_id"] for row in answer["done"]]
+    assert len(set(reported)) == 20
 
 
 async def test_same_prompt_ten_times_is_ten_jobs_and_a_repeated_call_returns_them(
@@ -98,7 +98,7 @@ async def test_result_of_one_poll_is_not_reported_by_the_next(settings: Settings
         started = await host.start(emulate={"duration_s": 1, "text": "one"})
         assert (await host.end(started["job_id"]))["output"] == "one"
         assert "done" not in await host.call("agent_poll", wait_s=0)
-        assert (await host.end(started["job_id"]))["output"] == "one", "asked for by its id it is told again"
+        assert (await host.end(started["job_id"]))["output"] == "one", "a poll by its id returns it again"
 
 
 async def test_jobs_of_several_starts_are_polled_together(settings: Settings) -> None:

@@ -52,19 +52,19 @@ async def test_descriptions_explain_how_to_start_wait_and_leave(settings: Settin
     sent = [tool.model_dump(by_alias=True, exclude_none=True) for tool in tools.values()]
     assert len(compact_json(sent).encode()) <= 4_000
     start, poll = (tools[name].description or "" for name in ("agent_start", "agent_poll"))
-    for said in ("long work", "background", "job_id", "agent_poll", "only once", "costs money"):
-        assert said in start
-    for said in (
+    for phrase in ("long work", "background", "job_id", "agent_poll", "only once", "costs money"):
+        assert phrase in start
+    for phrase in (
         "wait on the server",
         "in_progress is normal, no error",
         "call again",
         "end your turn",
         "tell the user",
     ):
-        assert said in poll.lower()
+        assert phrase in poll.lower()
     shown = instructions[:240]  # Codex shows about 260
-    for said in ("agent_start once", "agent_poll: it waits on the server", "in_progress is normal, no error"):
-        assert said in shown
+    for phrase in ("agent_start once", "agent_poll: it waits on the server", "in_progress is normal, no error"):
+        assert phrase in shown
     assert shown.endswith("end your turn, tell the user the job_id, poll later. ")
 
 
@@ -128,8 +128,8 @@ async def test_counts_of_a_batch_come_before_its_outputs(settings: Settings) -> 
 
 async def test_next_step_comes_before_the_questions(settings: Settings) -> None:
     async with hosting(settings) as host:
-        told = await asking(host, function_calls=[{"name": "lookup", "arguments": {"n": n}} for n in range(30)])
-    assert [*told] == ["job_id", "status", "more", "whole", "next", "needs"]
+        fields = await asking(host, function_calls=[{"name": "lookup", "arguments": {"n": n}} for n in range(30)])
+    assert [*fields] == ["job_id", "status", "more", "whole", "next", "needs"]
 
 
 async def test_figures_of_a_dry_run_come_before_its_files(settings: Settings, tmp_path: Path) -> None:

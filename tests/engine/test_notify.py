@@ -30,11 +30,11 @@ from agent_jobs.settings.values import SecretStr
 #: Writes its input to a file, in full or not at all.
 HEAR = """
 import json, os, sys, uuid
-told = json.load(sys.stdin)
+report = json.load(sys.stdin)
 print("this is not for the host")
 part = os.path.join({folder!r}, uuid.uuid4().hex)
 with open(part, "w") as file:
-    json.dump({{"told": told, "environ": dict(os.environ), "cwd": os.getcwd()}}, file)
+    json.dump({{"report": report, "environ": dict(os.environ), "cwd": os.getcwd()}}, file)
 os.rename(part, part + ".json")
 """
 
@@ -59,7 +59,7 @@ class Ear:
         return [json.loads(file.read_text()) for file in files]
 
     def list_reports(self) -> list[dict[str, Any]]:
-        return [each["told"] for each in self.read_all()]
+        return [each["report"] for each in self.read_all()]
 
     async def wait_for_reports(self, count: int = 1) -> list[dict[str, Any]]:
         await eventually(lambda: len(self.read_all()) >= count)
@@ -84,16 +84,16 @@ async def hosting_with_command(settings: Settings, words: tuple[str, ...]) -> As
 async def test_finished_job_is_reported_with_its_main_facts(settings: Settings, ear: Ear) -> None:
     async with hosting_with_command(settings, ear.words) as host:
         job = await host.start("Say hello", emulate={"duration_s": 0.2, "text": "Hello.\n\u00e9"}, batch="night")
-        [told] = await ear.wait_for_reports()
-    assert told["title"].startswith("Say hello")
-    assert told == {
+        [report] = await ear.wait_for_reports()
+    assert report["title"].startswith("Say hello")
+    assert report == {
         "job_id": job["job_id"],
         "status": "completed",
-        "title": told["title"],
+        "title": report["title"],
         "model": "gpt-6.1-sol",
         "batch": "night",
-        "created_at": told["created_at"],
-        "elapsed_s": told["elapsed_s"],
+        "created_at": report["created_at"],
+        "elapsed_s": report["elapsed_s"],
         "output": "Hello.\n\u00e9",
     }
 
@@ -102,9 +102,9 @@ async def test_finished_job_is_reported_with_its_main_facts(settings: Settings, 
 async def test_failed_job_is_reported_with_its_reason(settings: Settings, ear: Ear, end: str) -> None:
     async with hosting_with_command(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2, "end": end})
-        [told] = await ear.wait_for_reports()
-    assert (told["status"], "next" in told) == (end, False)
-    assert told["error"]["code"]
+        [report] = await ear.wait_for_reports()
+    assert (report["status"], "next" in report) == (end, False)
+    assert report["error"]["code"]
 
 
 @pytest.mark.parametrize("sent", [True, False], ids=["at work", "waiting for a slot"])
@@ -112,16 +112,16 @@ async def test_cancelled_job_is_reported(settings: Settings, ear: Ear, sent: boo
     async with hosting_with_command(replace(settings, max_concurrent=1), ear.words) as host:
         jobs = [await host.start(emulate={"end": "never"}) for _ in range(2)]
         await host.call("agent_cancel", job_id=jobs[not sent]["job_id"])
-        [told] = await ear.wait_for_reports()
-        assert (told["job_id"], told["status"]) == (jobs[not sent]["job_id"], "cancelled")
+        [report] = await ear.wait_for_reports()
+        assert (report["job_id"], report["status"]) == (jobs[not sent]["job_id"], "cancelled")
 
 
 async def test_question_is_reported_and_the_finished_job_too(settings: Settings, ear: Ear) -> None:
     async with hosting_with_command(settings, ear.words) as host:
         job = await host.start(**asking_script(function_calls=[{"name": "lookup", "arguments": {"word": "one"}}]))
-        [told] = await ear.wait_for_reports()
-        assert told["status"] == "input_required"
-        [call] = told["needs"]
+        [report] = await ear.wait_for_reports()
+        assert report["status"] == "input_required"
+        [call] = report["needs"]
         assert (call["name"], json.loads(call["arguments"])) == ("lookup", {"word": "one"})
         await host.call("agent_reply", job_id=job["job_id"], outputs=[{"call_id": call["call_id"], "output": "found"}])
         assert [each["status"] for each in await ear.wait_for_reports(2)] == ["input_required", "completed"]
@@ -138,7 +138,7 @@ async def test_question_that_the_host_answers_at_once_is_not_reported(settings: 
         output = {"call_id": asked["needs"][0]["call_id"], "output": "found"}
         await host.call("agent_reply", job_id=job["job_id"], outputs=[output])
         await ear.wait_for_reports()
-    assert [told["status"] for told in ear.list_reports()] == ["completed"]
+    assert [report["status"] for report in ear.list_reports()] == ["completed"]
 
 
 async def test_long_output_is_reported_by_its_beginning_and_files_by_their_paths(
@@ -147,10 +147,10 @@ async def test_long_output_is_reported_by_its_beginning_and_files_by_their_paths
     settings = replace(settings, result_dir=tmp_path / "results")
     async with hosting_with_command(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2, "text": '"\n' * 40_000})
-        [told] = await ear.wait_for_reports()
-    assert told["bytes"] == 80_000
-    assert ('"\n' * 40_000).startswith(told["output"])
-    assert [str(path) for path in list_results(tmp_path)] == [told["result_path"]]
+        [report] = await ear.wait_for_reports()
+    assert report["bytes"] == 80_000
+    assert ('"\n' * 40_000).startswith(report["output"])
+    assert [str(path) for path in list_results(tmp_path)] == [report["result_path"]]
 
 
 # The environment of the command.
@@ -193,7 +193,7 @@ async def test_finished_job_is_reported_once_by_several_processes(
         await ear.wait_for_reports(12)
         for server in servers:
             assert server.end() == 0
-    assert sorted(told["job_id"] for told in ear.list_reports()) == sorted(job["job_id"] for job in jobs)
+    assert sorted(report["job_id"] for report in ear.list_reports()) == sorted(job["job_id"] for job in jobs)
 
 
 def list_running(ear: Ear) -> list[int]:
@@ -229,8 +229,8 @@ async def test_command_outlives_its_killed_server_and_is_not_run_again(
         (ear.folder / "go").touch()
         await ear.wait_for_reports(2)
         assert server.end() == 0
-    assert [told["output"] for told in ear.list_reports()].count("done") == 1
-    assert second["job_id"] in {told["job_id"] for told in ear.list_reports()}
+    assert [report["output"] for report in ear.list_reports()].count("done") == 1
+    assert second["job_id"] in {report["job_id"] for report in ear.list_reports()}
     assert len(list_running(ear)) == 2
 
 
@@ -244,7 +244,7 @@ async def test_job_that_a_dead_process_did_not_report_is_reported_by_the_next(
         server.process.kill()
     with serving(tmp_path / "data", upstream.base_url, AGENT_JOBS_ON_FINISH=shlex.join(ear.words)) as server:
         server.initialize()
-        assert [told["job_id"] for told in await ear.wait_for_reports()] == [job["job_id"]]
+        assert [report["job_id"] for report in await ear.wait_for_reports()] == [job["job_id"]]
 
 
 async def test_job_that_finished_long_ago_is_not_reported(settings: Settings, ear: Ear) -> None:
@@ -255,7 +255,7 @@ async def test_job_that_finished_long_ago_is_not_reported(settings: Settings, ea
     async with hosting(replace(settings, on_finish=ear.words), clock=clock) as host:
         job = await host.start(emulate={"duration_s": 0.2})
         await ear.wait_for_reports()
-    assert [told["job_id"] for told in ear.list_reports()] == [job["job_id"]]
+    assert [report["job_id"] for report in ear.list_reports()] == [job["job_id"]]
 
 
 async def test_adopted_job_is_reported_when_it_finishes_again(
@@ -264,8 +264,8 @@ async def test_adopted_job_is_reported_when_it_finishes_again(
     async with hosting_with_command(settings, ear.words) as host:
         upstream.queue_fault(on="create", drop="after_accept")
         job = await host.start(emulate={"duration_s": 0.2, "text": "found"})
-        [told] = await ear.wait_for_reports()
-        assert told["error"]["code"] == "start_unconfirmed"
+        [report] = await ear.wait_for_reports()
+        assert report["error"]["code"] == "start_unconfirmed"
         [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
         await (await host.app.engine()).adopt(job["job_id"], run["id"])
         assert [each["status"] for each in await ear.wait_for_reports(2)] == ["failed", "completed"]
@@ -374,7 +374,7 @@ async def test_server_that_ends_leaves_the_command_running_and_logs_that(
         assert "1 runs of AGENT_JOBS_ON_FINISH continue without this process" in server.stderr()
     assert not ear.read_all()
     (ear.folder / "go").touch()
-    assert [told["output"] for told in await ear.wait_for_reports()] == ["done"]
+    assert [report["output"] for report in await ear.wait_for_reports()] == ["done"]
 
 
 async def test_job_that_finishes_with_a_terminal_command_is_reported(
@@ -385,7 +385,7 @@ async def test_job_that_finishes_with_a_terminal_command_is_reported(
         "run", script_prompt("x", {"duration_s": 0.2, "text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(ear.words)
     )
     assert (ran.returncode, ran.stdout) == (0, "done\n")
-    assert [told["output"] for told in await ear.wait_for_reports()] == ["done"]
+    assert [report["output"] for report in await ear.wait_for_reports()] == ["done"]
 
 
 async def test_command_outlives_a_terminal_command_and_may_write_to_stderr(
@@ -396,4 +396,4 @@ async def test_command_outlives_a_terminal_command_and_may_write_to_stderr(
     ran = terminal.pipe("run", script_prompt("x", {"text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(words))
     assert "1 runs of AGENT_JOBS_ON_FINISH continue without this process" in ran.stderr
     (ear.folder / "go").touch()
-    assert [told["output"] for told in await ear.wait_for_reports()] == ["done"]
+    assert [report["output"] for report in await ear.wait_for_reports()] == ["done"]

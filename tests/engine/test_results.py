@@ -162,9 +162,9 @@ async def test_reasoning_part_joins_the_summaries_or_is_empty(settings: Settings
     async with hosting(settings) as host:
         with_summary = await run_job(host, {"reasoning_summary": "auto"}, reasoning=3)
         without = await run_job(host, reasoning=1)
-        told = "".join(await read_pages(host, with_summary["job_id"], 500, "reasoning"))
+        shown_text = "".join(await read_pages(host, with_summary["job_id"], 500, "reasoning"))
         nothing = await host.call("agent_result", job_id=without["job_id"], part="reasoning")
-    assert told.count("This is emulated reasoning") == 3
+    assert shown_text.count("This is emulated reasoning") == 3
     assert nothing == {"job_id": without["job_id"], "reasoning": ""}
 
 

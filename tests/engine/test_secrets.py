@@ -200,7 +200,7 @@ def test_files_and_answers_hold_no_secret(tmp_path: Path) -> None:
     assert len(seen) == 3
     assert seeds_in(tmp_path) == []
     assert [*(tmp_path / "results").glob("*.md")]
-    told = json.dumps(results) + stderr
-    assert not [seed for seed in (KEY, *SEEDED.values()) if seed in told]
-    assert "iVBOR" not in told, "no picture"
-    assert "gAAAA" not in told, "nothing encrypted"
+    shown_text = json.dumps(results) + stderr
+    assert not [seed for seed in (KEY, *SEEDED.values()) if seed in shown_text]
+    assert "iVBOR" not in shown_text, "no picture"
+    assert "gAAAA" not in shown_text, "nothing encrypted"

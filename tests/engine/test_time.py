@@ -12,7 +12,7 @@ import pytest
 from anyio import to_thread
 from hosts import SPEED, eventually, hosting, script_prompt
 from processes import serving
-from test_fault_table import line_to, mend
+from test_fault_table import line_to, repair
 
 from agent_jobs.clock import Clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer, run_emulator
@@ -84,7 +84,7 @@ async def test_run_that_finished_while_the_machine_slept_is_kept_past_its_limit(
         script = {"duration_s": 10, "text": "while you slept", "faults": [{"drop": {"after_events": 6}}]}
         started = await host.start(emulate=script)
         await eventually(lambda: list_statuses(upstream) == ["completed"])
-        mend(upstream)
+        repair(upstream)
         asleep.slept_s = 5 * HOUR_S
         assert (await host.end(started["job_id"]))["output"] == "while you slept"
     assert list_statuses(upstream) == ["completed"]
@@ -117,7 +117,7 @@ async def test_server_suspended_during_a_run_returns_its_result(settings: Settin
                 os.kill(server.process.pid, signal.SIGSTOP)
                 line.cut()
                 await eventually(lambda: list_statuses(upstream) == ["completed"])
-                await line.mend()
+                await line.repair()
                 os.kill(server.process.pid, signal.SIGCONT)
                 answer = await call("agent_poll", job_id=started["job_id"], wait_s=15)
                 assert answer["output"] == "over the night"

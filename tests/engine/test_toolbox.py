@@ -30,7 +30,7 @@ from agent_jobs.toolbox.stdio_transport import STOP_STEPS_S
 from agent_jobs.toolbox.toolbox import Policy, Toolbox
 
 SCRIPT = str(Path(__file__).parents[1] / "support" / "tool_server.py")
-TOKEN = "t0ken-that-nobody-sees"
+TOKEN = "t0ken-that-no-output-has"
 
 
 def bad_server_entry(*flags: str, **more: Any) -> dict[str, Any]:
@@ -98,8 +98,8 @@ async def test_rule_without_a_matching_tool_is_logged_once(tmp_path: Path, caplo
     async with open_toolbox(tmp_path, one=bad_server_entry(**rules)) as box:
         for _ in range(2):
             await box.list_functions(["one"])
-    said = [record.getMessage() for record in caplog.records if record.name.startswith("agent_jobs")]
-    assert said == [
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("agent_jobs")]
+    assert messages == [
         f"tool server one: deny or approval names '{glob}', but the server has no such tool"
         for glob in ("wrte", "putt")
     ]
@@ -439,7 +439,7 @@ async def test_server_that_only_prints_is_stopped_and_started_again(tmp_path: Pa
 async def test_server_that_does_not_read_delays_no_other_call(tmp_path: Path):
     async with open_toolbox(tmp_path, one=bad_server_entry(timeout_s=1)) as box:
         assert (await call_tool(box, "one__deaf")).failed
-        with anyio.fail_after(60):  # it goes on reading after ten minutes
+        with anyio.fail_after(60):  # it still reads after ten minutes
             called = await call_tool(box, "one__echo", text="x" * 1_000_000)
         assert called == ToolOutput("Tool server one did not answer echo within 1 s.", failed=True)
 
@@ -486,8 +486,8 @@ async def test_server_that_cannot_start_is_reported_with_its_last_output(tmp_pat
 
 async def test_server_that_never_starts_is_retried_at_growing_intervals(tmp_path: Path):
     async with open_toolbox(tmp_path, one=bad_server_entry("unready", "/no/such/file")) as box:
-        said = [str((await call_tool(box, "one__echo")).output) for _ in range(4)]
-    assert ["again in" in sentence for sentence in said] == [False, False, True, True]
+        messages = [str((await call_tool(box, "one__echo")).output) for _ in range(4)]
+    assert ["again in" in sentence for sentence in messages] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("entry", [bad_server_entry("mute"), bad_server_entry("mute", "stubborn")])

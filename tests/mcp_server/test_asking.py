@@ -72,8 +72,8 @@ async def asking(host: Host, **emulate: Any) -> dict[str, Any]:
     return await host.end(started["job_id"], wait_s=20)
 
 
-def answer_needs(told: dict[str, Any], output: object = "found") -> list[dict[str, Any]]:
-    return [{"call_id": call["call_id"], "output": output} for call in told["needs"]]
+def answer_needs(waiting_job: dict[str, Any], output: object = "found") -> list[dict[str, Any]]:
+    return [{"call_id": call["call_id"], "output": output} for call in waiting_job["needs"]]
 
 
 def toolbox(settings: Settings, folder: Path) -> Settings:
@@ -99,10 +99,10 @@ async def test_user_decides_in_a_dialog_while_the_job_is_polled(
         answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=40)
     assert answer["status"] == "completed"
     [question] = person.seen
-    assert all(told in question for told in ("Buy me something", started["job_id"], "shop/buy", '{"what": "a boat"}'))
-    [said] = [item for item in answers(upstream) if item["type"] == "mcp_approval_response"]
-    assert said["approve"] is approved
-    assert ("denied" in said.get("reason", "")) is not approved
+    assert all(text in question for text in ("Buy me something", started["job_id"], "shop/buy", '{"what": "a boat"}'))
+    [decision] = [item for item in answers(upstream) if item["type"] == "mcp_approval_response"]
+    assert decision["approve"] is approved
+    assert ("denied" in decision.get("reason", "")) is not approved
 
 
 @ERAS
@@ -129,19 +129,21 @@ async def test_call_of_the_users_own_tools_is_made_only_if_the_user_accepts(
 async def test_dismissed_question_stays_open_and_the_next_poll_asks_it_again(settings: Settings, mode: str) -> None:
     person = Person("cancel")
     async with hosting(settings, mode=mode, elicitation_callback=person.asked) as host:
-        told = await asking(host, mcp_approval=REMOTE)
-        assert told["status"] == "input_required"
-        assert told["user"].startswith(f"only the user may approve: agent_poll job_id={told['job_id']} asks them")
+        waiting_job = await asking(host, mcp_approval=REMOTE)
+        assert waiting_job["status"] == "input_required"
+        assert waiting_job["user"].startswith(
+            f"only the user may approve: agent_poll job_id={waiting_job['job_id']} asks them"
+        )
         person.does = "accept"
-        assert (await host.end(told["job_id"]))["status"] == "completed"
+        assert (await host.end(waiting_job["job_id"]))["status"] == "completed"
     assert len(person.seen) == 2
 
 
 async def test_unanswered_dialog_closes_with_the_call(settings: Settings) -> None:
     person = Person(may_answer=anyio.Event())
     async with hosting(replace(settings, max_wait_s=5), mode="legacy", elicitation_callback=person.asked) as host:
-        told = await asking(host, mcp_approval=REMOTE)
-        assert (told["status"], len(person.seen)) == ("input_required", 1)
+        waiting_job = await asking(host, mcp_approval=REMOTE)
+        assert (waiting_job["status"], len(person.seen)) == ("input_required", 1)
 
 
 @ERAS
@@ -150,8 +152,8 @@ async def test_poll_that_does_not_wait_shows_no_dialog(settings: Settings, mode:
     async with hosting(settings, mode=mode, elicitation_callback=person.asked) as host:
         started = await host.start(**script(mcp_approval=REMOTE))
         await host.call("agent_poll", job_ids=[started["job_id"]], wait_s=20)
-        told = await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
-        assert (told["status"], person.seen) == ("input_required", [])
+        waiting_job = await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
+        assert (waiting_job["status"], person.seen) == ("input_required", [])
 
 
 @ERAS
@@ -185,9 +187,9 @@ async def test_first_answer_counts_when_two_windows_ask_at_once(
 async def test_no_dialog_is_shown_if_the_model_may_approve(settings: Settings, mode: str) -> None:
     person = Person()
     async with hosting(replace(settings, approvals="model"), mode=mode, elicitation_callback=person.asked) as host:
-        told = await asking(host, mcp_approval=REMOTE)
-        await host.call("agent_reply", job_id=told["job_id"], approve=[told["needs"][0]["call_id"]])
-        assert (await host.end(told["job_id"]))["status"] == "completed"
+        waiting_job = await asking(host, mcp_approval=REMOTE)
+        await host.call("agent_reply", job_id=waiting_job["job_id"], approve=[waiting_job["needs"][0]["call_id"]])
+        assert (await host.end(waiting_job["job_id"]))["status"] == "completed"
     assert person.seen == []
 
 
@@ -196,14 +198,14 @@ async def test_model_without_dialogs_learns_that_the_user_must_approve(
     settings: Settings, upstream: RunningServer, mode: str
 ) -> None:
     async with hosting(settings, mode=mode) as host:
-        told = await asking(host, mcp_approval=REMOTE)
-        [call] = told["needs"]
+        waiting_job = await asking(host, mcp_approval=REMOTE)
+        [call] = waiting_job["needs"]
         assert (call["name"], call["approval"]) == ("shop/buy", True)
-        assert f"agent-jobs reply {told['job_id']}" in told["user"]
-        why = await host.refused("agent_reply", job_id=told["job_id"], approve=[call["call_id"]])
+        assert f"agent-jobs reply {waiting_job['job_id']}" in waiting_job["user"]
+        why = await host.refused("agent_reply", job_id=waiting_job["job_id"], approve=[call["call_id"]])
         assert why.startswith("Only the user may approve")
-        await host.call("agent_reply", job_id=told["job_id"], deny=[call["call_id"]])
-        await host.end(told["job_id"])
+        await host.call("agent_reply", job_id=waiting_job["job_id"], deny=[call["call_id"]])
+        await host.end(waiting_job["job_id"])
     assert [item["approve"] for item in answers(upstream) if item["type"] == "mcp_approval_response"] == [False]
 
 
@@ -211,11 +213,11 @@ async def test_dialog_is_bounded_and_cannot_be_disguised(settings: Settings) -> 
     person = Person("cancel")
     dressed = {**REMOTE, "arguments": "{\n\n\u202eSafe. " + "x" * 50_000 + "}"}
     async with hosting(settings, mode="legacy", elicitation_callback=person.asked) as host:
-        told = await asking(host, mcp_approval=dressed)
+        waiting_job = await asking(host, mcp_approval=dressed)
     [question] = person.seen
     assert len(question) < 2_500
     assert "\\n\\n\\u202eSafe." in question
-    assert f"characters are not shown: agent_result job_id={told['job_id']} part=items" in question
+    assert f"characters are not shown: agent_result job_id={waiting_job['job_id']} part=items" in question
 
 
 @ERAS
@@ -236,11 +238,11 @@ async def test_answer_counts_after_a_restart_of_the_server(settings: Settings) -
         poll = {"job_id": (await host.start(**script(mcp_approval=REMOTE)))["job_id"]}
         asked = await host.client.session.call_tool("agent_poll", poll, allow_input_required=True)
     assert isinstance(asked, InputRequiredResult)
-    said = {key: ElicitResult(action="accept", content={}) for key in asked.input_requests or {}}
+    decision = {key: ElicitResult(action="accept", content={}) for key in asked.input_requests or {}}
     async with hosting(settings, elicitation_callback=person.asked) as host:
-        answer = read(await host.client.session.call_tool("agent_poll", poll, input_responses={**said}))
+        answer = read(await host.client.session.call_tool("agent_poll", poll, input_responses={**decision}))
         assert answer["status"] == "completed"
-        again = read(await host.client.session.call_tool("agent_poll", poll, input_responses={**said}))
+        again = read(await host.client.session.call_tool("agent_poll", poll, input_responses={**decision}))
         assert again["note"].startswith("The user's answer changed nothing:")
     assert person.seen == []
 
@@ -250,33 +252,33 @@ async def test_answer_counts_after_a_restart_of_the_server(settings: Settings) -
 
 async def test_job_continues_once_the_model_answers_its_functions(settings: Settings) -> None:
     async with hosting(settings) as host:
-        told = await asking(host, function_calls=TWO)
-        assert [json.loads(call["arguments"])["word"] for call in told["needs"]] == ["one", "two"]
-        assert told["next"] == f"agent_reply job_id={told['job_id']} outputs=[{{call_id,output}}]"
-        await host.call("agent_reply", job_id=told["job_id"], outputs=answer_needs(told, {"found": 3}))
-        answer = await host.end(told["job_id"])
-        assert all(f'{call["call_id"]}: {{"found": 3}}' in answer["output"] for call in told["needs"])
+        waiting_job = await asking(host, function_calls=TWO)
+        assert [json.loads(call["arguments"])["word"] for call in waiting_job["needs"]] == ["one", "two"]
+        assert waiting_job["next"] == f"agent_reply job_id={waiting_job['job_id']} outputs=[{{call_id,output}}]"
+        await host.call("agent_reply", job_id=waiting_job["job_id"], outputs=answer_needs(waiting_job, {"found": 3}))
+        answer = await host.end(waiting_job["job_id"])
+        assert all(f'{call["call_id"]}: {{"found": 3}}' in answer["output"] for call in waiting_job["needs"])
 
 
 async def test_partial_answer_is_kept_and_the_rest_stays_open(settings: Settings) -> None:
     async with hosting(settings) as host:
-        told = await asking(host, function_calls=TWO)
-        one, two = answer_needs(told)
-        left = await host.call("agent_reply", job_id=told["job_id"], outputs=[one])
+        waiting_job = await asking(host, function_calls=TWO)
+        one, two = answer_needs(waiting_job)
+        left = await host.call("agent_reply", job_id=waiting_job["job_id"], outputs=[one])
         assert [call["call_id"] for call in left["needs"]] == [two["call_id"]]
-        assert two["call_id"] in await host.refused("agent_reply", job_id=told["job_id"], outputs=[one])
-        await host.call("agent_reply", job_id=told["job_id"], outputs=[two])
-        assert (await host.end(told["job_id"]))["status"] == "completed"
+        assert two["call_id"] in await host.refused("agent_reply", job_id=waiting_job["job_id"], outputs=[one])
+        await host.call("agent_reply", job_id=waiting_job["job_id"], outputs=[two])
+        assert (await host.end(waiting_job["job_id"]))["status"] == "completed"
 
 
 WRONG: list[tuple[Callable[[str], dict[str, Any]], str]] = [
-    (lambda told: {"outputs": [{"call_id": "call_x", "output": ""}]}, "The job does not ask for 'call_x'"),
-    (lambda told: {"outputs": [{"call_id": told}]}, "outputs accepts"),
-    (lambda told: {"outputs": [{"call_id": told, "output": 1}] * 2}, "answered twice"),
-    (lambda told: {"outputs": [{"call_id": told, "output": 1}], "deny": [told]}, "answered twice"),
-    (lambda told: {"outputs": []}, "Answer with outputs, approve, deny or message"),
-    (lambda told: {}, "Answer with outputs, approve, deny or message"),
-    (lambda told: {"approve": [told]}, "waits for an output, not for an approval"),
+    (lambda call_id: {"outputs": [{"call_id": "call_x", "output": ""}]}, "The job does not ask for 'call_x'"),
+    (lambda call_id: {"outputs": [{"call_id": call_id}]}, "outputs accepts"),
+    (lambda call_id: {"outputs": [{"call_id": call_id, "output": 1}] * 2}, "answered twice"),
+    (lambda call_id: {"outputs": [{"call_id": call_id, "output": 1}], "deny": [call_id]}, "answered twice"),
+    (lambda call_id: {"outputs": []}, "Answer with outputs, approve, deny or message"),
+    (lambda call_id: {}, "Answer with outputs, approve, deny or message"),
+    (lambda call_id: {"approve": [call_id]}, "waits for an output, not for an approval"),
 ]
 
 
@@ -285,16 +287,16 @@ async def test_wrong_answer_gets_a_sentence_and_changes_nothing(
     settings: Settings, reply: Callable[[str], dict[str, Any]], why: str
 ) -> None:
     async with hosting(replace(settings, approvals="model")) as host:
-        told = await asking(host, function_calls=[LOOKUP])
-        [call] = told["needs"]
-        assert why in await host.refused("agent_reply", job_id=told["job_id"], **reply(call["call_id"]))
-        assert await host.call("agent_poll", job_id=told["job_id"], wait_s=0) == told
+        waiting_job = await asking(host, function_calls=[LOOKUP])
+        [call] = waiting_job["needs"]
+        assert why in await host.refused("agent_reply", job_id=waiting_job["job_id"], **reply(call["call_id"]))
+        assert await host.call("agent_poll", job_id=waiting_job["job_id"], wait_s=0) == waiting_job
 
 
 async def test_output_for_an_approval_is_refused(settings: Settings) -> None:
     async with hosting(settings) as host:
-        told = await asking(host, mcp_approval=REMOTE)
-        why = await host.refused("agent_reply", job_id=told["job_id"], outputs=answer_needs(told))
+        waiting_job = await asking(host, mcp_approval=REMOTE)
+        why = await host.refused("agent_reply", job_id=waiting_job["job_id"], outputs=answer_needs(waiting_job))
         assert "waits for an approval, not for an output. Use approve or deny." in why
 
 
@@ -311,11 +313,14 @@ async def test_answer_to_a_job_that_does_not_ask_is_refused(settings: Settings) 
 
 async def test_message_replaces_every_missing_answer(settings: Settings) -> None:
     async with hosting(settings) as host:
-        told = await asking(host, function_calls=TWO)
+        waiting_job = await asking(host, function_calls=TWO)
         await host.call(
-            "agent_reply", job_id=told["job_id"], outputs=answer_needs(told)[:1], message="Go on without it"
+            "agent_reply",
+            job_id=waiting_job["job_id"],
+            outputs=answer_needs(waiting_job)[:1],
+            message="Go on without it",
         )
-        output = (await host.end(told["job_id"]))["output"]
+        output = (await host.end(waiting_job["job_id"]))["output"]
     assert ": found" in output
     assert "Not done. The user says: Go on without it" in output
 
@@ -324,21 +329,21 @@ async def test_message_in_place_of_an_approval_is_the_reason_of_the_refusal(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:
-        told = await asking(host, mcp_approval=REMOTE)
-        await host.call("agent_reply", job_id=told["job_id"], message="Too big")
-        await host.end(told["job_id"])
-    [said] = [item for item in answers(upstream) if item["type"] == "mcp_approval_response"]
-    assert (said["approve"], said["reason"]) == (False, "Not done. The user says: Too big")
+        waiting_job = await asking(host, mcp_approval=REMOTE)
+        await host.call("agent_reply", job_id=waiting_job["job_id"], message="Too big")
+        await host.end(waiting_job["job_id"])
+    [decision] = [item for item in answers(upstream) if item["type"] == "mcp_approval_response"]
+    assert (decision["approve"], decision["reason"]) == (False, "Not done. The user says: Too big")
 
 
 async def test_first_of_many_simultaneous_answers_counts(settings: Settings) -> None:
     came: list[bool] = []
     async with hosting(settings) as one, hosting(settings) as two:
-        told = await asking(one, function_calls=[LOOKUP])
+        waiting_job = await asking(one, function_calls=[LOOKUP])
 
         async def reply(host: Host, number: int) -> None:
-            outputs = answer_needs(told, f"answer {number}")
-            result = await host.client.call_tool("agent_reply", {"job_id": told["job_id"], "outputs": outputs})
+            outputs = answer_needs(waiting_job, f"answer {number}")
+            result = await host.client.call_tool("agent_reply", {"job_id": waiting_job["job_id"], "outputs": outputs})
             came.append(not result.is_error)
             if not result.is_error:
                 counted.append(f"answer {number}")
@@ -348,7 +353,7 @@ async def test_first_of_many_simultaneous_answers_counts(settings: Settings) -> 
             for number in range(10):
                 tasks.start_soon(reply, (one, two)[number % 2], number)
         assert sum(came) == 1
-        assert counted[0] in (await one.end(told["job_id"]))["output"]
+        assert counted[0] in (await one.end(waiting_job["job_id"]))["output"]
 
 
 async def test_approval_that_comes_while_another_approved_call_runs_disturbs_neither(
@@ -379,11 +384,11 @@ def test_answer_outlives_the_processes_that_asked_and_received_it(tmp_path: Path
         arguments = script(function_calls=[LOOKUP])
         prompt = script_prompt("ask", arguments["emulate"])
         job_id = server.call("agent_start", prompt=prompt, options=arguments["options"], wait_s=0)["job_id"]
-        told = server.call("agent_poll", job_id=job_id)
+        waiting_job = server.call("agent_poll", job_id=job_id)
     with serving(tmp_path, upstream.base_url, OPENAI_API_KEY="") as server:
         server.initialize()
-        assert server.call("agent_poll", job_id=job_id, wait_s=0)["needs"] == told["needs"]
-        server.call("agent_reply", job_id=job_id, outputs=answer_needs(told, "kept"))
+        assert server.call("agent_poll", job_id=job_id, wait_s=0)["needs"] == waiting_job["needs"]
+        server.call("agent_reply", job_id=job_id, outputs=answer_needs(waiting_job, "kept"))
     with serving(tmp_path, upstream.base_url) as server:
         server.initialize()
         assert "kept" in server.call("agent_poll", job_id=job_id)["output"]
@@ -395,9 +400,11 @@ def test_answer_outlives_the_processes_that_asked_and_received_it(tmp_path: Path
 
 async def test_unanswered_question_fails_the_job_in_time_even_if_it_is_polled(settings: Settings) -> None:
     async with hosting(replace(settings, input_timeout_s=60.0, max_wait_s=45.0)) as host:
-        told = await asking(host, function_calls=[LOOKUP])
-        answer = await host.call("agent_poll", job_id=told["job_id"], wait_s=45)
-        answer = await host.call("agent_poll", job_id=told["job_id"], wait_s=45) if "error" not in answer else answer
+        waiting_job = await asking(host, function_calls=[LOOKUP])
+        answer = await host.call("agent_poll", job_id=waiting_job["job_id"], wait_s=45)
+        answer = (
+            await host.call("agent_poll", job_id=waiting_job["job_id"], wait_s=45) if "error" not in answer else answer
+        )
     assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
 
 
@@ -408,22 +415,28 @@ async def test_missing_approval_expires_and_a_late_one_changes_nothing(
 ) -> None:
     person: dict[str, Any] = {"elicitation_callback": Person("cancel").asked} if dialogs else {}
     async with hosting(replace(settings, input_timeout_s=30.0), mode=mode, **person) as host:
-        told = await asking(host, mcp_approval=REMOTE)
+        waiting_job = await asking(host, mcp_approval=REMOTE)
         with anyio.fail_after(60):
-            while "error" not in (answer := await host.call("agent_poll", job_id=told["job_id"], wait_s=20)):
-                await host.call("agent_poll", job_ids=[told["job_id"]], wait_s=20)  # reports a known question no more
+            while "error" not in (answer := await host.call("agent_poll", job_id=waiting_job["job_id"], wait_s=20)):
+                await host.call(
+                    "agent_poll", job_ids=[waiting_job["job_id"]], wait_s=20
+                )  # reports a known question no more
         assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
         assert answer["next"] == "agent_start again once the user can answer"
-        late = await host.refused("agent_reply", job_id=told["job_id"], deny=[told["needs"][0]["call_id"]])
-        assert f"{told['job_id']} is failed and needs no answer" in late
+        late = await host.refused(
+            "agent_reply", job_id=waiting_job["job_id"], deny=[waiting_job["needs"][0]["call_id"]]
+        )
+        assert f"{waiting_job['job_id']} is failed and needs no answer" in late
     assert upstream.emulator.counters()["creates"] == 1
 
 
 async def test_job_that_waits_is_cancelled_at_once(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
-        told = await asking(host, function_calls=[LOOKUP])
-        assert (await host.call("agent_cancel", job_id=told["job_id"]))["status"] == "cancelled"
-        assert "cancelled" in await host.refused("agent_reply", job_id=told["job_id"], outputs=answer_needs(told))
+        waiting_job = await asking(host, function_calls=[LOOKUP])
+        assert (await host.call("agent_cancel", job_id=waiting_job["job_id"]))["status"] == "cancelled"
+        assert "cancelled" in await host.refused(
+            "agent_reply", job_id=waiting_job["job_id"], outputs=answer_needs(waiting_job)
+        )
     assert upstream.emulator.counters()["creates"] == 1
 
 
@@ -440,29 +453,29 @@ async def test_poll_of_several_jobs_reports_a_question_once_and_again_when_it_ch
         assert news["next"] == "agent_poll each that is input_required"
         quiet = await host.call("agent_poll", **group, wait_s=5)
         assert (quiet["running"], quiet["input_required"]) == (0, 1)
-        told = await host.call("agent_poll", job_id=job_id, wait_s=0)
-        await host.call("agent_reply", job_id=job_id, outputs=answer_needs(told)[:1])
+        waiting_job = await host.call("agent_poll", job_id=job_id, wait_s=0)
+        await host.call("agent_reply", job_id=job_id, outputs=answer_needs(waiting_job)[:1])
         assert "done" not in await host.call("agent_poll", **group, wait_s=0)  # the reply told what is left
-        await host.call("agent_reply", job_id=job_id, outputs=answer_needs(told)[1:])
+        await host.call("agent_reply", job_id=job_id, outputs=answer_needs(waiting_job)[1:])
         assert (await host.call("agent_poll", **group, wait_s=40))["done"][0]["status"] == "completed"
 
 
 async def test_question_does_not_delay_the_report_of_another_finished_job(settings: Settings) -> None:
     async with hosting(settings) as host:
-        told = await asking(host, function_calls=[LOOKUP])
+        waiting_job = await asking(host, function_calls=[LOOKUP])
         await host.start(emulate={"duration_s": 3, "text": "the other"})
         answer = await host.call("agent_poll", wait_s=40)
         assert [row.get("output") for row in answer["done"]] == ["the other"]
         assert answer["input_required"] == 1
         assert [row["job_id"] for row in (await host.call("agent_list", status="input_required"))["jobs"]] == [
-            told["job_id"]
+            waiting_job["job_id"]
         ]
 
 
 async def test_each_window_gets_the_question(settings: Settings) -> None:
     async with hosting(settings) as one, hosting(settings) as two:
-        told = await asking(one, function_calls=[LOOKUP])
-        assert (await two.call("agent_poll", wait_s=20))["done"][0]["job_id"] == told["job_id"]
+        waiting_job = await asking(one, function_calls=[LOOKUP])
+        assert (await two.call("agent_poll", wait_s=20))["done"][0]["job_id"] == waiting_job["job_id"]
 
 
 @pytest.mark.parametrize(
@@ -471,15 +484,15 @@ async def test_each_window_gets_the_question(settings: Settings) -> None:
 async def test_question_stays_small_and_can_be_read_in_full(settings: Settings, count: int, length: int) -> None:
     calls = [{"name": "lookup", "arguments": {"word": "ü" * length}} for _ in range(count)]
     async with hosting(settings) as host:
-        told = await asking(host, function_calls=calls)
-        assert size(told) <= ASKING_BYTES
-        assert len(told["needs"]) + told.get("more", 0) == count
-        assert told["whole"] == f"agent_result job_id={told['job_id']} part=items"
+        waiting_job = await asking(host, function_calls=calls)
+        assert size(waiting_job) <= ASKING_BYTES
+        assert len(waiting_job["needs"]) + waiting_job.get("more", 0) == count
+        assert waiting_job["whole"] == f"agent_result job_id={waiting_job['job_id']} part=items"
         entries: list[dict[str, Any]] = []
         page: dict[str, Any] = {"next": "offset=0"}
         while "next" in page:
             offset = int(page["next"].rpartition("=")[2])
-            page = await host.call("agent_result", job_id=told["job_id"], part="items", offset=offset)
+            page = await host.call("agent_result", job_id=waiting_job["job_id"], part="items", offset=offset)
             assert size(page) <= 26_000
             entries += page["items"]
     whole: dict[str, str] = {}

@@ -61,13 +61,13 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("tool", "arguments", "told"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("tool", "arguments", "expected"), REFUSED.values(), ids=REFUSED)
 async def test_bad_argument_is_refused_in_a_sentence_and_starts_nothing(
-    settings: Settings, upstream: RunningServer, tool: str, arguments: dict[str, Any], told: str
+    settings: Settings, upstream: RunningServer, tool: str, arguments: dict[str, Any], expected: str
 ) -> None:
     async with hosting(settings) as host:
         sentence = await host.refused(tool, **arguments)
-    assert told in sentence
+    assert expected in sentence
     assert len(sentence) <= 300
     assert "pydantic" not in sentence
     assert upstream.emulator.counters()["creates"] == 0
@@ -89,14 +89,14 @@ ENDED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("changed", "arguments", "code", "told"), ENDED.values(), ids=ENDED)
+@pytest.mark.parametrize(("changed", "arguments", "code", "expected"), ENDED.values(), ids=ENDED)
 async def test_refusal_by_upstream_fails_the_job_with_a_next_step(
     settings: Settings,
     upstream: RunningServer,
     changed: dict[str, Any],
     arguments: dict[str, Any],
     code: str,
-    told: str,
+    expected: str,
 ) -> None:
     if "base_url" in changed:
         changed = {"base_url": upstream.url + changed["base_url"]}
@@ -105,7 +105,7 @@ async def test_refusal_by_upstream_fails_the_job_with_a_next_step(
     assert answer["status"] == "failed"
     assert answer["error"]["code"] == code
     assert "retryable" not in answer["error"]
-    assert told in answer["next"]
+    assert expected in answer["next"]
 
 
 async def test_exhausted_quota_is_not_waited_out(settings: Settings, upstream: RunningServer) -> None:
@@ -151,16 +151,16 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "told"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("spoil", "expected"), BROKEN.values(), ids=BROKEN)
 async def test_unusable_database_is_reported_and_works_once_it_is_fixed(
-    settings: Settings, spoil: Callable[[Path], None], told: str
+    settings: Settings, spoil: Callable[[Path], None], expected: str
 ) -> None:
     folder = settings.data_dir
     assert folder is not None
     folder.mkdir()
     spoil(folder)
     async with hosting(settings) as host:
-        assert told in await host.refused("agent_start", prompt="hi")
+        assert expected in await host.refused("agent_start", prompt="hi")
         if folder.is_dir():
             (folder / "jobs.db").unlink()
         else:

@@ -63,9 +63,9 @@ async def test_undeclared_function_is_answered_with_the_declared_ones(host: Host
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     assert read_lines(log) == [], "nothing is executed under another name"
-    for told, (name, meant) in zip(await read_outputs(host, job_id), MEANT.items(), strict=True):
-        assert told.startswith("There is no function ") and all(each in told for each in LEDGER)
-        assert (f"Did you mean '{meant}'?" in told) is (meant is not None), name
+    for outcome, (name, meant) in zip(await read_outputs(host, job_id), MEANT.items(), strict=True):
+        assert outcome.startswith("There is no function ") and all(each in outcome for each in LEDGER)
+        assert (f"Did you mean '{meant}'?" in outcome) is (meant is not None), name
 
 
 async def test_valid_calls_beside_an_undeclared_function_are_made(host: Host, log: Path) -> None:
@@ -87,8 +87,8 @@ async def test_only_the_callers_own_functions_are_waited_for(host: Host, log: Pa
     assert asked["name"] == "shop"
     await host.call("agent_reply", job_id=job_id, outputs=[{"call_id": asked["call_id"], "output": "bought"}])
     assert (await host.end(job_id))["output"] == "the end"
-    told, *others = await read_outputs(host, job_id)
-    assert "Did you mean 'shop'?" in told
+    outcome, *others = await read_outputs(host, job_id)
+    assert "Did you mean 'shop'?" in outcome
     assert others == ["bought", *(["write 1"] if boxed else [])]
     assert read_lines(log) == (["begin write 1", "end write 1"] if boxed else [])
 
@@ -97,8 +97,8 @@ async def test_only_the_callers_own_functions_are_waited_for(host: Host, log: Pa
 async def test_job_that_calls_only_undeclared_functions_does_not_wait(host: Host, tools: list[dict[str, Any]]) -> None:
     job_id = (await host.start(emulate=script_with_calls([tool_call("lookup")]), options={"tools": tools}))["job_id"]
     assert (await host.end(job_id))["output"] == "the end"
-    (told,) = await read_outputs(host, job_id)
-    assert ("shop" in told) is bool(tools)
+    (outcome,) = await read_outputs(host, job_id)
+    assert ("shop" in outcome) is bool(tools)
 
 
 async def test_calls_of_an_undeclared_function_stay_within_the_limits(host: Host) -> None:
@@ -148,11 +148,11 @@ async def test_calls_with_any_ids_are_made_and_answered_with_their_calls(
     made = [each for each in calls if each["name"] in LEDGER]
     ends = [f"{each['name'].removeprefix('ledger__')} {each['arguments']['n']}" for each in made]
     assert sorted(line for line in read_lines(log) if line.startswith("end")) == sorted(f"end {end}" for end in ends)
-    assert [told for told in await read_outputs(host, job_id) if not told.startswith("There is no")] == ends
+    assert [outcome for outcome in await read_outputs(host, job_id) if not outcome.startswith("There is no")] == ends
     sent = inputs(upstream)
     asked = [item["call_id"] for item in sent if item["type"] == "function_call"]
-    told = [item["call_id"] for item in sent if item["type"] == "function_call_output"]
-    assert told == asked and len(set(told)) == len(calls), "told again, each with an id of its own"
+    outcome = [item["call_id"] for item in sent if item["type"] == "function_call_output"]
+    assert outcome == asked and len(set(outcome)) == len(calls), "repeated, each with an id of its own"
 
 
 async def test_calls_of_one_id_that_wait_are_answered_one_by_one(host: Host, upstream: RunningServer) -> None:
@@ -185,8 +185,8 @@ async def test_approvals_of_one_id_are_answered_one_by_one(settings: Settings, u
 async def test_in_a_conversation_calls_of_one_id_are_answered_by_it(host: Host, upstream: RunningServer) -> None:
     script = script_with_calls([{**WRITE_1, "call_id": "a"}, {**WRITE_2, "call_id": "a"}])
     assert (await host.end(await start_with_ledger(host, script, conversation=True)))["output"] == "the end"
-    told = [(item["call_id"], item["output"]) for item in inputs(upstream) if item["type"] == "function_call_output"]
-    assert told == [("a", "write 1"), ("a", "write 2")]
+    outcome = [(item["call_id"], item["output"]) for item in inputs(upstream) if item["type"] == "function_call_output"]
+    assert outcome == [("a", "write 1"), ("a", "write 2")]
 
 
 async def test_calls_of_one_id_outlive_their_process(settings: Settings, log: Path, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://trac
 ASK = {"server_label": "tracker", "name": "add", "arguments": "{}"}
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["by id", "told again"])
+@pytest.mark.parametrize("known", [True, False], ids=["by id", "repeated"])
 @pytest.mark.parametrize(
     "calls",
     [

@@ -225,7 +225,7 @@ def test_neither_key_nor_prompt_nor_output_is_logged(tmp_path: Path, upstream: R
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "expected"),
     [
         ({"OPENAI_API_KEY": "", "AGENT_JOBS_STRUCTURED": "1"}, "agent-jobs key set"),
         ({"OPENAI_BASE_URL": "not an address"}, "OPENAI_BASE_URL"),
@@ -235,7 +235,7 @@ def test_neither_key_nor_prompt_nor_output_is_logged(tmp_path: Path, upstream: R
     ids=["no key", "bad address", "bad number", "no folder"],
 )
 def test_server_with_wrong_settings_stays_up_and_its_tools_name_them(
-    tmp_path: Path, environment: dict[str, str], told: str
+    tmp_path: Path, environment: dict[str, str], expected: str
 ) -> None:
     base_url = environment.pop("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     data_dir = Path(environment.pop("AGENT_JOBS_DATA_DIR", str(tmp_path)))
@@ -245,7 +245,7 @@ def test_server_with_wrong_settings_stays_up_and_its_tools_name_them(
         refused = server.request("tools/call", {"name": "agent_start", "arguments": {"prompt": "hello"}})
         assert refused["isError"]
         answer = answer_of(refused)
-        assert told in answer["error"]["message"]
+        assert expected in answer["error"]["message"]
         assert refused.get("structuredContent") == (answer if "AGENT_JOBS_STRUCTURED" in environment else None)
         assert server.end() == 0
 

@@ -419,8 +419,8 @@ async def test_user_is_asked_in_a_task_and_answers_by_update(
         assert (await host.send("tasks/update", taskId=task_id, inputResponses=given))["resultType"] == "complete"
         await host.send("tasks/update", taskId=task_id, inputResponses=given)  # late answers change nothing
         assert (await host.end(task_id))["status"] == "completed"
-    [said] = [item for item in answers(upstream) if item["type"] == "mcp_approval_response"]
-    assert said["approve"] is (action == "accept")
+    [decision] = [item for item in answers(upstream) if item["type"] == "mcp_approval_response"]
+    assert decision["approve"] is (action == "accept")
 
 
 async def test_invalid_answer_approves_nothing(settings: Settings) -> None:
@@ -443,9 +443,9 @@ async def test_dialog_that_the_user_closes_is_shown_again_after_the_next_poll(se
         task_id = await host.start(start["emulate"], options=start["options"])
         [first] = (await host.until(task_id, "input_required"))["inputRequests"]
         await host.send("tasks/update", taskId=task_id, inputResponses={first: {"action": "cancel"}})
-        told = await host.end(task_id)
-        assert told["status"] == "input_required"
-        assert told["user"].startswith(f"only the user may approve: agent_poll job_id={task_id} asks them")
+        waiting_job = await host.end(task_id)
+        assert waiting_job["status"] == "input_required"
+        assert waiting_job["user"].startswith(f"only the user may approve: agent_poll job_id={task_id} asks them")
         assert (await host.create("agent_poll", job_id=task_id))["status"] == "input_required"
         [second] = (await host.get(task_id))["inputRequests"]
         assert second != first
@@ -499,10 +499,10 @@ async def test_question_for_the_model_completes_the_task(settings: Settings) -> 
     async with waiting(settings, elicitation_callback=form) as host:
         start = script(function_calls=TWO)
         task_id = await host.start(start["emulate"], options=start["options"])
-        told = await host.end(task_id)
-        assert [need["name"] for need in told["needs"]] == ["lookup", "lookup"]
-        assert await host.end(task_id) == told
-        outputs = [{"call_id": need["call_id"], "output": "found"} for need in told["needs"]]
+        waiting_job = await host.end(task_id)
+        assert [need["name"] for need in waiting_job["needs"]] == ["lookup", "lookup"]
+        assert await host.end(task_id) == waiting_job
+        outputs = [{"call_id": need["call_id"], "output": "found"} for need in waiting_job["needs"]]
         await host.client.call_tool("agent_reply", {"job_id": task_id, "outputs": outputs})
         await host.create("agent_poll", job_id=task_id)
         ended = await host.once(
@@ -516,21 +516,21 @@ async def test_batch_wakes_the_model_for_a_question_while_other_jobs_run(setting
         start = script(function_calls=[LOOKUP])
         await host.start(FOREVER, batch="both")
         asking = await host.start(start["emulate"], options=start["options"], batch="both")
-        told = await host.end("both")
-        assert [(each["job_id"], each["status"]) for each in told["done"]] == [(asking, "input_required")]
-        assert told["running"] == 1
+        waiting_job = await host.end("both")
+        assert [(each["job_id"], each["status"]) for each in waiting_job["done"]] == [(asking, "input_required")]
+        assert waiting_job["running"] == 1
 
 
 async def test_model_without_dialogs_learns_once_that_the_user_must_approve(settings: Settings) -> None:
     async with waiting(settings) as host:
         start = script(mcp_approval=REMOTE)
         task_id = await host.start(start["emulate"], options=start["options"])
-        told = await host.end(task_id)
-        assert f"agent-jobs reply {task_id}" in told["user"]
-        assert await host.end(task_id) == told
+        waiting_job = await host.end(task_id)
+        assert f"agent-jobs reply {task_id}" in waiting_job["user"]
+        assert await host.end(task_id) == waiting_job
         assert (await host.create("agent_poll", job_id=task_id))["status"] == "working"
         assert (await host.get(task_id))["status"] == "working"
-        await host.plain.call("agent_reply", job_id=task_id, deny=[told["needs"][0]["call_id"]])
+        await host.plain.call("agent_reply", job_id=task_id, deny=[waiting_job["needs"][0]["call_id"]])
         assert (await host.end(task_id))["status"] == "completed"
 
 
@@ -538,8 +538,8 @@ async def test_task_has_no_dialog_if_the_model_may_approve(settings: Settings) -
     async with waiting(replace(settings, approvals="model"), elicitation_callback=form) as host:
         start = script(mcp_approval=REMOTE)
         task_id = await host.start(start["emulate"], options=start["options"])
-        told = await host.end(task_id)
-        assert told["next"].endswith("approve=[...] or deny=[...]")
+        waiting_job = await host.end(task_id)
+        assert waiting_job["next"].endswith("approve=[...] or deny=[...]")
 
 
 def ask_with_tasks(server: Server, method: str, **params: Any) -> dict[str, Any]:

@@ -256,12 +256,12 @@ async def test_progress_shows_the_activity_of_the_jobs(
 ) -> None:
     monkeypatch.setattr(tools, "PROGRESS_S", 0.05)
     expected = "searches" if count == 1 else "2 in_progress"
-    said: list[str] = []
+    messages: list[str] = []
     heard = anyio.Event()
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
-        said.append(str(message))
-        if expected in said[-1]:
+        messages.append(str(message))
+        if expected in messages[-1]:
             heard.set()
 
     prompt = script_prompt(
@@ -279,7 +279,7 @@ async def test_progress_shows_the_activity_of_the_jobs(
                 await heard.wait()
             rows = (await host.call("agent_list", status="open"))["jobs"]
             await host.call("agent_cancel", job_ids=[row["job_id"] for row in rows])
-    assert not any(word in each for each in said for word in ("SECRET", "working", "None"))
+    assert not any(word in each for each in messages for word in ("SECRET", "working", "None"))
 
 
 @pytest.mark.parametrize(("wait_s", "noted"), [(None, True), (120, False)])

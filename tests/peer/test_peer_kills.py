@@ -96,7 +96,7 @@ class Life:
         return cls(steps, moments.uniform(0, limit_s))
 
     async def live(self, server: Server, prompt: str, folder: Path) -> dict[str, Any]:
-        """Take the steps and last the seconds; returns what was told of a start."""
+        """Take the steps and last the seconds; return the answer of a start."""
         answer: dict[str, Any] = {}
         if self.steps >= 1:
             await server.initialize()

@@ -83,10 +83,10 @@ async def test_job_commits_and_reads_the_time_with_two_real_servers(
             answer = await wait_until_done(client, started["job_id"])
             items = (await call(client, "agent_result", job_id=started["job_id"], part="items"))["items"]
     assert (answer["status"], answer["output"]) == ("completed", "the end")
-    told = {item["name"]: item["output"] for item in items if "output" in item}
-    assert "Europe/Berlin" in told["time__get_current_time"]
-    assert "by a job" in told["git__git_log"]
-    assert "nothing" in told["git__git_show"], "the error is reported, too"
+    outcomes = {item["name"]: item["output"] for item in items if "output" in item}
+    assert "Europe/Berlin" in outcomes["time__get_current_time"]
+    assert "by a job" in outcomes["git__git_log"]
+    assert "nothing" in outcomes["git__git_show"], "the error is reported, too"
     assert git(repository, "log", "--format=%s") == "by a job\n"
 
 
@@ -99,7 +99,7 @@ async def test_upstream_of_another_project_calls_functions(tmp_path: Path, toolb
             started = await call(client, "agent_start", prompt=prompt, options={"toolbox": ["ledger"]}, wait_s=0)
             answer = await wait_until_done(client, started["job_id"])
         creates = there.counts()["creates"]
-    assert (answer["status"], answer["output"]) == ("completed", "told: write 1; write 2")
+    assert (answer["status"], answer["output"]) == ("completed", "outputs: write 1; write 2")
     lines = (tmp_path / "ledger").read_text().splitlines()
     assert sorted(lines) == ["begin write 1", "begin write 2", "end write 1", "end write 2"]
     assert list(creates.values()) == [1, 1], "one POST for each turn"

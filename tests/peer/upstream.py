@@ -79,7 +79,7 @@ def scripted(stream: ResponseEventStream, turn: dict, outputs: list[str]):
         arguments = json.dumps(call["arguments"])
         yield from stream.output_item_function_call(call["name"], f"call_{uuid4().hex}", arguments)
     if not calls:
-        yield from stream.output_item_message(turn.get("text", f"told: {'; '.join(outputs)}"))
+        yield from stream.output_item_message(turn.get("text", f"outputs: {'; '.join(outputs)}"))
     yield stream.emit_completed()
 
 
@@ -93,9 +93,9 @@ def responses_app(seconds: float, tokens: int) -> ResponsesAgentServerHost:
 
     @app.response_handler
     async def count_words(request, context, cancellation_signal):
-        said = [*await context.get_history(), *await context.get_input_items()]
-        if turns := turns_of(said):
-            outputs = outputs_of(said)
+        items = [*await context.get_history(), *await context.get_input_items()]
+        if turns := turns_of(items):
+            outputs = outputs_of(items)
             stream = ResponseEventStream(response_id=context.response_id, request=request)
             for event in scripted(stream, turn_after(turns, len(outputs)), outputs):
                 yield event

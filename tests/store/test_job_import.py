@@ -59,12 +59,12 @@ async def test_finished_and_running_jobs_move_once_and_continue_in_postgresql(
         assert "in use by agent-jobs server" in await run_import(settings, url, str(tmp_path / "old"))
     words = [str(tmp_path / "old" / "jobs.db"), "--owner", "ada"]
     assert "Would import 2 jobs" in await run_import(settings, url, *words, "--dry-run")
-    said = await run_import(settings, url, *words)
-    assert "0 Imported 2 jobs into" in said
-    assert "1 finished, 1 not done." in said
-    said = await run_import(settings, url, *words)
-    assert "Imported 0 jobs" in said
-    assert "Already there: 1 job." in said
+    output = await run_import(settings, url, *words)
+    assert "0 Imported 2 jobs into" in output
+    assert "1 finished, 1 not done." in output
+    output = await run_import(settings, url, *words)
+    assert "Imported 0 jobs" in output
+    assert "Already there: 1 job." in output
     async with hosting(replace(settings, database_url=SecretStr(url))) as host:
         assert (await host.end(running["job_id"]))["output"] == "went on"
         assert (await host.end(finished["job_id"]))["output"] == "done"

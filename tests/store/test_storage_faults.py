@@ -147,9 +147,9 @@ async def test_blocked_database_path_refuses_starts_and_lets_running_jobs_finish
         waiting = await host.start(emulate={"duration_s": 1, "text": "waited"})
         (folder / "junk").write_bytes(b"this is no database" * 100)
         (folder / "junk").replace(folder / "jobs.db")
-        told = await host.refused("agent_start", prompt="new")
-        assert "was removed or replaced" in told
-        assert "Ask the user to move it away" in told
+        refusal = await host.refused("agent_start", prompt="new")
+        assert "was removed or replaced" in refusal
+        assert "Ask the user to move it away" in refusal
         assert (await host.end(running["job_id"]))["output"] == "ran on"
         assert (await host.call("agent_poll", job_id=waiting["job_id"], wait_s=15))["status"] == "pending"
         assert upstream.emulator.counters()["creates"] == 1, "what cannot be kept is not spent"

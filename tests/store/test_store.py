@@ -188,7 +188,7 @@ async def add_job_in(store: Store, status: Status, *, job_id: str = "job_1", nam
 async def add_unconfirmed_job(store: Store) -> Job:
     """Add a job whose POST was sent and whose response id never arrived."""
     job = await add_job_in(store, STARTING)
-    assert await store.save(job.mark_failed("start_unconfirmed", "nobody knows", NOW))
+    assert await store.save(job.mark_failed("start_unconfirmed", "unknown", NOW))
     return await read_job(store)
 
 
@@ -204,7 +204,7 @@ async def test_lost_job_is_claimed_once_by_a_process_of_another_endpoint(databas
     assert await store.claim_lost(ELSEWHERE, sent_before=never, created_before=never) == []
     assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=never) == ["job_1"]
     assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=long_ago) == ["job_2"]
-    assert await store.save((await read_job(store)).mark_failed("endpoint_lost", "nobody came", NOW))
+    assert await store.save((await read_job(store)).mark_failed("endpoint_lost", "no process came", NOW))
 
 
 # Writing and reading jobs.
@@ -221,21 +221,21 @@ async def test_job_is_read_as_it_was_written(store: Store, other: Store):
 
 
 async def test_missing_job_is_none_in_every_method(store: Store):
-    nobody = a_job("job_nobody")
-    assert await store.get("job_nobody") is None
-    assert await store.get_output("job_nobody") is None
+    unstored = a_job("job_unstored")
+    assert await store.get("job_unstored") is None
+    assert await store.get_output("job_unstored") is None
     assert await store.find(JobFilter(), 5) == []
-    assert await store.begin_sending(nobody.mark_sending(NOW)) is False
-    assert await store.record_response_id("job_nobody", 1, "resp_1", NOW) is None
-    assert await store.save(nobody, held=False) is None
-    assert await store.request_cancel("job_nobody", NOW) is None
-    assert await store.claim_cancel("job_nobody", NOW, 30) is False
-    await store.clear_cancel_claim("job_nobody")
-    await store.mark_watched("job_nobody", NOW, NOW + 60)
-    await store.schedule("job_nobody", NOW, 1)
+    assert await store.begin_sending(unstored.mark_sending(NOW)) is False
+    assert await store.record_response_id("job_unstored", 1, "resp_1", NOW) is None
+    assert await store.save(unstored, held=False) is None
+    assert await store.request_cancel("job_unstored", NOW) is None
+    assert await store.claim_cancel("job_unstored", NOW, 30) is False
+    await store.clear_cancel_claim("job_unstored")
+    await store.mark_watched("job_unstored", NOW, NOW + 60)
+    await store.schedule("job_unstored", NOW, 1)
     assert await store.next_due_at(HERE) is None
     with anyio.fail_after(60):
-        await store.wait_for_change("job_nobody", 0)
+        await store.wait_for_change("job_unstored", 0)
     assert await store.find(JobFilter(), 5) == []
 
 
@@ -391,7 +391,7 @@ async def test_response_id_reopens_an_unconfirmed_start_for_the_first_process(st
 
 async def test_response_id_reopens_a_job_of_a_lost_endpoint(store: Store, other: Store):
     job = await add_job_in(store, IN_PROGRESS)
-    await store.save(job.mark_failed("endpoint_lost", "nobody came", NOW))
+    await store.save(job.mark_failed("endpoint_lost", "no process came", NOW))
     again = require_job(await other.record_response_id("job_1", 1, "resp_1", NOW + 9))
     assert (again.status, again.error, again.finished_at) == (QUEUED, None, None)
     assert await other.find_due(NOW + 9, HERE) == ["job_1"]
@@ -459,14 +459,14 @@ async def test_progress_stores_the_position_of_a_stream_and_returns_a_cancel(
     job = await add_job_in(store, IN_PROGRESS)
     await other.request_cancel(job.id, NOW + 3)
     second = await add_job_in(store, IN_PROGRESS, job_id="job_2")
-    told, more = (
+    reported, more = (
         job.with_progress(8, "3 searches", "so\x00 far", "why"),
         second.with_progress(2, "writing", "\ud83d", ""),
     )
-    assert await store.save_progress([told, more]) == {job.id: NOW + 3, second.id: None}
+    assert await store.save_progress([reported, more]) == {job.id: NOW + 3, second.id: None}
     assert (await read_job(other, "job_2")).turn == replace(more.turn, partial="?")
     written = await read_job(other)
-    expected = replace(told.turn, partial=f"so{database.nul} far")
+    expected = replace(reported.turn, partial=f"so{database.nul} far")
     assert (written.activity, written.observed_by, written.turn) == ("3 searches", "following", expected)
     assert (written.status, written.cancel_requested_at) == (IN_PROGRESS, NOW + 3)
     await store.save_progress([job.with_progress(5, "", "late", "")])
@@ -476,10 +476,10 @@ async def test_progress_stores_the_position_of_a_stream_and_returns_a_cancel(
 async def test_progress_of_more_jobs_than_one_change_writes_is_stored(store: Store, other: Store):
     jobs = [await add_job_in(store, IN_PROGRESS, job_id=f"job_{number}") for number in range(2 * PROGRESS_AT_ONCE + 1)]
     await other.request_cancel(jobs[-1].id, NOW + 3)
-    told = [job.with_progress(number, f"step {number}", "", "") for number, job in enumerate(jobs)]
-    assert await store.save_progress(told) == {job.id: None for job in jobs} | {jobs[-1].id: NOW + 3}
+    reported = [job.with_progress(number, f"step {number}", "", "") for number, job in enumerate(jobs)]
+    assert await store.save_progress(reported) == {job.id: None for job in jobs} | {jobs[-1].id: NOW + 3}
     activities = [(await read_job(other, job.id)).activity for job in jobs]
-    assert activities == [job.activity for job in told]
+    assert activities == [job.activity for job in reported]
     assert await store.save_progress([]) == {}
 
 
@@ -488,13 +488,13 @@ async def test_progress_is_saved_only_by_the_claiming_process_of_a_running_job(
     store: Store, other: Store, status: Status
 ):
     running = await add_job_in(store, IN_PROGRESS, job_id="job_2")
-    told = running.with_progress(8, "writing", "so far", "")
-    assert await other.save_progress([told]) == {}
+    reported = running.with_progress(8, "writing", "so far", "")
+    assert await other.save_progress([reported]) == {}
     assert await read_job(store, "job_2") == running
     job = await add_job_in(store, status)
-    assert await store.save_progress([replace(job, activity="writing"), told]) == {"job_2": None}
+    assert await store.save_progress([replace(job, activity="writing"), reported]) == {"job_2": None}
     assert await read_job(store) == job
-    assert (await read_job(store, "job_2")).turn == told.turn
+    assert (await read_job(store, "job_2")).turn == reported.turn
 
 
 async def test_unclaimed_job_is_saved_only_without_the_check_of_the_claim(store: Store, other: Store):
@@ -658,7 +658,7 @@ async def test_calls_of_a_turn_are_stored_and_read_in_order(store: Store, other:
     job = await add_job_with_calls(store, "b", "a")
     asked = [Call(id=name, kind="function", name=f"box__{name}", arguments="{}") for name in ("b", "a")]
     assert await other.get_calls(job.id) == await other.get_calls(job.id, 1) == asked
-    assert await other.get_calls(job.id, 2) == await other.get_calls("job_nobody") == []
+    assert await other.get_calls(job.id, 2) == await other.get_calls("job_unstored") == []
 
 
 async def test_turn_saved_twice_does_not_reopen_its_calls(store: Store):
@@ -921,15 +921,15 @@ async def test_finished_job_is_notified_to_one_caller(store: Store, other: Store
     running = await add_job_in(store, IN_PROGRESS)
     assert await take_notification(store) is None
     assert await store.save(with_status(running, end))
-    told: list[str | None] = []
+    reported: list[str | None] = []
 
     async def ask(process: Store) -> None:
-        told.append(await take_notification(process))
+        reported.append(await take_notification(process))
 
     async with anyio.create_task_group() as tasks:
         for process in (store, other, store, other):
             tasks.start_soon(ask, process)
-    assert sorted(told, key=str) == [None, None, None, "job_1"]
+    assert sorted(reported, key=str) == [None, None, None, "job_1"]
 
 
 async def test_outdated_notification_cannot_be_claimed(store: Store):
@@ -939,7 +939,7 @@ async def test_outdated_notification_cannot_be_claimed(store: Store):
     assert found == ("job_1", NOW)
     await store.record_response_id("job_1", 1, "resp_1", NOW + 1)
     assert not await store.claim_notification("job_1", NOW)
-    assert not await store.claim_notification("job_nobody", NOW)
+    assert not await store.claim_notification("job_unstored", NOW)
 
 
 async def test_cancel_without_a_request_is_notified(store: Store, other: Store):
@@ -1614,7 +1614,7 @@ async def test_refused_failed_or_empty_transition_changes_nothing(store: Store, 
 
     assert await store.transition("job_1", lambda _: None) is None
     assert await store.transition("job_1", lambda stored: stored) == job
-    assert await store.transition("job_nobody", lambda stored: stored) is None
+    assert await store.transition("job_unstored", lambda stored: stored) is None
     assert await other.transition("job_1", lambda stored: replace(stored, activity="x"), is_claimed=True) is None
     with pytest.raises(ZeroDivisionError):
         await store.transition("job_1", fail)

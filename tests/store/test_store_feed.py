@@ -42,7 +42,7 @@ async def test_events_of_each_owner_are_numbered_in_their_order(store: Store):
     await cancelled(alice, "job_1", "job_2")
     await cancelled(bob, "job_3")
     await add_finished_job(store, "job_single")  # of no owner
-    assert await alice.feed_bounds() == (1, 0), "nobody sees an event before its publication"
+    assert await alice.feed_bounds() == (1, 0), "no reader sees an event before its publication"
     await store.publish_events(NOW)
     assert (await alice.feed_bounds(), await bob.feed_bounds(), await store.for_owner("").feed_bounds()) == (
         (1, 2), (1, 1), (1, 0),

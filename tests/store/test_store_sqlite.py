@@ -470,7 +470,7 @@ async def test_locked_database_is_reported_and_works_after_the_lock(folder: Path
         ):
             with pytest.raises(StoreError, match="locked by another program"):
                 await change()
-        assert await read_job(store) == job, "reading goes on"
+        assert await read_job(store) == job, "jobs can still be read"
         locker.communicate(timeout=60)
         assert require_job(await store.request_cancel("job_1", NOW)).cancel_requested_at == NOW
         assert await store.get("job_2") is None
