@@ -17,7 +17,7 @@ from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.files.private_file import lock_writers, write_private
-from agent_jobs.files.text_file import read_text
+from agent_jobs.files.text_file import explain_read_error, read_text
 from agent_jobs.settings.config_folder import find_config_file
 from agent_jobs.settings.settings import CONFIG, VARIABLES
 from agent_jobs.settings.settings_file import NAMES, find_near_setting, find_setting, is_key_name, name_setting
@@ -136,7 +136,7 @@ def check_value(name: str, texts: Sequence[str]) -> Any:
         text = reader.join(parts)
     warnings: list[SettingWarning] = []
     value = reader.read(Written(name, text, variable.default, os.environ, warnings))
-    refuse_useless(name, value, text, warnings)
+    refuse_useless(name, text, warnings)
     return _choose_toml_value(name, value, text, parts)
 
 
@@ -197,7 +197,7 @@ def _read_before(path: Path) -> str:
     except FileNotFoundError:
         return HEADER
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        reason = explain_read_error(error, "it is not UTF-8")
         raise ConfigError(f"{path} cannot be read ({reason}). Correct it, then try again.") from None
 
 
@@ -219,11 +219,12 @@ def _make_path_absolute(text: str) -> str:
 def _report_change(name: str, value: Any, path: Path, *, as_json: bool) -> None:
     variable = NAMES[name]
     is_overruled = variable in drop_empty_variables(os.environ)
+    shown = _format_toml(name, value)
+    if name in MAY_BE_SECRET:
+        value = shown = HIDDEN
     if as_json:
-        return _print_json(
-            {"name": name, "value": _hide_secret(name, value), "file": str(path), "in_force": not is_overruled}
-        )
-    click.echo(f"{name} = {_show_toml(name, value)}")
+        return _print_json({"name": name, "value": value, "file": str(path), "in_force": not is_overruled})
+    click.echo(f"{name} = {shown}")
     print_sentences(f"Written to {path}. Hosts read it when they start the server again.")
     if is_overruled:
         origin = "the environment"
@@ -233,20 +234,12 @@ def _report_change(name: str, value: Any, path: Path, *, as_json: bool) -> None:
     return None
 
 
-def _show_toml(name: str, value: Any) -> str:
-    """Return a value as the file has it, or a mark in place of one that may have a secret in it."""
+def _format_toml(name: str, value: Any) -> str:
+    """Return a value as the file has it."""
     import tomlkit
 
-    if name in MAY_BE_SECRET:
-        return HIDDEN
     text = tomlkit.dumps({name: value})  # pyright: ignore[reportUnknownMemberType]
     return text.partition("=")[2].strip()
-
-
-def _hide_secret(name: str, value: Any) -> Any:
-    if name in MAY_BE_SECRET:
-        return HIDDEN
-    return value
 
 
 def _print_json(answer: dict[str, Any]) -> None:
