@@ -34,12 +34,13 @@ def audit_command(since: float | None, owner: str | None, json_lines: bool) -> N
 async def _print_log(session: Session, *, since: float, owner: str | None, json_lines: bool) -> None:
     """Print the log part by part; say so if nothing is in it."""
     after, header = 0, ""
-    while entries := await session.engine.owners.read_log(since=since, owner=owner, after=after):
-        after = entries[-1][0]
+    while numbered := await session.engine.owners.read_log(since=since, owner=owner, after=after):
+        after = numbered[-1][0]
+        entries = [entry for _, entry in numbered]
         if json_lines:
-            _print_log_as_json([entry for _, entry in entries])
+            _print_log_as_json(entries)
         else:
-            header = _print_table([entry for _, entry in entries], header)
+            header = _print_table(entries, header)
     if not after and not json_lines:
         click.echo(_describe_empty(is_filtered=bool(since or owner)), err=True)
 
@@ -58,9 +59,8 @@ def _print_table(entries: Sequence[AuditEntry], header: str) -> str:
     rows = [_build_audit_row(entry, width) for entry in entries]
     first, *lines = render_table(rows, width, flexible="ACTION", figures=("COST",), dispensable=DISPENSABLE)
     if not header or (first != header and width < terminal.UNLIMITED):
-        click.echo(first)
-    for line in lines:
-        click.echo(line)
+        lines.insert(0, first)
+    click.echo("\n".join(lines))
     return first
 
 

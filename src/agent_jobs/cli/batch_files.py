@@ -20,15 +20,22 @@ from agent_jobs.files.text_file import decode_text, find_marked_encoding, read_t
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import answers
+from agent_jobs.validation import FLAG, Kind
 
-#: Fields that a line may have beside its prompt, with their types and the names of these.
-FIELDS: Mapping[str, tuple[type, str]] = {
-    "preset": (str, "a string"),
-    "model": (str, "a string"),
-    "effort": (str, "a string"),
-    "web_search": (bool, "true or false"),
-    "files": (list, "a list of paths"),
-    "options": (dict, "an object"),
+STRING: Kind[str] = Kind("a string", lambda value: isinstance(value, str))
+PATHS: Kind[list[str]] = Kind(
+    "a list of paths", lambda value: isinstance(value, list) and all(map(STRING.fits, cast("list[Any]", value)))
+)
+OBJECT: Kind[dict[str, Any]] = Kind("an object", lambda value: isinstance(value, dict))
+#: Fields that a line may have.
+FIELDS: Mapping[str, Kind[Any]] = {
+    "prompt": STRING,
+    "preset": STRING,
+    "model": STRING,
+    "effort": STRING,
+    "web_search": FLAG,
+    "files": PATHS,
+    "options": OBJECT,
 }
 #: Options that a line cannot have, with the reason.
 REFUSED_OPTIONS: Mapping[str, str] = {
@@ -104,7 +111,7 @@ def read_tasks(path: Path, name: str) -> Iterator[BatchTask]:
 
 def find_retry(task: BatchTask, done: Mapping[str, dict[str, Any]]) -> BatchTask:
     """Return the task under its first key without a failure."""
-    while (row := done.get(task.key)) and row["status"] in RETRIED:
+    while done.get(task.key, {}).get("status") in RETRIED:
         task = BatchTask(task.line, f"{task.key}+", task.fields)
     return task
 
@@ -143,8 +150,7 @@ def _parse_line(line: str, number: int) -> Mapping[str, Any]:
     if not fields["prompt"].strip():
         raise _refuse_line(number, "prompt is empty.")
     for name, value in fields.items():
-        if name != "prompt":
-            _check_field(number, name, value)
+        _check_field(number, name, value)
     for option, reason in REFUSED_OPTIONS.items():
         if option in (fields.get("options") or {}):
             raise _refuse_line(number, f"the option {option} is not allowed in a batch, {reason}")
@@ -168,17 +174,9 @@ def _decode_line(line: str) -> dict[str, Any]:
 
 def _check_field(number: int, name: str, value: Any) -> None:
     if name not in FIELDS:
-        raise _refuse_line(number, f"{name!r} is none of prompt, {', '.join(FIELDS)}.")
-    kind, words = FIELDS[name]
-    if value is not None and not _has_type(value, kind):
-        raise _refuse_line(number, f"{name} accepts {words}.")
-
-
-def _has_type(value: Any, kind: type) -> bool:
-    """Return True if the value has this type; the items of a list must be strings."""
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(item, str) for item in cast("list[Any]", value))
-    return isinstance(value, kind)
+        raise _refuse_line(number, f"{name!r} is none of {', '.join(FIELDS)}.")
+    if value is not None and not FIELDS[name].fits(value):
+        raise _refuse_line(number, f"{name} accepts {FIELDS[name].accepts}.")
 
 
 def _refuse_line(number: int, reason: str) -> click.ClickException:

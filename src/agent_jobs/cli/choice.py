@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.text import nearest
+from agent_jobs.text import ask_if_meant
 
 #: More characters of names make a table of options unreadable.
 MAX_CHOICE_COLUMNS = 30
@@ -29,7 +29,8 @@ class NamedChoice(click.Choice[str]):
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Return click's sentence with the nearest name."""
-        return super().get_invalid_choice_message(value, ctx) + ask_if_meant(str(value), self.choices)
+        message = super().get_invalid_choice_message(value, ctx)
+        return f"{message} {ask_if_meant(str(value), self.choices)}".rstrip()
 
 
 class NamedGroup(click.Group):
@@ -58,15 +59,7 @@ class NamedGroup(click.Group):
 def refuse_command(ctx: click.Context, name: str, names: Iterable[str]) -> None:
     """Refuse a name that is no command, with the nearest one; leave options, and completion, to click."""
     if not name.startswith("-") and not ctx.resilient_parsing:
-        ctx.fail(f"No such command {name!r}.{ask_if_meant(name, names)}")
-
-
-def ask_if_meant(name: str, names: Iterable[str]) -> str:
-    """Return a question for the nearest name, or an empty string."""
-    near = nearest(name, names)
-    if near is None:
-        return ""
-    return f" Did you mean {near!r}?"
+        ctx.fail(f"No such command {name!r}. {ask_if_meant(name, names)}".rstrip())
 
 
 def require_one(given: Mapping[str, bool]) -> None:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 import click
 
@@ -218,20 +219,19 @@ def render_examples(examples: Iterable[str]) -> str:
     heading = "Examples:"
     if len(examples) == 1:
         heading = "Example:"
-    lines = [line for example in examples for line in example.split("\n")]
-    return f"\b\n{heading}\n" + "\n".join(f"  {line}" for line in lines)
+    lines = textwrap.indent("\n".join(examples), "  ")
+    return f"\b\n{heading}\n{lines}"
 
 
 def list_groups(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the groups with those of the commands that exist; commands without a group come last."""
-    left = list(names)
-    for heading, commands in GROUPS.items():
-        members = [name for name in commands if name in left]
-        left = [name for name in left if name not in commands]
+    existing = list(names)
+    grouped = set(chain.from_iterable(GROUPS.values()))
+    others = [name for name in existing if name not in grouped]
+    for heading, commands in (*GROUPS.items(), (OTHER_GROUP, others)):
+        members = [name for name in commands if name in existing]
         if members:
             yield heading, members
-    if left:
-        yield OTHER_GROUP, left
 
 
 def find_summary(name: str) -> str | None:

@@ -57,12 +57,11 @@ def install_command(shell: str | None) -> None:
     shell = shell or _find_shell(os.environ)
     target = find_target(shell, os.environ)
     changes = [*_write_script(target, render_script(shell)), *_add_line(target)]
-    for change in changes:
-        click.echo(change)
-    if not changes:
-        print_sentences(f"Nothing to do: completion for {shell} is installed in {target.script}.")
-    else:
+    if changes:
+        click.echo("\n".join(changes))
         print_sentences(f"Next: Start a new {shell}, type `agent-jobs wa` and press Tab.")
+    else:
+        print_sentences(f"Nothing to do: completion for {shell} is installed in {target.script}.")
     print_sentences(f"To undo it: {target.undo_line}")
     if shutil.which(PROGRAM) is None:
         click.echo("agent-jobs is not on your PATH. Completion works once it is: uv tool install agent-jobs", err=True)
@@ -165,7 +164,7 @@ def _add_line(target: Target) -> list[str]:
     with suppress(FileNotFoundError):
         before = path.read_bytes()
     line = f"{target.line}\n".encode()
-    if line.strip() in [each.strip() for each in before.splitlines()]:
+    if line.strip() in map(bytes.strip, before.splitlines()):
         return []
     if before and not before.endswith(b"\n"):
         line = b"\n" + line
