@@ -35,7 +35,8 @@ def print_hosts(rows: list[dict[str, Any]]) -> None:
         click.echo("")
     else:
         print_sentences("No host was found on this machine.")
-    others = [host for name, host in HOSTS.items() if name not in {row["host"] for row in rows}]
+    found = {row["host"] for row in rows}
+    others = [host for name, host in HOSTS.items() if name not in found]
     written = [host.name for host in others if host.user is not None]
     printed = [host.name for host in others if host.user is None]
     if written:
