@@ -5,6 +5,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
@@ -170,12 +171,11 @@ class TerminalWriter:
         if text == self._text:
             return
         self._text = text
-        lines = _cut_unclear_line(text[self._printed :])
-        blocks = self._block_renderer.split(lines)
-        for block in blocks[:-1]:
-            self._print_lines(self._block_renderer.render(lines, block, self._places, self._printed))
-        if len(blocks) > 1:
-            self._printed += blocks[-1].begin
+        begin = self._printed
+        lines = _cut_unclear_line(text[begin:])
+        for block, following in pairwise(self._block_renderer.split(lines)):
+            self._print_lines(self._block_renderer.render(lines, block, self._places, begin))
+            self._printed = begin + following.begin
 
     def draw_growing(self, width: int) -> list[str]:
         """Return the lines of the block that is being written."""

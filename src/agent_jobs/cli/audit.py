@@ -19,16 +19,22 @@ NO_FACT = "-"  # so that each fact keeps its column if a reader splits the line 
 
 
 @click.command("audit")
-@click.option("--since", type=Since(), metavar="WHEN", help="Only actions since then: 90m, 12h, 2d, 1w or 2026-11-01.")
+@click.option(
+    "--since",
+    type=Since(),
+    default=0.0,
+    metavar="WHEN",
+    help="Only actions since then: 90m, 12h, 2d, 1w or 2026-11-01.",
+)
 @click.option("--owner", metavar="OWNER", help="Only actions of this owner.")
 @click.option("--json-lines", is_flag=True, help="Print a JSON object a line.")
-def audit_command(since: float | None, owner: str | None, json_lines: bool) -> None:
+def audit_command(since: float, owner: str | None, json_lines: bool) -> None:
     """Show who did what on a team server, oldest first.
 
     A row has the time in UTC, the owner, the action, the job, the program, the token, the address and the cost, if that
     is known. The log has no prompt, no output and no token, only the ids of tokens.
     """
-    run_in_session(partial(_print_log, since=since or 0.0, owner=owner, json_lines=json_lines))
+    run_in_session(partial(_print_log, since=since, owner=owner, json_lines=json_lines))
 
 
 async def _print_log(session: Session, *, since: float, owner: str | None, json_lines: bool) -> None:

@@ -21,7 +21,7 @@ class NamedChoice(click.Choice[str]):
         names = super().get_metavar(param, ctx)
         if names is None or len(names) <= MAX_CHOICE_COLUMNS:
             return names
-        return (param.name or "name").upper()
+        return param.name.upper()
 
     def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
         """Return the names on one line."""

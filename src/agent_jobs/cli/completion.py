@@ -4,7 +4,6 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,11 +147,19 @@ def _find_shell(environ: Mapping[str, str]) -> str:
 def _write_script(target: Target, script: str) -> list[str]:
     """Write the script unless it exists; return a sentence about the change."""
     data = f"{script.rstrip()}\n".encode()
-    if target.script.is_file() and target.script.read_bytes() == data:
+    if _read_existing(target.script) == data:
         return []
     target.script.parent.mkdir(parents=True, exist_ok=True)
     target.script.write_bytes(data)
     return [f"The script was written: {target.script}"]
+
+
+def _read_existing(path: Path) -> bytes:
+    """Return what a file holds; nothing if it does not exist."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _add_line(target: Target) -> list[str]:
@@ -160,9 +167,7 @@ def _add_line(target: Target) -> list[str]:
     path = target.start_file
     if path is None:
         return []
-    before = b""
-    with suppress(FileNotFoundError):
-        before = path.read_bytes()
+    before = _read_existing(path)
     line = f"{target.line}\n".encode()
     if line.strip() in map(bytes.strip, before.splitlines()):
         return []

@@ -21,7 +21,7 @@ from agent_jobs.files.text_file import explain_read_error, read_text
 from agent_jobs.settings.config_folder import find_config_file
 from agent_jobs.settings.settings import CONFIG, VARIABLES
 from agent_jobs.settings.settings_file import NAMES, find_near_setting, find_setting, is_key_name, name_setting
-from agent_jobs.settings.values import Written, drop_empty_variables
+from agent_jobs.settings.values import Written, drop_empty_variables, split_list
 
 HEADER = "# Settings of agent-jobs for hosts and terminal. agent-jobs config --explain describes each.\n"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -119,7 +119,7 @@ def path_command() -> None:
 
 
 def check_value(name: str, texts: Sequence[str]) -> Any:
-    """Return the value as TOML has it.
+    """Return the value as TOML has it; `refuse_empty` made sure that there is one.
 
     Raises:
         ConfigError: The setting does not accept it, or cannot use it.
@@ -206,12 +206,12 @@ def _split_values(name: str, texts: Sequence[str]) -> list[str]:
     separator = SEPARATORS.get(name)
     if separator is None:
         return list(texts)
-    return [part.strip() for text in texts for part in text.split(separator) if part.strip()] or list(texts)
+    return split_list(separator.join(texts), separator)
 
 
 def _make_path_absolute(text: str) -> str:
     """Return a path as seen from everywhere: hosts start the server in a folder of its own."""
-    if not text.strip() or text.startswith("~"):
+    if text.startswith("~"):
         return text
     return os.path.abspath(text)
 

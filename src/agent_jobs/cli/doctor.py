@@ -93,7 +93,7 @@ def _check_everything() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield _check_uvx(find_machine())
     settings, refused = load_usable_settings(os.environ)
-    is_address_refused = may_lack_address(refused)
+    asks_provider = _may_ask_provider(settings, refused)
     quiet = replace(settings, log_level="error")
     error = try_open(quiet)
     if isinstance(error, ConfigError):
@@ -105,7 +105,6 @@ def _check_everything() -> Iterator[Finding]:
     yield from check_targets(settings)
     yield from check_hosts(find_machine(), settings)
     yield from check_start_times(find_machine(), HOSTS.values())
-    asks_provider = settings.has_key and not is_address_refused
     yield from _check_engine(quiet, error, asks_provider=asks_provider)
     yield from _test_own_server()
 
@@ -117,8 +116,13 @@ def _check_provider() -> Iterator[Finding]:
     async def check(session: Session) -> list[Finding]:
         return await check_endpoint(session.engine, settings)
 
-    if settings.has_key and not may_lack_address(refused):
+    if _may_ask_provider(settings, refused):
         yield from run_in_session(check, role="acts", settings=replace(settings, log_level="error"))
+
+
+def _may_ask_provider(settings: Settings, refused: Sequence[str]) -> bool:
+    """Return True if there is a key, and its address is certain."""
+    return settings.has_key and not may_lack_address(refused)
 
 
 def _check_uvx(machine: Machine) -> Finding:
