@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import compress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -190,14 +189,17 @@ def _load_results(path: Path) -> dict[str, dict[str, Any]]:
     raw = path.read_bytes()
     # splitlines() would also split at characters that JSON allows within a string.
     *lines, cut_off = decode_text(raw, "replace").split("\n")
-    rows = [_parse_result(line, path, number) for number, line in enumerate(lines, 1)]
-    # The job of an unconfirmed start may have been adopted since, so it is polled again.
-    confirmed = [row.get("error", {}).get("code") != "start_unconfirmed" for row in rows]
-    if cut_off or not all(confirmed) or find_marked_encoding(raw):
-        text = "".join(f"{line}\n" for line in compress(lines, confirmed))
-        replace_file(path, text.encode())
-    kept = compress(rows, confirmed)
-    return {row["key"]: {"status": row["status"], "cost_usd": row.get("cost_usd")} for row in kept}
+    kept: list[str] = []
+    done: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines, 1):
+        row = _parse_result(line, path, number)
+        # The job of an unconfirmed start may have been adopted since, so it is polled again.
+        if row.get("error", {}).get("code") != "start_unconfirmed":
+            kept.append(line)
+            done[row["key"]] = {"status": row["status"], "cost_usd": row.get("cost_usd")}
+    if cut_off or kept != lines or find_marked_encoding(raw):
+        replace_file(path, "\n".join([*kept, ""]).encode())
+    return done
 
 
 def _parse_result(line: str, path: Path, number: int) -> dict[str, Any]:

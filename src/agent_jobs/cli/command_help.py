@@ -156,9 +156,8 @@ class HelpFormatter(click.HelpFormatter):
 
     def write_text(self, text: str) -> None:
         """Write paragraphs, indented; one that begins with a backspace character keeps its lines."""
-        indent = " " * self.current_indent
         lines = wrap_paragraphs(text, self.width - self.current_indent)
-        self.write("".join(f"{indent}{line}".rstrip() + "\n" for line in lines))
+        self._write_lines(lines, self.current_indent)
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 0, col_spacing: int = 2) -> None:
         """Write terms with their descriptions beside them, or below a term that is longer than the others."""
@@ -175,13 +174,16 @@ class HelpFormatter(click.HelpFormatter):
         return WIDE_TERM_COLUMNS
 
     def _write_row(self, term: str, description: str, column: int, spacing: int) -> None:
-        margin = " " * self.current_indent
         lines = list(wrap_paragraphs(description, self.width - self.current_indent - column))
         first = ""
         if lines and len(term) + spacing <= column:
             first = lines.pop(0)
-        self.write(f"{margin}{term:<{column}}{first}".rstrip() + "\n")
-        self.write("".join(f"{margin}{'':<{column}}{line}".rstrip() + "\n" for line in lines))
+        self._write_lines([f"{term:<{column}}{first}"], self.current_indent)
+        self._write_lines(lines, self.current_indent + column)
+
+    def _write_lines(self, lines: Iterable[str], indent: int) -> None:
+        margin = " " * indent
+        self.write("".join(f"{margin}{line}".rstrip() + "\n" for line in lines))
 
 
 class HelpContext(click.Context):

@@ -127,12 +127,12 @@ def check_value(name: str, texts: Sequence[str]) -> Any:
     variable = VARIABLES[NAMES[name]]
     reader = variable.reader
     parts = _split_values(name, texts)
-    if len(texts) > 1 and reader.join is None:
-        raise ConfigError(f"{name} accepts {reader.accepts}, and these are {len(texts)} values. Put it in quotes.")
     if reader.accepts.startswith((PATH_START, FOLDERS_START)):
         parts = [_make_path_absolute(part) for part in parts]
     text = parts[0]
-    if reader.join is not None and len(parts) > 1:
+    if len(parts) > 1:
+        if reader.join is None:
+            raise ConfigError(f"{name} accepts {reader.accepts}, and these are {len(texts)} values. Put it in quotes.")
         text = reader.join(parts)
     warnings: list[SettingWarning] = []
     value = reader.read(Written(name, text, variable.default, os.environ, warnings))
@@ -142,13 +142,15 @@ def check_value(name: str, texts: Sequence[str]) -> Any:
 
 def _choose_toml_value(name: str, value: Any, text: str, parts: list[str]) -> Any:
     """Return the form in which the file has a value: a number or a switch by its type, several texts as a list."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float) and NUMBER.fullmatch(text):
-        return tomllib.loads(f"value = {text}")["value"]
-    if name in SEPARATORS or len(parts) > 1:
-        return parts
-    return text
+    match value:
+        case bool():
+            return value
+        case int() | float() if NUMBER.fullmatch(text):
+            return tomllib.loads(f"value = {text}")["value"]
+        case _:
+            if name in SEPARATORS or len(parts) > 1:
+                return parts
+            return text
 
 
 def write_setting(name: str, value: Any) -> Path:

@@ -95,8 +95,9 @@ def _describe_stop(jobs: Sequence[Job]) -> str:
 
 
 def _describe_fates(counts: Counter[str]) -> list[str]:
-    if counts.total() == 1:
-        return [FATES[fate].one for fate in counts]
-    if len(counts) == 1:
-        return [FATES[fate].all for fate in counts]
-    return [sentences.some.format(count=counts[fate]) for fate, sentences in FATES.items() if counts[fate]]
+    if len(counts) != 1:
+        return [sentences.some.format(count=counts[fate]) for fate, sentences in FATES.items() if counts[fate]]
+    [fate] = counts
+    if counts[fate] == 1:
+        return [FATES[fate].one]
+    return [FATES[fate].all]
