@@ -3,8 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -110,14 +110,11 @@ class AnswerDisplay:
             output: The `output` of its response, for its sources.
         """
         self._area.erase()
-        try:
+        with _log_defects("%s: its answer cannot be rendered, so it follows as text", job.id):
             self._writer.finish(job, output)
-        except OSError:
-            raise
-        except Exception:  # a defect here or in a library must not hide a paid answer
-            logger.exception("%s: its answer cannot be rendered, so it follows as text", job.id)
-            text = choose_final_text(job, written="")
-            click.echo(encode_text(terminal.strip_control_characters(text)))
+            return
+        text = choose_final_text(job, written="")
+        click.echo(encode_text(terminal.strip_control_characters(text)))
 
     def _open_writer(self, job: Job, *, is_streaming: bool) -> AnswerWriter:
         if not self._writes_answer:
@@ -173,17 +170,24 @@ class AnswerDisplay:
         return render_tail(job, width, TAIL_LINES, has_colours=self._has_colours)
 
 
+@contextmanager
+def _log_defects(message: str, *facts: str) -> Generator[None]:
+    """Log a defect here or in a library instead of raising it: it must not hide a paid answer."""
+    try:
+        yield
+    except OSError:  # the output is gone
+        raise
+    except Exception:
+        logger.exception(message, *facts)
+
+
 @asynccontextmanager
 async def run_display(display: AnswerDisplay) -> AsyncGenerator[None]:
     """Have a display show its text while the body runs; raise an error of either as it is, not in a group."""
 
     async def run_guarded() -> None:
-        try:
+        with _log_defects("the display failed; the answer follows at the end"):
             await display.run()
-        except OSError:
-            raise
-        except Exception:
-            logger.exception("the display failed; the answer follows at the end")
 
     with ungroup():
         async with anyio.create_task_group() as tasks:

@@ -58,10 +58,10 @@ class AnswerWriter(Protocol):
 def is_stdout_pipe() -> bool:
     """Return True if another program reads stdout; a file is written at the end, when the answer is certain."""
     try:
-        kind = os.fstat(sys.stdout.fileno()).st_mode
+        mode = os.fstat(sys.stdout.fileno()).st_mode
     except (OSError, ValueError):
         return False
-    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
+    return stat.S_IFMT(mode) in (stat.S_IFIFO, stat.S_IFSOCK)
 
 
 class SilentWriter:

@@ -191,10 +191,10 @@ def _name_line(task: BatchTask) -> Generator[None]:
 
 def _make_request(name: str, task: BatchTask) -> StartRequest:
     """Return the request of a task's job."""
-    fields = {field: value for field, value in task.fields.items() if field != "prompt" and value is not None}
+    fields = {field: value for field, value in task.fields.items() if value is not None}
+    prompts = [fields.pop("prompt")]
     options = {**fields.pop("options", {}), "key": task.key}
-    prompt = task.fields["prompt"]
-    return StartRequest(prompts=[prompt], batch=name[:BATCH_NAME_CHARS], client=CLIENT, options=options, **fields)
+    return StartRequest(prompts=prompts, batch=name[:BATCH_NAME_CHARS], client=CLIENT, options=options, **fields)
 
 
 async def _run_task(session: Session, name: str, task: BatchTask) -> Job:

@@ -44,27 +44,25 @@ class SettingRow(NamedTuple):
         return self.origin
 
 
-def list_page(rows: Mapping[str, SettingRow], *, is_full: bool, is_explained: bool) -> Iterator[str]:
+def list_page(rows: Mapping[str, SettingRow], *, is_explained: bool) -> Iterator[str]:
     """Yield the lines of the page.
 
     Args:
-        rows: Every setting by its variable.
-        is_full: True for all settings, False for those that are set or matter first.
+        rows: The settings to show, by their variables.
         is_explained: True to describe each setting below its line.
     """
-    shown = {name: row for name, row in rows.items() if is_full or _is_shown_first(name, row)}
-    name_columns = max(map(len, shown))
-    origin_columns = max(len(row.origin_words) for row in shown.values())
+    name_columns = max(map(len, rows))
+    origin_columns = max(len(row.origin_words) for row in rows.values())
     between = ""
     for subject, variables in SUBJECTS.items():
-        names = [name for name in variables if name in shown]
+        names = [name for name in variables if name in rows]
         if not names:
             continue
         yield f"{between}{sections.format_heading(subject)}"
         between = "\n"
         for name in names:
-            start = f"  {name:<{name_columns}}  {shown[name].origin_words:<{origin_columns}}  "
-            yield from _list_setting(name, shown[name], start, is_explained=is_explained)
+            start = f"  {name:<{name_columns}}  {rows[name].origin_words:<{origin_columns}}  "
+            yield from _list_setting(name, rows[name], start, is_explained=is_explained)
 
 
 def _list_setting(name: str, row: SettingRow, start: str, *, is_explained: bool) -> Iterator[str]:
@@ -81,9 +79,8 @@ def list_lines(rows: Mapping[str, SettingRow]) -> Iterator[str]:
         yield f"{name:<{name_columns}}  {row.origin_words:<{origin_columns}}  {_describe_row(name, row)}"
 
 
-def describe_rest(rows: Mapping[str, SettingRow]) -> str:
+def describe_rest(count: int) -> str:
     """Return a sentence about the settings that the short page leaves out."""
-    count = sum(not _is_shown_first(name, row) for name, row in rows.items())
     return (
         f"{count} other settings have their defaults. `agent-jobs config --all` shows them, `--explain` describes each."
     )
@@ -175,10 +172,11 @@ def write_page(rows: Mapping[str, SettingRow], mistakes: list[str], *, is_full: 
     """Print the page on stdout, then on stderr what it leaves out and what is wrong with the settings."""
     remarks = mistakes
     if is_full or is_explained:
-        lines = list_page(rows, is_full=True, is_explained=is_explained)
+        lines = list_page(rows, is_explained=is_explained)
     elif sys.stdout.isatty():
-        lines = list_page(rows, is_full=False, is_explained=False)
-        remarks = [describe_rest(rows), *mistakes]
+        shown = {name: row for name, row in rows.items() if _is_shown_first(name, row)}
+        lines = list_page(shown, is_explained=False)
+        remarks = [describe_rest(len(rows) - len(shown)), *mistakes]
     else:
         lines = list_lines(rows)
     click.echo("\n".join(lines))
