@@ -157,7 +157,7 @@ class HelpFormatter(click.HelpFormatter):
     def write_text(self, text: str) -> None:
         """Write paragraphs, indented; one that begins with a backspace character keeps its lines."""
         lines = wrap_paragraphs(text, self.width - self.current_indent)
-        self._write_lines(lines, self.current_indent)
+        self._write_indented(lines, self.current_indent)
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 0, col_spacing: int = 2) -> None:
         """Write terms with their descriptions beside them, or below a term that is longer than the others."""
@@ -178,10 +178,10 @@ class HelpFormatter(click.HelpFormatter):
         first = ""
         if lines and len(term) + spacing <= column:
             first = lines.pop(0)
-        self._write_lines([f"{term:<{column}}{first}"], self.current_indent)
-        self._write_lines(lines, self.current_indent + column)
+        self._write_indented([f"{term:<{column}}{first}"], self.current_indent)
+        self._write_indented(lines, self.current_indent + column)
 
-    def _write_lines(self, lines: Iterable[str], indent: int) -> None:
+    def _write_indented(self, lines: Iterable[str], indent: int) -> None:
         margin = " " * indent
         self.write("".join(f"{margin}{line}".rstrip() + "\n" for line in lines))
 

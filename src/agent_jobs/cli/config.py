@@ -82,7 +82,9 @@ def config_command(context: click.Context, is_full: bool, explain: bool, as_json
     mistakes = find_mistakes(settings, refused)
     origins = _find_origins(settings)
     rows = {
-        name: SettingRow(_show_value(settings, variable.field), origins[name], bool(_find_refusal(name, refused)))
+        name: SettingRow(
+            _show_value(settings, variable.field), origins[name], bool(_find_setting_refusal(name, refused))
+        )
         for name, variable in VARIABLES.items()
     }
     if as_json:
@@ -102,7 +104,7 @@ def get_command(name: str, as_json: bool) -> None:
     """
     variable = VARIABLES[NAMES[name]]
     settings, refused = load_usable_settings(os.environ)
-    if refusal := _find_refusal(variable.name, refused, "The settings file "):
+    if refusal := _find_setting_refusal(variable.name, refused, "The settings file "):
         raise create_refusal(ConfigError(refusal))
     value = _show_value(settings, variable.field)
     if as_json:
@@ -121,7 +123,7 @@ for _command in (path_command, set_command, unset_command):
     config_command.add_command(_command)
 
 
-def _find_refusal(variable: str, refused: Sequence[str], *starts: str) -> str:
+def _find_setting_refusal(variable: str, refused: Sequence[str], *starts: str) -> str:
     """Return the first sentence that refuses the value of this variable, or begins like this; empty without one."""
     all_starts = (f"{variable} ", f"{name_setting(variable)} in ", *starts)
     return next((sentence for sentence in refused if sentence.startswith(all_starts)), "")

@@ -74,7 +74,7 @@ def _choose_writer(target: str | None, form: Format, *, may_overwrite: bool) -> 
         check_out_folder(path)
         return partial(_write_folder, folder=path, form=form, may_overwrite=may_overwrite)
     check_out_file(path, may_overwrite=may_overwrite)
-    return partial(_write_file, path=path, form=form, may_overwrite=may_overwrite)
+    return partial(_write_exported_file, path=path, form=form, may_overwrite=may_overwrite)
 
 
 def _report_count(count: int, target: str | None) -> None:
@@ -116,7 +116,9 @@ def _write_job_file(path: Path, text: str, *, may_overwrite: bool) -> None:
     write_whole_file(path, encode_text(text), may_overwrite=may_overwrite)
 
 
-async def _write_file(session: Session, jobs: Sequence[Job], *, path: Path, form: Format, may_overwrite: bool) -> None:
+async def _write_exported_file(
+    session: Session, jobs: Sequence[Job], *, path: Path, form: Format, may_overwrite: bool
+) -> None:
     """Write all jobs into one file, unless there are none."""
     if jobs:
         text = await _render_exported_jobs(session, jobs, form)
