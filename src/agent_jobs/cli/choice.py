@@ -68,10 +68,11 @@ def require_one(given: Mapping[str, bool]) -> None:
     Raises:
         click.UsageError: None of them is given, or several are.
     """
-    names = [name for name, is_given in given.items() if is_given]
-    if not names:
-        *first, last = given
-        raise click.UsageError(f"Give {', '.join(first)} or {last}.")
-    if len(names) > 1:
-        *first, last = names
-        raise click.UsageError(f"{', '.join(first)} and {last} cannot be combined. Give one of them.")
+    match [name for name, is_given in given.items() if is_given]:
+        case [_]:
+            return
+        case [*first, last]:
+            raise click.UsageError(f"{', '.join(first)} and {last} cannot be combined. Give one of them.")
+        case _:
+            *first, last = given
+            raise click.UsageError(f"Give {', '.join(first)} or {last}.")

@@ -106,12 +106,14 @@ def find_target(shell: str, environ: Mapping[str, str]) -> Target:
     """Return the files of a shell."""
     home = Path.home()
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    if shell == "fish":
-        return Target(config / "fish/completions/agent-jobs.fish")
     script = config / f"agent-jobs/completion.{shell}"
-    if shell == "zsh":
-        return Target(script, Path(environ.get("ZDOTDIR") or home) / ".zshrc")
-    return Target(script, home / ".bashrc")
+    match shell:
+        case "fish":
+            return Target(config / "fish/completions/agent-jobs.fish")
+        case "zsh":
+            return Target(script, Path(environ.get("ZDOTDIR") or home) / ".zshrc")
+        case _:
+            return Target(script, home / ".bashrc")
 
 
 def render_script(shell: str) -> str:
