@@ -118,6 +118,18 @@ def test_pipe_gets_the_answer_byte_for_byte(capfdbinary: pytest.CaptureFixture[b
     assert capfdbinary.readouterr().out == text.encode() + b"\n"
 
 
+def test_silent_writer_prints_nothing(capsys: pytest.CaptureFixture[str]):
+    writer = SilentWriter()
+    live = LiveText()
+    live.begin_stream(running_job())
+    live.add_words(0, "One paragraph.\n\nTwo")
+    writer.update(live, 1)
+    assert writer.draw_growing(80) == []
+    writer.finish(finished_job("One paragraph.\n\nTwo"), None)
+    assert not writer.has_begun
+    assert capsys.readouterr().out == ""
+
+
 def test_half_a_character_waits_for_its_other_half(capfdbinary: pytest.CaptureFixture[bytes]):
     following = Following(PlainWriter(lambda: None, is_streaming=True))
     following.write("a\ud83d")

@@ -21,17 +21,17 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import answers
 from agent_jobs.validation import FLAG, Kind
 
-STRING: Kind[str] = Kind("a string", lambda value: isinstance(value, str))
+TEXT: Kind[str] = Kind("a string", lambda value: isinstance(value, str))
 PATHS: Kind[list[str]] = Kind(
-    "a list of paths", lambda value: isinstance(value, list) and all(map(STRING.fits, cast("list[Any]", value)))
+    "a list of paths", lambda value: isinstance(value, list) and all(map(TEXT.fits, cast("list[Any]", value)))
 )
 OBJECT: Kind[dict[str, Any]] = Kind("an object", lambda value: isinstance(value, dict))
 #: Fields that a line may have.
 FIELDS: Mapping[str, Kind[Any]] = {
-    "prompt": STRING,
-    "preset": STRING,
-    "model": STRING,
-    "effort": STRING,
+    "prompt": TEXT,
+    "preset": TEXT,
+    "model": TEXT,
+    "effort": TEXT,
     "web_search": FLAG,
     "files": PATHS,
     "options": OBJECT,

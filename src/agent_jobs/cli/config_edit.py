@@ -119,7 +119,7 @@ def path_command() -> None:
 
 
 def check_value(name: str, texts: Sequence[str]) -> Any:
-    """Return the value as TOML has it; `refuse_empty` made sure that there is one.
+    """Return the value as TOML has it.
 
     Raises:
         ConfigError: The setting does not accept it, or cannot use it.
@@ -208,12 +208,12 @@ def _split_values(name: str, texts: Sequence[str]) -> list[str]:
     separator = SEPARATORS.get(name)
     if separator is None:
         return list(texts)
-    return split_list(separator.join(texts), separator)
+    return split_list(separator.join(texts), separator) or list(texts)
 
 
 def _make_path_absolute(text: str) -> str:
     """Return a path as seen from everywhere: hosts start the server in a folder of its own."""
-    if text.startswith("~"):
+    if not text.strip() or text.startswith("~"):
         return text
     return os.path.abspath(text)
 
