@@ -14,6 +14,7 @@ from agent_jobs.cli.answer_writer import (
     NEXT_TURN,
     SENT_AGAIN,
     PlainWriter,
+    SilentWriter,
     TerminalWriter,
     find_unwritten_text,
 )
