@@ -14,6 +14,7 @@ from agent_jobs.cli.answer_writer import (
     NEXT_TURN,
     SENT_AGAIN,
     PlainWriter,
+    SilentWriter,
     TerminalWriter,
     find_unwritten_text,
 )
@@ -116,6 +117,18 @@ def test_pipe_gets_the_answer_byte_for_byte(capfdbinary: pytest.CaptureFixture[b
     following.write(*cut(text, size))
     following.writer.finish(finished_job(text), None)
     assert capfdbinary.readouterr().out == text.encode() + b"\n"
+
+
+def test_silent_writer_prints_nothing(capsys: pytest.CaptureFixture[str]):
+    writer = SilentWriter()
+    live = LiveText()
+    live.begin_stream(running_job())
+    live.add_words(0, "One paragraph.\n\nTwo")
+    writer.update(live, 1)
+    assert writer.draw_growing(80) == []
+    writer.finish(finished_job("One paragraph.\n\nTwo"), None)
+    assert not writer.has_begun
+    assert capsys.readouterr().out == ""
 
 
 def test_half_a_character_waits_for_its_other_half(capfdbinary: pytest.CaptureFixture[bytes]):

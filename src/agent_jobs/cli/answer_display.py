@@ -3,8 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -16,6 +16,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.answer_writer import (
     AnswerWriter,
     PlainWriter,
+    SilentWriter,
     TerminalWriter,
     can_lead_to_next_turn,
     choose_final_text,
@@ -26,6 +27,7 @@ from agent_jobs.cli.live_area import LiveArea
 from agent_jobs.cli.outage import OutageClock, describe_outage
 from agent_jobs.cli.progress import Lines, render_tail, wrap_tail
 from agent_jobs.engine.engine import LiveText
+from agent_jobs.errors import ungroup
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 from agent_jobs.text import encode_text
@@ -56,11 +58,10 @@ class AnswerDisplay:
         self._has_colours = terminal.has_colours(sys.stderr)
         self._area = LiveArea(sys.stderr)
         self._lines = Lines(sys.stderr)
-        self._writer: AnswerWriter | None = None
-        if writes_answer:
-            self._writer = self._open_writer(job, is_streaming=is_streaming)
-        self._job: Job | None = None
-        self._is_hidden = False
+        self._writes_answer = writes_answer
+        self._writer = self._open_writer(job, is_streaming=is_streaming)
+        self._job = job
+        self._is_hidden = True
         self._outage = OutageClock()
         self._clock_offset = 0.0  #: from the clock of the process to that of the jobs
 
@@ -68,7 +69,7 @@ class AnswerDisplay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is not None or self._writer is None:  # otherwise `finish` prints the answer in its place
+        if error is not None or not self._writes_answer:  # otherwise `finish` prints the answer in its place
             self._area.erase()
 
     def hide(self) -> None:
@@ -97,7 +98,7 @@ class AnswerDisplay:
         """Show the text and the time as they grow, until this is cancelled."""
         await anyio.to_thread.run_sync(self._import_renderer, abandon_on_cancel=True)
         while True:
-            if self._job is not None and not self._is_hidden:
+            if not self._is_hidden:
                 self._update_answer(self._job)
             await anyio.sleep(TICK_S)
 
@@ -109,18 +110,15 @@ class AnswerDisplay:
             output: The `output` of its response, for its sources.
         """
         self._area.erase()
-        if self._writer is None:
-            return
-        try:
+        with _log_defects("%s: its answer cannot be rendered, so it follows as text", job.id):
             self._writer.finish(job, output)
-        except OSError:
-            raise
-        except Exception:  # a defect here or in a library must not hide a paid answer
-            logger.exception("%s: its answer cannot be rendered, so it follows as text", job.id)
-            text = choose_final_text(job, written="")
-            click.echo(encode_text(terminal.strip_control_characters(text)))
+            return
+        text = choose_final_text(job, written="")
+        click.echo(encode_text(terminal.strip_control_characters(text)))
 
     def _open_writer(self, job: Job, *, is_streaming: bool) -> AnswerWriter:
+        if not self._writes_answer:
+            return SilentWriter()
         if sys.stdout.isatty():
             return TerminalWriter(self._area.erase, is_streaming=is_streaming)
         # Into a pipe goes the answer alone: the text of a turn that calls tools is none.
@@ -133,19 +131,13 @@ class AnswerDisplay:
             import agent_jobs.cli.markdown_blocks  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     def _update_answer(self, job: Job) -> None:
-        if self._writer is not None:
-            self._writer.update(self._live, job.turn.number)
+        self._writer.update(self._live, job.turn.number)
         if self._can_overwrite and not job.is_terminal and not self._is_shared_with_reader():
             self._draw_progress(job)
 
-    @property
-    def _has_begun(self) -> bool:
-        """Return True if a part of the answer is printed."""
-        return self._writer is not None and self._writer.has_begun
-
     def _has_begun_beside(self) -> bool:
         """Return True if a part of the answer is printed on the same terminal, where a line would interrupt it."""
-        return self._has_begun and sys.stderr.isatty()
+        return self._writer.has_begun and sys.stderr.isatty()
 
     def _is_shared_with_reader(self) -> bool:
         """Return True if another program may print the answer on the same terminal by now."""
@@ -155,7 +147,7 @@ class AnswerDisplay:
         width, height = self._area.size
         now = time.monotonic() + self._clock_offset
         lines = self._list_growing(job, width)[-max(1, height - SPARE_LINES) :]
-        if lines or self._has_begun:
+        if lines or self._writer.has_begun:
             lines.append("")
         outage = self._outage.describe(job, now)
         if not outage:
@@ -173,32 +165,32 @@ class AnswerDisplay:
         """Return the lines above the status: the end of the text, or of the reasoning before it."""
         if self._live.is_cut:
             return wrap_tail(self._live.tail, width, TAIL_LINES, has_colours=self._has_colours)
-        if self._writer is not None and self._live.text:
+        if self._writes_answer and self._live.text:
             return self._writer.draw_growing(width)
         return render_tail(job, width, TAIL_LINES, has_colours=self._has_colours)
 
 
+@contextmanager
+def _log_defects(message: str, *facts: str) -> Generator[None]:
+    """Log a defect here or in a library instead of raising it: it must not hide a paid answer."""
+    try:
+        yield
+    except OSError:  # the output is gone
+        raise
+    except Exception:
+        logger.exception(message, *facts)
+
+
 @asynccontextmanager
-async def run_display(display: object) -> AsyncGenerator[None]:
+async def run_display(display: AnswerDisplay) -> AsyncGenerator[None]:
     """Have a display show its text while the body runs; raise an error of either as it is, not in a group."""
-    failures: list[Exception] = []
-    async with anyio.create_task_group() as tasks:
 
-        async def run_display() -> None:
-            try:
-                if isinstance(display, AnswerDisplay):
-                    await display.run()
-            except OSError as error:
-                failures.append(error)
-                tasks.cancel_scope.cancel()
-            except Exception:
-                logger.exception("the display failed; the answer follows at the end")
+    async def run_guarded() -> None:
+        with _log_defects("the display failed; the answer follows at the end"):
+            await display.run()
 
-        tasks.start_soon(run_display)
-        try:
+    with ungroup():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run_guarded)
             yield
-        except Exception as error:  # leaving the group would wrap it in an ExceptionGroup
-            failures.append(error)
-        tasks.cancel_scope.cancel()
-    if failures:
-        raise failures[0]
+            tasks.cancel_scope.cancel()

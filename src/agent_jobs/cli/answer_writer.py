@@ -5,11 +5,13 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.sections import format_heading
 from agent_jobs.engine.engine import LiveText
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import JSON, items_of
@@ -56,10 +58,26 @@ class AnswerWriter(Protocol):
 def is_stdout_pipe() -> bool:
     """Return True if another program reads stdout; a file is written at the end, when the answer is certain."""
     try:
-        kind = os.fstat(sys.stdout.fileno()).st_mode
+        mode = os.fstat(sys.stdout.fileno()).st_mode
     except (OSError, ValueError):
         return False
-    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
+    return stat.S_IFMT(mode) in (stat.S_IFIFO, stat.S_IFSOCK)
+
+
+class SilentWriter:
+    """Prints no answer, for a command that shows only the progress."""
+
+    has_begun = False
+
+    def update(self, live: LiveText, turn: int) -> None:
+        """Print nothing."""
+
+    def draw_growing(self, width: int) -> list[str]:
+        """Return nothing."""
+        return []
+
+    def finish(self, job: Job, output: object) -> None:
+        """Print nothing."""
 
 
 class PlainWriter:
@@ -83,7 +101,7 @@ class PlainWriter:
             return
         text = _cut_half_character(live.text)
         if not text.startswith(self._written):
-            self._restart_answer(turn)
+            self._restart_answer(_explain_restart(self._turn, turn))
         self._turn = turn
         self._write_text(text[len(self._written) :])
 
@@ -103,9 +121,9 @@ class PlainWriter:
         self._write_text(rest)
         self._end_last_line()
 
-    def _restart_answer(self, turn: int) -> None:
+    def _restart_answer(self, why: str) -> None:
         self._end_last_line()
-        click.echo(NEXT_TURN if turn > self._turn else SENT_AGAIN, err=True)
+        click.echo(why, err=True)
         self._written = ""
 
     def _end_last_line(self) -> None:
@@ -131,7 +149,7 @@ class TerminalWriter:
         self._text = ""  #: so far
         self._printed = 0  #: characters of it that are printed
         self._turn = 1
-        self._has_begun = False
+        self._gap: list[str] = []  #: the empty line above a block; the first one has none
         self._citations = Citations()
         self._places: list[Citation] = []
         self._notes_read = 0
@@ -139,7 +157,7 @@ class TerminalWriter:
     @property
     def has_begun(self) -> bool:
         """Return True once a block is printed."""
-        return self._has_begun
+        return bool(self._gap)
 
     def update(self, live: LiveText, turn: int) -> None:
         """Print the blocks that are finished."""
@@ -147,18 +165,17 @@ class TerminalWriter:
             return
         text = live.text
         if not text.startswith(self._text):
-            self._restart_answer(NEXT_TURN if turn > self._turn else SENT_AGAIN)
+            self._restart_answer(_explain_restart(self._turn, turn))
         self._turn = turn
         self._read_notes(live)
         if text == self._text:
             return
         self._text = text
-        lines = _cut_unclear_line(text[self._printed :])
-        blocks = self._block_renderer.split(lines)
-        for block in blocks[:-1]:
-            self._print_lines(self._block_renderer.render(lines, block, self._places, self._printed))
-        if len(blocks) > 1:
-            self._printed += blocks[-1].begin
+        begin = self._printed
+        lines = _cut_unclear_line(text[begin:])
+        for block, following in pairwise(self._block_renderer.split(lines)):
+            self._print_lines(self._block_renderer.render(lines, block, self._places, begin))
+            self._printed = begin + following.begin
 
     def draw_growing(self, width: int) -> list[str]:
         """Return the lines of the block that is being written."""
@@ -169,10 +186,7 @@ class TerminalWriter:
             from agent_jobs.cli.progress import wrap_tail
 
             return wrap_tail(growing[-MAX_GROWING_CHARS:], width, MAX_GROWING_CHARS, has_colours=False)
-        lines = self._block_renderer.render_growing(growing)
-        if self._has_begun:
-            return ["", *lines]
-        return lines
+        return [*self._gap, *self._block_renderer.render_growing(growing)]
 
     def finish(self, job: Job, output: object) -> None:
         """Print the blocks that are left, and the sources."""
@@ -186,7 +200,7 @@ class TerminalWriter:
         self._text = final
         self._print_rest(places)
         if sources:
-            self._print_lines(render_sources(sources, self._has_colours))
+            self._print_lines(render_sources(sources))
 
     def print_text(self, text: str) -> None:
         """Print a text without sources."""
@@ -194,16 +208,12 @@ class TerminalWriter:
         self._print_rest(())
 
     @property
-    def _has_colours(self) -> bool:
-        return terminal.has_colours(sys.stdout)
-
-    @property
     def _block_renderer(self) -> "MarkdownBlocks":
         width = shutil.get_terminal_size().columns
         if self._blocks is None or self._blocks.width != width:  # the user may resize the terminal
             from agent_jobs.cli.markdown_blocks import MarkdownBlocks
 
-            self._blocks = MarkdownBlocks(width, has_colours=self._has_colours)
+            self._blocks = MarkdownBlocks(width, has_colours=terminal.has_colours(sys.stdout))
         return self._blocks
 
     def _read_notes(self, live: LiveText) -> None:
@@ -218,7 +228,7 @@ class TerminalWriter:
     def _restart_answer(self, why: str) -> None:
         """Print the rest of the text and the reason why it is not the answer, and discard it."""
         self._print_rest(self._places)
-        if self._has_begun:
+        if self.has_begun:
             self._hide()
             click.echo()
             click.echo(why, err=True)
@@ -237,17 +247,15 @@ class TerminalWriter:
     def _print_lines(self, lines: Sequence[str]) -> None:
         """Print a block below an empty line, unless it is the first one."""
         self._hide()
-        if self._has_begun:
-            lines = ["", *lines]
-        self._has_begun = True
-        click.echo(encode_text("\n".join(lines)))
+        click.echo(encode_text("\n".join([*self._gap, *lines])))
+        self._gap = [""]
 
 
 def choose_final_text(job: Job, written: str) -> str:
     """Return a finished job's answer; of one that did not complete, what its stream brought if that is more."""
-    final = ""
-    if job.output:
-        final = job.output.text
+    from agent_jobs.rendering.answers import read_output_text
+
+    final = read_output_text(job)
     is_cut = job.status is not Status.COMPLETED or not final
     if is_cut and written.endswith(final):
         return written
@@ -268,17 +276,16 @@ def find_unwritten_text(written: str, final: str) -> str | None:
     return final[ends[len(known)] :]
 
 
-def render_sources(sources: Sequence[Mapping[str, Any]], has_colours: bool) -> list[str]:
+def render_sources(sources: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the numbered list of sources; each address is on one line, so that it can be opened."""
-    lines = [click.style("Sources", bold=True) if has_colours else "Sources"]
+    lines = [format_heading("Sources")]
     width = len(f"[{len(sources)}]") + 1
     for number, source in enumerate(sources, 1):
         names = [source.get("title"), source.get("filename"), source.get("url"), source.get("file_id")]
-        shown = list(dict.fromkeys(terminal.join_lines(str(name)) for name in names if name))[:2]
-        if len(shown) == 2 and "url" not in source:
-            shown = shown[:1]
-        lines.append(f"{f'[{number}]':<{width}}{shown[0]}")
-        lines += [" " * width + each for each in shown[1:]]
+        first, *more = dict.fromkeys(terminal.join_lines(str(name)) for name in names if name)
+        lines.append(f"{f'[{number}]':<{width}}{first}")
+        if "url" in source:
+            lines += [" " * width + each for each in more[:1]]
     return lines
 
 
@@ -300,8 +307,14 @@ def _cut_unclear_line(text: str) -> str:
     return text
 
 
+def _explain_restart(turn: int, next_turn: int) -> str:
+    if next_turn > turn:
+        return NEXT_TURN
+    return SENT_AGAIN
+
+
 def _cut_half_character(text: str) -> str:
     first, last = HALF_CHARACTERS
-    if text and first <= text[-1] <= last:
+    if first <= text[-1:] <= last:
         return text[:-1]
     return text

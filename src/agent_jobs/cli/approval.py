@@ -121,7 +121,7 @@ async def _ask_for_approval(call: Call, answered: _Answered) -> bool:
     """Ask whether to allow a call; return False if the user leaves it open."""
     while True:
         answer = await _read_typed_line(f"Allow {_describe_call(call)}? [y/N/always] ")
-        if answer is None:
+        if not answer:
             return False
         match answer.strip().casefold():
             case "y" | "yes":
@@ -144,15 +144,15 @@ async def _ask_for_output(call: Call) -> str:
     """Return the output of a function; empty if the user leaves it open."""
     while True:
         typed = await _read_typed_line(f"Output of {_describe_call(call)} (empty: later, ?: all arguments): ")
-        output = (typed or "").strip()
+        output = typed.strip()
         if output != "?":
             return output
         _show_arguments(call)
         click.echo(OUTPUT_HELP.format(name=_escape_name(call)), err=True)
 
 
-async def _read_typed_line(question: str) -> str | None:
-    """Return the line that the user types; None at the end of the input. The jobs continue during the wait."""
+async def _read_typed_line(question: str) -> str:
+    """Return the line that the user types, with its end; empty at the end of the input. Jobs continue meanwhile."""
     click.echo(question, err=True, nl=False)
     sys.stderr.flush()
     typed = b""
@@ -162,12 +162,12 @@ async def _read_typed_line(question: str) -> str | None:
             read = os.read(0, READ_BYTES)
             if not read:
                 click.echo(err=True)
-                return None
+                return ""
             typed += read
     except BaseException:
         click.echo(err=True)  # what follows begins on a line of its own
         raise
-    return typed.decode("utf-8", "replace").rstrip("\n")
+    return typed.decode("utf-8", "replace")
 
 
 def _describe_standing_approval(job: Job, call: Call) -> str:

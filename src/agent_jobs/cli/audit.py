@@ -19,27 +19,34 @@ NO_FACT = "-"  # so that each fact keeps its column if a reader splits the line 
 
 
 @click.command("audit")
-@click.option("--since", type=Since(), metavar="WHEN", help="Only actions since then: 90m, 12h, 2d, 1w or 2026-11-01.")
+@click.option(
+    "--since",
+    type=Since(),
+    default=0.0,
+    metavar="WHEN",
+    help="Only actions since then: 90m, 12h, 2d, 1w or 2026-11-01.",
+)
 @click.option("--owner", metavar="OWNER", help="Only actions of this owner.")
 @click.option("--json-lines", is_flag=True, help="Print a JSON object a line.")
-def audit_command(since: float | None, owner: str | None, json_lines: bool) -> None:
+def audit_command(since: float, owner: str | None, json_lines: bool) -> None:
     """Show who did what on a team server, oldest first.
 
     A row has the time in UTC, the owner, the action, the job, the program, the token, the address and the cost, if that
     is known. The log has no prompt, no output and no token, only the ids of tokens.
     """
-    run_in_session(partial(_print_log, since=since or 0.0, owner=owner, json_lines=json_lines))
+    run_in_session(partial(_print_log, since=since, owner=owner, json_lines=json_lines))
 
 
 async def _print_log(session: Session, *, since: float, owner: str | None, json_lines: bool) -> None:
     """Print the log part by part; say so if nothing is in it."""
     after, header = 0, ""
-    while entries := await session.engine.owners.read_log(since=since, owner=owner, after=after):
-        after = entries[-1][0]
+    while numbered := await session.engine.owners.read_log(since=since, owner=owner, after=after):
+        after = numbered[-1][0]
+        entries = [entry for _, entry in numbered]
         if json_lines:
-            _print_log_as_json([entry for _, entry in entries])
+            _print_log_as_json(entries)
         else:
-            header = _print_table([entry for _, entry in entries], header)
+            header = _print_table(entries, header)
     if not after and not json_lines:
         click.echo(_describe_empty(is_filtered=bool(since or owner)), err=True)
 
@@ -58,9 +65,8 @@ def _print_table(entries: Sequence[AuditEntry], header: str) -> str:
     rows = [_build_audit_row(entry, width) for entry in entries]
     first, *lines = render_table(rows, width, flexible="ACTION", figures=("COST",), dispensable=DISPENSABLE)
     if not header or (first != header and width < terminal.UNLIMITED):
-        click.echo(first)
-    for line in lines:
-        click.echo(line)
+        lines.insert(0, first)
+    click.echo("\n".join(lines))
     return first
 
 

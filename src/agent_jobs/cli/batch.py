@@ -17,7 +17,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.batch_files import RESULTS_NAME, BatchTask, Results, find_retry, open_results, read_tasks
 from agent_jobs.cli.out_file import OutFolder
 from agent_jobs.cli.session import CLIENT, Exit, Session, json_option, read_settings, run_in_session
-from agent_jobs.errors import RequestError
+from agent_jobs.errors import RequestError, ungroup
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import Status
@@ -69,10 +69,12 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
     with open_results(out) as results:
         if retry:
             wanted = [find_retry(task, results.done) for task in wanted]
-        left = [task for task in wanted if task.key not in results.done]
+        left: list[BatchTask] = []
         for task in wanted:
             if task.key in results.done:
                 results.count(results.done[task.key])
+            else:
+                left.append(task)
 
         async def work(session: Session) -> None:
             await _check_tasks(session, name, left)
@@ -169,20 +171,10 @@ async def _run_tasks(
             await session.engine.mark_delivered(job)
             advance(results)
 
-    failures: list[Exception] = []
-
-    async def run_guarded(scope: anyio.CancelScope) -> None:
-        try:
-            await run_each()
-        except Exception as error:  # leaving the group would wrap it in an ExceptionGroup
-            failures.append(error)
-            scope.cancel()
-
-    async with anyio.create_task_group() as group:
-        for _ in range(min(concurrency, len(left))):
-            group.start_soon(run_guarded, group.cancel_scope)
-    if failures:
-        raise failures[0]
+    with ungroup():
+        async with anyio.create_task_group() as group:
+            for _ in range(min(concurrency, len(left))):
+                group.start_soon(run_each)
 
 
 @contextmanager
@@ -199,10 +191,10 @@ def _name_line(task: BatchTask) -> Generator[None]:
 
 def _make_request(name: str, task: BatchTask) -> StartRequest:
     """Return the request of a task's job."""
-    fields = {field: value for field, value in task.fields.items() if field != "prompt" and value is not None}
+    fields = {field: value for field, value in task.fields.items() if value is not None}
+    prompts = [fields.pop("prompt")]
     options = {**fields.pop("options", {}), "key": task.key}
-    prompt = task.fields["prompt"]
-    return StartRequest(prompts=[prompt], batch=name[:BATCH_NAME_CHARS], client=CLIENT, options=options, **fields)
+    return StartRequest(prompts=prompts, batch=name[:BATCH_NAME_CHARS], client=CLIENT, options=options, **fields)
 
 
 async def _run_task(session: Session, name: str, task: BatchTask) -> Job:
@@ -243,7 +235,7 @@ def _show_progress_bar(total: int, done: int) -> Generator[Callable[[Results], N
         def render(self, task: Task) -> Text:
             times = _describe_times(task.elapsed or 0, task.time_remaining, is_finished=task.finished)
             parts = (f"{task.completed:.0f}/{total}", task.description, times)
-            return Text(", ".join(part for part in parts if part))
+            return Text(", ".join(filter(None, parts)))
 
     console = Console(stderr=True, highlight=False)
     with Progress(BarColumn(bar_width=None), StateColumn(), console=console, expand=True) as progress:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import compress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -20,15 +19,22 @@ from agent_jobs.files.text_file import decode_text, find_marked_encoding, read_t
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import answers
+from agent_jobs.validation import FLAG, Kind
 
-#: Fields that a line may have beside its prompt, with their types and the names of these.
-FIELDS: Mapping[str, tuple[type, str]] = {
-    "preset": (str, "a string"),
-    "model": (str, "a string"),
-    "effort": (str, "a string"),
-    "web_search": (bool, "true or false"),
-    "files": (list, "a list of paths"),
-    "options": (dict, "an object"),
+TEXT: Kind[str] = Kind("a string", lambda value: isinstance(value, str))
+PATHS: Kind[list[str]] = Kind(
+    "a list of paths", lambda value: isinstance(value, list) and all(map(TEXT.fits, cast("list[Any]", value)))
+)
+OBJECT: Kind[dict[str, Any]] = Kind("an object", lambda value: isinstance(value, dict))
+#: Fields that a line may have.
+FIELDS: Mapping[str, Kind[Any]] = {
+    "prompt": TEXT,
+    "preset": TEXT,
+    "model": TEXT,
+    "effort": TEXT,
+    "web_search": FLAG,
+    "files": PATHS,
+    "options": OBJECT,
 }
 #: Options that a line cannot have, with the reason.
 REFUSED_OPTIONS: Mapping[str, str] = {
@@ -104,7 +110,7 @@ def read_tasks(path: Path, name: str) -> Iterator[BatchTask]:
 
 def find_retry(task: BatchTask, done: Mapping[str, dict[str, Any]]) -> BatchTask:
     """Return the task under its first key without a failure."""
-    while (row := done.get(task.key)) and row["status"] in RETRIED:
+    while done.get(task.key, {}).get("status") in RETRIED:
         task = BatchTask(task.line, f"{task.key}+", task.fields)
     return task
 
@@ -143,8 +149,7 @@ def _parse_line(line: str, number: int) -> Mapping[str, Any]:
     if not fields["prompt"].strip():
         raise _refuse_line(number, "prompt is empty.")
     for name, value in fields.items():
-        if name != "prompt":
-            _check_field(number, name, value)
+        _check_field(number, name, value)
     for option, reason in REFUSED_OPTIONS.items():
         if option in (fields.get("options") or {}):
             raise _refuse_line(number, f"the option {option} is not allowed in a batch, {reason}")
@@ -168,17 +173,9 @@ def _decode_line(line: str) -> dict[str, Any]:
 
 def _check_field(number: int, name: str, value: Any) -> None:
     if name not in FIELDS:
-        raise _refuse_line(number, f"{name!r} is none of prompt, {', '.join(FIELDS)}.")
-    kind, words = FIELDS[name]
-    if value is not None and not _has_type(value, kind):
-        raise _refuse_line(number, f"{name} accepts {words}.")
-
-
-def _has_type(value: Any, kind: type) -> bool:
-    """Return True if the value has this type; the items of a list must be strings."""
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(item, str) for item in cast("list[Any]", value))
-    return isinstance(value, kind)
+        raise _refuse_line(number, f"{name!r} is none of {', '.join(FIELDS)}.")
+    if value is not None and not FIELDS[name].fits(value):
+        raise _refuse_line(number, f"{name} accepts {FIELDS[name].accepts}.")
 
 
 def _refuse_line(number: int, reason: str) -> click.ClickException:
@@ -192,14 +189,17 @@ def _load_results(path: Path) -> dict[str, dict[str, Any]]:
     raw = path.read_bytes()
     # splitlines() would also split at characters that JSON allows within a string.
     *lines, cut_off = decode_text(raw, "replace").split("\n")
-    rows = [_parse_result(line, path, number) for number, line in enumerate(lines, 1)]
-    # The job of an unconfirmed start may have been adopted since, so it is polled again.
-    confirmed = [row.get("error", {}).get("code") != "start_unconfirmed" for row in rows]
-    if cut_off or not all(confirmed) or find_marked_encoding(raw):
-        text = "".join(f"{line}\n" for line in compress(lines, confirmed))
-        replace_file(path, text.encode())
-    kept = compress(rows, confirmed)
-    return {row["key"]: {"status": row["status"], "cost_usd": row.get("cost_usd")} for row in kept}
+    kept: list[str] = []
+    done: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines, 1):
+        row = _parse_result(line, path, number)
+        # The job of an unconfirmed start may have been adopted since, so it is polled again.
+        if row.get("error", {}).get("code") != "start_unconfirmed":
+            kept.append(line)
+            done[row["key"]] = {"status": row["status"], "cost_usd": row.get("cost_usd")}
+    if cut_off or kept != lines or find_marked_encoding(raw):
+        replace_file(path, "\n".join([*kept, ""]).encode())
+    return done
 
 
 def _parse_result(line: str, path: Path, number: int) -> dict[str, Any]:

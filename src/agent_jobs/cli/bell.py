@@ -40,7 +40,8 @@ def _is_worth_a_bell(job: Job, since: float) -> bool:
 
 
 def _describe_finished(jobs: Sequence[Job]) -> str:
-    if len(jobs) > 1:
-        return f"agent-jobs: {len(jobs)} jobs have finished"
-    [job] = jobs
-    return f"agent-jobs: {job.status}: {terminal.join_lines(job.title)[:TITLE_CHARS]}"
+    match jobs:
+        case [job]:
+            return f"agent-jobs: {job.status}: {terminal.join_lines(job.title)[:TITLE_CHARS]}"
+        case _:
+            return f"agent-jobs: {len(jobs)} jobs have finished"

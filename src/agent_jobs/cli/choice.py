@@ -21,7 +21,7 @@ class NamedChoice(click.Choice[str]):
         names = super().get_metavar(param, ctx)
         if names is None or len(names) <= MAX_CHOICE_COLUMNS:
             return names
-        return (param.name or "name").upper()
+        return param.name.upper()
 
     def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
         """Return the names on one line."""
@@ -29,8 +29,8 @@ class NamedChoice(click.Choice[str]):
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Return click's sentence with the nearest name."""
-        problem = super().get_invalid_choice_message(value, ctx)
-        return f"{problem} {ask_if_meant(str(value), self.choices)}".rstrip()
+        message = super().get_invalid_choice_message(value, ctx)
+        return f"{message} {ask_if_meant(str(value), self.choices)}".rstrip()
 
 
 class NamedGroup(click.Group):
@@ -68,13 +68,14 @@ def require_one(given: Mapping[str, bool]) -> None:
     Raises:
         click.UsageError: None of them is given, or several are.
     """
-    names = [name for name, is_given in given.items() if is_given]
-    if not names:
-        *first, last = given
-        raise click.UsageError(f"Give {', '.join(first)} or {last}.")
-    if len(names) > 1:
-        *first, last = names
-        raise click.UsageError(f"{', '.join(first)} and {last} cannot be combined. Give one of them.")
+    match [name for name, is_given in given.items() if is_given]:
+        case [_]:
+            return
+        case [*first, last]:
+            raise click.UsageError(f"{', '.join(first)} and {last} cannot be combined. Give one of them.")
+        case _:
+            *first, last = given
+            raise click.UsageError(f"Give {', '.join(first)} or {last}.")
 
 
 def refuse_both(given: Mapping[str, object]) -> None:

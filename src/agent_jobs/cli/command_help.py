@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 import click
 
@@ -155,9 +156,8 @@ class HelpFormatter(click.HelpFormatter):
 
     def write_text(self, text: str) -> None:
         """Write paragraphs, indented; one that begins with a backspace character keeps its lines."""
-        indent = " " * self.current_indent
         lines = wrap_paragraphs(text, self.width - self.current_indent)
-        self.write("".join(f"{indent}{line}".rstrip() + "\n" for line in lines))
+        self._write_indented(lines, self.current_indent)
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 0, col_spacing: int = 2) -> None:
         """Write terms with their descriptions beside them, or below a term that is longer than the others."""
@@ -174,13 +174,16 @@ class HelpFormatter(click.HelpFormatter):
         return WIDE_TERM_COLUMNS
 
     def _write_row(self, term: str, description: str, column: int, spacing: int) -> None:
-        margin = " " * self.current_indent
         lines = list(wrap_paragraphs(description, self.width - self.current_indent - column))
         first = ""
         if lines and len(term) + spacing <= column:
             first = lines.pop(0)
-        self.write(f"{margin}{term:<{column}}{first}".rstrip() + "\n")
-        self.write("".join(f"{margin}{'':<{column}}{line}".rstrip() + "\n" for line in lines))
+        self._write_indented([f"{term:<{column}}{first}"], self.current_indent)
+        self._write_indented(lines, self.current_indent + column)
+
+    def _write_indented(self, lines: Iterable[str], indent: int) -> None:
+        margin = " " * indent
+        self.write("".join(f"{margin}{line}".rstrip() + "\n" for line in lines))
 
 
 class HelpContext(click.Context):
@@ -218,20 +221,19 @@ def render_examples(examples: Iterable[str]) -> str:
     heading = "Examples:"
     if len(examples) == 1:
         heading = "Example:"
-    lines = [line for example in examples for line in example.split("\n")]
-    return f"\b\n{heading}\n" + "\n".join(f"  {line}" for line in lines)
+    lines = textwrap.indent("\n".join(examples), "  ")
+    return f"\b\n{heading}\n{lines}"
 
 
 def list_groups(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the groups with those of the commands that exist; commands without a group come last."""
-    left = list(names)
-    for heading, commands in GROUPS.items():
-        members = [name for name in commands if name in left]
-        left = [name for name in left if name not in commands]
+    existing = list(names)
+    grouped = set(chain.from_iterable(GROUPS.values()))
+    others = [name for name in existing if name not in grouped]
+    for heading, commands in (*GROUPS.items(), (OTHER_GROUP, others)):
+        members = [name for name in commands if name in existing]
         if members:
             yield heading, members
-    if left:
-        yield OTHER_GROUP, left
 
 
 def find_summary(name: str) -> str | None:

@@ -4,7 +4,6 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +56,11 @@ def install_command(shell: str | None) -> None:
     shell = shell or _find_shell(os.environ)
     target = find_target(shell, os.environ)
     changes = [*_write_script(target, render_script(shell)), *_add_line(target)]
-    for change in changes:
-        click.echo(change)
-    if not changes:
-        print_sentences(f"Nothing to do: completion for {shell} is installed in {target.script}.")
-    else:
+    if changes:
+        click.echo("\n".join(changes))
         print_sentences(f"Next: Start a new {shell}, type `agent-jobs wa` and press Tab.")
+    else:
+        print_sentences(f"Nothing to do: completion for {shell} is installed in {target.script}.")
     print_sentences(f"To undo it: {target.undo_line}")
     if shutil.which(PROGRAM) is None:
         click.echo("agent-jobs is not on your PATH. Completion works once it is: uv tool install agent-jobs", err=True)
@@ -108,12 +106,14 @@ def find_target(shell: str, environ: Mapping[str, str]) -> Target:
     """Return the files of a shell."""
     home = Path.home()
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    if shell == "fish":
-        return Target(config / "fish/completions/agent-jobs.fish")
     script = config / f"agent-jobs/completion.{shell}"
-    if shell == "zsh":
-        return Target(script, Path(environ.get("ZDOTDIR") or home) / ".zshrc")
-    return Target(script, home / ".bashrc")
+    match shell:
+        case "fish":
+            return Target(config / "fish/completions/agent-jobs.fish")
+        case "zsh":
+            return Target(script, Path(environ.get("ZDOTDIR") or home) / ".zshrc")
+        case _:
+            return Target(script, home / ".bashrc")
 
 
 def render_script(shell: str) -> str:
@@ -149,11 +149,19 @@ def _find_shell(environ: Mapping[str, str]) -> str:
 def _write_script(target: Target, script: str) -> list[str]:
     """Write the script unless it exists; return a sentence about the change."""
     data = f"{script.rstrip()}\n".encode()
-    if target.script.is_file() and target.script.read_bytes() == data:
+    if _read_existing(target.script) == data:
         return []
     target.script.parent.mkdir(parents=True, exist_ok=True)
     target.script.write_bytes(data)
     return [f"The script was written: {target.script}"]
+
+
+def _read_existing(path: Path) -> bytes:
+    """Return what a file holds; nothing if it does not exist."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _add_line(target: Target) -> list[str]:
@@ -161,11 +169,9 @@ def _add_line(target: Target) -> list[str]:
     path = target.start_file
     if path is None:
         return []
-    before = b""
-    with suppress(FileNotFoundError):
-        before = path.read_bytes()
+    before = _read_existing(path)
     line = f"{target.line}\n".encode()
-    if line.strip() in [each.strip() for each in before.splitlines()]:
+    if line.strip() in map(bytes.strip, before.splitlines()):
         return []
     if before and not before.endswith(b"\n"):
         line = b"\n" + line

@@ -1,7 +1,7 @@
 """`agent-jobs config`: show the settings, where they come from and what is wrong with them."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +12,7 @@ from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
 from agent_jobs.cli.config_page import SettingRow, write_page
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
-from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, json_option, run_in_session
+from agent_jobs.cli.session import Exit, Refusal, Session, create_refusal, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.settings.config_folder import find_config_file
@@ -80,9 +80,11 @@ def config_command(context: click.Context, is_full: bool, explain: bool, as_json
         return
     settings, refused = load_usable_settings(os.environ)
     mistakes = find_mistakes(settings, refused)
-    origins = dict(zip(VARIABLES, _find_origins(settings), strict=True))
+    origins = _find_origins(settings)
     rows = {
-        name: SettingRow(_show_value(settings, variable.field), origins[name], _is_refused(name, refused))
+        name: SettingRow(
+            _show_value(settings, variable.field), origins[name], bool(_find_setting_refusal(name, refused))
+        )
         for name, variable in VARIABLES.items()
     }
     if as_json:
@@ -102,15 +104,13 @@ def get_command(name: str, as_json: bool) -> None:
     """
     variable = VARIABLES[NAMES[name]]
     settings, refused = load_usable_settings(os.environ)
-    with convert_errors():
-        for sentence in refused:
-            if sentence.startswith("The settings file ") or _is_refused(variable.name, [sentence]):
-                raise ConfigError(sentence)
+    if refusal := _find_setting_refusal(variable.name, refused, "The settings file "):
+        raise create_refusal(ConfigError(refusal))
     value = _show_value(settings, variable.field)
-    origin = dict(zip(VARIABLES, _find_origins(settings), strict=True))[variable.name]
     if as_json:
         from agent_jobs.rendering import answers
 
+        origin = _find_origins(settings)[variable.name]
         click.echo(answers.format_json_line({"name": name, "value": value, "from": origin}))
     elif value is not None:
         click.echo(_format_plain(value))
@@ -123,10 +123,10 @@ for _command in (path_command, set_command, unset_command):
     config_command.add_command(_command)
 
 
-def _is_refused(variable: str, refused: Sequence[str]) -> bool:
-    """Return True if one of the sentences refuses the value of this variable, or of its name in the file."""
-    starts = (f"{variable} ", f"{name_setting(variable)} in ")
-    return any(sentence.startswith(starts) for sentence in refused)
+def _find_setting_refusal(variable: str, refused: Sequence[str], *starts: str) -> str:
+    """Return the first sentence that refuses the value of this variable, or begins like this; empty without one."""
+    all_starts = (f"{variable} ", f"{name_setting(variable)} in ", *starts)
+    return next((sentence for sentence in refused if sentence.startswith(all_starts)), "")
 
 
 def _format_plain(value: Any) -> str:
@@ -163,24 +163,19 @@ def _describe_variable(variable: Variable) -> dict[str, str]:
     return description
 
 
-def _find_origins(settings: Settings) -> Iterator[str]:
-    """Yield the source of each variable's value."""
-    in_env_file = find_env_file_variables()
+def _find_origins(settings: Settings) -> dict[str, str]:
+    """Return the source of each variable's value. Each source takes precedence over those above it."""
     usable = drop_empty_variables(os.environ)
-    in_file = read_settings_file(find_config_file(os.environ)).list_added(os.environ)
-    for name in VARIABLES:
-        if name == KEY and settings.api_key_file is not None:
-            yield "key file"
-        elif name == KEY and settings.stored_key is not None:
-            yield "stored"
-        elif name in in_file:
-            yield "config file"
-        elif name not in usable:
-            yield "default"
-        elif in_env_file.get(name) == os.environ[name]:
-            yield "env file"
-        else:
-            yield "environment"
+    unchanged = dict(find_env_file_variables().items() & os.environ.items())
+    origins = dict.fromkeys(VARIABLES, "default")
+    origins |= dict.fromkeys(usable, "environment")
+    origins |= dict.fromkeys(usable.keys() & unchanged.keys(), "env file")
+    origins |= dict.fromkeys(read_settings_file(find_config_file(os.environ)).list_added(os.environ), "config file")
+    if settings.stored_key is not None:
+        origins[KEY] = "stored"
+    if settings.api_key_file is not None:
+        origins[KEY] = "key file"
+    return origins
 
 
 def _show_value(settings: Settings, field: str) -> Any:
@@ -216,30 +211,32 @@ def _find_setting_value(settings: Settings, field: str) -> Any:
 def _format_several(field: str, value: Any) -> Any:
     """Return a value of several parts as one text, without what may be secret in it; others as they are."""
     match field:
-        case "secrets":
-            return ", ".join(f"{name} {mask_secret(secret)}" for name, secret in value.items()) or None
-        case "file_roots":
-            return os.pathsep.join(map(str, value)) or None
         case "base_url":
             return hide_query(value)
         case "database_url" | "database_listen_url":
-            value = hide_database_password(value)
+            return hide_database_password(value)
         case "on_finish":
-            value = _hide_arguments(value)
+            return _hide_arguments(value)
+        case "file_roots":
+            text = os.pathsep.join(map(str, value))
+        case "secrets":
+            text = ", ".join(f"{name} {mask_secret(secret)}" for name, secret in value.items())
         case "notify" | "notify_events" | "callback_hosts" | "toolbox_owners":
-            return ", ".join(sorted(map(str, value))) or None
+            text = ", ".join(sorted(map(str, value)))
         case _:
-            pass
-    return value
+            return value
+    return text or None
 
 
 def _hide_arguments(command: Sequence[str]) -> str | None:
     """Return a command without its arguments, which may be addresses with a secret in them."""
-    if not command:
-        return None
-    if len(command) == 1:
-        return command[0]
-    return f"{command[0]} ..."
+    match command:
+        case []:
+            return None
+        case [program]:
+            return program
+        case _:
+            return f"{command[0]} ..."
 
 
 def hide_query(url: str) -> str:

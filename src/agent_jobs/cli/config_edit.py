@@ -17,11 +17,11 @@ from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.files.private_file import lock_writers, write_private
-from agent_jobs.files.text_file import read_text
+from agent_jobs.files.text_file import explain_read_error, read_text
 from agent_jobs.settings.config_folder import find_config_file
 from agent_jobs.settings.settings import CONFIG, VARIABLES
 from agent_jobs.settings.settings_file import NAMES, find_near_setting, find_setting, is_key_name, name_setting
-from agent_jobs.settings.values import Written, drop_empty_variables
+from agent_jobs.settings.values import Written, drop_empty_variables, split_list
 
 HEADER = "# Settings of agent-jobs for hosts and terminal. agent-jobs config --explain describes each.\n"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -127,28 +127,30 @@ def check_value(name: str, texts: Sequence[str]) -> Any:
     variable = VARIABLES[NAMES[name]]
     reader = variable.reader
     parts = _split_values(name, texts)
-    if len(texts) > 1 and reader.join is None:
-        raise ConfigError(f"{name} accepts {reader.accepts}, and these are {len(texts)} values. Put it in quotes.")
     if reader.accepts.startswith((PATH_START, FOLDERS_START)):
         parts = [_make_path_absolute(part) for part in parts]
     text = parts[0]
-    if reader.join is not None and len(parts) > 1:
+    if len(parts) > 1:
+        if reader.join is None:
+            raise ConfigError(f"{name} accepts {reader.accepts}, and these are {len(texts)} values. Put it in quotes.")
         text = reader.join(parts)
     warnings: list[SettingWarning] = []
     value = reader.read(Written(name, text, variable.default, os.environ, warnings))
-    refuse_useless(name, value, text, warnings)
+    refuse_useless(name, text, warnings)
     return _choose_toml_value(name, value, text, parts)
 
 
 def _choose_toml_value(name: str, value: Any, text: str, parts: list[str]) -> Any:
     """Return the form in which the file has a value: a number or a switch by its type, several texts as a list."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float) and NUMBER.fullmatch(text):
-        return tomllib.loads(f"value = {text}")["value"]
-    if name in SEPARATORS or len(parts) > 1:
-        return parts
-    return text
+    match value:
+        case bool():
+            return value
+        case int() | float() if NUMBER.fullmatch(text):
+            return tomllib.loads(f"value = {text}")["value"]
+        case _:
+            if name in SEPARATORS or len(parts) > 1:
+                return parts
+            return text
 
 
 def write_setting(name: str, value: Any) -> Path:
@@ -197,7 +199,7 @@ def _read_before(path: Path) -> str:
     except FileNotFoundError:
         return HEADER
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        reason = explain_read_error(error, "it is not UTF-8")
         raise ConfigError(f"{path} cannot be read ({reason}). Correct it, then try again.") from None
 
 
@@ -206,7 +208,7 @@ def _split_values(name: str, texts: Sequence[str]) -> list[str]:
     separator = SEPARATORS.get(name)
     if separator is None:
         return list(texts)
-    return [part.strip() for text in texts for part in text.split(separator) if part.strip()] or list(texts)
+    return split_list(separator.join(texts), separator) or list(texts)
 
 
 def _make_path_absolute(text: str) -> str:
@@ -219,11 +221,12 @@ def _make_path_absolute(text: str) -> str:
 def _report_change(name: str, value: Any, path: Path, *, as_json: bool) -> None:
     variable = NAMES[name]
     is_overruled = variable in drop_empty_variables(os.environ)
+    shown = _format_toml(name, value)
+    if name in MAY_BE_SECRET:
+        value = shown = HIDDEN
     if as_json:
-        return _print_json(
-            {"name": name, "value": _hide_secret(name, value), "file": str(path), "in_force": not is_overruled}
-        )
-    click.echo(f"{name} = {_show_toml(name, value)}")
+        return _print_json({"name": name, "value": value, "file": str(path), "in_force": not is_overruled})
+    click.echo(f"{name} = {shown}")
     print_sentences(f"Written to {path}. Hosts read it when they start the server again.")
     if is_overruled:
         origin = "the environment"
@@ -233,20 +236,12 @@ def _report_change(name: str, value: Any, path: Path, *, as_json: bool) -> None:
     return None
 
 
-def _show_toml(name: str, value: Any) -> str:
-    """Return a value as the file has it, or a mark in place of one that may have a secret in it."""
+def _format_toml(name: str, value: Any) -> str:
+    """Return a value as the file has it."""
     import tomlkit
 
-    if name in MAY_BE_SECRET:
-        return HIDDEN
     text = tomlkit.dumps({name: value})  # pyright: ignore[reportUnknownMemberType]
     return text.partition("=")[2].strip()
-
-
-def _hide_secret(name: str, value: Any) -> Any:
-    if name in MAY_BE_SECRET:
-        return HIDDEN
-    return value
 
 
 def _print_json(answer: dict[str, Any]) -> None:

@@ -27,8 +27,6 @@ NONE = "none"
 SWITCH = {True: "on", False: "off"}
 #: What holds while nothing is set, for settings whose absence does not mean none.
 UNSET_WORDS = {"AGENT_JOBS_MAX_WAIT_S": "as long as the host allows", "AGENT_JOBS_RETENTION_DAYS": "all jobs are kept"}
-SECONDS_IN_UNITS = ((3_600, "h"), (60, "min"))
-SECONDS_IN_A_DAY = 86_400
 
 
 class SettingRow(NamedTuple):
@@ -46,27 +44,25 @@ class SettingRow(NamedTuple):
         return self.origin
 
 
-def list_page(rows: Mapping[str, SettingRow], *, is_full: bool, is_explained: bool) -> Iterator[str]:
+def list_page(rows: Mapping[str, SettingRow], *, is_explained: bool) -> Iterator[str]:
     """Yield the lines of the page.
 
     Args:
-        rows: Every setting by its variable.
-        is_full: True for all settings, False for those that are set or matter first.
+        rows: The settings to show, by their variables.
         is_explained: True to describe each setting below its line.
     """
-    shown = {name: row for name, row in rows.items() if is_full or _is_shown_first(name, row)}
-    name_columns = max(map(len, shown))
-    origin_columns = max(len(row.origin_words) for row in shown.values())
+    name_columns = max(map(len, rows))
+    origin_columns = max(len(row.origin_words) for row in rows.values())
     between = ""
     for subject, variables in SUBJECTS.items():
-        names = [name for name in variables if name in shown]
+        names = [name for name in variables if name in rows]
         if not names:
             continue
         yield f"{between}{sections.format_heading(subject)}"
         between = "\n"
         for name in names:
-            start = f"  {name:<{name_columns}}  {shown[name].origin_words:<{origin_columns}}  "
-            yield from _list_setting(name, shown[name], start, is_explained=is_explained)
+            start = f"  {name:<{name_columns}}  {rows[name].origin_words:<{origin_columns}}  "
+            yield from _list_setting(name, rows[name], start, is_explained=is_explained)
 
 
 def _list_setting(name: str, row: SettingRow, start: str, *, is_explained: bool) -> Iterator[str]:
@@ -83,9 +79,8 @@ def list_lines(rows: Mapping[str, SettingRow]) -> Iterator[str]:
         yield f"{name:<{name_columns}}  {row.origin_words:<{origin_columns}}  {_describe_row(name, row)}"
 
 
-def describe_rest(rows: Mapping[str, SettingRow]) -> str:
+def describe_rest(count: int) -> str:
     """Return a sentence about the settings that the short page leaves out."""
-    count = sum(not _is_shown_first(name, row) for name, row in rows.items())
     return (
         f"{count} other settings have their defaults. `agent-jobs config --all` shows them, `--explain` describes each."
     )
@@ -93,24 +88,26 @@ def describe_rest(rows: Mapping[str, SettingRow]) -> str:
 
 def describe_value(name: str, value: Any) -> str:
     """Return a value in words and with its unit."""
-    if value is None or value == ():
-        return UNSET_WORDS.get(name, NONE)
-    if isinstance(value, bool):
-        return SWITCH[value]
     unit = name.rpartition("_")[2]
-    if unit in UNITS and isinstance(value, int | float):
-        return UNITS[unit](value)
-    return terminal.join_lines(str(value))
+    match value:
+        case None | ():
+            return UNSET_WORDS.get(name, NONE)
+        case bool():
+            return SWITCH[value]
+        case int() | float() if unit in UNITS:
+            return UNITS[unit](value)
+        case _:
+            return terminal.join_lines(str(value))
 
 
 def format_span(seconds: float) -> str:
     """Return a time in full, such as 45 s, 3 h or 1 h 30 min."""
-    days, rest = divmod(seconds, SECONDS_IN_A_DAY)
-    parts = [_format_days(days)] if days else []
-    for size, unit in SECONDS_IN_UNITS:
+    parts: list[str] = []
+    rest = seconds
+    for size, form in SPAN_UNITS:
         count, rest = divmod(rest, size)
         if count:
-            parts.append(f"{count:g} {unit}")
+            parts.append(form(count))
     if rest or not parts:
         parts.append(f"{rest:g} s")
     return " ".join(parts)
@@ -126,6 +123,8 @@ def _format_usd(amount: float) -> str:
     return f"${amount:,.2f}"
 
 
+#: Units of a time, the largest first: their seconds, and the form of a number of them.
+SPAN_UNITS = ((86_400, _format_days), (3_600, "{:g} h".format), (60, "{:g} min".format))
 #: The form of a value by the last part of its variable, which is its unit.
 UNITS: Mapping[str, Callable[[float], str]] = {"S": format_span, "DAYS": _format_days, "USD": _format_usd}
 
@@ -156,24 +155,29 @@ def _lay_out_setting(start: str, value: str) -> Iterator[str]:
         yield from (" " * len(start) + line for line in more)
         return
     yield start.rstrip()
-    yield from (EXPLANATION_INDENT + line for line in terminal.wrap_lines(value, width - len(EXPLANATION_INDENT)))
+    yield from _wrap_below(value, width)
 
 
-def _explain_setting(name: str) -> Iterator[str]:
+def _explain_setting(name: str) -> list[str]:
     variable = VARIABLES[name]
-    width = terminal.find_width(piped=PIPE_COLUMNS) - len(EXPLANATION_INDENT)
-    for line in terminal.wrap_lines(f"{variable.about} Accepts {variable.accepts}.", width):
-        yield EXPLANATION_INDENT + line
+    return _wrap_below(f"{variable.about} Accepts {variable.accepts}.", terminal.find_width(piped=PIPE_COLUMNS))
+
+
+def _wrap_below(text: str, width: int) -> list[str]:
+    """Return the indented lines of a text below a setting."""
+    return [EXPLANATION_INDENT + line for line in terminal.wrap_lines(text, width - len(EXPLANATION_INDENT))]
 
 
 def write_page(rows: Mapping[str, SettingRow], mistakes: list[str], *, is_full: bool, is_explained: bool) -> None:
     """Print the page on stdout, then on stderr what it leaves out and what is wrong with the settings."""
-    is_short = not (is_full or is_explained)
-    lines = list_page(rows, is_full=not is_short, is_explained=is_explained)
     remarks = mistakes
-    if is_short and sys.stdout.isatty():
-        remarks = [describe_rest(rows), *mistakes]
-    elif is_short:
+    if is_full or is_explained:
+        lines = list_page(rows, is_explained=is_explained)
+    elif sys.stdout.isatty():
+        shown = {name: row for name, row in rows.items() if _is_shown_first(name, row)}
+        lines = list_page(shown, is_explained=False)
+        remarks = [describe_rest(len(rows) - len(shown)), *mistakes]
+    else:
         lines = list_lines(rows)
     click.echo("\n".join(lines))
     for sentence in remarks:

@@ -68,11 +68,10 @@ async def _cancel_and_delete(session: Session, jobs: Sequence[Job], *, upstream:
     left: list[Job] = []
     if active := tuple(job.id for job in jobs if not job.is_terminal):
         left = await session.engine.cancel(JobFilter(job_ids=active))
-    still_running = [job for job in left if not job.is_terminal]
-    running_ids = {job.id for job in still_running}
-    deletable = [job.id for job in jobs if job.id not in running_ids]
+    still_running = {job.id: job for job in left if not job.is_terminal}
+    deletable = [job.id for job in jobs if job.id not in still_running]
     pruned = await session.engine.delete(deletable, upstream=upstream)
-    return _Deleted(pruned, [job for job in left if job.is_terminal], still_running)
+    return _Deleted(pruned, [job for job in left if job.is_terminal], list(still_running.values()))
 
 
 def _find_jobs(job_ids: Sequence[str], settings: Settings) -> list[Job]:
@@ -116,10 +115,12 @@ def _describe_deleted(deleted: _Deleted, *, upstream: bool) -> Iterator[str]:
             f"{job.id} is still {job.status}: its cancel was requested and is not confirmed. Delete it later with: "
             f"agent-jobs delete {job.id}"
         )
-    if pruned.responses and not upstream:
-        yield "The provider keeps its copies (--upstream deletes them, too)."
-    elif pruned.responses:
+    if not pruned.responses:
+        return
+    if upstream:
         yield f"{pruned.deleted_upstream} of {pruned.responses} responses were deleted at the provider."
+    else:
+        yield "The provider keeps its copies (--upstream deletes them, too)."
 
 
 def _count_jobs(jobs: int) -> str:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import click
@@ -19,18 +19,22 @@ from mcp_types import TextContent
 
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.output import is_stdout_abandoned
-from agent_jobs.cli.terminal import find_width, has_colours, wrap_lines
+from agent_jobs.cli.sections import style
+from agent_jobs.cli.terminal import find_width, wrap_lines
 from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.emulator.server import run_emulator
+from agent_jobs.errors import walk_leaves
 
 LIMIT_S = 90.0  # the story lasts ten seconds; the first start after an installation compiles every module
-#: What the emulated model answers to the demo's own question, and to any other.
+QUESTION = "What makes a background job trustworthy?"
 ANSWER = (
     "It is stored before it is sent, so a crash cannot lose it. It is sent once: if a start is unclear, the job says "
     "so and is not sent again. Its result is copied as soon as it exists. And when a server dies, the next one takes "
     "its jobs over."
 )
+#: What the emulated model answers to the demo's own question, and to any other.
+ANSWERS = {QUESTION: ANSWER}
 OTHER_ANSWER = (
     "The emulated model has no answer to that. A real one would have written it here, after the same restart."
 )
@@ -43,9 +47,6 @@ PIPE_COLUMNS = 88  # as wide as the picture in the README
 COLOURS: Mapping[str, str] = {"api": "magenta", "host": "cyan", "kill": "red"}
 OPEN_LIMIT_S = 60.0  # the imports of a server on a very busy machine
 LOCK_POLL_S = 0.05  # between two lists of the folder with the locks, which reports no changes
-
-
-QUESTION = "What makes a background job trustworthy?"
 
 
 class DemoError(Exception):
@@ -71,7 +72,7 @@ def run_demo(question: str) -> int:
                 raise DemoError("the job was started more than once")
             demo.print_line("api", "counted 1 POST for this job: nothing was paid twice")
         except* (DemoError, MCPError, OSError) as group:  # a task group raises its errors as a group
-            failures = [str(error) or "it took too long" for error in _list_errors(group)]
+            failures = [str(error) or "it took too long" for error in walk_leaves(group)]
         except* KeyboardInterrupt:
             is_interrupted = True
     if is_interrupted:
@@ -81,27 +82,6 @@ def run_demo(question: str) -> int:
         return 1
     print_sentences("\nNext: `agent-jobs install HOST` adds this server to claude-code, codex, cursor or another.")
     return 0
-
-
-def _list_errors(error: BaseException) -> list[BaseException]:
-    """Return the errors in a group and its groups."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    group = cast("BaseExceptionGroup[BaseException]", error)
-    return [each for member in group.exceptions for each in _list_errors(member)]
-
-
-def _mark(text: str, colour: str | None = None) -> str:
-    """Return the text in bold and a colour if the terminal shows colours."""
-    if not has_colours(sys.stdout):
-        return text
-    return click.style(text, fg=colour, bold=True)
-
-
-def _answer_for(question: str) -> str:
-    if question == QUESTION:
-        return ANSWER
-    return OTHER_ANSWER
 
 
 class _Demo:
@@ -125,9 +105,8 @@ class _Demo:
 
     def print_line(self, who: str, what: str) -> None:
         """Print a line of the timeline."""
-        elapsed, actor = f"{time.monotonic() - self._began:5.1f} s", f"{who:<4}"
-        if has_colours(sys.stdout):
-            elapsed, actor = click.style(elapsed, dim=True), click.style(actor, fg=COLOURS[who], bold=True)
+        elapsed = style(f"{time.monotonic() - self._began:5.1f} s", dim=True)
+        actor = style(f"{who:<4}", bold=True, colour=COLOURS[who])
         click.echo(f"{elapsed}  {actor}  {what}")
         if is_stdout_abandoned():
             raise DemoError("the reader of its output is gone")
@@ -141,7 +120,7 @@ class _Demo:
     async def _start_and_kill(self, question: str) -> str:
         async with Client(self._server) as host:
             self.print_line("host", f"started the MCP server (process {await self._find_pid()})")
-            script = {**SCRIPT, "text": _answer_for(question)}
+            script = {**SCRIPT, "text": ANSWERS.get(question, OTHER_ANSWER)}
             options = {"metadata": {"emulate": json.dumps(script)}}
             started = await self._call_tool(host, "agent_start", prompt=question, wait_s=0, options=options)
             job_id = started["job_id"]
@@ -163,9 +142,9 @@ class _Demo:
             answer = await self._call_tool(host, "agent_poll", job_id=job_id)
         if answer.get("status") != "completed" or not answer.get("output"):
             raise DemoError(f"the job ended with status {answer.get('status')!r}")
-        self.print_line("host", f"agent_poll: {_mark('completed', 'green')}")
+        self.print_line("host", f"agent_poll: {style('completed', bold=True, colour='green')}")
         width = find_width(piped=PIPE_COLUMNS) - len(ANSWER_INDENT)
-        lines = [_mark(question), *wrap_lines(answer["output"], width)]
+        lines = [style(question, bold=True), *wrap_lines(answer["output"], width)]
         click.echo("\n" + "".join(f"{ANSWER_INDENT}{line}\n" for line in lines))
 
     async def _call_tool(self, host: Client, tool: str, **arguments: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.status import Status
+from agent_jobs.jobs.status import TERMINAL, Status
 
 
 class Fate(NamedTuple):
@@ -51,6 +51,14 @@ FATES = {
 }
 
 
+#: The key in `FATES` of jobs that no process holds open; the others are running.
+FATES_BY_STATUS = {
+    Status.PENDING: "unsent",
+    Status.STARTING: "unconfirmed",
+    **dict.fromkeys(TERMINAL, "finished"),
+}
+
+
 def format_resume_hint(*job_ids: str) -> str:
     """Return the sentence with the command that watches these jobs again, or all jobs."""
     names = " ".join(job_ids) or "--all"
@@ -75,28 +83,26 @@ def describe_detached(jobs: Sequence[Job], resume: str, *, sent_here: bool = Fal
 
 def _find_fate(job: Job, *, sent_here: bool) -> str:
     """Return the key in `FATES` of what becomes of a job."""
-    if job.is_terminal:
-        return "finished"
-    if job.status is Status.PENDING:
-        return "unsent"
-    if job.is_held_open:
-        if sent_here:
-            return "held_here"
-        return "held_elsewhere"
-    if job.status is Status.STARTING:
-        return "unconfirmed"
-    return "running"
+    if not job.is_held_open:
+        return FATES_BY_STATUS.get(job.status, "running")
+    if sent_here:
+        return "held_here"
+    return "held_elsewhere"
 
 
 def _describe_stop(jobs: Sequence[Job]) -> str:
-    if len(jobs) == 1:
-        return f"Stopped watching {jobs[0].id}."
-    return f"Stopped watching {len(jobs)} jobs."
+    match jobs:
+        case [job]:
+            return f"Stopped watching {job.id}."
+        case _:
+            return f"Stopped watching {len(jobs)} jobs."
 
 
 def _describe_fates(counts: Counter[str]) -> list[str]:
-    if counts.total() == 1:
-        return [FATES[fate].one for fate in counts]
-    if len(counts) == 1:
-        return [FATES[fate].all for fate in counts]
-    return [sentences.some.format(count=counts[fate]) for fate, sentences in FATES.items() if counts[fate]]
+    match list(counts.items()):
+        case [(fate, 1)]:
+            return [FATES[fate].one]
+        case [(fate, _)]:
+            return [FATES[fate].all]
+        case _:
+            return [sentences.some.format(count=counts[fate]) for fate, sentences in FATES.items() if counts[fate]]

@@ -4,7 +4,8 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +22,8 @@ from agent_jobs.cli.key_origin import (
     add_key_end,
     find_env_file,
     find_env_file_variables,
+    find_key_in_use,
     find_other_key,
-    find_own_key,
-    read_stored_key,
 )
 from agent_jobs.cli.notify import check_targets
 from agent_jobs.cli.server_checks import check_server
@@ -48,6 +48,11 @@ from agent_jobs.text import human_size
 
 #: Seconds without a retrieval after which a job is stuck: workers poll every 60 s, and every 290 s beside a stream.
 STUCK_S = 600.0
+STUCK_FIX = "end the process that holds them, which the database line names; then another process continues"
+UNCONFIRMED_FIX = (
+    "find the responses with their job_id as metadata in the provider's dashboard, then run agent-jobs adopt JOB "
+    "RESPONSE_ID"
+)
 #: Jobs that one finding names.
 NAMED_JOBS = 3
 #: The permissions of a database that only its owner can read.
@@ -89,7 +94,7 @@ def _check_everything() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield _check_uvx(find_machine())
     settings, refused = load_usable_settings(os.environ)
-    is_address_refused = may_lack_address(refused)
+    asks_provider = _may_ask_provider(settings, refused)
     quiet = replace(settings, log_level="error")
     error = try_open(quiet)
     if isinstance(error, ConfigError):
@@ -101,7 +106,6 @@ def _check_everything() -> Iterator[Finding]:
     yield from check_targets(settings)
     yield from check_hosts(find_machine(), settings)
     yield from check_start_times(find_machine(), HOSTS.values())
-    asks_provider = settings.has_key and not is_address_refused
     yield from _check_engine(quiet, error, asks_provider=asks_provider)
     yield from _test_own_server()
 
@@ -113,8 +117,13 @@ def _check_provider() -> Iterator[Finding]:
     async def check(session: Session) -> list[Finding]:
         return await check_endpoint(session.engine, settings)
 
-    if settings.has_key and not may_lack_address(refused):
+    if _may_ask_provider(settings, refused):
         yield from run_in_session(check, role="acts", settings=replace(settings, log_level="error"))
+
+
+def _may_ask_provider(settings: Settings, refused: Sequence[str]) -> bool:
+    """Return True if there is a key, and its address is certain."""
+    return settings.has_key and not may_lack_address(refused)
 
 
 def _check_uvx(machine: Machine) -> Finding:
@@ -135,31 +144,28 @@ def _check_uvx(machine: Machine) -> Finding:
     return Finding("uvx", "warning", f"{path}, not found by apps started from a desktop", fix)
 
 
-def _check_settings(settings: Settings, refused: Sequence[str]) -> Iterator[Finding]:
-    """Yield a finding for each setting that is invalid or has no effect."""
+def _check_settings(settings: Settings, refused: Sequence[str]) -> list[Finding]:
+    """Return a finding for each setting that is invalid or has no effect, or one that all are valid."""
     broken, odd = find_toolbox_mistakes(settings)
-    problems, warnings = [*refused, *broken], [*map(describe_error, settings.warnings), *odd]
-    for sentence in problems:
-        yield Finding("settings", "problem", sentence)
-    for sentence in warnings:
-        yield Finding("settings", "warning", sentence)
-    if not problems and not warnings:
-        path = find_config_file(os.environ)
-        place, shown = "Settings are valid", "valid; agent-jobs config shows them"
-        if read_settings_file(path).variables:
-            place = f"Settings are valid, with those of {path}"
-            shown = f"valid, with those of {path}"
-        yield Finding("settings", "ok", f"{place} (see `agent-jobs config`).", shown=shown)
+    findings = [Finding("settings", "problem", sentence) for sentence in (*refused, *broken)]
+    warnings = (*map(describe_error, settings.warnings), *odd)
+    findings += [Finding("settings", "warning", sentence) for sentence in warnings]
+    return findings or [_report_valid_settings()]
+
+
+def _report_valid_settings() -> Finding:
+    path = find_config_file(os.environ)
+    place, shown = "Settings are valid", "valid; agent-jobs config shows them"
+    if read_settings_file(path).variables:
+        place = f"Settings are valid, with those of {path}"
+        shown = f"valid, with those of {path}"
+    return Finding("settings", "ok", f"{place} (see `agent-jobs config`).", shown=shown)
 
 
 def _check_key(settings: Settings) -> Iterator[Finding]:
     """Yield the key with its origin, and the stored key if another one takes precedence."""
     try:
-        used = None
-        if settings.stored_key is not None:
-            used = read_stored_key(settings.stored_key)
-        elif settings.api_key is not None:
-            used = find_own_key(settings, settings.api_key)
+        used = find_key_in_use()
         other = find_other_key(settings.base_url, used)
     except ConfigError as error:
         yield report_error("key", error)
@@ -193,7 +199,7 @@ def _check_engine(settings: Settings, error: AgentJobsError | None, *, asks_prov
             )
         except Refusal as refusal:  # only a query finds some kinds of damage
             error = refusal.error
-    if error is not None and not isinstance(error, ConfigError):
+    if not isinstance(error, ConfigError | None):
         yield report_error("database", error)
 
 
@@ -238,12 +244,23 @@ async def _check_jobs(engine: Engine, workers: tuple[WorkerInfo, ...]) -> list[F
     """Return the findings for active jobs that make no progress and for unconfirmed starts."""
     active = await engine.find(JobFilter(statuses=ACTIVE), GATHERED_MAX)
     worked_on = {worker.base_url for worker in workers}
-    alone = [job for job in active.jobs if job.turn.base_url not in worked_on]
     now = engine.now()
-    stuck = [job for job in active.jobs if job.turn.base_url in worked_on and _is_stuck(job, now)]
+    alone: defaultdict[str, list[Job]] = defaultdict(list)
+    stuck: list[Job] = []
+    for job in active.jobs:
+        if job.turn.base_url not in worked_on:
+            alone[job.turn.base_url].append(job)
+        elif _is_stuck(job, now):
+            stuck.append(job)
     failed = await engine.find(JobFilter(statuses=frozenset({Status.FAILED})), GATHERED_MAX)
     unconfirmed = [job for job in failed.jobs if job.is_unconfirmed]
-    findings = [*_report_alone(alone), *_report_stuck(stuck), *_report_unconfirmed(unconfirmed)]
+    findings = [
+        *_report_alone(alone),
+        *_warn_of_jobs(stuck, "no process has polled {jobs} for 10 minutes", STUCK_FIX),
+        *_warn_of_jobs(
+            unconfirmed, "the provider has not confirmed the start of {jobs}; they may be billed", UNCONFIRMED_FIX
+        ),
+    ]
     if findings:
         return findings
     counts = (await engine.find(JobFilter(), 1)).counts
@@ -251,39 +268,24 @@ async def _check_jobs(engine: Engine, workers: tuple[WorkerInfo, ...]) -> list[F
     return [Finding("jobs", "ok", text)]
 
 
-def _report_alone(jobs: Sequence[Job]) -> Iterator[Finding]:
+def _report_alone(jobs: Mapping[str, Sequence[Job]]) -> Iterator[Finding]:
     """Yield a warning for each address with jobs on which no process is working."""
-    for base_url in dict.fromkeys(job.turn.base_url for job in jobs):
+    for base_url, unwatched in jobs.items():
         fix = f"start a host with agent-jobs, or run agent-jobs watch --all, with OPENAI_BASE_URL={base_url}"
-        names = _name_jobs([job for job in jobs if job.turn.base_url == base_url])
-        yield Finding("jobs", "warning", f"no process is watching {names}", fix)
+        yield from _warn_of_jobs(unwatched, "no process is watching {jobs}", fix)
 
 
-def _report_stuck(jobs: Sequence[Job]) -> Iterator[Finding]:
+def _warn_of_jobs(jobs: Sequence[Job], text: str, fix: str) -> Iterator[Finding]:
+    """Yield a warning about these jobs unless there are none; their names replace `{jobs}` in the text."""
     if jobs:
-        fix = "end the process that holds them, which the database line names; then another process continues"
-        yield Finding("jobs", "warning", f"no process has polled {_name_jobs(jobs)} for 10 minutes", fix)
-
-
-def _report_unconfirmed(jobs: Sequence[Job]) -> Iterator[Finding]:
-    if jobs:
-        fix = (
-            "find the responses with their job_id as metadata in the provider's dashboard, "
-            "then run agent-jobs adopt JOB RESPONSE_ID"
-        )
-        text = f"the provider has not confirmed the start of {_name_jobs(jobs)}; they may be billed"
-        yield Finding("jobs", "warning", text, fix)
+        names = terminal.join_first([job.id for job in jobs], NAMED_JOBS)
+        yield Finding("jobs", "warning", text.format(jobs=names), fix)
 
 
 def _is_stuck(job: Job, now: float) -> bool:
     """Return True if a running job has not been retrieved for longer than workers ever wait."""
-    seen = max(job.turn.polled_at or 0.0, job.turn.sent_at or 0.0)
+    seen = max(filter(None, (job.turn.polled_at, job.turn.sent_at)), default=0.0)
     return job.status in (Status.STARTING, Status.QUEUED, Status.IN_PROGRESS) and now - seen > STUCK_S
-
-
-def _name_jobs(jobs: Sequence[Job]) -> str:
-    """Return the first ids, and how many more there are."""
-    return terminal.join_first([job.id for job in jobs], NAMED_JOBS)
 
 
 def _test_own_server() -> Iterator[Finding]:

@@ -30,8 +30,7 @@ def describe_estimate(estimate: Estimate, request: "StartRequest") -> str:
     unit = "token" if estimate.input_tokens == 1 else "tokens"
     rows.append(("input", f"about {estimate.input_tokens:,} {unit}"))
     if estimate.files:
-        names = [str(file.get("name") or file.get("path") or "") for file in estimate.files]
-        rows.append(("files", terminal.join_first([name for name in names if name], LISTED_NAMES)))
+        rows.append(("files", terminal.join_first([file["name"] for file in estimate.files], LISTED_NAMES)))
     rows += [("expected", _describe_expected(estimate)), ("at most", _describe_bound(estimate))]
     return f"Dry run: nothing was sent.\n{terminal.format_pairs(_wrap_values(rows))}"
 
@@ -64,9 +63,8 @@ def _describe_expected(estimate: Estimate) -> str:
 
 def _describe_bound(estimate: Estimate) -> str:
     if estimate.cost_bound_usd is None:
-        if estimate.unbounded:
-            return " ".join(filter(None, ("no limit.", _describe_missing_bound(estimate.unbounded))))
-        return "no limit"
+        assert estimate.unbounded is not None  # an estimate has a bound, or the reason why there is none
+        return f"no limit. {_describe_missing_bound(estimate.unbounded)}".rstrip()
     bound = _format_estimate(estimate.cost_bound_usd)
     if estimate.bound_parts:
         parts = _USD.sub(r"$\1", estimate.bound_parts)

@@ -34,19 +34,23 @@ async def check_endpoint(engine: Engine, settings: Settings) -> list[Finding]:
     address = hide_query(settings.base_url)
     try:
         answer = await engine.describe_model(name)
-    except AccountError as error:
-        return [_report_refused_key(address, error)]
-    except ConfigError as error:
-        return [report_error("settings", error)]
-    except UpstreamError as error:
-        if error.status is None:
-            return [_report_unreachable(address, error)]
-        # A gateway may answer 500 if only this path is missing.
-        return await _check_by_list(engine, name, address, error)
     except AgentJobsError as error:
-        return [_report_unreachable(address, error)]
+        return await _check_without_model(engine, name, address, error)
     known = await _report_reachable(engine, name, f"{address} answers and accepts the key")
     return [known, _report_model(name, answer.get("shutdown_date"), engine.now())]
+
+
+async def _check_without_model(engine: Engine, name: str, address: str, error: AgentJobsError) -> list[Finding]:
+    """Return the findings of an endpoint that did not describe the model, by the error."""
+    match error:
+        case AccountError():
+            return [_report_refused_key(address, error)]
+        case ConfigError():
+            return [report_error("settings", error)]
+        case UpstreamError(status=int()):  # a gateway may answer 500 if only this path is missing
+            return await _check_by_list(engine, name, address, error)
+        case _:
+            return [_report_unreachable(address, error)]
 
 
 async def _check_by_list(engine: Engine, name: str, address: str, error: UpstreamError) -> list[Finding]:

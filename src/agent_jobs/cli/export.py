@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +16,12 @@ from agent_jobs.cli.out_file import OutPath, check_out_file, check_out_folder, f
 from agent_jobs.cli.session import JobId, Session, run_in_session
 from agent_jobs.cli.times import format_day, since_option
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import JobDetails, JobFilter
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.text import encode_text
 
 Format = Literal["markdown", "json"]
+#: Writes jobs to a place.
+_Writer = Callable[[Session, Sequence[Job]], Awaitable[None]]
 #: More jobs than a database has.
 NO_LIMIT = 2**31
 _SUFFIXES = {"markdown": ".md", "json": ".json"}
@@ -52,44 +55,34 @@ def export_command(
     first.
     """
     require_one({"IDs": bool(job_ids), "--all": all_jobs, "--since": since is not None})
-    out, is_folder = _check_out_path(target, may_overwrite=force)
+    write = _choose_writer(target, form, may_overwrite=force)
 
     async def export(session: Session) -> int:
-        found = await _find_exported_jobs(session, job_ids, since or 0.0)
-        jobs = _read_jobs(session, found)
-        if out is None or not is_folder:
-            return await _write_one_file(jobs, out, form, may_overwrite=force)
-        if out.is_dir():
-            for job in found:
-                check_out_file(_name_exported_file(out, job, form), may_overwrite=force)
-        return await _write_folder(jobs, out, form, may_overwrite=force)
+        jobs = await _find_exported_jobs(session, job_ids, since or 0.0)
+        await write(session, jobs)
+        return len(jobs)
 
-    count = run_in_session(export)
-    _report_count(count, out)
+    _report_count(run_in_session(export), target)
 
 
-def _names_folder(out: str) -> bool:
-    return Path(out).is_dir() or out.endswith(("/", os.sep))
-
-
-def _check_out_path(target: str | None, *, may_overwrite: bool) -> tuple[Path | None, bool]:
-    """Return the path of --out, and True if it is a folder. Refuse one that cannot be written."""
+def _choose_writer(target: str | None, form: Format, *, may_overwrite: bool) -> _Writer:
+    """Return what writes the jobs to --out, or to stdout without it. Refuse a path that cannot be written."""
     if target is None:
-        return None, False
-    path, is_folder = Path(target), _names_folder(target)
-    if is_folder:
+        return partial(_write_on_stdout, form=form)
+    path = Path(target)
+    if path.is_dir() or target.endswith(("/", os.sep)):
         check_out_folder(path)
-    else:
-        check_out_file(path, may_overwrite=may_overwrite)
-    return path, is_folder
+        return partial(_write_folder, folder=path, form=form, may_overwrite=may_overwrite)
+    check_out_file(path, may_overwrite=may_overwrite)
+    return partial(_write_exported_file, path=path, form=form, may_overwrite=may_overwrite)
 
 
-def _report_count(count: int, out: Path | None) -> None:
+def _report_count(count: int, target: str | None) -> None:
     """Print how many jobs were written, unless they went to stdout."""
     if count == 0:
         click.echo("No jobs to export. What there is: agent-jobs list", err=True)
-    elif out is not None:
-        click.echo(f"Wrote {terminal.count_noun(count, 'job')} to {out}.", err=True)
+    elif target is not None:
+        click.echo(f"Wrote {terminal.count_noun(count, 'job')} to {Path(target)}.", err=True)
 
 
 async def _find_exported_jobs(session: Session, job_ids: Sequence[str], since: float) -> list[Job]:
@@ -102,45 +95,46 @@ async def _find_exported_jobs(session: Session, job_ids: Sequence[str], since: f
     return sorted(page.jobs, key=lambda job: ids.index(job.id))
 
 
-async def _read_jobs(session: Session, jobs: Sequence[Job]) -> AsyncIterator[JobDetails]:
-    for job in jobs:
-        yield await session.engine.details(job.id)
+async def _write_folder(
+    session: Session, jobs: Sequence[Job], *, folder: Path, form: Format, may_overwrite: bool
+) -> None:
+    """Write a file for each job."""
+    paths = [folder / f"{format_day(job.created_at)}-{job.id}{_SUFFIXES[form]}" for job in jobs]
+    _check_job_files(paths, folder, may_overwrite=may_overwrite)
+    for job, path in zip(jobs, paths, strict=True):
+        _write_job_file(path, await _render_exported_job(session, job, form), may_overwrite=may_overwrite)
 
 
-def _name_exported_file(folder: Path, job: Job, form: Format) -> Path:
-    return folder / f"{format_day(job.created_at)}-{job.id}{_SUFFIXES[form]}"
+def _check_job_files(paths: Sequence[Path], folder: Path, *, may_overwrite: bool) -> None:
+    if folder.is_dir():
+        for path in paths:
+            check_out_file(path, may_overwrite=may_overwrite)
 
 
-async def _write_folder(jobs: AsyncIterator[JobDetails], folder: Path, form: Format, *, may_overwrite: bool) -> int:
-    """Write a file for each job; return how many."""
-    count = 0
-    async for details in jobs:
-        _write_job_file(details, folder, form, may_overwrite=may_overwrite)
-        count += 1
-    return count
+def _write_job_file(path: Path, text: str, *, may_overwrite: bool) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_whole_file(path, encode_text(text), may_overwrite=may_overwrite)
 
 
-def _write_job_file(details: JobDetails, folder: Path, form: Format, *, may_overwrite: bool) -> None:
-    folder.mkdir(exist_ok=True)
-    path = _name_exported_file(folder, details.result.job, form)
-    write_whole_file(path, encode_text(_render_exported_job(details, form)), may_overwrite=may_overwrite)
+async def _write_exported_file(
+    session: Session, jobs: Sequence[Job], *, path: Path, form: Format, may_overwrite: bool
+) -> None:
+    """Write all jobs into one file, unless there are none."""
+    if jobs:
+        text = await _render_exported_jobs(session, jobs, form)
+        write_whole_file(path, encode_text(text), may_overwrite=may_overwrite)
 
 
-async def _write_one_file(
-    jobs: AsyncIterator[JobDetails], out: Path | None, form: Format, *, may_overwrite: bool
-) -> int:
-    """Write all jobs into one file, or to stdout; return how many."""
-    texts = [_render_exported_job(details, form).rstrip("\n") async for details in jobs]
-    text = _join_jobs(texts, form)
-    if out is not None and texts:
-        write_whole_file(out, encode_text(text), may_overwrite=may_overwrite)
-    if out is None:
-        _write_on_stdout(text)
-    return len(texts)
+async def _write_on_stdout(session: Session, jobs: Sequence[Job], *, form: Format) -> None:
+    text = await _render_exported_jobs(session, jobs, form)
+    if sys.stdout.isatty():
+        text = terminal.strip_control_characters(text)
+    click.echo(encode_text(text), nl=False)
 
 
-def _join_jobs(texts: Sequence[str], form: Format) -> str:
+async def _render_exported_jobs(session: Session, jobs: Sequence[Job], form: Format) -> str:
     """Return the jobs as one Markdown text, or as a JSON list."""
+    texts = [(await _render_exported_job(session, job, form)).rstrip("\n") for job in jobs]
     if form == "json":
         return "[\n" + ",\n".join(texts) + "\n]\n"
     if not texts:
@@ -148,16 +142,11 @@ def _join_jobs(texts: Sequence[str], form: Format) -> str:
     return SEPARATOR.join(texts) + "\n"
 
 
-def _write_on_stdout(text: str) -> None:
-    if sys.stdout.isatty():
-        text = terminal.strip_control_characters(text)
-    click.echo(encode_text(text), nl=False)
-
-
-def _render_exported_job(details: JobDetails, form: Format) -> str:
+async def _render_exported_job(session: Session, job: Job, form: Format) -> str:
     from agent_jobs.rendering.details import render_export
     from agent_jobs.rendering.markdown import render_markdown
 
+    details = await session.engine.details(job.id)
     if form == "json":
         return json.dumps(render_export(details), indent=2, ensure_ascii=False) + "\n"
     return render_markdown(details.result.job, details.prompt)

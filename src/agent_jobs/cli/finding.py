@@ -81,10 +81,11 @@ def _wrap_finding(finding: Finding) -> Iterator[str]:
 def describe_outcome(findings: Sequence[Finding]) -> str:
     """Return how many problems and warnings there are, and what to do first."""
     # In the order of the alphabet, a problem comes before a warning.
-    faults = sorted((finding for finding in findings if finding.state != "ok"), key=attrgetter("state"))
+    state_of = attrgetter("state")
+    faults = sorted((finding for finding in findings if finding.state != "ok"), key=state_of)
     if not faults:
         return "No problems."
-    counts = Counter(finding.state for finding in faults)
+    counts = Counter(map(state_of, faults))
     words = ", ".join(terminal.count_noun(count, state) for state, count in counts.items())
     first = faults[0]
     return f"{words}. Begin with this: {first.fix or first.text}"

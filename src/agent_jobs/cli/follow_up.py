@@ -27,15 +27,8 @@ def _ask_follow_up(job_id: str, **arguments: Any) -> None:
 
 def _retry_job(job_id: str, new: bool, **arguments: Any) -> None:
     job, prompt = _read_job(job_id)
-    if not job.is_terminal and not new:
-        raise create_refusal(
-            RequestError(
-                f"{job.id} has not finished: it is {job.status}. Watch it with `agent-jobs watch {job.id}`, or add "
-                "--new to start the same request beside it."
-            )
-        )
-    if job.is_unconfirmed and not new:
-        _confirm_unconfirmed(job, as_json=arguments["as_json"])
+    if not new:
+        _check_is_over(job, as_json=arguments["as_json"])
     click.echo(f"Repeating {job.id}: {terminal.join_lines(job.title)}", err=True)
     click.get_current_context().invoke(run_command, prompt=prompt, repeats=job.id, **arguments)
 
@@ -49,6 +42,19 @@ def _read_job(job_id: str) -> tuple[Job, str]:
         return page.jobs[0], (await session.engine.details(full_id)).prompt
 
     return run_in_session(read)
+
+
+def _check_is_over(job: Job, *, as_json: bool) -> None:
+    """Refuse to repeat a job that still runs; ask the user about one that may be running."""
+    if not job.is_terminal:
+        raise create_refusal(
+            RequestError(
+                f"{job.id} has not finished: it is {job.status}. Watch it with `agent-jobs watch {job.id}`, or add "
+                "--new to start the same request beside it."
+            )
+        )
+    if job.is_unconfirmed:
+        _confirm_unconfirmed(job, as_json=as_json)
 
 
 def _confirm_unconfirmed(job: Job, *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """Show the hosts on this machine, with the command that installs into each."""
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,13 +30,12 @@ def print_hosts(rows: list[dict[str, Any]]) -> None:
     """Print the hosts that were found, then the others: first those whose files `install` can write."""
     if rows:
         click.echo("Hosts on this machine:\n")
-        titles = max(terminal.count_columns(row["title"]) for row in rows)
-        for row in rows:
-            click.echo(f"  {terminal.fit_columns(row['title'], titles)}  {_describe_installation(row)}")
-        click.echo("")
+        pairs = [(row["title"], _describe_installation(row)) for row in rows]
+        click.echo(f"{textwrap.indent(terminal.format_pairs(pairs), '  ')}\n")
     else:
         print_sentences("No host was found on this machine.")
-    others = [host for name, host in HOSTS.items() if name not in {row["host"] for row in rows}]
+    found = {row["host"] for row in rows}
+    others = [host for name, host in HOSTS.items() if name not in found]
     written = [host.name for host in others if host.user is not None]
     printed = [host.name for host in others if host.user is None]
     if written:
