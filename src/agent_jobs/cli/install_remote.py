@@ -8,9 +8,14 @@ from urllib.parse import urlsplit
 
 import click
 
-from agent_jobs.cli.install_report import mask_secrets, print_fragment, print_report, write_host_file
+from agent_jobs.cli.install_report import (
+    mask_secrets,
+    name_file_in_errors,
+    print_fragment,
+    print_report,
+    write_host_file,
+)
 from agent_jobs.cli.session import convert_errors
-from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import Scope, locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry, refuse_comments, replace_entry
 from agent_jobs.install.hosts import Entry, Host
@@ -56,12 +61,10 @@ def install_remote(
     if print_only:
         return print_fragment(host, replace_entry(host, "", entry), as_json=as_json)
     before = read_snapshot(locate_file(host, machine, scope))
-    try:
+    with name_file_in_errors(before):
         refuse_comments(host, before.text)
         text = replace_entry(host, before.text, entry)
         replaced = _describe_replaced_entry(host, read_entry(host, before.text), entry)
-    except ConfigError as error:
-        raise ConfigError(f"{before.path}: {error}") from None
     report = write_host_file(host, before, text, "installed", dry_run=dry_run)
     if replaced:
         verb = "Would replace" if dry_run else "Replaced"
