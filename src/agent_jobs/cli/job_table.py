@@ -1,8 +1,10 @@
 """A table of jobs for a terminal or a pipe."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.sections import measure_columns, style, wrap_sentence
 from agent_jobs.cli.symbols import choose_branch_mark, choose_icon, choose_unread_mark
 from agent_jobs.jobs.job import Job
@@ -42,15 +44,16 @@ def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
     yield GAP.join([*(_align_cell(name, name, width) for name, width in widths.items()), "TITLE"])
     for (job, depth), row in zip(tree, rows, strict=True):
         title, reason = _mark_title(job, depth, has_unread=has_unread), describe_pending(job, now)
-        below: list[str] = []
-        if reason and terminal.is_width_limited():
-            line = " " * (widths["ID"] + len(GAP)) + reason
-            below = [style(terminal.cut_columns(line, room), dim=True)]
-        elif reason:
-            title += f" ({reason})"
+        below = ""
+        if reason:
+            if terminal.is_width_limited():
+                below = terminal.cut_columns(" " * (widths["ID"] + len(GAP)) + reason, room)
+            else:
+                title += f" ({reason})"
         title = style(terminal.cut_columns(title, title_width).rstrip(), bold=_has_unread_result(job))
         yield GAP.join([*_render_cells(job, row, widths), title])
-        yield from below
+        if below:
+            yield style(below, dim=True)
     yield ""
     yield from wrap_sentence(_summarize_page(page))
 
@@ -71,7 +74,7 @@ def _build_row(job: Job, now: float) -> dict[str, str]:
         "ID": job.id,
         "STATUS": f"{choose_icon(job.status)} {job.status}",
         "AGE": terminal.format_age(now - job.created_at),
-        "TIME": terminal.format_elapsed((job.finished_at or now) - job.created_at),
+        "TIME": format_run_time(job, now),
         "OWNER": terminal.cut_columns(terminal.join_lines(job.owner), OWNER_COLUMNS),
         "MODEL": terminal.cut_columns(job.model, MODEL_COLUMNS),
         "TOKENS": terminal.format_tokens(job),
@@ -146,14 +149,11 @@ def _summarize_page(page: JobPage) -> str:
 def _arrange_as_tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:
     """Yield the jobs with their depths: each follow-up below the job that it continues, if that job is among them."""
     known = {job.id for job in jobs}
-    children: dict[str | None, list[Job]] = {}
+    children: defaultdict[str | None, list[Job]] = defaultdict(list)
     for job in jobs:
-        parent = None
-        if job.previous_job_id in known:
-            parent = job.previous_job_id
-        children.setdefault(parent, []).append(job)
-    stack = [(job, 0) for job in reversed(children.get(None, []))]
+        children[job.previous_job_id].append(job)
+    stack = [(job, 0) for job in reversed(jobs) if job.previous_job_id not in known]
     while stack:
         job, depth = stack.pop()
         yield job, depth
-        stack += [(child, depth + 1) for child in children.get(job.id, [])]
+        stack += [(child, depth + 1) for child in children[job.id]]

@@ -55,8 +55,7 @@ class OutageClock:
         return self._began is not None
 
     def describe(self, job: Job, now: float) -> str:
-        """Return for how long the job has been out of reach, and why; empty if it is not."""
-        reason = find_outage(job)
-        if not reason or self._began is None:
+        """Return for how long the job of the last `update` has been out of reach, and why; empty if it is not."""
+        if self._began is None:
             return ""
-        return f"retrying for {terminal.format_elapsed(now - self._began)}: {reason}"
+        return f"retrying for {terminal.format_elapsed(now - self._began)}: {find_outage(job)}"
