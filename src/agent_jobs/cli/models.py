@@ -1,6 +1,5 @@
 """`agent-jobs models`: list the models that a job can use."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from agent_jobs.cli.model_list import (
     is_list_known,
     list_known_models,
 )
-from agent_jobs.cli.sections import wrap_sentence
+from agent_jobs.cli.sections import style, wrap_sentence
 from agent_jobs.cli.session import Session, convert_errors, create_refusal, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.wording import describe_error
@@ -46,12 +45,11 @@ def models_command(known: bool, as_json: bool) -> None:
     Without a key or a network, the models of OpenAI that agent-jobs knows are listed, and stderr says so.
     """
     settings = read_settings()
-    reason = ""
     if known:
-        rows = _find_known_models(settings)
+        rows, reason, is_known = _find_known_models(settings), "", True
     else:
         rows, reason = _find_models(settings)
-    is_known = known or bool(reason)
+        is_known = bool(reason)
     if reason:
         click.echo(f"{reason} These are the models that agent-jobs knows; the provider may have others.", err=True)
     if as_json:
@@ -148,35 +146,26 @@ def _render_model(row: ModelRow) -> JSON:
 def _render_model_table(rows: Sequence[ModelRow], settings: Settings, *, is_known: bool) -> Iterator[str]:
     """Yield the table, and what it says of the default model."""
     cells = [_build_model_cells(row) for row in rows]
-    for line, row in zip(
-        render_table(cells, terminal.find_width(), flexible="MODEL", figures=FIGURES, dispensable=DISPENSABLE),
-        [None, *rows],
-        strict=True,
-    ):
-        yield _mark_default(line, row)
+    lines = render_table(cells, terminal.find_width(), flexible="MODEL", figures=FIGURES, dispensable=DISPENSABLE)
+    yield next(lines)
+    for line, row in zip(lines, rows, strict=True):
+        if row.is_default:
+            line = style(line, bold=True)
+        yield line
     yield ""
-    default = find_default_model(settings)
-    notes = [
-        "Prices are USD per million tokens.",
-        f"Use another model with: agent-jobs run --model {_name_other(rows)} ...",
-    ]
-    if not any(row.input_usd is not None for row in rows):
-        notes.pop(0)
+    if any(row.input_usd is not None for row in rows):
+        yield from wrap_sentence("Prices are USD per million tokens.")
+    yield from wrap_sentence(f"Use another model with: agent-jobs run --model {_name_other(rows)} ...")
     if not is_known and not any(row.is_default for row in rows):
-        notes.append(f"{default}, the default of jobs, is not in this list. Set AGENT_JOBS_MODEL to one that is.")
-    for note in notes:
-        yield from wrap_sentence(note)
+        default = find_default_model(settings)
+        yield from wrap_sentence(
+            f"{default}, the default of jobs, is not in this list. Set AGENT_JOBS_MODEL to one that is."
+        )
 
 
 def _name_other(rows: Sequence[ModelRow]) -> str:
     """Return the name of a model that is not the default and has no date of its end."""
     return next((row.name for row in rows if not (row.is_default or row.shutdown_date)), "NAME")
-
-
-def _mark_default(line: str, row: ModelRow | None) -> str:
-    if row is not None and row.is_default and terminal.has_colours(sys.stdout):
-        return click.style(line, bold=True)
-    return line
 
 
 def _build_model_cells(row: ModelRow) -> dict[str, str]:
