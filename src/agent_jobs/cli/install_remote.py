@@ -21,7 +21,7 @@ from agent_jobs.install.entry import read_entry, refuse_comments, replace_entry
 from agent_jobs.install.hosts import Entry, Host
 from agent_jobs.install.machine import Machine
 from agent_jobs.install.remote import NO_TOKEN, REMOTE_ENTRIES, complete_url, create_remote_entry
-from agent_jobs.web_address import LOOPBACK_HOSTS
+from agent_jobs.web_address import LOOPBACK_HOSTS, split_web_address
 
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
@@ -37,8 +37,8 @@ def check_remote_arguments(host: str | None, url: str, variable: str, local_opti
     given = next((name for name, value in local_options.items() if value), None)
     if given is not None:
         raise click.UsageError(f"--url does not go with {given}: the host starts no program.")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    parts = split_web_address(url)
+    if parts is None or "@" in parts.netloc:
         raise click.UsageError("--url accepts a web address, such as https://jobs.example.com.")
     if not _VARIABLE.fullmatch(variable):
         raise click.UsageError("--token-env accepts the name of a variable, never the token itself.")

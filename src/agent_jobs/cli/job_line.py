@@ -67,7 +67,7 @@ def list_facts(job: Job) -> list[str]:
     if job.is_terminal:
         return list_end_facts(job)
     parts = terminal.join_lines(job.activity).split("; ")
-    facts = [", ".join(part for part in parts if part not in PHASE_WORDS), _describe_use(job)]
+    facts = [", ".join(part for part in parts if part not in PHASE_WORDS), _describe_use_so_far(job)]
     if job.turn.number > 1:
         facts.append(f"turn {job.turn.number}")
     return list(filter(None, facts))
@@ -80,13 +80,13 @@ def list_end_facts(job: Job) -> list[str]:
         parts.append(f"{job.error.code}: {terminal.join_lines(describe_failure(job.error))}")
     if job.output_bytes:
         parts.append(terminal.format_size(job.output_bytes))
-    parts += (terminal.format_usd(job.cost_usd), _count_tokens(job))
+    parts += (terminal.format_usd(job.cost_usd), _name_token_count(job))
     return list(filter(None, parts))
 
 
-def _describe_use(job: Job) -> str:
+def _describe_use_so_far(job: Job) -> str:
     """Return the tokens and the cost of a running job so far; empty if neither is known."""
-    used = [_count_tokens(job)]
+    used = [_name_token_count(job)]
     if job.cost_usd:
         used.append(terminal.format_usd(job.cost_usd))
     if not any(used):
@@ -94,7 +94,7 @@ def _describe_use(job: Job) -> str:
     return f"{', '.join(filter(None, used))} so far"
 
 
-def _count_tokens(job: Job) -> str:
+def _name_token_count(job: Job) -> str:
     """Return the number of a job's tokens; empty if it is unknown."""
     tokens = terminal.format_tokens(job)
     if not tokens:
@@ -104,7 +104,12 @@ def _count_tokens(job: Job) -> str:
 
 def format_run_time(job: Job, now: float) -> str:
     """Return for how long a job has been running, or ran."""
-    return terminal.format_elapsed((job.finished_at or now) - job.created_at)
+    return terminal.format_elapsed(measure_run_time(job, now))
+
+
+def measure_run_time(job: Job, now: float) -> float:
+    """Return the seconds for which a job has been running, or ran."""
+    return (job.finished_at or now) - job.created_at
 
 
 def render_status(job: Job, now: float, width: int, *, has_colours: bool, outage: str = "") -> str:

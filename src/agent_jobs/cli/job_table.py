@@ -21,6 +21,8 @@ MODEL_COLUMNS = 18
 OWNER_COLUMNS = 18
 #: Columns of the sign before a title.
 MARK_COLUMNS = 2
+#: Before the branch mark of a follow-up, once for each job above the one that it continues.
+INDENT = "  "
 #: Columns between two columns of the table.
 GAP = "  "
 #: Columns of words; all others are figures, which are aligned on the right.
@@ -33,24 +35,27 @@ SIGN = ""
 
 def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
     """Yield the lines of the table and its summary; with `is_tree`, follow-ups are below the continued jobs."""
-    tree = [(job, 0) for job in page.jobs]
+    tree = [(job, "") for job in page.jobs]
     if is_tree:
         tree = list(_arrange_as_tree(page.jobs))
     rows = [_build_row(job, now) for job, _ in tree]
-    has_unread = any(map(_has_unread_result, page.jobs))
+    has_unread = any(map(has_unread_result, page.jobs))
     room = terminal.find_width()
     widths = _choose_columns(rows, room - MARK_COLUMNS * has_unread)
     title_width = max(FEWEST_TITLE_COLUMNS, room - _sum_widths(widths))
     yield GAP.join([*(_align_cell(name, name, width) for name, width in widths.items()), "TITLE"])
-    for (job, depth), row in zip(tree, rows, strict=True):
-        title, reason = _mark_title(job, depth, has_unread=has_unread), describe_pending(job, now)
+    for (job, lead), row in zip(tree, rows, strict=True):
+        title = f"{lead}{terminal.join_lines(job.title)}"
+        if has_unread:
+            title = f"{_choose_mark(job)}{title}"
+        reason = describe_pending(job, now)
         below = ""
         if reason:
             if terminal.is_width_limited():
                 below = terminal.cut_columns(" " * (widths["ID"] + len(GAP)) + reason, room)
             else:
                 title += f" ({reason})"
-        title = style(terminal.cut_columns(title, title_width).rstrip(), bold=_has_unread_result(job))
+        title = style(terminal.cut_columns(title, title_width).rstrip(), bold=has_unread_result(job))
         yield GAP.join([*_render_cells(job, row, widths), title])
         if below:
             yield style(below, dim=True)
@@ -113,30 +118,22 @@ def _align_cell(name: str, text: str, width: int) -> str:
     return text.rjust(width)
 
 
-def _mark_title(job: Job, depth: int, *, has_unread: bool) -> str:
-    """Return the title; if the table has unread results, behind their sign or a blank."""
-    title = _indent_title(job, depth)
-    if not has_unread:
-        return title
-    mark = choose_unread_mark() if _has_unread_result(job) else " "
-    return f"{mark} {title}"
+def _choose_mark(job: Job) -> str:
+    """Return what stands before the title in a table with unread results: their sign, or blanks."""
+    if has_unread_result(job):
+        return choose_unread_mark().ljust(MARK_COLUMNS)
+    return " " * MARK_COLUMNS
 
 
-def _indent_title(job: Job, depth: int) -> str:
-    title = terminal.join_lines(job.title)
-    if depth == 0:
-        return title
-    return f"{'  ' * (depth - 1)}{choose_branch_mark()}{title}"
-
-
-def _has_unread_result(job: Job) -> bool:
+def has_unread_result(job: Job) -> bool:
+    """Return True if the job has finished and no reader received its result."""
     return job.is_terminal and job.delivered_at is None
 
 
 def _summarize_page(page: JobPage) -> str:
     """Return how many jobs have each status, how many are unread or not shown, and what today cost."""
     summary = ", ".join(f"{count} {status}" for status, count in page.counts.items())
-    if unread := sum(map(_has_unread_result, page.jobs)):
+    if unread := sum(map(has_unread_result, page.jobs)):
         summary += f"; {unread} unread ({choose_unread_mark()})"
     if page.today_usd:
         summary += f"; today {terminal.format_usd(page.today_usd)}"
@@ -146,14 +143,15 @@ def _summarize_page(page: JobPage) -> str:
     return summary
 
 
-def _arrange_as_tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:
-    """Yield the jobs with their depths: each follow-up below the job that it continues, if that job is among them."""
+def _arrange_as_tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
+    """Yield each follow-up below the job that it continues, if that job is among them, with the lead of its title."""
     known = {job.id for job in jobs}
     children: defaultdict[str | None, list[Job]] = defaultdict(list)
     for job in jobs:
         children[job.previous_job_id].append(job)
-    stack = [(job, 0) for job in reversed(jobs) if job.previous_job_id not in known]
+    mark = choose_branch_mark()
+    stack = [(job, "", "") for job in reversed(jobs) if job.previous_job_id not in known]
     while stack:
-        job, depth = stack.pop()
-        yield job, depth
-        stack += [(child, depth + 1) for child in children[job.id]]
+        job, lead, margin = stack.pop()
+        yield job, lead
+        stack += [(child, margin + mark, margin + INDENT) for child in children[job.id]]

@@ -147,7 +147,8 @@ def _describe_pruned(pruned: Pruned, *, upstream: bool) -> Iterator[str]:
         yield "1 was kept because its result is unread (--unread deletes it)."
     elif pruned.unread:
         yield f"{pruned.unread} were kept because their results are unread (--unread deletes them)."
-    if pruned.responses and not upstream:
-        yield "The provider keeps its copies (--upstream deletes them, too)."
-    elif pruned.responses:
-        yield f"{pruned.deleted_upstream} of {pruned.responses} responses were deleted at the provider."
+    if pruned.responses:
+        if upstream:
+            yield f"{pruned.deleted_upstream} of {pruned.responses} responses were deleted at the provider."
+        else:
+            yield "The provider keeps its copies (--upstream deletes them, too)."

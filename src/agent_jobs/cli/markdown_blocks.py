@@ -142,12 +142,11 @@ class MarkdownBlocks:
         return lines[:-1]
 
     def _render_tokens(self, tokens: Sequence[Token]) -> list[str]:
-        lines = [self._join_line(line) for line in self._console.render_lines(_Blocks(tokens), pad=False)]
-        while lines and not lines[-1]:
-            lines.pop()
-        while lines and not lines[0]:  # lists, tables and quotations begin with an empty line
-            del lines[0]
-        return lines
+        lines = map(self._join_line, self._console.render_lines(_Blocks(tokens), pad=False))
+        text = "\n".join(lines).strip("\n")  # lists, tables and quotations begin with an empty line
+        if not text:
+            return []
+        return text.split("\n")
 
     def _join_line(self, segments: Sequence[Segment]) -> str:
         """Return a line as text with its colours, without blanks at its end."""
