@@ -33,6 +33,8 @@ SECRET_FORM = re.compile(
 MASK = "********"
 #: Characters of a line of a diff; longer lines are minified data.
 DIFF_LINE_CHARS = 400
+#: The actions after which the user has something to do.
+_WRITTEN = ("installed", "removed")
 #: The sentence for each action on a file.
 _ACTIONS = {
     "unchanged": "Nothing to do in {file}.",
@@ -119,11 +121,9 @@ def print_fragment(host: Host, text: str, advice: Sequence[str] = (), *, as_json
 def _list_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield _ACTIONS[report["action"]].format(file=report["file"])
     yield from report.get("notes", ())
-    if report["action"] == "unchanged":
+    if report["action"] not in _WRITTEN:
         return
     if "backup" in report:
         yield f"Backup: {report['backup']}"
-    if "diff" in report:
-        return
     yield from (f"Warning: {warning}" for warning in report.get("warnings", ()))
     yield from (f"Next: {step}" for step in report["next"])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from math import isnan
 from typing import Any, get_args
 
@@ -120,9 +121,8 @@ def list_command(
         return print_ids(page.jobs)
     if not page.jobs:
         return echo(_describe_no_jobs(group))
-    lines = [*render_table(page, now, is_tree=sort == "created")]
-    for note in unwatched.describe_stale(page.jobs, now):
-        lines += wrap_sentence(note)
+    notes = map(wrap_sentence, unwatched.describe_stale(page.jobs, now))
+    lines = chain(render_table(page, now, is_tree=sort == "created"), *notes)
     return echo("\n".join(lines))
 
 

@@ -8,6 +8,7 @@ import click
 
 from agent_jobs.cli.choice import require_one
 from agent_jobs.cli.job_list import DAY_S, Days
+from agent_jobs.cli.json_answer import print_answer, print_json_answer
 from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.session import Exit, JobId, Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.user_input import confirm
@@ -46,18 +47,16 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
 
 
 def _write_cancelled(jobs: Sequence[Job], batch: str, *, as_json: bool) -> None:
-    if as_json:
-        from agent_jobs.rendering import answers
+    if not (jobs or as_json):
+        click.echo(f"No jobs of batch {batch!r} are running.", err=True)
+    answer = {job.id: job.status for job in jobs}
+    print_answer(answer, map(_describe_cancelled, jobs), as_json=as_json, write=click.echo)
 
-        return click.echo(answers.format_json_line({job.id: job.status for job in jobs}))
-    if not jobs:
-        return click.echo(f"No jobs of batch {batch!r} are running.", err=True)
-    for job in jobs:
-        note = "  (cancel requested)"
-        if job.is_terminal:
-            note = ""
-        click.echo(f"{job.id}  {job.status}{note}")
-    return None
+
+def _describe_cancelled(job: Job) -> str:
+    if job.is_terminal:
+        return f"{job.id}  {job.status}"
+    return f"{job.id}  {job.status}  (cancel requested)"
 
 
 @click.command("adopt")
@@ -76,10 +75,7 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
 
     job, is_watched = run_in_session(adopt, role="acts")
     if as_json:
-        from agent_jobs.rendering import answers
-
-        answer = {"job_id": job.id, "status": job.status, "response_id": job.turn.response_id}
-        return click.echo(answers.format_json_line(answer))
+        return print_json_answer({"job_id": job.id, "status": job.status, "response_id": job.turn.response_id})
     click.echo(f"{job.id}  {job.status}  {job.turn.response_id}")
     if not is_watched:
         click.echo(f"No process is watching it yet. Collect it with: agent-jobs watch {job.id}", err=True)

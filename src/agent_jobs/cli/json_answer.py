@@ -10,16 +10,16 @@ from agent_jobs.cli.wrapping import print_sentences
 
 def print_answer(
     answer: Mapping[str, Any],
-    lines: Iterable[str],
+    lines: Iterable[Any],
     *,
     as_json: bool,
-    write: Callable[[str], None] = print_sentences,
+    write: Callable[[Any], None] = print_sentences,
 ) -> None:
     """Print the answer of a command in one of two forms.
 
     Args:
         answer: The answer for a program.
-        lines: The answer for a person. They are made only if they are printed, if this is a generator.
+        lines: The answer for a person. A generator makes them only if they are printed.
         as_json: True to print the answer for a program.
         write: Prints one of the lines.
     """

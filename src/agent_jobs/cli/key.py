@@ -181,11 +181,8 @@ def check_command(as_json: bool) -> None:
         return await check_endpoint(session.engine, settings)
 
     findings = run_in_session(check, role="acts", settings=settings)
-    if as_json:
-        print_json_answer({"findings": [finding.as_json() for finding in findings]})
-    else:
-        for finding in findings:
-            print_finding(finding)
+    answer = {"findings": [finding.as_json() for finding in findings]}
+    print_answer(answer, findings, as_json=as_json, write=print_finding)
     if any(each.state == "problem" for each in findings):
         raise SystemExit(Exit.REFUSED)
 

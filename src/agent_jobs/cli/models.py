@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ from agent_jobs.cli.sections import style, wrap_sentence
 from agent_jobs.cli.session import Session, convert_errors, create_refusal, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.wording import describe_error
-from agent_jobs.errors import AccountError, AgentJobsError, RequestError, UpstreamError
+from agent_jobs.errors import AgentJobsError, RequestError, UpstreamError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.settings.settings import Settings
 from agent_jobs.text import compact_json
@@ -54,7 +55,7 @@ def models_command(known: bool, as_json: bool) -> None:
         click.echo(f"{reason} These are the models that agent-jobs knows; the provider may have others.", err=True)
     if as_json:
         return click.echo(compact_json(_render_models(rows, settings, is_known=is_known)))
-    return click.echo("\n".join(_render_model_table(rows, settings, is_known=is_known)))
+    return click.echo("\n".join(_render_model_table(rows, settings)))
 
 
 def _find_known_models(settings: Settings) -> list[ModelRow]:
@@ -97,8 +98,6 @@ async def _ask_provider(session: Session, address: str) -> dict[str, JSON]:
     """
     try:
         cards = await session.engine.list_models()
-    except AccountError:
-        raise
     except UpstreamError as error:
         if error.status in NO_SUCH_PATH or error.code == "not_a_responses_api":
             raise RequestError(_describe_missing_list(address, str(error))) from None
@@ -143,7 +142,7 @@ def _render_model(row: ModelRow) -> JSON:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _render_model_table(rows: Sequence[ModelRow], settings: Settings, *, is_known: bool) -> Iterator[str]:
+def _render_model_table(rows: Sequence[ModelRow], settings: Settings) -> Iterator[str]:
     """Yield the table, and what it says of the default model."""
     cells = [_build_model_cells(row) for row in rows]
     lines = render_table(cells, terminal.find_width(), flexible="MODEL", figures=FIGURES, dispensable=DISPENSABLE)
@@ -153,10 +152,10 @@ def _render_model_table(rows: Sequence[ModelRow], settings: Settings, *, is_know
             line = style(line, bold=True)
         yield line
     yield ""
-    if any(row.input_usd is not None for row in rows):
+    if any(map(itemgetter("INPUT"), cells)):
         yield from wrap_sentence("Prices are USD per million tokens.")
     yield from wrap_sentence(f"Use another model with: agent-jobs run --model {_name_other(rows)} ...")
-    if not is_known and not any(row.is_default for row in rows):
+    if not any(row.is_default for row in rows):  # those that are known here have it
         default = find_default_model(settings)
         yield from wrap_sentence(
             f"{default}, the default of jobs, is not in this list. Set AGENT_JOBS_MODEL to one that is."
