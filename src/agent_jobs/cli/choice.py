@@ -82,3 +82,13 @@ def require_one(given: Mapping[str, bool]) -> None:
     if len(names) > 1:
         *first, last = names
         raise click.UsageError(f"{', '.join(first)} and {last} cannot be combined. Give one of them.")
+
+
+def refuse_both(given: Mapping[str, bool]) -> None:
+    """Check that only one of two options that exclude each other is given.
+
+    Raises:
+        click.UsageError: Both are.
+    """
+    if all(given.values()):
+        raise click.UsageError(f"Give {' or '.join(given)}, not both.")

@@ -53,7 +53,7 @@ def mask_secrets(text: str) -> str:
 
 def render_diff(before: FileSnapshot, text: str) -> str:
     """Return what changes in a host's file, with secrets masked."""
-    old, new = (mask_secrets(each).splitlines() for each in (before.text, text))
+    old, new = mask_secrets(before.text).splitlines(), mask_secrets(text).splitlines()
     if text == before.text:
         return "(only the byte order mark)"
     if old == new:

@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import click
 
-from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.choice import NamedChoice, refuse_both
 from agent_jobs.cli.job_line import measure_run_time
 from agent_jobs.cli.job_table import describe_pending, has_unread_result, render_table
 from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.sections import wrap_sentence
-from agent_jobs.cli.session import QUIET_OR_JSON, Session, json_option, print_ids, quiet_option, run_in_session
+from agent_jobs.cli.session import Session, json_option, print_ids, quiet_option, run_in_session
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
@@ -94,10 +94,8 @@ def list_command(
 
     On a narrow terminal the columns MODEL, TOKENS, TIME, COST, AGE and the word of STATUS are left out, in this order.
     """
-    if since is not None and days is not None:
-        raise click.UsageError("Give --since or --days, not both.")
-    if ids_only and as_json:
-        raise click.UsageError(QUIET_OR_JSON)
+    refuse_both({"--since": since is not None, "--days": days is not None})
+    refuse_both({"--quiet": ids_only, "--json": as_json})
     group = JobFilter(
         batch=batch,
         statuses=find_statuses(status),

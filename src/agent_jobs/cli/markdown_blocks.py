@@ -135,7 +135,7 @@ class MarkdownBlocks:
             if block.is_code:
                 shown = terminal.strip_control_characters(block.content).removesuffix("\n")
                 code = Text(shown.expandtabs(TAB_COLUMNS), "markdown.code_block", overflow="crop", no_wrap=True)
-                lines += [self._join_line(line) for line in self._console.render_lines(code, pad=False)]
+                lines += map(self._join_line, self._console.render_lines(code, pad=False))
             else:
                 lines += self.render(text, block)
             lines.append("")
@@ -158,7 +158,7 @@ class MarkdownBlocks:
         return "".join(self._style_text(text, style) for text, style in parts)
 
     def _style_text(self, text: str, style: Style | None) -> str:
-        if style is None or self._colours is None or not text:
+        if style is None:
             return text
         return style.render(text, color_system=self._colours)
 

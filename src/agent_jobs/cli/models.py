@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import click
 
@@ -47,39 +47,50 @@ def models_command(known: bool, as_json: bool) -> None:
     """
     settings = read_settings()
     if known:
-        rows, reason, is_known = _find_known_models(settings), "", True
+        found = _find_known_models(settings)
     else:
-        rows, reason = _find_models(settings)
-        is_known = bool(reason)
-    if reason:
-        click.echo(f"{reason} These are the models that agent-jobs knows; the provider may have others.", err=True)
+        found = _find_models(settings)
+    if found.reason:
+        click.echo(
+            f"{found.reason} These are the models that agent-jobs knows; the provider may have others.", err=True
+        )
     if as_json:
-        return click.echo(compact_json(_render_models(rows, settings, is_known=is_known)))
-    return click.echo("\n".join(_render_model_table(rows, settings)))
+        return click.echo(compact_json(_render_models(found, settings)))
+    return click.echo("\n".join(_render_model_table(found.rows, settings)))
 
 
-def _find_known_models(settings: Settings) -> list[ModelRow]:
+class _FoundModels(NamedTuple):
+    """The models of the list, and where they come from."""
+
+    rows: list[ModelRow]
+    source: Literal["provider", "known"]
+    provider_url: str
+    reason: str = ""  #: why the provider was not asked, if it should have been
+
+
+def _find_known_models(settings: Settings, reason: str = "") -> _FoundModels:
     with convert_errors():
-        return list_known_models(settings, time.time())
+        return _FoundModels(list_known_models(settings, time.time()), "known", OPENAI_URL, reason)
 
 
-def _find_models(settings: Settings) -> tuple[list[ModelRow], str]:
+def _find_models(settings: Settings) -> _FoundModels:
     """Return the models that the provider lists; if it cannot be asked, the known ones, and why.
 
     Raises:
         click.ClickException: The provider refuses the key or has no list, or its models are not known here.
     """
     if not settings.has_key and is_list_known(settings):
-        return _find_known_models(settings), "The provider was not asked, because no API key is set."
+        return _find_known_models(settings, "The provider was not asked, because no API key is set.")
     address = hide_query(settings.base_url)
     try:
         cards = run_in_session(lambda session: _ask_provider(session, address), role="acts", settings=settings)
     except _NotReachedError as error:
         if not is_list_known(settings):
             raise create_refusal(error.cause) from None
-        return _find_known_models(settings), f"{address} was not reached ({describe_error(error.cause).rstrip('.')})."
+        reason = f"{address} was not reached ({describe_error(error.cause).rstrip('.')})."
+        return _find_known_models(settings, reason)
     with convert_errors():
-        return describe_listed_models(cards, settings, time.time()), ""
+        return _FoundModels(describe_listed_models(cards, settings, time.time()), "provider", address)
 
 
 class _NotReachedError(Exception):
@@ -116,14 +127,12 @@ def _describe_missing_list(address: str, reason: str) -> str:
     )
 
 
-def _render_models(rows: Sequence[ModelRow], settings: Settings, *, is_known: bool) -> JSON:
-    source = {"source": "provider", "provider_url": hide_query(settings.base_url)}
-    if is_known:
-        source = {"source": "known", "provider_url": OPENAI_URL}
+def _render_models(found: _FoundModels, settings: Settings) -> JSON:
     return {
-        **source,
+        "source": found.source,
+        "provider_url": found.provider_url,
         "default": find_default_model(settings),
-        "models": [_render_model(row) for row in rows],
+        "models": list(map(_render_model, found.rows)),
     }
 
 
@@ -144,7 +153,7 @@ def _render_model(row: ModelRow) -> JSON:
 
 def _render_model_table(rows: Sequence[ModelRow], settings: Settings) -> Iterator[str]:
     """Yield the table, and what it says of the default model."""
-    cells = [_build_model_cells(row) for row in rows]
+    cells = list(map(_build_model_cells, rows))
     lines = render_table(cells, terminal.find_width(), flexible="MODEL", figures=FIGURES, dispensable=DISPENSABLE)
     yield next(lines)
     for line, row in zip(lines, rows, strict=True):

@@ -75,7 +75,7 @@ def list_owners_command(as_json: bool) -> None:
     """List the owners, their jobs and limits."""
     uses = _read_uses()
     if as_json:
-        click.echo(answers.format_json_line({"owners": [_describe_use(use) for use in uses]}))
+        click.echo(answers.format_json_line({"owners": list(map(_describe_use, uses))}))
         return
     if not uses:
         print_sentences("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
