@@ -46,14 +46,10 @@ def models_command(known: bool, as_json: bool) -> None:
     Without a key or a network, the models of OpenAI that agent-jobs knows are listed, and stderr says so.
     """
     settings = read_settings()
-    if known:
-        found = _find_known_models(settings)
-    else:
-        found = _find_models(settings)
+    found = _find_known_models(settings) if known else _find_models(settings)
     if found.reason:
-        click.echo(
-            f"{found.reason} These are the models that agent-jobs knows; the provider may have others.", err=True
-        )
+        others = "These are the models that agent-jobs knows; the provider may have others."
+        click.echo(f"{found.reason} {others}", err=True)
     if as_json:
         return click.echo(compact_json(_render_models(found, settings)))
     return click.echo("\n".join(_render_model_table(found.rows, settings)))
