@@ -114,13 +114,12 @@ def check_hosts(machine: Machine, ours: Settings) -> Iterator[Finding]:
     yield from findings
 
 
-def find_scopes(host: Host, machine: Machine) -> Iterator[Scope]:
-    """Yield the scopes in which the host has files here."""
-    if host.user is not None:
-        yield "user"
-    # In the home folder the project's file is the user's.
-    if host.project is not None and os.path.realpath(machine.folder) != os.path.realpath(machine.home):
-        yield "project"
+def find_scopes(host: Host, machine: Machine) -> list[Scope]:
+    """Return the scopes in which the host has files here."""
+    files: dict[Scope, object] = {"user": host.user, "project": host.project}
+    if os.path.realpath(machine.folder) == os.path.realpath(machine.home):
+        del files["project"]  # in the home folder it is the user's
+    return [scope for scope, file in files.items() if file is not None]
 
 
 def _check_file(host: Host, machine: Machine, scope: Scope, ours: Settings) -> Iterator[Finding]:

@@ -53,7 +53,7 @@ class Plan:
     """What the options ask for."""
 
     base_url: str
-    is_asking: bool  #: a person at a terminal answers the questions
+    is_asking: bool  #: the user answers the questions, not --yes
     from_stdin: bool
     hosts: tuple[str, ...]
     has_job: bool
@@ -82,9 +82,8 @@ def init_command(
     if from_stdin and not yes:
         raise click.UsageError("--stdin needs --yes: stdin cannot bring the key and the answers.")
     with convert_errors():
-        is_asking = not yes and sys.stdin.isatty()
-        plan = Plan(find_base_url(endpoint), is_asking, from_stdin, hosts, has_job, checks=not no_check)
-    if not yes and not plan.is_asking:
+        plan = Plan(find_base_url(endpoint), not yes, from_stdin, hosts, has_job, checks=not no_check)
+    if plan.is_asking and not sys.stdin.isatty():
         return _describe_plan(plan)
     with convert_errors(), raise_on_ctrl_c():
         _set_up_key(plan)

@@ -131,7 +131,7 @@ def render_status(job: Job, now: float, width: int, *, has_colours: bool, outage
 
 def render_row(job: Job, now: float, width: int, *, has_colours: bool) -> str:
     """Return the line of a job among others: its id, what it does, its time and its title."""
-    facts = "".join(f"{fact}  " for fact in list_facts(job))
+    facts = "  ".join([*list_facts(job), ""])
     return _paint_line(
         [
             (f"{job.id:<{ID_COLUMNS}}", _PLAIN),

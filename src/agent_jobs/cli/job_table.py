@@ -48,19 +48,22 @@ def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
         title = f"{lead}{terminal.join_lines(job.title)}"
         if has_unread:
             title = f"{_choose_mark(job)}{title}"
-        reason = describe_pending(job, now)
-        below = ""
-        if reason:
-            if terminal.is_width_limited():
-                below = terminal.cut_columns(" " * (widths["ID"] + len(GAP)) + reason, room)
-            else:
-                title += f" ({reason})"
+        title, below = _place_reason(title, describe_pending(job, now), widths["ID"] + len(GAP))
         title = style(terminal.cut_columns(title, title_width).rstrip(), bold=has_unread_result(job))
         yield GAP.join([*_render_cells(job, row, widths), title])
-        if below:
-            yield style(below, dim=True)
+        yield from below
     yield ""
     yield from wrap_sentence(_summarize_page(page))
+
+
+def _place_reason(title: str, reason: str, margin: int) -> tuple[str, list[str]]:
+    """Return a title and what stands below it: the reason of a pending job, which into a pipe follows the title."""
+    if not reason:
+        return title, []
+    if not terminal.is_width_limited():
+        return f"{title} ({reason})", []
+    line = terminal.cut_columns(" " * margin + reason, terminal.find_width())
+    return title, [style(line, dim=True)]
 
 
 def describe_pending(job: Job, now: float) -> str:

@@ -17,6 +17,16 @@ from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned
 
+#: What `prune` asks, by whether it deletes unread jobs and the provider's copies.
+_QUESTIONS = {
+    (False, False): "Delete the jobs that finished {days:g} days ago or earlier?",
+    (False, True): "Delete the jobs that finished {days:g} days ago or earlier, here and at the provider?",
+    (True, False): "Delete all jobs, read or not, that finished {days:g} days ago or earlier?",
+    (True, True): (
+        "Delete all jobs, read or not, that finished {days:g} days ago or earlier, here and at the provider?"
+    ),
+}
+
 
 @click.command("cancel")
 @click.argument("job_ids", metavar="[ID]...", type=JobId(), nargs=-1)
@@ -126,14 +136,8 @@ def prune_command(days: float | None, upstream: bool | None, unread: bool, yes: 
 
 def _confirm_prune(days: float, *, upstream: bool, unread: bool) -> None:
     """Ask the user; leave the command unless the answer is yes."""
-    jobs = "the jobs"
-    if unread:
-        jobs = "all jobs, read or not,"
-    place = ""
-    if upstream:
-        place = ", here and at the provider"
     with raise_on_ctrl_c():  # the terminal has to be reset
-        confirm(f"Delete {jobs} that finished {days:g} days ago or earlier{place}?")
+        confirm(_QUESTIONS[unread, upstream].format(days=days))
 
 
 def _describe_pruned(pruned: Pruned, *, upstream: bool) -> Iterator[str]:

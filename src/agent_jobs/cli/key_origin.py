@@ -119,10 +119,7 @@ def describe_stored_key(stored: StoredKey) -> str:
 
 def find_env_file() -> Path | None:
     """Return the file that --env-file names."""
-    context = click.get_current_context(silent=True)
-    path = None
-    if context is not None:
-        path = context.find_root().params.get("env_file")
+    path = click.get_current_context().find_root().params.get("env_file")
     if not path:
         return None
     return Path(path).absolute()

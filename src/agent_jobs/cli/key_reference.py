@@ -16,7 +16,8 @@ _ACCEPTS = "It accepts the name of a file in the folder of AGENT_JOBS_OWNER_KEYS
 _PREFIXED = re.compile(
     r"(?:sk|rk|pk|gsk|xai|ajt|sess|eyJ|AIza|whsec)[-_A-Za-z0-9]{12,}|(?:sk|ajt|whsec)[-_].*|.*[=\"'].*"
 )
-_VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
+#: A variable, or nothing for the shared key.
+_VARIABLE = re.compile(r"(?:env:[A-Za-z_][A-Za-z0-9_]*)?")
 #: A name without a path, and without blanks around it.
 _FILE = re.compile(r"(?!\.{1,2}$)(?!\s)[^/\\:]+(?<!\s)")
 _BEARER = re.compile(r"(?:bearer|basic)\s.*", re.IGNORECASE)
@@ -33,7 +34,7 @@ class KeyReference(click.ParamType[str]):
         reference = str(value)
         if _looks_like_key(reference.removeprefix(ENV)):
             self.fail(f"This looks like a key itself, which would be kept in the database. {_ACCEPTS}", param, ctx)
-        if reference and not _VARIABLE.fullmatch(reference) and not _names_file(reference):
+        if not _VARIABLE.fullmatch(reference) and not _names_file(reference):
             self.fail(_ACCEPTS, param, ctx)
         return reference
 

@@ -141,10 +141,10 @@ def _render_model(row: ModelRow) -> JSON:
         "cached_usd_per_million": row.cached_usd,
         "output_usd_per_million": row.output_usd,
         "context_tokens": row.context_tokens,
-        "efforts": list(row.efforts) or None,
+        "efforts": row.efforts,
         "shutdown_date": row.shutdown_date,
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    return {name: value for name, value in fields.items() if value not in (None, ())}
 
 
 def _render_model_table(rows: Sequence[ModelRow], settings: Settings) -> Iterator[str]:

@@ -52,7 +52,7 @@ def check_targets(settings: Settings) -> Iterator[Finding]:
         return
     from agent_jobs.notices.desktop import find_program
 
-    text = ", ".join(_name_target(settings, target) for target in settings.notify)
+    text = ", ".join(_name_targets(settings))
     if NoticeTarget("desktop") in settings.notify and find_program(os.environ) is None:
         fix = "install the program that shows notices here, such as notify-send of libnotify"
         yield Finding("notices", "warning", f"{text}; no program shows notices on this desktop", fix)
@@ -68,18 +68,22 @@ def _send_test(settings: Settings) -> Mapping[NoticeTarget, str]:
 
 
 def _describe_targets(settings: Settings) -> Iterator[str]:
-    yield from (_name_target(settings, target) for target in settings.notify)
+    yield from _name_targets(settings)
     yield f"Events: {', '.join(_name_events(settings))}."
     yield "Test the targets with: agent-jobs notify --test"
 
 
 def _describe_outcomes(settings: Settings, failures: Mapping[NoticeTarget, str]) -> Iterator[str]:
     """Yield a line for each target of a test; an empty failure means that the notice was sent."""
-    for target in settings.notify:
+    for target, name in zip(settings.notify, _name_targets(settings), strict=True):
         outcome = "sent"
         if failures[target]:
             outcome = f"not sent, {failures[target]}"
-        yield f"{_name_target(settings, target)}: {outcome}"
+        yield f"{name}: {outcome}"
+
+
+def _name_targets(settings: Settings) -> list[str]:
+    return [_name_target(settings, target) for target in settings.notify]
 
 
 def _name_target(settings: Settings, target: NoticeTarget) -> str:

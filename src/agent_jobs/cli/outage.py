@@ -16,10 +16,8 @@ def find_outage(job: Job) -> str:
 
 
 def describe_outage(job: Job) -> str:
-    """Return the sentences for a person who waits for a job that cannot be sent or polled; empty if it can."""
+    """Return the sentences for a person who waits for a job that cannot be sent or polled."""
     reason = find_outage(job)
-    if not reason:
-        return ""
     if job.status is Status.PENDING:
         return (
             f"Not sent yet: {reason}. The job is kept, and sent as soon as possible. Ctrl-C leaves it to the next "
