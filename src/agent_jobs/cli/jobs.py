@@ -142,13 +142,21 @@ def _confirm_prune(days: float, *, upstream: bool, unread: bool) -> None:
 
 def _describe_pruned(pruned: Pruned, *, upstream: bool) -> Iterator[str]:
     """Yield a sentence each for what was deleted, for what was kept, and for the provider's copies."""
-    yield "1 job was deleted." if pruned.deleted == 1 else f"{pruned.deleted} jobs were deleted."
-    if pruned.unread == 1:
-        yield "1 was kept because its result is unread (--unread deletes it)."
-    elif pruned.unread:
-        yield f"{pruned.unread} were kept because their results are unread (--unread deletes them)."
+    yield _choose_by_number(pruned.deleted, "1 job was deleted.", "{} jobs were deleted.")
+    if pruned.unread:
+        yield _choose_by_number(
+            pruned.unread,
+            "1 was kept because its result is unread (--unread deletes it).",
+            "{} were kept because their results are unread (--unread deletes them).",
+        )
     if pruned.responses:
         if upstream:
             yield f"{pruned.deleted_upstream} of {pruned.responses} responses were deleted at the provider."
         else:
             yield "The provider keeps its copies (--upstream deletes them, too)."
+
+
+def _choose_by_number(count: int, one: str, several: str) -> str:
+    if count == 1:
+        return one
+    return several.format(count)
