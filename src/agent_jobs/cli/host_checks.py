@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding, State
@@ -23,7 +23,7 @@ from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry, refuse_comments
 from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, find_disabling_values
-from agent_jobs.install.local_scope import LocalScope, find_local_scope
+from agent_jobs.install.local_scope import LocalScope, find_local_scope, list_or_empty
 from agent_jobs.install.machine import Machine
 from agent_jobs.mcp_server.wait_limits import find_wait_cap_s
 from agent_jobs.settings.configuration import load_usable_settings
@@ -352,10 +352,7 @@ def format_switches(switches: Mapping[str, bool]) -> str:
 
 def _list_forwarded(host: Host, entry: Entry) -> list[str]:
     """Return the variables that the host forwards by their names."""
-    names: Any = entry.get(host.forwards, [])
-    if not isinstance(names, list):
-        return []
-    return list(map(str, names))  # pyright: ignore[reportUnknownArgumentType]
+    return list(map(str, list_or_empty(entry.get(host.forwards))))
 
 
 def _sort_key(version: str) -> list[tuple[int, int, str]]:
