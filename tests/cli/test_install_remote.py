@@ -130,6 +130,7 @@ def test_dry_run_writes_nothing(home: Path):
         (["codex", "--url", URL, "--env", "A=b"], "--url does not go with --env"),
         (["codex", "--url", "jobs.example.com"], "--url accepts a web address"),
         (["codex", "--url", "https://a:b@jobs.example.com"], "--url accepts a web address"),
+        (["codex", "--url", "https://[jobs.example.com"], "--url accepts a web address"),
         (["codex", "--url", URL, "--token-env", "ajt_a-b"], "never the token itself"),
     ],
 )

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from agent_jobs.cli.host_checks import build_environment, read_entry_settings
+from agent_jobs.cli.host_checks import build_environment, pick_variables, read_entry_settings
 from agent_jobs.cli.selftest import SelfTestError, start_server
 from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.hosts import KEY, Entry, Host
@@ -36,7 +36,7 @@ def try_entry(host: Host, entry: Entry, machine: Machine) -> list[str]:
 def build_host_environment(host: Host, entry: Entry, machine: Machine) -> dict[str, str]:
     """Return the environment in which the host starts the server, as far as it is known here."""
     names = PASSED_ON_WINDOWS if machine.platform == "win32" else PASSED_ON
-    environment = {name: machine.environ[name] for name in names if name in machine.environ}
+    environment = pick_variables(machine.environ, names)
     environment |= build_environment(host, entry, machine.environ)
     environment["PATH"] = build_desktop_path(machine) if host.desktop else machine.environ.get("PATH", "")
     return environment
@@ -86,7 +86,7 @@ def _describe_mistake(finding: Mapping[str, str]) -> str:
 
 def _report_missing_key(host: Host, entry: Entry) -> list[str]:
     """Return a sentence if the host passes on a variable that is not set here; other ways have their own sentence."""
-    passed_on = {*entry.get(host.env, {}), *entry.get(host.forwards or "", ())}
+    passed_on = {*entry.get(host.env, {}), *entry.get(host.forwards, ())}
     if host.asks or KEY not in passed_on:
         return []
     return [f"{KEY} is not set here. A {host.title} that is started like this gives the server no key."]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding, State
@@ -23,7 +23,7 @@ from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry, refuse_comments
 from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, find_disabling_values
-from agent_jobs.install.local_scope import LocalScope, find_local_scope
+from agent_jobs.install.local_scope import LocalScope, find_local_scope, list_or_empty
 from agent_jobs.install.machine import Machine
 from agent_jobs.mcp_server.wait_limits import find_wait_cap_s
 from agent_jobs.settings.configuration import load_usable_settings
@@ -36,6 +36,8 @@ NOT_INSTALLED = "no host has agent-jobs yet; agent-jobs install HOST adds it"
 OTHERS_BITS = 0o077
 #: The bits of a mode that let the file's group or other users write it.
 WRITABLE_BITS = 0o022
+#: The option of `install` for each scope.
+_SCOPE_OPTIONS: Mapping[Scope, str] = {"user": "", "project": " --scope project"}
 #: Seconds by which a poll must end before its host gives up.
 LIMIT_MARGIN_S = 10
 REMOVE_LOCAL = f"claude mcp remove {SERVER} --scope local"
@@ -43,6 +45,8 @@ REMOVE_LOCAL = f"claude mcp remove {SERVER} --scope local"
 PIN = re.compile(rf"{SERVER}(?:@|==)(\d[\w.]*)")
 #: Variables that hosts pass on and that lead the server to the user's settings file.
 HOME_NAMES = ("USERPROFILE", "LOCALAPPDATA")
+#: Finds a variable of the key in a sentence.
+NAMES_KEY = re.compile(f"{KEY}|{KEY_FILE}")
 #: A value for which the host asks the user.
 ASKED = re.compile(r"\$\{input:[^}]*\}")
 
@@ -69,10 +73,9 @@ def _read_mode(path: str | Path) -> int:
     """Return the permissions of a file; none of a missing one, and none on Windows, where they mean nothing."""
     if sys.platform == "win32":
         return 0
-    try:
+    with suppress(OSError):
         return stat.S_IMODE(os.stat(path).st_mode)
-    except OSError:
-        return 0
+    return 0
 
 
 def _find_key_files(machine: Machine) -> Iterator[Path]:
@@ -111,13 +114,12 @@ def check_hosts(machine: Machine, ours: Settings) -> Iterator[Finding]:
     yield from findings
 
 
-def find_scopes(host: Host, machine: Machine) -> Iterator[Scope]:
-    """Yield the scopes in which the host has files here."""
-    if host.user is not None:
-        yield "user"
-    # In the home folder the project's file is the user's.
-    if host.project is not None and os.path.realpath(machine.folder) != os.path.realpath(machine.home):
-        yield "project"
+def find_scopes(host: Host, machine: Machine) -> list[Scope]:
+    """Return the scopes in which the host has files here."""
+    files: dict[Scope, object] = {"user": host.user, "project": host.project}
+    if os.path.realpath(machine.folder) == os.path.realpath(machine.home):
+        del files["project"]  # in the home folder it is the user's
+    return [scope for scope, file in files.items() if file is not None]
 
 
 def _check_file(host: Host, machine: Machine, scope: Scope, ours: Settings) -> Iterator[Finding]:
@@ -135,31 +137,23 @@ def _check_file(host: Host, machine: Machine, scope: Scope, ours: Settings) -> I
         yield Finding(WHAT, "problem" if SERVER in text else "warning", f"{where}: {error}", fix)
         return
     install = format_install_command(host, scope)
-    if entry is not None or local.entry is not None:
+    places = (
+        (entry, where, install),
+        (local.entry, f"{where}, local scope of {local.project}", f"{REMOVE_LOCAL} && {install}"),
+    )
+    found = [_HostEntry.of(host, each, place, again, machine) for each, place, again in places if each is not None]
+    if found:
         yield from _check_encoding(host, file, where, install)
-    if entry is not None:
-        yield from _check_entry(_HostEntry.of(host, entry, where, install, machine), ours)
-    yield from _check_local_scope(host, local, where, install, machine, ours)
+    for each in found:
+        yield from _check_entry(each, ours)
+    if local.is_switched_off:
+        text = f"{where} has {SERVER} switched off in this folder"
+        yield Finding(WHAT, "warning", text, f"switch it on in {host.title} with /mcp")
 
 
 def format_install_command(host: Host, scope: Scope) -> str:
     """Return the command that writes the host's entry again."""
-    command = f"{SERVER} install {host.name}"
-    if scope == "project":
-        return f"{command} --scope project"
-    return command
-
-
-def _check_local_scope(
-    host: Host, local: LocalScope, where: str, install: str, machine: Machine, ours: Settings
-) -> Iterator[Finding]:
-    """Yield the findings of the host's entries for this folder alone."""
-    if local.entry is not None:
-        place, again = f"{where}, local scope of {local.project}", f"{REMOVE_LOCAL} && {install}"
-        yield from _check_entry(_HostEntry.of(host, local.entry, place, again, machine), ours)
-    if local.is_switched_off:
-        text = f"{where} has {SERVER} switched off in this folder"
-        yield Finding(WHAT, "warning", text, f"switch it on in {host.title} with /mcp")
+    return f"{SERVER} install {host.name}{_SCOPE_OPTIONS[scope]}"
 
 
 def _check_entry(found: "_HostEntry", ours: Settings) -> list[Finding]:
@@ -169,11 +163,9 @@ def _check_entry(found: "_HostEntry", ours: Settings) -> list[Finding]:
     findings = list(found.find_mistakes(ours))
     if findings:
         return findings
-    version = ""
-    if found.pin:
-        version = f" {found.pin}"
-    text = f"starts agent-jobs{version}; a poll waits up to {found.cap_s:g} s"
-    shown = f"{found.host.title} starts agent-jobs{version}, and a poll waits up to {found.cap_s:g} s"
+    program = f"{SERVER} {found.pin}".rstrip()
+    text = f"starts {program}; a poll waits up to {found.cap_s:g} s"
+    shown = f"{found.host.title} starts {program}, and a poll waits up to {found.cap_s:g} s"
     return [replace(found.report("ok", text), shown=shown)]
 
 
@@ -190,20 +182,24 @@ def _check_encoding(host: Host, file: FileSnapshot, where: str, install: str) ->
 
 def read_entry_settings(host: Host, entry: Entry, machine: Machine) -> tuple[Settings, list[str]]:
     """Return the settings of a server that the host starts, as far as they are known here, and what is wrong."""
-    environment = {name: machine.environ[name] for name in HOME_NAMES if name in machine.environ}
-    environment["HOME"] = str(machine.home)
-    return load_usable_settings(environment | build_environment(host, entry, machine.environ))
+    home = pick_variables(machine.environ, HOME_NAMES) | {"HOME": str(machine.home)}
+    return load_usable_settings(home | build_environment(host, entry, machine.environ))
 
 
 def build_environment(host: Host, entry: Entry, around: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that the entry gives the server, with references resolved in the host's environment."""
-    environment = {name: around[name] for name in ("PATH", *_list_forwarded(host, entry)) if name in around}
+    environment = pick_variables(around, ("PATH", *_list_forwarded(host, entry)))
     for name, value in entry.get(host.env, {}).items():
         if not host.fills_references:
             environment[name] = str(value)
         elif not ASKED.search(str(value)):
             environment[name] = resolve_references(str(value), around)
     return environment
+
+
+def pick_variables(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return the variables with these names that are set."""
+    return {name: environ[name] for name in names if name in environ}
 
 
 @dataclass(frozen=True)
@@ -228,10 +224,10 @@ class _HostEntry:
         return Finding(WHAT, state, f"{self.where} {text}", fix)
 
     @property
-    def pin(self) -> str | None:
-        """Return the version that the entry asks for, if it does."""
+    def pin(self) -> str:
+        """Return the version that the entry asks for; empty if it asks for none."""
         words = self.host.read_command(self.entry).args
-        return next((pin[1] for word in words if (pin := PIN.fullmatch(word))), None)
+        return next((pin[1] for word in words if (pin := PIN.fullmatch(word))), "")
 
     @property
     def cap_s(self) -> float:
@@ -253,10 +249,10 @@ class _HostEntry:
         yield from self._check_switches("start it", self.install)
         yield from self._check_command()
         yield from self._check_source()
-        if self.pin is not None and _sort_key(self.pin) < _sort_key(__version__):
+        if self.pin and _sort_key(self.pin) < _sort_key(__version__):
             yield self.report("warning", f"starts agent-jobs {self.pin}, and this is {__version__}", self.install)
         yield from self._check_variables()
-        if not any(name in sentence for name in (KEY, KEY_FILE) for sentence in self.refused):
+        if not any(map(NAMES_KEY.search, self.refused)):
             yield from self._check_key_value(ours)
         yield from self._compare_places(ours)
         yield from self._check_limit()
@@ -323,30 +319,29 @@ class _HostEntry:
             fix = f"{self.install} --env AGENT_JOBS_DATA_DIR={here}, or set that here"
             yield self.report("warning", f"keeps its jobs in {there}, this terminal in {here}", fix)
         if self.settings.base_url.rstrip("/") != ours.base_url.rstrip("/"):
-            theirs, mine = (each.partition("?")[0] for each in (self.settings.base_url, ours.base_url))
+            theirs, _, _ = self.settings.base_url.partition("?")
+            mine, _, _ = ours.base_url.partition("?")
             fix = f"{self.install} --env OPENAI_BASE_URL={mine}, or set that here"
             yield self.report("warning", f"sends its jobs to {theirs}, this terminal to {mine}", fix)
 
     def _check_limit(self) -> Iterator[Finding]:
         """Yield a finding if the host gives up on a poll before the server answers it."""
-        limit_s, key = self._find_call_limit(), self.host.call_limit_key
-        if limit_s is None or self.cap_s < limit_s:
+        limit_s = self._find_call_limit()
+        if self.cap_s < limit_s:
             return
         fix = f"{self.install} --env AGENT_JOBS_MAX_WAIT_S={max(1.0, limit_s - LIMIT_MARGIN_S):g}"
-        if key:
-            fix += f", or raise {key[0]} in the file"
+        if name := self.host.call_limit_key[0]:
+            fix += f", or raise {name} in the file"
         text = f"gives up on a tool call after {limit_s:g} s, and a poll waits up to {self.cap_s:g} s"
         yield self.report("warning", text, fix)
 
-    def _find_call_limit(self) -> float | None:
-        """Return the seconds after which the host gives up on a tool call, None if unknown."""
-        key = self.host.call_limit_key
-        if key is None:
-            return self.host.call_limit_s
-        value = self.entry.get(key[0])
+    def _find_call_limit(self) -> float:
+        """Return the seconds after which the host gives up on a tool call, infinite if unknown."""
+        name, unit_s = self.host.call_limit_key
+        value = self.entry.get(name)
         # Hosts that count in milliseconds ignore less than a second.
-        if isinstance(value, int | float) and value * key[1] >= 1:
-            return value * key[1]
+        if isinstance(value, int | float) and value * unit_s >= 1:
+            return value * unit_s
         return self.host.call_limit_s
 
 
@@ -357,10 +352,7 @@ def format_switches(switches: Mapping[str, bool]) -> str:
 
 def _list_forwarded(host: Host, entry: Entry) -> list[str]:
     """Return the variables that the host forwards by their names."""
-    names: Any = entry.get(host.forwards or "", [])
-    if not isinstance(names, list):
-        return []
-    return list(map(str, names))  # pyright: ignore[reportUnknownArgumentType]
+    return list(map(str, list_or_empty(entry.get(host.forwards))))
 
 
 def _sort_key(version: str) -> list[tuple[int, int, str]]:

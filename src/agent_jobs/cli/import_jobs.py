@@ -9,10 +9,9 @@ import anyio
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.json_answer import print_answer
 from agent_jobs.cli.owner import OwnerName
 from agent_jobs.cli.session import convert_errors, json_option, read_settings
-from agent_jobs.cli.wrapping import print_sentences
-from agent_jobs.rendering import answers
 from agent_jobs.settings.secret_values import hide_database_password
 from agent_jobs.wiring.database import import_job_file
 
@@ -37,21 +36,19 @@ def import_command(path: Path, owner: str | None, dry_run: bool, as_json: bool) 
     settings = read_settings()
     with convert_errors():
         counts = anyio.run(import_job_file, settings, path, owner, dry_run)
-    if as_json:
-        click.echo(answers.format_json_line(asdict(counts)))
-        return
-    for line in _describe_import(counts, hide_database_password(settings.database_url) or "", is_dry_run=dry_run):
-        print_sentences(line)
+    lines = _describe_import(counts, hide_database_password(settings.database_url) or "", is_dry_run=dry_run)
+    print_answer(asdict(counts), lines, as_json=as_json)
 
 
 def _describe_import(counts: "ImportCounts", url: str, *, is_dry_run: bool) -> Iterator[str]:
-    done = "Would import" if is_dry_run else "Imported"
+    imported, copied = "Imported", "copied"
+    if is_dry_run:
+        imported, copied = "Would import", "to copy"
     jobs = terminal.count_noun(counts.jobs, "job")
-    yield f"{done} {jobs} into {url}: {counts.finished} finished, {counts.active} not done."
+    yield f"{imported} {jobs} into {url}: {counts.finished} finished, {counts.active} not done."
     if counts.known:
         yield f"Already there: {terminal.count_noun(counts.known, 'job')}."
     if counts.files:
-        copied = "to copy" if is_dry_run else "copied"
         yield f"Files of runs {copied}: {counts.files}."
     if counts.keys:
         yield f"Without their key, which another job there has: {terminal.count_noun(counts.keys, 'job')}."

@@ -38,8 +38,10 @@ from agent_jobs.settings.stored_keys import name_endpoint
 from agent_jobs.settings.values import SecretStr
 
 BASE_URL = "OPENAI_BASE_URL"
-#: How often a mistyped or refused key is asked for.
-KEY_QUESTIONS = 3
+#: How often a mistyped or refused key is asked for again.
+KEY_RETRIES = 2
+#: The state of a host by the action on its file.
+_INSTALLED = {"installed": "installed", "unchanged": "was installed already"}
 FIRST_PROMPT = "In two sentences: why do long jobs run better in the background?"
 SAY_THIS = (
     "Start a job that compares how three databases recover from a crash, with sources, and tell me when it is done."
@@ -51,7 +53,7 @@ class Plan:
     """What the options ask for."""
 
     base_url: str
-    is_asking: bool  #: a person at a terminal answers the questions
+    is_asking: bool  #: the user answers the questions, not --yes
     from_stdin: bool
     hosts: tuple[str, ...]
     has_job: bool
@@ -80,9 +82,8 @@ def init_command(
     if from_stdin and not yes:
         raise click.UsageError("--stdin needs --yes: stdin cannot bring the key and the answers.")
     with convert_errors():
-        is_asking = not yes and sys.stdin.isatty()
-        plan = Plan(find_base_url(endpoint), is_asking, from_stdin, hosts, has_job, checks=not no_check)
-    if not yes and not plan.is_asking:
+        plan = Plan(find_base_url(endpoint), not yes, from_stdin, hosts, has_job, checks=not no_check)
+    if plan.is_asking and not sys.stdin.isatty():
         return _describe_plan(plan)
     with convert_errors(), raise_on_ctrl_c():
         _set_up_key(plan)
@@ -156,19 +157,17 @@ def _ask_until_accepted(plan: Plan) -> None:
     Raises:
         ConfigError: The last one is refused, or cannot be asked for.
     """
-    questions_left = 1
+    retries = 0
     if plan.is_asking:
-        questions_left = KEY_QUESTIONS
-    while True:
-        questions_left -= 1
+        retries = KEY_RETRIES
+    for _ in range(retries):
         try:
             secret = _ask_for_key(plan)
         except ConfigError as error:
-            if not questions_left:
-                raise
             print_sentences(f"{describe_error(error)} Try again.", err=True)
         else:
             return _store_checked_key(plan, secret)
+    return _store_checked_key(plan, _ask_for_key(plan))
 
 
 def _ask_for_key(plan: Plan) -> SecretStr:
@@ -210,7 +209,7 @@ def _try_key(plan: Plan, secret: SecretStr) -> None:
 
 def _format_finding(finding: Finding) -> str:
     text = f"{finding.text.rstrip('.')}."
-    if finding.fix and finding.fix != REFUSED_KEY_FIX:
+    if finding.fix not in ("", REFUSED_KEY_FIX):
         return f"{text} To fix it, {finding.fix}."
     return text
 
@@ -258,12 +257,11 @@ def _ask_for_hosts(found: Sequence[str]) -> Sequence[str]:
     question, default = f"Install into which? all, none, or names of {', '.join(found)}", "all"
     if len(found) == 1:
         question, default = f"Install into {_join_titles(found)}?", "Y/n"
+    choices: dict[str, Sequence[str]] = dict.fromkeys(("all", "y", "yes", "y/n"), found)
+    choices |= dict.fromkeys(("none", "n", "no"), ())
     while True:
-        names = ask_for_line(question, default).replace(",", " ").lower().split()
-        if names in (["all"], ["y"], ["yes"], ["y/n"]):
-            return found
-        if names in (["none"], ["n"], ["no"]):
-            return []
+        answer = ask_for_line(question, default).replace(",", " ").lower().split()
+        names = choices.get(" ".join(answer), answer)
         unknown = [name for name in names if name not in WRITTEN]
         if not unknown:
             return names
@@ -288,10 +286,7 @@ def _install_hosts(names: Iterable[str], *, checks: bool) -> tuple[dict[str, lis
 
 
 def _print_installation(title: str, report: dict[str, Any]) -> None:
-    state = "installed"
-    if report["action"] == "unchanged":
-        state = "was installed already"
-    print_sentences(f"{title}: {state}, in {report['file']}.")
+    print_sentences(f"{title}: {_INSTALLED[report['action']]}, in {report['file']}.")
     for warning in report.get("warnings", ()):
         print_sentences(f"Warning: {warning}", err=True)
 

@@ -4,10 +4,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -16,7 +16,13 @@ from agent_jobs.cli.entry_trial import try_entry
 from agent_jobs.cli.found_hosts import describe_hosts, print_hosts
 from agent_jobs.cli.host_checks import REMOVE_LOCAL, format_switches, read_entry_settings
 from agent_jobs.cli.install_remote import check_remote_arguments, install_remote
-from agent_jobs.cli.install_report import print_fragment, print_json, print_report, write_host_file
+from agent_jobs.cli.install_report import (
+    name_file_in_errors,
+    print_fragment,
+    print_json,
+    print_report,
+    write_host_file,
+)
 from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
 from agent_jobs.cli.session import convert_errors
 from agent_jobs.cli.wording import describe_error
@@ -40,13 +46,12 @@ from agent_jobs.settings.config_folder import find_config_file, find_key_folder,
 from agent_jobs.settings.settings import CONFIG, DEFAULT_BASE_URL
 from agent_jobs.settings.stored_keys import format_set_command
 
-T = TypeVar("T")
-
 #: Hosts whose files `install` writes.
 WRITTEN = tuple(name for name, host in HOSTS.items() if host.user is not None)
 #: Hosts whose entries `install --print` prints; this program does not write their files.
 PRINTED = tuple(name for name, host in HOSTS.items() if host.user is None)
-VARIABLE_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+#: A NAME=VALUE argument. The groups are the name and the value.
+VARIABLE = re.compile("([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 
 
 scope_option = click.option(
@@ -100,13 +105,27 @@ def install_command(
     if url is not None:
         local_options = {"--env": env, "--uvx": options["uvx"], "--approve": options["approve"]}
         check_remote_arguments(host, url, token_env, local_options)
-        kept = {name: options[name] for name in ("scope", "dry_run", "as_json")}
-        install_remote(HOSTS[host or ""], find_machine(), url, token_env, print_only=print_only, **kept)
+        install_remote(
+            HOSTS[host or ""],
+            find_machine(),
+            url,
+            token_env,
+            scope=options["scope"],
+            print_only=print_only,
+            dry_run=options["dry_run"],
+            as_json=options["as_json"],
+        )
     elif host is None:
         list_hosts(find_machine(), as_json=options["as_json"])
     elif print_only:
-        shown = {name: options[name] for name in ("uvx", "approve", "as_json")}
-        print_entry(HOSTS[host], find_machine(), variables, **shown)
+        print_entry(
+            HOSTS[host],
+            find_machine(),
+            variables,
+            uvx=options["uvx"],
+            approve=options["approve"],
+            as_json=options["as_json"],
+        )
     else:
         install(HOSTS[host], find_machine(), variables, **options)
 
@@ -159,26 +178,26 @@ def write_entry(
     """
     _check_arguments(host, environment, approve=approve)
     before = read_snapshot(locate_file(host, machine, scope))
-    _name_file(before, lambda: refuse_comments(host, before.text))
+    with name_file_in_errors(before):
+        refuse_comments(host, before.text)
+        old = read_entry(host, before.text)
     program = Program(find_launch(machine)) if uvx else plan_program(machine)
     environment = {**_name_settings_file(machine), **environment}
-    old = _name_file(before, lambda: read_entry(host, before.text))
     has_stored_key = scope == "user" and _has_stored_key(host, old, environment, machine)
 
-    def change(launch: Launch) -> str:
-        text = install_entry(host, before.text, launch, environment, approve=approve, has_stored_key=has_stored_key)
-        return enable_entry(host, text)
-
     def merge(launch: Launch) -> str:
-        return _name_file(before, lambda: change(launch))
+        with name_file_in_errors(before):
+            text = install_entry(host, before.text, launch, environment, approve=approve, has_stored_key=has_stored_key)
+            return enable_entry(host, text)
 
     text = merge(program.launch)  # an error has to be raised before anything is installed
     notes: list[str] = []
-    if program.installer is not None and dry_run:
-        notes = [f"{program.launch.command} would be installed ({program.installer.install_line})."]
-    elif program.installer is not None:
-        launch, notes = make_permanent(program, machine)
-        text = merge(launch)
+    if program.installer is not None:
+        if dry_run:
+            notes = [f"{program.launch.command} would be installed ({program.installer.install_line})."]
+        else:
+            launch, notes = make_permanent(program, machine)
+            text = merge(launch)
     notes += _describe_corrections(host, before, dry_run=dry_run)
     notes += _describe_local_scope(host, machine, "takes precedence over this one")
     entry = read_entry(host, text) or {}
@@ -193,7 +212,7 @@ def _name_settings_file(machine: Machine) -> dict[str, str]:
     if is_default_place(machine.environ):
         return {}
     path = find_config_file(machine.environ)
-    if os.path.exists(path) or os.path.exists(find_key_folder(machine.environ)):
+    if any(map(os.path.exists, (path, find_key_folder(machine.environ)))):
         return {CONFIG: path}
     return {}
 
@@ -209,7 +228,8 @@ def _has_stored_key(host: Host, entry: Entry | None, environment: Mapping[str, s
 def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
     """Remove our entry from the host's file, and our program if `install` installed it; everything else stays."""
     before = read_snapshot(locate_file(host, machine, scope))
-    text = _name_file(before, lambda: remove_entry(host, before.text))
+    with name_file_in_errors(before):
+        text = remove_entry(host, before.text)
     notes = _describe_local_scope(host, machine, "is still there")
     report = write_host_file(host, before, text, "removed", dry_run=dry_run)
     if removed := read_entry(host, before.text):
@@ -244,10 +264,10 @@ def parse_variables(pairs: tuple[str, ...]) -> dict[str, str]:
     """Return NAME=VALUE arguments as a mapping."""
     variables: dict[str, str] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not VARIABLE_NAME.fullmatch(name):
+        found = VARIABLE.fullmatch(pair)
+        if found is None:
             raise click.UsageError("--env needs NAME=VALUE.")
-        variables[name] = value
+        variables[found[1]] = found[2]
     return variables
 
 
@@ -274,26 +294,15 @@ def _check_arguments(host: Host, environment: Mapping[str, str], *, approve: boo
         )
 
 
-def _name_file(before: FileSnapshot, change: Callable[[], T]) -> T:
-    """Return the result of the change; begin its errors with the file."""
-    try:
-        return change()
-    except ConfigError as error:
-        raise ConfigError(f"{before.path}: {error}") from None
-
-
 def _describe_corrections(host: Host, before: FileSnapshot, *, dry_run: bool) -> Iterator[str]:
     """Yield sentences about changes besides our entry's command and variables."""
+    switched, removed = "is on now", "was removed"
+    if dry_run:
+        switched, removed = "would be switched on", "would be removed"
     if off := format_switches(find_disabling_values(read_entry(host, before.text))):
-        now = "is on now"
-        if dry_run:
-            now = "would be switched on"
-        yield f"The entry was switched off ({off}) and {now}."
+        yield f"The entry was switched off ({off}) and {switched}."
     if before.bom:
-        now = "was removed"
-        if dry_run:
-            now = "would be removed"
-        yield f"The byte order mark at the beginning of the file {now}: many hosts cannot read a file with one."
+        yield f"The byte order mark at the beginning of the file {removed}: many hosts cannot read a file with one."
 
 
 def _describe_local_scope(host: Host, machine: Machine, relation: str) -> list[str]:
@@ -304,8 +313,6 @@ def _describe_local_scope(host: Host, machine: Machine, relation: str) -> list[s
         machine: Where its files are.
         relation: The relation of an entry of local scope to the changed entry.
     """
-    if not host.has_local_scope:
-        return []
     with suppress(ConfigError):
         local = find_local_scope(host, read_snapshot(locate_file(host, machine, "user")).text, machine)
         if local.entry is not None:
@@ -343,7 +350,7 @@ def _advise_on_key(host: Host, entry: Entry, machine: Machine) -> list[str]:
     """Return what the user has to do about the key, if anything."""
     settings, refused = read_entry_settings(host, entry, machine)
     command = format_set_command(settings.base_url, DEFAULT_BASE_URL)
-    if settings.stored_key is not None or host.asks or any(KEY_FILE in sentence for sentence in refused):
+    if settings.stored_key is not None or host.asks or KEY_FILE in "\n".join(refused):
         return []
     if _passes_key_on(host, entry) and machine.environ.get(KEY):
         return [
@@ -359,7 +366,7 @@ def _passes_key_on(host: Host, entry: Entry) -> bool:
     """Return True if the host passes on the key from its own environment."""
     if host.secret:
         return entry.get(host.env, {}).get(KEY) == host.secret
-    return KEY in entry.get(host.forwards or "", ())
+    return KEY in entry.get(host.forwards, ())
 
 
 def _advise_on_approval(host: Host, entry: Entry) -> list[str]:

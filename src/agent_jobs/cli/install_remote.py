@@ -8,15 +8,20 @@ from urllib.parse import urlsplit
 
 import click
 
-from agent_jobs.cli.install_report import mask_secrets, print_fragment, print_report, write_host_file
+from agent_jobs.cli.install_report import (
+    mask_secrets,
+    name_file_in_errors,
+    print_fragment,
+    print_report,
+    write_host_file,
+)
 from agent_jobs.cli.session import convert_errors
-from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import Scope, locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry, refuse_comments, replace_entry
 from agent_jobs.install.hosts import Entry, Host
 from agent_jobs.install.machine import Machine
 from agent_jobs.install.remote import NO_TOKEN, REMOTE_ENTRIES, complete_url, create_remote_entry
-from agent_jobs.web_address import LOOPBACK_HOSTS
+from agent_jobs.web_address import LOOPBACK_HOSTS, split_web_address
 
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
@@ -32,8 +37,8 @@ def check_remote_arguments(host: str | None, url: str, variable: str, local_opti
     given = next((name for name, value in local_options.items() if value), None)
     if given is not None:
         raise click.UsageError(f"--url does not go with {given}: the host starts no program.")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    parts = split_web_address(url)
+    if parts is None or "@" in parts.netloc:
         raise click.UsageError("--url accepts a web address, such as https://jobs.example.com.")
     if not _VARIABLE.fullmatch(variable):
         raise click.UsageError("--token-env accepts the name of a variable, never the token itself.")
@@ -56,12 +61,10 @@ def install_remote(
     if print_only:
         return print_fragment(host, replace_entry(host, "", entry), as_json=as_json)
     before = read_snapshot(locate_file(host, machine, scope))
-    try:
+    with name_file_in_errors(before):
         refuse_comments(host, before.text)
         text = replace_entry(host, before.text, entry)
         replaced = _describe_replaced_entry(host, read_entry(host, before.text), entry)
-    except ConfigError as error:
-        raise ConfigError(f"{before.path}: {error}") from None
     report = write_host_file(host, before, text, "installed", dry_run=dry_run)
     if replaced:
         verb = "Would replace" if dry_run else "Replaced"

@@ -3,13 +3,15 @@
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
+from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import FileSnapshot, write_replacement
 from agent_jobs.install.hosts import SERVER, Host
 
@@ -31,6 +33,16 @@ SECRET_FORM = re.compile(
 MASK = "********"
 #: Characters of a line of a diff; longer lines are minified data.
 DIFF_LINE_CHARS = 400
+#: The actions after which the user has something to do.
+_WRITTEN = ("installed", "removed")
+#: The sentence for each action on a file.
+_ACTIONS = {
+    "unchanged": "Nothing to do in {file}.",
+    "installed": f"{SERVER} was installed: {{file}}",
+    "removed": f"{SERVER} was removed: {{file}}",
+    "would be installed": f"{SERVER} would be installed: {{file}}",
+    "would be removed": f"{SERVER} would be removed: {{file}}",
+}
 
 
 def mask_secrets(text: str) -> str:
@@ -41,7 +53,7 @@ def mask_secrets(text: str) -> str:
 
 def render_diff(before: FileSnapshot, text: str) -> str:
     """Return what changes in a host's file, with secrets masked."""
-    old, new = (mask_secrets(each).splitlines() for each in (before.text, text))
+    old, new = mask_secrets(before.text).splitlines(), mask_secrets(text).splitlines()
     if text == before.text:
         return "(only the byte order mark)"
     if old == new:
@@ -54,6 +66,15 @@ def _shorten_output_line(line: str) -> str:
     if len(line) <= DIFF_LINE_CHARS:
         return line
     return f"{line[0]}(a line of {len(line):,} characters)"
+
+
+@contextmanager
+def name_file_in_errors(before: FileSnapshot) -> Generator[None]:
+    """Begin the errors that are raised inside with the file."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{before.path}: {error}") from None
 
 
 def write_host_file(
@@ -98,22 +119,11 @@ def print_fragment(host: Host, text: str, advice: Sequence[str] = (), *, as_json
 
 
 def _list_lines(report: Mapping[str, Any]) -> Iterator[str]:
-    yield _describe_action(report)
+    yield _ACTIONS[report["action"]].format(file=report["file"])
     yield from report.get("notes", ())
-    if report["action"] == "unchanged":
+    if report["action"] not in _WRITTEN:
         return
     if "backup" in report:
         yield f"Backup: {report['backup']}"
-    if "diff" in report:
-        return
     yield from (f"Warning: {warning}" for warning in report.get("warnings", ()))
     yield from (f"Next: {step}" for step in report["next"])
-
-
-def _describe_action(report: Mapping[str, Any]) -> str:
-    action, file = report["action"], report["file"]
-    if action == "unchanged":
-        return f"Nothing to do in {file}."
-    if action.startswith("would be"):
-        return f"{SERVER} {action}: {file}"
-    return f"{SERVER} was {action}: {file}"

@@ -1,6 +1,7 @@
 """Describe a running job in one line: its activity, its time, and its tokens so far."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -30,9 +31,13 @@ ACTIVITY_PHASES = {
     "image": "drawing",
 }
 #: Parts of an activity that say no more than the phase.
-PHASE_WORDS = ("reasoning", "writing")
+PHASE_WORDS = ("", "reasoning", "writing")
 ID_COLUMNS = 18  # of an id and the blanks after it
 PHASE_COLUMNS = 12
+
+#: The arguments of `click.style`; none leave a text as it is.
+_Style = Mapping[str, Any]
+_PLAIN: _Style = {}
 
 
 def describe_phase(job: Job) -> str:
@@ -63,15 +68,10 @@ def list_facts(job: Job) -> list[str]:
     if job.is_terminal:
         return list_end_facts(job)
     parts = terminal.join_lines(job.activity).split("; ")
-    facts = [", ".join(part for part in parts if part and part not in PHASE_WORDS)]
-    used = [f"{tokens} tokens" for tokens in [terminal.format_tokens(job)] if tokens]
-    if job.cost_usd:
-        used.append(terminal.format_usd(job.cost_usd))
-    if used:
-        facts.append(f"{', '.join(used)} so far")
+    facts = [", ".join(part for part in parts if part not in PHASE_WORDS), _describe_use_so_far(job)]
     if job.turn.number > 1:
         facts.append(f"turn {job.turn.number}")
-    return [fact for fact in facts if fact]
+    return list(filter(None, facts))
 
 
 def list_end_facts(job: Job) -> list[str]:
@@ -81,15 +81,28 @@ def list_end_facts(job: Job) -> list[str]:
         parts.append(f"{job.error.code}: {terminal.join_lines(describe_failure(job.error))}")
     if job.output_bytes:
         parts.append(human_size(job.output_bytes))
-    parts.append(terminal.format_usd(job.cost_usd))
-    if tokens := terminal.format_tokens(job):
-        parts.append(f"{tokens} tokens")
-    return [part for part in parts if part]
+    parts += (terminal.format_usd(job.cost_usd), terminal.describe_tokens(job))
+    return list(filter(None, parts))
+
+
+def _describe_use_so_far(job: Job) -> str:
+    """Return the tokens and the cost of a running job so far; empty if neither is known."""
+    used = [terminal.describe_tokens(job)]
+    if job.cost_usd:
+        used.append(terminal.format_usd(job.cost_usd))
+    if not any(used):
+        return ""
+    return f"{', '.join(filter(None, used))} so far"
 
 
 def format_run_time(job: Job, now: float) -> str:
     """Return for how long a job has been running, or ran."""
-    return terminal.format_elapsed((job.finished_at or now) - job.created_at)
+    return terminal.format_elapsed(measure_run_time(job, now))
+
+
+def measure_run_time(job: Job, now: float) -> float:
+    """Return the seconds for which a job has been running, or ran."""
+    return (job.finished_at or now) - job.created_at
 
 
 def render_status(job: Job, now: float, width: int, *, has_colours: bool, outage: str = "") -> str:
@@ -102,46 +115,42 @@ def render_status(job: Job, now: float, width: int, *, has_colours: bool, outage
         has_colours: True to paint it.
         outage: The time for which the job has been out of reach, and the reason, in place of its activity.
     """
-    colour = terminal.ATTENTION if outage else terminal.COLOURS.get(job.status, "cyan")
-    facts = [outage] if outage else list_facts(job)
+    style, facts = _choose_status_style(job), list_facts(job)
+    if outage:
+        style, facts = {"fg": terminal.ATTENTION}, [outage]
     rest = "  ".join([format_run_time(job, now), *facts])
-    return _paint_line([(describe_phase(job), colour), (f"  {rest}", "")], width, has_colours)
+    return _paint_line([(describe_phase(job), style), (f"  {rest}", _PLAIN)], width, has_colours)
 
 
 def render_row(job: Job, now: float, width: int, *, has_colours: bool) -> str:
     """Return the line of a job among others: its id, what it does, its time and its title."""
-    facts = "".join(f"{fact}  " for fact in list_facts(job))
+    facts = "  ".join([*list_facts(job), ""])
     return _paint_line(
         [
-            (f"{job.id:<{ID_COLUMNS}}", ""),
-            (f"{describe_phase(job):<{PHASE_COLUMNS}}", terminal.COLOURS.get(job.status, "cyan")),
-            (f"{format_run_time(job, now):>8}  ", ""),
-            (facts, "bold"),
-            (terminal.join_lines(job.title), "dim"),
+            (f"{job.id:<{ID_COLUMNS}}", _PLAIN),
+            (f"{describe_phase(job):<{PHASE_COLUMNS}}", _choose_status_style(job)),
+            (f"{format_run_time(job, now):>8}  ", _PLAIN),
+            (facts, {"bold": True}),
+            (terminal.join_lines(job.title), {"dim": True}),
         ],
         width,
         has_colours,
     )
 
 
-def _paint_line(parts: Sequence[tuple[str, str | int]], width: int, has_colours: bool) -> str:
+def _choose_status_style(job: Job) -> _Style:
+    return {"fg": terminal.COLOURS.get(job.status, "cyan")}
+
+
+def _paint_line(parts: Sequence[tuple[str, _Style]], width: int, has_colours: bool) -> str:
     """Return parts of a line with their styles, cut to the width of the terminal."""
     painted: list[str] = []
-    for text, style in parts:
-        if terminal.count_columns(text) > width:
-            text = terminal.fit_columns(text, width)
+    for part, style in parts:
+        text = terminal.cut_columns(part, width)
         width -= terminal.count_columns(text)
-        painted.append(_paint_part(text, style) if has_colours else text)
+        if has_colours and text and style:
+            text = click.style(text, **style)
+        painted.append(text)
         if width <= 0:
             break
     return "".join(painted).rstrip()
-
-
-def _paint_part(text: str, style: str | int) -> str:
-    if not (text and style):
-        return text
-    if style == "bold":
-        return click.style(text, bold=True)
-    if style == "dim":
-        return click.style(text, dim=True)
-    return click.style(text, fg=style)

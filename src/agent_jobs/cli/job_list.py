@@ -1,17 +1,19 @@
 """`agent-jobs list`: show jobs as a table."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from math import isnan
 from typing import Any, get_args
 
 import click
 
-from agent_jobs.cli.choice import NamedChoice
-from agent_jobs.cli.job_table import describe_pending, render_table
+from agent_jobs.cli.choice import NamedChoice, refuse_both
+from agent_jobs.cli.job_line import measure_run_time
+from agent_jobs.cli.job_table import describe_pending, has_unread_result, render_table
 from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.sections import wrap_sentence
-from agent_jobs.cli.session import QUIET_OR_JSON, Session, json_option, print_ids, quiet_option, run_in_session
+from agent_jobs.cli.session import Session, json_option, print_ids, quiet_option, run_in_session
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
@@ -21,6 +23,12 @@ from agent_jobs.jobs.queries import JobFilter, JobPage, SortKey
 from agent_jobs.jobs.status import ACTIVE, Status
 
 DAY_S = 86_400.0
+#: The statuses that each value of `--status` means; an empty set means all.
+_STATUSES: Mapping[str | None, frozenset[Status]] = {
+    None: frozenset(),
+    **{str(status): frozenset({status}) for status in Status},
+    "open": ACTIVE,
+}
 #: Names that `--status` accepts.
 STATUS_NAMES = [*map(str, Status), "open"]
 
@@ -86,10 +94,8 @@ def list_command(
 
     On a narrow terminal the columns MODEL, TOKENS, TIME, COST, AGE and the word of STATUS are left out, in this order.
     """
-    if since is not None and days is not None:
-        raise click.UsageError("Give --since or --days, not both.")
-    if ids_only and as_json:
-        raise click.UsageError(QUIET_OR_JSON)
+    refuse_both({"--since": since is not None, "--days": days is not None})
+    refuse_both({"--quiet": ids_only, "--json": as_json})
     group = JobFilter(
         batch=batch,
         statuses=find_statuses(status),
@@ -113,9 +119,8 @@ def list_command(
         return print_ids(page.jobs)
     if not page.jobs:
         return echo(_describe_no_jobs(group))
-    lines = [*render_table(page, now, is_tree=sort == "created")]
-    for note in unwatched.describe_stale(page.jobs, now):
-        lines += wrap_sentence(note)
+    notes = map(wrap_sentence, unwatched.describe_stale(page.jobs, now))
+    lines = chain(render_table(page, now, is_tree=sort == "created"), *notes)
     return echo("\n".join(lines))
 
 
@@ -127,11 +132,7 @@ def _find_begin(since: float | None, days: float | None) -> float:
 
 def find_statuses(status: str | None) -> frozenset[Status]:
     """Return the statuses that the option names; an empty set means all."""
-    if status is None:
-        return frozenset()
-    if status == "open":
-        return ACTIVE
-    return frozenset({Status(status)})
+    return _STATUSES[status]
 
 
 def _describe_no_jobs(group: JobFilter) -> str:
@@ -162,6 +163,6 @@ def _list_more_fields(job: Job, now: float) -> Iterator[tuple[str, Any]]:
     yield "preset", job.preset
     yield "client", job.client
     yield "created_at", round(job.created_at)
-    yield "duration_s", max(0, round((job.finished_at or now) - job.created_at))
-    yield "unread", job.is_terminal and job.delivered_at is None
+    yield "duration_s", max(0, round(measure_run_time(job, now)))
+    yield "unread", has_unread_result(job)
     yield "reason", describe_pending(job, now)

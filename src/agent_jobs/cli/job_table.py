@@ -1,8 +1,10 @@
 """A table of jobs for a terminal or a pipe."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.sections import measure_columns, style, wrap_sentence
 from agent_jobs.cli.symbols import choose_branch_mark, choose_icon, choose_unread_mark
 from agent_jobs.jobs.job import Job
@@ -19,6 +21,8 @@ MODEL_COLUMNS = 18
 OWNER_COLUMNS = 18
 #: Columns of the sign before a title.
 MARK_COLUMNS = 2
+#: Before the branch mark of a follow-up, once for each job above the one that it continues.
+INDENT = "  "
 #: Columns between two columns of the table.
 GAP = "  "
 #: Columns of words; all others are figures, which are aligned on the right.
@@ -31,28 +35,35 @@ SIGN = ""
 
 def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
     """Yield the lines of the table and its summary; with `is_tree`, follow-ups are below the continued jobs."""
-    tree = [(job, 0) for job in page.jobs]
+    tree = [(job, "") for job in page.jobs]
     if is_tree:
         tree = list(_arrange_as_tree(page.jobs))
     rows = [_build_row(job, now) for job, _ in tree]
-    has_unread = any(map(_has_unread_result, page.jobs))
+    has_unread = any(map(has_unread_result, page.jobs))
     room = terminal.find_width()
     widths = _choose_columns(rows, room - MARK_COLUMNS * has_unread)
     title_width = max(FEWEST_TITLE_COLUMNS, room - _sum_widths(widths))
     yield GAP.join([*(_align_cell(name, name, width) for name, width in widths.items()), "TITLE"])
-    for (job, depth), row in zip(tree, rows, strict=True):
-        title, reason = _mark_title(job, depth, has_unread=has_unread), describe_pending(job, now)
-        below: list[str] = []
-        if reason and terminal.is_width_limited():
-            line = " " * (widths["ID"] + len(GAP)) + reason
-            below = [style(terminal.cut_columns(line, room), dim=True)]
-        elif reason:
-            title += f" ({reason})"
-        title = style(terminal.cut_columns(title, title_width).rstrip(), bold=_has_unread_result(job))
+    for (job, lead), row in zip(tree, rows, strict=True):
+        title = f"{lead}{terminal.join_lines(job.title)}"
+        if has_unread:
+            title = f"{_choose_mark(job)}{title}"
+        title, below = _place_reason(title, describe_pending(job, now), widths["ID"] + len(GAP))
+        title = style(terminal.cut_columns(title, title_width).rstrip(), bold=has_unread_result(job))
         yield GAP.join([*_render_cells(job, row, widths), title])
         yield from below
     yield ""
     yield from wrap_sentence(_summarize_page(page))
+
+
+def _place_reason(title: str, reason: str, margin: int) -> tuple[str, list[str]]:
+    """Return a title and what stands below it: the reason of a pending job, which into a pipe follows the title."""
+    if not reason:
+        return title, []
+    if not terminal.is_width_limited():
+        return f"{title} ({reason})", []
+    line = terminal.cut_columns(" " * margin + reason, terminal.find_width())
+    return title, [style(line, dim=True)]
 
 
 def describe_pending(job: Job, now: float) -> str:
@@ -71,7 +82,7 @@ def _build_row(job: Job, now: float) -> dict[str, str]:
         "ID": job.id,
         "STATUS": f"{choose_icon(job.status)} {job.status}",
         "AGE": terminal.format_age(now - job.created_at),
-        "TIME": terminal.format_elapsed((job.finished_at or now) - job.created_at),
+        "TIME": format_run_time(job, now),
         "OWNER": terminal.cut_columns(terminal.join_lines(job.owner), OWNER_COLUMNS),
         "MODEL": terminal.cut_columns(job.model, MODEL_COLUMNS),
         "TOKENS": terminal.format_tokens(job),
@@ -110,30 +121,22 @@ def _align_cell(name: str, text: str, width: int) -> str:
     return text.rjust(width)
 
 
-def _mark_title(job: Job, depth: int, *, has_unread: bool) -> str:
-    """Return the title; if the table has unread results, behind their sign or a blank."""
-    title = _indent_title(job, depth)
-    if not has_unread:
-        return title
-    mark = choose_unread_mark() if _has_unread_result(job) else " "
-    return f"{mark} {title}"
+def _choose_mark(job: Job) -> str:
+    """Return what stands before the title in a table with unread results: their sign, or blanks."""
+    if has_unread_result(job):
+        return choose_unread_mark().ljust(MARK_COLUMNS)
+    return " " * MARK_COLUMNS
 
 
-def _indent_title(job: Job, depth: int) -> str:
-    title = terminal.join_lines(job.title)
-    if depth == 0:
-        return title
-    return f"{'  ' * (depth - 1)}{choose_branch_mark()}{title}"
-
-
-def _has_unread_result(job: Job) -> bool:
+def has_unread_result(job: Job) -> bool:
+    """Return True if the job has finished and no reader received its result."""
     return job.is_terminal and job.delivered_at is None
 
 
 def _summarize_page(page: JobPage) -> str:
     """Return how many jobs have each status, how many are unread or not shown, and what today cost."""
     summary = ", ".join(f"{count} {status}" for status, count in page.counts.items())
-    if unread := sum(map(_has_unread_result, page.jobs)):
+    if unread := sum(map(has_unread_result, page.jobs)):
         summary += f"; {unread} unread ({choose_unread_mark()})"
     if page.today_usd:
         summary += f"; today {terminal.format_usd(page.today_usd)}"
@@ -143,17 +146,15 @@ def _summarize_page(page: JobPage) -> str:
     return summary
 
 
-def _arrange_as_tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:
-    """Yield the jobs with their depths: each follow-up below the job that it continues, if that job is among them."""
+def _arrange_as_tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
+    """Yield each follow-up below the job that it continues, if that job is among them, with the lead of its title."""
     known = {job.id for job in jobs}
-    children: dict[str | None, list[Job]] = {}
+    children: defaultdict[str | None, list[Job]] = defaultdict(list)
     for job in jobs:
-        parent = None
-        if job.previous_job_id in known:
-            parent = job.previous_job_id
-        children.setdefault(parent, []).append(job)
-    stack = [(job, 0) for job in reversed(children.get(None, []))]
+        children[job.previous_job_id].append(job)
+    mark = choose_branch_mark()
+    stack = [(job, "", "") for job in reversed(jobs) if job.previous_job_id not in known]
     while stack:
-        job, depth = stack.pop()
-        yield job, depth
-        stack += [(child, depth + 1) for child in children.get(job.id, [])]
+        job, lead, margin = stack.pop()
+        yield job, lead
+        stack += [(child, margin + mark, margin + INDENT) for child in children[job.id]]

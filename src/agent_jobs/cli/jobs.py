@@ -8,6 +8,7 @@ import click
 
 from agent_jobs.cli.choice import require_one
 from agent_jobs.cli.job_list import DAY_S, Days
+from agent_jobs.cli.json_answer import print_answer, print_json_answer
 from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.session import Exit, JobId, Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.user_input import confirm
@@ -15,6 +16,16 @@ from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned
+
+#: What `prune` asks, by whether it deletes unread jobs and the provider's copies.
+_QUESTIONS = {
+    (False, False): "Delete the jobs that finished {days:g} days ago or earlier?",
+    (False, True): "Delete the jobs that finished {days:g} days ago or earlier, here and at the provider?",
+    (True, False): "Delete all jobs, read or not, that finished {days:g} days ago or earlier?",
+    (True, True): (
+        "Delete all jobs, read or not, that finished {days:g} days ago or earlier, here and at the provider?"
+    ),
+}
 
 
 @click.command("cancel")
@@ -46,18 +57,16 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
 
 
 def _write_cancelled(jobs: Sequence[Job], batch: str, *, as_json: bool) -> None:
-    if as_json:
-        from agent_jobs.rendering import answers
+    if not (jobs or as_json):
+        click.echo(f"No jobs of batch {batch!r} are running.", err=True)
+    answer = {job.id: job.status for job in jobs}
+    print_answer(answer, map(_describe_cancelled, jobs), as_json=as_json, write=click.echo)
 
-        return click.echo(answers.format_json_line({job.id: job.status for job in jobs}))
-    if not jobs:
-        return click.echo(f"No jobs of batch {batch!r} are running.", err=True)
-    for job in jobs:
-        note = "  (cancel requested)"
-        if job.is_terminal:
-            note = ""
-        click.echo(f"{job.id}  {job.status}{note}")
-    return None
+
+def _describe_cancelled(job: Job) -> str:
+    if job.is_terminal:
+        return f"{job.id}  {job.status}"
+    return f"{job.id}  {job.status}  (cancel requested)"
 
 
 @click.command("adopt")
@@ -76,10 +85,7 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
 
     job, is_watched = run_in_session(adopt, role="acts")
     if as_json:
-        from agent_jobs.rendering import answers
-
-        answer = {"job_id": job.id, "status": job.status, "response_id": job.turn.response_id}
-        return click.echo(answers.format_json_line(answer))
+        return print_json_answer({"job_id": job.id, "status": job.status, "response_id": job.turn.response_id})
     click.echo(f"{job.id}  {job.status}  {job.turn.response_id}")
     if not is_watched:
         click.echo(f"No process is watching it yet. Collect it with: agent-jobs watch {job.id}", err=True)
@@ -130,24 +136,27 @@ def prune_command(days: float | None, upstream: bool | None, unread: bool, yes: 
 
 def _confirm_prune(days: float, *, upstream: bool, unread: bool) -> None:
     """Ask the user; leave the command unless the answer is yes."""
-    jobs = "the jobs"
-    if unread:
-        jobs = "all jobs, read or not,"
-    place = ""
-    if upstream:
-        place = ", here and at the provider"
     with raise_on_ctrl_c():  # the terminal has to be reset
-        confirm(f"Delete {jobs} that finished {days:g} days ago or earlier{place}?")
+        confirm(_QUESTIONS[unread, upstream].format(days=days))
 
 
 def _describe_pruned(pruned: Pruned, *, upstream: bool) -> Iterator[str]:
     """Yield a sentence each for what was deleted, for what was kept, and for the provider's copies."""
-    yield "1 job was deleted." if pruned.deleted == 1 else f"{pruned.deleted} jobs were deleted."
-    if pruned.unread == 1:
-        yield "1 was kept because its result is unread (--unread deletes it)."
-    elif pruned.unread:
-        yield f"{pruned.unread} were kept because their results are unread (--unread deletes them)."
-    if pruned.responses and not upstream:
-        yield "The provider keeps its copies (--upstream deletes them, too)."
-    elif pruned.responses:
-        yield f"{pruned.deleted_upstream} of {pruned.responses} responses were deleted at the provider."
+    yield _choose_by_number(pruned.deleted, "1 job was deleted.", "{} jobs were deleted.")
+    if pruned.unread:
+        yield _choose_by_number(
+            pruned.unread,
+            "1 was kept because its result is unread (--unread deletes it).",
+            "{} were kept because their results are unread (--unread deletes them).",
+        )
+    if pruned.responses:
+        if upstream:
+            yield f"{pruned.deleted_upstream} of {pruned.responses} responses were deleted at the provider."
+        else:
+            yield "The provider keeps its copies (--upstream deletes them, too)."
+
+
+def _choose_by_number(count: int, one: str, several: str) -> str:
+    if count == 1:
+        return one
+    return several.format(count)

@@ -4,12 +4,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
 
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.finding import Finding, print_finding
+from agent_jobs.cli.json_answer import print_answer, print_json_answer
 from agent_jobs.cli.key_origin import (
     KeyInUse,
     add_key_end,
@@ -101,18 +103,17 @@ def set_command(endpoint: str | None, from_stdin: bool, in_file: bool, as_json: 
     with convert_errors():
         base_url = find_base_url(endpoint)
         key, left_out = check_key(read_key(name_endpoint(base_url), from_stdin=from_stdin))
-        is_new = not _has_other_key(base_url, key)
+        has_other = _has_other_key(base_url, key)
         stored = store_key_safely(base_url, key, use_keyring=not in_file)
-        note = _describe_precedence(base_url, key)
-    if as_json:
-        return _print_answer({"endpoint": stored.endpoint, "key": mask_secret(SecretStr(key)), **_list_place(stored)})
-    for words in left_out:
-        print_sentences(f"Left out {words}.")
-    print_sentences(f"Stored for {stored.endpoint}: {name_key(SecretStr(key))}, in {describe_stored_key(stored)}.")
-    print_sentences(note or "Hosts and this terminal use it from the next call on.")
-    if not is_new:
-        print_sentences("Running hosts use the earlier key until the provider refuses it, then the new one.")
-    return None
+        sentences = [
+            *(f"Left out {words}." for words in left_out),
+            f"Stored for {stored.endpoint}: {name_key(SecretStr(key))}, in {describe_stored_key(stored)}.",
+            _describe_precedence(base_url, key),
+        ]
+    if has_other:
+        sentences.append("Running hosts use the earlier key until the provider refuses it, then the new one.")
+    answer = {"endpoint": stored.endpoint, "key": mask_secret(SecretStr(key)), **_list_place(stored)}
+    print_answer(answer, sentences, as_json=as_json)
 
 
 @key_command.command("show")
@@ -135,7 +136,7 @@ def show_command(endpoint: str | None, as_json: bool) -> None:
             answer |= {"key": mask_secret(used.secret), "from": used.origin, "where": used.where}
         if other is not None:
             answer["not_used"] = {"key": mask_secret(other.secret), "from": other.origin, "where": other.where}
-        _print_answer(answer | {"other_endpoints": others})
+        print_json_answer(answer | {"other_endpoints": others})
     else:
         _write_keys(base_url, used, other, others)
     if used is None:
@@ -155,16 +156,8 @@ def delete_command(endpoint: str | None, as_json: bool) -> None:
         base_url = find_base_url(endpoint)
         name = name_endpoint(base_url)
         path = delete_key(find_key_folder(os.environ), base_url)
-    if as_json:
-        return _print_answer({"endpoint": name, "deleted": path is not None})
-    if path is None:
-        print_sentences(f"No key is stored for {name}.")
-    else:
-        print_sentences(f"Deleted the stored key for {name}.")
-    used = find_key_in_use(base_url)
-    if used is not None:
-        print_sentences(f"This terminal still uses {name_key(used.secret)}, from {used.where}.")
-    return None
+    answer = {"endpoint": name, "deleted": path is not None}
+    print_answer(answer, _describe_deletion(name, path, base_url), as_json=as_json)
 
 
 @key_command.command("check")
@@ -188,11 +181,8 @@ def check_command(as_json: bool) -> None:
         return await check_endpoint(session.engine, settings)
 
     findings = run_in_session(check, role="acts", settings=settings)
-    if as_json:
-        _print_answer({"findings": [finding.as_json() for finding in findings]})
-    else:
-        for finding in findings:
-            print_finding(finding)
+    answer = {"findings": [finding.as_json() for finding in findings]}
+    print_answer(answer, findings, as_json=as_json, write=print_finding)
     if any(each.state == "problem" for each in findings):
         raise SystemExit(Exit.REFUSED)
 
@@ -275,21 +265,32 @@ def _has_other_key(base_url: str, key: str) -> bool:
 
 
 def _describe_precedence(base_url: str, key: str) -> str:
-    """Return a sentence if this terminal uses another key than the one that was stored."""
+    """Return who uses the key that was stored: this terminal may have another one."""
     used = find_key_in_use(base_url)
     if used is None or used.is_stored or used.secret.get_secret_value() == key:
-        return ""
+        return "Hosts and this terminal use it from the next call on."
     return (
         f"{add_key_end('This terminal uses another key', used.secret)}: {used.where} takes precedence. Hosts use the "
         "stored key unless their own environment has one."
     )
 
 
+def _describe_deletion(name: str, path: Path | None, base_url: str) -> Iterator[str]:
+    """Yield what became of the stored key, and that this terminal uses another one."""
+    if path is None:
+        yield f"No key is stored for {name}."
+    else:
+        yield f"Deleted the stored key for {name}."
+    used = find_key_in_use(base_url)
+    if used is not None:
+        yield f"This terminal still uses {name_key(used.secret)}, from {used.where}."
+
+
 def _write_keys(base_url: str, used: KeyInUse | None, other: KeyInUse | None, others: list[str]) -> None:
     if used is None:
         print_sentences(describe_error(missing_key_error(Settings(base_url=base_url))), err=True)
     rows = list(_list_key_rows(base_url, used, other, others))
-    if used is not None or others:
+    if len(rows) > 1:  # more than the endpoint
         click.echo("\n".join(format_pairs(rows, indent="")))
 
 
@@ -310,9 +311,3 @@ def _list_place(stored: StoredKey) -> dict[str, str]:
     if stored.is_in_keyring:
         return {"from": "keyring"}
     return {"from": "file", "where": str(stored.path)}
-
-
-def _print_answer(answer: dict[str, Any]) -> None:
-    from agent_jobs.rendering import answers
-
-    click.echo(answers.format_json_line(answer))

@@ -35,10 +35,8 @@ class KeyInUse(NamedTuple):
         return self.origin in ("keyring", "file")
 
 
-def mask_secret(secret: SecretStr | None) -> str | None:
+def mask_secret(secret: SecretStr) -> str:
     """Return the last characters of a secret; of a short one only that it is set."""
-    if secret is None:
-        return None
     text = secret.get_secret_value()
     if not text:
         return "(empty)"
@@ -50,7 +48,7 @@ def mask_secret(secret: SecretStr | None) -> str | None:
 def name_key(secret: SecretStr) -> str:
     """Return the name of a key in a sentence: its end, or that it is too short to show one."""
     if _can_show_end(secret):
-        return str(mask_secret(secret))
+        return mask_secret(secret)
     return "a short key"
 
 
@@ -61,16 +59,13 @@ def add_key_end(words: str, secret: SecretStr) -> str:
     return words
 
 
-def find_key_in_use(base_url: str | None = None) -> KeyInUse | None:
-    """Return the key that this terminal uses, at this address if it is not that of the settings.
+def find_key_in_use(base_url: str) -> KeyInUse | None:
+    """Return the key that this terminal uses at this address.
 
     Raises:
         ConfigError: The key is stored, but cannot be read.
     """
-    environ = dict(os.environ)
-    if base_url is not None:
-        environ["OPENAI_BASE_URL"] = base_url
-    settings, _ = load_usable_settings(environ)
+    settings, _ = load_usable_settings({**os.environ, "OPENAI_BASE_URL": base_url})
     if settings.stored_key is not None:
         return read_stored_key(settings.stored_key)
     if settings.api_key is None:
@@ -124,10 +119,7 @@ def describe_stored_key(stored: StoredKey) -> str:
 
 def find_env_file() -> Path | None:
     """Return the file that --env-file names."""
-    context = click.get_current_context(silent=True)
-    path = None
-    if context is not None:
-        path = context.find_root().params.get("env_file")
+    path = click.get_current_context().find_root().params.get("env_file")
     if not path:
         return None
     return Path(path).absolute()

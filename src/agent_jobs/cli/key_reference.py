@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +16,10 @@ _ACCEPTS = "It accepts the name of a file in the folder of AGENT_JOBS_OWNER_KEYS
 _PREFIXED = re.compile(
     r"(?:sk|rk|pk|gsk|xai|ajt|sess|eyJ|AIza|whsec)[-_A-Za-z0-9]{12,}|(?:sk|ajt|whsec)[-_].*|.*[=\"'].*"
 )
+#: A variable, or nothing for the shared key.
+_VARIABLE = re.compile(r"(?:env:[A-Za-z_][A-Za-z0-9_]*)?")
+#: A name without a path, and without blanks around it.
+_FILE = re.compile(r"(?!\.{1,2}$)(?!\s)[^/\\:]+(?<!\s)")
 _BEARER = re.compile(r"(?:bearer|basic)\s.*", re.IGNORECASE)
 _RANDOM = re.compile(r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{24,}")
 
@@ -31,17 +34,17 @@ class KeyReference(click.ParamType[str]):
         reference = str(value)
         if _looks_like_key(reference.removeprefix(ENV)):
             self.fail(f"This looks like a key itself, which would be kept in the database. {_ACCEPTS}", param, ctx)
-        if reference and not _names_variable(reference) and not _names_file(reference):
+        if not _VARIABLE.fullmatch(reference) and not _names_file(reference):
             self.fail(_ACCEPTS, param, ctx)
         return reference
 
 
 def find_missing_key(settings: Settings, reference: str) -> str:
-    """Return a warning if this machine has no key under a reference; empty if it has, or cannot know.
+    """Return a warning if this machine has no key under a reference; empty if it has one, or cannot know.
 
     The environment of a server is its own.
     """
-    if not reference or reference.startswith(ENV):
+    if reference.startswith(ENV):
         return ""
     if settings.owner_keys_dir is None:
         return "AGENT_JOBS_OWNER_KEYS_DIR is not set here, so it is not known whether that key exists."
@@ -53,14 +56,9 @@ def find_missing_key(settings: Settings, reference: str) -> str:
     return ""
 
 
-def _names_variable(reference: str) -> bool:
-    return re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", reference) is not None
-
-
 def _names_file(reference: str) -> bool:
-    is_plain = reference.isprintable() and reference.strip() == reference and not re.search(r"[/\\:]", reference)
-    is_name = reference == Path(reference).name and reference not in (".", "..")
-    return is_plain and is_name and len(os.fsencode(reference)) <= MAX_NAME_BYTES
+    is_name = _FILE.fullmatch(reference) is not None and reference.isprintable()
+    return is_name and len(os.fsencode(reference)) <= MAX_NAME_BYTES
 
 
 def _looks_like_key(text: str) -> bool:

@@ -31,14 +31,12 @@ class LiveArea:
         """Show these lines in place of those that are shown."""
         if tuple(lines) == self._shown:
             return
-        self._write_at_once(self._build_erasing() + "".join(f"{line}\n" for line in lines))
+        self._write_at_once(self._build_erasing() + "\n".join([*lines, ""]))
         self._shown = tuple(lines)
 
     def erase(self) -> None:
         """Show nothing, so that other output can be written where the lines were."""
-        if self._shown:
-            self._write_at_once(self._build_erasing())
-            self._shown = ()
+        self.draw(())
 
     def _build_erasing(self) -> str:
         if not self._shown:

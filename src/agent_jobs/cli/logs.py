@@ -145,6 +145,6 @@ def _find_moment_colour(moment: "Moment") -> str | int | None:
     """Return the colour of a moment: that of a status, or of a warning."""
     if moment.kind == "finished":
         return terminal.COLOURS.get(Status(moment.what))
-    if moment.kind == "step" and moment.what.endswith(" failed"):
+    if moment.is_error:
         return "red"
     return _COLOURS.get(moment.kind)

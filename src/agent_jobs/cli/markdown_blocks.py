@@ -135,19 +135,18 @@ class MarkdownBlocks:
             if block.is_code:
                 shown = terminal.strip_control_characters(block.content).removesuffix("\n")
                 code = Text(shown.expandtabs(TAB_COLUMNS), "markdown.code_block", overflow="crop", no_wrap=True)
-                lines += [self._join_line(line) for line in self._console.render_lines(code, pad=False)]
+                lines += map(self._join_line, self._console.render_lines(code, pad=False))
             else:
                 lines += self.render(text, block)
             lines.append("")
         return lines[:-1]
 
     def _render_tokens(self, tokens: Sequence[Token]) -> list[str]:
-        lines = [self._join_line(line) for line in self._console.render_lines(_Blocks(tokens), pad=False)]
-        while lines and not lines[-1]:
-            lines.pop()
-        while lines and not lines[0]:  # lists, tables and quotations begin with an empty line
-            del lines[0]
-        return lines
+        lines = map(self._join_line, self._console.render_lines(_Blocks(tokens), pad=False))
+        text = "\n".join(lines).strip("\n")  # lists, tables and quotations begin with an empty line
+        if not text:
+            return []
+        return text.split("\n")
 
     def _join_line(self, segments: Sequence[Segment]) -> str:
         """Return a line as text with its colours, without blanks at its end."""
@@ -159,7 +158,7 @@ class MarkdownBlocks:
         return "".join(self._style_text(text, style) for text, style in parts)
 
     def _style_text(self, text: str, style: Style | None) -> str:
-        if style is None or self._colours is None or not text:
+        if style is None:
             return text
         return style.render(text, color_system=self._colours)
 

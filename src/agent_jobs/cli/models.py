@@ -1,9 +1,9 @@
 """`agent-jobs models`: list the models that a job can use."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple
 
 import click
 
@@ -17,11 +17,11 @@ from agent_jobs.cli.model_list import (
     is_list_known,
     list_known_models,
 )
-from agent_jobs.cli.sections import wrap_sentence
+from agent_jobs.cli.sections import style, wrap_sentence
 from agent_jobs.cli.session import Session, convert_errors, create_refusal, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
 from agent_jobs.cli.wording import describe_error
-from agent_jobs.errors import AccountError, AgentJobsError, RequestError, UpstreamError
+from agent_jobs.errors import AgentJobsError, RequestError, UpstreamError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.settings.settings import Settings
 from agent_jobs.text import compact_json
@@ -46,41 +46,47 @@ def models_command(known: bool, as_json: bool) -> None:
     Without a key or a network, the models of OpenAI that agent-jobs knows are listed, and stderr says so.
     """
     settings = read_settings()
-    reason = ""
-    if known:
-        rows = _find_known_models(settings)
-    else:
-        rows, reason = _find_models(settings)
-    is_known = known or bool(reason)
-    if reason:
-        click.echo(f"{reason} These are the models that agent-jobs knows; the provider may have others.", err=True)
+    found = _find_known_models(settings) if known else _find_models(settings)
+    if found.reason:
+        others = "These are the models that agent-jobs knows; the provider may have others."
+        click.echo(f"{found.reason} {others}", err=True)
     if as_json:
-        return click.echo(compact_json(_render_models(rows, settings, is_known=is_known)))
-    return click.echo("\n".join(_render_model_table(rows, settings, is_known=is_known)))
+        return click.echo(compact_json(_render_models(found, settings)))
+    return click.echo("\n".join(_render_model_table(found.rows, settings)))
 
 
-def _find_known_models(settings: Settings) -> list[ModelRow]:
+class _FoundModels(NamedTuple):
+    """The models of the list, and where they come from."""
+
+    rows: list[ModelRow]
+    source: Literal["provider", "known"]
+    provider_url: str
+    reason: str = ""  #: why the provider was not asked, if it should have been
+
+
+def _find_known_models(settings: Settings, reason: str = "") -> _FoundModels:
     with convert_errors():
-        return list_known_models(settings, time.time())
+        return _FoundModels(list_known_models(settings, time.time()), "known", OPENAI_URL, reason)
 
 
-def _find_models(settings: Settings) -> tuple[list[ModelRow], str]:
+def _find_models(settings: Settings) -> _FoundModels:
     """Return the models that the provider lists; if it cannot be asked, the known ones, and why.
 
     Raises:
         click.ClickException: The provider refuses the key or has no list, or its models are not known here.
     """
     if not settings.has_key and is_list_known(settings):
-        return _find_known_models(settings), "The provider was not asked, because no API key is set."
+        return _find_known_models(settings, "The provider was not asked, because no API key is set.")
     address = hide_query(settings.base_url)
     try:
         cards = run_in_session(lambda session: _ask_provider(session, address), role="acts", settings=settings)
     except _NotReachedError as error:
         if not is_list_known(settings):
             raise create_refusal(error.cause) from None
-        return _find_known_models(settings), f"{address} was not reached ({describe_error(error.cause).rstrip('.')})."
+        reason = f"{address} was not reached ({describe_error(error.cause).rstrip('.')})."
+        return _find_known_models(settings, reason)
     with convert_errors():
-        return describe_listed_models(cards, settings, time.time()), ""
+        return _FoundModels(describe_listed_models(cards, settings, time.time()), "provider", address)
 
 
 class _NotReachedError(Exception):
@@ -99,8 +105,6 @@ async def _ask_provider(session: Session, address: str) -> dict[str, JSON]:
     """
     try:
         cards = await session.engine.list_models()
-    except AccountError:
-        raise
     except UpstreamError as error:
         if error.status in NO_SUCH_PATH or error.code == "not_a_responses_api":
             raise RequestError(_describe_missing_list(address, str(error))) from None
@@ -119,14 +123,12 @@ def _describe_missing_list(address: str, reason: str) -> str:
     )
 
 
-def _render_models(rows: Sequence[ModelRow], settings: Settings, *, is_known: bool) -> JSON:
-    source = {"source": "provider", "provider_url": hide_query(settings.base_url)}
-    if is_known:
-        source = {"source": "known", "provider_url": OPENAI_URL}
+def _render_models(found: _FoundModels, settings: Settings) -> JSON:
     return {
-        **source,
+        "source": found.source,
+        "provider_url": found.provider_url,
         "default": find_default_model(settings),
-        "models": [_render_model(row) for row in rows],
+        "models": list(map(_render_model, found.rows)),
     }
 
 
@@ -139,44 +141,35 @@ def _render_model(row: ModelRow) -> JSON:
         "cached_usd_per_million": row.cached_usd,
         "output_usd_per_million": row.output_usd,
         "context_tokens": row.context_tokens,
-        "efforts": list(row.efforts) or None,
+        "efforts": row.efforts,
         "shutdown_date": row.shutdown_date,
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    return {name: value for name, value in fields.items() if value not in (None, ())}
 
 
-def _render_model_table(rows: Sequence[ModelRow], settings: Settings, *, is_known: bool) -> Iterator[str]:
+def _render_model_table(rows: Sequence[ModelRow], settings: Settings) -> Iterator[str]:
     """Yield the table, and what it says of the default model."""
-    cells = [_build_model_cells(row) for row in rows]
-    for line, row in zip(
-        render_table(cells, terminal.find_width(), flexible="MODEL", figures=FIGURES, dispensable=DISPENSABLE),
-        [None, *rows],
-        strict=True,
-    ):
-        yield _mark_default(line, row)
+    cells = list(map(_build_model_cells, rows))
+    lines = render_table(cells, terminal.find_width(), flexible="MODEL", figures=FIGURES, dispensable=DISPENSABLE)
+    yield next(lines)
+    for line, row in zip(lines, rows, strict=True):
+        if row.is_default:
+            line = style(line, bold=True)
+        yield line
     yield ""
-    default = find_default_model(settings)
-    notes = [
-        "Prices are USD per million tokens.",
-        f"Use another model with: agent-jobs run --model {_name_other(rows)} ...",
-    ]
-    if not any(row.input_usd is not None for row in rows):
-        notes.pop(0)
-    if not is_known and not any(row.is_default for row in rows):
-        notes.append(f"{default}, the default of jobs, is not in this list. Set AGENT_JOBS_MODEL to one that is.")
-    for note in notes:
-        yield from wrap_sentence(note)
+    if any(map(itemgetter("INPUT"), cells)):
+        yield from wrap_sentence("Prices are USD per million tokens.")
+    yield from wrap_sentence(f"Use another model with: agent-jobs run --model {_name_other(rows)} ...")
+    if not any(row.is_default for row in rows):  # those that are known here have it
+        default = find_default_model(settings)
+        yield from wrap_sentence(
+            f"{default}, the default of jobs, is not in this list. Set AGENT_JOBS_MODEL to one that is."
+        )
 
 
 def _name_other(rows: Sequence[ModelRow]) -> str:
     """Return the name of a model that is not the default and has no date of its end."""
     return next((row.name for row in rows if not (row.is_default or row.shutdown_date)), "NAME")
-
-
-def _mark_default(line: str, row: ModelRow | None) -> str:
-    if row is not None and row.is_default and terminal.has_colours(sys.stdout):
-        return click.style(line, bold=True)
-    return line
 
 
 def _build_model_cells(row: ModelRow) -> dict[str, str]:

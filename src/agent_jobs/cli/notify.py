@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.json_answer import print_answer
 from agent_jobs.cli.session import Exit, create_refusal, json_option, read_settings
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError
@@ -35,12 +36,13 @@ def notify_command(is_test: bool, as_json: bool) -> None:
     if not settings.notify:
         raise create_refusal(ConfigError(NO_TARGET))
     failures: Mapping[NoticeTarget, str] = {}
+    lines = _describe_targets(settings)
     if is_test:
         failures = _send_test(settings)
-    if as_json:
-        _write_targets_as_json(settings, failures, is_test=is_test)
-    else:
-        click.echo("\n".join(_describe_targets(settings, failures, is_test=is_test)))
+        lines = _describe_outcomes(settings, failures)
+    rows = [_render_target(target, failures) for target in settings.notify]
+    answer = {"targets": rows, "events": sorted(settings.notify_events)}
+    print_answer(answer, lines, as_json=as_json, write=click.echo)
     raise SystemExit(Exit.REFUSED if any(failures.values()) else Exit.DONE)
 
 
@@ -50,7 +52,7 @@ def check_targets(settings: Settings) -> Iterator[Finding]:
         return
     from agent_jobs.notices.desktop import find_program
 
-    text = ", ".join(_name_target(settings, target) for target in settings.notify)
+    text = ", ".join(_name_targets(settings))
     if NoticeTarget("desktop") in settings.notify and find_program(os.environ) is None:
         fix = "install the program that shows notices here, such as notify-send of libnotify"
         yield Finding("notices", "warning", f"{text}; no program shows notices on this desktop", fix)
@@ -65,21 +67,23 @@ def _send_test(settings: Settings) -> Mapping[NoticeTarget, str]:
     return create_notice_sender(settings, Clock()).send("test", make_test_notice(time.time()))
 
 
-def _describe_targets(settings: Settings, failures: Mapping[NoticeTarget, str], *, is_test: bool) -> Iterator[str]:
-    for target in settings.notify:
-        line = _name_target(settings, target)
-        if is_test:
-            line += f": {_describe_outcome(failures[target])}"
-        yield line
-    if not is_test:
-        yield f"Events: {', '.join(_name_events(settings))}."
-        yield "Test the targets with: agent-jobs notify --test"
+def _describe_targets(settings: Settings) -> Iterator[str]:
+    yield from _name_targets(settings)
+    yield f"Events: {', '.join(_name_events(settings))}."
+    yield "Test the targets with: agent-jobs notify --test"
 
 
-def _describe_outcome(failure: str) -> str:
-    if failure:
-        return f"not sent, {failure}"
-    return "sent"
+def _describe_outcomes(settings: Settings, failures: Mapping[NoticeTarget, str]) -> Iterator[str]:
+    """Yield a line for each target of a test; an empty failure means that the notice was sent."""
+    for target, name in zip(settings.notify, _name_targets(settings), strict=True):
+        outcome = "sent"
+        if failures[target]:
+            outcome = f"not sent, {failures[target]}"
+        yield f"{name}: {outcome}"
+
+
+def _name_targets(settings: Settings) -> list[str]:
+    return [_name_target(settings, target) for target in settings.notify]
 
 
 def _name_target(settings: Settings, target: NoticeTarget) -> str:
@@ -91,23 +95,18 @@ def _name_target(settings: Settings, target: NoticeTarget) -> str:
     return f"{target} (signed)"
 
 
-def _name_events(settings: Settings) -> Iterator[str]:
-    for event in EVENTS:
-        if event == "finished" and event in settings.notify_events and settings.notify_min_s:
-            yield f"finished after at least {settings.notify_min_s:g} s"
-        elif event in settings.notify_events:
-            yield event
+def _name_events(settings: Settings) -> list[str]:
+    names = {event: event for event in EVENTS}
+    if settings.notify_min_s:
+        names["finished"] = f"finished after at least {settings.notify_min_s:g} s"
+    return [name for event, name in names.items() if event in settings.notify_events]
 
 
-def _write_targets_as_json(settings: Settings, failures: Mapping[NoticeTarget, str], *, is_test: bool) -> None:
-    from agent_jobs.rendering import answers
-
-    rows: list[dict[str, str | bool]] = []
-    for target in settings.notify:
-        row: dict[str, str | bool] = {"target": str(target)}
-        if is_test:
-            row["sent"] = not failures[target]
-        if failures.get(target):
-            row["failure"] = failures[target]
-        rows.append(row)
-    click.echo(answers.format_json_line({"targets": rows, "events": sorted(settings.notify_events)}))
+def _render_target(target: NoticeTarget, failures: Mapping[NoticeTarget, str]) -> dict[str, str | bool]:
+    """Return a target for a program; after a test, whether its notice was sent, and why it was not."""
+    if target not in failures:
+        return {"target": str(target)}
+    failure = failures[target]
+    if failure:
+        return {"target": str(target), "sent": False, "failure": failure}
+    return {"target": str(target), "sent": True}

@@ -55,14 +55,16 @@ def check_out_file(path: Path | None, *, may_overwrite: bool, undone: str = NOT_
     if path is None:
         return
     folder, file = path.parent, path.resolve()
-    if not folder.is_dir():
-        raise click.ClickException(f"The folder {folder} does not exist, so {undone}. Create it first.")
+    _check_exists(folder, undone)
     if file.is_dir():
         raise click.ClickException(f"{path} is a folder, so {undone}. Name a file in it.")
-    if file.exists() and not file.is_file():
-        raise click.ClickException(f"{path} is not a file that can be replaced, so {undone}. Name another one.")
-    if file.exists() and not may_overwrite:
-        raise click.ClickException(f"{path} exists, so {undone}. Use --force to overwrite it, or name another file.")
+    if file.exists():
+        if not file.is_file():
+            raise click.ClickException(f"{path} is not a file that can be replaced, so {undone}. Name another one.")
+        if not may_overwrite:
+            raise click.ClickException(
+                f"{path} exists, so {undone}. Use --force to overwrite it, or name another file."
+            )
     _check_is_writable(file.parent, folder, undone)
 
 
@@ -76,9 +78,13 @@ def check_out_folder(folder: Path) -> None:
         return _check_is_writable(folder, folder, NOT_WRITTEN)
     if folder.exists():
         raise click.ClickException(f"{folder} is a file, so {NOT_WRITTEN}. Name a folder.")
-    if not folder.parent.is_dir():
-        raise click.ClickException(f"The folder {folder.parent} does not exist, so {NOT_WRITTEN}. Create it first.")
+    _check_exists(folder.parent, NOT_WRITTEN)
     return _check_is_writable(folder.parent, folder.parent, NOT_WRITTEN)
+
+
+def _check_exists(folder: Path, undone: str) -> None:
+    if not folder.is_dir():
+        raise click.ClickException(f"The folder {folder} does not exist, so {undone}. Create it first.")
 
 
 def _check_is_writable(folder: Path, shown: Path, undone: str) -> None:

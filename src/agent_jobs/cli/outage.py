@@ -16,10 +16,8 @@ def find_outage(job: Job) -> str:
 
 
 def describe_outage(job: Job) -> str:
-    """Return the sentences for a person who waits for a job that cannot be sent or polled; empty if it can."""
+    """Return the sentences for a person who waits for a job that cannot be sent or polled."""
     reason = find_outage(job)
-    if not reason:
-        return ""
     if job.status is Status.PENDING:
         return (
             f"Not sent yet: {reason}. The job is kept, and sent as soon as possible. Ctrl-C leaves it to the next "
@@ -55,8 +53,7 @@ class OutageClock:
         return self._began is not None
 
     def describe(self, job: Job, now: float) -> str:
-        """Return for how long the job has been out of reach, and why; empty if it is not."""
-        reason = find_outage(job)
-        if not reason or self._began is None:
+        """Return for how long the job of the last `update` has been out of reach, and why; empty if it is not."""
+        if self._began is None:
             return ""
-        return f"retrying for {terminal.format_elapsed(now - self._began)}: {reason}"
+        return f"retrying for {terminal.format_elapsed(now - self._began)}: {find_outage(job)}"

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 #: Descriptors whose reader is gone.
 _left: set[int] = set()
-
+#: Errors of a write whose reader is gone.
+_READER_GONE = {errno.EPIPE}
+if sys.platform == "win32":
+    _READER_GONE.add(errno.EINVAL)  # Windows reports a broken pipe so
 
 STDOUT, STDERR = 1, 2
 
@@ -34,7 +37,7 @@ class _PatientFile(io.FileIO):
             return super().write(data) or 0
         except OSError as error:
             self._discard_writes()  # buffered text would fail again at exit
-            if _is_reader_gone(error):
+            if error.errno in _READER_GONE:
                 _left.add(self.fileno())
             elif self.fileno() != STDERR:  # a command does not fail because it cannot say something
                 raise OutputError(error.errno, error.strerror) from None
@@ -126,9 +129,3 @@ def _open_patient_stream(stream: "io.TextIOWrapper[io.BufferedWriter]") -> TextI
     is_spoken = file.fileno() == STDERR and stream.isatty()
     kind = _WrappedText if is_spoken else io.TextIOWrapper
     return kind(buffered, stream.encoding, stream.errors, line_buffering=is_direct)
-
-
-def _is_reader_gone(error: OSError) -> bool:
-    if sys.platform == "win32" and error.errno == errno.EINVAL:
-        return True  # Windows reports a broken pipe as EINVAL
-    return error.errno == errno.EPIPE

@@ -9,6 +9,7 @@ from unicodedata import normalize
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.json_answer import print_answer
 from agent_jobs.cli.key_reference import KeyReference, find_missing_key
 from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.table import render_table
@@ -74,17 +75,15 @@ def list_owners_command(as_json: bool) -> None:
     """List the owners, their jobs and limits."""
     uses = _read_uses()
     if as_json:
-        click.echo(answers.format_json_line({"owners": [_describe_use(use) for use in uses]}))
+        click.echo(answers.format_json_line({"owners": list(map(_describe_use, uses))}))
         return
     if not uses:
         print_sentences("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
         return
     width = terminal.find_width()
-    rows = [_build_owner_row(use) for use in uses]
-    for row in rows:
-        row["OWNER"] = fit_owner(row["OWNER"], width)
-    for line in render_table(rows, width, flexible="LIMITS", figures=FIGURES, dispensable=DISPENSABLE):
-        click.echo(line)
+    rows = [_build_owner_row(use, width) for use in uses]
+    lines = render_table(rows, width, flexible="LIMITS", figures=FIGURES, dispensable=DISPENSABLE)
+    click.echo("\n".join(lines))
 
 
 @owner_command.command("show")
@@ -95,13 +94,10 @@ def show_owner_command(name: str, as_json: bool) -> None:
     use = next((use for use in _read_uses() if use.owner.name == name), None)
     if use is None:
         raise click.ClickException(f"There is no owner {name!r}. See all with: agent-jobs owner list")
-    if as_json:
-        click.echo(answers.format_json_line(_describe_use(use)))
-        return
     row = _build_owner_row(use)
     width = max(map(len, row))
-    for label, cell in row.items():
-        click.echo(f"{label.capitalize():<{width}}{GAP}{cell or '-'}")
+    lines = (f"{label.capitalize():<{width}}{GAP}{cell or '-'}" for label, cell in row.items())
+    print_answer(_describe_use(use), lines, as_json=as_json, write=click.echo)
 
 
 @owner_command.command("set")
@@ -140,11 +136,9 @@ def set_owner_command(
     owner = run_in_session(change_owner, settings=settings)
     if key_ref and (warning := find_missing_key(settings, key_ref)):
         click.echo(f"Warning: {warning}", err=True)
-    if as_json:
-        click.echo(answers.format_json_line(_owner_fields(owner)))
-        return
     key = terminal.join_lines(owner.key_ref) or "shared"
-    print_sentences(f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}")
+    sentence = f"{terminal.join_lines(name)}: limits {_join_limits(owner)}; key {key}"
+    print_answer(_owner_fields(owner), [sentence], as_json=as_json)
 
 
 def fit_owner(name: str, width: int) -> str:
@@ -182,10 +176,10 @@ def _owner_fields(owner: Owner) -> dict[str, Any]:
     return {"name": owner.name, **owner.limits._asdict(), "key_ref": owner.key_ref}
 
 
-def _build_owner_row(use: OwnerUse) -> dict[str, str]:
-    """Return an owner's cells by the names of their columns."""
+def _build_owner_row(use: OwnerUse, width: int = terminal.UNLIMITED) -> dict[str, str]:
+    """Return an owner's cells by the names of their columns, with a name that fits a terminal of this width."""
     return {
-        "OWNER": terminal.join_lines(use.owner.name),
+        "OWNER": fit_owner(terminal.join_lines(use.owner.name), width),
         "JOBS": str(use.jobs),
         "RUNNING": str(use.running),
         "WAITING": str(use.waiting),

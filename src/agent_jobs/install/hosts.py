@@ -6,6 +6,7 @@ Everything here is a value or a pure function of a `Machine`, so any system can 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -69,20 +70,20 @@ class Host:
     is_listed: bool = False
     #: True if the host itself asks for the key and keeps it.
     asks: bool = False
-    #: The key of `first` that hands the key over, for hosts that forward variables by a list of names.
-    forwards: str | None = None
+    #: The key of `first` that hands the key over, for hosts that forward variables by a list of names; empty otherwise.
+    forwards: str = ""
     #: True if the host reads only standard JSON: one comment hides all its servers.
     strict: bool = False
     #: True if the user's file also has entries for single folders.
     has_local_scope: bool = False
     #: True if the host is started from a desktop, so that it does not see programs and variables of a shell.
     desktop: bool = True
-    #: Seconds after which the host gives up a tool call; None if no limit is known.
-    call_limit_s: float | None = 60.0
+    #: Seconds after which the host gives up a tool call; infinite if no limit is known.
+    call_limit_s: float = 60.0
     #: Seconds that the host waits for the tools of a server that it started; None if it is not known.
     start_wait_s: float | None = None
-    #: The key of an entry that sets another limit, and the seconds in one of its units.
-    call_limit_key: tuple[str, float] | None = None
+    #: The key of an entry that sets another limit, and the seconds in one of its units; empty if there is none.
+    call_limit_key: tuple[str, float] = ("", 1.0)
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -144,7 +145,7 @@ class Host:
     @property
     def hands_key_over(self) -> bool:
         """Return True if the host has a way of its own for the key, so that no file needs to hold it."""
-        return self.secret is not None or self.forwards is not None
+        return self.secret is not None or self.forwards != ""
 
     def _set_variables(self, entry: Entry, variables: Entry) -> None:
         if variables:
@@ -270,7 +271,7 @@ _ALL = (
         strict=True,
         has_local_scope=True,
         desktop=False,
-        call_limit_s=None,  # it gives up after 28 hours
+        call_limit_s=inf,  # it gives up after 28 hours
         call_limit_key=("timeout", 0.001),
         secret="${OPENAI_API_KEY:-}",  # without the default Claude Code refuses the whole file when it is not set
         ours=_stdio_entry,
@@ -293,7 +294,7 @@ _ALL = (
         keys=("servers",),
         user=lambda machine: (HostFile(machine.config / "Code/User/mcp.json"),),
         project=".vscode/mcp.json",
-        call_limit_s=None,
+        call_limit_s=inf,
         secret=f"${{input:{INPUT}}}",
         asks=True,
         ours=_stdio_entry,
@@ -337,7 +338,7 @@ _ALL = (
         ours=_one_list_entry,
         env="environment",
         desktop=False,
-        call_limit_s=None,  # progress keeps a call alive
+        call_limit_s=inf,  # progress keeps a call alive
         start_wait_s=5.0,
     ),
     Host(
@@ -352,7 +353,7 @@ _ALL = (
         ours=_one_list_entry,
         env="environment",
         desktop=False,
-        call_limit_s=None,
+        call_limit_s=inf,
         start_wait_s=5.0,
     ),
     Host(

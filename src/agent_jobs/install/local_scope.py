@@ -36,7 +36,7 @@ def find_local_scope(host: Host, text: str, machine: Machine) -> LocalScope:
     projects = _object_or_empty(_object_or_empty(read_values(host, text)).get("projects"))
     folders = {_normalize_folder(folder) for folder in _list_project_folders(machine)}
     here = {key: _object_or_empty(project) for key, project in projects.items() if _normalize_folder(key) in folders}
-    off = any(SERVER in _list_or_empty(project.get(name)) for project in here.values() for name in _DISABLED_LISTS)
+    off = any(SERVER in list_or_empty(project.get(name)) for project in here.values() for name in _DISABLED_LISTS)
     for key, project in here.items():
         entry = _object_or_empty(project.get(host.keys[0])).get(SERVER)
         if entry is not None:
@@ -61,7 +61,8 @@ def _object_or_empty(value: Any) -> dict[str, Any]:
     return {}
 
 
-def _list_or_empty(value: Any) -> list[Any]:
+def list_or_empty(value: Any) -> list[Any]:
+    """Return the value if it is a list; an empty list in place of anything else."""
     if isinstance(value, list):
         return cast("list[Any]", value)
     return []
