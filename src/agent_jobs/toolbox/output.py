@@ -241,8 +241,8 @@ def _is_repeated(structured: Any, texts: Sequence[str]) -> bool:
 
 def _is_value_of_texts(value: Any, texts: Sequence[str]) -> bool:
     """Return True if a value is one of the texts, as it is or as JSON, or the list of all."""
-    parsed = [_read_json(text) for text in texts]
-    return value in parsed or value in texts or value in (parsed, [*texts])
+    parsed = [*map(_read_json, texts)]
+    return value in (*texts, *parsed, [*texts], parsed)
 
 
 def _has_json(structured: Any, text: str) -> bool:

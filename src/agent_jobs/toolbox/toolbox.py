@@ -13,11 +13,18 @@ from typing import Any, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from mcp_types import Tool
+from mcp_types import Tool, ToolAnnotations
 from pydantic_core import PydanticSerializationError, to_json
 
 from agent_jobs.errors import AgentJobsError, Argument, ConfigError, RequestError, ToolServerError
-from agent_jobs.toolbox.config import ServerConfig, ToolServers, load_toolbox, matches_any, read_toolbox
+from agent_jobs.toolbox.config import (
+    ServerConfig,
+    ToolServers,
+    find_idle_globs,
+    load_toolbox,
+    matches_any,
+    read_toolbox,
+)
 from agent_jobs.toolbox.connection import Connection
 from agent_jobs.toolbox.functions import MAX_FUNCTIONS, build_function, build_function_name, is_function_of, prefix_of
 from agent_jobs.toolbox.output import ToolOutput
@@ -96,11 +103,10 @@ class Toolbox:
         """
         chosen = self._choose_servers(names)
         listed = await _list_side_by_side(chosen)
-        found = {
-            build_function_name(choice.server, tool.name): tool
-            for choice in chosen
-            for tool in choice.select_tools(listed[choice.server])
-        }
+        found: dict[str, Tool] = {}
+        for choice in chosen:
+            choice.refuse_idle_globs(listed[choice.server])
+            found |= choice.select_functions(listed[choice.server])
         if len(found) > MAX_FUNCTIONS:
             raise RequestError(
                 "{name} names {given} tools, and the API accepts {most}.",
@@ -126,11 +132,11 @@ class Toolbox:
         if found is None:
             return None
         connection, tool = found
-        hints = tool.annotations
-        read_only = hints is not None and hints.read_only_hint is True
-        idempotent = hints is not None and hints.idempotent_hint is True
+        hints = _read_hints(tool)
+        read_only = hints.read_only_hint is True
+        asks = {"always": True, "ask": not read_only, "never": False}
         approval = connection.config.approval_of(tool.name)
-        return Policy(approval == "always" or (approval == "ask" and not read_only), read_only, idempotent)
+        return Policy(asks[approval], read_only, hints.idempotent_hint is True)
 
     async def call(
         self,
@@ -169,10 +175,9 @@ class Toolbox:
         # Another process may have seen a newer list of tools.
         for fresh in (False, True):
             for choice in chosen:
-                tools = await choice.connection.list_tools(fresh=fresh)
-                tool = choice.find_tool(name, tools)
-                if tool is not None:
-                    return choice.connection, tool
+                functions = choice.select_functions(await choice.connection.list_tools(fresh=fresh))
+                if name in functions:
+                    return choice.connection, functions[name]
         return None
 
     def _choose_servers(self, names: Sequence[str]) -> list["_Choice"]:
@@ -231,24 +236,19 @@ class _Choice:
     def has(self, tool: str) -> bool:
         return matches_any(tool, self.only) and not matches_any(tool, self.never)
 
-    def find_tool(self, function: str, tools: Mapping[str, Tool]) -> Tool | None:
-        """Return the tool of a function's name, None if the job has no such tool."""
-        for tool in tools.values():
-            if build_function_name(self.server, tool.name) == function and self.has(tool.name):
-                return tool
-        return None
+    def select_functions(self, tools: Mapping[str, Tool]) -> dict[str, Tool]:
+        """Return the tools that match, by the names of their functions."""
+        return {build_function_name(self.server, name): tool for name, tool in tools.items() if self.has(name)}
 
-    def select_tools(self, tools: Mapping[str, Tool]) -> list[Tool]:
-        """Return the tools that match.
+    def refuse_idle_globs(self, tools: Mapping[str, Tool]) -> None:
+        """Refuse a glob that matches no tool; `*` means all tools, even if there are none.
 
         Raises:
-            RequestError: A glob matches none.
+            RequestError: There is such a glob.
         """
-        for glob in self.only:
-            if glob != "*" and not any(matches_any(tool, [glob]) for tool in tools):
-                problem = "{name}: {server} has no tool {given!r}."
-                raise choice_error(problem, OPTION, glob, sorted(tools), server=self.server)
-        return [tool for tool in tools.values() if self.has(tool.name)]
+        for glob in find_idle_globs([glob for glob in self.only if glob != "*"], tools):
+            problem = "{name}: {server} has no tool {given!r}."
+            raise choice_error(problem, OPTION, glob, sorted(tools), server=self.server)
 
 
 async def _list_side_by_side(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[str, Tool]]:
@@ -272,7 +272,7 @@ async def _list_side_by_side(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[
 
 def _find_server_in(name: str, servers: Iterable[str]) -> str | None:
     """Return the server in a name that means all or some of its tools."""
-    return next((server for server in servers if name == server or name.startswith(f"{server}/")), None)
+    return next((server for server in servers if f"{name}/".startswith(f"{server}/")), None)
 
 
 def _read_call_arguments(written: str) -> dict[str, Any]:
@@ -292,8 +292,8 @@ def _arguments_error(problem: str) -> RequestError:
 
 
 def _choose_description(tool: Tool) -> str:
-    if tool.description or tool.title:
-        return tool.description or tool.title or ""
-    if tool.annotations is not None and tool.annotations.title:
-        return tool.annotations.title
-    return tool.name
+    return tool.description or tool.title or _read_hints(tool).title or tool.name
+
+
+def _read_hints(tool: Tool) -> ToolAnnotations:
+    return tool.annotations or ToolAnnotations()
