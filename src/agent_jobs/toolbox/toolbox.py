@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 from mcp_types import Tool, ToolAnnotations
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -143,7 +144,7 @@ class Toolbox:
         name: str,
         arguments: str,
         names: Sequence[str],
-        before_calling: Callable[[], Awaitable[None]] | None = None,
+        before_calling: Callable[[], Awaitable[None]] = checkpoint,
     ) -> ToolOutput:
         """Call a function without checking its policy; a failure becomes an output that describes it.
 
@@ -164,8 +165,7 @@ class Toolbox:
             if not arguments.strip() and tool.input_schema.get("required"):
                 raise _arguments_error("The arguments are missing.")
             async with self._slots:
-                if before_calling is not None:
-                    await before_calling()
+                await before_calling()
                 return await connection.call(tool.name, given)
         except (ConfigError, RequestError, ToolServerError) as error:
             return ToolOutput(str(error), failed=True)
@@ -194,12 +194,21 @@ class Toolbox:
     def _split_name(self, name: str) -> tuple[str, str]:
         """Return the server in a name, and the glob of its tools."""
         server = _find_server_in(name, self._connections)
-        if server is None and (self._servers.broken or _find_server_in(name, self._servers.refused) is not None):
+        if server is None and self._find_server_fault(name):
             self._read_again()
             server = _find_server_in(name, self._connections)
-        if server is not None:
-            return server, name[len(server) + 1 :] or "*"
-        raise self._explain_unusable(name)
+        if server is None:
+            raise self._explain_unusable(name)
+        return server, name[len(server) + 1 :] or "*"
+
+    def _find_server_fault(self, name: str) -> str:
+        """Return why the file, or the entry of the server in a name, cannot be used; empty if nothing is wrong."""
+        if self._servers.broken:
+            return str(self._servers.broken)
+        server = _find_server_in(name, self._servers.refused)
+        if server is None:
+            return ""
+        return self._servers.refused[server]
 
     def _read_again(self) -> None:
         """Read the file again, so that a correction by the user needs no restart."""
@@ -209,14 +218,12 @@ class Toolbox:
 
     def _explain_unusable(self, name: str) -> AgentJobsError:
         """Return the error for a name that no job can use."""
-        servers = self._servers
-        if servers.broken:
-            return ConfigError("{problem}", "wrong_tool_servers", problem=str(servers.broken))
-        if (refused := _find_server_in(name, servers.refused)) is not None:
-            return ConfigError("{problem}", "wrong_tool_servers", problem=servers.refused[refused])
-        if (off := _find_server_in(name, servers.off)) is not None:
+        if fault := self._find_server_fault(name):
+            return ConfigError("{problem}", "wrong_tool_servers", problem=fault)
+        if (off := _find_server_in(name, self._servers.off)) is not None:
+            path = self._servers.path
             return RequestError(
-                "{name}: {server} is switched off.", "tool_server_off", name=OPTION, server=off, path=servers.path
+                "{name}: {server} is switched off.", "tool_server_off", name=OPTION, server=off, path=path
             )
         if not self._connections:
             return RequestError("{name}: there are no tool servers.", "no_tool_servers", name=OPTION)
