@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent_jobs.attachments.attachment import (
@@ -20,6 +21,7 @@ from agent_jobs.attachments.path_names import Names, printable_path
 from agent_jobs.attachments.protected_files import RefusedFileError, secret_error, unreadable_error
 from agent_jobs.attachments.roots import Root, WalkLimits
 from agent_jobs.errors import RequestError
+from agent_jobs.text import human_size
 
 #: Text: about a million tokens, which is a whole context window, and well under the 10,485,760 characters that the API
 #: accepts in one text. Image: the API's documented limit for one. PDF: all that fits into the total.
@@ -28,7 +30,13 @@ LIMIT_BYTES: dict[Kind, int] = {"text": 4 * 2**20, "image": 20 * 2**20, "pdf": 3
 INLINE_BYTES = 32 * 2**20
 UPLOAD_BYTES = 128 * 2**20  # the total of uploads, which are held in memory until they are sent
 MAX_FILES = 500  # more file names than a model can use
-_SIZE_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+@dataclass
+class _Room:
+    """The room that is left for files, which several kinds may share."""
+
+    left_bytes: int
 
 
 class FileReader:
@@ -38,8 +46,13 @@ class FileReader:
         self.limits = WalkLimits()
         self.second_limits = WalkLimits()  # for names that are almost the same
         self._upload = upload
-        self._inline_room = INLINE_BYTES
-        self._upload_room = UPLOAD_BYTES
+        inline = _Room(INLINE_BYTES)
+        self._rooms: Mapping[Kind, _Room] = {
+            "text": inline,
+            "image": inline,
+            "pdf": inline,
+            "data": _Room(UPLOAD_BYTES),
+        }
         self._read: dict[Path, tuple[Root, Attachment]] = {}
 
     def add(self, root: Root, names: Names, *, named: bool) -> None:
@@ -110,7 +123,7 @@ class FileReader:
         self._require_room(names, len(data), kind)
         if kind == "text" and decode_file(data) is None:
             kind, media_type = self._accept_binary(names, named=named)
-        self._take_room(len(data), kind)
+        self._rooms[kind].left_bytes -= len(data)
         return Attachment(printable_path(names), kind, media_type, data)
 
     def _largest_limit(self) -> int:
@@ -118,16 +131,7 @@ class FileReader:
 
     def _require_room(self, names: Names, size: int, kind: Kind) -> None:
         _require_size(names, size, LIMIT_BYTES[kind], f"that a file of kind {kind} may have")
-        room = self._inline_room
-        if kind == "data":
-            room = self._upload_room
-        _require_size(names, size, room, "that the files before it leave")
-
-    def _take_room(self, size: int, kind: Kind) -> None:
-        if kind == "data":
-            self._upload_room -= size
-        else:
-            self._inline_room -= size
+        _require_size(names, size, self._rooms[kind].left_bytes, "that the files before it leave")
 
     def _recognize_file(self, names: Names, head: bytes, *, named: bool) -> tuple[Kind, str]:
         if is_private_key(head):
@@ -172,14 +176,7 @@ def _require_size(names: Names, size: int, limit: int, reason: str) -> None:
             "{path} has {size}, which is more than the {most} {reason}.",
             "file_too_large",
             path=printable_path(names),
-            size=_format_size(size),
-            most=_format_size(limit),
+            size=human_size(size),
+            most=human_size(limit),
             reason=reason,
         )
-
-
-def _format_size(size_bytes: int) -> str:
-    for unit, factor in _SIZE_UNITS:
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes} bytes"
