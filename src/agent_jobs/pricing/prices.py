@@ -6,6 +6,7 @@ genai-prices (its bundled data, never the network), then data/prices.toml.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -15,7 +16,7 @@ from typing import Literal, NamedTuple, NoReturn, Self, cast
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.jobs.response import JSON, Usage, items_of, mapping_of, read_whole_number, string_of
+from agent_jobs.jobs.response import JSON, Usage, drop_fields, items_of, mapping_of, read_whole_number, string_of
 from agent_jobs.pricing.openai_list import find_listed_rates
 from agent_jobs.pricing.price_file import (
     TOKENS_PER_PRICE,
@@ -286,7 +287,7 @@ def count_calls(response: JSON) -> dict[str, int]:
     """
     items = items_of(response.get("output"))
     kinds = [str(item.get("type")).removesuffix("_call") for item in items if _is_priced_call(item)]
-    calls = {name: kinds.count(name) for name in kinds if name not in _CLIENT_TOOLS}
+    calls: dict[str, int] = drop_fields(Counter(kinds), *_CLIENT_TOOLS)
     searches = _count_searches(response, calls.pop("web_search", 0))
     if searches:
         # The preview tool's items have the same type, but its price depends on the model.

@@ -7,7 +7,7 @@ sent once, on a connection of its own, and the caller is asked before the first 
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, cast
@@ -21,7 +21,7 @@ from agent_jobs.upstream.endpoint import Endpoint, quote_segment, read_response_
 from agent_jobs.upstream.error_body import DEFAULT_STATUS, has_error, read_status
 from agent_jobs.upstream.error_mapping import map_error, map_transport_error
 from agent_jobs.upstream.json_object import JSON, object_of, objects_of, parse_object
-from agent_jobs.upstream.key_renewal import KeyRenewal, ReadEndpoint
+from agent_jobs.upstream.key_renewal import KeyRenewal, ReadEndpoint, read_no_endpoint
 from agent_jobs.upstream.limited_stream import LimitedStream
 from agent_jobs.upstream.next_page import find_next_page
 from agent_jobs.upstream.retry_after import parse_milliseconds
@@ -81,7 +81,7 @@ class ResponsesClient:
         kept: httpx2.AsyncClient,
         start_timeout_s: float,
         secrets: Sequence[str] = (),
-        read_endpoint: ReadEndpoint | None = None,
+        read_endpoint: ReadEndpoint = read_no_endpoint,
     ) -> None:
         self._renewal = KeyRenewal(endpoint, read_endpoint)
         self._renewal.watch(once, kept)
@@ -406,7 +406,7 @@ async def open_client(
     *,
     start_timeout_s: float = 120.0,
     secrets: Iterable[str] = (),
-    read_endpoint: ReadEndpoint | None = None,
+    read_endpoint: ReadEndpoint = read_no_endpoint,
 ) -> AsyncGenerator[ResponsesClient]:
     """Open a client of one endpoint. Proxies and certificates come from the environment, as httpx2 reads them.
 
@@ -431,12 +431,11 @@ async def open_client(
     unkept = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     kept = httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS)
     try:
-        clients = [
+        once, reused = (
             httpx2.AsyncClient(verify=verify, headers=endpoint.headers, timeout=timeout, limits=limits)
             for limits in (unkept, kept)
-        ]
+        )
     except (ValueError, ImportError, httpx2.InvalidURL):
         raise ConfigError("The proxy of HTTPS_PROXY or ALL_PROXY cannot be used.", "unusable_proxy") from None
-    async with AsyncExitStack() as stack:
-        once, reused = [await stack.enter_async_context(client) for client in clients]
+    async with once, reused:
         yield ResponsesClient(endpoint, once, reused, start_timeout_s, tuple(secrets), read_endpoint)
