@@ -46,6 +46,11 @@ class FileReader:
         self.limits = WalkLimits()
         self.second_limits = WalkLimits()  # for names that are almost the same
         self._upload = upload
+        self._limits = dict(LIMIT_BYTES)
+        self._never_empty = NEVER_EMPTY | DATA_TYPES.keys()
+        if not upload:
+            del self._limits["data"]
+            self._never_empty = NEVER_EMPTY
         inline = _Room(INLINE_BYTES)
         self._rooms: Mapping[Kind, _Room] = {
             "text": inline,
@@ -86,7 +91,7 @@ class FileReader:
             RequestError: It is too large, or one too many.
         """
         names = (name,)
-        _require_size(names, len(data), self._largest_limit(), "that any file may have")
+        _require_size(names, len(data), max(self._limits.values()), "that any file may have")
         kind, media_type = self._recognize_file(names, data[:HEAD_BYTES], named=True)
         return self._accept_data(names, kind, media_type, data, named=True)
 
@@ -110,12 +115,12 @@ class FileReader:
             size = os.fstat(file.fileno()).st_size
             if named:
                 # A file that is too large for any kind is refused before a byte is read.
-                _require_size(names, size, self._largest_limit(), "that any file may have")
+                _require_size(names, size, max(self._limits.values()), "that any file may have")
             head = file.read(HEAD_BYTES)
             kind, media_type = self._recognize_file(names, head, named=named)
             self._require_room(names, size, kind)
             # A file may grow while it is read, and files of /proc have no size at all.
-            data = head + file.read(LIMIT_BYTES[kind] + 1 - len(head))
+            data = head + file.read(self._limits[kind] + 1 - len(head))
         return self._accept_data(names, kind, media_type, data, named=named)
 
     def _accept_data(self, names: Names, kind: Kind, media_type: str, data: bytes, *, named: bool) -> Attachment:
@@ -126,27 +131,21 @@ class FileReader:
         self._rooms[kind].left_bytes -= len(data)
         return Attachment(printable_path(names), kind, media_type, data)
 
-    def _largest_limit(self) -> int:
-        return max(limit for kind, limit in LIMIT_BYTES.items() if self._upload or kind != "data")
-
     def _require_room(self, names: Names, size: int, kind: Kind) -> None:
-        _require_size(names, size, LIMIT_BYTES[kind], f"that a file of kind {kind} may have")
+        _require_size(names, size, self._limits[kind], f"that a file of kind {kind} may have")
         _require_size(names, size, self._rooms[kind].left_bytes, "that the files before it leave")
 
     def _recognize_file(self, names: Names, head: bytes, *, named: bool) -> tuple[Kind, str]:
         if is_private_key(head):
             raise secret_error(names)
         suffix = suffix_of(names[-1])
-        if not head and self._is_never_empty(suffix):
+        if not head and suffix in self._never_empty:
             path = printable_path(names)
             raise RefusedFileError("{path} is empty (0 bytes).", "broken_file", reason="empty", path=path)
         recognized = recognize(names[-1], head, upload=self._upload)
         if suffix == ".pdf":
             _require_pdf(names, recognized)
         return recognized or self._accept_binary(names, named=named)
-
-    def _is_never_empty(self, suffix: str) -> bool:
-        return suffix in NEVER_EMPTY or (self._upload and suffix in DATA_TYPES)
 
     def _accept_binary(self, names: Names, *, named: bool) -> tuple[Kind, str]:
         if named and self._upload:

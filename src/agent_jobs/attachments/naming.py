@@ -97,12 +97,12 @@ def _matching_below(root: Root, names: Names, fold: Fold, limits: WalkLimits) ->
 
 def _matching_in_folders(root: Root, folders: list[Names], name: str, fold: Fold, limits: WalkLimits) -> list[Names]:
     folded = fold(name)
-    entries = [(*folder, entry) for folder in folders for entry in _list_folder(root, folder, limits)]
     found: dict[Names, None] = {}
-    for names in entries:
-        if folded and fold(names[-1]) == folded:
-            with suppress(RefusedFileError):
-                found[root.resolve(names)] = None
+    for folder in folders:
+        for entry in _list_folder(root, folder, limits):
+            if folded and fold(entry) == folded:
+                with suppress(RefusedFileError):
+                    found[root.resolve((*folder, entry))] = None
     return list(found)
 
 

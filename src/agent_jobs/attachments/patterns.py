@@ -32,7 +32,7 @@ def find_places(pattern: str, roots: Sequence[Root]) -> tuple[str, list[Place]]:
     path = _parse_path(pattern, shown)
     _refuse_upwards(shown, path.parts)
     places = _list_places(roots, lambda root: root.find_names_below(path))
-    if not places and path.is_absolute():
+    if not places:
         places = _list_places(roots, lambda root: find_names_below(root, path))
     if not places:
         folders = ", ".join(printable_path((str(root.written),)) for root in roots)

@@ -121,10 +121,13 @@ def repair_list(result: Members, skip: Callable[[str], None]) -> Members:
 
 
 def _report_nameless(nameless: int, skip: Callable[[str], None]) -> None:
-    if nameless == 1:
-        skip("1 of its tools is not offered, because it has no name")
-    elif nameless:
-        skip(f"{nameless} of its tools are not offered, because they have no name")
+    match nameless:
+        case 0:
+            pass
+        case 1:
+            skip("1 of its tools is not offered, because it has no name")
+        case _:
+            skip(f"{nameless} of its tools are not offered, because they have no name")
 
 
 def _repair_tool(written: Any) -> Members | None:

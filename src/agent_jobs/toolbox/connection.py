@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
@@ -181,7 +181,7 @@ class Connection:
         event = "cannot be started"
         if run.client is not None:
             event = "ended"
-        run.error = self._build_server_error(event, run, reason)
+        run.error = self._build_server_error(event, run.explain_failure(reason))
 
     async def _ask_server(
         self, run: "_ServerRun", doing: str, limit_s: float, question: Callable[[Client], Awaitable[_Answer]]
@@ -197,19 +197,16 @@ class Connection:
             if error.code == CONNECTION_CLOSED:
                 with anyio.move_on_after(REASON_S):
                     await run.over.wait()
-                raise run.error or self._build_server_error("ended", run) from None
+                raise run.error or self._build_server_error("ended", run.explain_failure()) from None
             if error.message == "Session terminated":
                 run.gone.set()
-            raise self._build_server_error(f"did not {doing}", run, error.message) from None
+            raise self._build_server_error(f"did not {doing}", run.explain_failure(error.message)) from None
         except ValidationError as error:
             raise self._build_server_error(
-                f"did not {doing} in a form that the protocol defines", run, _describe_finding(error)
+                f"did not {doing} in a form that the protocol defines", run.explain_failure(_describe_finding(error))
             ) from None
 
-    def _build_server_error(self, event: str, run: "_ServerRun | None" = None, reason: str = "") -> ToolServerError:
-        words = reason
-        if run is not None:
-            words = run.mask("; ".join(filter(None, (reason, run.last_words()))))
+    def _build_server_error(self, event: str, words: str = "") -> ToolServerError:
         words = " ".join(words.split())[:WORDS_CHARS].rstrip(". ")
         if words:
             event = f"{event}: {words}"
@@ -232,6 +229,10 @@ class _ServerRun:
         self.error: AgentJobsError | None = None
         self.secrets: frozenset[str] = frozenset()
 
+    def explain_failure(self, reason: str = "") -> str:
+        """Return a reason and the last words of the server, without secrets."""
+        return self.mask("; ".join(filter(None, (reason, self.last_words()))))
+
     def mask(self, text: str) -> str:
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "[secret]")
@@ -252,7 +253,9 @@ async def _list_all_tools(client: Client) -> list[Tool]:
 
 def _describe_cause(error: BaseException) -> str:
     """Return the reason of a failure, in the words of its first cause."""
-    leaf = next(_list_leaves(error))
+    leaf = error
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = cast("BaseExceptionGroup[BaseException]", leaf).exceptions[0]
     match leaf:
         case FileNotFoundError():
             return f"there is no {leaf.filename}"
@@ -262,14 +265,6 @@ def _describe_cause(error: BaseException) -> str:
             return ""  # its last words on stderr say more
         case _:
             return str(leaf) or type(leaf).__name__
-
-
-def _list_leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _list_leaves(each)
-    else:
-        yield error
 
 
 def _describe_finding(error: ValidationError) -> str:

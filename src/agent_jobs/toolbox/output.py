@@ -193,15 +193,13 @@ def _decode_text(raw: bytes, label: str) -> str | None:
     if raw.startswith(_NO_TEXT_BYTES):
         return None
     text = _decode_charsets(raw, label)
-    if text is None and _TEXTUAL.match(label):
-        text = raw.decode("cp1252", errors="replace")  # the encoding of older programs on Windows
     if text is None or _NO_TEXT.search(text):
         return None
     return text
 
 
 def _decode_charsets(raw: bytes, label: str) -> str | None:
-    """Return bytes in the charset of the label, else as UTF; None if they are neither."""
+    """Return bytes in the charset of the label, else as UTF, else what the label calls a text; None if it does not."""
     charsets: list[str] = _CHARSET.findall(label)[:1]
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         charsets.append("utf-16")
@@ -210,6 +208,8 @@ def _decode_charsets(raw: bytes, label: str) -> str | None:
     for charset in charsets:
         with suppress(LookupError, ValueError):
             return raw.decode(charset)
+    if _TEXTUAL.match(label):
+        return raw.decode("cp1252", errors="replace")  # the encoding of older programs on Windows
     return None
 
 
