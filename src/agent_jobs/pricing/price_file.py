@@ -1,5 +1,6 @@
 """Read a price table from TOML: what models cost per million tokens, and what calls of hosted tools cost."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ class PriceRow:
 
     rates: Rates
     tiers: Mapping[str, float] = field(default_factory=dict[str, float])
-    long_over: int | None = None  #: input tokens, beyond which the two factors below hold for all of a response
+    long_over: float = math.inf  #: input tokens, beyond which the two factors below hold for all of a response
     long_input: float = 1.0
     long_output: float = 1.0
 
@@ -78,7 +79,7 @@ class PriceRow:
         factor = {**self.tiers, "default": 1.0}.get(tier)
         if factor is None:
             return None
-        if self.long_over is not None and input_tokens > self.long_over:
+        if input_tokens > self.long_over:
             return self.rates.scale(self.long_input * factor, self.long_output * factor)
         return self.rates.scale(factor, factor)
 

@@ -78,17 +78,17 @@ def read_output(result: CallToolResult, mask: Callable[[str], str]) -> ToolOutpu
         mask: Removes secrets from a text.
     """
     failed = bool(result.is_error)
-    found = [_read_block(block) for block in result.content]
+    found = [*map(_read_block, result.content)]
     structured = result.structured_content
     if structured is not None and not _is_repeated(structured, [part["text"] for part in found if "text" in part]):
         found.append(_build_text_part(json.dumps(_replace_base64(structured), ensure_ascii=False)))
-    parts = list(_limit_texts(_limit_images(found), mask))
-    if any("image_url" in part for part in parts):
-        return ToolOutput(parts, failed)
-    text = "".join(part["text"] for part in parts)
-    if not text.strip():
-        text = _WORDS_FOR_NOTHING[failed]
-    return ToolOutput(text, failed)
+    match list(_limit_texts(_limit_images(found), mask)):
+        case [{"text": text}] if text.strip():
+            return ToolOutput(text, failed)
+        case [] | [{"text": _}]:
+            return ToolOutput(_WORDS_FOR_NOTHING[failed], failed)
+        case parts:
+            return ToolOutput(parts, failed)
 
 
 def cut_text(text: str, room: int = TEXT_CHARS) -> str:

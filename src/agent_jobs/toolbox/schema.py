@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -187,8 +188,9 @@ _UNKNOWN: tuple[_Types, Callable[[Any, int], Any]] = (frozenset(), _fit_anything
 
 def _build_root_object(root: Schema) -> Schema:
     """Return the root as an object of its own: the API accepts neither alternatives nor a reference there."""
-    required_branches = [_resolve_branch(root, branch) for branch in (root, *root.get("allOf", []))]
-    choices = [_resolve_branch(root, branch) for branch in (*root.get("anyOf", []), *root.get("oneOf", []))]
+    resolve = partial(_resolve_branch, root)
+    required_branches = [*map(resolve, (root, *root.get("allOf", [])))]
+    choices = [*map(resolve, (*root.get("anyOf", []), *root.get("oneOf", [])))]
     properties: Schema = dict(root.get("properties", {}))
     for branch in required_branches + choices:
         properties |= branch.get("properties", {}) | properties

@@ -96,8 +96,9 @@ def read_entry(name: str, written: Any) -> Entry:
     if not isinstance(written, dict):
         raise WrongEntryError('a server is an object like {"command": "uvx", "args": ["mcp-server-time"]}.')
     entry = cast("dict[str, Any]", written)
-    given = {key: value for key, value in entry.items() if key in KEYS and not _is_blank(key, value)}
-    foreign = {key: value for key, value in entry.items() if key not in KEYS and value is not None}
+    filled = {key: value for key, value in entry.items() if value not in _BLANKS.get(key, (None,))}
+    given = {key: value for key, value in filled.items() if key in KEYS}
+    foreign = {key: value for key, value in filled.items() if key not in KEYS}
     if _is_switched_off(given.pop("disabled", False), foreign):
         return Entry(None)
     _refuse_repeated_rules(getattr(entry, "repeated", ()))
@@ -124,11 +125,6 @@ def _refuse_repeated_rules(repeated: Iterable[str]) -> None:
 def _normalize_key(key: str) -> str:
     """Return a key without case and separators: `disabled_tools` and `disabledTools` are one key."""
     return re.sub(r"[_\-. ]", "", key).lower()
-
-
-def _is_blank(key: str, value: Any) -> bool:
-    """Return True for a value that a form writes for an empty field. In a rule such a value is a mistake."""
-    return value in _BLANKS_OF.get(key, _BLANKS)
 
 
 def _is_switched_off(disabled: Any, foreign: Mapping[str, Any]) -> bool:
@@ -370,6 +366,11 @@ KEYS: Mapping[str, Callable[[str, Any], Any]] = {
     "timeout_s": _parse_seconds,
 }
 RULES = ("allow", "deny", "approval", "disabled")  # keys for what may run
-_BLANKS: Sequence[Any] = (None, "", [], {})
-_BLANKS_OF: Mapping[str, Sequence[None]] = {"command": (None,), "timeout_s": (None,), **dict.fromkeys(RULES, ())}
 PLACES = ("command", "args", "env", "cwd", "url", "headers")  # keys for what is run and where
+#: The values that a form writes for an empty field, by its key. In a rule such a value is a mistake.
+_BLANKS: Mapping[str, Sequence[Any]] = {
+    **dict.fromkeys(("type", "args", "env", "cwd", "url", "headers"), (None, "", [], {})),
+    "command": (None,),
+    "timeout_s": (None,),
+    **dict.fromkeys(RULES, ()),
+}
