@@ -44,11 +44,16 @@ def find_names_below(root: Root, path: Path) -> Names | None:
         start = path.parts[:depth]
         if list(map(fold_appearance_and_case, start)) != list(map(fold_appearance_and_case, base.parts)):
             continue
-        written = Path(*start)
-        # If another folder than the root exists under this name, the path lies outside.
-        if not os.path.lexists(written) or (written.exists() and written.samefile(root.real)):
+        if _may_be_root(Path(*start), root):
             return path.parts[depth:]
     return None
+
+
+def _may_be_root(written: Path, root: Root) -> bool:
+    """Return True unless something else than the root exists under this name, so that a path below it lies outside."""
+    with suppress(OSError):
+        return written.samefile(root.real)
+    return not os.path.lexists(written)
 
 
 def find_matching(places: Sequence[tuple[Root, Names]], limits: WalkLimits, fold: Fold) -> list[tuple[Root, Names]]:

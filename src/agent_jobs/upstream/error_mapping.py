@@ -178,14 +178,15 @@ def map_transport_error(
     """
     url = httpx2.URL(base_url)
     host = url.netloc.decode()
-    if isinstance(error, httpx2.SSEError):
-        return UnclearError(f"{host} sent an event stream that cannot be read", code="unreadable_stream")
-    if is_sent and not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
-        return UnclearError(f"the connection to {host} broke ({type(error).__name__})", code="connection_lost")
-    if isinstance(error, httpx2.ProxyError):
-        failure = explain_refusal(str(error), scheme=url.scheme, dialed=dialed, host=host)
-    else:
-        failure = explain_failure(error, dialed, url)
+    match error:
+        case httpx2.SSEError():
+            return UnclearError(f"{host} sent an event stream that cannot be read", code="unreadable_stream")
+        case httpx2.ProxyError():
+            failure = explain_refusal(str(error), scheme=url.scheme, dialed=dialed, host=host)
+        case _ if is_sent and not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+            return UnclearError(f"the connection to {host} broke ({type(error).__name__})", code="connection_lost")
+        case _:
+            failure = explain_failure(error, dialed, url)
     if is_sent:
         return UnclearError(failure.text, code="unreachable", fix=failure.fix, data=failure.data)
     return UnsentError(failure.text, code="unreachable", fix=failure.fix, data=failure.data)
