@@ -211,7 +211,7 @@ def _read_file(path: Path) -> Any:
     except (ValueError, RecursionError) as error:
         raise _file_error(path, f"is not JSON: {error}") from None
     except OSError as error:
-        raise _file_error(path, f"cannot be read: {error.strerror or error}") from None
+        raise _file_error(path, f"cannot be read: {error.strerror}") from None
 
 
 def _file_error(path: Path, fault: str) -> ConfigError:
