@@ -3,12 +3,12 @@
 import base64
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
 from math import ceil
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from xml.sax.saxutils import quoteattr
 
 from agent_jobs.attachments.decoding import Decoded, decode_file, is_text
@@ -94,12 +94,12 @@ def build_content_parts(attachments: Iterable[Attachment]) -> list[dict[str, Any
     Text is between tags that have its name and do not occur in it; an image follows its name. `data` has no part,
     since it is uploaded.
     """
-    return [part for attachment in attachments for part in _build_parts_of(attachment)]
+    return list(chain.from_iterable(map(_build_parts_of, attachments)))
 
 
 def estimate_tokens(attachments: Iterable[Attachment]) -> int:
     """Return about how many input tokens the attachments cost; upstream's own count may differ by a third or more."""
-    return sum(_estimate_tokens_of(attachment) for attachment in attachments)
+    return sum(map(_estimate_tokens_of, attachments))
 
 
 def describe_attachments(attachments: Iterable[Attachment]) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ def _estimate_tokens_of(attachment: Attachment) -> int:
         case "text":
             return _estimate_text_tokens(_fence_text(attachment))
         case "image":
-            return _estimate_image_tokens(attachment.data)
+            return _estimate_image_tokens(attachment.media_type, attachment.data)
         case "pdf":
             pages = len(re.findall(rb"/Type\s*/Page(?![A-Za-z])", attachment.data))
             return PDF_PAGE_TOKENS * (pages or ceil(len(attachment.data) / PDF_PAGE_BYTES))
@@ -169,8 +169,11 @@ def _estimate_text_tokens(text: str) -> int:
     return ceil(ascii_chars / ASCII_PER_TOKEN) + ceil(other_bytes / OTHER_BYTES_PER_TOKEN)
 
 
-def _estimate_image_tokens(data: bytes) -> int:
-    size = _read_image_size(data)
+def _estimate_image_tokens(media_type: str, data: bytes) -> int:
+    try:
+        size = _IMAGES[media_type].read_size(data)
+    except (struct.error, IndexError):
+        size = None
     if size is None:
         return IMAGE_TOKENS
     width, height = size
@@ -178,29 +181,15 @@ def _estimate_image_tokens(data: bytes) -> int:
 
 
 def _recognize_image(head: bytes) -> str | None:
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    return None
+    return next((media_type for media_type, image in _IMAGES.items() if image.begin.match(head)), None)
 
 
-def _read_image_size(data: bytes) -> tuple[int, int] | None:
-    """Return the width and height in an image's header, None if they cannot be read."""
-    try:
-        if data.startswith(b"\x89PNG"):
-            return struct.unpack_from(">II", data, 16)
-        if data.startswith(b"GIF"):
-            return struct.unpack_from("<HH", data, 6)
-        if data.startswith(b"\xff\xd8"):
-            return _read_jpeg_size(data)
-        return _read_webp_size(data)
-    except (struct.error, IndexError):
-        return None
+def _read_png_size(data: bytes) -> tuple[int, int]:
+    return struct.unpack_from(">II", data, 16)
+
+
+def _read_gif_size(data: bytes) -> tuple[int, int]:
+    return struct.unpack_from("<HH", data, 6)
 
 
 def _read_jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -227,3 +216,19 @@ def _read_webp_size(data: bytes) -> tuple[int, int] | None:
             return width & 0x3FFF, height & 0x3FFF
         case _:
             return None
+
+
+class _ImageFormat(NamedTuple):
+    """The first bytes of an image, and the function that reads its width and height; None if they are not there."""
+
+    begin: re.Pattern[bytes]
+    read_size: Callable[[bytes], tuple[int, int] | None]
+
+
+#: The images that the API accepts, by their media type.
+_IMAGES = {
+    "image/png": _ImageFormat(re.compile(rb"\x89PNG\r\n\x1a\n"), _read_png_size),
+    "image/jpeg": _ImageFormat(re.compile(rb"\xff\xd8\xff"), _read_jpeg_size),
+    "image/gif": _ImageFormat(re.compile(rb"GIF8[79]a"), _read_gif_size),
+    "image/webp": _ImageFormat(re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _read_webp_size),
+}

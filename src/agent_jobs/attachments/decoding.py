@@ -9,6 +9,7 @@ from agent_jobs.files.text_file import BOM, find_marked_encoding
 #: Bytes that do not occur in text of any encoding; form feed, backspace and escape do occur.
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\b\x1b"})
 _NOT_IN_TEXT = {"Cc", "Cn", "Co", "Cs"}  # controls, unassigned, private, surrogates
+_WITHOUT_WHITE_SPACE = dict.fromkeys(b"\t\n\r\f")  # of the controls, text has these
 SAMPLE_BYTES = 8_000  # UTF-16 without a mark shows within these
 REPLACEMENT = "\ufffd"
 #: Characters of UTF-8. As Windows-1252 the first are Â or Ã before a symbol, which hardly any text holds; the others
@@ -42,16 +43,12 @@ def decode_file(data: bytes) -> Decoded | None:
     """
     if encoding := find_marked_encoding(data):
         return _decode_marked(data, encoding)
+    if b"\0" in data:
+        return _decode_unmarked_utf16(data)
     try:
-        text = data.decode()
+        return Decoded(data.decode(), "utf-8")
     except UnicodeDecodeError:
         return _guess_encoding(data)
-    if "\0" not in text:
-        return Decoded(text, "utf-8")
-    encoding = _detect_utf16(data[:SAMPLE_BYTES])
-    if encoding is None:
-        return None
-    return _decode_replacing(data, encoding, is_guess=True)
 
 
 def _decode_marked(data: bytes, encoding: str) -> Decoded | None:
@@ -64,10 +61,15 @@ def _decode_marked(data: bytes, encoding: str) -> Decoded | None:
     return Decoded(text.lstrip(BOM), encoding)
 
 
+def _decode_unmarked_utf16(data: bytes) -> Decoded | None:
+    encoding = _detect_utf16(data[:SAMPLE_BYTES])
+    if encoding is None:
+        return None
+    return _decode_replacing(data, encoding, is_guess=True)
+
+
 def _guess_encoding(data: bytes) -> Decoded | None:
     """Decode bytes that are not UTF-8 in the encoding that leaves the fewest strange characters."""
-    if b"\0" in data and (encoding := _detect_utf16(data[:SAMPLE_BYTES])):
-        return _decode_replacing(data, encoding, is_guess=True)
     if data.translate(None, _CONTROLS) != data:
         return None
     as_utf8 = _decode_replacing(data, "utf-8")
@@ -100,6 +102,7 @@ def _detect_utf16(head: bytes) -> str | None:
     if zeros[1]:
         encoding = "utf-16-le"
     text = head[: 2 * pairs].decode(encoding, "replace")
-    if any(unicodedata.category(char) in _NOT_IN_TEXT and char not in "\t\n\r\f" for char in text):
-        return None
-    return encoding
+    categories = map(unicodedata.category, text.translate(_WITHOUT_WHITE_SPACE))
+    if _NOT_IN_TEXT.isdisjoint(categories):
+        return encoding
+    return None

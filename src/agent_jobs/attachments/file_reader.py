@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent_jobs.attachments.attachment import (
@@ -20,6 +21,7 @@ from agent_jobs.attachments.path_names import Names, printable_path
 from agent_jobs.attachments.protected_files import RefusedFileError, secret_error, unreadable_error
 from agent_jobs.attachments.roots import Root, WalkLimits
 from agent_jobs.errors import RequestError
+from agent_jobs.text import human_size
 
 #: Text: about a million tokens, which is a whole context window, and well under the 10,485,760 characters that the API
 #: accepts in one text. Image: the API's documented limit for one. PDF: all that fits into the total.
@@ -28,7 +30,13 @@ LIMIT_BYTES: dict[Kind, int] = {"text": 4 * 2**20, "image": 20 * 2**20, "pdf": 3
 INLINE_BYTES = 32 * 2**20
 UPLOAD_BYTES = 128 * 2**20  # the total of uploads, which are held in memory until they are sent
 MAX_FILES = 500  # more file names than a model can use
-_SIZE_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+@dataclass
+class _Room:
+    """The room that is left for files, which several kinds may share."""
+
+    left_bytes: int
 
 
 class FileReader:
@@ -38,8 +46,18 @@ class FileReader:
         self.limits = WalkLimits()
         self.second_limits = WalkLimits()  # for names that are almost the same
         self._upload = upload
-        self._inline_room = INLINE_BYTES
-        self._upload_room = UPLOAD_BYTES
+        self._limits = dict(LIMIT_BYTES)
+        self._never_empty = NEVER_EMPTY | DATA_TYPES.keys()
+        if not upload:
+            del self._limits["data"]
+            self._never_empty = NEVER_EMPTY
+        inline = _Room(INLINE_BYTES)
+        self._rooms: Mapping[Kind, _Room] = {
+            "text": inline,
+            "image": inline,
+            "pdf": inline,
+            "data": _Room(UPLOAD_BYTES),
+        }
         self._read: dict[Path, tuple[Root, Attachment]] = {}
 
     def add(self, root: Root, names: Names, *, named: bool) -> None:
@@ -73,7 +91,7 @@ class FileReader:
             RequestError: It is too large, or one too many.
         """
         names = (name,)
-        _require_size(names, len(data), self._largest_limit(), "that any file may have")
+        _require_size(names, len(data), max(self._limits.values()), "that any file may have")
         kind, media_type = self._recognize_file(names, data[:HEAD_BYTES], named=True)
         return self._accept_data(names, kind, media_type, data, named=True)
 
@@ -97,12 +115,12 @@ class FileReader:
             size = os.fstat(file.fileno()).st_size
             if named:
                 # A file that is too large for any kind is refused before a byte is read.
-                _require_size(names, size, self._largest_limit(), "that any file may have")
+                _require_size(names, size, max(self._limits.values()), "that any file may have")
             head = file.read(HEAD_BYTES)
             kind, media_type = self._recognize_file(names, head, named=named)
             self._require_room(names, size, kind)
             # A file may grow while it is read, and files of /proc have no size at all.
-            data = head + file.read(LIMIT_BYTES[kind] + 1 - len(head))
+            data = head + file.read(self._limits[kind] + 1 - len(head))
         return self._accept_data(names, kind, media_type, data, named=named)
 
     def _accept_data(self, names: Names, kind: Kind, media_type: str, data: bytes, *, named: bool) -> Attachment:
@@ -110,39 +128,24 @@ class FileReader:
         self._require_room(names, len(data), kind)
         if kind == "text" and decode_file(data) is None:
             kind, media_type = self._accept_binary(names, named=named)
-        self._take_room(len(data), kind)
+        self._rooms[kind].left_bytes -= len(data)
         return Attachment(printable_path(names), kind, media_type, data)
 
-    def _largest_limit(self) -> int:
-        return max(limit for kind, limit in LIMIT_BYTES.items() if self._upload or kind != "data")
-
     def _require_room(self, names: Names, size: int, kind: Kind) -> None:
-        _require_size(names, size, LIMIT_BYTES[kind], f"that a file of kind {kind} may have")
-        room = self._inline_room
-        if kind == "data":
-            room = self._upload_room
-        _require_size(names, size, room, "that the files before it leave")
-
-    def _take_room(self, size: int, kind: Kind) -> None:
-        if kind == "data":
-            self._upload_room -= size
-        else:
-            self._inline_room -= size
+        _require_size(names, size, self._limits[kind], f"that a file of kind {kind} may have")
+        _require_size(names, size, self._rooms[kind].left_bytes, "that the files before it leave")
 
     def _recognize_file(self, names: Names, head: bytes, *, named: bool) -> tuple[Kind, str]:
         if is_private_key(head):
             raise secret_error(names)
         suffix = suffix_of(names[-1])
-        if not head and self._is_never_empty(suffix):
+        if not head and suffix in self._never_empty:
             path = printable_path(names)
             raise RefusedFileError("{path} is empty (0 bytes).", "broken_file", reason="empty", path=path)
         recognized = recognize(names[-1], head, upload=self._upload)
         if suffix == ".pdf":
             _require_pdf(names, recognized)
         return recognized or self._accept_binary(names, named=named)
-
-    def _is_never_empty(self, suffix: str) -> bool:
-        return suffix in NEVER_EMPTY or (self._upload and suffix in DATA_TYPES)
 
     def _accept_binary(self, names: Names, *, named: bool) -> tuple[Kind, str]:
         if named and self._upload:
@@ -172,14 +175,7 @@ def _require_size(names: Names, size: int, limit: int, reason: str) -> None:
             "{path} has {size}, which is more than the {most} {reason}.",
             "file_too_large",
             path=printable_path(names),
-            size=_format_size(size),
-            most=_format_size(limit),
+            size=human_size(size),
+            most=human_size(limit),
             reason=reason,
         )
-
-
-def _format_size(size_bytes: int) -> str:
-    for unit, factor in _SIZE_UNITS:
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes} bytes"

@@ -20,7 +20,7 @@ from agent_jobs.attachments.naming import choose_place, fold_appearance, trim_pa
 from agent_jobs.attachments.path_names import Names
 from agent_jobs.attachments.patterns import Place, count_literal_names, expand_braces, find_places
 from agent_jobs.attachments.protected_files import RefusedFileError, refuse_protected
-from agent_jobs.attachments.roots import Root
+from agent_jobs.attachments.roots import Root, WalkLimits
 from agent_jobs.attachments.walk import walk_files
 from agent_jobs.errors import RequestError
 
@@ -89,7 +89,7 @@ class _Search:
         is_added = False
         for root, names in places:
             if _is_folder(root, names):
-                is_added |= self._add_glob(root, names, ("**",))
+                is_added |= self._add_glob(root, names, ("**",), self._reader.limits)
             else:
                 self._reader.add(root, names, named=True)
                 is_added = True
@@ -99,7 +99,8 @@ class _Search:
         is_added = False
         for root, glob in globs:
             start = count_literal_names(glob[:-1])
-            is_added |= self._add_glob(root, _resolve_unprotected(root, glob[:start]), glob[start:])
+            folder = _resolve_unprotected(root, glob[:start])
+            is_added |= self._add_glob(root, folder, glob[start:], self._reader.limits)
         return is_added
 
     def _add_alike(self, shown: str, globs: Sequence[Place]) -> bool:
@@ -118,9 +119,11 @@ class _Search:
 
     def _add_alike_paths(self, shown: str, globs: Sequence[Place]) -> bool:
         is_added = False
-        paths = [(root, glob) for root, glob in globs if _is_literal(glob) and not _path_exists(root, glob)]
-        for names in dict.fromkeys(names for _, names in paths):
-            same = [place for place in paths if place[1] == names]
+        paths: dict[Names, list[Place]] = {}
+        for root, glob in globs:
+            if _is_literal(glob) and not _path_exists(root, glob):
+                paths.setdefault(glob, []).append((root, glob))
+        for same in paths.values():
             place = choose_place(shown, same, self._reader.second_limits)
             if place is not None:
                 is_added |= self._add_named([_resolve_place(place)])
@@ -128,26 +131,26 @@ class _Search:
 
     def _add_alike_globs(self, shown: str, globs: Sequence[Place]) -> bool:
         is_added = False
+        limits = self._reader.second_limits
         for root, glob in globs:
             start = count_literal_names(glob)
             if start == len(glob):
                 continue
             folder: Place | None = (root, glob[:start])
             if not _path_exists(root, glob[:start]):
-                folder = choose_place(shown, [(root, glob[:start])], self._reader.second_limits)
+                folder = choose_place(shown, [(root, glob[:start])], limits)
             if folder is not None:
-                is_added |= self._add_glob(*_resolve_place(folder), glob[start:], fold_appearance)
+                is_added |= self._add_glob(*_resolve_place(folder), glob[start:], limits, fold_appearance)
         return is_added
 
-    def _add_glob(self, root: Root, start: Names, glob: Names, fold: Callable[[str], str] | None = None) -> bool:
-        """Add the files that a glob matches below a folder; with `fold`, names are compared folded."""
+    def _add_glob(
+        self, root: Root, start: Names, glob: Names, limits: WalkLimits, fold: Callable[[str], str] = str
+    ) -> bool:
+        """Add the files that a glob matches below a folder, with names compared as `fold` returns them."""
         if not _is_folder(root, start):
             return False
-        limits = self._reader.limits
-        if fold is not None:
-            limits = self._reader.second_limits
         is_added = False
-        for names in sorted(walk_files(root, start, glob, self._left_out, limits, fold or str)):
+        for names in sorted(walk_files(root, start, glob, self._left_out, limits, fold)):
             try:
                 self._reader.add(root, names, named=False)
             except RefusedFileError as unfit:

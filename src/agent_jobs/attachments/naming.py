@@ -4,6 +4,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from agent_jobs.attachments.path_names import Names
@@ -43,24 +44,24 @@ def find_names_below(root: Root, path: Path) -> Names | None:
         start = path.parts[:depth]
         if list(map(fold_appearance_and_case, start)) != list(map(fold_appearance_and_case, base.parts)):
             continue
-        written = Path(*start)
-        # If another folder than the root exists under this name, the path lies outside.
-        if not os.path.lexists(written) or (written.exists() and written.samefile(root.real)):
+        if _may_be_root(Path(*start), root):
             return path.parts[depth:]
     return None
 
 
-def find_matching(
-    places: Sequence[tuple[Root, Names]], limits: WalkLimits, *, any_case: bool
-) -> list[tuple[Root, Names]]:
+def _may_be_root(written: Path, root: Root) -> bool:
+    """Return True unless something else than the root exists under this name, so that a path below it lies outside."""
+    with suppress(OSError):
+        return written.samefile(root.real)
+    return not os.path.lexists(written)
+
+
+def find_matching(places: Sequence[tuple[Root, Names]], limits: WalkLimits, fold: Fold) -> list[tuple[Root, Names]]:
     """Return the real places at these places when every name is compared folded, each once.
 
     Raises:
         RequestError: There are too many entries.
     """
-    fold = fold_appearance
-    if any_case:
-        fold = fold_appearance_and_case
     found: dict[Path, tuple[Root, Names]] = {}
     for root, names in places:
         for real in _matching_below(root, names, fold, limits):
@@ -75,52 +76,49 @@ def choose_place(shown: str, places: Sequence[tuple[Root, Names]], limits: WalkL
     Raises:
         RequestError: There are several.
     """
-    for any_case in (False, True):
-        found = find_matching(places, limits, any_case=any_case)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise RequestError(
-                "No file is named exactly {given!r}, and several names are similar.",
-                "ambiguous_file",
-                given=shown,
-                paths=_list_similar_paths(found),
-            )
+    for fold in (fold_appearance, fold_appearance_and_case):
+        match find_matching(places, limits, fold):
+            case []:
+                continue
+            case [place]:
+                return place
+            case several:
+                raise RequestError(
+                    "No file is named exactly {given!r}, and several names are similar.",
+                    "ambiguous_file",
+                    given=shown,
+                    paths=_list_similar_paths(several),
+                )
     return None
 
 
 def _matching_below(root: Root, names: Names, fold: Fold, limits: WalkLimits) -> list[Names]:
     """Return the real places below a root that these names lead to."""
     reached: list[Names] = [()]
-    for depth, name in enumerate(names, 1):
+    for name in names:
         reached = _matching_in_folders(root, reached, name, fold, limits)
-        if depth < len(names):
-            reached = [real for real in reached if os.path.isdir(root.real.joinpath(*real))]
     return reached
 
 
 def _matching_in_folders(root: Root, folders: list[Names], name: str, fold: Fold, limits: WalkLimits) -> list[Names]:
     folded = fold(name)
-    entries = [(*folder, entry) for folder in folders for entry in _list_folder(root, folder, limits)]
-    real = [_resolve_or_none(root, names) for names in entries if folded and fold(names[-1]) == folded]
-    return list(dict.fromkeys(found for found in real if found is not None))
+    found: dict[Names, None] = {}
+    for folder in folders:
+        for entry in _list_folder(root, folder, limits):
+            if folded and fold(entry) == folded:
+                with suppress(RefusedFileError):
+                    found[root.resolve((*folder, entry))] = None
+    return list(found)
 
 
 def _list_folder(root: Root, folder: Names, limits: WalkLimits) -> list[str]:
+    """Return the names in a folder; none for a file, and for a folder that cannot be read."""
     try:
         entries = os.listdir(root.real.joinpath(*folder))
     except OSError:
         return []
-    for _ in entries:
-        limits.count_entry(folder)
+    limits.count_entries(folder, len(entries))
     return entries
-
-
-def _resolve_or_none(root: Root, names: Names) -> Names | None:
-    try:
-        return root.resolve(names)
-    except RefusedFileError:
-        return None
 
 
 def _list_similar_paths(found: Sequence[tuple[Root, Names]]) -> str:
@@ -128,7 +126,7 @@ def _list_similar_paths(found: Sequence[tuple[Root, Names]]) -> str:
     paths = ["/".join(names) for _, names in found]
     if len({root.real for root, _ in found}) > 1:
         paths = [str(root.written.joinpath(*names)) for root, names in found]
-    listed = ", ".join(json.dumps(path) for path in sorted(paths)[:MAX_NAMED])
+    listed = ", ".join(map(json.dumps, sorted(paths)[:MAX_NAMED]))
     if len(paths) > MAX_NAMED:
         listed += f" and {len(paths) - MAX_NAMED} more"
     return listed

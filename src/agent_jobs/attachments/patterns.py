@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 from agent_jobs.attachments.naming import find_names_below
@@ -31,7 +32,7 @@ def find_places(pattern: str, roots: Sequence[Root]) -> tuple[str, list[Place]]:
     path = _parse_path(pattern, shown)
     _refuse_upwards(shown, path.parts)
     places = _list_places(roots, lambda root: root.find_names_below(path))
-    if not places and path.is_absolute():
+    if not places:
         places = _list_places(roots, lambda root: find_names_below(root, path))
     if not places:
         folders = ", ".join(printable_path((str(root.written),)) for root in roots)
@@ -49,16 +50,16 @@ def expand_braces(shown: str, names: Names) -> list[Names]:
     """
     patterns = ["/".join(names)]
     while any(map(_BRACES.search, patterns)):
-        # Counted before they are built: a long list of choices would fill the memory.
-        if sum(map(_count_choices, patterns)) > MAX_BRACES:
+        expanded = chain.from_iterable(map(_expand_first_braces, patterns))
+        patterns = list(islice(expanded, MAX_BRACES + 1))  # a long list of choices would fill the memory
+        if len(patterns) > MAX_BRACES:
             raise RequestError(
                 "{given!r} stands for more than {most} patterns.", "too_many_braces", given=shown, most=MAX_BRACES
             )
-        patterns = [expanded for pattern in patterns for expanded in _expand_first_braces(pattern)]
-    globs = [_split_names(pattern) for pattern in patterns]
+    globs = dict.fromkeys(map(_split_names, patterns))
     for glob in globs:
         _refuse_upwards(shown, glob)
-    return [glob for glob in dict.fromkeys(globs) if glob]
+    return list(filter(None, globs))
 
 
 def count_literal_names(names: Names) -> int:
@@ -87,19 +88,12 @@ def _refuse_upwards(shown: str, names: Names) -> None:
         raise RequestError("{name} does not accept {given!r}.", "upward_path", name=FILES, given=shown)
 
 
-def _count_choices(pattern: str) -> int:
-    found = _BRACES.search(pattern)
-    if found is None:
-        return 1
-    return found[1].count(",") + 1
-
-
-def _expand_first_braces(pattern: str) -> list[str]:
+def _expand_first_braces(pattern: str) -> Iterable[str]:
     found = _BRACES.search(pattern)
     if found is None:
         return [pattern]
     before, after = pattern[: found.start()], pattern[found.end() :]
-    return [before + choice + after for choice in found[1].split(",")]
+    return (before + choice + after for choice in found[1].split(","))
 
 
 def _split_names(pattern: str) -> Names:

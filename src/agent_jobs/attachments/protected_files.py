@@ -39,7 +39,7 @@ def refuse_protected(names: Names) -> None:
     Raises:
         RefusedFileError: It is protected.
     """
-    lower = [name.lower() for name in names]
+    lower = [*map(str.lower, names)]
     if ".git" in lower:
         path = printable_path(names)
         raise RefusedFileError(

@@ -35,13 +35,13 @@ class WalkLimits:
         self._entries = WALK_ENTRIES
         self._until = time.monotonic() + WALK_S
 
-    def count_entry(self, folder: Names) -> None:
-        """Count one more entry.
+    def count_entries(self, folder: Names, number: int = 1) -> None:
+        """Count more entries.
 
         Raises:
-            RequestError: It is one too many, or it takes too long.
+            RequestError: They are too many, or it takes too long.
         """
-        self._entries -= 1
+        self._entries -= number
         if self._entries < 0 or time.monotonic() > self._until:
             where = printable_path(folder)
             raise RequestError("There are too many files below {folder!r}.", "too_many_entries", folder=where)

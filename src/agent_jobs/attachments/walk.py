@@ -35,7 +35,7 @@ def walk_files(
     while folders:
         folder, places = folders.pop()
         for entry in _scan_folder(root, folder, left_out):
-            limits.count_entry(start)
+            limits.count_entries(start)
             next_places = _skip_double_stars(glob, _advance_places(glob, places, fold(entry.name)))
             if not next_places:
                 continue

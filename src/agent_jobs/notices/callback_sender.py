@@ -171,20 +171,19 @@ class CallbackSender:
         self, message_id: str, body: bytes, subscription_id: str, secrets: Sequence[str]
     ) -> dict[str, str]:
         sent_at = int(self._clock.now())
-        keys = self._secrets
+        keys, subscription = self._secrets, dict[str, str]()
         if subscription_id:
             keys = [key for key in map(decode_secret, secrets) if key is not None]
-        headers = {
+            subscription = {"x-mcp-subscription-id": subscription_id}
+        return {
             "content-type": "application/json",
             "accept-encoding": "identity",
             "user-agent": "agent-jobs",
             "webhook-id": message_id,
             "webhook-timestamp": str(sent_at),
             "webhook-signature": " ".join(sign_webhook(key, message_id, sent_at, body) for key in keys),
+            **subscription,
         }
-        if subscription_id:
-            headers["x-mcp-subscription-id"] = subscription_id
-        return headers
 
 
 async def _read_beginning(response: httpx2.Response, max_bytes: int) -> bytes:

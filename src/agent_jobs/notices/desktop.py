@@ -55,10 +55,12 @@ def show_on_desktop(notice: Notice, environ: Mapping[str, str]) -> str:
 
 def build_command(program: str, notice: Notice) -> list[str]:
     """Return the command that shows a notice."""
-    if program == "osascript":
-        script = [word for line in _APPLE_SCRIPT for word in ("-e", line)]
-        return [program, *script, notice.headline, notice.text]
-    if program == "powershell":
-        return [program, "-NoProfile", "-NonInteractive", "-Command", _POWERSHELL]
-    # The second text may hold markup.
-    return [program, "--app-name=agent-jobs", "--", notice.headline, html.escape(notice.text, quote=False)]
+    match program:
+        case "osascript":
+            script = [word for line in _APPLE_SCRIPT for word in ("-e", line)]
+            return [program, *script, notice.headline, notice.text]
+        case "powershell":
+            return [program, "-NoProfile", "-NonInteractive", "-Command", _POWERSHELL]
+        case _:
+            # The second text may hold markup.
+            return [program, "--app-name=agent-jobs", "--", notice.headline, html.escape(notice.text, quote=False)]

@@ -43,7 +43,7 @@ class Notice:
     def title(self) -> str:
         """Return the job's title on one line."""
         text = " ".join(str(self.data["title"]).split())
-        return "".join(char for char in text if char.isprintable())
+        return "".join(filter(str.isprintable, text))
 
     @property
     def facts(self) -> str:
@@ -56,7 +56,7 @@ class Notice:
             parts.append(f"${cost:.2f}")
         if self.event == "needs_input":
             parts.append(f"agent-jobs reply {self.data['job_id']}")
-        return ", ".join(part for part in parts if part)
+        return ", ".join(filter(None, parts))
 
     @property
     def text(self) -> str:

@@ -32,17 +32,13 @@ def build_request(kind: str, notice: Notice, *, message_id: str, sent_at: float,
         sent_at: The time of this attempt, in epoch seconds.
         secret: Signs a webhook; None leaves it unsigned.
     """
-    if kind == "ntfy":
-        return _build_ntfy(notice)
-    if kind == "slack":
-        text = f"{notice.headline}\n{notice.text}"
-        return _build_json({"text": _escape_slack(text)}, {})
-    timestamp = datetime.fromtimestamp(notice.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    request = _build_json({"type": notice.event, "timestamp": timestamp, "data": dict(notice.data)}, {})
-    headers = {"webhook-id": message_id, "webhook-timestamp": str(int(sent_at))}
-    if secret is not None:
-        headers["webhook-signature"] = sign_webhook(secret, message_id, int(sent_at), request.body)
-    return NoticeRequest(request.headers | headers, request.body)
+    match kind:
+        case "ntfy":
+            return _build_ntfy(notice)
+        case "slack":
+            return _build_json({"text": _escape_slack(f"{notice.headline}\n{notice.text}")})
+        case _:
+            return _build_webhook(notice, message_id, int(sent_at), secret)
 
 
 def sign_webhook(secret: bytes, message_id: str, timestamp: int, body: bytes) -> str:
@@ -51,9 +47,18 @@ def sign_webhook(secret: bytes, message_id: str, timestamp: int, body: bytes) ->
     return "v1," + base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
 
 
-def _build_json(content: object, headers: dict[str, str]) -> NoticeRequest:
+def _build_json(content: object) -> NoticeRequest:
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return NoticeRequest({"Content-Type": "application/json", **headers}, body)
+    return NoticeRequest({"Content-Type": "application/json"}, body)
+
+
+def _build_webhook(notice: Notice, message_id: str, sent_at: int, secret: bytes | None) -> NoticeRequest:
+    timestamp = datetime.fromtimestamp(notice.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    request = _build_json({"type": notice.event, "timestamp": timestamp, "data": dict(notice.data)})
+    headers = {"webhook-id": message_id, "webhook-timestamp": str(sent_at)}
+    if secret is not None:
+        headers["webhook-signature"] = sign_webhook(secret, message_id, sent_at, request.body)
+    return NoticeRequest(request.headers | headers, request.body)
 
 
 def _build_ntfy(notice: Notice) -> NoticeRequest:

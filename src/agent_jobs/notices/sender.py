@@ -148,9 +148,7 @@ async def _post_once(
             url = address.get_secret_value()
             async with client.stream("POST", url, headers=dict(headers), content=body) as response:
                 status = response.status_code
-    except TimeoutError:
-        return "no answer in time", False
-    except httpx2.TimeoutException:
+    except (TimeoutError, httpx2.TimeoutException):
         return "no answer in time", False
     except httpx2.TransportError as error:
         return f"no connection ({type(error).__name__})", False

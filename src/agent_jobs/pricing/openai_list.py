@@ -50,12 +50,14 @@ def find_listed_rates(model: str, tier: str, input_tokens: int, at: float) -> Ra
 
 def _price_at(price: "Decimal | TieredPrices | None", input_tokens: int, default: float = 0.0) -> float:
     """Return a price per million tokens for a number of input tokens."""
-    if price is None:
-        return default
-    if isinstance(price, Decimal):
-        return float(price)
-    reached = [price.base, *(step.price for step in price.tiers if input_tokens > step.start)]
-    return float(reached[-1])
+    match price:
+        case None:
+            return default
+        case Decimal():
+            return float(price)
+        case _:
+            reached = [price.base, *(step.price for step in price.tiers if input_tokens > step.start)]
+            return float(reached[-1])
 
 
 def _has_tier(model: "ModelInfo", tier: str, when: datetime) -> bool:

@@ -1,5 +1,6 @@
 """Read a price table from TOML: what models cost per million tokens, and what calls of hosted tools cost."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ class PriceRow:
 
     rates: Rates
     tiers: Mapping[str, float] = field(default_factory=dict[str, float])
-    long_over: int | None = None  #: input tokens, beyond which the two factors below hold for all of a response
+    long_over: float = math.inf  #: input tokens, beyond which the two factors below hold for all of a response
     long_input: float = 1.0
     long_output: float = 1.0
 
@@ -78,7 +79,7 @@ class PriceRow:
         factor = {**self.tiers, "default": 1.0}.get(tier)
         if factor is None:
             return None
-        if self.long_over is not None and input_tokens > self.long_over:
+        if input_tokens > self.long_over:
             return self.rates.scale(self.long_input * factor, self.long_output * factor)
         return self.rates.scale(factor, factor)
 
@@ -147,8 +148,8 @@ def parse_table(text: str) -> Table:
             "{setting} is not a TOML file: {cause}.", "wrong_entry_file", setting=SETTING, cause=error
         ) from error
     top = _read_keys("the file", document, "models", "tools")
-    models = _read_keys("models", top.get("models", {}))
-    tools = _read_keys("tools", top.get("tools", {}))
+    models = _read_entries("models", top.get("models", {}))
+    tools = _read_entries("tools", top.get("tools", {}))
     return Table(
         {name.lower(): _read_model(f'models."{name[:NAME_CHARS]}"', row) for name, row in models.items()},
         {name: _read_tool(f"tools.{name[:NAME_CHARS]}", row) for name, row in tools.items()},
@@ -157,7 +158,7 @@ def parse_table(text: str) -> Table:
 
 def _read_model(where: str, value: object) -> PriceRow:
     keys = _read_keys(where, value, "input", "cached", "cache_write", "output", "context_tokens", "long", "tiers")
-    tiers = _read_keys(f"{where}.tiers", keys.get("tiers", {}))
+    tiers = _read_entries(f"{where}.tiers", keys.get("tiers", {}))
     return PriceRow(
         rates=Rates(
             input=_require_price(where, keys, "input"),
@@ -192,12 +193,17 @@ def _read_tool(where: str, value: object) -> Tool:
     return Tool(call_usd=call_usd, tokens=_read_table_number(where, keys, "tokens", _TOKENS))
 
 
-def _read_keys(where: str, value: object, *allowed: str) -> dict[str, Any]:
-    """Return a table of the file, if it is one and has no key but these."""
+def _read_entries(where: str, value: object) -> dict[str, Any]:
+    """Return a table of the file, if it is one."""
     if not isinstance(value, dict):
         raise _entry_error(where, "has to be a table, as docs/cost.md shows")
-    keys = cast("dict[str, Any]", value)
-    strange = next((name for name in keys if allowed and name not in allowed), None)
+    return cast("dict[str, Any]", value)
+
+
+def _read_keys(where: str, value: object, *allowed: str) -> dict[str, Any]:
+    """Return a table of the file, if it is one and has no key but these."""
+    keys = _read_entries(where, value)
+    strange = next((name for name in keys if name not in allowed), None)
     if strange is not None:
         raise _entry_error(where, f"does not accept {strange[:NAME_CHARS]!r}, but {', '.join(allowed)}")
     return keys

@@ -6,6 +6,7 @@ genai-prices (its bundled data, never the network), then data/prices.toml.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -15,7 +16,7 @@ from typing import Literal, NamedTuple, NoReturn, Self, cast
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.jobs.response import JSON, Usage, items_of, mapping_of, read_whole_number, string_of
+from agent_jobs.jobs.response import JSON, Usage, drop_fields, items_of, mapping_of, read_whole_number, string_of
 from agent_jobs.pricing.openai_list import find_listed_rates
 from agent_jobs.pricing.price_file import (
     TOKENS_PER_PRICE,
@@ -244,11 +245,11 @@ class Prices:
                 "unbounded_calls",
                 tools=", ".join(names),
             )
-        tool = self._highest_tool(names, host, context_tokens)
+        call_usd, call_tokens = self._bound_calls(names, host, context_tokens)
         readings = calls + 1
-        each = min(context_tokens, tokens + readings * (tool.tokens or context_tokens))
+        each = min(context_tokens, tokens + readings * call_tokens)
         described = f"{readings} readings of {each:,} tokens each, for up to {calls} calls of {', '.join(names)}"
-        return _MostRead(each * readings, described, calls * tool.call_usd)
+        return _MostRead(each * readings, described, calls * call_usd)
 
     def _find_rates(self, offer: _Offer, input_tokens: int) -> Rates | None:
         """Return the rates for a number of input tokens: the user's, else the list's, else ours."""
@@ -262,15 +263,12 @@ class Prices:
             return row.rates_at(offer.tier, input_tokens)
         return None
 
-    def _highest_tool(self, names: Iterable[str], host: Host, context_tokens: int) -> Tool:
-        """Return an upper bound: the highest call price and token count among these tools."""
+    def _bound_calls(self, names: Iterable[str], host: Host, context_tokens: int) -> tuple[float, int]:
+        """Return the highest price of a call and the highest token count among these tools."""
         tools = [
             self._find_tool_price(name, host) or _refuse_unknown_fact(f"what a call of {name} costs") for name in names
         ]
-        return Tool(
-            call_usd=max(tool.call_usd for tool in tools),
-            tokens=max(tool.tokens or context_tokens for tool in tools),
-        )
+        return max(tool.call_usd for tool in tools), max(tool.tokens or context_tokens for tool in tools)
 
     def _find_tool_price(self, name: str, host: Host) -> Tool | None:
         own = self.own.tools.get(name)
@@ -286,7 +284,7 @@ def count_calls(response: JSON) -> dict[str, int]:
     """
     items = items_of(response.get("output"))
     kinds = [str(item.get("type")).removesuffix("_call") for item in items if _is_priced_call(item)]
-    calls = {name: kinds.count(name) for name in kinds if name not in _CLIENT_TOOLS}
+    calls: dict[str, int] = drop_fields(Counter(kinds), *_CLIENT_TOOLS)
     searches = _count_searches(response, calls.pop("web_search", 0))
     if searches:
         # The preview tool's items have the same type, but its price depends on the model.
@@ -347,10 +345,8 @@ def _cache_write_tokens(response: JSON) -> int | None:
     }
     if mapping_of(details.get("cache_write_tokens_details")).get("ttl_12h_tokens"):
         return None  # more expensive than the writes that the price lists know
-    written = details.get("cache_write_tokens")
-    if written and not _read_usage_count(written):
-        return None  # writes cost more than other input, so a count that cannot be read must not be 0
-    return _read_usage_count(written)
+    # Writes cost more than other input, so a count that cannot be read is unknown, and not 0.
+    return read_whole_number(details.get("cache_write_tokens") or 0)
 
 
 def _most_input_tokens(body: JSON, history_tokens: int | None) -> int:

@@ -15,6 +15,7 @@ from mcp.client import Transport
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse, ToolAnnotations
 
+from agent_jobs.toolbox.jsonc import read_members
 from agent_jobs.toolbox.output import describe_left_out
 
 Members = dict[str, Any]
@@ -120,10 +121,13 @@ def repair_list(result: Members, skip: Callable[[str], None]) -> Members:
 
 
 def _report_nameless(nameless: int, skip: Callable[[str], None]) -> None:
-    if nameless == 1:
-        skip("1 of its tools is not offered, because it has no name")
-    elif nameless:
-        skip(f"{nameless} of its tools are not offered, because they have no name")
+    match nameless:
+        case 0:
+            pass
+        case 1:
+            skip("1 of its tools is not offered, because it has no name")
+        case _:
+            skip(f"{nameless} of its tools are not offered, because they have no name")
 
 
 def _repair_tool(written: Any) -> Members | None:
@@ -141,7 +145,7 @@ def _repair_tool(written: Any) -> Members | None:
 
 def _repair_schema(written: Any) -> Members:
     """Return the schema of an object, which the protocol requires."""
-    schema = dict(_read_members(written))
+    schema = dict(read_members(written))
     _repair_properties(schema)
     match schema.get("required"):
         case None:
@@ -159,16 +163,9 @@ def _repair_properties(schema: Members) -> None:
     """Replace a property that is no schema with one that allows anything; delete properties that are no object."""
     match schema.pop("properties", None):
         case {**properties}:
-            schema["properties"] = {name: _read_members(each) for name, each in properties.items()}
+            schema["properties"] = {name: read_members(each) for name, each in properties.items()}
         case _:
             pass
-
-
-def _read_members(written: Any) -> Members:
-    """Return an object of the answer; empty for anything else."""
-    if isinstance(written, dict):
-        return cast("Members", written)
-    return {}
 
 
 def _repair_annotations(written: Any) -> Members:

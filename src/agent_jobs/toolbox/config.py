@@ -1,15 +1,15 @@
 """Read the user's tool servers from a file, and fill in their `${NAME}`s when a server is started."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from os.path import expanduser
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.toolbox.jsonc import read_jsonc
+from agent_jobs.toolbox.jsonc import Members, read_jsonc, read_members
 from agent_jobs.toolbox.server_entry import KEYS, VARIABLE, Approval, WrongEntryError, read_entry
 
 __all__ = ["KEYS", "SETTING", "ServerConfig", "ToolServers", "load_toolbox", "matches_any", "read_toolbox"]
@@ -61,10 +61,10 @@ class ServerConfig:
                 return approval
         return "ask"
 
-    def find_idle_rules(self, tools: Sequence[str]) -> Sequence[str]:
+    def find_idle_rules(self, tools: Collection[str]) -> Sequence[str]:
         """Return the globs that restrict tools and match none of these: such a glob may have a typing error."""
         globs = [*self.deny, *(glob for glob, approval in self.approval if approval != "never")]
-        return [glob for glob in globs if not any(fnmatchcase(tool, glob) for tool in tools)]
+        return find_idle_globs(globs, tools)
 
     def resolve(self, environ: Mapping[str, str]) -> tuple["ServerConfig", frozenset[str]]:
         """Return the server with each `${NAME}` and `${NAME:-default}` replaced, and the secret strings in it.
@@ -190,7 +190,7 @@ def load_toolbox(path: Path) -> ToolServers:
     for name, written in servers.items():
         about = f"{SETTING}: {path}: {_shorten_name(name)}:"
         try:
-            if name in getattr(servers, "repeated", ()):
+            if name in servers.repeated:
                 raise WrongEntryError("there is more than one server of this name.")
             entry = read_entry(name, written)
         except WrongEntryError as error:
@@ -211,7 +211,7 @@ def _read_file(path: Path) -> Any:
     except (ValueError, RecursionError) as error:
         raise _file_error(path, f"is not JSON: {error}") from None
     except OSError as error:
-        raise _file_error(path, f"cannot be read: {error.strerror or error}") from None
+        raise _file_error(path, f"cannot be read: {error.strerror}") from None
 
 
 def _file_error(path: Path, fault: str) -> ConfigError:
@@ -237,17 +237,19 @@ def matches_any(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
-def _find_servers(written: Any) -> dict[str, Any] | None:
+def find_idle_globs(globs: Sequence[str], names: Collection[str]) -> list[str]:
+    """Return the globs that match none of the names."""
+    return [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
+
+
+def _find_servers(written: Any) -> Members | None:
     """Return the object with a server under each name; None if there is none."""
     for keys in CONTAINERS:
         found = written
         for key in keys:
-            if not isinstance(found, dict):
-                break
-            found = cast("dict[str, Any]", found).get(key)
-        else:
-            if isinstance(found, dict):
-                return cast("dict[str, Any]", found)
+            found = read_members(found).get(key)
+        if isinstance(found, Members):
+            return found
     return None
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
@@ -56,7 +56,8 @@ class Connection:
         self._environ = environ
         self._tasks = tasks
         self._start_timeout_s = start_timeout_s
-        self._run: _ServerRun | None = None
+        self._run = _ServerRun()
+        self._run.over.set()
         self._failures = 0
         self._not_before = 0.0
         self._skipped: set[str] = set()
@@ -106,9 +107,9 @@ class Connection:
             ToolServerError: It cannot be started.
             ConfigError: Its entry names a variable that is not set.
         """
-        if self._run is not None and self._run.is_gone():
+        if self._run.gone.is_set():
             await self._run.over.wait()
-        if self._run is None or self._run.over.is_set():
+        if self._run.over.is_set():
             self._refuse_early_start()
             self._run = _ServerRun()
             self._tasks.start_soon(self._run_server, self._run)
@@ -121,7 +122,7 @@ class Connection:
     def _refuse_early_start(self) -> None:
         """Raise the error of the last run if the pause after it is not over."""
         pause_s = self._not_before - anyio.current_time()
-        if pause_s > 0 and self._run is not None and self._run.error is not None:
+        if pause_s > 0:
             raise ToolServerError(
                 "{error}, and is started again in {pause_s} s at the soonest.",
                 "tool_server_paused",
@@ -137,7 +138,7 @@ class Connection:
                     scope.deadline = math.inf
                     run.client = client
                     run.ready.set()
-                    await run.wait_until_gone()
+                    await run.gone.wait()
             reason = ""
             if scope.cancelled_caught:
                 reason = f"it was not ready within {self._start_timeout_s:g} s"
@@ -154,13 +155,14 @@ class Connection:
     async def _open_server_client(self, run: "_ServerRun") -> AsyncGenerator[Client]:
         config, run.secrets = self.config.resolve(self._environ)
         if config.command is not None:
-            run.transport = StdioTransport(config.command, config.args, config.env, config.cwd)
+            transport = StdioTransport(config.command, config.args, config.env, config.cwd)
         else:
-            run.transport = HttpTransport(config)
+            transport = HttpTransport(config)
+        run.gone, run.last_words = transport.gone, transport.last_words
         # Without callbacks the SDK refuses a server's requests for models, persons and folders.
         us = Implementation(name="agent-jobs", version=__version__)
         async with Client(
-            repair_transport(run.transport.open_transport(), self._log_skipped), client_info=us, cache=None
+            repair_transport(transport.open_transport(), self._log_skipped), client_info=us, cache=None
         ) as client:
             yield client
 
@@ -179,7 +181,7 @@ class Connection:
         event = "cannot be started"
         if run.client is not None:
             event = "ended"
-        run.error = self._build_server_error(event, run, reason)
+        run.error = self._build_server_error(event, run.explain_failure(reason))
 
     async def _ask_server(
         self, run: "_ServerRun", doing: str, limit_s: float, question: Callable[[Client], Awaitable[_Answer]]
@@ -195,19 +197,16 @@ class Connection:
             if error.code == CONNECTION_CLOSED:
                 with anyio.move_on_after(REASON_S):
                     await run.over.wait()
-                raise run.error or self._build_server_error("ended", run) from None
+                raise run.error or self._build_server_error("ended", run.explain_failure()) from None
             if error.message == "Session terminated":
-                run.end()
-            raise self._build_server_error(f"did not {doing}", run, error.message) from None
+                run.gone.set()
+            raise self._build_server_error(f"did not {doing}", run.explain_failure(error.message)) from None
         except ValidationError as error:
             raise self._build_server_error(
-                f"did not {doing} in a form that the protocol defines", run, _describe_finding(error)
+                f"did not {doing} in a form that the protocol defines", run.explain_failure(_describe_finding(error))
             ) from None
 
-    def _build_server_error(self, event: str, run: "_ServerRun | None" = None, reason: str = "") -> ToolServerError:
-        words = reason
-        if run is not None:
-            words = run.mask("; ".join(filter(None, (reason, run.last_words()))))
+    def _build_server_error(self, event: str, words: str = "") -> ToolServerError:
         words = " ".join(words.split())[:WORDS_CHARS].rstrip(". ")
         if words:
             event = f"{event}: {words}"
@@ -217,33 +216,22 @@ class Connection:
 
 
 class _ServerRun:
-    """One run of a tool server."""
+    """One run of a tool server. `gone` and `last_words` are those of its transport as soon as it has one."""
 
     def __init__(self) -> None:
         self.ready = anyio.Event()
+        self.gone = anyio.Event()
         self.over = anyio.Event()
+        self.last_words: Callable[[], str] = str
         self.listing = anyio.Lock()
         self.client: Client | None = None
         self.tools: Mapping[str, Tool] | None = None
-        self.transport: StdioTransport | HttpTransport | None = None
         self.error: AgentJobsError | None = None
         self.secrets: frozenset[str] = frozenset()
 
-    def is_gone(self) -> bool:
-        return self.transport is not None and self.transport.gone.is_set()
-
-    async def wait_until_gone(self) -> None:
-        assert self.transport is not None
-        await self.transport.gone.wait()
-
-    def end(self) -> None:
-        if self.transport is not None:
-            self.transport.gone.set()
-
-    def last_words(self) -> str:
-        if self.transport is None:
-            return ""
-        return self.transport.last_words()
+    def explain_failure(self, reason: str = "") -> str:
+        """Return a reason and the last words of the server, without secrets."""
+        return self.mask("; ".join(filter(None, (reason, self.last_words()))))
 
     def mask(self, text: str) -> str:
         for secret in sorted(self.secrets, key=len, reverse=True):
@@ -265,7 +253,9 @@ async def _list_all_tools(client: Client) -> list[Tool]:
 
 def _describe_cause(error: BaseException) -> str:
     """Return the reason of a failure, in the words of its first cause."""
-    leaf = next(_list_leaves(error))
+    leaf = error
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = cast("BaseExceptionGroup[BaseException]", leaf).exceptions[0]
     match leaf:
         case FileNotFoundError():
             return f"there is no {leaf.filename}"
@@ -275,14 +265,6 @@ def _describe_cause(error: BaseException) -> str:
             return ""  # its last words on stderr say more
         case _:
             return str(leaf) or type(leaf).__name__
-
-
-def _list_leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _list_leaves(each)
-    else:
-        yield error
 
 
 def _describe_finding(error: ValidationError) -> str:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 from agent_jobs.strict_schema import is_strict
@@ -23,8 +24,8 @@ def build_function_name(server: str, tool: str) -> str:
     A name that the API refuses, or that another tool could have too, ends in a digest of both names.
     """
     name = f"{server}__{tool}"
-    # With no `__` before the first one, a plain name belongs to one server and one tool.
-    if _PLAIN.fullmatch(name) and "__" not in server and not server.endswith("_"):
+    # If `__` cannot begin before the end of the server, a plain name belongs to one server and one tool.
+    if _PLAIN.fullmatch(name) and "__" not in f"{server}_":
         return name
     digest = hashlib.sha256(f"{server}\0{tool}".encode(errors="surrogatepass")).hexdigest()[:_DIGEST_CHARS]
     return f"{_sanitize_name(name)[: NAME_CHARS - _DIGEST_CHARS - 1]}_{digest}"
@@ -40,10 +41,8 @@ def is_function_of(name: str, names: Sequence[str]) -> bool:
 
     A server's name may contain slashes, so it may end before each of them.
     """
-    for given in (each.removeprefix("!") for each in names):
-        if any(name.startswith(prefix_of(given[:end])) for end in _list_name_ends(given)):
-            return True
-    return False
+    servers = chain.from_iterable(_list_path_beginnings(each.removeprefix("!")) for each in names)
+    return any(name.startswith(prefix_of(server)) for server in servers)
 
 
 def build_function(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,8 +72,9 @@ def shorten_description(text: str) -> str:
     return f"{head[:end].rstrip()} …"
 
 
-def _list_name_ends(given: str) -> list[int]:
-    return [*(at for at, letter in enumerate(given) if letter == "/"), len(given)]
+def _list_path_beginnings(path: str) -> Iterable[str]:
+    """Return a path and what stands before each of its slashes: `a`, `a/b` and `a/b/c`."""
+    return accumulate(path.split("/"), "{}/{}".format)
 
 
 def _sanitize_name(name: str) -> str:

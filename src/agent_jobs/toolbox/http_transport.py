@@ -138,9 +138,7 @@ class _RepairedEvents(httpx2.AsyncByteStream):
 
 
 def _read_request_id(request: httpx2.Request) -> int | str | None:
-    """Return the id in a POST of the SDK, None for a request that needs no answer."""
-    if request.method != "POST":
-        return None
+    """Return the id in a POST of the SDK, None for a request that needs no answer. Other methods have no content."""
     try:
         return json.loads(request.content).get("id")
     except (ValueError, AttributeError, httpx2.RequestNotRead):
@@ -148,10 +146,7 @@ def _read_request_id(request: httpx2.Request) -> int | str | None:
 
 
 def _read_event_kind(lines: Sequence[bytes]) -> bytes:
-    for line in lines:
-        if line.startswith(b"event:"):
-            return _field_value(line)
-    return b"message"
+    return next((_field_value(line) for line in lines if line.startswith(b"event:")), b"message")
 
 
 def _field_value(line: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from typing import Any
+from collections import Counter
+from typing import Any, cast
 
 from agent_jobs.files.text_file import decode_text
 
@@ -16,8 +17,15 @@ class Members(dict[str, Any]):
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        names = [name for name, _ in pairs]
-        self.repeated = frozenset(name for name in self if names.count(name) > 1)
+        times = Counter(name for name, _ in pairs)
+        self.repeated = frozenset(name for name in times if times[name] > 1)
+
+
+def read_members(value: Any) -> dict[str, Any]:
+    """Return an object; empty for anything else."""
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value)
+    return {}
 
 
 def read_jsonc(raw: bytes) -> Any:
@@ -33,4 +41,4 @@ def read_jsonc(raw: bytes) -> Any:
     except ValueError:
         # Comments become their line breaks, so that an error still names the right line.
         bare = _COMMENT.sub(lambda found: found[1] or "\n" * found[0].count("\n") or " ", text)
-        return json.loads(_COMMA.sub(lambda found: found[1] or "", bare), object_pairs_hook=Members)
+        return json.loads(_COMMA.sub(r"\1", bare), object_pairs_hook=Members)

@@ -9,6 +9,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, cast
@@ -55,6 +56,8 @@ _DRAWING = re.compile(r"\s*<(\?xml|!DOCTYPE svg|svg|!--)")
 _WEB_ADDRESS = re.compile(r"\s*https?://")
 #: The forms in which servers write their structured content as JSON into a text.
 _JSON_FORMS: Sequence[dict[str, Any]] = ({}, {"separators": (",", ":")}, {"indent": 2})
+#: The output of a call without any, by whether it failed.
+_WORDS_FOR_NOTHING = {False: "(The tool returned nothing.)", True: "(The tool failed without a message.)"}
 
 Part = dict[str, Any]
 
@@ -75,29 +78,17 @@ def read_output(result: CallToolResult, mask: Callable[[str], str]) -> ToolOutpu
         mask: Removes secrets from a text.
     """
     failed = bool(result.is_error)
-    found = [_read_block(block) for block in result.content]
+    found = [*map(_read_block, result.content)]
     structured = result.structured_content
     if structured is not None and not _is_repeated(structured, [part["text"] for part in found if "text" in part]):
         found.append(_build_text_part(json.dumps(_replace_base64(structured), ensure_ascii=False)))
-    parts = list(_join_content_texts(_limit_images(found)))
-    _limit_texts(parts, mask)
-    if any("image_url" in part for part in parts):
-        return ToolOutput(parts, failed)
-    text = "".join(part["text"] for part in parts)
-    if text.strip():
-        return ToolOutput(text, failed)
-    if failed:
-        return ToolOutput("(The tool failed without a message.)", failed)
-    return ToolOutput("(The tool returned nothing.)", failed)
-
-
-def _limit_texts(parts: Iterable[Part], mask: Callable[[str], str]) -> None:
-    """Mask the texts and cut them to their common limit."""
-    room = TEXT_CHARS
-    for part in parts:
-        if "text" in part:
-            part["text"] = cut_text(mask(part["text"]), room)
-            room = max(0, room - len(part["text"]))
+    match list(_limit_texts(_limit_images(found), mask)):
+        case [{"text": text}] if text.strip():
+            return ToolOutput(text, failed)
+        case [] | [{"text": _}]:
+            return ToolOutput(_WORDS_FOR_NOTHING[failed], failed)
+        case parts:
+            return ToolOutput(parts, failed)
 
 
 def cut_text(text: str, room: int = TEXT_CHARS) -> str:
@@ -202,25 +193,23 @@ def _decode_text(raw: bytes, label: str) -> str | None:
     if raw.startswith(_NO_TEXT_BYTES):
         return None
     text = _decode_charsets(raw, label)
-    if text is None and _TEXTUAL.match(label):
-        text = raw.decode("cp1252", errors="replace")  # the encoding of older programs on Windows
     if text is None or _NO_TEXT.search(text):
         return None
     return text
 
 
 def _decode_charsets(raw: bytes, label: str) -> str | None:
-    """Return bytes in the charset of the label, else as UTF; None if they are neither."""
+    """Return bytes in the charset of the label, else as UTF, else what the label calls a text; None if it does not."""
     charsets: list[str] = _CHARSET.findall(label)[:1]
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         charsets.append("utf-16")
     else:
         charsets.append("utf-8-sig")
     for charset in charsets:
-        try:
+        with suppress(LookupError, ValueError):
             return raw.decode(charset)
-        except (LookupError, ValueError):
-            continue
+    if _TEXTUAL.match(label):
+        return raw.decode("cp1252", errors="replace")  # the encoding of older programs on Windows
     return None
 
 
@@ -241,8 +230,8 @@ def _is_repeated(structured: Any, texts: Sequence[str]) -> bool:
 
 def _is_value_of_texts(value: Any, texts: Sequence[str]) -> bool:
     """Return True if a value is one of the texts, as it is or as JSON, or the list of all."""
-    parsed = [_read_json(text) for text in texts]
-    return value in parsed or value in texts or value in (parsed, [*texts])
+    parsed = [*map(_read_json, texts)]
+    return value in (*texts, *parsed, [*texts], parsed)
 
 
 def _has_json(structured: Any, text: str) -> bool:
@@ -287,11 +276,14 @@ def _limit_images(parts: Iterable[Part]) -> Iterator[Part]:
             yield _build_text_part("[An image is left out: the call returned too many]")
 
 
-def _join_content_texts(parts: Iterable[Part]) -> Iterator[Part]:
-    """Yield the parts, with adjacent texts joined."""
+def _limit_texts(parts: Iterable[Part], mask: Callable[[str], str]) -> Iterator[Part]:
+    """Yield the parts, with adjacent texts joined, masked, and cut to their common limit."""
+    room = TEXT_CHARS
     for is_text, run in groupby(parts, lambda part: "text" in part):
         if is_text:
-            yield _build_text_part("\n".join(part["text"] for part in run))
+            text = cut_text(mask("\n".join(part["text"] for part in run)), room)
+            room = max(0, room - len(text))
+            yield _build_text_part(text)
         else:
             yield from run
 

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -64,8 +65,7 @@ def _fit_subschema(value: Any, depth: int) -> Schema:
     given = dict(cast("Mapping[str, Any]", value))
     if isinstance(given.get("items"), list):  # a tuple, as drafts before 2020-12 wrote it
         given |= {"prefixItems": given["items"], "items": {}}
-    found = {key: _fit_keyword(key, each, depth + 1) for key, each in given.items()}
-    kept = {key: each for key, each in found.items() if each is not _UNFIT}
+    kept = {key: fitted for key, each in given.items() if (fitted := _fit_keyword(key, each, depth + 1)) is not _UNFIT}
     if can_be_array(kept):
         kept.setdefault("items", {})  # the API asks for them
     return kept
@@ -115,48 +115,51 @@ def _fit_string(value: str, _depth: int) -> Any:
     return value[:TEXT_CHARS]
 
 
-def _fit_pattern(value: str, _depth: int) -> Any:
+def _fit_anything(value: Any, _depth: int) -> Any:
+    return value
+
+
+def _fit_if(is_fit: Callable[[Any], bool]) -> Callable[[Any, int], Any]:
+    """Return a function that keeps a value as it is, if it passes a check."""
+
+    def fit(value: Any, _depth: int) -> Any:
+        if is_fit(value):
+            return value
+        return _UNFIT
+
+    return fit
+
+
+def _is_pattern(value: str) -> bool:
     try:
         re.compile(value)
     except (re.error, RecursionError, OverflowError):
-        return _UNFIT
-    return value
+        return False
+    return True
 
 
-def _fit_number(value: float, _depth: int) -> Any:
-    if -_MAX_NUMBER <= value <= _MAX_NUMBER:  # neither infinite nor NaN, nor an integer that no float can hold
-        return value
-    return _UNFIT
+def _is_finite(value: float) -> bool:
+    """Return True for a number that is neither infinite nor NaN, nor an integer that no float can hold."""
+    return -_MAX_NUMBER <= value <= _MAX_NUMBER
 
 
-def _fit_positive(value: float, _depth: int) -> Any:
-    if 0 < value <= _MAX_NUMBER:
-        return value
-    return _UNFIT
+def _is_positive(value: float) -> bool:
+    return 0 < value <= _MAX_NUMBER
 
 
-def _fit_count(value: int, _depth: int) -> Any:
-    if value < 0:
-        return _UNFIT
-    return value
-
-
-def _fit_values(value: list[Any], _depth: int) -> Any:
-    return value or _UNFIT
-
-
-def _fit_anything(value: Any, _depth: int) -> Any:
-    return value
+def _is_count(value: int) -> bool:
+    return value >= 0
 
 
 _Types = frozenset[type]
 _TEXT: _Types = frozenset({str})
 _FLAG: _Types = frozenset({bool})
-_COUNT: _Types = frozenset({int})
+_INTEGER: _Types = frozenset({int})
 _NUMBER: _Types = frozenset({int, float})
 _LIST: _Types = frozenset({list})
 _OBJECT: _Types = frozenset({dict})
 _ANY: _Types = frozenset({str, bool, int, float, list, dict, type(None)})
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 
 #: The types of each keyword's value, and the function that returns what is kept of such a value.
 _KEYWORDS: Mapping[str, tuple[_Types, Callable[[Any, int], Any]]] = {
@@ -167,16 +170,14 @@ _KEYWORDS: Mapping[str, tuple[_Types, Callable[[Any, int], Any]]] = {
     "additionalProperties": (_ANY, _fit_additional),
     "items": (_ANY, _fit_subschema),
     **dict.fromkeys(("prefixItems", "anyOf", "oneOf", "allOf"), (_LIST, _fit_choices)),
-    "enum": (_LIST, _fit_values),
+    "enum": (_LIST, _fit_if(bool)),
     "const": (_ANY, _fit_anything),
     "default": (_ANY, _fit_anything),
     "format": (_TEXT, _fit_string),
-    "pattern": (_TEXT, _fit_pattern),
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), (_NUMBER, _fit_number)),
-    "multipleOf": (_NUMBER, _fit_positive),
-    **dict.fromkeys(
-        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), (_COUNT, _fit_count)
-    ),
+    "pattern": (_TEXT, _fit_if(_is_pattern)),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), (_NUMBER, _fit_if(_is_finite))),
+    "multipleOf": (_NUMBER, _fit_if(_is_positive)),
+    **dict.fromkeys(_COUNTS, (_INTEGER, _fit_if(_is_count))),
     "uniqueItems": (_FLAG, _fit_anything),
     "$ref": (_TEXT, _fit_string),
     "$defs": (_OBJECT, _fit_by_name),
@@ -187,8 +188,9 @@ _UNKNOWN: tuple[_Types, Callable[[Any, int], Any]] = (frozenset(), _fit_anything
 
 def _build_root_object(root: Schema) -> Schema:
     """Return the root as an object of its own: the API accepts neither alternatives nor a reference there."""
-    required_branches = [_resolve_branch(root, branch) for branch in (root, *root.get("allOf", []))]
-    choices = [_resolve_branch(root, branch) for branch in (*root.get("anyOf", []), *root.get("oneOf", []))]
+    resolve = partial(_resolve_branch, root)
+    required_branches = [*map(resolve, (root, *root.get("allOf", [])))]
+    choices = [*map(resolve, (*root.get("anyOf", []), *root.get("oneOf", [])))]
     properties: Schema = dict(root.get("properties", {}))
     for branch in required_branches + choices:
         properties |= branch.get("properties", {}) | properties
@@ -220,10 +222,13 @@ def _list_parts(schema: Schema) -> Iterator[Schema]:
 
 
 def _list_inner(schema: Schema) -> Iterator[Schema]:
-    for key in ("properties", "$defs", "definitions"):
-        yield from schema.get(key, {}).values()
-    for key in ("prefixItems", "anyOf", "oneOf", "allOf"):
-        yield from schema.get(key, [])
-    for key in ("items", "additionalProperties"):
-        if isinstance(schema.get(key), dict):
-            yield schema[key]
+    for key, held in schema.items():
+        match key, held:
+            case "properties" | "$defs" | "definitions", schemas:
+                yield from schemas.values()
+            case "prefixItems" | "anyOf" | "oneOf" | "allOf", schemas:
+                yield from schemas
+            case "items" | "additionalProperties", dict():
+                yield schema[key]
+            case _:
+                pass

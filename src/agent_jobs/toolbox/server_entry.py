@@ -50,11 +50,20 @@ MISSED = {
     "oauth": "oauth is not used, since no job can sign in: write a token into headers",
     "auth": "auth is not used, since no job can sign in: write a token into headers",
 }
+#: What each known key of other programs means.
+_MEANINGS = {
+    **dict.fromkeys(ALIASES, "alias"),
+    **dict.fromkeys(DENIES, "deny"),
+    **dict.fromkeys(ALLOWS, "allow"),
+    **dict.fromkeys(SWITCHES | INERT, "inert"),
+    **dict.fromkeys(MISSED, "missed"),
+}
 
 _RULE_LIKE = re.compile(
     "allow|deny|denie|approv|permi|block|forbid|restrict|exclu|inclu|confirm|readonly|disabl|enabl|filter|policy|tools?$"
 )
-_NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9@ ._/-]{0,39}")
+_NAME = re.compile(r"(?!none\Z)[A-Za-z0-9@][A-Za-z0-9@ ._/-]{0,39}")
+_COMMENT_MARKS = ("$", "_", "/", "#", "x-")  # with which people begin a key that is a comment
 RULE_CUTOFF = 0.7  # of difflib: a rule with a typing error must not be skipped
 PLACE_CUTOFF = 0.8  # stricter, since other programs have keys of similar names
 KEY_CHARS = 40  # of a key in a sentence: an unknown key may be of any length
@@ -82,14 +91,15 @@ def read_entry(name: str, written: Any) -> Entry:
     Raises:
         WrongEntryError: It cannot be used.
     """
-    if not _NAME.fullmatch(name) or name == "none":
+    if not _NAME.fullmatch(name):
         raise WrongEntryError("a server's name has at most 40 letters, digits, spaces, @ . _ / and -, and is not none.")
     if not isinstance(written, dict):
         raise WrongEntryError('a server is an object like {"command": "uvx", "args": ["mcp-server-time"]}.')
     entry = cast("dict[str, Any]", written)
-    given = {key: value for key, value in entry.items() if key in KEYS and not _is_blank(key, value)}
-    foreign = {key: value for key, value in entry.items() if key not in KEYS and value is not None}
-    if _is_switched_off(given, foreign):
+    filled = {key: value for key, value in entry.items() if value not in _BLANKS.get(key, (None,))}
+    given = {key: value for key, value in filled.items() if key in KEYS}
+    foreign = {key: value for key, value in filled.items() if key not in KEYS}
+    if _is_switched_off(given.pop("disabled", False), foreign):
         return Entry(None)
     _refuse_repeated_rules(getattr(entry, "repeated", ()))
     notes: list[str] = []
@@ -101,8 +111,7 @@ def read_entry(name: str, written: Any) -> Entry:
 
 def _parse_fields(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the fields of the configuration, each checked by its parser."""
-    checked = {key: KEYS[key](key, value) for key, value in given.items()}
-    fields = {key: value for key, value in checked.items() if key not in ("disabled", "type")}
+    fields = {key: KEYS[key](key, value) for key, value in given.items()}
     _refuse_inputs(fields)
     return fields
 
@@ -118,48 +127,49 @@ def _normalize_key(key: str) -> str:
     return re.sub(r"[_\-. ]", "", key).lower()
 
 
-def _is_blank(key: str, value: Any) -> bool:
-    """Return True for a value that a form writes for an empty field. In a rule such a value is a mistake."""
-    if key in RULES:
-        return False
-    if key in ("command", "timeout_s"):
-        return value is None
-    return value in (None, "", [], {})
-
-
-def _is_switched_off(given: Mapping[str, Any], foreign: Mapping[str, Any]) -> bool:
+def _is_switched_off(disabled: Any, foreign: Mapping[str, Any]) -> bool:
     """Return True if the user switched the server off."""
-    off = [_parse_flag(key, value) for key, value in given.items() if key == "disabled"]
+    is_disabled = _parse_flag("disabled", disabled)
     on = [_parse_flag(key, value) for key, value in foreign.items() if _normalize_key(key) in SWITCHES]
-    return any(off) or not all(on)
+    return is_disabled or not all(on)
 
 
 def _translate_foreign(foreign: Mapping[str, Any], given: dict[str, Any], notes: list[str]) -> None:
     """Add the meaning of other programs' keys to the given ones, and a note for each key that is not used."""
     has_allow = "allow" in given
+    missed: list[str] = []
     unused: list[str] = []
     for key, value in foreign.items():
         plain = _normalize_key(key)
-        if plain in ALIASES:
-            _translate_alias(key, value, given, notes)
-        elif plain in DENIES:
-            given["deny"] = (*_parse_strings("deny", given.get("deny", [])), *_parse_strings(key, value))
-        elif plain in ALLOWS and has_allow:
-            notes.append(f"{key[:KEY_CHARS]} is not used beside allow")
-        elif plain in ALLOWS:
-            given["allow"] = (*given.get("allow", ()), *_parse_strings(key, value))
-        elif not _is_inert(key):
-            _refuse_typing_error(key, plain)
-            unused.append(key)
-    notes += [MISSED[plain] for plain in map(_normalize_key, unused) if plain in MISSED]
-    _note_unused([key[:KEY_CHARS] for key in unused if _normalize_key(key) not in MISSED], notes)
+        is_comment = key.startswith(_COMMENT_MARKS)
+        match _MEANINGS.get(plain, "unknown"):
+            case "alias":
+                _translate_alias(key, value, given, notes)
+            case "deny":
+                given["deny"] = (*_parse_strings("deny", given.get("deny", [])), *_parse_strings(key, value))
+            case "allow" if has_allow:
+                notes.append(f"{key[:KEY_CHARS]} is not used beside allow")
+            case "allow":
+                given["allow"] = (*given.get("allow", ()), *_parse_strings(key, value))
+            case "missed" if not is_comment:
+                missed.append(MISSED[plain])
+            case "unknown" if not is_comment:
+                _refuse_typing_error(key, plain)
+                unused.append(key[:KEY_CHARS])
+            case _:
+                pass
+    notes += missed
+    _note_unused(unused, notes)
 
 
 def _note_unused(keys: Sequence[str], notes: list[str]) -> None:
-    if len(keys) == 1:
-        notes.append(f"{keys[0]} is not used")
-    elif keys:
-        notes.append(f"{', '.join(keys)} are not used")
+    match keys:
+        case []:
+            pass
+        case [key]:
+            notes.append(f"{key} is not used")
+        case _:
+            notes.append(f"{', '.join(keys)} are not used")
 
 
 def _translate_alias(key: str, value: Any, given: dict[str, Any], notes: list[str]) -> None:
@@ -174,15 +184,12 @@ def _translate_alias(key: str, value: Any, given: dict[str, Any], notes: list[st
         notes.append(f"{key[:KEY_CHARS]} is not used beside {own_key}")
 
 
-def _is_inert(key: str) -> bool:
-    """Return True if a key changes nothing here, as switches that are on and comments."""
-    return _normalize_key(key) in SWITCHES | INERT or key.startswith(("$", "_", "/", "#", "x-"))
-
-
 def _refuse_typing_error(key: str, plain: str) -> None:
     """Refuse a key that was meant as an own key: any rule, and one that is almost another own key."""
-    near = get_close_matches(plain, RULES, n=1, cutoff=RULE_CUTOFF)
-    near = near or get_close_matches(plain, PLACES, n=1, cutoff=PLACE_CUTOFF)
+    near = [
+        *get_close_matches(plain, RULES, n=1, cutoff=RULE_CUTOFF),
+        *get_close_matches(plain, PLACES, n=1, cutoff=PLACE_CUTOFF),
+    ]
     if near:
         raise WrongEntryError(f"there is no key {key[:KEY_CHARS]!r}: did you mean {near[0]!r}?")
     if _RULE_LIKE.search(plain):
@@ -193,14 +200,15 @@ def _refuse_typing_error(key: str, plain: str) -> None:
 
 def _split_command(given: dict[str, Any]) -> None:
     """Split a command that includes its arguments: a list, or an object with a path."""
-    command = given.get("command")
-    if isinstance(command, list) and command:
-        given["command"], *args = cast("list[Any]", command)
-        given["args"] = [*args, *_parse_args("args", given.get("args", []))]
-    elif isinstance(command, dict):
-        parts = cast("dict[str, Any]", command)
-        given["command"] = parts.get("path", parts.get("command"))
-        given |= {key: parts[key] for key in ("args", "env") if key in parts and key not in given}
+    match given.get("command"):
+        case [program, *args]:
+            given["command"] = program
+            given["args"] = [*args, *_parse_args("args", given.get("args", []))]
+        case {**parts}:
+            given["command"] = parts.get("path", parts.get("command"))
+            given |= {key: parts[key] for key in ("args", "env") if key in parts and key not in given}
+        case _:
+            pass
 
 
 def _keep_command_or_url(given: dict[str, Any], notes: list[str]) -> None:
@@ -209,20 +217,21 @@ def _keep_command_or_url(given: dict[str, Any], notes: list[str]) -> None:
         if given.get(key) == "" and given.get(other):
             del given[key]
     if "type" in given:
-        _apply_type(given, notes)
+        _apply_type(given.pop("type"), given, notes)
     if ("command" in given) == ("url" in given):
         raise WrongEntryError("it needs either a command or a url.")
 
 
-def _apply_type(given: dict[str, Any], notes: list[str]) -> None:
+def _apply_type(written: Any, given: dict[str, Any], notes: list[str]) -> None:
     """Delete the command or the url that does not belong to the type, if there are both."""
-    kind = _parse_kind("type", given["type"])
+    kind = _parse_kind("type", written)
     used, unused = _KEYS_OF_KIND[kind]
-    if used in given and unused in given:
-        del given[unused]
-        notes.append(f"{unused} is not used, since its type is {kind}")
-    elif unused in given:
-        raise WrongEntryError(f"type {given['type']!r} does not go with its {unused}.")
+    if unused not in given:
+        return
+    if used not in given:
+        raise WrongEntryError(f"type {written!r} does not go with its {unused}.")
+    del given[unused]
+    notes.append(f"{unused} is not used, since its type is {kind}")
 
 
 def _refuse_inputs(fields: Mapping[str, Any]) -> None:
@@ -358,3 +367,10 @@ KEYS: Mapping[str, Callable[[str, Any], Any]] = {
 }
 RULES = ("allow", "deny", "approval", "disabled")  # keys for what may run
 PLACES = ("command", "args", "env", "cwd", "url", "headers")  # keys for what is run and where
+#: The values that a form writes for an empty field, by its key. In a rule such a value is a mistake.
+_BLANKS: Mapping[str, Sequence[Any]] = {
+    **dict.fromkeys(("type", "args", "env", "cwd", "url", "headers"), (None, "", [], {})),
+    "command": (None,),
+    "timeout_s": (None,),
+    **dict.fromkeys(RULES, ()),
+}

@@ -195,9 +195,8 @@ def _is_group_alive(process: Process) -> bool:
     if sys.platform == "win32":  # pragma: no cover
         return False
     try:
-        os.killpg(process.pid, 0)
+        with suppress(PermissionError):  # macOS raises this for processes that just died
+            os.killpg(process.pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass  # macOS raises this for processes that just died
     return True

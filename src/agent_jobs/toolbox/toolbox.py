@@ -13,11 +13,19 @@ from typing import Any, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from mcp_types import Tool
+from anyio.lowlevel import checkpoint
+from mcp_types import Tool, ToolAnnotations
 from pydantic_core import PydanticSerializationError, to_json
 
 from agent_jobs.errors import AgentJobsError, Argument, ConfigError, RequestError, ToolServerError
-from agent_jobs.toolbox.config import ServerConfig, ToolServers, load_toolbox, matches_any, read_toolbox
+from agent_jobs.toolbox.config import (
+    ServerConfig,
+    ToolServers,
+    find_idle_globs,
+    load_toolbox,
+    matches_any,
+    read_toolbox,
+)
 from agent_jobs.toolbox.connection import Connection
 from agent_jobs.toolbox.functions import MAX_FUNCTIONS, build_function, build_function_name, is_function_of, prefix_of
 from agent_jobs.toolbox.output import ToolOutput
@@ -96,11 +104,10 @@ class Toolbox:
         """
         chosen = self._choose_servers(names)
         listed = await _list_side_by_side(chosen)
-        found = {
-            build_function_name(choice.server, tool.name): tool
-            for choice in chosen
-            for tool in choice.select_tools(listed[choice.server])
-        }
+        found: dict[str, Tool] = {}
+        for choice in chosen:
+            choice.refuse_idle_globs(listed[choice.server])
+            found |= choice.select_functions(listed[choice.server])
         if len(found) > MAX_FUNCTIONS:
             raise RequestError(
                 "{name} names {given} tools, and the API accepts {most}.",
@@ -126,18 +133,18 @@ class Toolbox:
         if found is None:
             return None
         connection, tool = found
-        hints = tool.annotations
-        read_only = hints is not None and hints.read_only_hint is True
-        idempotent = hints is not None and hints.idempotent_hint is True
+        hints = _read_hints(tool)
+        read_only = hints.read_only_hint is True
+        asks = {"always": True, "ask": not read_only, "never": False}
         approval = connection.config.approval_of(tool.name)
-        return Policy(approval == "always" or (approval == "ask" and not read_only), read_only, idempotent)
+        return Policy(asks[approval], read_only, hints.idempotent_hint is True)
 
     async def call(
         self,
         name: str,
         arguments: str,
         names: Sequence[str],
-        before_calling: Callable[[], Awaitable[None]] | None = None,
+        before_calling: Callable[[], Awaitable[None]] = checkpoint,
     ) -> ToolOutput:
         """Call a function without checking its policy; a failure becomes an output that describes it.
 
@@ -158,8 +165,7 @@ class Toolbox:
             if not arguments.strip() and tool.input_schema.get("required"):
                 raise _arguments_error("The arguments are missing.")
             async with self._slots:
-                if before_calling is not None:
-                    await before_calling()
+                await before_calling()
                 return await connection.call(tool.name, given)
         except (ConfigError, RequestError, ToolServerError) as error:
             return ToolOutput(str(error), failed=True)
@@ -169,10 +175,9 @@ class Toolbox:
         # Another process may have seen a newer list of tools.
         for fresh in (False, True):
             for choice in chosen:
-                tools = await choice.connection.list_tools(fresh=fresh)
-                tool = choice.find_tool(name, tools)
-                if tool is not None:
-                    return choice.connection, tool
+                functions = choice.select_functions(await choice.connection.list_tools(fresh=fresh))
+                if name in functions:
+                    return choice.connection, functions[name]
         return None
 
     def _choose_servers(self, names: Sequence[str]) -> list["_Choice"]:
@@ -189,12 +194,21 @@ class Toolbox:
     def _split_name(self, name: str) -> tuple[str, str]:
         """Return the server in a name, and the glob of its tools."""
         server = _find_server_in(name, self._connections)
-        if server is None and (self._servers.broken or _find_server_in(name, self._servers.refused) is not None):
+        if server is None and self._find_server_fault(name):
             self._read_again()
             server = _find_server_in(name, self._connections)
-        if server is not None:
-            return server, name[len(server) + 1 :] or "*"
-        raise self._explain_unusable(name)
+        if server is None:
+            raise self._explain_unusable(name)
+        return server, name[len(server) + 1 :] or "*"
+
+    def _find_server_fault(self, name: str) -> str:
+        """Return why the file, or the entry of the server in a name, cannot be used; empty if nothing is wrong."""
+        if self._servers.broken:
+            return str(self._servers.broken)
+        server = _find_server_in(name, self._servers.refused)
+        if server is None:
+            return ""
+        return self._servers.refused[server]
 
     def _read_again(self) -> None:
         """Read the file again, so that a correction by the user needs no restart."""
@@ -204,14 +218,12 @@ class Toolbox:
 
     def _explain_unusable(self, name: str) -> AgentJobsError:
         """Return the error for a name that no job can use."""
-        servers = self._servers
-        if servers.broken:
-            return ConfigError("{problem}", "wrong_tool_servers", problem=str(servers.broken))
-        if (refused := _find_server_in(name, servers.refused)) is not None:
-            return ConfigError("{problem}", "wrong_tool_servers", problem=servers.refused[refused])
-        if (off := _find_server_in(name, servers.off)) is not None:
+        if fault := self._find_server_fault(name):
+            return ConfigError("{problem}", "wrong_tool_servers", problem=fault)
+        if (off := _find_server_in(name, self._servers.off)) is not None:
+            path = self._servers.path
             return RequestError(
-                "{name}: {server} is switched off.", "tool_server_off", name=OPTION, server=off, path=servers.path
+                "{name}: {server} is switched off.", "tool_server_off", name=OPTION, server=off, path=path
             )
         if not self._connections:
             return RequestError("{name}: there are no tool servers.", "no_tool_servers", name=OPTION)
@@ -231,24 +243,19 @@ class _Choice:
     def has(self, tool: str) -> bool:
         return matches_any(tool, self.only) and not matches_any(tool, self.never)
 
-    def find_tool(self, function: str, tools: Mapping[str, Tool]) -> Tool | None:
-        """Return the tool of a function's name, None if the job has no such tool."""
-        for tool in tools.values():
-            if build_function_name(self.server, tool.name) == function and self.has(tool.name):
-                return tool
-        return None
+    def select_functions(self, tools: Mapping[str, Tool]) -> dict[str, Tool]:
+        """Return the tools that match, by the names of their functions."""
+        return {build_function_name(self.server, name): tool for name, tool in tools.items() if self.has(name)}
 
-    def select_tools(self, tools: Mapping[str, Tool]) -> list[Tool]:
-        """Return the tools that match.
+    def refuse_idle_globs(self, tools: Mapping[str, Tool]) -> None:
+        """Refuse a glob that matches no tool; `*` means all tools, even if there are none.
 
         Raises:
-            RequestError: A glob matches none.
+            RequestError: There is such a glob.
         """
-        for glob in self.only:
-            if glob != "*" and not any(matches_any(tool, [glob]) for tool in tools):
-                problem = "{name}: {server} has no tool {given!r}."
-                raise choice_error(problem, OPTION, glob, sorted(tools), server=self.server)
-        return [tool for tool in tools.values() if self.has(tool.name)]
+        for glob in find_idle_globs([glob for glob in self.only if glob != "*"], tools):
+            problem = "{name}: {server} has no tool {given!r}."
+            raise choice_error(problem, OPTION, glob, sorted(tools), server=self.server)
 
 
 async def _list_side_by_side(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[str, Tool]]:
@@ -272,7 +279,7 @@ async def _list_side_by_side(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[
 
 def _find_server_in(name: str, servers: Iterable[str]) -> str | None:
     """Return the server in a name that means all or some of its tools."""
-    return next((server for server in servers if name == server or name.startswith(f"{server}/")), None)
+    return next((server for server in servers if f"{name}/".startswith(f"{server}/")), None)
 
 
 def _read_call_arguments(written: str) -> dict[str, Any]:
@@ -292,8 +299,8 @@ def _arguments_error(problem: str) -> RequestError:
 
 
 def _choose_description(tool: Tool) -> str:
-    if tool.description or tool.title:
-        return tool.description or tool.title or ""
-    if tool.annotations is not None and tool.annotations.title:
-        return tool.annotations.title
-    return tool.name
+    return tool.description or tool.title or _read_hints(tool).title or tool.name
+
+
+def _read_hints(tool: Tool) -> ToolAnnotations:
+    return tool.annotations or ToolAnnotations()

@@ -7,8 +7,9 @@ sent once, on a connection of its own, and the caller is asked before the first 
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, cast
 
 import anyio
@@ -19,11 +20,11 @@ from agent_jobs.upstream.connection_failure import DialedAddress
 from agent_jobs.upstream.endpoint import Endpoint, quote_segment, read_response_id, redact_url
 from agent_jobs.upstream.error_body import DEFAULT_STATUS, has_error, read_status
 from agent_jobs.upstream.error_mapping import map_error, map_transport_error
-from agent_jobs.upstream.json_object import JSON, parse_object
-from agent_jobs.upstream.key_renewal import KeyRenewal, ReadEndpoint
+from agent_jobs.upstream.json_object import JSON, object_of, objects_of, parse_object
+from agent_jobs.upstream.key_renewal import KeyRenewal, ReadEndpoint, read_no_endpoint
 from agent_jobs.upstream.limited_stream import LimitedStream
 from agent_jobs.upstream.next_page import find_next_page
-from agent_jobs.upstream.retry_after import parse_amount
+from agent_jobs.upstream.retry_after import parse_milliseconds
 from agent_jobs.upstream.web_page import describe_page, is_sign_in_page, read_content_type
 
 #: The type of the single event for an answer that is not a stream.
@@ -80,7 +81,7 @@ class ResponsesClient:
         kept: httpx2.AsyncClient,
         start_timeout_s: float,
         secrets: Sequence[str] = (),
-        read_endpoint: ReadEndpoint | None = None,
+        read_endpoint: ReadEndpoint = read_no_endpoint,
     ) -> None:
         self._renewal = KeyRenewal(endpoint, read_endpoint)
         self._renewal.watch(once, kept)
@@ -167,10 +168,7 @@ class ResponsesClient:
         self.retrievals += 1
         answer = await self._send_request("GET", self._response_url(response_id))
         response = _read_object(answer)
-        poll_after_ms = parse_amount(answer.headers.get("openai-poll-after-ms"))
-        if poll_after_ms is None:
-            return Retrieved(response)
-        return Retrieved(response, poll_after_ms / 1000)
+        return Retrieved(response, parse_milliseconds(answer.headers.get("openai-poll-after-ms", "")))
 
     async def cancel(self, response_id: str) -> None:
         """Ask upstream to stop a response; return when it answered, also that there is nothing left to stop.
@@ -255,10 +253,10 @@ class ResponsesClient:
         url = self.endpoint.url(f"/containers/{quote_segment(container_id)}/files")
         answer = await self._send_request("GET", url.copy_merge_params({"limit": str(CONTAINER_FILES)}))
         page = parse_object(answer.text) or {}
-        file = _find_file(page.get("data"), path)
-        if file is None or not file.get("id"):
+        file_id = _find_file(objects_of(page.get("data")), path).get("id")
+        if not file_id:
             return None
-        return str(file["id"])
+        return str(file_id)
 
     async def delete(self, response_id: str) -> None:
         """Delete a response upstream; one that it does not know counts as deleted."""
@@ -291,20 +289,16 @@ class ResponsesClient:
     def _has_response_id(self, answer: httpx2.Response, sse: httpx2.ServerSentEvent, event: JSON | None) -> bool:
         """Return True if an event of a create carries the response's id; raise if it says that nothing was accepted."""
         if event is None:
-            if sse.event == "error":
-                raise self._map_error_in_success(answer, {"message": sse.data})
-            return False
-        if sse.event == "error" or event.get("type") == "error":
+            event = {"message": sse.data}
+        if "error" in (sse.event, event.get("type")):
             raise self._map_error_in_success(answer, event)
         response = event.get("response")
         if not isinstance(response, dict):
             self._check_accepted(answer, event)
             return False
         body = cast(JSON, response)
-        if body.get("id"):
-            return True
         self._check_accepted(answer, body)
-        return False
+        return bool(body.get("id"))
 
     def _check_accepted(self, answer: httpx2.Response, body: JSON | None) -> None:
         """Raise if an answer of success plainly says that nothing was accepted: an error, or a web page."""
@@ -364,10 +358,7 @@ def find_background_flag(event: JSON) -> bool | None:
 
     Some servers accept `background` and ignore it.
     """
-    response = event.get("response")
-    if not isinstance(response, dict):
-        return None
-    background = cast(JSON, response).get("background")
+    background = object_of(event.get("response")).get("background")
     if isinstance(background, bool):
         return background
     return None
@@ -401,22 +392,12 @@ def _read_object(answer: httpx2.Response) -> JSON:
     raise UnclearError(words, code="not_a_responses_api", status=answer.status_code)
 
 
-def _find_file(files: object, path: str) -> JSON | None:
-    """Return the file at a path, else the first of the same name, else None."""
-    if not isinstance(files, list):
-        return None
+def _find_file(files: Sequence[JSON], path: str) -> JSON:
+    """Return the file at a path, else the first of the same name, else an empty object."""
     name = path.rpartition("/")[2]
-    same_name: JSON | None = None
-    for each in cast("list[object]", files):
-        if not isinstance(each, dict):
-            continue
-        file = cast(JSON, each)
-        file_path = str(file.get("path"))
-        if file_path == path:
-            return file
-        if same_name is None and file_path.rpartition("/")[2] == name:
-            same_name = file
-    return same_name
+    same_name = [file for file in files if str(file.get("path")).rpartition("/")[2] == name]
+    same_path = [file for file in same_name if str(file.get("path")) == path]
+    return object_of(next(chain(same_path, same_name), None))
 
 
 @asynccontextmanager
@@ -425,7 +406,7 @@ async def open_client(
     *,
     start_timeout_s: float = 120.0,
     secrets: Iterable[str] = (),
-    read_endpoint: ReadEndpoint | None = None,
+    read_endpoint: ReadEndpoint = read_no_endpoint,
 ) -> AsyncGenerator[ResponsesClient]:
     """Open a client of one endpoint. Proxies and certificates come from the environment, as httpx2 reads them.
 
@@ -450,12 +431,11 @@ async def open_client(
     unkept = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     kept = httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS)
     try:
-        clients = [
+        once, reused = (
             httpx2.AsyncClient(verify=verify, headers=endpoint.headers, timeout=timeout, limits=limits)
             for limits in (unkept, kept)
-        ]
+        )
     except (ValueError, ImportError, httpx2.InvalidURL):
         raise ConfigError("The proxy of HTTPS_PROXY or ALL_PROXY cannot be used.", "unusable_proxy") from None
-    async with AsyncExitStack() as stack:
-        once, reused = [await stack.enter_async_context(client) for client in clients]
+    async with once, reused:
         yield ResponsesClient(endpoint, once, reused, start_timeout_s, tuple(secrets), read_endpoint)

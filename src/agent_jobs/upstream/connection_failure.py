@@ -63,10 +63,13 @@ class DialedAddress:
 
     async def trace(self, name: str, info: Mapping[str, Any]) -> None:
         """Record a step of the call."""
-        if name == "connection.connect_tcp.started":
-            self.host, self.port = info["host"], info["port"]
-        elif name == "proxy.start_tls.started":
-            self.is_through_proxy = True
+        match name:
+            case "connection.connect_tcp.started":
+                self.host, self.port = info["host"], info["port"]
+            case "proxy.start_tls.started":
+                self.is_through_proxy = True
+            case _:
+                pass
 
 
 class ConnectionFailure(NamedTuple):
@@ -130,25 +133,9 @@ def _find_reason(error: BaseException) -> FailureReason:
 
 
 def _read_cause(error: BaseException) -> FailureReason | None:
-    if isinstance(error, ssl.SSLError):
-        return _read_tls_error(error)
-    return _read_network_error(error)
-
-
-def _read_tls_error(error: ssl.SSLError) -> FailureReason:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        code = getattr(error, "verify_code", 0)
-        words = getattr(error, "verify_message", "") or "certificate is not trusted"
-        return CERTIFICATE_REASONS.get(code, FailureReason(f"certificate: {words}", FailureKind.AUTHORITY))
-    if error.reason in NO_TLS:
-        return FailureReason("it does not speak TLS", FailureKind.SCHEME)
-    if isinstance(error, ssl.SSLEOFError):
-        return FailureReason("closed during the TLS handshake", FailureKind.TLS)
-    return FailureReason(f"TLS fails: {str(error.reason or error).lower().replace('_', ' ')}", FailureKind.TLS)
-
-
-def _read_network_error(error: BaseException) -> FailureReason | None:
     match error:
+        case ssl.SSLError():
+            return _read_tls_error(error)
         case socket.gaierror():
             return FailureReason("no such host", FailureKind.ADDRESS)
         case ConnectionRefusedError():
@@ -159,6 +146,21 @@ def _read_network_error(error: BaseException) -> FailureReason | None:
             return FailureReason("no route to it", FailureKind.ADDRESS)
         case _:
             return None
+
+
+def _read_tls_error(error: ssl.SSLError) -> FailureReason:
+    match error:
+        case ssl.SSLCertVerificationError():
+            code = getattr(error, "verify_code", 0)
+            words = getattr(error, "verify_message", "") or "certificate is not trusted"
+            return CERTIFICATE_REASONS.get(code, FailureReason(f"certificate: {words}", FailureKind.AUTHORITY))
+        case ssl.SSLError() if error.reason in NO_TLS:
+            return FailureReason("it does not speak TLS", FailureKind.SCHEME)
+        case ssl.SSLEOFError():
+            return FailureReason("closed during the TLS handshake", FailureKind.TLS)
+        case _:
+            words = str(error.reason or error).lower().replace("_", " ")
+            return FailureReason(f"TLS fails: {words}", FailureKind.TLS)
 
 
 def _list_causes(error: BaseException) -> Iterator[BaseException]:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, cast
 
-from agent_jobs.upstream.json_object import JSON, parse_object
+from agent_jobs.upstream.json_object import JSON, object_of, objects_of, parse_object
 
 #: The fields that hold an error, the most frequent one first; under `errors` there are several.
 ERROR_FIELDS = ("error", "errors", "detail", "message", "msg")
@@ -35,22 +35,26 @@ class ErrorBody:
     @property
     def code(self) -> str:
         """Return the code, or the type where there is no code."""
-        return str(self.fields.get("code") or self.type)
+        return self.read_field("code") or self.type
 
     @property
     def type(self) -> str:
         """Return the type of the error."""
-        return str(self.fields.get("type") or "")
+        return self.read_field("type")
 
     @property
     def message(self) -> str:
         """Return the server's own words."""
-        return str(self.fields.get("message") or "")
+        return self.read_field("message")
 
     @property
     def param(self) -> str:
         """Return the parameter that the error is about."""
-        return str(self.fields.get("param") or "")
+        return self.read_field("param")
+
+    def read_field(self, name: str) -> str:
+        """Return a field as text; empty if it is missing or empty."""
+        return str(self.fields.get(name) or "")
 
 
 def read_error_body(text: str) -> ErrorBody:
@@ -67,19 +71,17 @@ def read_error_body(text: str) -> ErrorBody:
 
 def has_error(body: JSON) -> bool:
     """Return True if a body without an id names an error and no response."""
-    if any(body.get(name) for name in ("error", "errors", "detail")):
-        return True
-    return _is_marked_failed(body) or _has_words_and_status(body)
+    return any(map(body.get, ("error", "errors", "detail"))) or _is_marked_failed(body) or _has_words_and_status(body)
 
 
 def read_status(body: JSON) -> int:
     """Return the HTTP status that an error in a 200 should have had."""
-    error = read_error_body(json.dumps(body)).fields
-    values = [str(fields.get(name)) for fields in (error, body) for name in ("status", "status_code", "code")]
+    error = read_error_body(json.dumps(body))
+    values = [str(fields.get(name)) for fields in (error.fields, body) for name in ("status", "status_code", "code")]
     named = next(filter(_ERROR_STATUS.fullmatch, values), None)
     if named is not None:
         return int(named)
-    words = " ".join(str(error.get(name) or "") for name in ("code", "type", "message")).lower()
+    words = " ".join(map(error.read_field, ("code", "type", "message"))).lower()
     return next((status for status, pattern in STATUS_OF_WORDS if pattern.search(words)), DEFAULT_STATUS)
 
 
@@ -118,7 +120,7 @@ def _join_error_fields(errors: list[object]) -> JSON | None:
     words = "; ".join(filter(None, map(_read_words, errors)))
     if not words:
         return None
-    first = next((cast(JSON, error) for error in errors if isinstance(error, dict)), cast(JSON, {}))
+    first = object_of(next(iter(objects_of(errors)), None))
     return {**first, "message": words}
 
 

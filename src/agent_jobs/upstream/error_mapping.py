@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 import httpx2
 
@@ -35,12 +36,27 @@ QUOTA_CODES = frozenset(
     }
 )
 #: Words of servers for a path that they do not serve, where a missing model or conversation would be named.
-NO_ROUTE = ("", "Not Found", "Method Not Allowed")
+_NO_ROUTE = re.compile(r"(?:Not Found|Method Not Allowed)?\Z|Invalid URL")
 #: A refused parameter was read before anything began, even with another status.
 _REFUSED_PARAMETER = re.compile(
     r"UnsupportedParamsError|extra_forbidden|[Ee]xtra (?:inputs|fields) (?:are )?not permitted"
     r"|(?:[Uu]nknown|[Uu]nsupported|[Uu]nrecogni[sz]ed) (?:request )?(?:parameter|argument)"
 )
+
+
+class _Fault(Enum):
+    """The fault of a create, where the answer shows it more exactly than its status and code."""
+
+    PARAMETER = "a parameter, so that it cannot have been accepted"
+    MODEL = "a model that is not there"
+    ADDRESS = "an address at which nothing serves POST /responses"
+    OTHER = "anything else"
+
+
+#: The codes for the caller in the place of upstream's own: vLLM gives the status as the code of an unknown model.
+_CODES = {_Fault.MODEL: "model_not_found", _Fault.ADDRESS: "no_such_endpoint"}
+#: Statuses of a server that may have accepted the request.
+_UNCLEAR_STATUSES = frozenset({408, 425, *range(500, 1000)}) - {501}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,42 +65,20 @@ class _Refusal:
 
     status: int
     headers: Mapping[str, str]
-    text: str
     url: httpx2.URL | None
     is_create: bool
     error: ErrorBody
+    fault: _Fault
 
-    def names_parameter(self) -> bool:
-        """Return True if a create was refused for a parameter, so that it cannot have been accepted."""
-        words = f"{self.error.code} {self.error.message}"
-        return self.is_create and _REFUSED_PARAMETER.search(words) is not None
-
-    def is_about_address(self) -> bool:
-        """Return True if a create got a status that means a wrong address or a fault in the request."""
-        return self.is_create and self.status in (404, 405) and not self.names_parameter()
-
-    def is_about_model(self) -> bool:
-        """Return True if a create named a model that is not there."""
-        return self.is_about_address() and "model" in f"{self.error.code} {self.error.message}".lower()
-
-    def is_no_endpoint(self) -> bool:
-        """Return True if nothing serves POST /responses at this address."""
-        if not self.is_about_address() or self.is_about_model():
-            return False
-        words = self.error.message
-        return parse_object(self.text) is None or words in NO_ROUTE or words.startswith("Invalid URL")
-
+    @property
     def code(self) -> str:
         """Return the code for the caller: upstream's own, unless the answer shows a more exact one."""
-        if self.is_about_model():
-            return "model_not_found"  # vLLM gives the status as the code
-        if self.is_no_endpoint():
-            return "no_such_endpoint"
-        return self.error.code
+        return _CODES.get(self.fault, self.error.code)
 
+    @property
     def message(self) -> str:
         """Return one sentence, in upstream's words where it gave any."""
-        if self.is_no_endpoint():
+        if self.fault is _Fault.ADDRESS:
             return f"there is no Responses API at {redact_url(self.url)}"
         return self.error.message[:MESSAGE_CHARS] or f"HTTP {self.status}"
 
@@ -92,14 +86,14 @@ class _Refusal:
 def _needs_account_holder(refusal: _Refusal) -> bool:
     if refusal.status != 429:
         return refusal.status in (401, 403)
-    if refusal.error.code in QUOTA_CODES or refusal.error.type in QUOTA_CODES:
+    if not QUOTA_CODES.isdisjoint((refusal.error.code, refusal.error.type)):
         return True
     return not _is_conversation_locked(refusal) and refusal.headers.get("x-should-retry") == "false"
 
 
 def _is_conversation_locked(refusal: _Refusal) -> bool:
     """Return True if another response of the conversation is running."""
-    return refusal.code() == "conversation_locked"
+    return refusal.code == "conversation_locked"
 
 
 def _is_busy(refusal: _Refusal) -> bool:
@@ -107,13 +101,12 @@ def _is_busy(refusal: _Refusal) -> bool:
         return True
     if refusal.status == 503:
         # Without an envelope it may come from a balancer that had passed the request on.
-        return refusal.error.is_envelope and not refusal.names_parameter()
+        return refusal.error.is_envelope and refusal.fault is not _Fault.PARAMETER
     return refusal.status == 429
 
 
 def _may_be_accepted(refusal: _Refusal) -> bool:
-    is_server_fault = refusal.status >= 500 and refusal.status != 501
-    return (is_server_fault or refusal.status in (408, 425)) and not refusal.names_parameter()
+    return refusal.status in _UNCLEAR_STATUSES and refusal.fault is not _Fault.PARAMETER
 
 
 def _is_missing_response(refusal: _Refusal) -> bool:
@@ -144,19 +137,36 @@ def map_error(
         url: The address that was called.
         is_create: Whether the call was POST /responses, which must not be repeated if it may have been accepted.
     """
-    refusal = _Refusal(status, headers, body, url, is_create, read_error_body(body))
+    error = read_error_body(body)
+    fault = _Fault.OTHER
+    if is_create:
+        fault = _find_create_fault(status, body, error)
+    refusal = _Refusal(status, headers, url, is_create, error, fault)
     kind = next((kind for applies, kind in _RULES if applies(refusal)), RefusedError)
-    message = refusal.message()
+    message = refusal.message
     if 300 <= status < 400 and kind is RefusedError:
         message = f"the provider redirects to {headers.get('location', 'elsewhere')}"
     return kind(
         message,
-        code=refusal.code(),
-        param=refusal.error.param,
+        code=refusal.code,
+        param=error.param,
         status=status,
         request_id=headers.get("x-request-id"),
         retry_after_s=read_retry_after_s(headers),
     )
+
+
+def _find_create_fault(status: int, text: str, error: ErrorBody) -> _Fault:
+    words = f"{error.code} {error.message}"
+    if _REFUSED_PARAMETER.search(words):
+        return _Fault.PARAMETER
+    if status not in (404, 405):
+        return _Fault.OTHER
+    if "model" in words.lower():
+        return _Fault.MODEL
+    if parse_object(text) is None or _NO_ROUTE.match(error.message):
+        return _Fault.ADDRESS
+    return _Fault.OTHER
 
 
 def map_transport_error(
@@ -168,14 +178,15 @@ def map_transport_error(
     """
     url = httpx2.URL(base_url)
     host = url.netloc.decode()
-    if isinstance(error, httpx2.SSEError):
-        return UnclearError(f"{host} sent an event stream that cannot be read", code="unreadable_stream")
-    if is_sent and not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
-        return UnclearError(f"the connection to {host} broke ({type(error).__name__})", code="connection_lost")
-    if isinstance(error, httpx2.ProxyError):
-        failure = explain_refusal(str(error), scheme=url.scheme, dialed=dialed, host=host)
-    else:
-        failure = explain_failure(error, dialed, url)
+    match error:
+        case httpx2.SSEError():
+            return UnclearError(f"{host} sent an event stream that cannot be read", code="unreadable_stream")
+        case httpx2.ProxyError():
+            failure = explain_refusal(str(error), scheme=url.scheme, dialed=dialed, host=host)
+        case _ if is_sent and not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+            return UnclearError(f"the connection to {host} broke ({type(error).__name__})", code="connection_lost")
+        case _:
+            failure = explain_failure(error, dialed, url)
     if is_sent:
         return UnclearError(failure.text, code="unreachable", fix=failure.fix, data=failure.data)
     return UnsentError(failure.text, code="unreachable", fix=failure.fix, data=failure.data)

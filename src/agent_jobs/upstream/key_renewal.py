@@ -13,10 +13,15 @@ UNAUTHORIZED = 401
 ReadEndpoint = Callable[[], Awaitable[Endpoint | None]]
 
 
+async def read_no_endpoint() -> Endpoint | None:
+    """Return None: the key stays what it is."""
+    return None
+
+
 class KeyRenewal(httpx2.Auth):
     """Sends a call again that upstream refused because of its key, if another key is stored by now."""
 
-    def __init__(self, endpoint: Endpoint, read: ReadEndpoint | None) -> None:
+    def __init__(self, endpoint: Endpoint, read: ReadEndpoint) -> None:
         self.endpoint = endpoint
         self.keys: list[str] = []  #: that replaced the first one
         self._read = read
@@ -42,9 +47,7 @@ class KeyRenewal(httpx2.Auth):
         async with self._lock:  # many calls may be refused at once
             if self.endpoint is not refused:
                 return True
-            found = None
-            if self._read is not None:
-                found = await self._read()
+            found = await self._read()
             if found is None or found == refused or found.base_url != refused.base_url:
                 return False
             self.endpoint = found

@@ -1,13 +1,15 @@
 """Find the next page of a list, in any of the ways in which servers name it."""
 
+import re
 from collections.abc import Mapping
 from itertools import islice
-from typing import cast
 
 import httpx2
 
-from agent_jobs.upstream.json_object import JSON
+from agent_jobs.upstream.json_object import JSON, object_of
 
+#: A link has a slash or is a query; anything else under these names is a token.
+_LINK = re.compile(r"\?|[^/]*/")
 _LINK_FIELDS = ("next", "next_page", "next_url", "nextLink")
 #: A field with a token, and the parameter that takes it.
 _TOKEN_FIELDS = (("nextPageToken", "pageToken"), ("next_page_token", "page_token"))
@@ -15,14 +17,17 @@ _TOKEN_FIELDS = (("nextPageToken", "pageToken"), ("next_page_token", "page_token
 
 def find_next_page(url: httpx2.URL, page: object) -> httpx2.URL | None:
     """Return the address of the page after this one, None after the last."""
-    if not isinstance(page, dict):
-        return None
-    body = cast(JSON, page)
+    body = object_of(page)
     for link in map(body.get, _LINK_FIELDS):
-        if type(link) is int:
-            return url.copy_merge_params({"page": link})
-        if isinstance(link, str) and ("/" in link or link.startswith("?")):
-            return _join_same_origin(url, link)
+        match link:
+            case bool():
+                continue
+            case int():
+                return url.copy_merge_params({"page": link})
+            case str() if _LINK.match(link):
+                return _join_same_origin(url, link)
+            case _:
+                continue
     parameters = _read_token(body) or _read_last_id(body)
     if not parameters:
         return None

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -34,10 +35,8 @@ def read_retry_after_s(headers: Headers) -> float | None:
     return None
 
 
-def parse_amount(text: str | None) -> float | None:
+def parse_amount(text: str) -> float | None:
     """Return a finite number that is not negative, None for anything else."""
-    if text is None:
-        return None
     try:
         number = float(text)
     except ValueError:
@@ -47,29 +46,33 @@ def parse_amount(text: str | None) -> float | None:
     return None
 
 
-def _read_wait_in_ms(headers: Headers) -> float | None:
-    wait_ms = parse_amount(headers.get("retry-after-ms"))
-    if wait_ms is None:
+def parse_milliseconds(text: str) -> float | None:
+    """Return a number of milliseconds in seconds, None for anything else."""
+    number = parse_amount(text)
+    if number is None:
         return None
-    return wait_ms / 1000
+    return number / 1000
+
+
+def _read_wait_in_ms(headers: Headers) -> float | None:
+    return parse_milliseconds(headers.get("retry-after-ms", ""))
 
 
 def _read_wait_in_seconds(headers: Headers) -> float | None:
-    return parse_amount(headers.get("retry-after"))
+    return parse_amount(headers.get("retry-after", ""))
 
 
 def _read_wait_until_date(headers: Headers) -> float | None:
-    return _seconds_until(headers.get("retry-after"), headers)
+    return _seconds_until(headers.get("retry-after", ""), headers)
 
 
 def _read_rate_limit_reset(headers: Headers) -> float | None:
     """Return when the last of the used-up rate limits is reset. A limit with something left asks for no wait."""
     waits_s: list[float] = []
     for kind in _LIMIT_KINDS:
-        reset = headers.get(f"x-ratelimit-reset{kind}")
-        if not reset or parse_amount(headers.get(f"x-ratelimit-remaining{kind}")):
+        if parse_amount(headers.get(f"x-ratelimit-remaining{kind}", "")):
             continue
-        wait_s = _parse_reset(reset.strip(), headers)
+        wait_s = _parse_reset(headers.get(f"x-ratelimit-reset{kind}", "").strip(), headers)
         if wait_s is not None:
             waits_s.append(wait_s)
     return max(waits_s, default=None)
@@ -93,7 +96,7 @@ def _seconds_for_number(number: float, headers: Headers) -> float:
     return max(0.0, number - _read_server_time(headers))
 
 
-def _seconds_until(text: str | None, headers: Headers) -> float | None:
+def _seconds_until(text: str, headers: Headers) -> float | None:
     """Return the seconds until a date, by the server's own clock where it sends its time."""
     at = _parse_date(text)
     if at is None:
@@ -102,22 +105,18 @@ def _seconds_until(text: str | None, headers: Headers) -> float | None:
 
 
 def _read_server_time(headers: Headers) -> float:
-    server_time = _parse_date(headers.get("date"))
+    server_time = _parse_date(headers.get("date", ""))
     if server_time is None:
         return time.time()
     return server_time
 
 
-def _parse_date(text: str | None) -> float | None:
+def _parse_date(text: str) -> float | None:
     """Return an HTTP date or an ISO date as seconds since 1970, None for anything else."""
-    if text is None:
-        return None
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
+        with suppress(ValueError, TypeError, IndexError, OverflowError):
             date = parse(text.strip())
             if date.tzinfo is None:
                 date = date.replace(tzinfo=UTC)
             return date.timestamp()
-        except (ValueError, TypeError, IndexError, OverflowError):
-            continue
     return None
