@@ -23,10 +23,11 @@ from .faults import Fault, FaultQueue, combine_faults
 from .files import Files
 from .items import check_outputs, list_input_items
 from .models import Models
+from .parameters import read_object
 from .references import check_files, check_items
 from .run import Clock, Run, count_tokens
 from .script import Script, read_request
-from .validate import check_create, check_mode, read_object
+from .validate import check_create, check_mode
 from .webhooks import WebhookSender
 from .wire import Exchange
 
