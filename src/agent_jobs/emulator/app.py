@@ -178,8 +178,6 @@ class Emulator:
         ]
 
     async def _serve_exchange(self, operation: str, handle: Handler, request: Request, send: Send) -> None:
-        if operation == "retrieve" and request.query_params.get("stream", "").lower() in ("true", "1"):
-            operation = "stream"
         entry: Json = {
             "at": time.time(),
             "operation": operation,
@@ -190,6 +188,8 @@ class Emulator:
             "job_id": None,
         }
         exchange = Exchange(request, send, self._clock, entry)
+        if operation == "retrieve" and exchange.read_flag("stream"):
+            entry["operation"] = "stream"
         try:
             exchange.raw = await request.body()
         except ClientDisconnect:
@@ -275,10 +275,9 @@ class Emulator:
         self._tasks.start_soon(self._play_run, run, conversation)
         return run
 
-    async def _play_run(self, run: Run, conversation: str | None) -> None:
+    async def _play_run(self, run: Run, conversation: str) -> None:
         await run.play()
-        if conversation:
-            self._conversations.append(conversation, run)
+        self._conversations.append(conversation, run)
         if run.background and run.ended:
             await self._webhooks.send(run, self._queued.take("webhook", run.id))
 
@@ -313,9 +312,10 @@ class Emulator:
 
     def _find_run(self, response_id: str, fault: Fault | None = None) -> Run:
         run = self._runs.get(response_id)
-        if run is not None:
-            run.catch_up()
-        if run is None or self._is_expired(run) or self._is_not_yet_visible(run, fault or run.fault):
+        if run is None:
+            raise response_not_found_error(response_id)
+        run.catch_up()
+        if self._is_expired(run) or self._is_not_yet_visible(run, fault or run.fault):
             raise response_not_found_error(response_id)
         return run
 
@@ -368,14 +368,14 @@ class Emulator:
             raise ApiError(400, "Cannot cancel a synchronous response.")
         if run.ended and run.status != "cancelled" and fault.cancel_status != 200:
             raise ApiError(fault.cancel_status or 400, f"Cannot cancel a {run.status} response.")
-        was_running = not run.ended
-        confirmed = run.snapshot() | {"status": "cancelled"}
-        if was_running:
+        answer = run.snapshot()
+        if not run.ended:
+            confirmed = answer | {"status": "cancelled"}
             run.cancel(fault)
-        if was_running and fault.complete_after_cancel:
-            await exchange.send_json(confirmed)
-        else:
-            await exchange.send_json(run.snapshot())
+            answer = run.snapshot()
+            if fault.complete_after_cancel:
+                answer = confirmed
+        await exchange.send_json(answer)
 
     async def _delete_response(self, exchange: Exchange) -> None:
         run = self._find_requested_run(exchange)

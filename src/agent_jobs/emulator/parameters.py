@@ -1,5 +1,6 @@
 """Reads the parameters of a request, and refuses wrong values in OpenAI's words. Pure."""
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NoReturn, cast
 
@@ -8,6 +9,7 @@ from .errors import ApiError
 __all__ = [
     "as_list",
     "as_object",
+    "as_text",
     "check_choice",
     "check_kind",
     "check_length",
@@ -55,6 +57,13 @@ def as_list(value: object) -> list[dict[str, Any]]:
     if isinstance(value, list):
         return cast("list[dict[str, Any]]", value)
     return []
+
+
+def as_text(value: object) -> str:
+    """Return a value of JSON if it is a string, else its JSON."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def read_object(body: Json, name: str) -> dict[str, Any]:

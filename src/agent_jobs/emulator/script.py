@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
-from .parameters import as_list, read_list, read_object
+from .parameters import as_list, as_text, read_list, read_object
 from .structured import write_sample
 
 __all__ = ["Script", "answer_text", "read_question", "read_request"]
@@ -167,7 +167,7 @@ def _write_answer_text(script: Script, body: Json) -> str:
     about = read_question(body)[:QUOTED_CHARS]
     outputs = _list_tool_outputs(body)
     if outputs:
-        quotes = [f"{item.get('call_id')}: {_format_output(item.get('output'))[:QUOTED_CHARS]}" for item in outputs]
+        quotes = [f"{item.get('call_id')}: {as_text(item.get('output'))[:QUOTED_CHARS]}" for item in outputs]
         about = f"the outputs of {'; '.join(quotes)}"
     intro = f"This is an emulated answer to: {about}.\n\n"
     return (intro + _write_prose(zlib.crc32(intro.encode()), script.length - len(intro)))[: script.length]
@@ -293,9 +293,3 @@ def _count_answers(body: Json) -> int:
 
 def _has_web_search(body: Json) -> bool:
     return any(str(tool.get("type")).startswith(_WEB_SEARCH) for tool in read_list(body, "tools"))
-
-
-def _format_output(output: Any) -> str:
-    if isinstance(output, str):
-        return output
-    return json.dumps(output, ensure_ascii=False)
