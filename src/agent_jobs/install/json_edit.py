@@ -5,7 +5,7 @@ Comments and commas before a closing bracket are read, because editors allow the
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -45,9 +45,8 @@ class Node:
         Raises:
             TypeError: This is no object, or for an `Item` no array.
         """
-        if isinstance(key, Item) and not is_array(self.value):
-            raise TypeError
-        if isinstance(key, str) and not is_object(self.value):
+        holder = list if isinstance(key, Item) else dict
+        if not isinstance(self.value, holder):
             raise TypeError
         return next((member for member in reversed(self.members) if member.key == key), None)
 
@@ -166,20 +165,21 @@ class _Reader:
             raise self.describe_error(at) from None
 
     def read_object(self, start: int) -> Node:
-        members: list[Member] = []
-        at = self.skip_space(start + 1)
-        while not self.text.startswith("}", at):
-            members.append(self.read_member(at))
-            at = self.skip_comma(members[-1].node.end, "}")
-        return Node(start, at + 1, {member.key: member.node.value for member in members}, members)
+        members, end = self.read_members(start, "}", self.read_member)
+        return Node(start, end, {member.key: member.node.value for member in members}, members)
 
     def read_array(self, start: int) -> Node:
+        members, end = self.read_members(start, "]", self.read_element)
+        return Node(start, end, [member.node.value for member in members], members)
+
+    def read_members(self, start: int, close: str, read: Callable[[int], Member]) -> tuple[list[Member], int]:
+        """Return the members between two brackets, and the position behind the closing one."""
         members: list[Member] = []
         at = self.skip_space(start + 1)
-        while not self.text.startswith("]", at):
-            members.append(self.read_element(at))
-            at = self.skip_comma(members[-1].node.end, "]")
-        return Node(start, at + 1, [member.node.value for member in members], members)
+        while not self.text.startswith(close, at):
+            members.append(read(at))
+            at = self.skip_comma(members[-1].node.end, close)
+        return members, at + 1
 
     def skip_comma(self, at: int, close: str) -> int:
         """Return the position of the next member or of the closing bracket."""
