@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, cycle, islice
 from typing import Any
 
 from .item_events import Build, TimedEvent, build_deltas, cut_text, wrap_item
@@ -132,8 +132,8 @@ def _list_function_calls(calls: Sequence[Json]) -> Iterator[tuple[str, Build]]:
 
 def _split_mcp_calls(script: Script, servers: Sequence[Json]) -> tuple[list[tuple[Json, str]], Json | None]:
     """Return the calls that need no approval, and the call, if any, whose approval the turn ends with."""
-    wanted = [(server, list_allowed_tools(server)[0]) for server in servers]
-    wanted = [wanted[number % len(wanted)] for number in range(script.mcp_calls)]
+    offered = [(server, list_allowed_tools(server)[0]) for server in servers]
+    wanted = list(islice(cycle(offered), script.mcp_calls))
     free = [(server, name) for server, name in wanted if is_preapproved(server, name)]
     if script.mcp_approval or len(free) == len(wanted):
         return free, script.mcp_approval
