@@ -78,12 +78,14 @@ class Emulator:
         operations = Counter(entry["operation"] for entry in requests)
         counts: Json = {plural: operations.pop(name, 0) for name, plural in _PLURALS.items()}
         creates = [entry for entry in requests if entry["operation"] == "create"]
-        for name, entries in {
-            "creates_by_request_id": creates,
-            "accepted_by_request_id": [entry for entry in creates if entry["response_id"]],
-        }.items():
-            counts[name] = dict(Counter(entry["client_request_id"] for entry in entries if entry["client_request_id"]))
-        return counts | {"accepted": len(self._created), "files_left": self._files.count_left()} | operations
+        accepted = [entry for entry in creates if entry["response_id"]]
+        counts |= {
+            "creates_by_request_id": _count_request_ids(creates),
+            "accepted_by_request_id": _count_request_ids(accepted),
+            "accepted": len(self._created),
+            "files_left": self._files.count_left(),
+        }
+        return counts | operations
 
     def log(self) -> list[Json]:
         """Return every request in order, then every file that was uploaded, then every response that was created."""
@@ -463,6 +465,10 @@ def _check_api_key(request: Request) -> None:
         raise missing_key_error()
     if key == "invalid":
         raise wrong_key_error(key)
+
+
+def _count_request_ids(entries: Iterable[Json]) -> dict[str, int]:
+    return dict(Counter(entry["client_request_id"] for entry in entries if entry["client_request_id"]))
 
 
 async def _wait_for_answer(run: Run, fault: Fault) -> Json:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
-from .parameters import as_list, as_text, read_list, read_object
+from .parameters import as_list, as_object, as_text, read_list, read_object
 from .structured import write_sample
 
 __all__ = ["Script", "answer_text", "read_question", "read_request"]
@@ -226,9 +226,7 @@ def _read_approval(given: Any) -> Json | None:
     """Return the call that needs an approval; `true` stands for a default call."""
     if not given:
         return None
-    if isinstance(given, dict):
-        return _DEFAULT_CALL | cast("Json", given)
-    return _DEFAULT_CALL
+    return _DEFAULT_CALL | as_object(given)
 
 
 def _split_directive(text: str) -> tuple[Json, str]:

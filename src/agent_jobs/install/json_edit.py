@@ -295,10 +295,9 @@ def _widen_cut(text: str, start: int, end: int, comma_before: int | None, *, is_
 
 def _skip_space(text: str, at: int) -> int:
     """Return the first position from here on that is neither white space nor comment."""
-    match = SPACE.match(text, at)
-    if match:
-        return match.end()
-    return at
+    space = SPACE.match(text, at)
+    assert space is not None, "it matches nothing, too"
+    return space.end()
 
 
 def _find_comma(text: str, at: int) -> int | None:
