@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from .errors import ApiError
 from .parameters import as_list, check_choice, check_range
@@ -19,7 +19,7 @@ def list_input_items(given: Any, owner_id: str) -> list[Json]:
     """Return the input of a request as stored items, each with an id."""
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
-    return [_store_item(item, f"{owner_id}:in:{index}") for index, item in enumerate(cast("list[Json]", given or []))]
+    return [_store_item(item, f"{owner_id}:in:{index}") for index, item in enumerate(as_list(given))]
 
 
 def build_page(items: Sequence[Json], *, limit: int, order: str, after: str | None, most: int = 100) -> Json:

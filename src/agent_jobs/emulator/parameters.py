@@ -52,10 +52,10 @@ def as_object(value: object) -> dict[str, Any]:
     return {}
 
 
-def as_list(value: object) -> list[dict[str, Any]]:
-    """Return a value of JSON if it is a list, which is one of objects, else an empty one."""
+def as_list(value: object) -> list[Any]:
+    """Return a value of JSON if it is a list, else an empty one."""
     if isinstance(value, list):
-        return cast("list[dict[str, Any]]", value)
+        return cast("list[Any]", value)
     return []
 
 
@@ -71,8 +71,8 @@ def read_object(body: Json, name: str) -> dict[str, Any]:
     return as_object(body.get(name))
 
 
-def read_list(body: Json, name: str) -> list[dict[str, Any]]:
-    """Return a list of objects inside the body; an empty one if there is something else or nothing."""
+def read_list(body: Json, name: str) -> list[Any]:
+    """Return a list inside the body; an empty one if there is something else or nothing."""
     return as_list(body.get(name))
 
 

@@ -114,7 +114,7 @@ def _drop_answered_turns(given: Any, answer_count: int) -> list[Json] | None:
         return None
     turns = _check_turns(given)
     while turns and answer_count > 0:
-        answer_count -= len(turns[0].get("function_calls") or ()) or 1
+        answer_count -= len(read_list(turns[0], "function_calls")) or 1
         turns = turns[1:]
     return turns
 

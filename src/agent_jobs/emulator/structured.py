@@ -7,7 +7,7 @@ from functools import reduce
 from operator import getitem
 from typing import Any, cast
 
-from .parameters import as_object, check_choice, check_present, read_object, refuse_parameter
+from .parameters import as_object, check_choice, check_present, read_list, read_object, refuse_parameter
 
 __all__ = ["build_sample", "check_format", "check_schema", "write_sample"]
 
@@ -128,8 +128,7 @@ def _choose_schema(choices: Sequence[Json], depth: int) -> Json:
 
 
 def _sample_object(part: Json, root: Json, name: str, depth: int) -> Any:
-    required = part.get("required") or ()
-    properties: Json = part.get("properties") or {}
+    required, properties = read_list(part, "required"), read_object(part, "properties")
     wanted = [key for key in properties if key in required or depth <= _DEPTH_LIMIT]
     return {key: _build_sample(properties[key], root, key, depth + 1) for key in wanted}
 
@@ -139,7 +138,7 @@ def _sample_array(part: Json, root: Json, name: str, depth: int) -> Any:
     if depth > _DEPTH_LIMIT:
         count = 0
     count = max(part.get("minItems") or 0, count)
-    return [_build_sample(part.get("items") or {}, root, name, depth + 1) for _ in range(count)]
+    return [_build_sample(part.get("items"), root, name, depth + 1) for _ in range(count)]
 
 
 def _sample_string(part: Json, root: Json, name: str, depth: int) -> Any:
@@ -203,10 +202,10 @@ def _walk_schema(part: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
     schema = cast("Json", part)
     yield path, schema
     for group in ("properties", "$defs", "definitions"):
-        for name, inner in cast("Json", schema.get(group) or {}).items():
+        for name, inner in read_object(schema, group).items():
             yield from _walk_schema(inner, (*path, group, name))
     yield from _walk_schema(schema.get("items"), (*path, "items"))
-    for at, inner in enumerate(schema.get("anyOf") or ()):
+    for at, inner in enumerate(read_list(schema, "anyOf")):
         yield from _walk_schema(inner, (*path, "anyOf", str(at)))
 
 
@@ -243,8 +242,8 @@ def _check_strict(part: Json) -> None:
 def _check_strict_object(part: Json) -> None:
     if part.get("additionalProperties") is not False:
         raise _BrokenRuleError("'additionalProperties' is required to be supplied and to be false.")
-    required = part.get("required") or ()
-    for name in part.get("properties") or ():
+    required = read_list(part, "required")
+    for name in read_object(part, "properties"):
         if name not in required:
             rule = "'required' is required to be supplied and to be an array including every key in properties."
             raise _BrokenRuleError(f"{rule} Missing '{name}'.")

@@ -58,7 +58,7 @@ class OutputOptions:
     def from_body(cls, body: Mapping[str, Any]) -> "OutputOptions":
         """Read the parameters from a create body."""
         has_summary = bool(read_object(body, "reasoning").get("summary"))
-        return cls(body.get("include") or (), has_summary, read_list(body, "tools"))
+        return cls(read_list(body, "include"), has_summary, read_list(body, "tools"))
 
     def list_tools(self, type: str) -> list[Json]:
         """Return the tools of a type."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from .item_events import TimedEvent, build_deltas, build_progress, cut_text, wrap_item
-from .parameters import as_text
+from .parameters import as_list, as_object, as_text, read_list
 from .png import draw_png_base64
 
 __all__ = [
@@ -186,6 +186,5 @@ def _locate_item(index: int, item_id: str) -> Json:
 
 
 def _list_tool_names(given: Any) -> Sequence[str]:
-    if isinstance(given, dict):
-        given = cast("Json", given).get("tool_names")
-    return cast("Sequence[str]", given or ())
+    """Return the names in a list of tools, or in a filter that has one."""
+    return as_list(given) or read_list(as_object(given), "tool_names")
