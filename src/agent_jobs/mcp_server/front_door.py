@@ -212,7 +212,7 @@ class FrontDoor:
 
 def _parse_request(line: bytes) -> JSON | None:
     """Return a request; None for anything else: a batch, an answer or a notification decides nothing."""
-    match _parse_line(line):
+    match _parse_json_line(line):
         case {"id": bool()}:  # a bool is an int in Python
             return None
         case {"id": int() | str(), "method": str()} as request:
@@ -223,14 +223,14 @@ def _parse_request(line: bytes) -> JSON | None:
 
 def _is_message(line: bytes) -> bool:
     """Return True if this may be a message of a host, also one that the protocol forbids."""
-    match _parse_line(line):
+    match _parse_json_line(line):
         case list() | {"jsonrpc": _}:
             return True
         case _:
             return False
 
 
-def _parse_line(line: bytes) -> Any:
+def _parse_json_line(line: bytes) -> Any:
     """Return the value of JSON in a line; None if it has none."""
     try:
         return json.loads(line.removeprefix(BYTE_ORDER_MARK))
@@ -282,7 +282,7 @@ def _is_id(value: object) -> bool:
     return type(value) in (int, str)  # not bool, which is an int in Python
 
 
-def _is_string(value: object) -> bool:
+def _is_string_value(value: object) -> bool:
     return isinstance(value, str)
 
 
@@ -323,7 +323,7 @@ def _is_object_tree(value: object, depth: int = TASKS_DEPTH) -> bool:
     return _is_json_object(value) and depth > 0 and all(_is_object_tree(each, depth - 1) for each in value.values())
 
 
-CLIENT: Shape = dict.fromkeys(("name", "version", "title", "description", "websiteUrl"), _is_string)
+CLIENT: Shape = dict.fromkeys(("name", "version", "title", "description", "websiteUrl"), _is_string_value)
 CAPABILITIES: Shape = {
     "roots": _is_roots,
     "tasks": _is_object_tree,
@@ -332,12 +332,12 @@ CAPABILITIES: Shape = {
     "experimental": _is_map_of_objects,
     "extensions": _is_map_of_objects,
 }
-INITIALIZE: Shape = {"protocolVersion": _is_string, "capabilities": _is_cardless, "clientInfo": _is_client}
+INITIALIZE: Shape = {"protocolVersion": _is_string_value, "capabilities": _is_cardless, "clientInfo": _is_client}
 PARAMS: Shape = {"_meta": _is_json_object}
 META: Shape = {"progressToken": _is_id}
 ENVELOPE: Shape = {
     **META,
-    ENVELOPE_VERSION: _is_string,
+    ENVELOPE_VERSION: _is_string_value,
     ENVELOPE_CAPABILITIES: _is_cardless,
     ENVELOPE_CLIENT: _is_client,
 }
