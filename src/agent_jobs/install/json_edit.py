@@ -151,16 +151,22 @@ class _Reader:
         return ValueError(f"line {line} is not JSON")
 
     def read_value(self, at: int) -> Node:
-        if self.text.startswith("{", at):
-            return self.read_object(at)
-        if self.text.startswith("[", at):
-            return self.read_array(at)
-        pattern = STRING if self.text.startswith('"', at) else WORD
-        match = pattern.match(self.text, at)
-        if match is None:
+        match self.text[at : at + 1]:
+            case "{":
+                return self.read_object(at)
+            case "[":
+                return self.read_array(at)
+            case '"':
+                return self.read_scalar(at, STRING)
+            case _:
+                return self.read_scalar(at, WORD)
+
+    def read_scalar(self, at: int, pattern: re.Pattern[str]) -> Node:
+        found = pattern.match(self.text, at)
+        if found is None:
             raise self.describe_error(at)
         try:
-            return Node(at, match.end(), json.loads(match[0]))
+            return Node(at, found.end(), json.loads(found[0]))
         except ValueError:
             raise self.describe_error(at) from None
 
