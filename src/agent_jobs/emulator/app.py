@@ -23,10 +23,11 @@ from .faults import Fault, FaultQueue, combine_faults
 from .files import Files
 from .items import check_outputs, list_input_items
 from .models import Models
+from .parameters import read_object
 from .references import check_files, check_items
 from .run import Clock, Run, count_tokens
 from .script import Script, read_request
-from .validate import check_create, check_mode, read_object
+from .validate import check_create, check_mode
 from .webhooks import WebhookSender
 from .wire import Exchange
 
@@ -77,12 +78,14 @@ class Emulator:
         operations = Counter(entry["operation"] for entry in requests)
         counts: Json = {plural: operations.pop(name, 0) for name, plural in _PLURALS.items()}
         creates = [entry for entry in requests if entry["operation"] == "create"]
-        for name, entries in {
-            "creates_by_request_id": creates,
-            "accepted_by_request_id": [entry for entry in creates if entry["response_id"]],
-        }.items():
-            counts[name] = dict(Counter(entry["client_request_id"] for entry in entries if entry["client_request_id"]))
-        return counts | {"accepted": len(self._created), "files_left": self._files.count_left()} | operations
+        accepted = [entry for entry in creates if entry["response_id"]]
+        counts |= {
+            "creates_by_request_id": _count_request_ids(creates),
+            "accepted_by_request_id": _count_request_ids(accepted),
+            "accepted": len(self._created),
+            "files_left": self._files.count_left(),
+        }
+        return counts | operations
 
     def log(self) -> list[Json]:
         """Return every request in order, then every file that was uploaded, then every response that was created."""
@@ -177,8 +180,6 @@ class Emulator:
         ]
 
     async def _serve_exchange(self, operation: str, handle: Handler, request: Request, send: Send) -> None:
-        if operation == "retrieve" and request.query_params.get("stream", "").lower() in ("true", "1"):
-            operation = "stream"
         entry: Json = {
             "at": time.time(),
             "operation": operation,
@@ -189,6 +190,8 @@ class Emulator:
             "job_id": None,
         }
         exchange = Exchange(request, send, self._clock, entry)
+        if operation == "retrieve" and exchange.read_flag("stream"):
+            entry["operation"] = "stream"
         try:
             exchange.raw = await request.body()
         except ClientDisconnect:
@@ -274,10 +277,9 @@ class Emulator:
         self._tasks.start_soon(self._play_run, run, conversation)
         return run
 
-    async def _play_run(self, run: Run, conversation: str | None) -> None:
+    async def _play_run(self, run: Run, conversation: str) -> None:
         await run.play()
-        if conversation:
-            self._conversations.append(conversation, run)
+        self._conversations.append(conversation, run)
         if run.background and run.ended:
             await self._webhooks.send(run, self._queued.take("webhook", run.id))
 
@@ -312,9 +314,10 @@ class Emulator:
 
     def _find_run(self, response_id: str, fault: Fault | None = None) -> Run:
         run = self._runs.get(response_id)
-        if run is not None:
-            run.catch_up()
-        if run is None or self._is_expired(run) or self._is_not_yet_visible(run, fault or run.fault):
+        if run is None:
+            raise response_not_found_error(response_id)
+        run.catch_up()
+        if self._is_expired(run) or self._is_not_yet_visible(run, fault or run.fault):
             raise response_not_found_error(response_id)
         return run
 
@@ -367,14 +370,14 @@ class Emulator:
             raise ApiError(400, "Cannot cancel a synchronous response.")
         if run.ended and run.status != "cancelled" and fault.cancel_status != 200:
             raise ApiError(fault.cancel_status or 400, f"Cannot cancel a {run.status} response.")
-        was_running = not run.ended
-        confirmed = run.snapshot() | {"status": "cancelled"}
-        if was_running:
+        answer = run.snapshot()
+        if not run.ended:
+            confirmed = answer | {"status": "cancelled"}
             run.cancel(fault)
-        if was_running and fault.complete_after_cancel:
-            await exchange.send_json(confirmed)
-        else:
-            await exchange.send_json(run.snapshot())
+            answer = run.snapshot()
+            if fault.complete_after_cancel:
+                answer = confirmed
+        await exchange.send_json(answer)
 
     async def _delete_response(self, exchange: Exchange) -> None:
         run = self._find_requested_run(exchange)
@@ -462,6 +465,10 @@ def _check_api_key(request: Request) -> None:
         raise missing_key_error()
     if key == "invalid":
         raise wrong_key_error(key)
+
+
+def _count_request_ids(entries: Iterable[Json]) -> dict[str, int]:
+    return dict(Counter(entry["client_request_id"] for entry in entries if entry["client_request_id"]))
 
 
 async def _wait_for_answer(run: Run, fault: Fault) -> Json:

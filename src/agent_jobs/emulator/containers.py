@@ -4,10 +4,11 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from .errors import ApiError
 from .files import Files
+from .parameters import read_list
 from .run import Clock
 from .tool_items import Container
 from .wire import Exchange
@@ -63,7 +64,7 @@ class Containers:
             if isinstance(given, str):
                 self._find_container(given, where)
                 continue
-            missing = self._uploads.find_unknown(given.get("file_ids") or ())
+            missing = self._uploads.find_unknown(read_list(given, "file_ids"))
             if missing:
                 # OpenAI answers 400; the message is not OpenAI's.
                 raise ApiError(400, f"Files not found: {', '.join(missing)}.", param=f"{where}.file_ids")
@@ -122,7 +123,7 @@ class Containers:
             "expires_after": {"anchor": "last_active_at", "minutes": int(self._idle_s // 60)},
         }
         kept = _KeptContainer(card, self._clock.now())
-        for id in asked.get("file_ids") or ():
+        for id in read_list(asked, "file_ids"):
             name, content = self._uploads.read_file(id)
             kept.add(f"{id}-{name}", content, "user")
         self._kept[card["id"]] = kept
@@ -147,5 +148,5 @@ class Containers:
 
 def _list_container_settings(body: Mapping[str, Any]) -> list[tuple[int, str | Json]]:
     """Return the container of each code interpreter in a create body, with the tool's index there."""
-    tools = enumerate(cast("list[Json]", body.get("tools") or []))
+    tools = enumerate(read_list(body, "tools"))
     return [(index, tool["container"]) for index, tool in tools if tool["type"] == "code_interpreter"]

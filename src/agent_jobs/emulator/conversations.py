@@ -3,10 +3,11 @@
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from .errors import ApiError
 from .items import build_page, list_input_items
+from .parameters import as_object, read_list
 from .run import Run
 from .wire import Exchange
 
@@ -17,12 +18,12 @@ Json = dict[str, Any]
 _ITEMS_PER_REQUEST = 20  # OpenAI's limit for items added in one request
 
 
-def find_conversation_id(body: Json) -> str | None:
-    """Return the id of the conversation that a create body names."""
-    given: Any = body.get("conversation")
-    if isinstance(given, dict):
-        return cast("Json", given).get("id")
-    return given
+def find_conversation_id(body: Json) -> str:
+    """Return the id of the conversation that a create body names; an empty one if it names none."""
+    given = body.get("conversation")
+    if isinstance(given, str):
+        return given
+    return as_object(given).get("id", "")
 
 
 class Conversations:
@@ -70,7 +71,7 @@ class Conversations:
         return self._holders.get(id)
 
     def append(self, id: str, run: Run) -> None:
-        """Add the input and the output of a completed response."""
+        """Add the input and the output of a completed response, if that ran on a conversation."""
         if id in self._items and run.status == "completed":
             self._items[id] += [*list_input_items(run.body.get("input"), run.id), *run.output]
 
@@ -144,7 +145,7 @@ def _read_conversation_id(exchange: Exchange) -> str:
 
 
 def _read_new_items(body: Json, owner_id: str) -> list[Json]:
-    given = cast("list[Json]", body.get("items") or [])
+    given = read_list(body, "items")
     if len(given) > _ITEMS_PER_REQUEST:
         message = (
             f"Invalid 'items': array too long. Expected an array with maximum length {_ITEMS_PER_REQUEST}, but got an"

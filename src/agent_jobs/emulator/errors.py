@@ -50,13 +50,17 @@ class ApiError(Exception):
 
     def body(self, shape: str | None = None) -> dict[str, Any] | str:
         """Return the body in OpenAI's shape, or in the shape of another server."""
-        if shape == "detail":
-            return {"detail": self.message}
-        if shape == "text":
-            return self.message
-        code: int | str | None = self.code
-        if shape == "integer_code":
-            code = self.status
+        match shape:
+            case "detail":
+                return {"detail": self.message}
+            case "text":
+                return self.message
+            case "integer_code":
+                return self._build_envelope(self.status)
+            case _:
+                return self._build_envelope(self.code)
+
+    def _build_envelope(self, code: int | str | None) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": code}}
 
 

@@ -108,7 +108,7 @@ class Fault:
         if unknown:
             raise ValueError(f"unknown fault fields: {', '.join(unknown)}")
         fault = cls(**values)
-        if fault.on not in get_args(Operation) or (fault.drop is not None and fault.drop not in get_args(Drop)):
+        if fault.on not in get_args(Operation) or fault.drop not in (None, *get_args(Drop)):
             raise ValueError(f"on is one of {get_args(Operation)}, drop one of {get_args(Drop)}")
         return fault
 

@@ -96,9 +96,8 @@ class Files:
         """Answer GET /files."""
         purpose = exchange.request.query_params.get("purpose")
         living = [stored.card for stored in self._stored.values() if self._is_kept(stored)]
-        await exchange.send_json(
-            exchange.read_page([card for card in living if purpose in (None, card["purpose"])], most=_FILES_PER_PAGE)
-        )
+        asked = [card for card in living if purpose in (None, card["purpose"])]
+        await exchange.send_json(exchange.read_page(asked, usual=_FILES_PER_PAGE, most=_FILES_PER_PAGE))
 
     async def retrieve(self, exchange: Exchange) -> None:
         """Answer GET /files/{id}."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Build", "TimedEvent", "build_progress", "cut_into_deltas", "wrap_item"]
+__all__ = ["Build", "TimedEvent", "build_deltas", "build_progress", "cut_text", "wrap_item"]
 
 Json = dict[str, Any]
 
@@ -32,10 +32,15 @@ def wrap_item(index: int, opening: Json, inner: Iterable[TimedEvent], done: Json
     ]
 
 
-def cut_into_deltas(text: str, size: int | None = None, count: int = _DELTAS) -> list[str]:
-    """Cut a text into deltas."""
+def cut_text(text: str, size: int | None = None, count: int = _DELTAS) -> list[str]:
+    """Cut a text into pieces of a size, or into a number of pieces."""
     size = size or -(-len(text) // count) or 1
     return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+def build_deltas(type: str, where: Json, pieces: Iterable[str], weight: int = 1, **more: Any) -> list[TimedEvent]:
+    """Return the events that stream the pieces of a text."""
+    return [TimedEvent({"type": type, **where, "delta": piece, **more}, weight) for piece in pieces]
 
 
 def build_progress(kind: str, where: Json, *stages: str, weight: int = 2) -> list[TimedEvent]:

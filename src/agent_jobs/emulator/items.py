@@ -2,36 +2,31 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from .errors import ApiError
+from .parameters import as_list, check_choice, check_range
 
 __all__ = ["build_page", "check_outputs", "list_input_items"]
 
 Json = dict[str, Any]
 
 _PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+_STEPS = {"asc": 1, "desc": -1}  #: by the order of a list: the step through it
 
 
 def list_input_items(given: Any, owner_id: str) -> list[Json]:
     """Return the input of a request as stored items, each with an id."""
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
-    return [_store_item(item, f"{owner_id}:in:{index}") for index, item in enumerate(cast("list[Json]", given or []))]
+    return [_store_item(item, f"{owner_id}:in:{index}") for index, item in enumerate(as_list(given))]
 
 
 def build_page(items: Sequence[Json], *, limit: int, order: str, after: str | None, most: int = 100) -> Json:
     """Return one page of a list."""
-    if limit < 1:
-        raise _refuse_limit(f"below minimum value. Expected a value >= 1, but got {limit} instead.", "below_min")
-    if limit > most:
-        raise _refuse_limit(f"above maximum value. Expected a value <= {most}, but got {limit} instead.", "above_max")
-    if order not in ("asc", "desc"):
-        message = f"Invalid value: '{order}'. Supported values are: 'asc', and 'desc'."
-        raise ApiError(400, message, param="order", code="invalid_value")
-    ordered = list(items)
-    if order == "desc":
-        ordered.reverse()
+    check_range("limit", "integer", limit, 1, most)
+    check_choice("order", order, _STEPS)
+    ordered = items[:: _STEPS[order]]
     start = _find_start(ordered, after)
     data = ordered[start : start + limit]
     ids = [item["id"] for item in data] or [None]
@@ -46,21 +41,21 @@ def build_page(items: Sequence[Json], *, limit: int, order: str, after: str | No
 
 def check_outputs(before: Iterable[Json], given: Any) -> None:
     """Raise if a function call has no output, or an output has no call."""
-    items = list(before)
-    if isinstance(given, list):
-        items += cast("list[Json]", given)
+    items = [*before, *as_list(given)]
     calls = {item.get("call_id") for item in items if item.get("type") == "function_call"}
     outputs = {item.get("call_id") for item in items if item.get("type") == "function_call_output"}
     for item in items:
-        if item.get("type") == "function_call" and item.get("call_id") not in outputs:
-            raise ApiError(400, f"No tool output found for function call {item.get('call_id')}.", param="input")
-        if item.get("type") == "function_call_output" and item.get("call_id") not in calls:
-            message = f"No tool call found for function call output with call_id {item.get('call_id')}."
-            raise ApiError(400, message, param="input")
-
-
-def _refuse_limit(message: str, code: str) -> ApiError:
-    return ApiError(400, f"Invalid 'limit': integer {message}", param="limit", code=f"integer_{code}_value")
+        id = item.get("call_id")
+        match item.get("type"):
+            case "function_call":
+                if id not in outputs:
+                    raise ApiError(400, f"No tool output found for function call {id}.", param="input")
+            case "function_call_output":
+                if id not in calls:
+                    message = f"No tool call found for function call output with call_id {id}."
+                    raise ApiError(400, message, param="input")
+            case _:
+                pass
 
 
 def _find_start(items: Sequence[Json], after: str | None) -> int:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import ApiError
-from .validate import EFFORTS, check_settings, read_object
+from .parameters import read_object
+from .validate import EFFORTS, check_settings
 
 __all__ = ["Models"]
 

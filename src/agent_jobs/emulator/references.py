@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from .errors import ApiError
+from .parameters import as_object, read_list
 
 __all__ = ["check_files", "check_items"]
 
@@ -15,7 +16,7 @@ def check_items(body: Mapping[str, Any], stored_ids: Callable[[], Iterable[str]]
 
     The stored ids are listed only if an item refers to one.
     """
-    items = _list_referring_items(body)
+    items = read_list(body, "input")
     for index, item in enumerate(items):
         if item.get("type") == "reasoning" and not _has_following_item(items[index + 1 :]):
             message = f"Item '{item.get('id')}' of type 'reasoning' was provided without its required following item."
@@ -42,32 +43,26 @@ def check_files(body: Mapping[str, Any], unknown: Callable[[Iterable[str]], list
             raise ApiError(400, f"The file '{id}' was not found.", param=where)
 
 
-def _list_referring_items(body: Mapping[str, Any]) -> list[Json]:
-    given = body.get("input")
-    if not isinstance(given, list):
-        return []
-    return cast("list[Json]", given)
-
-
 def _needs_stored_item(item: Json) -> bool:
-    kind = item.get("type")
-    by_id = kind == "reasoning" and not item.get("encrypted_content")
-    return "id" in item and (by_id or kind == "item_reference")
+    match item:
+        case {"id": _, "type": "item_reference"}:
+            return True
+        case {"id": _, "type": "reasoning"}:
+            return not item.get("encrypted_content")
+        case _:
+            return False
 
 
 def _has_following_item(after: Iterable[Json]) -> bool:
     """Return True if a message or call of the model follows, also behind more reasoning."""
     following = next((item for item in after if item.get("type") != "reasoning"), cast("Json", {}))
-    kind = str(following.get("type") or "message")
+    kind = str(following.get("type"))
     return kind.endswith("_call") or kind == "item_reference" or following.get("role") == "assistant"
 
 
 def _list_input_files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for index, item in enumerate(_list_referring_items(body)):
+    for index, item in enumerate(read_list(body, "input")):
         for field in ("content", "output"):
-            parts = item.get(field)
-            if not isinstance(parts, list):
-                continue
-            for at, part in enumerate(cast("list[Any]", parts)):
-                if isinstance(part, dict) and "file_id" in part:
-                    yield f"input[{index}].{field}[{at}].file_id", str(cast("Json", part)["file_id"])
+            for at, part in enumerate(read_list(item, field)):
+                if "file_id" in as_object(part):
+                    yield f"input[{index}].{field}[{at}].file_id", str(part["file_id"])

@@ -93,15 +93,16 @@ class Run:
         self.output: list[Json] = []
         self.empty_answers = 0
         self._clock = clock
-        lost_id = None
-        if fault.fail_previous:
-            lost_id = body.get("previous_response_id")
-        self.script = script = _fail_without_previous(script, fault, lost_id) if lost_id else script
+        self.script = script
         text = answer_text(script, body)
         steps = build_timeline(
             script, response_id, text, OutputOptions.from_body(body), container, unknown=fault.unknown_events
         )
-        self._steps = deque(() if lost_id else steps)
+        self._steps = deque(steps)
+        previous_id = body.get("previous_response_id")
+        if fault.fail_previous and previous_id:
+            self.script = _fail_without_previous(script, fault, previous_id)
+            self._steps.clear()
         self._base = _echo_request(body, response_id) | {"background": self.background}
         if fault.background_unsaid:
             del self._base["background"]
@@ -211,8 +212,7 @@ class Run:
         for _ in range(self.fault.keepalives):
             yield self._at_s + self.fault.delay_created_s / self.fault.keepalives
             self._emit_event({"type": "keepalive"})
-        if not self.fault.keepalives:
-            yield self._at_s + self.fault.delay_created_s
+        yield self.created_s + self.fault.delay_created_s
         self._emit_status("response.created")
         if self.background:
             self._emit_status("response.queued")
@@ -314,7 +314,7 @@ def _fail_without_previous(script: Script, fault: Fault, lost_id: str) -> Script
 def count_tokens(body: Json) -> int:
     """Estimate the input tokens of a request: four characters each."""
     counted = [body.get(name) for name in ("instructions", "input", "tools")]
-    return sum(-(-len(part if isinstance(part, str) else str(part)) // 4) for part in counted if part)
+    return sum(-(-len(str(part)) // 4) for part in counted if part)
 
 
 def _echo_request(body: Json, response_id: str) -> Json:

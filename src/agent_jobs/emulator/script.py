@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
+from .parameters import as_list, as_object, as_text, read_list, read_object
 from .structured import write_sample
 
 __all__ = ["Script", "answer_text", "read_question", "read_request"]
@@ -14,9 +15,17 @@ __all__ = ["Script", "answer_text", "read_question", "read_request"]
 Json = dict[str, Any]
 
 _MARK = "[emulate "
+_NUMBERS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "duration_s": ("number", (int, float)),
+    "queued_s": ("number", (int, float)),
+    "length": ("whole number", (int,)),
+    "reasoning": ("whole number", (int,)),
+    "searches": ("whole number", (int,)),
+    "images": ("whole number", (int,)),
+    "image_px": ("whole number", (int,)),
+    "mcp_calls": ("whole number", (int,)),
+}
 _ENDS = ("completed", "failed", "incomplete", "refusal", "never")
-_TIMES = ("duration_s", "queued_s")
-_COUNTS = ("length", "reasoning", "searches", "images", "image_px", "mcp_calls")
 _CALLS = ("function_calls", "mcp_approval", "mcp_calls")
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _ANSWERS = (*_OUTPUTS, "mcp_approval_response")
@@ -69,23 +78,21 @@ def read_request(body: Json, coming: Sequence[Json] | None = None) -> tuple[Scri
         body: The request.
         coming: The turns that were left after the previous response, if that was one of several.
     """
-    directive = _read_metadata(body.get("metadata"))
+    directive = _parse_directive(read_object(body, "metadata").get("emulate", "{}"))
+    turns: Sequence[Json] | None = None
     if _has_answers(body):
         # Every turn has the same metadata: a turn with the outputs must not ask for them again.
         directive = _drop_calls(directive)
-    parts: list[Json] = []
+        turns = coming
 
     def cut_out(text: str) -> str:
         part, rest = _split_directive(text)
-        parts.append(part)
+        directive.update(part)
         return rest
 
     clean = _map_user_text(body, cut_out)
-    for part in parts:
-        directive |= part
     answer_count = _count_answers(body)
-    turns = coming
-    if coming is None or not _has_answers(body):
+    if turns is None:
         turns = _drop_answered_turns(directive.get("turns"), answer_count)
     if turns is None and answer_count:
         # The text is sent again, but its calls have answers by now.
@@ -107,14 +114,14 @@ def _drop_answered_turns(given: Any, answer_count: int) -> list[Json] | None:
         return None
     turns = _check_turns(given)
     while turns and answer_count > 0:
-        answer_count -= len(turns[0].get("function_calls") or ()) or 1
+        answer_count -= len(read_list(turns[0], "function_calls")) or 1
         turns = turns[1:]
     return turns
 
 
 def _check_turns(given: Any) -> list[Json]:
-    turns = cast("list[Any]", given)
-    if not isinstance(given, list) or not turns:
+    turns: list[Any] = as_list(given)
+    if not turns:
         raise ValueError("turns is a list of directives")
     for turn in turns:
         if not isinstance(turn, dict) or "turns" in turn:
@@ -160,7 +167,7 @@ def _write_answer_text(script: Script, body: Json) -> str:
     about = read_question(body)[:QUOTED_CHARS]
     outputs = _list_tool_outputs(body)
     if outputs:
-        quotes = [f"{item.get('call_id')}: {_format_output(item.get('output'))[:QUOTED_CHARS]}" for item in outputs]
+        quotes = [f"{item.get('call_id')}: {as_text(item.get('output'))[:QUOTED_CHARS]}" for item in outputs]
         about = f"the outputs of {'; '.join(quotes)}"
     intro = f"This is an emulated answer to: {about}.\n\n"
     return (intro + _write_prose(zlib.crc32(intro.encode()), script.length - len(intro)))[: script.length]
@@ -191,7 +198,7 @@ def _build_script(directive: Json) -> Script:
     _check_numbers(directive)
     if directive.get("end", "completed") not in _ENDS:
         raise ValueError(f"end is one of {', '.join(_ENDS)}")
-    for turn in directive.get("turns") or ():
+    for turn in directive.get("turns", ()):
         _build_script(dict(turn))
     values = dict(directive)
     for name in ("function_calls", "container_files", "faults"):
@@ -208,34 +215,18 @@ def _check_container_files(files: Sequence[Json]) -> None:
 
 
 def _check_numbers(directive: Json) -> None:
-    for name in _TIMES:
-        if not _is_from_zero(directive.get(name, 0), int | float):
-            raise ValueError(f"{name} is a number from 0")
-    for name in _COUNTS:
-        if not _is_from_zero(directive.get(name, 0), int):
-            raise ValueError(f"{name} is a whole number from 0")
-
-
-def _is_from_zero(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and value >= 0
+    for name, (meaning, types) in _NUMBERS.items():
+        value = directive.get(name, 0)
+        # A bool is an int in Python, so the types are compared exactly.
+        if type(value) not in types or value < 0:
+            raise ValueError(f"{name} is a {meaning} from 0")
 
 
 def _read_approval(given: Any) -> Json | None:
     """Return the call that needs an approval; `true` stands for a default call."""
     if not given:
         return None
-    if isinstance(given, dict):
-        return _DEFAULT_CALL | cast("Json", given)
-    return _DEFAULT_CALL
-
-
-def _read_metadata(metadata: Any) -> Json:
-    if not isinstance(metadata, dict):
-        return {}
-    directive = cast("Json", metadata).get("emulate")
-    if not isinstance(directive, str):
-        return {}
-    return _parse_directive(directive)
+    return _DEFAULT_CALL | as_object(given)
 
 
 def _split_directive(text: str) -> tuple[Json, str]:
@@ -260,15 +251,15 @@ def _map_user_text(body: Json, change: Callable[[str], str]) -> Json:
     given = body.get("input")
     if isinstance(given, str):
         return body | {"input": change(given)}
-    items = list(cast("list[Json]", given or []))
+    items = list(read_list(body, "input"))
     last = _find_user_item(items)
-    if last is None:
+    if last == len(items):
         return body
     content: Any = items[last].get("content")
     if isinstance(content, str):
         changed: Any = change(content)
     else:
-        changed = [_map_part(part, change) for part in cast("list[Json]", content or [])]
+        changed = [_map_part(part, change) for part in read_list(items[last], "content")]
     items[last] = items[last] | {"content": changed}
     return body | {"input": items}
 
@@ -279,44 +270,24 @@ def _map_part(part: Json, change: Callable[[str], str]) -> Json:
     return part | {"text": change(part["text"])}
 
 
-def _find_user_item(items: Sequence[Json]) -> int | None:
-    """Return the position of the user's last item, or None."""
-    for at in reversed(range(len(items))):
-        if items[at].get("role") == "user":
-            return at
-    return None
+def _find_user_item(items: Sequence[Json]) -> int:
+    """Return the position of the user's last item; the position behind all items if there is none."""
+    return max((at for at, item in enumerate(items) if item.get("role") == "user"), default=len(items))
 
 
 def _list_tool_outputs(body: Json) -> list[Json]:
-    return [item for item in _list_items(body) if item.get("type") in _OUTPUTS]
+    return [item for item in read_list(body, "input") if item.get("type") in _OUTPUTS]
 
 
 def _has_answers(body: Json) -> bool:
-    return any(item.get("type") in _ANSWERS for item in _list_items(body))
+    return any(item.get("type") in _ANSWERS for item in read_list(body, "input"))
 
 
 def _count_answers(body: Json) -> int:
     """Count the answers since the user's last text, if the input has the whole conversation."""
-    items = _list_items(body)
-    last = _find_user_item(items)
-    if last is None:
-        return 0
-    return sum(item.get("type") in _ANSWERS for item in items[last:])
-
-
-def _list_items(body: Json) -> list[Json]:
-    given = body.get("input")
-    if not isinstance(given, list):
-        return []
-    return cast("list[Json]", given)
+    items = read_list(body, "input")
+    return sum(item.get("type") in _ANSWERS for item in items[_find_user_item(items) :])
 
 
 def _has_web_search(body: Json) -> bool:
-    tools = cast("list[Json]", body.get("tools") or [])
-    return any(str(tool.get("type")).startswith(_WEB_SEARCH) for tool in tools)
-
-
-def _format_output(output: Any) -> str:
-    if isinstance(output, str):
-        return output
-    return json.dumps(output, ensure_ascii=False)
+    return any(str(tool.get("type")).startswith(_WEB_SEARCH) for tool in read_list(body, "tools"))

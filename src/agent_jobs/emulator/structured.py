@@ -2,10 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn, cast
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
+from typing import Any, cast
 
-from .errors import ApiError
+from .parameters import as_object, check_choice, check_present, read_list, read_object, refuse_parameter
 
 __all__ = ["build_sample", "check_format", "check_schema", "write_sample"]
 
@@ -31,59 +33,68 @@ _EXAMPLES = {
 }
 
 
+class _BrokenRuleError(Exception):
+    """A schema breaks a rule of the API, which the message names."""
+
+
 def check_format(body: Json) -> None:
     """Raise if the API does not accept `text.format`."""
     given = _read_format(body)
     kind = given.get("type", "text")
-    if kind not in ("text", "json_object", "json_schema"):
-        choices = "'json_object', 'json_schema', and 'text'"
-        _refuse_schema(
-            f"Invalid value: '{kind}'. Supported values are: {choices}.", "text.format.type", "invalid_value"
-        )
-    if kind == "json_object" and "json" not in json.dumps([body.get("input"), body.get("instructions")]).lower():
+    check_choice("text.format.type", kind, ("json_object", "json_schema", "text"))
+    match kind:
+        case "json_object":
+            _check_mention(body)
+        case "json_schema":
+            _check_named_schema(given)
+        case _:
+            pass
+
+
+def _check_mention(body: Json) -> None:
+    if "json" not in json.dumps([body.get("input"), body.get("instructions")]).lower():
         message = "Response input messages must contain the word 'json' in some form to use 'text.format' of type"
-        _refuse_schema(f"{message} 'json_object'.", "input")
-    if kind != "json_schema":
-        return
-    for name in ("name", "schema"):
-        if not given.get(name):
-            where = f"text.format.{name}"
-            _refuse_schema(f"Missing required parameter: '{where}'.", where, "missing_required_parameter")
+        refuse_parameter(f"{message} 'json_object'.", "input")
+
+
+def _check_named_schema(given: Json) -> None:
+    check_present("text.format", given, ("name", "schema"))
     if not re.fullmatch("[a-zA-Z0-9_-]{1,64}", str(given["name"])):
         message = (
             "Invalid 'text.format.name': string does not match pattern. Expected a string that matches the pattern"
         )
-        _refuse_schema(f"{message} '^[a-zA-Z0-9_-]+$'.", "text.format.name", "invalid_value")
+        refuse_parameter(f"{message} '^[a-zA-Z0-9_-]+$'.", "text.format.name", "invalid_value")
     what, where = f"response_format '{given['name']}'", ("text.format.schema", "invalid_json_schema")
     check_schema(given["schema"], what, *where, strict=bool(given.get("strict")))
 
 
 def check_schema(schema: Any, what: str, param: str, code: str, *, strict: bool) -> None:
     """Raise if a schema is not for an object, has a dangling reference, or breaks the rules that `strict` adds."""
-    root: Json = {}
-    if isinstance(schema, dict):
-        root = cast("Json", schema)
+    root = as_object(schema)
     kind = root.get("type")
     if kind != "object":
         message = f"schema must be a JSON Schema of 'type: \"object\"', got 'type: {json.dumps(kind or 'None')}'."
-        _refuse_schema(f"Invalid schema for {what}: {message}", param, code)
+        refuse_parameter(f"Invalid schema for {what}: {message}", param, code)
     for path, part in _walk_schema(root, ()):
-        broken_rule = _check_reference(part, root) or _check_array(part)
-        if strict and broken_rule is None:
-            broken_rule = _check_strict(part)
-        if broken_rule:
+        try:
+            _check_reference(part, root)
+            _check_array(part)
+            if strict:
+                _check_strict(part)
+        except _BrokenRuleError as rule:
             # OpenAI writes the path as Python writes a tuple.
-            _refuse_schema(f"Invalid schema for {what}: In context={path!r}, {broken_rule}", param, code)
+            refuse_parameter(f"Invalid schema for {what}: In context={path!r}, {rule}", param, code)
 
 
 def write_sample(body: Json) -> str | None:
     """Return an answer in the format of `text.format`; None if that is plain text."""
-    given = _read_format(body)
-    if given.get("type") == "json_object":
-        return json.dumps({"answer": "This is an emulated answer."})
-    if given.get("type") == "json_schema":
-        return json.dumps(build_sample(given["schema"]), ensure_ascii=False)
-    return None
+    match _read_format(body):
+        case {"type": "json_object"}:
+            return json.dumps({"answer": "This is an emulated answer."})
+        case {"type": "json_schema", "schema": schema}:
+            return json.dumps(build_sample(schema), ensure_ascii=False)
+        case _:
+            return None
 
 
 def build_sample(schema: Json) -> Any:
@@ -92,44 +103,32 @@ def build_sample(schema: Json) -> Any:
 
 
 def _build_sample(part: Any, root: Json, name: str, depth: int) -> Any:
-    part = _resolve_reference(part, root)
-    for known in ("const", "default"):
-        if known in part:
-            return part[known]
-    if "enum" in part:
-        return part["enum"][0]
-    choices = part.get("anyOf") or part.get("oneOf")
-    if choices:
-        return _build_sample(_choose_schema(choices, depth), root, name, depth + 1)
-    return _SAMPLES[_choose_type(part, depth)](part, root, name, depth)
+    match _resolve_reference(part, root):
+        case {"const": value} | {"default": value} | {"enum": [value, *_]}:
+            return value
+        case {"anyOf": [_, *_] as choices} | {"oneOf": [_, *_] as choices}:
+            return _build_sample(_choose_schema(choices, depth), root, name, depth + 1)
+        case {"type": [_, *_] as kinds} as schema:
+            chosen = _choose_schema([{"type": kind} for kind in kinds], depth)
+            return _SAMPLES[chosen["type"]](schema, root, name, depth)
+        case {"type": str(kind)} as schema:
+            return _SAMPLES[kind](schema, root, name, depth)
+        case {"properties": _} as schema:
+            return _sample_object(schema, root, name, depth)
+        case schema:
+            return _sample_string(schema, root, name, depth)
 
 
-def _choose_schema(choices: list[Json], depth: int) -> Json:
+def _choose_schema(choices: Sequence[Json], depth: int) -> Json:
     """Return the first schema, or on a deep level null."""
-    if depth > _DEPTH_LIMIT:
-        for choice in choices:
-            if choice.get("type") == "null":
-                return choice
-    return choices[0]
-
-
-def _choose_type(part: Json, depth: int) -> str:
-    kinds: Any = part.get("type")
-    if isinstance(kinds, list):
-        listed = cast("list[str]", kinds)
-        if depth > _DEPTH_LIMIT and "null" in listed:
-            return "null"
-        return listed[0]
-    if kinds:
-        return kinds
-    if "properties" in part:
-        return "object"
-    return "string"
+    first = choices[0]
+    if depth <= _DEPTH_LIMIT:
+        return first
+    return next((choice for choice in choices if choice.get("type") == "null"), first)
 
 
 def _sample_object(part: Json, root: Json, name: str, depth: int) -> Any:
-    required = part.get("required") or ()
-    properties: Json = part.get("properties") or {}
+    required, properties = read_list(part, "required"), read_object(part, "properties")
     wanted = [key for key in properties if key in required or depth <= _DEPTH_LIMIT]
     return {key: _build_sample(properties[key], root, key, depth + 1) for key in wanted}
 
@@ -139,7 +138,7 @@ def _sample_array(part: Json, root: Json, name: str, depth: int) -> Any:
     if depth > _DEPTH_LIMIT:
         count = 0
     count = max(part.get("minItems") or 0, count)
-    return [_build_sample(part.get("items") or {}, root, name, depth + 1) for _ in range(count)]
+    return [_build_sample(part.get("items"), root, name, depth + 1) for _ in range(count)]
 
 
 def _sample_string(part: Json, root: Json, name: str, depth: int) -> Any:
@@ -149,17 +148,17 @@ def _sample_string(part: Json, root: Json, name: str, depth: int) -> Any:
 
 def _sample_number(part: Json, root: Json, name: str, depth: int) -> Any:
     step = part.get("multipleOf") or 1
-    low, above = part.get("minimum"), part.get("exclusiveMinimum")
-    high, below = part.get("maximum"), part.get("exclusiveMaximum")
-    if low is not None:
-        return -(-low // step) * step
-    if above is not None:
-        return (above // step + 1) * step
-    if high is not None:
-        return min(step, high // step * step)
-    if below is not None:
-        return min(step, (-(-below // step) - 1) * step)
-    return step
+    match part:
+        case {"minimum": int() | float() as low}:
+            return -(-low // step) * step
+        case {"exclusiveMinimum": int() | float() as above}:
+            return (above // step + 1) * step
+        case {"maximum": int() | float() as high}:
+            return min(step, high // step * step)
+        case {"exclusiveMaximum": int() | float() as below}:
+            return min(step, (-(-below // step) - 1) * step)
+        case _:
+            return step
 
 
 def _sample_boolean(part: Json, root: Json, name: str, depth: int) -> Any:
@@ -184,19 +183,16 @@ _SAMPLES = {
 def _resolve_reference(part: Any, root: Json) -> Json:
     """Return the schema that a reference leads to; one that leads only to itself allows any value."""
     for _ in range(_DEPTH_LIMIT):
-        if not isinstance(part, dict) or "$ref" not in part:
-            break
-        part = _find_target(cast("Json", part)["$ref"], root)
-    if not isinstance(part, dict):
-        return {}
-    return cast("Json", part)
+        match part:
+            case {"$ref": reference}:
+                part = _find_target(reference, root)
+            case _:
+                break
+    return as_object(part)
 
 
 def _find_target(reference: str, root: Json) -> Any:
-    found: Any = root
-    for step in reference.removeprefix("#").split("/")[1:]:
-        found = found[step]
-    return found
+    return reduce(getitem, reference.removeprefix("#").split("/")[1:], root)
 
 
 def _walk_schema(part: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Json]]:
@@ -206,60 +202,52 @@ def _walk_schema(part: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
     schema = cast("Json", part)
     yield path, schema
     for group in ("properties", "$defs", "definitions"):
-        for name, inner in cast("Json", schema.get(group) or {}).items():
+        for name, inner in read_object(schema, group).items():
             yield from _walk_schema(inner, (*path, group, name))
     yield from _walk_schema(schema.get("items"), (*path, "items"))
-    for at, inner in enumerate(schema.get("anyOf") or ()):
+    for at, inner in enumerate(read_list(schema, "anyOf")):
         yield from _walk_schema(inner, (*path, "anyOf", str(at)))
 
 
-def _check_reference(part: Json, root: Json) -> str | None:
+def _check_reference(part: Json, root: Json) -> None:
     try:
         _find_target(part.get("$ref", "#"), root)
     except (KeyError, TypeError):
-        return f"reference to component '{part['$ref']}' which was not found in the schema."
-    return None
+        raise _BrokenRuleError(f"reference to component '{part['$ref']}' which was not found in the schema.") from None
 
 
-def _check_array(part: Json) -> str | None:
+def _check_array(part: Json) -> None:
     kinds = part.get("type")
     if not isinstance(kinds, list):
         kinds = [kinds]
     if "array" in kinds and "items" not in part:
-        return "array schema missing items."
-    return None
+        raise _BrokenRuleError("array schema missing items.")
 
 
-def _check_strict(part: Json) -> str | None:
-    """Return the message of the strict rule that a schema breaks, or None."""
+def _check_strict(part: Json) -> None:
+    """Raise if a schema breaks a rule that only strict schemas have."""
     if "$ref" in part:
-        return None
-    forbidden = next((name for name in _NOT_STRICT if name in part), None)
-    if forbidden:
-        return f"'{forbidden}' is not permitted."
+        return
+    for name in _NOT_STRICT:
+        if name in part:
+            raise _BrokenRuleError(f"'{name}' is not permitted.")
     if not {"type", "anyOf", "enum", "const"} & part.keys():
-        return "schema must have a 'type' key."
+        raise _BrokenRuleError("schema must have a 'type' key.")
     if part.get("format", "date") not in _FORMATS:
-        return f"'{part['format']}' is not a valid format."
+        raise _BrokenRuleError(f"'{part['format']}' is not a valid format.")
     if part.get("type") == "object":
-        return _check_strict_object(part)
-    return None
+        _check_strict_object(part)
 
 
-def _check_strict_object(part: Json) -> str | None:
+def _check_strict_object(part: Json) -> None:
     if part.get("additionalProperties") is not False:
-        return "'additionalProperties' is required to be supplied and to be false."
-    required = part.get("required") or ()
-    for name in part.get("properties") or ():
+        raise _BrokenRuleError("'additionalProperties' is required to be supplied and to be false.")
+    required = read_list(part, "required")
+    for name in read_object(part, "properties"):
         if name not in required:
             rule = "'required' is required to be supplied and to be an array including every key in properties."
-            return f"{rule} Missing '{name}'."
-    return None
+            raise _BrokenRuleError(f"{rule} Missing '{name}'.")
 
 
 def _read_format(body: Json) -> Json:
-    return cast("Json", cast("Json", body.get("text") or {}).get("format") or {})
-
-
-def _refuse_schema(message: str, param: str, code: str | None = None) -> NoReturn:
-    raise ApiError(400, message, param=param, code=code)
+    return read_object(read_object(body, "text"), "format")

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
-from typing import Any, cast
+from itertools import accumulate, cycle, islice
+from typing import Any
 
-from .item_events import Build, TimedEvent, cut_into_deltas, wrap_item
+from .item_events import Build, TimedEvent, build_deltas, cut_text, wrap_item
+from .parameters import read_list, read_object
 from .script import Script
 from .tool_items import (
     Container,
@@ -56,25 +57,28 @@ class OutputOptions:
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> "OutputOptions":
         """Read the parameters from a create body."""
-        reasoning = cast("Json", body.get("reasoning") or {})
-        return cls(body.get("include") or (), bool(reasoning.get("summary")), body.get("tools") or ())
+        has_summary = bool(read_object(body, "reasoning").get("summary"))
+        return cls(read_list(body, "include"), has_summary, read_list(body, "tools"))
 
     def list_tools(self, type: str) -> list[Json]:
         """Return the tools of a type."""
         return [tool for tool in self.tools if tool["type"] == type]
 
 
+_NO_OPTIONS = OutputOptions()
+
+
 def build_timeline(
     script: Script,
     response_id: str,
     text: str,
-    options: OutputOptions | None = None,
+    options: OutputOptions = _NO_OPTIONS,
     container: Container | None = None,
     *,
     unknown: bool = False,
 ) -> list[Step]:
     """Return every event between in_progress and the terminal one, in order."""
-    builds = _list_builds(script, text, options or OutputOptions(), container, unknown=unknown)
+    builds = _list_builds(script, text, options, container, unknown=unknown)
     beats: list[TimedEvent] = []
     for index, (prefix, build) in enumerate(builds):
         digest = hashlib.sha256(f"{response_id}:{index}".encode()).hexdigest()
@@ -128,8 +132,8 @@ def _list_function_calls(calls: Sequence[Json]) -> Iterator[tuple[str, Build]]:
 
 def _split_mcp_calls(script: Script, servers: Sequence[Json]) -> tuple[list[tuple[Json, str]], Json | None]:
     """Return the calls that need no approval, and the call, if any, whose approval the turn ends with."""
-    wanted = [(server, list_allowed_tools(server)[0]) for server in servers]
-    wanted = [wanted[number % len(wanted)] for number in range(script.mcp_calls)]
+    offered = [(server, list_allowed_tools(server)[0]) for server in servers]
+    wanted = list(islice(cycle(offered), script.mcp_calls))
     free = [(server, name) for server, name in wanted if is_preapproved(server, name)]
     if script.mcp_approval or len(free) == len(wanted):
         return free, script.mcp_approval
@@ -141,15 +145,22 @@ def _list_messages(script: Script, text: str, container: Container | None) -> It
     if script.end == "refusal":
         yield "msg", _build_refusal
         return
+    label: Json = {}
     if script.phase:
-        comment = "I will look into this."
-        yield "msg", partial(_build_message, script=script, text=comment, notes=[], phase="commentary")
+        yield (
+            "msg",
+            partial(
+                _build_message,
+                script=replace(script, end="completed"),
+                text="I will look into this.",
+                notes=[],
+                label={"phase": "commentary"},
+            ),
+        )
+        label = {"phase": "final_answer"}
     if text or script.end != "incomplete":
         notes = [*_cite_pages(text, script.searches), *_cite_files(text, container)]
-        phase = None
-        if script.phase:
-            phase = "final_answer"
-        yield "msg", partial(_build_message, script=script, text=text, notes=notes, phase=phase)
+        yield "msg", partial(_build_message, script=script, text=text, notes=notes, label=label)
 
 
 def _build_reasoning(index: int, item_id: str, parts: int, options: OutputOptions) -> list[TimedEvent]:
@@ -178,10 +189,7 @@ def _build_summary_part(where: Json, part: Json) -> list[TimedEvent]:
     text = part["text"]
     return [
         TimedEvent({"type": f"{prefix}_part.added", **where, "part": part | {"text": ""}}),
-        *[
-            TimedEvent({"type": f"{prefix}_text.delta", **where, "delta": piece}, 1)
-            for piece in cut_into_deltas(text, count=3)
-        ],
+        *build_deltas(f"{prefix}_text.delta", where, cut_text(text, count=3)),
         TimedEvent({"type": f"{prefix}_text.done", **where, "text": text}),
         TimedEvent({"type": f"{prefix}_part.done", **where, "part": part}),
     ]
@@ -215,25 +223,18 @@ def _open_message(item_id: str) -> Json:
 
 
 def _build_message(
-    index: int, item_id: str, script: Script, text: str, notes: Sequence[Json], phase: str | None
+    index: int, item_id: str, script: Script, text: str, notes: Sequence[Json], label: Json
 ) -> list[TimedEvent]:
-    is_final = phase != "commentary"
-    opening = _open_message(item_id)
-    if phase:
-        opening["phase"] = phase
+    opening = _open_message(item_id) | label
     part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     where = {"item_id": item_id, "output_index": index, "content_index": 0}
-    deltas = [
-        TimedEvent({"type": "response.output_text.delta", **where, "delta": piece, "logprobs": []}, 1)
-        for piece in cut_into_deltas(text, script.chunk)
-    ]
+    deltas = build_deltas("response.output_text.delta", where, cut_text(text, script.chunk), logprobs=[])
     added = TimedEvent({"type": "response.content_part.added", **where, "part": part | {"text": ""}})
-    if is_final and script.end in ("failed", "never"):
+    if script.end in ("failed", "never"):
         return wrap_item(index, opening, [added, *deltas[: len(deltas) // 2]], opening)[:-1]
     part = part | {"annotations": list(notes)}
-    is_cut = is_final and script.end == "incomplete"
     status = "completed"
-    if is_cut:
+    if script.end == "incomplete":
         status = "incomplete"
     inner = [added, *deltas, *_close_text(where, part)]
     return wrap_item(index, opening, inner, opening | {"status": status, "content": [part]})
@@ -258,10 +259,7 @@ def _build_refusal(index: int, item_id: str) -> list[TimedEvent]:
     where = {"item_id": item_id, "output_index": index, "content_index": 0}
     inner = [
         TimedEvent({"type": "response.content_part.added", **where, "part": part | {"refusal": ""}}),
-        *[
-            TimedEvent({"type": "response.refusal.delta", **where, "delta": piece}, 1)
-            for piece in cut_into_deltas(text, count=3)
-        ],
+        *build_deltas("response.refusal.delta", where, cut_text(text, count=3)),
         TimedEvent({"type": "response.refusal.done", **where, "refusal": text}),
         TimedEvent({"type": "response.content_part.done", **where, "part": part}),
     ]

@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .item_events import TimedEvent, build_progress, cut_into_deltas, wrap_item
+from .item_events import TimedEvent, build_deltas, build_progress, cut_text, wrap_item
+from .parameters import as_list, as_object, as_text, read_list
 from .png import draw_png_base64
 
 __all__ = [
@@ -75,10 +76,7 @@ def build_code(index: int, item_id: str, container: Container, include: Collecti
     where, kind = _locate_item(index, item_id), "response.code_interpreter_call"
     inner = [
         TimedEvent({"type": f"{kind}.in_progress", **where}),
-        *[
-            TimedEvent({"type": f"{kind}_code.delta", **where, "delta": piece}, 1)
-            for piece in cut_into_deltas(source, count=3)
-        ],
+        *build_deltas(f"{kind}_code.delta", where, cut_text(source, count=3)),
         TimedEvent({"type": f"{kind}_code.done", **where, "code": source}),
         *build_progress("code_interpreter_call", where, "interpreting", "completed"),
     ]
@@ -128,10 +126,7 @@ def build_mcp_call(index: int, item_id: str, tool: Json, name: str) -> list[Time
     where = _locate_item(index, item_id)
     inner = [
         TimedEvent({"type": "response.mcp_call.in_progress", **where}),
-        *[
-            TimedEvent({"type": "response.mcp_call_arguments.delta", **where, "delta": piece})
-            for piece in cut_into_deltas(arguments)
-        ],
+        *build_deltas("response.mcp_call_arguments.delta", where, cut_text(arguments), weight=0),
         TimedEvent({"type": "response.mcp_call_arguments.done", **where, "arguments": arguments}),
         TimedEvent({"type": "response.mcp_call.completed", **where}, 2),
     ]
@@ -160,10 +155,7 @@ def build_approval(index: int, item_id: str, call: Json) -> list[TimedEvent]:
 
 def build_function_call(index: int, item_id: str, call: Json) -> list[TimedEvent]:
     """Call a function of the client."""
-    given = call.get("arguments", {})
-    arguments = given
-    if not isinstance(arguments, str):
-        arguments = json.dumps(given, ensure_ascii=False)
+    arguments = as_text(call.get("arguments", {}))
     done: Json = {
         "id": item_id,
         "type": "function_call",
@@ -176,10 +168,7 @@ def build_function_call(index: int, item_id: str, call: Json) -> list[TimedEvent
         del done["call_id"]  # some servers leave it out
     where, kind = _locate_item(index, item_id), "response.function_call_arguments"
     inner = [
-        *[
-            TimedEvent({"type": f"{kind}.delta", **where, "delta": piece}, 1)
-            for piece in cut_into_deltas(arguments, count=3)
-        ],
+        *build_deltas(f"{kind}.delta", where, cut_text(arguments, count=3)),
         TimedEvent({"type": f"{kind}.done", **where, "name": done["name"], "arguments": arguments}),
     ]
     return wrap_item(index, done | {"status": "in_progress", "arguments": ""}, inner, done)
@@ -197,6 +186,5 @@ def _locate_item(index: int, item_id: str) -> Json:
 
 
 def _list_tool_names(given: Any) -> Sequence[str]:
-    if isinstance(given, dict):
-        given = cast("Json", given).get("tool_names")
-    return cast("Sequence[str]", given or ())
+    """Return the names in a list of tools, or in a filter that has one."""
+    return as_list(given) or read_list(as_object(given), "tool_names")

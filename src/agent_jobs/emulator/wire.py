@@ -65,59 +65,45 @@ class Exchange:
 
     def read_flag(self, name: str, *, default: bool = False) -> bool:
         """Read a boolean of the query string."""
-        value = self.request.query_params.get(name)
-        if value is None:
-            return default
-        return value.lower() in ("true", "1")
+        return self.request.query_params.get(name, str(default)).lower() in ("true", "1")
 
     def read_number(self, name: str, default: int) -> int:
         """Read an integer of the query string."""
-        value = self.request.query_params.get(name)
-        if value is None:
-            return default
         try:
-            return int(value)
+            return int(self.request.query_params.get(name, default))
         except ValueError:
             message = f"Invalid type for '{name}': expected an integer, but got a string instead."
             raise ApiError(400, message, param=name, code="invalid_type") from None
 
-    def read_page(self, items: list[Json], *, most: int = 100) -> Json:
+    def read_page(self, items: list[Json], *, usual: int = 20, most: int = 100) -> Json:
         """Return the page of a list that the query string asks for."""
         query = self.request.query_params
-        usual = 20 if most == 100 else most
         limit = self.read_number("limit", usual)
         return build_page(items, limit=limit, most=most, order=query.get("order", "desc"), after=query.get("after"))
 
     async def send_json(self, payload: Mapping[str, Any]) -> None:
         """Answer with JSON."""
-        if self.fault.after_accept:
-            return await self.refuse()
         if self.fault.missing_fields and "output" in payload:
             payload = drop_optional_fields(payload)
-        await self._send_answer(self.fault.status or 200, "application/json", _encode_json(payload).encode())
+        await self._send_unless_refused(self.fault.status or 200, "application/json", _encode_json(payload).encode())
 
     async def send_binary(self, content: bytes) -> None:
         """Answer with the content of a file."""
-        if self.fault.after_accept:
-            return await self.refuse()
-        await self._send_answer(self.fault.status or 200, "application/octet-stream", content)
+        await self._send_unless_refused(self.fault.status or 200, "application/octet-stream", content)
 
     async def send_error(self, error: ApiError) -> None:
         """Answer with an error."""
-        if self.fault.after_accept:
-            return await self.refuse()
-        await self._send_error(error)
+        await self._send_unless_refused(error.status, *self._encode_error(error))
 
     async def refuse(self) -> None:
         """Send the answer of the fault in place of the real one."""
         fault = self.fault
+        status = fault.status or 200
         if fault.body is None and fault.content_type is None:
-            await self._send_error(ApiError.from_status(fault.status or 200))
-            return
-        body, content_type = fault.body, "text/html"
-        if not isinstance(body, str):
-            body, content_type = _encode_json(body), "application/json"
-        await self._send_answer(fault.status or 200, fault.content_type or content_type, body.encode())
+            content_type, body = self._encode_error(ApiError.from_status(status))
+        else:
+            content_type, body = _encode_body(fault.body, "text/html")
+        await self._send_answer(status, fault.content_type or content_type, body)
 
     async def send_events(self, run: Run, after: int = -1, *, obfuscated: bool = True) -> None:
         """Send the run's events after a sequence number."""
@@ -185,11 +171,14 @@ class Exchange:
                 continue
             yield event
 
-    async def _send_error(self, error: ApiError) -> None:
-        body, content_type = error.body(self.fault.error_body), "text/plain"
-        if not isinstance(body, str):
-            body, content_type = _encode_json(body), "application/json"
-        await self._send_answer(error.status, content_type, body.encode())
+    def _encode_error(self, error: ApiError) -> tuple[str, bytes]:
+        return _encode_body(error.body(self.fault.error_body), "text/plain")
+
+    async def _send_unless_refused(self, status: int, content_type: str, body: bytes) -> None:
+        if self.fault.after_accept:
+            await self.refuse()
+        else:
+            await self._send_answer(status, content_type, body)
 
     async def _send_answer(self, status: int, content_type: str, body: bytes) -> None:
         await self._send_start(status, {"content-type": content_type, "content-length": str(len(body))})
@@ -243,6 +232,13 @@ def _format_frame(event: Json, fault: Fault) -> bytes:
     if fault.comments:
         lines = [": ping", "", "event: ping", "", *lines]
     return _find_line_ending(fault).join(lines).encode()
+
+
+def _encode_body(body: object, text_type: str) -> tuple[str, bytes]:
+    """Return the type and the bytes of a body: a text as it is, and everything else as JSON."""
+    if isinstance(body, str):
+        return text_type, body.encode()
+    return "application/json", _encode_json(body).encode()
 
 
 def _find_line_ending(fault: Fault) -> str:

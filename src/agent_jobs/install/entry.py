@@ -18,6 +18,8 @@ from agent_jobs.install.toml_edit import edit_document, edit_table
 _Edit = Callable[[str, Changes], str]
 #: Values that only an entry with the address of a server has.
 _ADDRESS_VALUES = frozenset({"type", "url", "headers", "bearer_token_env_var"})
+#: What holds the servers in each format.
+_HOLDERS = {"json": "an object", "toml": "a table", "yaml": "an object"}
 
 
 def install_entry(
@@ -37,12 +39,8 @@ def install_entry(
     old = read_entry(host, text)
     kept = _drop_address(old)
     new = host.entry(launch, environment, kept, approve=approve, has_stored_key=has_stored_key)
-    changes: dict[Path, Any] = dict(_list_differences(host.path, old, new))
-    if question := find_input(old):
-        changes["inputs", Item(question["id"])] = None
-    if question := find_input(new):
-        changes["inputs", Item(question["id"])] = question
-    return _apply_changes(host, text, changes)
+    differences = dict(_list_differences(host.path, old, new))
+    return _apply_changes(host, text, differences | dict.fromkeys(_locate_input(old)) | _locate_input(new))
 
 
 def replace_entry(host: Host, text: str, entry: Entry) -> str:
@@ -73,10 +71,7 @@ def remove_entry(host: Host, text: str) -> str:
     entry = read_entry(host, text)
     if entry is None:
         return text
-    changes: dict[Path, Any] = {host.path: None}
-    if question := find_input(entry):
-        changes["inputs", Item(question["id"])] = None
-    return _apply_changes(host, text, changes)
+    return _apply_changes(host, text, {host.path: None, **dict.fromkeys(_locate_input(entry))})
 
 
 def render_fragment(
@@ -125,9 +120,7 @@ def read_entry(host: Host, text: str) -> Entry | None:
     found = read_values(host, text)
     for key in host.path:
         if not is_object(found):
-            kind = "an object"
-            if host.format == "toml":
-                kind = "a table"
+            kind = _HOLDERS[host.format]
             raise ConfigError(f"The value that should hold the servers is not {kind}. Fix it, or use --print.")
         if key not in found:
             return None
@@ -161,6 +154,14 @@ def read_values(host: Host, text: str) -> Any:
     except (ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ConfigError(f"This is not valid {host.format.upper()} ({reason}). Fix it, then try again.") from None
+
+
+def _locate_input(entry: Entry | None) -> dict[Path, Any]:
+    """Return the question for the key that an entry has asked, by its place; an empty mapping without one."""
+    question = find_input(entry)
+    if question is None:
+        return {}
+    return {("inputs", Item(question["id"])): question}
 
 
 def _drop_address(entry: Entry | None) -> Entry | None:
@@ -241,11 +242,11 @@ def _change_item(holder: Any, name: Item, leaf: Any) -> None:
     if not is_array(holder):
         raise TypeError
     positions = [at for at, each in enumerate(holder) if is_object(each) and each.get("id") == name.id]
-    if positions:
-        del holder[positions[-1]]
-    if leaf is not None:
-        at = positions[-1] if positions else len(holder)
-        holder.insert(at, leaf)
+    last = max(positions, default=len(holder))
+    if leaf is None:
+        del holder[last : last + 1]
+    else:
+        holder[last : last + 1] = [leaf]
 
 
 def _is_same(one: Any, other: Any) -> bool:

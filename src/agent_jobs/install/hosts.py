@@ -156,7 +156,7 @@ class Host:
     def _drop_references(self, entry: Entry, variables: Entry) -> None:
         """Drop references to the key, because the host gets the key in another way from now on."""
         for name, reference in ((KEY, self.secret), (KEY_FILE, KEY_PATH)):
-            if name in variables and variables[name] == reference:
+            if variables.get(name, "") == reference:
                 del variables[name]
         if self.forwards and entry.get(self.forwards) == self.first[self.forwards]:
             del entry[self.forwards]

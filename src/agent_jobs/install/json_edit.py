@@ -5,7 +5,7 @@ Comments and commas before a closing bracket are read, because editors allow the
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -45,9 +45,8 @@ class Node:
         Raises:
             TypeError: This is no object, or for an `Item` no array.
         """
-        if isinstance(key, Item) and not is_array(self.value):
-            raise TypeError
-        if isinstance(key, str) and not is_object(self.value):
+        holder = list if isinstance(key, Item) else dict
+        if not isinstance(self.value, holder):
             raise TypeError
         return next((member for member in reversed(self.members) if member.key == key), None)
 
@@ -152,34 +151,41 @@ class _Reader:
         return ValueError(f"line {line} is not JSON")
 
     def read_value(self, at: int) -> Node:
-        if self.text.startswith("{", at):
-            return self.read_object(at)
-        if self.text.startswith("[", at):
-            return self.read_array(at)
-        pattern = STRING if self.text.startswith('"', at) else WORD
-        match = pattern.match(self.text, at)
-        if match is None:
+        match self.text[at : at + 1]:
+            case "{":
+                return self.read_object(at)
+            case "[":
+                return self.read_array(at)
+            case '"':
+                return self.read_scalar(at, STRING)
+            case _:
+                return self.read_scalar(at, WORD)
+
+    def read_scalar(self, at: int, pattern: re.Pattern[str]) -> Node:
+        found = pattern.match(self.text, at)
+        if found is None:
             raise self.describe_error(at)
         try:
-            return Node(at, match.end(), json.loads(match[0]))
+            return Node(at, found.end(), json.loads(found[0]))
         except ValueError:
             raise self.describe_error(at) from None
 
     def read_object(self, start: int) -> Node:
-        members: list[Member] = []
-        at = self.skip_space(start + 1)
-        while not self.text.startswith("}", at):
-            members.append(self.read_member(at))
-            at = self.skip_comma(members[-1].node.end, "}")
-        return Node(start, at + 1, {member.key: member.node.value for member in members}, members)
+        members, end = self.read_members(start, "}", self.read_member)
+        return Node(start, end, {member.key: member.node.value for member in members}, members)
 
     def read_array(self, start: int) -> Node:
+        members, end = self.read_members(start, "]", self.read_element)
+        return Node(start, end, [member.node.value for member in members], members)
+
+    def read_members(self, start: int, close: str, read: Callable[[int], Member]) -> tuple[list[Member], int]:
+        """Return the members between two brackets, and the position behind the closing one."""
         members: list[Member] = []
         at = self.skip_space(start + 1)
-        while not self.text.startswith("]", at):
-            members.append(self.read_element(at))
-            at = self.skip_comma(members[-1].node.end, "]")
-        return Node(start, at + 1, [member.node.value for member in members], members)
+        while not self.text.startswith(close, at):
+            members.append(read(at))
+            at = self.skip_comma(members[-1].node.end, close)
+        return members, at + 1
 
     def skip_comma(self, at: int, close: str) -> int:
         """Return the position of the next member or of the closing bracket."""
@@ -295,10 +301,9 @@ def _widen_cut(text: str, start: int, end: int, comma_before: int | None, *, is_
 
 def _skip_space(text: str, at: int) -> int:
     """Return the first position from here on that is neither white space nor comment."""
-    match = SPACE.match(text, at)
-    if match:
-        return match.end()
-    return at
+    space = SPACE.match(text, at)
+    assert space is not None, "it matches nothing, too"
+    return space.end()
 
 
 def _find_comma(text: str, at: int) -> int | None:

@@ -74,8 +74,7 @@ async def _show_dialogs(ctx: Context, jobs: Engine, job: Job, calls: Sequence[Ca
     notes: list[str] = []
     for call in calls:
         answer = await _show_dialog(ctx, jobs, job, call, until - jobs.now())
-        if answer is not None:
-            notes.append(await apply_answers(jobs, job.id, {build_question_key(job, call): answer}))
+        notes.append(await apply_answers(jobs, job.id, {build_question_key(job, call): answer}))
         is_dismissed = answer is not None and answer.action == "cancel"
         if is_dismissed or jobs.now() >= until:
             break
@@ -118,14 +117,16 @@ async def apply_answers(jobs: Engine, job_id: str, answers: Mapping[str, object]
 
 def _read_reply(key: str, answer: object) -> Reply | None:
     """Return the reply that an answer makes; None if the user dismissed the question."""
-    if not isinstance(answer, ElicitResult) or answer.action == "cancel":
-        return None
     turn, _, call_id = key.partition(":")
     if not turn.isdecimal():
         return None
-    if answer.action == "accept":
-        return Reply(approve=(call_id,), turn=int(turn))
-    return Reply(deny=(call_id,), turn=int(turn))
+    match answer:
+        case ElicitResult(action="accept"):
+            return Reply(approve=(call_id,), turn=int(turn))
+        case ElicitResult(action="decline"):
+            return Reply(deny=(call_id,), turn=int(turn))
+        case _:
+            return None
 
 
 def create_question(job: Job, call: Call) -> ElicitRequest:

@@ -15,27 +15,23 @@ from agent_jobs.settings.config_folder import find_config_file
 
 TYPE_CHECKING = False  # importing `typing` costs a fifth of the time to the first answer
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Set
     from typing import Any, TypeGuard
 
     JSON = dict[str, Any]
     #: Accepts a line without its line feed, or None at the end of the input.
     Receiver = Callable[[bytes | None], None]
+    #: By the name of each member that an object may have: returns True if its value is right.
+    Shape = Mapping[str, Callable[[object], bool]]
 
 # Importing `pathlib` is slow, too.
 ANSWERS = os.path.join(os.path.dirname(__file__), os.pardir, "data", "handshake.json")
 READ_BYTES = 65_536  # the capacity of a pipe on Linux
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 REQUEST_FIELDS = {"jsonrpc", "id", "method", "params"}
-INITIALIZE_FIELDS = {"protocolVersion", "capabilities", "clientInfo"}
-CLIENT_FIELDS = {"name", "version", "title", "description", "websiteUrl"}
 ENVELOPE_VERSION = "io.modelcontextprotocol/protocolVersion"
 ENVELOPE_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 ENVELOPE_CLIENT = "io.modelcontextprotocol/clientInfo"
-ENVELOPE_FIELDS = {ENVELOPE_VERSION, ENVELOPE_CAPABILITIES, ENVELOPE_CLIENT}
-#: Capabilities whose members are objects of any content.
-CAPABILITIES = {"sampling", "elicitation", "experimental", "extensions"}
-
 #: The extension of hosts that render cards.
 APPS = "io.modelcontextprotocol/ui"
 CARD_MIME_TYPE = "text/html;profile=mcp-app"
@@ -177,52 +173,37 @@ class FrontDoor:
 
     def _answers_for(self, request: JSON) -> Mapping[str, JSON]:
         """Return the static answers for a request; none if the server may object to anything in it."""
-        params = request.get("params", {})
         if request.get("jsonrpc") != "2.0" or not request.keys() <= REQUEST_FIELDS:
             return {}
-        if not _is_json_object(params):
-            return {}
+        params = request.get("params", {})
         if request["method"] == "initialize":
             return self._answers_to_initialize(params)
-        meta = params.get("_meta", {})
-        if params.keys() - {"_meta"} or not _is_json_object(meta) or not _is_id(meta.get("progressToken", 0)):
+        if not _fits_shape(params, PARAMS):
             return {}
-        return self._answers_to_meta(meta)
+        return self._answers_to_meta(params.get("_meta", {}))
 
     def _answers_to_meta(self, meta: JSON) -> Mapping[str, JSON]:
         """Return the answers of the era that a request's `_meta` names; none if the connection has another era."""
-        if meta.keys() <= {"progressToken"}:
+        if _fits_shape(meta, META):
             era = self._answers["handshake"]
             may_open = False  # only `initialize` opens this era
-        else:
-            era = self._answers_to_envelope(meta)
+        elif _fits_shape(meta, ENVELOPE, {ENVELOPE_VERSION, ENVELOPE_CAPABILITIES}):
+            era = self._answers["envelope"].get(meta[ENVELOPE_VERSION], {})
             may_open = self._era is None
+        else:
+            return {}
         if may_open or self._era is era:
             return era
         return {}
 
-    def _answers_to_initialize(self, params: JSON) -> Mapping[str, JSON]:
-        if self._era is not None or params.keys() != INITIALIZE_FIELDS:
+    def _answers_to_initialize(self, params: object) -> Mapping[str, JSON]:
+        if self._era is not None or not _fits_shape(params, INITIALIZE, INITIALIZE.keys()):
             return {}
         version = params["protocolVersion"]
-        if not isinstance(version, str) or not _is_client(params["clientInfo"]):
-            return {}
-        if not _is_capabilities(params["capabilities"]) or _declares_apps(params["capabilities"]):
-            return {}
         result: JSON = self._answers["initialize"]
         if version in self._answers["versions"]:
             result = result | {"protocolVersion": version}
         return {"initialize": result}
-
-    def _answers_to_envelope(self, meta: JSON) -> Mapping[str, JSON]:
-        version = meta.get(ENVELOPE_VERSION)
-        if meta.keys() - ENVELOPE_FIELDS - {"progressToken"} or not isinstance(version, str):
-            return {}
-        if not _is_capabilities(meta.get(ENVELOPE_CAPABILITIES)) or _declares_apps(meta[ENVELOPE_CAPABILITIES]):
-            return {}
-        if ENVELOPE_CLIENT in meta and not _is_client(meta[ENVELOPE_CLIENT]):
-            return {}
-        return self._answers["envelope"].get(version, {})
 
     def _write_answer(self, message: JSON) -> None:
         data = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
@@ -231,22 +212,30 @@ class FrontDoor:
 
 def _parse_request(line: bytes) -> JSON | None:
     """Return a request; None for anything else: a batch, an answer or a notification decides nothing."""
-    try:
-        request = json.loads(line.removeprefix(BYTE_ORDER_MARK))
-    except (ValueError, RecursionError):
-        return None
-    if not _is_json_object(request) or not _is_id(request.get("id")) or not isinstance(request.get("method"), str):
-        return None
-    return request
+    match _parse_json_line(line):
+        case {"id": bool()}:  # a bool is an int in Python
+            return None
+        case {"id": int() | str(), "method": str()} as request:
+            return request
+        case _:
+            return None
 
 
 def _is_message(line: bytes) -> bool:
     """Return True if this may be a message of a host, also one that the protocol forbids."""
+    match _parse_json_line(line):
+        case list() | {"jsonrpc": _}:
+            return True
+        case _:
+            return False
+
+
+def _parse_json_line(line: bytes) -> Any:
+    """Return the value of JSON in a line; None if it has none."""
     try:
-        message = json.loads(line.removeprefix(BYTE_ORDER_MARK))
+        return json.loads(line.removeprefix(BYTE_ORDER_MARK))
     except (ValueError, RecursionError):
-        return False
-    return isinstance(message, list) or (isinstance(message, dict) and "jsonrpc" in message)
+        return None
 
 
 def _find_left_out(has_env_file: bool) -> frozenset[str]:
@@ -280,8 +269,25 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def _fits_shape(value: object, shape: Shape, required: Set[str] = frozenset()) -> TypeGuard[JSON]:
+    """Return True if a value is an object with all required members, and with no unknown or wrong ones."""
+    return (
+        _is_json_object(value)
+        and required <= value.keys() <= shape.keys()
+        and all(shape[name](each) for name, each in value.items())
+    )
+
+
 def _is_id(value: object) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    return type(value) in (int, str)  # not bool, which is an int in Python
+
+
+def _is_string_value(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
 
 
 def _is_json_object(value: object) -> TypeGuard[JSON]:
@@ -290,32 +296,48 @@ def _is_json_object(value: object) -> TypeGuard[JSON]:
 
 def _is_client(value: object) -> bool:
     """Return True if this is a client's description: its name and version, and all values are strings."""
-    if not _is_json_object(value) or not {"name", "version"} <= value.keys() <= CLIENT_FIELDS:
+    return _fits_shape(value, CLIENT, {"name", "version"})
+
+
+def _is_cardless(value: object) -> bool:
+    """Return True if the SDK accepts these capabilities in every version of the protocol, and they show no cards.
+
+    The list of tools names the cards, so it is another one for a client that shows them.
+    """
+    if not _fits_shape(value, CAPABILITIES):
         return False
-    return all(isinstance(each, str) for each in value.values())
+    mime_types = value.get("extensions", {}).get(APPS, {}).get("mimeTypes")
+    return not isinstance(mime_types, list) or CARD_MIME_TYPE not in mime_types
 
 
-def _is_capabilities(value: object) -> bool:
-    """Return True if the SDK accepts these capabilities in every version of the protocol."""
-    return _is_json_object(value) and all(_is_capability(name, each) for name, each in value.items())
+def _is_roots(value: object) -> bool:
+    return _fits_shape(value, {"listChanged": _is_flag})
 
 
-def _declares_apps(capabilities: JSON) -> bool:
-    """Return True if a client shows cards: its list of tools names them."""
-    mime_types = capabilities.get("extensions", {}).get(APPS, {}).get("mimeTypes")
-    return isinstance(mime_types, list) and CARD_MIME_TYPE in mime_types
-
-
-def _is_capability(name: str, value: object) -> bool:
-    if not _is_json_object(value):
-        return False
-    if name == "roots":
-        return not value or (value.keys() == {"listChanged"} and isinstance(value["listChanged"], bool))
-    if name == "tasks":
-        return _is_object_tree(value)
-    return name in CAPABILITIES and all(_is_json_object(each) for each in value.values())
+def _is_map_of_objects(value: object) -> bool:
+    return _is_json_object(value) and all(map(_is_json_object, value.values()))
 
 
 def _is_object_tree(value: object, depth: int = TASKS_DEPTH) -> bool:
     """Return True if the value consists of objects only, and is at most this deep."""
     return _is_json_object(value) and depth > 0 and all(_is_object_tree(each, depth - 1) for each in value.values())
+
+
+CLIENT: Shape = dict.fromkeys(("name", "version", "title", "description", "websiteUrl"), _is_string_value)
+CAPABILITIES: Shape = {
+    "roots": _is_roots,
+    "tasks": _is_object_tree,
+    "sampling": _is_map_of_objects,
+    "elicitation": _is_map_of_objects,
+    "experimental": _is_map_of_objects,
+    "extensions": _is_map_of_objects,
+}
+INITIALIZE: Shape = {"protocolVersion": _is_string_value, "capabilities": _is_cardless, "clientInfo": _is_client}
+PARAMS: Shape = {"_meta": _is_json_object}
+META: Shape = {"progressToken": _is_id}
+ENVELOPE: Shape = {
+    **META,
+    ENVELOPE_VERSION: _is_string_value,
+    ENVELOPE_CAPABILITIES: _is_cardless,
+    ENVELOPE_CLIENT: _is_client,
+}

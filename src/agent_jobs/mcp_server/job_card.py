@@ -120,16 +120,21 @@ class JobCard:
         if len(job_ids) != 1:
             raise RequestError("The call names no job.", "no_selection")
         job_id = job_ids[0]
-        if action == "cancel":
-            await engine.cancel(JobFilter(job_ids=(job_id,)))
-            return
-        if action == "ask_again":
-            await engine.ask_again(job_id, str(arguments.get("tool")))
-            return
-        # A model cannot read the card's HTML, and so cannot approve in the user's place.
-        if action != "deny" and not hmac.compare_digest(str(arguments.get("key")).encode(), self._key.encode()):
+        match action:
+            case "cancel":
+                await engine.cancel(JobFilter(job_ids=(job_id,)))
+            case "ask_again":
+                await engine.ask_again(job_id, str(arguments.get("tool")))
+            case "deny":
+                await engine.reply(job_id, _parse_decision(arguments))
+            case _:
+                self._check_card_key(arguments, job_id)
+                await engine.reply(job_id, _parse_decision(arguments))
+
+    def _check_card_key(self, arguments: dict[str, Any], job_id: str) -> None:
+        """Raise if a call is not from the card, whose HTML no model reads: a model must not approve for the user."""
+        if not hmac.compare_digest(str(arguments.get("key")).encode(), self._key.encode()):
             raise RequestError("Only the user may approve.", "approval_at_terminal", job_id=job_id)
-        await engine.reply(job_id, _parse_decision(arguments))
 
 
 def _parse_decision(arguments: dict[str, Any]) -> Reply:

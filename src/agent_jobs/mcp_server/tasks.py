@@ -4,6 +4,7 @@ A task is a job or a batch under its own id. The store keeps it, so a later proc
 what hosts of this process asked and were answered.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -141,8 +142,9 @@ class TasksExtension(Extension):
         self._engine = engine
         self._may_approve = may_approve
         self._duplicates: set[str] = set()  #: jobs that were returned for a repeated request
-        self._dismissals: dict[tuple[str, str], int] = {}  #: by job and call: dialogs that the user closed
-        self._dismissed: set[tuple[str, str]] = set()  #: calls that no dialog is shown for until the next agent_poll
+        self._dismissals: Counter[tuple[str, str]] = Counter()  #: by job and call: dialogs that the user closed
+        #: By job: calls that no dialog is shown for until the next agent_poll.
+        self._dismissed: dict[str, set[str]] = {}
         self._reported_revisions: dict[str, int] = {}  #: by job: the revision whose question the model got
         self._known_revisions: dict[str, int] = {}  #: by job: the revision that the model knew at its last agent_poll
 
@@ -229,8 +231,8 @@ class TasksExtension(Extension):
     async def _apply_answer(self, jobs: Engine, job: Job, call: Call, answer: ElicitResult) -> None:
         key = build_question_key(job, call)
         if answer.action == "cancel":
-            self._dismissed.add((job.id, key))
-            self._dismissals[job.id, key] = self._count_dismissals(job, call) + 1
+            self._dismissed.setdefault(job.id, set()).add(key)
+            self._dismissals[job.id, key] += 1
         else:
             await apply_answers(jobs, job.id, {key: answer})
 
@@ -301,11 +303,11 @@ class TasksExtension(Extension):
         """Return the approvals for the host to ask its user for, each by a key that is used once."""
         if not host.may_ask or self._may_approve:
             return {}
-        approvals = (call for call in calls if call.needs == "approval")
-        undismissed = (call for call in approvals if (job.id, build_question_key(job, call)) not in self._dismissed)
+        approvals = {build_question_key(job, call): call for call in calls if call.needs == "approval"}
         return {
-            f"{job.id}:{self._count_dismissals(job, call)}:{build_question_key(job, call)}": (job, call)
-            for call in undismissed
+            f"{job.id}:{self._dismissals[job.id, key]}:{key}": (job, call)
+            for key, call in approvals.items()
+            if key not in self._dismissed.get(job.id, ())
         }
 
     def _needs_model(self, job: Job, calls: Sequence[Call]) -> bool:
@@ -317,12 +319,9 @@ class TasksExtension(Extension):
 
     def _reopen_dialogs(self, job: Job) -> None:
         """Show the closed dialogs of a job again, and do not report again the question that its model knows."""
-        self._dismissed = {each for each in self._dismissed if each[0] != job.id}
+        self._dismissed.pop(job.id, None)
         if job.id in self._reported_revisions:
             self._known_revisions[job.id] = self._reported_revisions[job.id]
-
-    def _count_dismissals(self, job: Job, call: Call) -> int:
-        return self._dismissals.get((job.id, build_question_key(job, call)), 0)
 
     def _render_outcome(self, state: TaskState) -> dict[str, Any]:
         """Return the fields of a task beside its status: its result, or the questions for the user."""

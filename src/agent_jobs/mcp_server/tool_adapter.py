@@ -114,12 +114,15 @@ def _shorten_schema(schema: Any) -> Any:
 def _shorten_object(schema: dict[str, Any]) -> dict[str, Any]:
     short: dict[str, Any] = {}
     for name, value in schema.items():
-        if name == "properties":
-            short[name] = {key: _shorten_schema(each) for key, each in value.items()}
-        elif name == "anyOf":
-            short |= _shorten_alternatives(value)
-        elif not _is_needless(name, value):
-            short[name] = _shorten_schema(value)
+        match name, value:
+            case ("title", _) | ("default", None) | ("additionalProperties", True):
+                continue
+            case "properties", _:
+                short[name] = {key: _shorten_schema(each) for key, each in value.items()}
+            case "anyOf", _:
+                short |= _shorten_alternatives(value)
+            case _:
+                short[name] = _shorten_schema(value)
     return short
 
 
@@ -128,9 +131,3 @@ def _shorten_alternatives(alternatives: list[Any]) -> dict[str, Any]:
     if len(kept) == 1:
         return kept[0]
     return {"anyOf": kept}
-
-
-def _is_needless(name: str, value: Any) -> bool:
-    if name == "default":
-        return value is None
-    return name == "title" or (name == "additionalProperties" and value is True)

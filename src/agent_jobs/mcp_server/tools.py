@@ -417,14 +417,17 @@ def _render_estimate(estimate: Estimate) -> Answer:
 
 
 def _choose_prompts(prompt: str | None, prompts: list[str] | None) -> list[str]:
-    if prompt is not None and prompts in (None, [prompt]):
-        return [prompt]
-    if prompt is None and prompts is not None:
-        return prompts
-    given = "There is no prompt."
-    if prompt is not None:
-        given = "Both prompt and prompts are given."
-    raise RequestError(given, "prompt_or_prompts")
+    match prompt, prompts:
+        case None, None:
+            raise RequestError("There is no prompt.", "prompt_or_prompts")
+        case None, several:
+            return several
+        case one, None:
+            return [one]
+        case one, several:
+            if several != [one]:
+                raise RequestError("Both prompt and prompts are given.", "prompt_or_prompts")
+            return several
 
 
 def _select_jobs(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> JobFilter:
