@@ -63,7 +63,7 @@ class BackgroundCheck:
         error: UpstreamError | None = None
         try:
             with anyio.move_on_after(DECIDE_S) as limit:
-                await self._client.retrieve(job.turn.response_id or "")
+                await self._client.retrieve(job.turn.known_response_id)
             if not limit.cancelled_caught:
                 return job
         except UpstreamError as failed:
@@ -114,7 +114,7 @@ class BackgroundCheck:
 
     async def _can_retrieve(self, doubt: _Doubt) -> bool:
         try:
-            await self._client.retrieve(doubt.job.turn.response_id or "")
+            await self._client.retrieve(doubt.job.turn.known_response_id)
         except UpstreamError as error:
             doubt.is_missing = is_not_served(error)
             return False

@@ -394,7 +394,7 @@ class Engine(JobControl, StoredJobs):
         """Return True if a job answers an identical request, by the rule of `Store.add`."""
         if not job.is_terminal or job.is_unconfirmed:
             return True
-        is_fresh = self._clock.now() - (job.finished_at or 0.0) < DUPLICATE_S
+        is_fresh = self._clock.now() - job.ended_at < DUPLICATE_S
         return job.status is Status.COMPLETED and job.delivered_at is None and is_fresh
 
     async def _wait_for_launch(self, job: Job, began: float, wait_s: float, id_wait_s: float) -> Job:

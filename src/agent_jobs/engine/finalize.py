@@ -55,7 +55,7 @@ class Finalizer:
 
     async def prepare_end(self, job: Job) -> Job:
         """Return a finished job as it is stored: with its cost, without echoed secrets, marked if work is left."""
-        if not (job.is_terminal or job.turn.has_open_calls):
+        if not job.has_ended_turn:
             return job
         if job.output is not None and job.output.response:
             job = replace(job, output=replace(job.output, response=mask_tool_secrets(job.output.response)))
@@ -85,43 +85,40 @@ class Finalizer:
         attempts = _Attempts()
         whole = replace(job, output=await self._store.get_output(job.id) or job.output)
         made = await self._save_made_files(whole, attempts)
-        path = await attempts.run(self._write_result(whole))
-        uploaded = [upload.file_id for upload in await self._store.get_uploads(job.id) if upload.file_id is not None]
-        if delete_uploads:
-            for file_id in uploaded:
-                await attempts.run(self._client.delete_file(file_id))
+        path = await attempts.run(self._write_result(whole), "")
+        left = [upload.file_id for upload in await self._store.get_uploads(job.id) if upload.file_id is not None]
+        while delete_uploads and left:
+            await attempts.run(self._client.delete_file(left.pop(0)), None)
         await self._note_failures(job, attempts.failures)
-        if self._should_retry(job, attempts.failures):
+        if left or self._should_retry(job, attempts.failures):
             return False
-        if uploaded and not delete_uploads:
-            return False
-        await self._store.mark_finalized(job.id, path or "", made)
+        await self._store.mark_finalized(job.id, path, made)
         return True
 
     async def _has_work_left(self, job: Job) -> bool:
         """Return True if a finished job has files to write or uploads to delete."""
         if self._results and job.output:
             return True
-        if list_files(_read_output(job)):
+        if list_files(job.response.get("output")):
             return True
         # The unconfirmed run may have been accepted and may still need its files.
         return not job.is_unconfirmed and bool(await self._store.get_uploads(job.id))
 
     async def _save_made_files(self, job: Job, attempts: "_Attempts") -> list[OutputFile]:
         """Write the files that a run made, each under a name of its own."""
-        files = list_files_with_data(_read_output(job))
+        files = list_files_with_data(job.response.get("output"))
         names = _choose_file_names([file for file, _ in files])
         saved = [
-            await attempts.run(self._save_file(job, name, file, data))
+            await attempts.run(self._save_file(job, name, file, data), None)
             for name, (file, data) in zip(names, files, strict=True)
         ]
-        return [file for file in saved if file is not None]
+        return list(filter(None, saved))
 
     def _should_retry(self, job: Job, failures: Sequence[Exception]) -> bool:
         """Return True if one of these failures may pass and the job finished less than a day ago."""
         if all(map(_is_permanent, failures)):
             return False
-        return self._clock.now() - (job.finished_at or 0.0) < FINALIZE_MAX_S
+        return self._clock.now() - job.ended_at < FINALIZE_MAX_S
 
     async def _note_failures(self, job: Job, failures: Sequence[Exception]) -> None:
         """Record what could not be done, once for each reason. The result itself is safe in the store."""
@@ -135,9 +132,7 @@ class Finalizer:
 
     async def _calculate_cost_usd(self, job: Job) -> float | None:
         """Return the cost of all turns; None if that of any turn is unknown."""
-        response = job.counted
-        if job.output is not None:
-            response = job.output.response
+        response = job.response
         if not response and job.turn.has_open_calls:
             return job.cost_usd  # it includes this turn since the turn finished
         before_usd = _get_earlier_cost_usd(job)
@@ -216,13 +211,13 @@ class _Attempts:
     def __init__(self) -> None:
         self.failures: list[Exception] = []
 
-    async def run(self, step: Awaitable[T]) -> T | None:
-        """Return what the step returns; None if it failed."""
+    async def run(self, step: Awaitable[T], otherwise: T) -> T:
+        """Return what the step returns; `otherwise` if it failed."""
         try:
             return await step
         except (UpstreamError, OSError) as error:
             self.failures.append(error)
-            return None
+            return otherwise
 
 
 def _write_file_in_folder(path: Path, data: bytes) -> str:
@@ -234,15 +229,9 @@ def _write_file_in_folder(path: Path, data: bytes) -> str:
 
 def _get_earlier_cost_usd(job: Job) -> float | None:
     """Return the cost of the turns before the current one; None if it is unknown."""
-    if job.turn.number == 1 and job.usage_before is None:
+    if job.has_first_response:
         return job.cost_before_usd or 0.0
     return job.cost_before_usd
-
-
-def _read_output(job: Job) -> object:
-    if job.output is None or not job.output.response:
-        return None
-    return job.output.response.get("output")
 
 
 def _is_permanent(error: Exception) -> bool:

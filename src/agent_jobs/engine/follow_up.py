@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent_jobs.engine.context_check import MOST_TOKEN_CHARS
+from agent_jobs.engine.rereading import read_response
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.response import JSON, find_upstream_call_id, items_of
+from agent_jobs.jobs.response import JSON, count_exact_tokens, find_upstream_call_id, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.endpoint import Endpoint
@@ -93,7 +94,7 @@ class PreviousFinder:
             job.turn.request,
             link=link,
             closing=closing,
-            tokens=job.usage.exact_tokens if job.usage else None,
+            tokens=count_exact_tokens(job.usage),
             toolbox=job.toolbox,
             least_tokens=await self._count_history_tokens(job),
         )
@@ -124,8 +125,7 @@ class PreviousFinder:
         """Return the number of the last turn that brought anything, and its response."""
         response: JSON = {}
         if job.output is not None:
-            output = await self._store.get_output(job.id)
-            response = (output.response if output else None) or {}
+            response = await read_response(self._store, job.id)
         if history.has_output_or_calls(response) or job.turn.number == 1:
             return job.turn.number, response
         # A turn that failed is repeated from the calls of the one before it.
@@ -170,5 +170,5 @@ def _explain_open_calls(job: Job) -> str:
 
 def _has_made_id(answer: JSON) -> bool:
     """Return True if an answer names a call by an id that is not upstream's."""
-    call_id = str(answer.get("call_id") or answer.get("approval_request_id"))
+    call_id = str(history.find_answered_id(answer))
     return find_upstream_call_id(call_id) != call_id

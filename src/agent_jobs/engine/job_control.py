@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent_jobs.engine.inspection import Inspection
 from agent_jobs.engine.job_waiter import has_question
 from agent_jobs.engine.replies import answer_calls, list_always_allowed
+from agent_jobs.engine.rereading import reread_job
 from agent_jobs.errors import JobNotFoundError, RequestError
 from agent_jobs.jobs import transitions
 from agent_jobs.jobs.job import Job
@@ -134,7 +135,7 @@ class JobControl(Inspection):
             upstream.worker.cancel(job)
 
     async def _wait_for_cancel(self, job: Job, wait_s: float) -> Job:
-        job = await self._store.get(job.id) or job
+        job = await reread_job(self._store, job)
         if job.is_terminal:
             return job
         return await self._waiter.watch(job, wait_s)

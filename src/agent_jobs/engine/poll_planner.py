@@ -36,6 +36,6 @@ class PollPlanner:
         turn = job.turn
         if not self._limits.expects_webhooks or turn.mode == "foreground" or turn.response_id is None:
             return False
-        if job.cancel_requested_at is not None or turn.timed_out_at is not None:
+        if job.is_stopping:
             return False
         return await self._store.expects_webhook(turn.base_url, turn.response_id, now - WEBHOOKS_LIVE_S)

@@ -31,7 +31,7 @@ async def retrieve(client: ResponsesClient, clock: Clock, job: Job) -> RetrieveO
     """GET a job's response and apply the answer. A failed GET ends the job only if the response is gone."""
     asked_at = clock.now()
     try:
-        retrieved = await client.retrieve(job.turn.response_id or "")
+        retrieved = await client.retrieve(job.turn.known_response_id)
     except UpstreamError as error:
         return _apply_failed_get(client, job, error, asked_at)
     seen = _with_actual_mode(job.apply_response(retrieved.response, clock.now()))

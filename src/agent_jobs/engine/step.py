@@ -131,7 +131,7 @@ class JobStepper:
             return await self._tool_loop.run_tools(job)
         if job.turn.response_id is None:
             return await self._begin_turn(job)
-        if _is_stopping(job):
+        if _must_be_cancelled(job):
             return await self._poller.cancel(job)
         return await self._poller.poll(job)
 
@@ -146,8 +146,6 @@ class JobStepper:
         return RunAgain(FINALIZE_AGAIN_S)
 
 
-def _is_stopping(job: Job) -> bool:
+def _must_be_cancelled(job: Job) -> bool:
     """Return True if a cancel has to be sent to upstream."""
-    if job.turn.mode == "foreground":
-        return False
-    return job.cancel_requested_at is not None or job.turn.timed_out_at is not None
+    return job.is_stopping and job.turn.mode != "foreground"

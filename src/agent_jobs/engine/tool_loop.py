@@ -20,12 +20,21 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.replies import approve_call
+from agent_jobs.engine.rereading import read_response
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import UNANSWERED, Job
-from agent_jobs.jobs.response import Call, Failure, Usage, activity_of, find_upstream_call_id, items_of
+from agent_jobs.jobs.response import (
+    Call,
+    Failure,
+    Usage,
+    activity_of,
+    count_exact_tokens,
+    find_upstream_call_id,
+    items_of,
+)
 from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.store.base import Store
@@ -121,10 +130,9 @@ class ToolLoop:
 
     def _is_unanswered(self, job: Job, now: float) -> bool:
         """Return True if the job's question was not answered within the input timeout."""
-        asked_at = job.turn.asked_at
-        if job.status is not Status.INPUT_REQUIRED or asked_at is None:
+        if job.waits_since is None:
             return False
-        return now - asked_at >= self._limits.input_timeout_s
+        return now - job.waits_since >= self._limits.input_timeout_s
 
     def _has_servers_of(self, job: Job) -> bool:
         """Return True if this process has the tool servers that the job was given."""
@@ -207,11 +215,9 @@ class ToolLoop:
 
     async def _describe_hosted_calls(self, job: Job) -> str:
         """Return in a few words what upstream's own tools did in the turn."""
-        turn = await self._store.get_output(job.id)
-        if turn is None or not turn.response:
-            return ""
         excluded = ("function_call", "message", "reasoning")
-        items = items_of(turn.response.get("output"))
+        response = await read_response(self._store, job.id)
+        items = items_of(response.get("output"))
         return activity_of([item for item in items if item.get("type") not in excluded])
 
     async def _run_call(self, job: Job, call: Call) -> None:
@@ -298,16 +304,13 @@ class ToolLoop:
 
     async def _bound_turn_usd(self, job: Job) -> float:
         """Return the most that the job's current turn can cost."""
-        before = await self._store.get_output(job.id)
-        used: Usage | None = None
-        if before is not None and before.response:
-            used = Usage.of(before.response.get("usage"))
+        before = await read_response(self._store, job.id)
         bound_usd = partial(
             self._prices.bound_usd,
             job.turn.request,
             at=self._clock.now(),
             provider_url=job.turn.base_url,
-            history_tokens=used.exact_tokens if used else None,
+            history_tokens=count_exact_tokens(Usage.of(before.get("usage"))),
         )
         return await anyio.to_thread.run_sync(bound_usd)  # loading the price list needs a moment
 
