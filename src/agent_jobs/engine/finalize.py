@@ -118,7 +118,7 @@ class Finalizer:
         """Return True if one of these failures may pass and the job finished less than a day ago."""
         if all(map(_is_permanent, failures)):
             return False
-        return self._clock.now() - job.ended_at < FINALIZE_MAX_S
+        return self._clock.now() - job.end_time < FINALIZE_MAX_S
 
     async def _note_failures(self, job: Job, failures: Sequence[Exception]) -> None:
         """Record what could not be done, once for each reason. The result itself is safe in the store."""

@@ -32,14 +32,10 @@ class PreviousJob:
 
     def list_tools(self, *, of_toolbox: bool) -> list[JSON]:
         """Return the functions of the user's own tool servers in its request, or all its other tools."""
-        tools = items_of(self.request.get("tools"))
-        if not self.toolbox:
-            if of_toolbox:
-                return []
-            return tools
-        from agent_jobs.toolbox.toolbox import Toolbox  # loads the MCP client
+        from agent_jobs.toolbox.functions import is_function_of  # only follow-ups ask
 
-        return [tool for tool in tools if Toolbox.has_function(str(tool.get("name")), self.toolbox) is of_toolbox]
+        tools = items_of(self.request.get("tools"))
+        return [tool for tool in tools if is_function_of(str(tool.get("name")), self.toolbox) is of_toolbox]
 
     def list_inherited_fields(self, web_search: bool | None) -> JSON:
         """Return the fields that the next request copies, without the functions of its toolbox."""

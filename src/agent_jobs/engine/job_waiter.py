@@ -161,7 +161,7 @@ class JobWaiter:
         now = self._clock.now()
         over = [job for job in jobs if _is_ready(job, now)]
         active = [job for job in jobs if not _is_ready(job, now)]
-        unread = sorted((job for job in over if job.delivered_at is None), key=attrgetter("ended_at"))
+        unread = sorted((job for job in over if job.delivered_at is None), key=attrgetter("end_time"))
         return BatchState(
             done=[*unread, *filter(self.has_new_question, active)],
             running=[job for job in active if not has_question(job)],
@@ -191,4 +191,4 @@ def _is_ready(job: Job, now: float) -> bool:
     """Return True if the job finished and its files are written, or were waited for long enough."""
     if not job.is_terminal:
         return False
-    return not job.needs_finalizing or now - job.ended_at >= FINALIZE_WAIT_S
+    return not job.needs_finalizing or now - job.end_time >= FINALIZE_WAIT_S

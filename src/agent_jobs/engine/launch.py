@@ -276,7 +276,7 @@ class Launcher:
         row = await self._store.record_response_id(
             job.id,
             job.turn.number,
-            job.turn.known_response_id,
+            job.turn.get_response_id(),
             self._clock.now(),
             mode=job.turn.mode,
             fingerprint=self._client.endpoint.fingerprint,  # another key may have been read after a refusal

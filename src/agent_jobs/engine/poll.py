@@ -141,7 +141,7 @@ class Poller:
             return RunAgain(far_s, far_s)
         now = self._clock.now()
         if held and self._reader.has_room and job.can_stream(now):
-            events = self._client.stream(job.turn.known_response_id, starting_after=job.turn.sequence_number)
+            events = self._client.stream(job.turn.get_response_id(), starting_after=job.turn.sequence_number)
             return await self._stream_step.run(job, events, attached=True)
         return await self._planner.plan(job, not_before_s)
 

@@ -50,7 +50,7 @@ class Resender:
         again = await self.find_rewritten(failed)
         if again is None:
             return False
-        response_id = failed.turn.known_response_id
+        response_id = failed.turn.get_response_id()
         if not await self._store.reset_for_resend(again, response_id):
             return False
         logger.info("%s: %s failed without its history; sent again", failed.id, response_id)
@@ -83,7 +83,7 @@ class Resender:
         """Return the job as a GET shows it, with the error of its stream; without a GET, as failed by that error."""
         now = self._clock.now()
         try:
-            retrieved = await self._client.retrieve(job.turn.known_response_id)
+            retrieved = await self._client.retrieve(job.turn.get_response_id())
         except UpstreamError:
             failed = job.mark_failed(error.code, error.message, now)
             return replace(failed, counted={"error": {"param": param}})

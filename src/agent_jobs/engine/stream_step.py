@@ -118,7 +118,7 @@ class StreamStep:
     async def _retrieve_rest(self, job: Job) -> Job:
         """Return a held run that upstream cut as a GET shows it, else with what was read of it."""
         try:
-            retrieved = await self._client.retrieve(job.turn.known_response_id)
+            retrieved = await self._client.retrieve(job.turn.get_response_id())
         except UpstreamError as error:
             if job.counted:
                 return self._use_stream_answer(job, job)

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain
 
@@ -130,9 +131,10 @@ class Worker:
         """Read the due times now: a job may have become due."""
         self._woken.set()
 
-    def launch(self, job_id: str) -> None:
-        """Run the first step of a job that this process has just stored."""
-        self._tasks.start_soon(self._run_step, job_id)
+    def launch(self, jobs: Iterable[Job]) -> None:
+        """Run the first step of jobs that this process has just stored."""
+        for job in jobs:
+            self._tasks.start_soon(self._run_step, job.id)
 
     def cancel(self, job: Job) -> None:
         """Send a cancel from this process, even if another one has claimed the job.

@@ -107,8 +107,7 @@ class Turn:
     reasoning: str = ""  #: the tail of the reasoning that it has streamed so far
     steps: tuple[Step, ...] = field(default=(), compare=False)  #: seen since they were last stored; not read back
 
-    @property
-    def known_response_id(self) -> str:
+    def get_response_id(self) -> str:
         """Return the id of the response, which upstream must have named before."""
         assert self.response_id is not None
         return self.response_id
@@ -205,7 +204,7 @@ class Job:
         return self.turn.asked_at
 
     @property
-    def ended_at(self) -> float:
+    def end_time(self) -> float:
         """Return when the job finished; 0 if it has not."""
         return self.finished_at or 0.0
 

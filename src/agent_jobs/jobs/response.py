@@ -118,6 +118,11 @@ class Call:
     started_at: float | None = field(default=None, compare=False)  #: when this side began to run it
     finished_at: float | None = field(default=None, compare=False)
 
+    @property
+    def is_question(self) -> bool:
+        """Return True if the user or the host has to answer the call."""
+        return self.state == "open" and self.needs in ("approval", "output")
+
 
 def calls_of(items: list[JSON]) -> list[Call]:
     """Return the calls that a response asks for: functions without an output in it, and approvals of MCP calls."""
