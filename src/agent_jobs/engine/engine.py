@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.failure_log import log_store_errors
+from agent_jobs.engine.inspection import NoUpstream as NoUpstream
 from agent_jobs.engine.inspection import Upstream as Upstream
 from agent_jobs.engine.job_control import JobControl
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
@@ -65,7 +66,7 @@ class Engine(JobControl, StoredJobs):
 
     Args:
         store: The jobs.
-        upstream: The endpoint; or, as an error, why nothing can be sent from here. Jobs can be read even so.
+        upstream: The endpoint, or why nothing can be sent from here. Jobs can be read even so.
         clock: The time.
         tasks: Runs what no caller has to wait for.
         presets: Requests by name.
@@ -76,7 +77,7 @@ class Engine(JobControl, StoredJobs):
     def __init__(
         self,
         store: Store,
-        upstream: Upstream | ConfigError,
+        upstream: Upstream | NoUpstream,
         clock: Clock,
         tasks: TaskGroup,
         presets: Mapping[str, Preset],
@@ -106,9 +107,7 @@ class Engine(JobControl, StoredJobs):
         bound._owner = owner
         bound._store = self._store.for_owner(owner)
         bound._waiter = self._waiter.for_owner(bound._store)
-        if isinstance(self._upstream, Upstream):
-            planner = self._upstream.planner.for_owner(bound._store, owner)
-            bound._upstream = self._upstream._replace(planner=planner)
+        bound._upstream = self._upstream.for_owner(bound._store, owner)
         return bound
 
     def with_reporter(self, reporter: ActionReporter) -> Engine:
@@ -346,9 +345,7 @@ class Engine(JobControl, StoredJobs):
         """
         from agent_jobs.engine.worker import prune  # loads what sends jobs
 
-        clients = None
-        if upstream:
-            clients = self._require_upstream().clients
+        clients = self._find_deleting_clients(upstream=upstream)
         return await prune(self._store, self._clock.now() - older_than_s, clients, unread=unread)
 
     def mark_delivered_later(self, *jobs: Job) -> None:
@@ -376,9 +373,7 @@ class Engine(JobControl, StoredJobs):
         """Return what the user should change in the settings. Those of a team server are its operator's to change."""
         if self._owner is not None:
             return ()
-        if isinstance(self._upstream, Upstream):
-            return self._warnings + self._upstream.planner.warnings
-        return self._warnings
+        return self._warnings + self._upstream.warnings
 
     async def _find_identical(self, request_hash: str) -> Job | None:
         """Return the job that `start` would return for a request with this hash."""

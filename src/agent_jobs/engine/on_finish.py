@@ -79,7 +79,7 @@ class Notifier:
             for reporter in self._reporters:
                 await self._wait_for_reports(reporter)
         for reporter in self._reporters:
-            if left := sum(each is reporter for each in self._running.values()):
+            if left := [*self._running.values()].count(reporter):
                 logger.warning("%d %s", left, reporter.unfinished)
 
     async def _wait_for_reports(self, reporter: Reporter) -> None:

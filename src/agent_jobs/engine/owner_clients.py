@@ -77,6 +77,18 @@ class OwnerClients:
         return await self.find(owner)
 
 
+class _KeylessStepper:
+    """In place of a stepper whose key is missing: the job waits until it is there again."""
+
+    async def cancel(self, _job: Job) -> RunAgain:
+        """Have the cancel tried again."""
+        return RunAgain(MISSING_KEY_RETRY_S)
+
+    async def run_job_step(self, _job: Job) -> RunAgain:
+        """Have the step tried again."""
+        return RunAgain(MISSING_KEY_RETRY_S)
+
+
 class OwnerSteppers:
     """Runs the steps of jobs, each with the client of its owner.
 
@@ -142,8 +154,6 @@ class OwnerSteppers:
     async def cancel(self, job: Job) -> Done | RunAgain:
         """Ask upstream to stop the run, then poll it. The job is not claimed for this."""
         stepper = await self._find_stepper(job)
-        if stepper is None:
-            return RunAgain(MISSING_KEY_RETRY_S)
         return await stepper.cancel(job)
 
     async def run_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:
@@ -152,18 +162,16 @@ class OwnerSteppers:
         if job is None:
             return Done()
         stepper = await self._find_stepper(job)
-        if stepper is None:
-            return RunAgain(MISSING_KEY_RETRY_S)
         return await stepper.run_job_step(job)
 
-    async def _find_stepper(self, job: Job) -> JobStepper | None:
-        """Return the stepper with the key of the job's owner, or that of a run under way; None if it is missing."""
+    async def _find_stepper(self, job: Job) -> JobStepper | _KeylessStepper:
+        """Return the stepper with the key of the job's owner, or that of a run under way."""
         fingerprint = job.turn.fingerprint if job.turn.response_id is not None else ""
         try:
             client = await self._clients.find_sender(job.owner, fingerprint)
         except ConfigError as error:
             logger.warning("%s waits: %s", job.id, error)
-            return None
+            return _KeylessStepper()
         if client is self._clients.shared:
             return self._shared
         if id(client) not in self._others:

@@ -1,6 +1,7 @@
 """Polls a running response: its GETs, its deadline and its cancel."""
 
 import logging
+from contextlib import suppress
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
@@ -90,9 +91,8 @@ class Poller:
             return Done()
         if await self._store.claim_cancel(job.id, self._clock.now(), CANCEL_AGAIN_S):
             try:
-                await self._client.cancel(response_id)
-            except MissingError:
-                pass  # the poll below counts it
+                with suppress(MissingError):  # the poll below counts it
+                    await self._client.cancel(response_id)
             except UpstreamError as error:
                 return await self._retry_cancel(job, error)
         return await self.poll(job, held=False)

@@ -40,7 +40,6 @@ class JobStepper:
         tool_loop: ToolLoop,
         secrets: Mapping[str, Secret],
     ) -> None:
-        self._store = store
         self._finalizer = finalizer
         self._tool_loop = tool_loop
         self._pause = KeyPause(clock)
@@ -109,13 +108,6 @@ class JobStepper:
     async def cancel(self, job: Job) -> Done | RunAgain:
         """Ask upstream to stop the run, then poll it. The job is not claimed for this."""
         return await self._poller.cancel(job)
-
-    async def run_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:
-        """Run the one step that the job's row asks for."""
-        job = await self._store.get(job_id)
-        if job is None:
-            return Done()
-        return await self.run_job_step(job)
 
     async def run_job_step(self, job: Job) -> Done | RunAgain | WaitForSlot:
         """Run the one step that a job asks for, whose row was just read."""

@@ -114,14 +114,18 @@ class StoredJobs(ABC):
         Raises:
             ConfigError: `upstream` is set, and this process can send nothing.
         """
-        clients = None
-        if upstream:
-            clients = self.require_clients()
+        clients = self._find_deleting_clients(upstream=upstream)
         deleted = await self._store.delete_jobs(job_ids)
         if self._action_reporter is not None and deleted:
             await self._action_reporter("delete", dict.fromkeys(deleted))
         places = list(chain.from_iterable(deleted.values()))
         return Pruned(len(deleted), 0, len(places), await delete_responses(places, clients))
+
+    def _find_deleting_clients(self, *, upstream: bool) -> OwnerClients | None:
+        """Return the clients that delete responses, if those at the provider are to be deleted, too."""
+        if not upstream:
+            return None
+        return self.require_clients()
 
 
 async def delete_responses(places: Iterable[ResponseAddress], clients: OwnerClients | None) -> int:

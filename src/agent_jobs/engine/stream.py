@@ -17,7 +17,7 @@ from agent_jobs.engine.live_text import HELD_PARTIAL_CHARS, PARTIAL_CHARS, LiveT
 from agent_jobs.engine.rereading import reread_job
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job, Mode
-from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, string_of, text_of
 from agent_jobs.jobs.response_steps import Step, merge_step, read_step
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON
@@ -261,9 +261,11 @@ class _Reading:
                 return
             self.cursor = number
         self.has_events = self.is_behind = True
-        kind = event.get("type")
-        if type(kind) is str and (handle := _EVENT_HANDLERS.get(kind)):
-            handle(self, event)
+        handle = _EVENT_HANDLERS.get(string_of(event.get("type")), _Reading.ignore)
+        handle(self, event)
+
+    def ignore(self, event: JSON) -> None:
+        """Note nothing of an event that only shows that the stream lives."""
 
     def take_words(self, event: JSON) -> None:
         """Note words that the model wrote. Most events are of this kind."""
@@ -285,7 +287,7 @@ class _Reading:
         if not isinstance(item, dict):
             return
         self.items.append(event["item"])
-        position = index if type(index) is int else len(self.items) - 1
+        position = _choose_position(index, len(self.items) - 1)
         self._read_step(position, event["item"], is_finished=False)
         self.live.add_item(index, event["item"])
 
@@ -294,7 +296,7 @@ class _Reading:
         index, item = event.get("output_index"), event.get("item")
         if not isinstance(item, dict):
             return
-        place = index if type(index) is int else len(self.finished_items)
+        place = _choose_position(index, len(self.finished_items))
         self.finished_items[place] = event["item"]
         self._read_step(place, event["item"], is_finished=True)
         if self.indexes_with_text.isdisjoint((place, index)) and (text := text_of([event["item"]])):
@@ -407,7 +409,7 @@ class _Reading:
         self.job = replace(self.job, turn=replace(self.job.turn, partial=text[-HELD_PARTIAL_CHARS:]))
 
 
-#: What an event of each type changes; other types only show that the stream lives.
+#: What an event of each type changes.
 _EVENT_HANDLERS: Mapping[str, Callable[[_Reading, JSON], None]] = {
     "response.output_text.delta": _Reading.take_words,
     "response.refusal.delta": _Reading.take_words,
@@ -421,6 +423,13 @@ _EVENT_HANDLERS: Mapping[str, Callable[[_Reading, JSON], None]] = {
     "response.reasoning_summary_part.added": _Reading.take_new_summary,
     "error": _Reading.take_error,
 }
+
+
+def _choose_position(index: object, otherwise: int) -> int:
+    """Return the index that an event names as an item's position; `otherwise` if it names none."""
+    if type(index) is int:
+        return index
+    return otherwise
 
 
 def _ends_with_answer(items: Sequence[JSON]) -> bool:

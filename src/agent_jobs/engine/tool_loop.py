@@ -6,7 +6,8 @@ repeated only if its tool says that this does no harm. Otherwise the model reads
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -57,6 +58,19 @@ OVERRAN = Failure(
 )
 
 
+class _JobEnd(Exception):
+    """The job ends although not all its calls were answered."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job  #: as ended
+
+    @classmethod
+    def by_failure(cls, job: Job, failure: Failure, now: float) -> "_JobEnd":
+        """Return the end of a job as failed."""
+        return cls(job.mark_failed(failure.code, failure.message, now))
+
+
 class ToolLoop:
     """Runs the tool calls of jobs.
 
@@ -88,20 +102,26 @@ class ToolLoop:
         self._busy_jobs.add(job.id)
         try:
             return await self._answer_calls(job)
+        except _JobEnd as end:
+            await self._finalizer.save_job(end.job)
+            return Done()
         finally:
             self._busy_jobs.discard(job.id)
 
     async def _answer_calls(self, job: Job) -> Done | RunAgain:
-        if (ended := self._end_if_over(job)) is not None:
-            return await self._save_end(ended)
+        """Answer what can be answered here.
+
+        Raises:
+            _JobEnd: The job must not continue.
+        """
+        self._check_time(job)
         if not self._has_servers_of(job):
             await self._store.release_claim(job.id, self._clock.now() + OTHER_TOOLBOX_S)
             return Done()
         now = self._clock.now()
         calls = await self._classify_calls(job)
-        if (failure := await self._check_next_turn(job)) is not None:
-            return await self._save_end(job.mark_failed(failure.code, failure.message, now))
-        if not await self._run_calls(job, [call for call in calls if _is_runnable(call)]):
+        await self._check_next_turn(job)
+        if not await self._run_calls(job, list(filter(_is_runnable, calls))):
             return RunAgain(0)  # the next step ends the job
         calls = await self._store.get_calls(job.id, job.turn.number)
         if all(call.state == "done" for call in calls):
@@ -114,36 +134,26 @@ class ToolLoop:
             return Done()
         return RunAgain(0)
 
-    def _end_if_over(self, job: Job) -> Job | None:
-        """Return the job as ended if it was cancelled, was not answered or ran too long; else None."""
+    def _check_time(self, job: Job) -> None:
+        """Raise _JobEnd if the job was cancelled, was not answered or ran too long."""
         now = self._clock.now()
         if job.cancel_requested_at is not None:
-            return job.mark_cancelled(now)
-        failure: Failure | None = None
-        if self._is_unanswered(job, now):
-            failure = UNANSWERED
-        elif self._seconds_left(job) <= 0:
-            failure = OVERRAN
-        if failure is None:
-            return None
-        return job.mark_failed(failure.code, failure.message, now)
-
-    def _is_unanswered(self, job: Job, now: float) -> bool:
-        """Return True if the job's question was not answered within the input timeout."""
-        if job.waits_since is None:
-            return False
-        return now - job.waits_since >= self._limits.input_timeout_s
+            raise _JobEnd(job.mark_cancelled(now))
+        failure, overdue_s = OVERRAN, job.overdue_s(now, self._limits.job_timeout_s)
+        if job.waits_since is not None:
+            failure, overdue_s = UNANSWERED, now - job.waits_since - self._limits.input_timeout_s
+        if overdue_s >= 0:
+            raise _JobEnd.by_failure(job, failure, now)
 
     def _has_servers_of(self, job: Job) -> bool:
         """Return True if this process has the tool servers that the job was given."""
-        if not job.toolbox:
-            return True
+        if self._toolbox is None:
+            return not job.toolbox
         try:
-            if self._toolbox is not None:
-                self._toolbox.check_names(job.toolbox)
+            self._toolbox.check_names(job.toolbox)
         except (RequestError, ConfigError):
             return False
-        return self._toolbox is not None
+        return True
 
     async def _classify_calls(self, job: Job) -> list[Call]:
         """Return the turn's calls, each with what it needs, after repairing those that a dead process left running."""
@@ -175,21 +185,28 @@ class ToolLoop:
             return inf
         return -job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
 
-    async def _check_next_turn(self, job: Job) -> Failure | None:
-        """Return a failure if the job has used up its turns or calls, or cannot afford the cheapest next turn."""
-        turns = job.turn.number
+    async def _check_next_turn(self, job: Job) -> None:
+        """Raise _JobEnd if the job has used up its turns or calls, or cannot afford the cheapest next turn."""
+        turns, now = job.turn.number, self._clock.now()
         if turns >= self._limits.turns:
-            return Failure("max_turns", f"It made calls in each of {turns} turns, the most that a job may have.")
+            message = f"It made calls in each of {turns} turns, the most that a job may have."
+            raise _JobEnd.by_failure(job, Failure("max_turns", message), now)
         calls = await self._store.get_calls(job.id)
         most = job.turn.request.get("max_tool_calls")
         if isinstance(most, int) and len(calls) > most:
             message = f"It asked for {len(calls)} calls, and its max_tool_calls allows {most}."
-            return Failure("max_tool_calls", message)
-        try:
+            raise _JobEnd.by_failure(job, Failure("max_tool_calls", message), now)
+        with self._end_without_budget(job):
             await self._reserve_cost(await self._add_next_turn(job, []), await self._list_budgets(job))
+
+    @contextmanager
+    def _end_without_budget(self, job: Job) -> Generator[None]:
+        """Raise _JobEnd if the job's next turn is not covered."""
+        try:
+            yield
         except (RequestError, ConfigError) as error:
-            return _explain_missing_budget(job, error)
-        return None
+            failure = Failure("budget_exceeded", f"Turn {job.turn.number + 1} was not begun. {error}")
+            raise _JobEnd.by_failure(job, failure, self._clock.now()) from error
 
     async def _run_calls(self, job: Job, calls: Sequence[Call]) -> bool:
         """Run calls side by side; return False if a cancel or the time limit stopped them."""
@@ -250,15 +267,12 @@ class ToolLoop:
                 await self._store.wait_for_change(job.id, row.revision)
             row = await self._store.get(job.id)
 
-    async def _begin_next_turn(self, job: Job, calls: Sequence[Call]) -> Done | RunAgain:
+    async def _begin_next_turn(self, job: Job, calls: Sequence[Call]) -> RunAgain:
         """Begin the next turn with the answers, and reserve its highest cost."""
         budgets = await self._list_budgets(job)
-        try:
+        with self._end_without_budget(job):
             next_turn = await self._reserve_cost(await self._add_next_turn(job, calls), budgets)
             await self._store.begin_next_turn(next_turn, budgets)  # a cancel may be first; the next step sees it
-        except (RequestError, ConfigError) as error:
-            failure = _explain_missing_budget(job, error)
-            return await self._save_end(job.mark_failed(failure.code, failure.message, self._clock.now()))
         return RunAgain(0)
 
     async def _list_budgets(self, job: Job) -> list[Budget]:
@@ -269,7 +283,7 @@ class ToolLoop:
 
     async def _add_next_turn(self, job: Job, calls: Sequence[Call]) -> Job:
         """Return the job with its next turn, which has the answers to these calls as its input."""
-        body = {**job.turn.request, "input": [history.build_answer_item(call) for call in calls]}
+        body = {**job.turn.request, "input": list(map(history.build_answer_item, calls))}
         if _must_repeat_history(job, calls) and (exchanges := await self._store.get_exchanges(job.id)):
             return job.with_next_turn(dict(history.continue_request(body, {}, exchanges)), str(uuid4()), rebuilt=True)
         # Upstream knows calls by the ids that it gave them.
@@ -292,7 +306,7 @@ class ToolLoop:
         if so_far_usd is None:
             raise RequestError("Its cost so far is not known.", "unbounded_history")
         most_usd = so_far_usd + await self._bound_turn_usd(job)
-        if job.max_cost_usd is not None and most_usd > job.max_cost_usd:
+        if most_usd > job.cost_limit_usd:
             raise BudgetError(
                 "It cost {so_far_usd:.2f} USD so far, and the turn could raise that to {usd:.2f} USD, "
                 "over its max_cost_usd.",
@@ -313,10 +327,6 @@ class ToolLoop:
             history_tokens=count_exact_tokens(Usage.of(before.get("usage"))),
         )
         return await anyio.to_thread.run_sync(bound_usd)  # loading the price list needs a moment
-
-    async def _save_end(self, job: Job) -> Done:
-        await self._finalizer.save_job(job)
-        return Done()
 
 
 def _apply_policy(call: Call, policy: "Policy | None", declared: Sequence[str]) -> Call:
@@ -398,11 +408,6 @@ def _is_runnable(call: Call) -> bool:
 
 def _finish_call(call: Call, output: object) -> Call:
     return replace(call, state="done", output=output)
-
-
-def _explain_missing_budget(job: Job, error: AgentJobsError) -> Failure:
-    """Return the failure of a job whose next turn is not covered."""
-    return Failure("budget_exceeded", f"Turn {job.turn.number + 1} was not begun. {error}")
 
 
 def _describe_calls(calls: Sequence[Call]) -> str:
