@@ -20,7 +20,8 @@ from agent_jobs.engine.job_control import JobControl
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText as LiveText
 from agent_jobs.engine.metrics import ProcessCounters
-from agent_jobs.engine.stored_jobs import ActionReporter, StoredJobs
+from agent_jobs.engine.rereading import add_output
+from agent_jobs.engine.stored_jobs import ActionReporter, StoredJobs, ignore_action
 from agent_jobs.errors import BudgetError, ConfigError, RequestError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import (
@@ -96,7 +97,7 @@ class Engine(JobControl, StoredJobs):
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
         self._counters = ProcessCounters()
-        self._action_reporter: ActionReporter | None = None
+        self._action_reporter: ActionReporter = ignore_action
 
     def for_owner(self, owner: str) -> Engine:
         """Return the engine of one owner, which hides the jobs of others. It shares everything else with this one.
@@ -264,8 +265,7 @@ class Engine(JobControl, StoredJobs):
         Raises:
             JobNotFoundError: One of the jobs or the batch does not exist.
         """
-        for job_id in group.job_ids:
-            await self._get_job(job_id)
+        await self._check_job_ids(group)
         return await self._waiter.wait_for_any(group, wait_s)
 
     def end_waits(self) -> None:
@@ -286,7 +286,7 @@ class Engine(JobControl, StoredJobs):
         job = await self._wait_until_finalized(await self._get_job(job_id))
         await self._report_action("result", job)
         return Result(
-            replace(job, output=await self._store.get_output(job_id) or job.output),
+            await add_output(self._store, job),
             await self._store.get_events(job_id),
             await self._store.get_output_files(job_id),
             await self._store.get_calls(job_id),
@@ -354,7 +354,7 @@ class Engine(JobControl, StoredJobs):
         Questions are noted for this process alone: every host's model should see them.
         """
         self._waiter.mark_questions_reported(jobs)
-        if self._action_reporter is not None:
+        if self._action_reporter is not ignore_action:
             self._tasks.start_soon(partial(self._report_action, "result", *(job for job in jobs if job.is_terminal)))
         if any(_is_unread(job) for job in jobs):
             self._tasks.start_soon(self.mark_delivered, *jobs)

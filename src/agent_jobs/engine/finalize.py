@@ -13,6 +13,7 @@ from typing import TypeVar
 import anyio
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.rereading import add_output
 from agent_jobs.engine.team_files import MADE_BYTES, MADE_PATH, create_made_id
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
 from agent_jobs.files.atomic_file import replace_file
@@ -83,7 +84,7 @@ class Finalizer:
         Returns False if something failed or was left, to be done later. Repeating it all changes nothing.
         """
         attempts = _Attempts()
-        whole = replace(job, output=await self._store.get_output(job.id) or job.output)
+        whole = await add_output(self._store, job)
         made = await self._save_made_files(whole, attempts)
         path = await attempts.run(self._write_result(whole), "")
         left = [upload.file_id for upload in await self._store.get_uploads(job.id) if upload.file_id is not None]
@@ -140,8 +141,6 @@ class Finalizer:
             return None
         if job.turn.response_id is None and not job.is_unconfirmed:
             return before_usd  # upstream did not accept this turn
-        if not response:
-            return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)
         turn_usd = await anyio.to_thread.run_sync(price)  # loading the price list needs a moment
         if turn_usd is None:
@@ -159,19 +158,22 @@ class Finalizer:
         kept = await self._find_kept_file(job, name)
         if kept is not None:
             return kept
-        is_remote = file["type"] == "sandbox_file" or "container_id" in file
-        if is_remote and await anyio.Path(path).is_file():
-            # Written by an earlier attempt that failed elsewhere; the container may be gone by now.
-            data = await anyio.Path(path).read_bytes()
-        elif "container_id" in file:
-            data = await self._client.download_container_file(file["container_id"], file["file_id"])
-        elif file["type"] == "sandbox_file":
-            data = await self._fetch_linked_file(file)
+        if file["type"] == "sandbox_file" or "container_id" in file:
+            data = await self._read_remote_file(file, anyio.Path(path))
         if data is None:
             return None
         if job.owner:
             return await self._store_made_file(job, name, data)
         return OutputFile(name, await self._write_file(path, data), len(data))
+
+    async def _read_remote_file(self, file: Entry, path: anyio.Path) -> bytes | None:
+        """Return the content of a file in a container; None if no container has it any more."""
+        if await path.is_file():
+            # Written by an earlier attempt that failed elsewhere; the container may be gone by now.
+            return await path.read_bytes()
+        if "container_id" in file:
+            return await self._client.download_container_file(file["container_id"], file["file_id"])
+        return await self._fetch_linked_file(file)
 
     async def _find_kept_file(self, job: Job, name: str) -> OutputFile | None:
         """Return a file of a job with an owner that an earlier attempt stored in the database."""

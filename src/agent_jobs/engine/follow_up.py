@@ -139,17 +139,14 @@ class PreviousFinder:
         """Return the parameter by which upstream finds the history up to a job's end; empty if it cannot."""
         if not self._is_stored_here(job):
             return {}
+        link, ends = {"previous_response_id": job.turn.response_id}, {Status.COMPLETED, Status.INCOMPLETE}
         own = job.turn.request.get("conversation")
         if own is not None:
             # Upstream adds only completed responses to a conversation.
-            if job.status is Status.COMPLETED and conversation in (None, own):
-                return {"conversation": own}
+            link, ends = {"conversation": own}, {Status.COMPLETED}
+        if conversation not in (None, own) or job.status not in ends or job.turn.response_id is None:
             return {}
-        if conversation is not None or job.turn.response_id is None:
-            return {}
-        if job.status not in (Status.COMPLETED, Status.INCOMPLETE):
-            return {}
-        return {"previous_response_id": job.turn.response_id}
+        return link
 
     def _is_stored_here(self, job: Job) -> bool:
         """Return True if the endpoint stores the job's responses for this key."""

@@ -122,7 +122,7 @@ class Inspection:
     _counters: ProcessCounters
     _upstream: Upstream | NoUpstream
     _owner: str | None
-    _action_reporter: ActionReporter | None
+    _action_reporter: ActionReporter
     _page_url: str
     _page_checked_at: float
     _team_page_url: str
@@ -265,5 +265,5 @@ class Inspection:
         self._upstream.wake_worker()
 
     async def _report_action(self, action: str, *jobs: Job) -> None:
-        if jobs and self._action_reporter is not None:
+        if jobs:
             await self._action_reporter(action, {job.id: job.cost_usd for job in jobs})

@@ -34,8 +34,7 @@ class JobControl(Inspection):
 
         Returns the jobs as upstream left them. If one is not terminal, its cancel is delivered later.
         """
-        for job_id in group.job_ids:
-            await self._get_job(job_id)
+        await self._check_job_ids(group)
         jobs = await self._waiter.find_jobs(group)
         for job in jobs:
             await self._request_cancel(job)
@@ -139,6 +138,11 @@ class JobControl(Inspection):
         if job.is_terminal:
             return job
         return await self._waiter.watch(job, wait_s)
+
+    async def _check_job_ids(self, group: JobFilter) -> None:
+        """Raise JobNotFoundError if a job that the group names does not exist."""
+        for job_id in group.job_ids:
+            await self._get_job(job_id)
 
     async def _get_job(self, job_id: str) -> Job:
         """Return the job, or raise JobNotFoundError with the known facts about its id."""

@@ -109,22 +109,20 @@ class SpanWriter:
             self._write_turn(record, turn, times, below)
         for call in record.calls:
             self._write_call(call, below, end)
-        if job.error is not None:
-            mark_span_failed(span, job.error.code)
+        mark_span_failed(span, job.error_code)
         span.end(to_ns(end))
 
     def _write_turn(self, record: JobRecord, turn: TurnRecord, times: tuple[float, float], parent: Context) -> None:
         job, (begin, end) = record.job, times
-        attributes = {**describe_model(job, "chat"), **describe_usage(turn.usage), "agent_jobs.turn": turn.number}
-        if turn.response_id is not None:
-            attributes["gen_ai.response.id"] = turn.response_id
+        ids = drop_empty({"gen_ai.response.id": turn.response_id, "agent_jobs.turn": turn.number})
+        attributes = {**describe_model(job, "chat"), **describe_usage(turn.usage), **ids}
         span = self._write_span(f"chat {job.model}", times, attributes, parent, SpanKind.CLIENT)
         below = set_span_in_context(span, parent)
         for step in record.steps:
             if step.turn == turn.number and step.kind not in NO_TOOL_KINDS:
                 self._write_step(step, below, end)
-        if job.error is not None and turn.number == job.turn.number:
-            mark_span_failed(span, job.error.code)
+        if turn.number == job.turn.number:
+            mark_span_failed(span, job.error_code)
         span.end(to_ns(max(begin, end)))
 
     def _write_step(self, step: Step, parent: Context, turn_end: float) -> None:
@@ -234,7 +232,9 @@ def describe_messages(record: JobRecord) -> dict[str, str]:
 
 
 def mark_span_failed(span: Span, code: str) -> None:
-    """Mark a span as failed. The message is left out, because it may repeat the prompt."""
+    """Mark a span as failed, unless the code is empty. The message is left out, because it may repeat the prompt."""
+    if not code:
+        return
     span.set_attribute("error.type", code)
     span.set_status(Status(StatusCode.ERROR))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from agent_jobs.engine.live_text import LiveText
+from agent_jobs.engine.owner_limits import find_owner
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Job
@@ -54,13 +55,13 @@ class OwnerClients:
         """
         if not owner:
             return self.shared
-        row = await self._store.get_owner(owner)
-        if row is None or not row.key_ref:
+        key_ref = (await find_owner(self._store, owner)).key_ref
+        if not key_ref:
             return self.shared
         async with self._opening:
-            if row.key_ref not in self._clients:
-                self._clients[row.key_ref] = await self._open_client(row.key_ref)
-        return self._clients[row.key_ref]
+            if key_ref not in self._clients:
+                self._clients[key_ref] = await self._open_client(key_ref)
+        return self._clients[key_ref]
 
     async def find_sender(self, owner: str, fingerprint: str) -> ResponsesClient:
         """Return the client with the key that created a response, if this process has it; else that of its owner.

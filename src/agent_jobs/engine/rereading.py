@@ -1,5 +1,7 @@
 """Reads again what is stored of a job, which another process may have changed."""
 
+from dataclasses import replace
+
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import JSON
 from agent_jobs.store.base import Store
@@ -8,6 +10,11 @@ from agent_jobs.store.base import Store
 async def reread_job(store: Store, job: Job) -> Job:
     """Return the job as it is stored now; as it was known if its row is gone."""
     return await store.get(job.id) or job
+
+
+async def add_output(store: Store, job: Job) -> Job:
+    """Return the job with its newest output as it is stored, which has the response object, too."""
+    return replace(job, output=await store.get_output(job.id) or job.output)
 
 
 async def read_response(store: Store, job_id: str) -> JSON:

@@ -138,21 +138,21 @@ class Resender:
 
     async def _charge_failed_response(self, failed: Job, again: Job) -> Job | None:
         """Return the job with the cost of the failed response; None if that is unknown or over the cost limit."""
-        cost_usd = (await self._finalizer.prepare_end(failed)).cost_usd
-        limit_usd = failed.cost_limit_usd
-        if cost_usd is None and limit_usd < inf:
+        priced = await self._finalizer.prepare_end(failed)
+        turn_usd, limit_usd = priced.turn_cost_usd, failed.cost_limit_usd
+        if turn_usd is None and limit_usd < inf:
             return None
         reserved_usd = failed.reserved_usd
-        if reserved_usd is not None and cost_usd is not None:
-            reserved_usd += cost_usd - (failed.cost_before_usd or 0.0)
-        if reserved_usd is not None and reserved_usd > limit_usd:
-            return None
+        if reserved_usd is not None and turn_usd is not None:
+            reserved_usd += turn_usd
+            if reserved_usd > limit_usd:
+                return None
         return replace(
             again,
             usage=failed.usage,
             usage_before=failed.usage,
-            cost_usd=cost_usd,
-            cost_before_usd=cost_usd,
+            cost_usd=priced.cost_usd,
+            cost_before_usd=priced.cost_usd,
             reserved_usd=reserved_usd,
         )
 

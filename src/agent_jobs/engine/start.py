@@ -176,7 +176,7 @@ class StartPlanner:
             now=self._clock.now(),
         )
         previous = PreviousJob()
-        if repeated.previous_job_id is not None and not job.turn.rebuilt:
+        if not job.turn.rebuilt:
             previous = await self._finder.find(repeated.previous_job_id, None)
         limits = await self._find_limits()
         job, bound_parts = await self._check_cost(job, previous, limits)

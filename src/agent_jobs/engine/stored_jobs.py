@@ -26,12 +26,16 @@ ActionReporter = Callable[[str, Mapping[str, float | None]], Awaitable[None]]
 CONTINUABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
 
+async def ignore_action(_action: str, _costs_usd: Mapping[str, float | None]) -> None:
+    """Report nothing, where no audit log is kept."""
+
+
 class StoredJobs(ABC):
     """Looks up stored jobs. A base of `Engine`."""
 
     _store: Store
     _clock: Clock
-    _action_reporter: ActionReporter | None
+    _action_reporter: ActionReporter
 
     @abstractmethod
     async def result(self, job_id: str) -> Result:
@@ -116,7 +120,7 @@ class StoredJobs(ABC):
         """
         clients = self._find_deleting_clients(upstream=upstream)
         deleted = await self._store.delete_jobs(job_ids)
-        if self._action_reporter is not None and deleted:
+        if deleted:
             await self._action_reporter("delete", dict.fromkeys(deleted))
         places = list(chain.from_iterable(deleted.values()))
         return Pruned(len(deleted), 0, len(places), await delete_responses(places, clients))

@@ -330,7 +330,7 @@ class _Reading:
         items = self._list_finished_items()
         if len(items) > len(sent) or has_answer(items):
             return {**event, "response": {**response, "output": items}}
-        if self.all_words and response.get("status") == "completed":
+        if response.get("status") == "completed":
             self._keep_whole_text()
         return event
 
@@ -396,8 +396,8 @@ class _Reading:
 
     def _list_finished_items(self) -> list[JSON]:
         """Return the output as its items arrived; empty if one of them was not read to its end."""
-        places = sorted(self.finished_items)
-        if places != list(range(len(places))) or len(self.items) > len(places):
+        places = range(max(len(self.items), len(self.finished_items)))
+        if self.finished_items.keys() != set(places):
             return []
         return [self.finished_items[place] for place in places]
 

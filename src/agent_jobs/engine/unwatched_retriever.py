@@ -63,7 +63,8 @@ class UnwatchedRetriever:
         """Retrieve and save one job; its failures do not stop the others."""
         with log_failures(logger, "%s: %s", "%s: cannot be retrieved", job.id):
             outcome = await self._retrieve_whole(job.id)
-            if outcome is None or (seen := _select_usable(outcome)) is None:
+            seen = _select_usable(outcome)
+            if seen is None:
                 return
             if await self._resender.find_rewritten(seen) is not None:
                 return  # the next process that works on the job sends its turn again
@@ -74,11 +75,11 @@ class UnwatchedRetriever:
                 self._retrieved[job.id] = saved
             await self._finalize_ended(saved)
 
-    async def _retrieve_whole(self, job_id: str) -> RetrieveOutcome | None:
-        """Retrieve a job with its request; return None if another process was first."""
+    async def _retrieve_whole(self, job_id: str) -> RetrieveOutcome:
+        """Retrieve a job with its request; return an outcome without a job if another process was first."""
         job = await self._store.get(job_id)
         if job is None or not job.can_be_retrieved:
-            return None
+            return RetrieveOutcome(None)
         return await retrieve(self._client, self._clock, job)
 
     async def _finalize_ended(self, job: Job) -> None:
