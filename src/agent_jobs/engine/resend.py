@@ -55,7 +55,7 @@ class Resender:
             return False
         logger.info("%s: %s failed without its history; sent again", failed.id, response_id)
         await self._store.record_event(
-            failed.id, self._clock.now(), "rebuilt", f"{response_id}: {failed.error_message}"
+            failed.id, self._clock.now(), "rebuilt", f"{response_id}: {failed.failure.message}"
         )
         return True
 
@@ -65,7 +65,9 @@ class Resender:
             return None
         param = string_of(mapping_of(failed.response.get("error")).get("param"))
         answered = has_answer(items_of(failed.response.get("output")))
-        rewritten = await self._rewrite_turn(failed, failed.error_code, param, failed.error_message, answered=answered)
+        rewritten = await self._rewrite_turn(
+            failed, failed.failure.code, param, failed.failure.message, answered=answered
+        )
         if rewritten is None:
             return None
         return await self._reset_turn(failed, replace(rewritten, rebuilt=True))

@@ -176,8 +176,10 @@ class ToolLoop:
         try:
             policy = await self._toolbox.find_policy(call.name, job.toolbox)
         except AgentJobsError as error:
-            return _finish_call(call, UNKNOWN if call.state == "running" else str(error))
-        return _apply_policy(call, policy, declared)
+            return _abandon_call(call, str(error))
+        if policy is None:  # its server no longer has the tool
+            return _abandon_call(call, _explain_unknown_function(call.name, declared))
+        return _apply_policy(call, policy)
 
     def _seconds_left(self, job: Job) -> float:
         """Return the seconds left for the job's calls; the time in `input_required` does not count."""
@@ -329,16 +331,21 @@ class ToolLoop:
         return await anyio.to_thread.run_sync(bound_usd)  # loading the price list needs a moment
 
 
-def _apply_policy(call: Call, policy: "Policy | None", declared: Sequence[str]) -> Call:
-    """Return the call with what its tool's policy asks for; None if its server no longer has the tool."""
-    if call.state == "running":  # the process that ran it is dead
-        if policy is not None and (policy.read_only or policy.idempotent):
-            return replace(call, state="approved")
+def _apply_policy(call: Call, policy: "Policy") -> Call:
+    """Return the call with what its tool's policy asks for."""
+    if call.state != "running":
+        return replace(call, needs="approval" if policy.asks else "run")
+    # The process that ran it is dead.
+    if policy.read_only or policy.idempotent:
+        return replace(call, state="approved")
+    return _finish_call(call, UNKNOWN)
+
+
+def _abandon_call(call: Call, why: str) -> Call:
+    """Return a call that cannot be made as finished; what became of it is unknown if a dead process ran it."""
+    if call.state == "running":
         return _finish_call(call, UNKNOWN)
-    if policy is None:
-        others = [name for name in declared if name != call.name]
-        return _finish_call(call, _explain_unknown_function(call.name, others))
-    return replace(call, needs="approval" if policy.asks else "run")
+    return _finish_call(call, why)
 
 
 def _apply_standing_approval(job: Job, call: Call) -> Call:
@@ -366,14 +373,15 @@ def _list_declared_functions(job: Job) -> list[str]:
 def _explain_unknown_function(name: str, declared: Sequence[str]) -> str:
     """Return the output that the model reads for a call to a function that the request does not offer."""
     sentence = f"There is no function {name[:NAME_CHARS]!r}, so nothing was called."
-    if not declared:
+    others = [each for each in declared if each != name]
+    if not others:
         return f"{sentence} There are no functions at all: answer without them."
-    near = _find_nearest_function(name, declared)
+    near = _find_nearest_function(name, others)
     if near is not None:
         sentence += f" Did you mean {near!r}?"
-    listed = ", ".join(declared[:NAMES_MAX])
-    if len(declared) > NAMES_MAX:
-        listed += f" and {len(declared) - NAMES_MAX} more"
+    listed = ", ".join(others[:NAMES_MAX])
+    if len(others) > NAMES_MAX:
+        listed += f" and {len(others) - NAMES_MAX} more"
     return f"{sentence} The functions are {listed}."
 
 

@@ -64,6 +64,8 @@ CANNOT_POLL = "cannot poll: "
 #: Ends the activity of a job that upstream did not accept, and that is sent again.
 TRYING_AGAIN = "; trying again"
 
+#: In place of the failure of a job that did not fail.
+NO_FAILURE = Failure("", "")
 #: Failure of a job whose question was not answered within the input timeout.
 UNANSWERED = Failure("deadline_exceeded", "Its question was not answered in time.")
 
@@ -227,18 +229,14 @@ class Job:
         )
 
     @property
-    def error_code(self) -> str:
-        """Return the code of the job's failure; empty without one."""
-        if self.error is None:
-            return ""
-        return self.error.code
+    def failure(self) -> Failure:
+        """Return the job's failure, with an empty code and message if there is none."""
+        return self.error or NO_FAILURE
 
     @property
-    def error_message(self) -> str:
-        """Return the message of the job's failure; empty without one."""
-        if self.error is None:
-            return ""
-        return self.error.message
+    def error_code(self) -> str:
+        """Return the code of the job's failure; empty without one."""
+        return self.failure.code
 
     @property
     def is_unconfirmed(self) -> bool:
