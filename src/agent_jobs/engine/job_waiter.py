@@ -59,7 +59,11 @@ class JobWaiter:
 
     def has_new_question(self, job: Job) -> bool:
         """Return True if the job asks for something that no caller of this process has seen."""
-        return has_question(job) and self._reported.get(job.id) != job.revision
+        return has_question(job) and not self._is_reported(job)
+
+    def _is_reported(self, job: Job) -> bool:
+        """Return True if a caller of this process saw what the job asks for now."""
+        return self._reported.get(job.id) == job.revision
 
     async def find_jobs(self, group: JobFilter) -> list[Job]:
         """Return the newest matching jobs; past the limit, also every active or undelivered one."""
@@ -165,7 +169,7 @@ class JobWaiter:
         return BatchState(
             done=[*unread, *filter(self.has_new_question, active)],
             running=[job for job in active if not has_question(job)],
-            asking=[job for job in active if has_question(job) and not self.has_new_question(job)],
+            asking=list(filter(self._is_reported, active)),
             delivered=len(over) - len(unread),
         )
 
