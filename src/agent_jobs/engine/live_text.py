@@ -140,6 +140,21 @@ class LiveText:
         self._messages.clear()
 
 
+class UnreadText(LiveText):
+    """In place of the text of a job that no caller in this process reads: it keeps nothing, which costs little."""
+
+    __slots__ = ()
+
+    def add_item(self, index: object, item: JSON) -> None:
+        """Keep nothing of an item."""
+
+    def add_words(self, index: object, words: str) -> None:
+        """Keep no words."""
+
+    def add_note(self, event: JSON) -> None:
+        """Keep no annotation."""
+
+
 def _has_same_words(known: str, stored: str) -> bool:
     """Return True if a stored text adds nothing: it has no blank lines between messages."""
     return "".join(known.split()).startswith("".join(stored.split()))
