@@ -17,7 +17,7 @@ import httpx2
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.engine import Engine
+from agent_jobs.engine.engine import Engine, NoUpstream
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Job
 from agent_jobs.page.access import LinkAccess
@@ -59,7 +59,7 @@ async def serving(store: Store) -> AsyncGenerator[tuple[str, str]]:
 
 
 def create_reading_engine(store: Store, tasks: TaskGroup) -> Engine:
-    return Engine(store, ConfigError("nothing is sent here", "no_key"), Clock(), tasks, {})
+    return Engine(store, NoUpstream(ConfigError("nothing is sent here", "no_key")), Clock(), tasks, {})
 
 
 async def measure(quick: bool) -> list[Figure]:

@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.engine import Engine, Upstream
+from agent_jobs.engine.engine import Engine, NoUpstream, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.settings.settings import Settings
@@ -219,7 +219,8 @@ class App:
 
     async def _open_engine_on(self, store: Store, settings: Settings, stack: AsyncExitStack) -> Engine:
         if self._role == "reads":
-            return Engine(store, ConfigError(READS, "not_sending"), self._clock, self._tasks, {}, settings.warnings)
+            reads = NoUpstream(ConfigError(READS, "not_sending"))
+            return Engine(store, reads, self._clock, self._tasks, {}, settings.warnings)
         return await self._open_sending_engine(settings, store, stack)
 
     async def _open_sending_engine(self, settings: Settings, store: Store, stack: AsyncExitStack) -> Engine:
@@ -236,7 +237,7 @@ class App:
             settings, key = await resolve_key(settings)
         except ConfigError as missing:
             self._retry_key_at = self._clock.now() + KEYRING_RETRY_S
-            return Engine(store, missing, self._clock, self._tasks, presets, settings.warnings)
+            return Engine(store, NoUpstream(missing), self._clock, self._tasks, presets, settings.warnings)
         self._retry_key_at = None
         await self._open_traces(store, stack)
         endpoint = create_endpoint(settings, key)

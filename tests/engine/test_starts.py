@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,8 +15,13 @@ from test_tools import creates, list_statuses, runs
 
 from agent_jobs.clock import Clock
 from agent_jobs.emulator.server import RunningServer
+from agent_jobs.engine.engine import Engine, NoUpstream
+from agent_jobs.errors import ConfigError
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.mcp_server import tools
+from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings.settings import Settings
+from agent_jobs.store import open_store
 
 ENDLESS = {"end": "never"}
 
@@ -212,3 +218,17 @@ async def test_longest_waiting_start_returns_the_job_id_and_reports_progress(
     assert len(heard) >= 2
     assert heard == sorted(heard)
     assert creates(upstream) == 1
+
+
+async def test_process_that_cannot_send_shows_what_is_stored_and_says_why_it_sends_nothing(tmp_path: Path) -> None:
+    missing = ConfigError("There is no API key.", "no_key")
+    async with open_store(tmp_path / "jobs.db") as store, anyio.create_task_group() as tasks:
+        whole = Engine(store, NoUpstream(missing), Clock(), tasks, {})
+        for engine in (whole, whole.for_owner("alice")):
+            assert (engine.base_url, await engine.read_budget()) == (None, None)
+            assert (engine.is_deciding("job_1"), engine.follow_text("job_1").text) == (False, "")
+            assert not engine.feed.can_send
+            assert (await engine.find(JobFilter(), 1)).warnings == ()
+            with pytest.raises(ConfigError) as refusal:
+                await engine.start(StartRequest(prompts=["x"]))
+            assert refusal.value is missing

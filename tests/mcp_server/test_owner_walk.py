@@ -502,6 +502,27 @@ async def test_step_of_a_job_whose_key_is_gone_waits_and_uses_no_other_key(
             assert (await alice.poll(started.job.id, wait_s=600)).status == "completed"
 
 
+async def test_cancel_of_a_job_whose_key_is_gone_is_sent_once_the_key_is_back(
+    settings: Settings, upstream: RunningServer, tmp_path: Path
+) -> None:
+    key, keyed = tmp_path / "alice", replace(settings, owner_keys_dir=tmp_path)
+    key.write_text("sk-alice\n")
+    async with serving(keyed) as team:
+        await team.engine.owners.set_owner(Owner("alice", key_ref="alice"))
+        request = StartRequest(prompts=[scripted("x", {"duration_s": 3600})])
+        [started] = await team.engine.for_owner("alice").start(request)
+        assert started.job.turn.response_id
+    key.unlink()
+    async with serving(keyed) as team:
+        alice = team.engine.for_owner("alice")
+        [waiting] = await alice.cancel(JobFilter(job_ids=(started.job.id,)))
+        assert not waiting.is_terminal
+        key.write_text("sk-alice\n")
+        with anyio.fail_after(60):
+            assert (await alice.poll(started.job.id, wait_s=600)).status == "cancelled"
+        assert upstream.emulator.counters()["cancels"] == 1
+
+
 @pytest.mark.parametrize("lent", [(), ("alice",)])
 async def test_tool_servers_are_lent_only_to_the_owners_of_a_setting(
     settings: Settings, tmp_path: Path, lent: tuple[str, ...]

@@ -20,6 +20,7 @@ from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, JobPage, SortKey
+from agent_jobs.jobs.response import count_exact_tokens
 from agent_jobs.jobs.status import ACTIVE, Status
 
 DAY_S = 86_400.0
@@ -154,7 +155,7 @@ def _render_page_as_json(page: JobPage, unwatched: UnwatchedJobs, now: float) ->
 
 def _list_more_fields(job: Job, now: float) -> Iterator[tuple[str, Any]]:
     """Yield what a program gets of a job beside what a model gets."""
-    yield "tokens", job.usage and job.usage.exact_tokens
+    yield "tokens", count_exact_tokens(job.usage)
     yield "previous_job_id", job.previous_job_id
     yield "title", job.title
     yield "owner", job.owner

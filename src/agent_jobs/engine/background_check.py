@@ -15,7 +15,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.retrieve import is_not_served
 from agent_jobs.engine.step_result import RunAgain
 from agent_jobs.engine.stream import FAR_POLL_S, StreamReader
-from agent_jobs.errors import StoreError, UpstreamError, ungroup
+from agent_jobs.errors import StoreError, UnclearError, UpstreamError, ungroup
 from agent_jobs.jobs.job import Job
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
@@ -60,10 +60,10 @@ class BackgroundCheck:
         """Return the job as held open unless a GET shows its response. Jobs that `begin` did not get stay as sent."""
         if job.id not in self._deciding:
             return job
-        error: UpstreamError | None = None
+        error: UpstreamError = UnclearError("no answer")
         try:
             with anyio.move_on_after(DECIDE_S) as limit:
-                await self._client.retrieve(job.turn.response_id or "")
+                await self._client.retrieve(job.turn.get_response_id())
             if not limit.cancelled_caught:
                 return job
         except UpstreamError as failed:
@@ -87,19 +87,18 @@ class BackgroundCheck:
             await self._learn_foreground(doubt.job, doubt.why)
         return outcome
 
-    async def _hold_open(self, job: Job, error: UpstreamError | None) -> Job:
+    async def _hold_open(self, job: Job, error: UpstreamError) -> Job:
         """Return the job as held open, after a GET that did not show its response."""
-        answer = error or "no answer"
-        why = f"it accepts background and does not mention it, and the response cannot be retrieved ({answer})"
+        why = f"it accepts background and does not mention it, and the response cannot be retrieved ({error})"
         logger.warning("%s: %s; its run may end with this process", job.id, why)
         held = replace(job, turn=replace(job.turn, mode="foreground"))
         with suppress(StoreError):  # a failed note must not end the stream
             await self._store.save(held)
             await self._store.record_event(job.id, self._clock.now(), "foreground", why)
-        if error is not None and _is_never_served(error):
+        if _is_never_served(error):
             await self._learn_foreground(job, why)
         else:
-            self._doubts[job.id] = _Doubt(job, why, error is not None and is_not_served(error))
+            self._doubts[job.id] = _Doubt(job, why, is_not_served(error))
         return held
 
     async def _retrieve_again(self, doubt: _Doubt) -> None:
@@ -114,7 +113,7 @@ class BackgroundCheck:
 
     async def _can_retrieve(self, doubt: _Doubt) -> bool:
         try:
-            await self._client.retrieve(doubt.job.turn.response_id or "")
+            await self._client.retrieve(doubt.job.turn.get_response_id())
         except UpstreamError as error:
             doubt.is_missing = is_not_served(error)
             return False

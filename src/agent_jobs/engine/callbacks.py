@@ -16,8 +16,9 @@ import anyio
 
 from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
-from agent_jobs.errors import StoreError
+from agent_jobs.engine.failure_log import log_failures, log_store_errors
 from agent_jobs.jobs.event_feed import write_cursor
+from agent_jobs.rendering.answers import drop_empty
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import CallbackMessage, Delivery, PendingCallback
 
@@ -69,13 +70,9 @@ class CallbackRunner:
     async def run(self) -> None:
         """Send callbacks until cancelled."""
         while True:
-            try:
+            with log_failures(logger, "cannot read the callbacks: %s", "callbacks failed; they continue"):
                 await self._store_events()
                 await self._send_due()
-            except StoreError as error:
-                logger.warning("cannot read the callbacks: %s", error)
-            except Exception:
-                logger.exception("callbacks failed; they continue")
             await self._clock.sleep(CHECK_S)
 
     async def _store_events(self) -> None:
@@ -94,13 +91,12 @@ class CallbackRunner:
                 tasks.start_soon(partial(self._send_once, message))
 
     async def _send_once(self, message: CallbackMessage) -> None:
-        try:
+        # After such an error it is sent again once its lease has ended.
+        with log_store_errors(logger, "%s: the outcome of its callback is not stored: %s", message.job_id):
             outcome = await self._attempt_delivery(message)
             if outcome is None:  # its subscription has ended
                 return await self._store.finish_callback(message.id)
             await self._store_outcome(message, outcome)
-        except StoreError as error:  # it is sent again after its lease
-            logger.warning("%s: the outcome of its callback is not stored: %s", message.job_id, error)
 
     async def _attempt_delivery(self, message: CallbackMessage) -> Attempt | None:
         """Send a message to the job's own address, or as its subscription says; None if that has ended."""
@@ -144,6 +140,5 @@ def write_body(pending: PendingCallback) -> str:
     """Return the body of a callback: ids and the status, without prompts and answers."""
     at = datetime.fromtimestamp(pending.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     data: dict[str, Any] = {"job_id": pending.job_id, "status": pending.status}
-    optional = {"batch": pending.batch, "key": pending.key, "error": pending.error_code}
-    data |= {name: value for name, value in optional.items() if value}
+    data |= drop_empty({"batch": pending.batch, "key": pending.key, "error": pending.error_code})
     return json.dumps({"type": pending.kind, "timestamp": at, "data": data}, separators=(",", ":"))

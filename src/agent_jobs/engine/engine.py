@@ -13,12 +13,15 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.failure_log import log_store_errors
+from agent_jobs.engine.inspection import NoUpstream as NoUpstream
 from agent_jobs.engine.inspection import Upstream as Upstream
 from agent_jobs.engine.job_control import JobControl
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText as LiveText
 from agent_jobs.engine.metrics import ProcessCounters
-from agent_jobs.engine.stored_jobs import ActionReporter, StoredJobs
+from agent_jobs.engine.rereading import add_output
+from agent_jobs.engine.stored_jobs import ActionReporter, StoredJobs, ignore_action
 from agent_jobs.errors import BudgetError, ConfigError, RequestError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import (
@@ -64,7 +67,7 @@ class Engine(JobControl, StoredJobs):
 
     Args:
         store: The jobs.
-        upstream: The endpoint; or, as an error, why nothing can be sent from here. Jobs can be read even so.
+        upstream: The endpoint, or why nothing can be sent from here. Jobs can be read even so.
         clock: The time.
         tasks: Runs what no caller has to wait for.
         presets: Requests by name.
@@ -75,7 +78,7 @@ class Engine(JobControl, StoredJobs):
     def __init__(
         self,
         store: Store,
-        upstream: Upstream | ConfigError,
+        upstream: Upstream | NoUpstream,
         clock: Clock,
         tasks: TaskGroup,
         presets: Mapping[str, Preset],
@@ -94,7 +97,7 @@ class Engine(JobControl, StoredJobs):
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
         self._counters = ProcessCounters()
-        self._action_reporter: ActionReporter | None = None
+        self._action_reporter: ActionReporter = ignore_action
 
     def for_owner(self, owner: str) -> Engine:
         """Return the engine of one owner, which hides the jobs of others. It shares everything else with this one.
@@ -105,9 +108,7 @@ class Engine(JobControl, StoredJobs):
         bound._owner = owner
         bound._store = self._store.for_owner(owner)
         bound._waiter = self._waiter.for_owner(bound._store)
-        if isinstance(self._upstream, Upstream):
-            planner = self._upstream.planner.for_owner(bound._store, owner)
-            bound._upstream = self._upstream._replace(planner=planner)
+        bound._upstream = self._upstream.for_owner(bound._store, owner)
         return bound
 
     def with_reporter(self, reporter: ActionReporter) -> Engine:
@@ -173,9 +174,13 @@ class Engine(JobControl, StoredJobs):
             if not await upstream.client.renew_key():
                 raise ConfigError("The provider refuses this key: {rejection}", "key_refused", rejection=rejection)
             upstream.worker.end_pause()
+        await self._check_previous_job(request)
+        return await planner.plan(request)
+
+    async def _check_previous_job(self, request: StartRequest) -> None:
+        """Refuse a request that continues a job of an unknown id, with the known facts about the id."""
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
-        return await planner.plan(request)
 
     async def submit(self, planned: PlannedStart) -> list[Started]:
         """Store the planned jobs and launch them; return without waiting for upstream.
@@ -186,25 +191,23 @@ class Engine(JobControl, StoredJobs):
             StoreError: Nothing was started.
         """
         upstream = self._require_upstream()
-        existing_jobs: list[Job | None] = []
+        started: list[Started] = []
         with CancelScope(shield=True):
             try:
                 existing_jobs = await self._store_jobs(planned)
             except StoreError:
                 # They may be stored anyway: the answer may have been lost with the connection.
-                for job in planned.jobs:
-                    upstream.worker.launch(job.id)
+                upstream.worker.launch(planned.jobs)
                 raise
-            self._counters.starts += existing_jobs.count(None)
-            for job, existing in zip(planned.jobs, existing_jobs, strict=True):
-                if existing is None:
-                    upstream.worker.launch(job.id)
-            pairs = zip(planned.jobs, existing_jobs, strict=True)
-            await self._report_action("start", *(job for job, existing in pairs if existing is None))
-        return [
-            Started(existing or job, duplicate=existing is not None)
-            for job, existing in zip(planned.jobs, existing_jobs, strict=True)
-        ]
+            started = [
+                Started(existing or job, duplicate=existing is not None)
+                for job, existing in zip(planned.jobs, existing_jobs, strict=True)
+            ]
+            new_jobs = [job for job, duplicate in started if not duplicate]
+            self._counters.starts += len(new_jobs)
+            upstream.worker.launch(new_jobs)
+            await self._report_action("start", *new_jobs)
+        return started
 
     async def _store_jobs(self, planned: PlannedStart) -> list[Job | None]:
         """Store the planned jobs; return for each the identical job that exists.
@@ -235,8 +238,7 @@ class Engine(JobControl, StoredJobs):
         Raises:
             RequestError, ConfigError: As `start`.
         """
-        if request.previous_job_id is not None:
-            await self._get_job(request.previous_job_id)
+        await self._check_previous_job(request)
         estimate = await (await self._find_planner()).estimate(request)
         if request.options.get("allow_duplicate") or not estimate.request_hash:
             return estimate
@@ -263,8 +265,7 @@ class Engine(JobControl, StoredJobs):
         Raises:
             JobNotFoundError: One of the jobs or the batch does not exist.
         """
-        for job_id in group.job_ids:
-            await self._get_job(job_id)
+        await self._check_job_ids(group)
         return await self._waiter.wait_for_any(group, wait_s)
 
     def end_waits(self) -> None:
@@ -285,7 +286,7 @@ class Engine(JobControl, StoredJobs):
         job = await self._wait_until_finalized(await self._get_job(job_id))
         await self._report_action("result", job)
         return Result(
-            replace(job, output=await self._store.get_output(job_id) or job.output),
+            await add_output(self._store, job),
             await self._store.get_events(job_id),
             await self._store.get_output_files(job_id),
             await self._store.get_calls(job_id),
@@ -344,9 +345,7 @@ class Engine(JobControl, StoredJobs):
         """
         from agent_jobs.engine.worker import prune  # loads what sends jobs
 
-        clients = None
-        if upstream:
-            clients = self._require_upstream().clients
+        clients = self._find_deleting_clients(upstream=upstream)
         return await prune(self._store, self._clock.now() - older_than_s, clients, unread=unread)
 
     def mark_delivered_later(self, *jobs: Job) -> None:
@@ -355,32 +354,26 @@ class Engine(JobControl, StoredJobs):
         Questions are noted for this process alone: every host's model should see them.
         """
         self._waiter.mark_questions_reported(jobs)
-        if self._action_reporter is not None:
+        if self._action_reporter is not ignore_action:
             self._tasks.start_soon(partial(self._report_action, "result", *(job for job in jobs if job.is_terminal)))
         if any(_is_unread(job) for job in jobs):
             self._tasks.start_soon(self.mark_delivered, *jobs)
 
     async def mark_read(self, *jobs: Job) -> None:
         """Store that a person opened these jobs' results."""
-        try:
+        with log_store_errors(logger, "cannot record that results were read: %s"):
             await self._store.mark_read([job.id for job in jobs if job.is_terminal], self._clock.now())
-        except StoreError as error:
-            logger.warning("cannot record that results were read: %s", error)
 
     async def mark_delivered(self, *jobs: Job) -> None:
         """Store that the caller received these jobs' results."""
-        try:
+        with log_store_errors(logger, "cannot record that results were delivered: %s"):
             await self._store.mark_delivered([job.id for job in jobs if _is_unread(job)], self._clock.now())
-        except StoreError as error:
-            logger.warning("cannot record that results were delivered: %s", error)
 
     def _list_warnings(self) -> tuple[ConfigError, ...]:
         """Return what the user should change in the settings. Those of a team server are its operator's to change."""
         if self._owner is not None:
             return ()
-        if isinstance(self._upstream, Upstream):
-            return self._warnings + self._upstream.planner.warnings
-        return self._warnings
+        return self._warnings + self._upstream.warnings
 
     async def _find_identical(self, request_hash: str) -> Job | None:
         """Return the job that `start` would return for a request with this hash."""
@@ -394,20 +387,18 @@ class Engine(JobControl, StoredJobs):
         """Return True if a job answers an identical request, by the rule of `Store.add`."""
         if not job.is_terminal or job.is_unconfirmed:
             return True
-        is_fresh = self._clock.now() - (job.finished_at or 0.0) < DUPLICATE_S
+        is_fresh = self._clock.now() - job.end_time < DUPLICATE_S
         return job.status is Status.COMPLETED and job.delivered_at is None and is_fresh
 
     async def _wait_for_launch(self, job: Job, began: float, wait_s: float, id_wait_s: float) -> Job:
         """Return the job with its response id or its end; if the database fails, as last known."""
-        try:
+        # It is stored and being sent: a caller that does not learn of it would start it again.
+        with log_store_errors(logger, "%s was started, but its state cannot be read: %s", job.id):
             job = await self._waiter.wait_until(job, _has_id_or_activity, began + id_wait_s - self._clock.now())
             if wait_s > 0 and not job.is_terminal:
                 job = await self._waiter.watch(job, began + wait_s - self._clock.now())
-            return await self._waiter.add_queue_position(job)
-        except StoreError as error:
-            # It is stored and being sent: a caller that does not learn of it would start it again.
-            logger.warning("%s was started, but its state cannot be read: %s", job.id, error)
-            return job
+            job = await self._waiter.add_queue_position(job)
+        return job
 
     async def _wait_until_finalized(self, job: Job) -> Job:
         """Return the job; a finished one once its files are written, if this process can do that."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 import anyio
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.rereading import add_output
 from agent_jobs.engine.team_files import MADE_BYTES, MADE_PATH, create_made_id
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
 from agent_jobs.files.atomic_file import replace_file
@@ -55,7 +56,7 @@ class Finalizer:
 
     async def prepare_end(self, job: Job) -> Job:
         """Return a finished job as it is stored: with its cost, without echoed secrets, marked if work is left."""
-        if not (job.is_terminal or job.turn.has_open_calls):
+        if not job.has_ended_turn:
             return job
         if job.output is not None and job.output.response:
             job = replace(job, output=replace(job.output, response=mask_tool_secrets(job.output.response)))
@@ -83,45 +84,42 @@ class Finalizer:
         Returns False if something failed or was left, to be done later. Repeating it all changes nothing.
         """
         attempts = _Attempts()
-        whole = replace(job, output=await self._store.get_output(job.id) or job.output)
+        whole = await add_output(self._store, job)
         made = await self._save_made_files(whole, attempts)
-        path = await attempts.run(self._write_result(whole))
-        uploaded = [upload.file_id for upload in await self._store.get_uploads(job.id) if upload.file_id is not None]
-        if delete_uploads:
-            for file_id in uploaded:
-                await attempts.run(self._client.delete_file(file_id))
+        path = await attempts.run(self._write_result(whole), "")
+        left = [upload.file_id for upload in await self._store.get_uploads(job.id) if upload.file_id is not None]
+        while delete_uploads and left:
+            await attempts.run(self._client.delete_file(left.pop(0)), None)
         await self._note_failures(job, attempts.failures)
-        if self._should_retry(job, attempts.failures):
+        if left or self._should_retry(job, attempts.failures):
             return False
-        if uploaded and not delete_uploads:
-            return False
-        await self._store.mark_finalized(job.id, path or "", made)
+        await self._store.mark_finalized(job.id, path, made)
         return True
 
     async def _has_work_left(self, job: Job) -> bool:
         """Return True if a finished job has files to write or uploads to delete."""
         if self._results and job.output:
             return True
-        if list_files(_read_output(job)):
+        if list_files(job.response.get("output")):
             return True
         # The unconfirmed run may have been accepted and may still need its files.
         return not job.is_unconfirmed and bool(await self._store.get_uploads(job.id))
 
     async def _save_made_files(self, job: Job, attempts: "_Attempts") -> list[OutputFile]:
         """Write the files that a run made, each under a name of its own."""
-        files = list_files_with_data(_read_output(job))
+        files = list_files_with_data(job.response.get("output"))
         names = _choose_file_names([file for file, _ in files])
         saved = [
-            await attempts.run(self._save_file(job, name, file, data))
+            await attempts.run(self._save_file(job, name, file, data), None)
             for name, (file, data) in zip(names, files, strict=True)
         ]
-        return [file for file in saved if file is not None]
+        return list(filter(None, saved))
 
     def _should_retry(self, job: Job, failures: Sequence[Exception]) -> bool:
         """Return True if one of these failures may pass and the job finished less than a day ago."""
         if all(map(_is_permanent, failures)):
             return False
-        return self._clock.now() - (job.finished_at or 0.0) < FINALIZE_MAX_S
+        return self._clock.now() - job.end_time < FINALIZE_MAX_S
 
     async def _note_failures(self, job: Job, failures: Sequence[Exception]) -> None:
         """Record what could not be done, once for each reason. The result itself is safe in the store."""
@@ -135,9 +133,7 @@ class Finalizer:
 
     async def _calculate_cost_usd(self, job: Job) -> float | None:
         """Return the cost of all turns; None if that of any turn is unknown."""
-        response = job.counted
-        if job.output is not None:
-            response = job.output.response
+        response = job.response
         if not response and job.turn.has_open_calls:
             return job.cost_usd  # it includes this turn since the turn finished
         before_usd = _get_earlier_cost_usd(job)
@@ -145,8 +141,6 @@ class Finalizer:
             return None
         if job.turn.response_id is None and not job.is_unconfirmed:
             return before_usd  # upstream did not accept this turn
-        if not response:
-            return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)
         turn_usd = await anyio.to_thread.run_sync(price)  # loading the price list needs a moment
         if turn_usd is None:
@@ -164,19 +158,22 @@ class Finalizer:
         kept = await self._find_kept_file(job, name)
         if kept is not None:
             return kept
-        is_remote = file["type"] == "sandbox_file" or "container_id" in file
-        if is_remote and await anyio.Path(path).is_file():
-            # Written by an earlier attempt that failed elsewhere; the container may be gone by now.
-            data = await anyio.Path(path).read_bytes()
-        elif "container_id" in file:
-            data = await self._client.download_container_file(file["container_id"], file["file_id"])
-        elif file["type"] == "sandbox_file":
-            data = await self._fetch_linked_file(file)
+        if file["type"] == "sandbox_file" or "container_id" in file:
+            data = await self._read_remote_file(file, anyio.Path(path))
         if data is None:
             return None
         if job.owner:
             return await self._store_made_file(job, name, data)
         return OutputFile(name, await self._write_file(path, data), len(data))
+
+    async def _read_remote_file(self, file: Entry, path: anyio.Path) -> bytes | None:
+        """Return the content of a file in a container; None if no container has it any more."""
+        if await path.is_file():
+            # Written by an earlier attempt that failed elsewhere; the container may be gone by now.
+            return await path.read_bytes()
+        if "container_id" in file:
+            return await self._client.download_container_file(file["container_id"], file["file_id"])
+        return await self._fetch_linked_file(file)
 
     async def _find_kept_file(self, job: Job, name: str) -> OutputFile | None:
         """Return a file of a job with an owner that an earlier attempt stored in the database."""
@@ -216,13 +213,13 @@ class _Attempts:
     def __init__(self) -> None:
         self.failures: list[Exception] = []
 
-    async def run(self, step: Awaitable[T]) -> T | None:
-        """Return what the step returns; None if it failed."""
+    async def run(self, step: Awaitable[T], otherwise: T) -> T:
+        """Return what the step returns; `otherwise` if it failed."""
         try:
             return await step
         except (UpstreamError, OSError) as error:
             self.failures.append(error)
-            return None
+            return otherwise
 
 
 def _write_file_in_folder(path: Path, data: bytes) -> str:
@@ -234,15 +231,9 @@ def _write_file_in_folder(path: Path, data: bytes) -> str:
 
 def _get_earlier_cost_usd(job: Job) -> float | None:
     """Return the cost of the turns before the current one; None if it is unknown."""
-    if job.turn.number == 1 and job.usage_before is None:
+    if job.has_first_response:
         return job.cost_before_usd or 0.0
     return job.cost_before_usd
-
-
-def _read_output(job: Job) -> object:
-    if job.output is None or not job.output.response:
-        return None
-    return job.output.response.get("output")
 
 
 def _is_permanent(error: Exception) -> bool:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent_jobs.engine.context_check import MOST_TOKEN_CHARS
+from agent_jobs.engine.rereading import read_response
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.response import JSON, find_upstream_call_id, items_of
+from agent_jobs.jobs.response import JSON, count_exact_tokens, find_upstream_call_id, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.endpoint import Endpoint
@@ -31,14 +32,10 @@ class PreviousJob:
 
     def list_tools(self, *, of_toolbox: bool) -> list[JSON]:
         """Return the functions of the user's own tool servers in its request, or all its other tools."""
-        tools = items_of(self.request.get("tools"))
-        if not self.toolbox:
-            if of_toolbox:
-                return []
-            return tools
-        from agent_jobs.toolbox.toolbox import Toolbox  # loads the MCP client
+        from agent_jobs.toolbox.functions import is_function_of  # only follow-ups ask
 
-        return [tool for tool in tools if Toolbox.has_function(str(tool.get("name")), self.toolbox) is of_toolbox]
+        tools = items_of(self.request.get("tools"))
+        return [tool for tool in tools if is_function_of(str(tool.get("name")), self.toolbox) is of_toolbox]
 
     def list_inherited_fields(self, web_search: bool | None) -> JSON:
         """Return the fields that the next request copies, without the functions of its toolbox."""
@@ -93,7 +90,7 @@ class PreviousFinder:
             job.turn.request,
             link=link,
             closing=closing,
-            tokens=job.usage.exact_tokens if job.usage else None,
+            tokens=count_exact_tokens(job.usage),
             toolbox=job.toolbox,
             least_tokens=await self._count_history_tokens(job),
         )
@@ -124,8 +121,7 @@ class PreviousFinder:
         """Return the number of the last turn that brought anything, and its response."""
         response: JSON = {}
         if job.output is not None:
-            output = await self._store.get_output(job.id)
-            response = (output.response if output else None) or {}
+            response = await read_response(self._store, job.id)
         if history.has_output_or_calls(response) or job.turn.number == 1:
             return job.turn.number, response
         # A turn that failed is repeated from the calls of the one before it.
@@ -143,17 +139,14 @@ class PreviousFinder:
         """Return the parameter by which upstream finds the history up to a job's end; empty if it cannot."""
         if not self._is_stored_here(job):
             return {}
+        link, ends = {"previous_response_id": job.turn.response_id}, {Status.COMPLETED, Status.INCOMPLETE}
         own = job.turn.request.get("conversation")
         if own is not None:
             # Upstream adds only completed responses to a conversation.
-            if job.status is Status.COMPLETED and conversation in (None, own):
-                return {"conversation": own}
+            link, ends = {"conversation": own}, {Status.COMPLETED}
+        if conversation not in (None, own) or job.status not in ends or job.turn.response_id is None:
             return {}
-        if conversation is not None or job.turn.response_id is None:
-            return {}
-        if job.status not in (Status.COMPLETED, Status.INCOMPLETE):
-            return {}
-        return {"previous_response_id": job.turn.response_id}
+        return link
 
     def _is_stored_here(self, job: Job) -> bool:
         """Return True if the endpoint stores the job's responses for this key."""
@@ -170,5 +163,5 @@ def _explain_open_calls(job: Job) -> str:
 
 def _has_made_id(answer: JSON) -> bool:
     """Return True if an answer names a call by an id that is not upstream's."""
-    call_id = str(answer.get("call_id") or answer.get("approval_request_id"))
+    call_id = str(history.find_answered_id(answer))
     return find_upstream_call_id(call_id) != call_id

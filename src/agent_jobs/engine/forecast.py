@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from agent_jobs.jobs.response import JSON, Usage, items_of, mapping_of
+from agent_jobs.jobs.response import JSON, Usage, items_of, mapping_of, read_whole_number
 from agent_jobs.pricing.prices import Prices
 
 #: Tokens that a model usually writes, with its reasoning, by the effort of the request.
@@ -73,6 +73,7 @@ def _expect_searches(body: JSON, *, is_research: bool) -> int:
 
 
 def _limit_count(count: int, limit: object) -> int:
-    if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
-        return min(count, limit)
+    most = read_whole_number(limit)
+    if most:
+        return min(count, most)
     return count

@@ -21,6 +21,7 @@ from agent_jobs.jobs.queries import (
 )
 from agent_jobs.jobs.response import JSON
 from agent_jobs.store.base import Store
+from agent_jobs.store.values import Budget
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.event_feed import CallbackTarget, EventFeed
@@ -45,6 +46,72 @@ class Upstream(NamedTuple):
     webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
     callbacks: CallbackTarget | None = None  #: only where the operator allows addresses
 
+    @property
+    def base_url(self) -> str:
+        """Return the address of the endpoint."""
+        return self.client.endpoint.base_url
+
+    @property
+    def warnings(self) -> tuple[ConfigError, ...]:
+        """Return why no job can be given the user's tools, if that is so."""
+        return self.planner.warnings
+
+    def require(self) -> Upstream:
+        """Return the endpoint."""
+        return self
+
+    def for_owner(self, store: Store, owner: str) -> Upstream:
+        """Return the same for the jobs of one owner, with the owner's store."""
+        return self._replace(planner=self.planner.for_owner(store, owner))
+
+    async def find_budget(self) -> Budget | None:
+        """Return the budget of today; None if there is none."""
+        return await self.planner.find_budget()
+
+    def wake_worker(self) -> None:
+        """Have the worker read the due times now."""
+        self.worker.wake()
+
+    def is_deciding(self, job_id: str) -> bool:
+        """Return True while it is unknown whether the job's run continues without this process."""
+        return self.worker.is_deciding(job_id)
+
+    def follow_text(self, job_id: str) -> LiveText:
+        """Return the text of a job, which grows while this process reads its stream."""
+        return self.worker.follow_text(job_id)
+
+
+class NoUpstream(NamedTuple):
+    """In place of an endpoint: why this process sends nothing. Stored jobs can be read even so."""
+
+    error: ConfigError
+    base_url: None = None
+    callbacks: None = None
+    warnings: tuple[ConfigError, ...] = ()
+
+    def require(self) -> Upstream:
+        """Raise the error that says why nothing can be sent from here."""
+        raise self.error
+
+    def for_owner(self, _store: Store, _owner: str) -> NoUpstream:
+        """Return the same: it depends on no owner."""
+        return self
+
+    async def find_budget(self) -> Budget | None:
+        """Return None: nothing is spent from here."""
+        return None
+
+    def wake_worker(self) -> None:
+        """Do nothing: no worker runs here."""
+
+    def is_deciding(self, _job_id: str) -> bool:
+        """Return False: no run was sent from here."""
+        return False
+
+    def follow_text(self, _job_id: str) -> LiveText:
+        """Return the text of a job, of which this process knows only what others store."""
+        return LiveText()
+
 
 class Inspection:
     """Shows the endpoint, the database, other processes and the owners. A base of `Engine`."""
@@ -53,9 +120,9 @@ class Inspection:
     _clock: Clock
     _waiter: JobWaiter
     _counters: ProcessCounters
-    _upstream: Upstream | ConfigError
+    _upstream: Upstream | NoUpstream
     _owner: str | None
-    _action_reporter: ActionReporter | None
+    _action_reporter: ActionReporter
     _page_url: str
     _page_checked_at: float
     _team_page_url: str
@@ -75,9 +142,7 @@ class Inspection:
 
     async def read_budget(self) -> DayBudget | None:
         """Return the budget of today and what counts against it; None if there is none, or this process has no key."""
-        if not isinstance(self._upstream, Upstream):
-            return None
-        budget = await self._upstream.planner.find_budget()
+        budget = await self._upstream.find_budget()
         if budget is None:
             return None
         return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
@@ -87,21 +152,24 @@ class Inspection:
 
         Owners are led to the page of their team server.
         """
-        if self._owner is not None:
-            return self._team_page_url and f"{self._team_page_url}{path}"
+        url = self._team_page_url
+        if self._owner is None:
+            url = await self._find_page_url()
+        return url and f"{url}{path}"
+
+    async def _find_page_url(self) -> str:
+        """Return the address of the page that runs for this database, as of a moment ago; empty if none runs."""
         now = self._clock.now()
         if now >= self._page_checked_at + PAGE_CHECK_S:
             self._page_checked_at = now
             pages = [worker.page_url for worker in (await self._store.store_info()).watchers if worker.page_url]
             self._page_url = next(iter(pages), "")
-        return self._page_url and f"{self._page_url}{path}"
+        return self._page_url
 
     @property
     def base_url(self) -> str | None:
         """Return the endpoint that this process works with; None if it can send nothing."""
-        if isinstance(self._upstream, Upstream):
-            return self._upstream.client.endpoint.base_url
-        return None
+        return self._upstream.base_url
 
     @property
     def files(self) -> OwnerFiles:
@@ -113,9 +181,7 @@ class Inspection:
         """Return the events of the owner to whom this engine is bound."""
         from agent_jobs.engine.event_feed import EventFeed  # only hosts of a team server ask for it
 
-        target: CallbackTarget | None = None
-        if isinstance(self._upstream, Upstream):
-            target = self._upstream.callbacks
+        target = self._upstream.callbacks
         return EventFeed(self._store, self._owner or "", self._clock, target, self._counters.challenges)
 
     @property
@@ -172,15 +238,15 @@ class Inspection:
 
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
-        if self._owner is not None or not isinstance(self._upstream, Upstream):
+        if self._owner is not None:
             return False
-        return self._upstream.worker.is_deciding(job_id)
+        return self._upstream.is_deciding(job_id)
 
     def follow_text(self, job_id: str) -> LiveText:
         """Return the text of a job as it is written; call `observe` with the job to add what other processes stored."""
-        if self._owner is not None or not isinstance(self._upstream, Upstream):
+        if self._owner is not None:
             return LiveText()  # of an owner's job only what the owner's store shows
-        return self._upstream.worker.follow_text(job_id)
+        return self._upstream.follow_text(job_id)
 
     async def learned_mode(self, model: str) -> Mode | None:
         """Return the delivery mode that jobs of a model need, if the endpoint's refusals showed it in the last day."""
@@ -193,14 +259,11 @@ class Inspection:
 
     def _require_upstream(self) -> Upstream:
         """Return the endpoint, or raise the ConfigError that says why nothing can be sent from here."""
-        if isinstance(self._upstream, ConfigError):
-            raise self._upstream
-        return self._upstream
+        return self._upstream.require()
 
     def _wake_worker(self) -> None:
-        if isinstance(self._upstream, Upstream):
-            self._upstream.worker.wake()
+        self._upstream.wake_worker()
 
     async def _report_action(self, action: str, *jobs: Job) -> None:
-        if jobs and self._action_reporter is not None:
+        if jobs:
             await self._action_reporter(action, {job.id: job.cost_usd for job in jobs})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent_jobs.engine.inspection import Inspection
 from agent_jobs.engine.job_waiter import has_question
 from agent_jobs.engine.replies import answer_calls, list_always_allowed
+from agent_jobs.engine.rereading import reread_job
 from agent_jobs.errors import JobNotFoundError, RequestError
 from agent_jobs.jobs import transitions
 from agent_jobs.jobs.job import Job
@@ -33,8 +34,7 @@ class JobControl(Inspection):
 
         Returns the jobs as upstream left them. If one is not terminal, its cancel is delivered later.
         """
-        for job_id in group.job_ids:
-            await self._get_job(job_id)
+        await self._check_job_ids(group)
         jobs = await self._waiter.find_jobs(group)
         for job in jobs:
             await self._request_cancel(job)
@@ -47,7 +47,7 @@ class JobControl(Inspection):
         if not has_question(job):
             return []
         calls = await self._store.get_calls(job.id, job.turn.number)
-        return [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
+        return [call for call in calls if call.is_question]
 
     async def reply(self, job_id: str, reply: Reply) -> Job:
         """Answer calls of a waiting job; it continues once all are answered.
@@ -134,10 +134,15 @@ class JobControl(Inspection):
             upstream.worker.cancel(job)
 
     async def _wait_for_cancel(self, job: Job, wait_s: float) -> Job:
-        job = await self._store.get(job.id) or job
+        job = await reread_job(self._store, job)
         if job.is_terminal:
             return job
         return await self._waiter.watch(job, wait_s)
+
+    async def _check_job_ids(self, group: JobFilter) -> None:
+        """Raise JobNotFoundError if a job that the group names does not exist."""
+        for job_id in group.job_ids:
+            await self._get_job(job_id)
 
     async def _get_job(self, job_id: str) -> Job:
         """Return the job, or raise JobNotFoundError with the known facts about its id."""
@@ -145,19 +150,23 @@ class JobControl(Inspection):
         if job is not None:
             return job
         purged = await self._store.get_tombstone(job_id)
-        if purged is not None and purged.status == MOVED:
+        if purged is None:
+            raise await self._explain_unknown_id(job_id)
+        if purged.status == MOVED:
             raise JobNotFoundError("{job_id} was moved into a PostgreSQL database.", "job_moved", job_id=job_id)
-        if purged is not None:
-            raise JobNotFoundError(
-                "{job_id} finished ({status}, {when}) and was deleted here.",
-                "job_purged",
-                job_id=job_id,
-                status=purged.status,
-                when=_name_day(round((self._clock.now() - purged.finished_at) / DAY_S)),
-            )
+        raise JobNotFoundError(
+            "{job_id} finished ({status}, {when}) and was deleted here.",
+            "job_purged",
+            job_id=job_id,
+            status=purged.status,
+            when=_name_day(round((self._clock.now() - purged.finished_at) / DAY_S)),
+        )
+
+    async def _explain_unknown_id(self, job_id: str) -> JobNotFoundError:
+        """Return the error for an id that no job has or had, with the newest jobs."""
         newest = await self._store.find(JobFilter(), NEWEST_SHOWN)
         listed = ", ".join(f"{job.id} ({truncate(job.title, TITLE_CHARS)})" for job in newest)
-        raise JobNotFoundError(
+        return JobNotFoundError(
             "There is no job {given!r}.",
             "no_such_job" if newest else "no_jobs",
             given=job_id[:ID_CHARS],
@@ -167,11 +176,7 @@ class JobControl(Inspection):
 
 def _name_day(days: int) -> str:
     """Return a day of the past in words."""
-    if days == 0:
-        return "today"
-    if days == 1:
-        return "a day ago"
-    return f"{days} days ago"
+    return {0: "today", 1: "a day ago"}.get(days, f"{days} days ago")
 
 
 def _answered_meanwhile(job_id: str) -> RequestError:

@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,11 +16,12 @@ from opentelemetry.propagate import extract
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
 from agent_jobs.clock import Clock
-from agent_jobs.errors import StoreError
+from agent_jobs.engine.failure_log import log_failures
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import TurnRecord
 from agent_jobs.jobs.response import Call, Usage
 from agent_jobs.jobs.response_steps import Step
+from agent_jobs.rendering.answers import drop_empty, read_output_text
 from agent_jobs.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -65,12 +65,8 @@ class TraceRunner:
     async def run(self) -> None:
         """Trace finished jobs until cancelled."""
         while True:
-            try:
+            with log_failures(logger, "cannot read the jobs to trace: %s", "traces failed; they continue"):
                 await self.trace_finished()
-            except StoreError as error:
-                logger.warning("cannot read the jobs to trace: %s", error)
-            except Exception:
-                logger.exception("traces failed; they continue")
             await self._clock.sleep(CHECK_S)
 
     async def trace_finished(self) -> None:
@@ -103,8 +99,7 @@ class SpanWriter:
 
     def write_job(self, record: JobRecord) -> None:
         """Write the span of a job, below the span that started it, and those of its turns and calls."""
-        job = record.job
-        end = job.finished_at or job.created_at
+        job, end = record.job, record.job.end_time
         parent = extract({"traceparent": job.trace_parent}, Context())
         attributes = describe_job(job) | self._add_content(describe_messages(record))
         span = self._write_span(f"invoke_agent {job.preset or TOOL_NAME}", (job.created_at, end), attributes, parent)
@@ -114,22 +109,20 @@ class SpanWriter:
             self._write_turn(record, turn, times, below)
         for call in record.calls:
             self._write_call(call, below, end)
-        if job.error is not None:
-            mark_span_failed(span, job.error.code)
+        mark_span_failed(span, job.error_code)
         span.end(to_ns(end))
 
     def _write_turn(self, record: JobRecord, turn: TurnRecord, times: tuple[float, float], parent: Context) -> None:
         job, (begin, end) = record.job, times
-        attributes = {**describe_model(job, "chat"), **describe_usage(turn.usage), "agent_jobs.turn": turn.number}
-        if turn.response_id is not None:
-            attributes["gen_ai.response.id"] = turn.response_id
+        ids = drop_empty({"gen_ai.response.id": turn.response_id, "agent_jobs.turn": turn.number})
+        attributes = {**describe_model(job, "chat"), **describe_usage(turn.usage), **ids}
         span = self._write_span(f"chat {job.model}", times, attributes, parent, SpanKind.CLIENT)
         below = set_span_in_context(span, parent)
         for step in record.steps:
             if step.turn == turn.number and step.kind not in NO_TOOL_KINDS:
                 self._write_step(step, below, end)
-        if job.error is not None and turn.number == job.turn.number:
-            mark_span_failed(span, job.error.code)
+        if turn.number == job.turn.number:
+            mark_span_failed(span, job.error_code)
         span.end(to_ns(max(begin, end)))
 
     def _write_step(self, step: Step, parent: Context, turn_end: float) -> None:
@@ -172,7 +165,7 @@ class SpanWriter:
 def list_turn_times(turns: Sequence[TurnRecord], steps: Sequence[Step], job_end: float) -> list[tuple[float, float]]:
     """Return when each turn was sent, and when it ended: with its last step, or else before the next turn."""
     begins = [turn.sent_at or 0.0 for turn in turns]
-    latest = [following for _, following in pairwise([*begins, job_end])]
+    latest = [*begins, job_end][1:]
     finished: dict[int, float] = {}
     for step in steps:
         if step.finished_at is not None:
@@ -191,7 +184,7 @@ def describe_job(job: Job) -> dict[str, Any]:
         "gen_ai.agent.name": job.preset or TOOL_NAME,
         "agent_jobs.job_id": job.id,
         "agent_jobs.status": str(job.status),
-        **{name: value for name, value in optional.items() if value not in (None, "")},
+        **drop_empty(optional),
     }
 
 
@@ -228,10 +221,8 @@ def describe_tool(name: str, tool_type: str) -> dict[str, str]:
 
 def describe_messages(record: JobRecord) -> dict[str, str]:
     """Return the attributes with a job's prompt and answer, in the form of the GenAI conventions."""
-    answer = ""
-    if record.job.output is not None:
-        answer = record.job.output.text
-    asked, answered = ({"type": "text", "content": text[: CONTENT_CHARS // 2]} for text in (record.prompt, answer))
+    texts = (record.prompt, read_output_text(record.job))
+    asked, answered = ({"type": "text", "content": text[: CONTENT_CHARS // 2]} for text in texts)
     return {
         "gen_ai.input.messages": write_json([{"role": "user", "parts": [asked]}]),
         "gen_ai.output.messages": write_json(
@@ -241,7 +232,9 @@ def describe_messages(record: JobRecord) -> dict[str, str]:
 
 
 def mark_span_failed(span: Span, code: str) -> None:
-    """Mark a span as failed. The message is left out, because it may repeat the prompt."""
+    """Mark a span as failed, unless the code is empty. The message is left out, because it may repeat the prompt."""
+    if not code:
+        return
     span.set_attribute("error.type", code)
     span.set_status(Status(StatusCode.ERROR))
 

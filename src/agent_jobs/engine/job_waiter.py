@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from math import inf
+from operator import attrgetter
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.rereading import reread_job
 from agent_jobs.engine.waits import Waits
 from agent_jobs.errors import JobNotFoundError
 from agent_jobs.jobs.job import WAITING, Job
@@ -57,7 +59,11 @@ class JobWaiter:
 
     def has_new_question(self, job: Job) -> bool:
         """Return True if the job asks for something that no caller of this process has seen."""
-        return has_question(job) and self._reported.get(job.id) != job.revision
+        return has_question(job) and not self._is_reported(job)
+
+    def _is_reported(self, job: Job) -> bool:
+        """Return True if a caller of this process saw what the job asks for now."""
+        return self._reported.get(job.id) == job.revision
 
     async def find_jobs(self, group: JobFilter) -> list[Job]:
         """Return the newest matching jobs; past the limit, also every active or undelivered one."""
@@ -107,9 +113,13 @@ class JobWaiter:
         """Return the job once it finished or arrived, or as it is after `wait_s`."""
         with self.waits.limit(wait_s):
             while not (job.is_terminal or has_arrived(job)):
-                await self._store.wait_for_change(job.id, job.revision)
-                job = await self._store.get(job.id) or job
+                job = await self._wait_for_revision(job)
         return job
+
+    async def _wait_for_revision(self, job: Job) -> Job:
+        """Return the job once it changed, after the next change that a reader can see."""
+        await self._store.wait_for_change(job.id, job.revision)
+        return await reread_job(self._store, job)
 
     async def _wait_for_end_or_question(self, job: Job, wait_s: float, asks: Callable[[Job], bool]) -> Job:
         """Return the job once it finished or asks, or as it is after `wait_s`; progress of its run wakes no waiter."""
@@ -121,9 +131,9 @@ class JobWaiter:
                     await self._store.wait_for_status(job.id, job.status)
                 else:
                     await self._store.wait_for_change(job.id, job.revision)
-                job = await self._store.get(job.id) or job
+                job = await reread_job(self._store, job)
             return job
-        return await self._store.get(job.id) or job
+        return await reread_job(self._store, job)
 
     async def wait_until_finalized(self, job: Job) -> Job:
         """Return a finished job once its files are written, or after a moment."""
@@ -133,8 +143,7 @@ class JobWaiter:
             return job  # it failed before and may fail for hours
         with self._clock.limit(FINALIZE_WAIT_S):
             while job.needs_finalizing:
-                await self._store.wait_for_change(job.id, job.revision)
-                job = await self._store.get(job.id) or job
+                job = await self._wait_for_revision(job)
         return job
 
     async def add_queue_position(self, job: Job) -> Job:
@@ -156,11 +165,11 @@ class JobWaiter:
         now = self._clock.now()
         over = [job for job in jobs if _is_ready(job, now)]
         active = [job for job in jobs if not _is_ready(job, now)]
-        unread = sorted((job for job in over if job.delivered_at is None), key=_finish_time)
+        unread = sorted((job for job in over if job.delivered_at is None), key=attrgetter("end_time"))
         return BatchState(
             done=[*unread, *filter(self.has_new_question, active)],
             running=[job for job in active if not has_question(job)],
-            asking=[job for job in active if has_question(job) and not self.has_new_question(job)],
+            asking=list(filter(self._is_reported, active)),
             delivered=len(over) - len(unread),
         )
 
@@ -186,8 +195,4 @@ def _is_ready(job: Job, now: float) -> bool:
     """Return True if the job finished and its files are written, or were waited for long enough."""
     if not job.is_terminal:
         return False
-    return not job.needs_finalizing or now - (job.finished_at or now) >= FINALIZE_WAIT_S
-
-
-def _finish_time(job: Job) -> float:
-    return job.finished_at or 0.0
+    return not job.needs_finalizing or now - job.end_time >= FINALIZE_WAIT_S

@@ -17,6 +17,7 @@ from agent_jobs.engine.background_check import BackgroundCheck
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.key_pause import KeyPause
 from agent_jobs.engine.request_adapter import RequestAdapter
+from agent_jobs.engine.rereading import reread_job
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.run_limits import PENDING_MAX_S, RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain, WaitForSlot
@@ -275,7 +276,7 @@ class Launcher:
         row = await self._store.record_response_id(
             job.id,
             job.turn.number,
-            job.turn.response_id or "",
+            job.turn.get_response_id(),
             self._clock.now(),
             mode=job.turn.mode,
             fingerprint=self._client.endpoint.fingerprint,  # another key may have been read after a refusal
@@ -302,7 +303,7 @@ class Launcher:
 
     async def _leave_unconfirmed(self, job: Job, why: str) -> Done | RunAgain:
         """End a start that upstream may have accepted. Only a setting of the user allows a second POST."""
-        row = await self._store.get(job.id) or job
+        row = await reread_job(self._store, job)
         if row.turn.response_id is not None:
             return RunAgain(0)  # the user adopted a response in the meantime
         if self._limits.resubmit and row.turn.attempt < 2 and row.cancel_requested_at is None:

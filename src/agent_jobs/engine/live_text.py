@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.response import JSON, activity_of, mapping_of
+from agent_jobs.jobs.response import JSON, activity_of, mapping_of, string_of
 
 PARTIAL_CHARS = 2_000  # of the text so far: the tail that `partial` shows
 HELD_PARTIAL_CHARS = 200_000  # of the text of a run that is held open: no other copy exists
@@ -41,8 +41,7 @@ class LiveText:
         """Return the answer so far, from its beginning; empty if that is not known."""
         if self.is_cut:
             return ""
-        texts = (text for _, text in self._list_texts())
-        return SEPARATOR.join(filter(None, (self._before, *texts)))
+        return SEPARATOR.join(filter(None, (self._before, *self._select_texts().values())))
 
     @property
     def activity(self) -> str:
@@ -55,7 +54,7 @@ class LiveText:
         offset = 0
         if self._before:
             offset = len(self._before) + len(SEPARATOR)
-        for index, text in self._list_texts():
+        for index, text in self._select_texts().items():
             offsets[index] = offset
             offset += len(text) + len(SEPARATOR)
         return offsets
@@ -87,7 +86,7 @@ class LiveText:
         if self._items is not None:
             self._items.append(item)
         if item.get("type") == "message":
-            self._messages.setdefault(index, _Message(str(item.get("phase") or "")))
+            self._messages.setdefault(index, _Message(string_of(item.get("phase"))))
 
     def add_words(self, index: object, words: str) -> None:
         """Add words to the message with this index in the output."""
@@ -108,14 +107,13 @@ class LiveText:
         if type(index) is int and event.get("content_index") in (None, 0):
             self.notes.append((index, mapping_of(event.get("annotation"))))
 
-    def _list_texts(self) -> list[tuple[object, str]]:
+    def _select_texts(self) -> dict[object, str]:
         """Return the messages that make up the answer: those that are marked as final, else all but commentary."""
         messages = self._messages.items()
         chosen = [(index, message) for index, message in messages if message.phase == "final_answer"]
         if not chosen:
             chosen = [(index, message) for index, message in messages if message.phase != "commentary"]
-        texts = [(index, "".join(message.words)) for index, message in chosen]
-        return [(index, text) for index, text in texts if text]
+        return {index: text for index, message in chosen if (text := "".join(message.words))}
 
     def _restart(self, place: tuple[int, str | None]) -> None:
         self._place = place
@@ -140,6 +138,21 @@ class LiveText:
     def _keep_as_read(self, text: str) -> None:
         self._before = text
         self._messages.clear()
+
+
+class UnreadText(LiveText):
+    """In place of the text of a job that no caller in this process reads: it keeps nothing, which costs little."""
+
+    __slots__ = ()
+
+    def add_item(self, index: object, item: JSON) -> None:
+        """Keep nothing of an item."""
+
+    def add_words(self, index: object, words: str) -> None:
+        """Keep no words."""
+
+    def add_note(self, event: JSON) -> None:
+        """Keep no annotation."""
 
 
 def _has_same_words(known: str, stored: str) -> bool:

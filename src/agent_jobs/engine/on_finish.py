@@ -16,7 +16,7 @@ from anyio.from_thread import run_sync
 from anyio.lowlevel import current_token
 
 from agent_jobs.clock import Clock
-from agent_jobs.errors import StoreError
+from agent_jobs.engine.failure_log import log_failures
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import OutputFile
 from agent_jobs.jobs.response import Call
@@ -79,7 +79,7 @@ class Notifier:
             for reporter in self._reporters:
                 await self._wait_for_reports(reporter)
         for reporter in self._reporters:
-            if left := sum(each is reporter for each in self._running.values()):
+            if left := [*self._running.values()].count(reporter):
                 logger.warning("%d %s", left, reporter.unfinished)
 
     async def _wait_for_reports(self, reporter: Reporter) -> None:
@@ -90,7 +90,8 @@ class Notifier:
 
     async def _notify_pending(self, finalize_wait_s: float, answer_wait_s: float) -> None:
         """Start the reports of as many jobs as may be under way at once."""
-        try:
+        store_message = "cannot check for finished jobs: %s"
+        with log_failures(logger, store_message, "cannot check for finished jobs"):
             while len(self._running) < AT_ONCE:
                 now = self._clock.now()
                 pending = await self._store.pending_notification(
@@ -99,10 +100,6 @@ class Notifier:
                 if pending is None:
                     return
                 await self._notify_job(*pending)
-        except StoreError as error:
-            logger.warning("cannot check for finished jobs: %s", error)
-        except Exception:
-            logger.exception("cannot check for finished jobs")
 
     async def _notify_job(self, job_id: str, at: float) -> None:
         # Read everything before the claim: if this process dies after it, the notification is lost.
@@ -160,6 +157,6 @@ def build_notice(job: Job, calls: Sequence[Call], made: Sequence[OutputFile], no
     if job.is_terminal:
         shown = answers.render_finished_job(job)
     else:
-        waiting = [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
+        waiting = [call for call in calls if call.is_question]
         shown = render_questions(job, waiting, may_approve=True)
     return notice | {name: value for name, value in shown.items() if name not in _FIELDS_FOR_MODELS}

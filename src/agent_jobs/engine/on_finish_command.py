@@ -111,7 +111,7 @@ def _repeats_job(line: str, given: str, texts: Sequence[str]) -> bool:
         return False
     if any(piece in given for piece in _cut_pieces(line)):
         return True
-    own = [each.strip() for text in texts for each in text.splitlines()]
+    own = map(str.strip, "\n".join(texts).splitlines())
     return any(each in line for each in own if len(each) >= REPEATED_LINE_CHARS)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from agent_jobs.engine.live_text import LiveText
+from agent_jobs.engine.owner_limits import find_owner
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Job
@@ -54,13 +55,13 @@ class OwnerClients:
         """
         if not owner:
             return self.shared
-        row = await self._store.get_owner(owner)
-        if row is None or not row.key_ref:
+        key_ref = (await find_owner(self._store, owner)).key_ref
+        if not key_ref:
             return self.shared
         async with self._opening:
-            if row.key_ref not in self._clients:
-                self._clients[row.key_ref] = await self._open_client(row.key_ref)
-        return self._clients[row.key_ref]
+            if key_ref not in self._clients:
+                self._clients[key_ref] = await self._open_client(key_ref)
+        return self._clients[key_ref]
 
     async def find_sender(self, owner: str, fingerprint: str) -> ResponsesClient:
         """Return the client with the key that created a response, if this process has it; else that of its owner.
@@ -75,6 +76,18 @@ class OwnerClients:
                 if client.endpoint.fingerprint == fingerprint:
                     return client
         return await self.find(owner)
+
+
+class _KeylessStepper:
+    """In place of a stepper whose key is missing: the job waits until it is there again."""
+
+    async def cancel(self, _job: Job) -> RunAgain:
+        """Have the cancel tried again."""
+        return RunAgain(MISSING_KEY_RETRY_S)
+
+    async def run_job_step(self, _job: Job) -> RunAgain:
+        """Have the step tried again."""
+        return RunAgain(MISSING_KEY_RETRY_S)
 
 
 class OwnerSteppers:
@@ -142,8 +155,6 @@ class OwnerSteppers:
     async def cancel(self, job: Job) -> Done | RunAgain:
         """Ask upstream to stop the run, then poll it. The job is not claimed for this."""
         stepper = await self._find_stepper(job)
-        if stepper is None:
-            return RunAgain(MISSING_KEY_RETRY_S)
         return await stepper.cancel(job)
 
     async def run_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:
@@ -152,18 +163,16 @@ class OwnerSteppers:
         if job is None:
             return Done()
         stepper = await self._find_stepper(job)
-        if stepper is None:
-            return RunAgain(MISSING_KEY_RETRY_S)
         return await stepper.run_job_step(job)
 
-    async def _find_stepper(self, job: Job) -> JobStepper | None:
-        """Return the stepper with the key of the job's owner, or that of a run under way; None if it is missing."""
+    async def _find_stepper(self, job: Job) -> JobStepper | _KeylessStepper:
+        """Return the stepper with the key of the job's owner, or that of a run under way."""
         fingerprint = job.turn.fingerprint if job.turn.response_id is not None else ""
         try:
             client = await self._clients.find_sender(job.owner, fingerprint)
         except ConfigError as error:
             logger.warning("%s waits: %s", job.id, error)
-            return None
+            return _KeylessStepper()
         if client is self._clients.shared:
             return self._shared
         if id(client) not in self._others:

@@ -1,19 +1,22 @@
-"""Finds the limits of the owner of a job."""
+"""Finds the owner of a job, and the owner's limits."""
 
-from agent_jobs.jobs.owners import UNLIMITED, OwnerLimits
+from agent_jobs.jobs.owners import UNLIMITED, Owner, OwnerLimits
 from agent_jobs.pricing.prices import find_day_start
 from agent_jobs.store.base import Store
 from agent_jobs.store.values import Budget
+
+
+async def find_owner(store: Store, name: str) -> Owner:
+    """Return what an operator set for an owner; an owner without settings if that is nothing."""
+    return await store.get_owner(name) or Owner(name)
 
 
 async def find_limits(store: Store, owner: str, default: OwnerLimits) -> OwnerLimits:
     """Return the limits of an owner, or else of all owners; a single user has no such limits."""
     if not owner:
         return UNLIMITED
-    row = await store.get_owner(owner)
-    if row is None:
-        return default
-    return row.limits.with_defaults(default)
+    found = await find_owner(store, owner)
+    return found.limits.with_defaults(default)
 
 
 def list_budgets(

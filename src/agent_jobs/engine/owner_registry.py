@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.owner_limits import find_owner
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.owner_name import NAME_RULE, is_owner_name
@@ -73,7 +74,7 @@ class OwnerRegistry:
 
     async def get_owner(self, name: str) -> Owner:
         """Return the settings of an owner."""
-        return await self._store.get_owner(name) or Owner(name)
+        return await find_owner(self._store, name)
 
     async def set_owner(self, owner: Owner) -> None:
         """Store what an owner may use.

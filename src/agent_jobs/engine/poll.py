@@ -1,6 +1,7 @@
 """Polls a running response: its GETs, its deadline and its cancel."""
 
 import logging
+from contextlib import suppress
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
@@ -90,9 +91,8 @@ class Poller:
             return Done()
         if await self._store.claim_cancel(job.id, self._clock.now(), CANCEL_AGAIN_S):
             try:
-                await self._client.cancel(response_id)
-            except MissingError:
-                pass  # the poll below counts it
+                with suppress(MissingError):  # the poll below counts it
+                    await self._client.cancel(response_id)
             except UpstreamError as error:
                 return await self._retry_cancel(job, error)
         return await self.poll(job, held=False)
@@ -141,7 +141,7 @@ class Poller:
             return RunAgain(far_s, far_s)
         now = self._clock.now()
         if held and self._reader.has_room and job.can_stream(now):
-            events = self._client.stream(job.turn.response_id or "", starting_after=job.turn.sequence_number)
+            events = self._client.stream(job.turn.get_response_id(), starting_after=job.turn.sequence_number)
             return await self._stream_step.run(job, events, attached=True)
         return await self._planner.plan(job, not_before_s)
 

@@ -33,9 +33,6 @@ class PollPlanner:
 
     async def _is_webhook_coming(self, job: Job, now: float) -> bool:
         """Return True if webhooks of the job's endpoint arrive, and none has arrived for its response yet."""
-        turn = job.turn
-        if not self._limits.expects_webhooks or turn.mode == "foreground" or turn.response_id is None:
+        if not self._limits.expects_webhooks or not job.can_be_retrieved or job.is_stopping:
             return False
-        if job.cancel_requested_at is not None or turn.timed_out_at is not None:
-            return False
-        return await self._store.expects_webhook(turn.base_url, turn.response_id, now - WEBHOOKS_LIVE_S)
+        return await self._store.expects_webhook(job.turn.base_url, job.turn.get_response_id(), now - WEBHOOKS_LIVE_S)

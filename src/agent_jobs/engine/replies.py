@@ -24,7 +24,7 @@ def answer_calls(open_calls: Mapping[str, Call], reply: Reply) -> list[Call]:
     """
     _check_ids(open_calls, reply)
     reply = replace(reply, approve=(*reply.approve, *_find_always_allowed(open_calls, reply)))
-    answered = [call for call in (_answer_call(call, reply) for call in open_calls.values()) if call is not None]
+    answered = list(filter(None, (_answer_call(call, reply) for call in open_calls.values())))
     if not answered:
         raise RequestError("The reply has no answer to {calls}.", "empty_reply", calls=", ".join(open_calls))
     return answered

@@ -14,7 +14,7 @@ from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.errors import UpstreamError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
-from agent_jobs.jobs.response import JSON, Failure, Usage, has_answer, items_of, mapping_of, read_failure
+from agent_jobs.jobs.response import JSON, Failure, Usage, has_answer, items_of, mapping_of, read_failure, string_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
@@ -47,33 +47,36 @@ class Resender:
 
     async def after_failure(self, failed: Job) -> bool:
         """If a response failed because upstream lacks the history, have its turn sent again and return True."""
-        response_id, error = failed.turn.response_id, failed.error
         again = await self.find_rewritten(failed)
-        if again is None or error is None or response_id is None:
+        if again is None:
             return False
+        response_id = failed.turn.get_response_id()
         if not await self._store.reset_for_resend(again, response_id):
             return False
         logger.info("%s: %s failed without its history; sent again", failed.id, response_id)
-        await self._store.record_event(failed.id, self._clock.now(), "rebuilt", f"{response_id}: {error.message}")
+        await self._store.record_event(
+            failed.id, self._clock.now(), "rebuilt", f"{response_id}: {failed.failure.message}"
+        )
         return True
 
     async def find_rewritten(self, failed: Job) -> Job | None:
         """Return the job with its turn to be sent again; None for another failure, or for a second one."""
-        error = failed.error
-        if error is None or not _may_be_sent_again(failed):
+        if not _may_be_sent_again(failed):
             return None
-        response = _get_response(failed)
-        param = str(mapping_of(response.get("error")).get("param") or "")
-        answered = has_answer(items_of(response.get("output")))
-        rewritten = await self._rewrite_turn(failed, error.code, param, error.message, answered=answered)
+        param = string_of(mapping_of(failed.response.get("error")).get("param"))
+        answered = has_answer(items_of(failed.response.get("output")))
+        rewritten = await self._rewrite_turn(
+            failed, failed.failure.code, param, failed.failure.message, answered=answered
+        )
         if rewritten is None:
             return None
         return await self._reset_turn(failed, replace(rewritten, rebuilt=True))
 
     async def after_stream_error(self, job: Job, event: JSON) -> bool:
         """Do the same for a stream that ended with an error event and without a response object."""
-        error = read_failure({"error": event.get("error") or event})
-        param = str(mapping_of(event.get("error") or event).get("param") or "")
+        reported = event.get("error") or event
+        error = read_failure({"error": reported})
+        param = string_of(mapping_of(reported).get("param"))
         if error is None or await self._rewrite_turn(job, error.code, param, error.message) is None:
             return False
         return await self.after_failure(await self._read_failure(job, error, param))
@@ -82,7 +85,7 @@ class Resender:
         """Return the job as a GET shows it, with the error of its stream; without a GET, as failed by that error."""
         now = self._clock.now()
         try:
-            retrieved = await self._client.retrieve(job.turn.response_id or "")
+            retrieved = await self._client.retrieve(job.turn.get_response_id())
         except UpstreamError:
             failed = job.mark_failed(error.code, error.message, now)
             return replace(failed, counted={"error": {"param": param}})
@@ -130,42 +133,35 @@ class Resender:
             usage=failed.usage_before,
             cost_usd=failed.cost_before_usd,
         )
-        used = Usage.of(_get_response(failed).get("usage"))
+        used = Usage.of(failed.response.get("usage"))
         if used is None or (used == Usage() and not used.partial):
             return again
         return await self._charge_failed_response(failed, again)
 
     async def _charge_failed_response(self, failed: Job, again: Job) -> Job | None:
         """Return the job with the cost of the failed response; None if that is unknown or over the cost limit."""
-        cost_usd = (await self._finalizer.prepare_end(failed)).cost_usd
-        limit_usd = inf if failed.max_cost_usd is None else failed.max_cost_usd
-        if cost_usd is None and limit_usd < inf:
+        priced = await self._finalizer.prepare_end(failed)
+        turn_usd, limit_usd = priced.turn_cost_usd, failed.cost_limit_usd
+        if turn_usd is None and limit_usd < inf:
             return None
         reserved_usd = failed.reserved_usd
-        if reserved_usd is not None and cost_usd is not None:
-            reserved_usd += cost_usd - (failed.cost_before_usd or 0.0)
-        if reserved_usd is not None and reserved_usd > limit_usd:
-            return None
+        if reserved_usd is not None and turn_usd is not None:
+            reserved_usd += turn_usd
+            if reserved_usd > limit_usd:
+                return None
         return replace(
             again,
             usage=failed.usage,
             usage_before=failed.usage,
-            cost_usd=cost_usd,
-            cost_before_usd=cost_usd,
+            cost_usd=priced.cost_usd,
+            cost_before_usd=priced.cost_usd,
             reserved_usd=reserved_usd,
         )
 
 
 def _may_be_sent_again(failed: Job) -> bool:
     """Return True if the job failed upstream, has no cancel request, and was not sent again before."""
-    if failed.status is not Status.FAILED or failed.turn.response_id is None:
-        return False
-    if failed.cancel_requested_at is not None or failed.turn.timed_out_at is not None:
-        return False
-    return not failed.turn.rebuilt  # a rebuilt turn may have been accepted twice already
-
-
-def _get_response(failed: Job) -> JSON:
-    if failed.output is not None and failed.output.response:
-        return failed.output.response
-    return failed.counted or {}
+    if failed.turn.rebuilt:
+        return False  # it may have been accepted twice already
+    is_failed_response = failed.status is Status.FAILED and failed.turn.response_id is not None
+    return is_failed_response and not failed.is_stopping

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, MissingError, UpstreamError
 from agent_jobs.jobs.job import CANNOT_POLL, Job
-from agent_jobs.jobs.status import Status
 from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ async def retrieve(client: ResponsesClient, clock: Clock, job: Job) -> RetrieveO
     """GET a job's response and apply the answer. A failed GET ends the job only if the response is gone."""
     asked_at = clock.now()
     try:
-        retrieved = await client.retrieve(job.turn.response_id or "")
+        retrieved = await client.retrieve(job.turn.get_response_id())
     except UpstreamError as error:
         return _apply_failed_get(client, job, error, asked_at)
     seen = _with_actual_mode(job.apply_response(retrieved.response, clock.now()))
@@ -69,8 +68,6 @@ def _limit_asked_wait(asked_s: float | None) -> float:
 
 def _with_actual_mode(seen: Job) -> Job:
     """Return a job that a GET shows running: without a process on its connection, it runs in the background."""
-    if seen.turn.mode != "foreground" or seen.turn.has_open_calls:
-        return seen
-    if seen.status not in (Status.QUEUED, Status.IN_PROGRESS):
+    if not seen.is_held_open or seen.turn.has_open_calls:
         return seen
     return replace(seen, turn=replace(seen.turn, mode="background"))

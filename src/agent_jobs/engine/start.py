@@ -33,7 +33,7 @@ from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.owners import OwnerLimits
 from agent_jobs.jobs.queries import Estimate
-from agent_jobs.jobs.response import JSON, items_of, mapping_of
+from agent_jobs.jobs.response import JSON, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.stored_request import effort_of, model_of
 from agent_jobs.pricing.prices import Bound
@@ -66,9 +66,9 @@ class _Draft(NamedTuple):
     """The jobs of a request without their bounds, and what they were made of."""
 
     jobs: list[Job]
-    options: StartOptions
     previous: PreviousJob
     attached: list[Attachment]
+    uploads: list[Attachment]  #: those of them that the provider stores
 
 
 class _Shared(NamedTuple):
@@ -144,18 +144,15 @@ class StartPlanner:
             batch = _create_id("batch")
         limits = await self._find_limits()
         draft = await self._draft_jobs(request, batch)
-        uploads = [file for file in draft.attached if file.kind == "data"]
-        jobs, bound_parts = draft.jobs, ""
-        if uploads:
-            jobs = _add_to_hashes(jobs, uploads)
+        bound_parts = ""
         bounded: list[Job] = []
-        for job in _number_equal_prompts(jobs):
+        for job in _number_equal_prompts(draft.jobs):
             job, parts_of_bound = await self._check_cost(job, draft.previous, limits)
             bounded.append(job)
             bound_parts = max(bound_parts, parts_of_bound, key=len)
         return PlannedStart(
             bounded,
-            [Upload(file.name, file.data) for file in uploads],
+            [Upload(file.name, file.data) for file in draft.uploads],
             self._create_budgets(limits, bound_parts),
             allow_duplicate=bool(request.options.get("allow_duplicate")),
             starts_per_minute=limits.starts_per_minute,
@@ -179,7 +176,7 @@ class StartPlanner:
             now=self._clock.now(),
         )
         previous = PreviousJob()
-        if repeated.previous_job_id is not None and not job.turn.rebuilt:
+        if not job.turn.rebuilt:
             previous = await self._finder.find(repeated.previous_job_id, None)
         limits = await self._find_limits()
         job, bound_parts = await self._check_cost(job, previous, limits)
@@ -193,7 +190,7 @@ class StartPlanner:
         Raises:
             RequestError, ConfigError: As `plan`, but not for a missing bound or price.
         """
-        (job, *others), _, previous, attached = await self._draft_jobs(request, "")
+        (job, *others), previous, attached, _ = await self._draft_jobs(request, "")
         bound_usd, bound_parts = None, ""
         unbounded: AgentJobsError | None = None
         try:
@@ -202,7 +199,7 @@ class StartPlanner:
             bound_usd = self._bound_all_turns_usd(job, first_turn.usd) * (1 + len(others))
         except AgentJobsError as error:
             unbounded = error
-        prompt_tokens = ceil(max(len(encode_text(prompt)) for prompt in request.prompts) / TOKEN_BYTES)
+        prompt_tokens = ceil(max(map(len, map(encode_text, request.prompts))) / TOKEN_BYTES)
         estimate = Estimate(
             jobs=1 + len(others),
             model=str(job.turn.request["model"]),
@@ -212,9 +209,6 @@ class StartPlanner:
             unbounded=unbounded,
             bound_parts=bound_parts,
         )
-        uploads = [file for file in attached if file.kind == "data"]
-        if uploads:
-            [job] = _add_to_hashes([job], uploads)
         return await self._add_forecast(estimate, job, is_research=request.preset == RESEARCH_PRESET)
 
     async def _add_forecast(self, estimate: Estimate, job: Job, *, is_research: bool) -> Estimate:
@@ -238,7 +232,7 @@ class StartPlanner:
                 expected_searches=forecast.searches,
             )
         return estimate._replace(
-            effort=str(mapping_of(body.get("reasoning")).get("effort") or ""),
+            effort=effort_of(body),
             tools=tuple(str(tool.get("name") or tool.get("type")) for tool in items_of(body.get("tools"))),
             request_hash=job.request_hash if estimate.jobs == 1 else "",
         )
@@ -259,7 +253,8 @@ class StartPlanner:
         await check_context_size(
             request, jobs[0].turn.request, attached, previous.least_tokens, self._find_context_tokens
         )
-        return _Draft(jobs, options, previous, attached)
+        uploads = [file for file in attached if file.kind == "data"]
+        return _Draft(_add_to_hashes(jobs, uploads), previous, attached, uploads)
 
     def _draft_job(self, prompt: str, shared: _Shared) -> Job:
         job_id = _create_id("job")
@@ -386,11 +381,10 @@ class StartPlanner:
 
     async def _check_cost(self, job: Job, previous: PreviousJob, limits: OwnerLimits) -> tuple[Job, str]:
         """Return the job with the most that it may cost, if that is limited, and the parts of that bound."""
-        limit_usd = job.max_cost_usd
-        if limit_usd is None and not self._list_reserved(limits):
+        if job.max_cost_usd is None and not self._list_reserved(limits):
             return job, ""
         job, bound = await self._limit_cost(job, previous, limits)
-        if limit_usd is not None and bound.usd > limit_usd:
+        if bound.usd > job.cost_limit_usd:
             raise RequestError(
                 "This could cost up to {usd:.2f} USD, over {name}: {parts}.",
                 "over_max_cost",
@@ -461,8 +455,10 @@ def _number_equal_prompts(jobs: Sequence[Job]) -> list[Job]:
     return separate
 
 
-def _add_to_hashes(jobs: Sequence[Job], uploads: Sequence[Attachment]) -> list[Job]:
-    """Return the jobs with the uploaded files in their hashes."""
+def _add_to_hashes(jobs: list[Job], uploads: Sequence[Attachment]) -> list[Job]:
+    """Return the jobs with the uploaded files in their hashes, if there are any."""
+    if not uploads:
+        return jobs
     digest = hashlib.sha256()
     for file in uploads:
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.data).digest())

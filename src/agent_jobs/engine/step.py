@@ -40,7 +40,6 @@ class JobStepper:
         tool_loop: ToolLoop,
         secrets: Mapping[str, Secret],
     ) -> None:
-        self._store = store
         self._finalizer = finalizer
         self._tool_loop = tool_loop
         self._pause = KeyPause(clock)
@@ -110,13 +109,6 @@ class JobStepper:
         """Ask upstream to stop the run, then poll it. The job is not claimed for this."""
         return await self._poller.cancel(job)
 
-    async def run_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:
-        """Run the one step that the job's row asks for."""
-        job = await self._store.get(job_id)
-        if job is None:
-            return Done()
-        return await self.run_job_step(job)
-
     async def run_job_step(self, job: Job) -> Done | RunAgain | WaitForSlot:
         """Run the one step that a job asks for, whose row was just read."""
         outcome = await self._take_step(job)
@@ -131,7 +123,7 @@ class JobStepper:
             return await self._tool_loop.run_tools(job)
         if job.turn.response_id is None:
             return await self._begin_turn(job)
-        if _is_stopping(job):
+        if _must_be_cancelled(job):
             return await self._poller.cancel(job)
         return await self._poller.poll(job)
 
@@ -146,8 +138,6 @@ class JobStepper:
         return RunAgain(FINALIZE_AGAIN_S)
 
 
-def _is_stopping(job: Job) -> bool:
+def _must_be_cancelled(job: Job) -> bool:
     """Return True if a cancel has to be sent to upstream."""
-    if job.turn.mode == "foreground":
-        return False
-    return job.cancel_requested_at is not None or job.turn.timed_out_at is not None
+    return job.is_stopping and job.turn.mode != "foreground"

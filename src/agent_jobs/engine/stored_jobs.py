@@ -26,12 +26,16 @@ ActionReporter = Callable[[str, Mapping[str, float | None]], Awaitable[None]]
 CONTINUABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
 
+async def ignore_action(_action: str, _costs_usd: Mapping[str, float | None]) -> None:
+    """Report nothing, where no audit log is kept."""
+
+
 class StoredJobs(ABC):
     """Looks up stored jobs. A base of `Engine`."""
 
     _store: Store
     _clock: Clock
-    _action_reporter: ActionReporter | None
+    _action_reporter: ActionReporter
 
     @abstractmethod
     async def result(self, job_id: str) -> Result:
@@ -114,14 +118,18 @@ class StoredJobs(ABC):
         Raises:
             ConfigError: `upstream` is set, and this process can send nothing.
         """
-        clients = None
-        if upstream:
-            clients = self.require_clients()
+        clients = self._find_deleting_clients(upstream=upstream)
         deleted = await self._store.delete_jobs(job_ids)
-        if self._action_reporter is not None and deleted:
+        if deleted:
             await self._action_reporter("delete", dict.fromkeys(deleted))
         places = list(chain.from_iterable(deleted.values()))
         return Pruned(len(deleted), 0, len(places), await delete_responses(places, clients))
+
+    def _find_deleting_clients(self, *, upstream: bool) -> OwnerClients | None:
+        """Return the clients that delete responses, if those at the provider are to be deleted, too."""
+        if not upstream:
+            return None
+        return self.require_clients()
 
 
 async def delete_responses(places: Iterable[ResponseAddress], clients: OwnerClients | None) -> int:

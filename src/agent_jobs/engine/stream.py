@@ -13,10 +13,11 @@ from typing import TypeVar
 import anyio
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.live_text import HELD_PARTIAL_CHARS, PARTIAL_CHARS, LiveText
+from agent_jobs.engine.live_text import HELD_PARTIAL_CHARS, PARTIAL_CHARS, LiveText, UnreadText
+from agent_jobs.engine.rereading import reread_job
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job, Mode
-from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, string_of, text_of
 from agent_jobs.jobs.response_steps import Step, merge_step, read_step
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON
@@ -71,7 +72,7 @@ class StreamReader:
     async def mark_background(self, job_id: str, mode: Mode) -> bool:
         """Mark a held run as one that continues without its stream; return False if none is read here."""
         reading = self._readings.get(job_id)
-        if reading is None or reading.is_over:
+        if reading is None or reading.job.has_ended_turn:
             return False
         reading.job = replace(reading.job, turn=replace(reading.job.turn, mode=mode))
         return await self._save_status(reading)
@@ -152,9 +153,8 @@ class StreamReader:
         """Read a stream to its end; return True if upstream refuses to serve it."""
         job_id = reading.job.id
         self._readings[job_id] = reading
-        reading.live = self._live_texts.get(job_id)
-        if reading.live is not None:
-            reading.live.begin_stream(reading.job)
+        reading.live = self._live_texts.get(job_id, reading.live)
+        reading.live.begin_stream(reading.job)
         self._news.set()
         try:
             async with aclosing(events):
@@ -166,8 +166,7 @@ class StreamReader:
             logger.info("%s: its stream broke: %s", job_id, error)
         finally:
             del self._readings[job_id]
-            if reading.live is not None:
-                reading.live.end_stream()
+            reading.live.end_stream()
         return False
 
     async def _read_events(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
@@ -180,20 +179,17 @@ class StreamReader:
             if not reading.is_behind:
                 self._news.set()
             reading.take_event(event)
-            if reading.has_moved and (not await self._save_status(reading) or reading.is_over):
+            if reading.has_moved and not await self._save_status(reading):
                 return
 
     async def _apply_response(self, reading: "_Reading", event: JSON) -> None:
         now = self._clock.now()
         event = reading.complete_event(event)
         applied = reading.job.apply_event(event, now)
-        if _is_over(applied):
+        if applied.has_ended_turn:
             # Another process may have requested a cancel; then only a GET ends the job.
-            row = await self.retry_until_stored(applied, lambda: self._store.get(applied.id))
-            cancel_requested_at = None
-            if row:
-                cancel_requested_at = row.cancel_requested_at
-            applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply_event(event, now)
+            row = await self.retry_until_stored(applied, lambda: reread_job(self._store, reading.job))
+            applied = replace(reading.job, cancel_requested_at=row.cancel_requested_at).apply_event(event, now)
         reading.has_moved |= applied.status is not reading.job.status or applied.turn.has_open_calls
         reading.job = applied
         for step in applied.turn.steps:
@@ -202,14 +198,13 @@ class StreamReader:
     async def _save_status(self, reading: "_Reading") -> bool:
         """Store a job whose status changed; return True if this process should read on."""
         job = reading.flush_to_job()
+        if job.has_ended_turn:
+            await self.retry_until_stored(job, lambda: self._save(job))
+            reading.forget_stored_steps(job.turn.steps)
+            return False
         try:
-            if _is_over(job):
-                saved = await self.retry_until_stored(job, lambda: self._save(job))
-            else:
-                saved = await self._save(job)
+            saved = await self._save(job)
         except StoreError as error:
-            if _is_over(job):
-                raise
             logger.warning("%s: its status cannot be written: %s", job.id, error)
             return True
         reading.has_moved = False
@@ -231,11 +226,6 @@ def _should_stop(job: Job, cancel_requested_at: float | None) -> bool:
     return job.turn.mode == "foreground" and cancel_requested_at is not None
 
 
-def _is_over(job: Job) -> bool:
-    """Return True if the job's current turn has finished."""
-    return job.is_terminal or job.turn.has_open_calls
-
-
 @dataclass(slots=True)
 class _Reading:
     """A job with what its stream brought since the last write. Mutable: most events only add a word."""
@@ -252,7 +242,7 @@ class _Reading:
     answered_json: bool = False  #: the answer is a JSON object and no stream
     error: JSON | None = None  #: the stream's error event
     indexes_with_text: set[object] = field(default_factory=set[object])  #: output indexes whose text was read
-    live: LiveText | None = None  #: the text for callers in this process
+    live: LiveText = field(default_factory=UnreadText)  #: the text for callers in this process
     all_words: list[str] = field(default_factory=list[str])
     new_words: list[str] = field(default_factory=list[str])
     new_reasoning: list[str] = field(default_factory=list[str])
@@ -263,11 +253,6 @@ class _Reading:
         """Return True if the run ends with this connection."""
         return self.job.turn.mode == "foreground"
 
-    @property
-    def is_over(self) -> bool:
-        """Return True if the job's current turn has finished."""
-        return _is_over(self.job)
-
     def take_event(self, event: JSON) -> None:
         """Note what an event shows, unless an event of its number or a later one was read before."""
         number = event.get("sequence_number")
@@ -276,9 +261,11 @@ class _Reading:
                 return
             self.cursor = number
         self.has_events = self.is_behind = True
-        kind = event.get("type")
-        if type(kind) is str and (handle := _EVENT_HANDLERS.get(kind)):
-            handle(self, event)
+        handle = _EVENT_HANDLERS.get(string_of(event.get("type")), _Reading.ignore)
+        handle(self, event)
+
+    def ignore(self, event: JSON) -> None:
+        """Note nothing of an event that only shows that the stream lives."""
 
     def take_words(self, event: JSON) -> None:
         """Note words that the model wrote. Most events are of this kind."""
@@ -286,8 +273,7 @@ class _Reading:
         self.indexes_with_text.add(event.get("output_index"))
         self.new_words.append(words)
         self.all_words.append(words)
-        if self.live is not None:
-            self.live.add_words(event.get("output_index"), words)
+        self.live.add_words(event.get("output_index"), words)
 
     def take_whole_text(self, event: JSON) -> None:
         """Store a text that arrived in full, unless its parts arrived before."""
@@ -301,28 +287,24 @@ class _Reading:
         if not isinstance(item, dict):
             return
         self.items.append(event["item"])
-        position = index if type(index) is int else len(self.items) - 1
+        position = _choose_position(index, len(self.items) - 1)
         self._read_step(position, event["item"], is_finished=False)
-        if self.live is not None:
-            self.live.add_item(index, event["item"])
+        self.live.add_item(index, event["item"])
 
     def take_finished_item(self, event: JSON) -> None:
         """Store a full output item, with its text unless the parts of it arrived before."""
         index, item = event.get("output_index"), event.get("item")
         if not isinstance(item, dict):
             return
-        place = index if type(index) is int else len(self.finished_items)
+        place = _choose_position(index, len(self.finished_items))
         self.finished_items[place] = event["item"]
         self._read_step(place, event["item"], is_finished=True)
-        if place in self.indexes_with_text or index in self.indexes_with_text:
-            return
-        if text := text_of([event["item"]]):
+        if self.indexes_with_text.isdisjoint((place, index)) and (text := text_of([event["item"]])):
             self._add_words(place, text)
 
     def take_annotation(self, event: JSON) -> None:
         """Note a source of what the model wrote."""
-        if self.live is not None:
-            self.live.add_note(event)
+        self.live.add_note(event)
 
     def take_reasoning(self, event: JSON) -> None:
         """Note words of the model's reasoning."""
@@ -348,19 +330,19 @@ class _Reading:
         items = self._list_finished_items()
         if len(items) > len(sent) or has_answer(items):
             return {**event, "response": {**response, "output": items}}
-        if self.all_words and response.get("status") == "completed":
+        if response.get("status") == "completed":
             self._keep_whole_text()
         return event
 
     def finish_job(self) -> Job:
         """Return the job after its stream; a held run whose answer was read in full has it as `counted`."""
         job = self.flush_to_job()
-        if not self.is_held_open or _is_over(job) or self.error is not None:
+        if not self.is_held_open or job.has_ended_turn or self.error is not None:
             return job
         items = self._list_finished_items()
         if not _ends_with_answer(items):
             return job
-        response = {"id": job.turn.response_id, **(job.counted or {}), "status": "completed", "output": items}
+        response = {"id": job.turn.response_id, **job.counted, "status": "completed", "output": items}
         return replace(job, counted=response)
 
     def finish_attached_job(self, stream_failures: int, *, is_brief: bool) -> Job:
@@ -410,13 +392,12 @@ class _Reading:
         self.indexes_with_text.add(index)
         self.new_words.append(words)
         self.all_words.append(words)
-        if self.live is not None:
-            self.live.add_words(index, words)
+        self.live.add_words(index, words)
 
     def _list_finished_items(self) -> list[JSON]:
         """Return the output as its items arrived; empty if one of them was not read to its end."""
-        places = sorted(self.finished_items)
-        if places != list(range(len(places))) or len(self.items) > len(places):
+        places = range(max(len(self.items), len(self.finished_items)))
+        if self.finished_items.keys() != set(places):
             return []
         return [self.finished_items[place] for place in places]
 
@@ -428,7 +409,7 @@ class _Reading:
         self.job = replace(self.job, turn=replace(self.job.turn, partial=text[-HELD_PARTIAL_CHARS:]))
 
 
-#: What an event of each type changes; other types only show that the stream lives.
+#: What an event of each type changes.
 _EVENT_HANDLERS: Mapping[str, Callable[[_Reading, JSON], None]] = {
     "response.output_text.delta": _Reading.take_words,
     "response.refusal.delta": _Reading.take_words,
@@ -442,6 +423,13 @@ _EVENT_HANDLERS: Mapping[str, Callable[[_Reading, JSON], None]] = {
     "response.reasoning_summary_part.added": _Reading.take_new_summary,
     "error": _Reading.take_error,
 }
+
+
+def _choose_position(index: object, otherwise: int) -> int:
+    """Return the index that an event names as an item's position; `otherwise` if it names none."""
+    if type(index) is int:
+        return index
+    return otherwise
 
 
 def _ends_with_answer(items: Sequence[JSON]) -> bool:

@@ -9,6 +9,7 @@ from math import inf
 from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.engine.poll_planner import PollPlanner
+from agent_jobs.engine.rereading import reread_job
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import RunAgain
@@ -59,7 +60,7 @@ class StreamStep:
         job = await self._reader.read_stream(job, events, limit_s, attached=attached)
         if job.is_terminal:
             logger.info("%s: finished, %s", job.id, job.status)
-        if job.is_terminal or job.turn.has_open_calls or await self._is_sent_again(job):
+        if job.has_ended_turn or await self._is_sent_again(job):
             return RunAgain(0)
         if job.turn.mode == "foreground":
             return await self._end_held_run(job)
@@ -101,14 +102,14 @@ class StreamStep:
 
     async def _end_held_run(self, job: Job) -> RunAgain:
         """Store the end of a held run with its connection: by a cancel, by its deadline, or by upstream."""
-        row = await self._reader.retry_until_stored(job, lambda: self._store.get(job.id))
-        if row is not None and row.cancel_requested_at is not None:
+        row = await self._reader.retry_until_stored(job, lambda: reread_job(self._store, job))
+        if row.cancel_requested_at is not None:
             ended = job.with_partial().mark_cancelled(self._clock.now())
         elif job.turn.timed_out_at is not None:
             ended = job.end_at_deadline(self._clock.now())
         else:
             ended = await self._retrieve_rest(job.mark_stream_failed())
-        if not (ended.is_terminal or ended.turn.has_open_calls):
+        if not ended.has_ended_turn:
             return await self.poll_instead(ended)
         await self._reader.retry_until_stored(ended, lambda: self._resender.save_or_resend(ended))
         logger.info("%s: finished with its connection, %s", job.id, ended.status)
@@ -117,9 +118,9 @@ class StreamStep:
     async def _retrieve_rest(self, job: Job) -> Job:
         """Return a held run that upstream cut as a GET shows it, else with what was read of it."""
         try:
-            retrieved = await self._client.retrieve(job.turn.response_id or "")
+            retrieved = await self._client.retrieve(job.turn.get_response_id())
         except UpstreamError as error:
-            if job.counted is not None:
+            if job.counted:
                 return self._use_stream_answer(job, job)
             if isinstance(error, MissingError):
                 return job.mark_not_found(self._clock.now())
@@ -131,7 +132,7 @@ class StreamStep:
 
     def _use_stream_answer(self, job: Job, seen: Job) -> Job:
         """Return the job as its stream answered it, if the answer was read in full; else as a GET shows it."""
-        if job.counted is None:
+        if not job.counted:
             return seen
         full = replace(job, turn=replace(job.turn, empty_completions=MAX_EMPTY_COMPLETIONS))
         return full.apply_response(job.counted, self._clock.now())

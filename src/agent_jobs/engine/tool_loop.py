@@ -6,7 +6,8 @@ repeated only if its tool says that this does no harm. Otherwise the model reads
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -20,12 +21,21 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.replies import approve_call
+from agent_jobs.engine.rereading import read_response
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import UNANSWERED, Job
-from agent_jobs.jobs.response import Call, Failure, Usage, activity_of, find_upstream_call_id, items_of
+from agent_jobs.jobs.response import (
+    Call,
+    Failure,
+    Usage,
+    activity_of,
+    count_exact_tokens,
+    find_upstream_call_id,
+    items_of,
+)
 from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.store.base import Store
@@ -46,6 +56,19 @@ OVERRAN = Failure(
     "deadline_exceeded",
     "Its time limit passed while it called tools, and the running calls were stopped. part=items shows the others.",
 )
+
+
+class _JobEnd(Exception):
+    """The job ends although not all its calls were answered."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job  #: as ended
+
+    @classmethod
+    def by_failure(cls, job: Job, failure: Failure, now: float) -> "_JobEnd":
+        """Return the end of a job as failed."""
+        return cls(job.mark_failed(failure.code, failure.message, now))
 
 
 class ToolLoop:
@@ -79,20 +102,26 @@ class ToolLoop:
         self._busy_jobs.add(job.id)
         try:
             return await self._answer_calls(job)
+        except _JobEnd as end:
+            await self._finalizer.save_job(end.job)
+            return Done()
         finally:
             self._busy_jobs.discard(job.id)
 
     async def _answer_calls(self, job: Job) -> Done | RunAgain:
-        if (ended := self._end_if_over(job)) is not None:
-            return await self._save_end(ended)
+        """Answer what can be answered here.
+
+        Raises:
+            _JobEnd: The job must not continue.
+        """
+        self._check_time(job)
         if not self._has_servers_of(job):
             await self._store.release_claim(job.id, self._clock.now() + OTHER_TOOLBOX_S)
             return Done()
         now = self._clock.now()
         calls = await self._classify_calls(job)
-        if (failure := await self._check_next_turn(job)) is not None:
-            return await self._save_end(job.mark_failed(failure.code, failure.message, now))
-        if not await self._run_calls(job, [call for call in calls if _is_runnable(call)]):
+        await self._check_next_turn(job)
+        if not await self._run_calls(job, list(filter(_is_runnable, calls))):
             return RunAgain(0)  # the next step ends the job
         calls = await self._store.get_calls(job.id, job.turn.number)
         if all(call.state == "done" for call in calls):
@@ -105,37 +134,26 @@ class ToolLoop:
             return Done()
         return RunAgain(0)
 
-    def _end_if_over(self, job: Job) -> Job | None:
-        """Return the job as ended if it was cancelled, was not answered or ran too long; else None."""
+    def _check_time(self, job: Job) -> None:
+        """Raise _JobEnd if the job was cancelled, was not answered or ran too long."""
         now = self._clock.now()
         if job.cancel_requested_at is not None:
-            return job.mark_cancelled(now)
-        failure: Failure | None = None
-        if self._is_unanswered(job, now):
-            failure = UNANSWERED
-        elif self._seconds_left(job) <= 0:
-            failure = OVERRAN
-        if failure is None:
-            return None
-        return job.mark_failed(failure.code, failure.message, now)
-
-    def _is_unanswered(self, job: Job, now: float) -> bool:
-        """Return True if the job's question was not answered within the input timeout."""
-        asked_at = job.turn.asked_at
-        if job.status is not Status.INPUT_REQUIRED or asked_at is None:
-            return False
-        return now - asked_at >= self._limits.input_timeout_s
+            raise _JobEnd(job.mark_cancelled(now))
+        failure, overdue_s = OVERRAN, job.overdue_s(now, self._limits.job_timeout_s)
+        if job.waits_since is not None:
+            failure, overdue_s = UNANSWERED, now - job.waits_since - self._limits.input_timeout_s
+        if overdue_s >= 0:
+            raise _JobEnd.by_failure(job, failure, now)
 
     def _has_servers_of(self, job: Job) -> bool:
         """Return True if this process has the tool servers that the job was given."""
-        if not job.toolbox:
-            return True
+        if self._toolbox is None:
+            return not job.toolbox
         try:
-            if self._toolbox is not None:
-                self._toolbox.check_names(job.toolbox)
+            self._toolbox.check_names(job.toolbox)
         except (RequestError, ConfigError):
             return False
-        return self._toolbox is not None
+        return True
 
     async def _classify_calls(self, job: Job) -> list[Call]:
         """Return the turn's calls, each with what it needs, after repairing those that a dead process left running."""
@@ -158,8 +176,10 @@ class ToolLoop:
         try:
             policy = await self._toolbox.find_policy(call.name, job.toolbox)
         except AgentJobsError as error:
-            return _finish_call(call, UNKNOWN if call.state == "running" else str(error))
-        return _apply_policy(call, policy, declared)
+            return _abandon_call(call, str(error))
+        if policy is None:  # its server no longer has the tool
+            return _abandon_call(call, _explain_unknown_function(call.name, declared))
+        return _apply_policy(call, policy)
 
     def _seconds_left(self, job: Job) -> float:
         """Return the seconds left for the job's calls; the time in `input_required` does not count."""
@@ -167,21 +187,28 @@ class ToolLoop:
             return inf
         return -job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
 
-    async def _check_next_turn(self, job: Job) -> Failure | None:
-        """Return a failure if the job has used up its turns or calls, or cannot afford the cheapest next turn."""
-        turns = job.turn.number
+    async def _check_next_turn(self, job: Job) -> None:
+        """Raise _JobEnd if the job has used up its turns or calls, or cannot afford the cheapest next turn."""
+        turns, now = job.turn.number, self._clock.now()
         if turns >= self._limits.turns:
-            return Failure("max_turns", f"It made calls in each of {turns} turns, the most that a job may have.")
+            message = f"It made calls in each of {turns} turns, the most that a job may have."
+            raise _JobEnd.by_failure(job, Failure("max_turns", message), now)
         calls = await self._store.get_calls(job.id)
         most = job.turn.request.get("max_tool_calls")
         if isinstance(most, int) and len(calls) > most:
             message = f"It asked for {len(calls)} calls, and its max_tool_calls allows {most}."
-            return Failure("max_tool_calls", message)
-        try:
+            raise _JobEnd.by_failure(job, Failure("max_tool_calls", message), now)
+        with self._end_without_budget(job):
             await self._reserve_cost(await self._add_next_turn(job, []), await self._list_budgets(job))
+
+    @contextmanager
+    def _end_without_budget(self, job: Job) -> Generator[None]:
+        """Raise _JobEnd if the job's next turn is not covered."""
+        try:
+            yield
         except (RequestError, ConfigError) as error:
-            return _explain_missing_budget(job, error)
-        return None
+            failure = Failure("budget_exceeded", f"Turn {job.turn.number + 1} was not begun. {error}")
+            raise _JobEnd.by_failure(job, failure, self._clock.now()) from error
 
     async def _run_calls(self, job: Job, calls: Sequence[Call]) -> bool:
         """Run calls side by side; return False if a cancel or the time limit stopped them."""
@@ -207,11 +234,9 @@ class ToolLoop:
 
     async def _describe_hosted_calls(self, job: Job) -> str:
         """Return in a few words what upstream's own tools did in the turn."""
-        turn = await self._store.get_output(job.id)
-        if turn is None or not turn.response:
-            return ""
         excluded = ("function_call", "message", "reasoning")
-        items = items_of(turn.response.get("output"))
+        response = await read_response(self._store, job.id)
+        items = items_of(response.get("output"))
         return activity_of([item for item in items if item.get("type") not in excluded])
 
     async def _run_call(self, job: Job, call: Call) -> None:
@@ -244,15 +269,12 @@ class ToolLoop:
                 await self._store.wait_for_change(job.id, row.revision)
             row = await self._store.get(job.id)
 
-    async def _begin_next_turn(self, job: Job, calls: Sequence[Call]) -> Done | RunAgain:
+    async def _begin_next_turn(self, job: Job, calls: Sequence[Call]) -> RunAgain:
         """Begin the next turn with the answers, and reserve its highest cost."""
         budgets = await self._list_budgets(job)
-        try:
+        with self._end_without_budget(job):
             next_turn = await self._reserve_cost(await self._add_next_turn(job, calls), budgets)
             await self._store.begin_next_turn(next_turn, budgets)  # a cancel may be first; the next step sees it
-        except (RequestError, ConfigError) as error:
-            failure = _explain_missing_budget(job, error)
-            return await self._save_end(job.mark_failed(failure.code, failure.message, self._clock.now()))
         return RunAgain(0)
 
     async def _list_budgets(self, job: Job) -> list[Budget]:
@@ -263,7 +285,7 @@ class ToolLoop:
 
     async def _add_next_turn(self, job: Job, calls: Sequence[Call]) -> Job:
         """Return the job with its next turn, which has the answers to these calls as its input."""
-        body = {**job.turn.request, "input": [history.build_answer_item(call) for call in calls]}
+        body = {**job.turn.request, "input": list(map(history.build_answer_item, calls))}
         if _must_repeat_history(job, calls) and (exchanges := await self._store.get_exchanges(job.id)):
             return job.with_next_turn(dict(history.continue_request(body, {}, exchanges)), str(uuid4()), rebuilt=True)
         # Upstream knows calls by the ids that it gave them.
@@ -286,7 +308,7 @@ class ToolLoop:
         if so_far_usd is None:
             raise RequestError("Its cost so far is not known.", "unbounded_history")
         most_usd = so_far_usd + await self._bound_turn_usd(job)
-        if job.max_cost_usd is not None and most_usd > job.max_cost_usd:
+        if most_usd > job.cost_limit_usd:
             raise BudgetError(
                 "It cost {so_far_usd:.2f} USD so far, and the turn could raise that to {usd:.2f} USD, "
                 "over its max_cost_usd.",
@@ -298,34 +320,32 @@ class ToolLoop:
 
     async def _bound_turn_usd(self, job: Job) -> float:
         """Return the most that the job's current turn can cost."""
-        before = await self._store.get_output(job.id)
-        used: Usage | None = None
-        if before is not None and before.response:
-            used = Usage.of(before.response.get("usage"))
+        before = await read_response(self._store, job.id)
         bound_usd = partial(
             self._prices.bound_usd,
             job.turn.request,
             at=self._clock.now(),
             provider_url=job.turn.base_url,
-            history_tokens=used.exact_tokens if used else None,
+            history_tokens=count_exact_tokens(Usage.of(before.get("usage"))),
         )
         return await anyio.to_thread.run_sync(bound_usd)  # loading the price list needs a moment
 
-    async def _save_end(self, job: Job) -> Done:
-        await self._finalizer.save_job(job)
-        return Done()
+
+def _apply_policy(call: Call, policy: "Policy") -> Call:
+    """Return the call with what its tool's policy asks for."""
+    if call.state != "running":
+        return replace(call, needs="approval" if policy.asks else "run")
+    # The process that ran it is dead.
+    if policy.read_only or policy.idempotent:
+        return replace(call, state="approved")
+    return _finish_call(call, UNKNOWN)
 
 
-def _apply_policy(call: Call, policy: "Policy | None", declared: Sequence[str]) -> Call:
-    """Return the call with what its tool's policy asks for; None if its server no longer has the tool."""
-    if call.state == "running":  # the process that ran it is dead
-        if policy is not None and (policy.read_only or policy.idempotent):
-            return replace(call, state="approved")
+def _abandon_call(call: Call, why: str) -> Call:
+    """Return a call that cannot be made as finished; what became of it is unknown if a dead process ran it."""
+    if call.state == "running":
         return _finish_call(call, UNKNOWN)
-    if policy is None:
-        others = [name for name in declared if name != call.name]
-        return _finish_call(call, _explain_unknown_function(call.name, others))
-    return replace(call, needs="approval" if policy.asks else "run")
+    return _finish_call(call, why)
 
 
 def _apply_standing_approval(job: Job, call: Call) -> Call:
@@ -353,14 +373,15 @@ def _list_declared_functions(job: Job) -> list[str]:
 def _explain_unknown_function(name: str, declared: Sequence[str]) -> str:
     """Return the output that the model reads for a call to a function that the request does not offer."""
     sentence = f"There is no function {name[:NAME_CHARS]!r}, so nothing was called."
-    if not declared:
+    others = [each for each in declared if each != name]
+    if not others:
         return f"{sentence} There are no functions at all: answer without them."
-    near = _find_nearest_function(name, declared)
+    near = _find_nearest_function(name, others)
     if near is not None:
         sentence += f" Did you mean {near!r}?"
-    listed = ", ".join(declared[:NAMES_MAX])
-    if len(declared) > NAMES_MAX:
-        listed += f" and {len(declared) - NAMES_MAX} more"
+    listed = ", ".join(others[:NAMES_MAX])
+    if len(others) > NAMES_MAX:
+        listed += f" and {len(others) - NAMES_MAX} more"
     return f"{sentence} The functions are {listed}."
 
 
@@ -395,11 +416,6 @@ def _is_runnable(call: Call) -> bool:
 
 def _finish_call(call: Call, output: object) -> Call:
     return replace(call, state="done", output=output)
-
-
-def _explain_missing_budget(job: Job, error: AgentJobsError) -> Failure:
-    """Return the failure of a job whose next turn is not covered."""
-    return Failure("budget_exceeded", f"Turn {job.turn.number + 1} was not begun. {error}")
 
 
 def _describe_calls(calls: Sequence[Call]) -> str:

@@ -13,10 +13,11 @@ from anyio.from_thread import run_sync
 from anyio.lowlevel import current_token
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.failure_log import log_failures
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.retrieve import RetrieveOutcome, retrieve
-from agent_jobs.errors import MissingError, StoreError
+from agent_jobs.errors import MissingError
 from agent_jobs.jobs.job import Job
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
@@ -60,9 +61,10 @@ class UnwatchedRetriever:
 
     async def _retrieve_job(self, job: Job) -> None:
         """Retrieve and save one job; its failures do not stop the others."""
-        try:
+        with log_failures(logger, "%s: %s", "%s: cannot be retrieved", job.id):
             outcome = await self._retrieve_whole(job.id)
-            if outcome is None or (seen := _select_usable(outcome)) is None:
+            seen = _select_usable(outcome)
+            if seen is None:
                 return
             if await self._resender.find_rewritten(seen) is not None:
                 return  # the next process that works on the job sends its turn again
@@ -72,16 +74,12 @@ class UnwatchedRetriever:
             if outcome.error is None:
                 self._retrieved[job.id] = saved
             await self._finalize_ended(saved)
-        except StoreError as error:
-            logger.warning("%s: %s", job.id, error)
-        except Exception:
-            logger.exception("%s: cannot be retrieved", job.id)
 
-    async def _retrieve_whole(self, job_id: str) -> RetrieveOutcome | None:
-        """Retrieve a job with its request; return None if another process was first."""
+    async def _retrieve_whole(self, job_id: str) -> RetrieveOutcome:
+        """Retrieve a job with its request; return an outcome without a job if another process was first."""
         job = await self._store.get(job_id)
         if job is None or not job.can_be_retrieved:
-            return None
+            return RetrieveOutcome(None)
         return await retrieve(self._client, self._clock, job)
 
     async def _finalize_ended(self, job: Job) -> None:

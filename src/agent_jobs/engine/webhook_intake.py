@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from agent_jobs.backoff import calculate_backoff_s
 from agent_jobs.clock import Clock
-from agent_jobs.errors import MissingError, StoreError, UpstreamError
+from agent_jobs.engine.failure_log import log_failures
+from agent_jobs.errors import MissingError, UpstreamError
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.response import mapping_of
+from agent_jobs.jobs.response import mapping_of, string_of
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import UnknownWebhook, Webhook
 from agent_jobs.upstream.client import ResponsesClient
@@ -61,13 +62,9 @@ class WebhookIntake:
     async def run(self) -> None:
         """Find the jobs of unknown responses until cancelled."""
         while True:
-            try:
+            with log_failures(logger, "cannot read the webhooks: %s", "the look-up of webhooks failed; it continues"):
                 await self._look_up_unknown()
                 await self._purge_old()
-            except StoreError as error:
-                logger.warning("cannot read the webhooks: %s", error)
-            except Exception:
-                logger.exception("the look-up of webhooks failed; it continues")
             await self._clock.sleep(CHECK_S)
 
     async def _look_up_unknown(self) -> None:
@@ -96,9 +93,7 @@ class WebhookIntake:
 
     async def _find_job(self, job_id: object) -> Job | None:
         """Return the job of this id, if its responses are at this endpoint."""
-        if not isinstance(job_id, str):
-            return None
-        job = await self._store.get(job_id)
+        job = await self._store.get(string_of(job_id))
         if job is None or job.turn.base_url != self._client.endpoint.base_url:
             return None
         return job

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain
 
@@ -130,9 +131,13 @@ class Worker:
         """Read the due times now: a job may have become due."""
         self._woken.set()
 
-    def launch(self, job_id: str) -> None:
-        """Run the first step of a job that this process has just stored."""
-        self._tasks.start_soon(self._run_step, job_id)
+    def launch(self, jobs: Iterable[Job]) -> None:
+        """Run the first step of jobs that this process has just stored."""
+        self._start_steps(job.id for job in jobs)
+
+    def _start_steps(self, job_ids: Iterable[str]) -> None:
+        for job_id in job_ids:
+            self._tasks.start_soon(self._run_step, job_id)
 
     def cancel(self, job: Job) -> None:
         """Send a cancel from this process, even if another one has claimed the job.
@@ -144,12 +149,12 @@ class Worker:
     async def _start_due_steps(self) -> float:
         """Start a step for each job that is due; return the real seconds until the next one is."""
         limits = self._limits
-        for job_id in await self._store.claim_free_slots(self._identity[0], limits.concurrent, limits.owner_concurrent):
-            self._tasks.start_soon(self._run_step, job_id)
+        self._start_steps(
+            await self._store.claim_free_slots(self._identity[0], limits.concurrent, limits.owner_concurrent)
+        )
         next_at = await self._store.next_due_at(*self._identity)
         if next_at is not None and next_at <= self._clock.now():
-            for job_id in await self._store.find_due(self._clock.now(), *self._identity):
-                self._tasks.start_soon(self._run_step, job_id)
+            self._start_steps(await self._store.find_due(self._clock.now(), *self._identity))
             next_at = await self._store.next_due_at(*self._identity)
         if next_at is None:
             return TICK_S

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.status import Status
 
 FINISHED = "finished"
 NEEDS_INPUT = "needs_input"
@@ -86,11 +85,10 @@ class FeedError(RequestError):
 
 def find_event(old: Job, new: Job) -> tuple[str, float] | None:
     """Return the kind and the time of the event that a change of a job is; None if it is none."""
-    if new.finished_at is not None and new.is_terminal and new.finished_at != old.finished_at:
+    if new.finished_at is not None and new.finished_at != old.finished_at:
         return FINISHED, new.finished_at
-    asked_at = new.turn.asked_at
-    is_same_question = (old.status, old.turn.asked_at) == (new.status, asked_at)
-    if new.status is not Status.INPUT_REQUIRED or asked_at is None or is_same_question:
+    asked_at = new.waits_since
+    if asked_at is None or asked_at == old.waits_since:
         return None
     return NEEDS_INPUT, asked_at
 

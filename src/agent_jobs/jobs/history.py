@@ -53,7 +53,7 @@ def continue_request(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSO
     if not exchanges:
         return {**body, **link}
     requests = [*(request for request, _ in exchanges), body]
-    answered_ids = {_find_answered_id(item) for item in chain.from_iterable(map(_input_items, requests))}
+    answered_ids = set(map(find_answered_id, chain.from_iterable(map(_input_items, requests))))
     conversation: list[JSON] = []
     for request, response in exchanges:
         conversation += [*_input_items(request), *_output_as_input(response, answered_ids)]
@@ -98,7 +98,8 @@ def without_reasoning(body: JSON) -> JSON:
 
 def has_repeatable_output(response: JSON, closing: Iterable[JSON] = ()) -> bool:
     """Return True if anything in a response can be repeated as input, given the answers to its calls."""
-    return any(True for _ in _output_as_input(response, {_find_answered_id(item) for item in closing}))
+    repeatable = _output_as_input(response, set(map(find_answered_id, closing)))
+    return next(iter(repeatable), None) is not None
 
 
 def has_output_or_calls(response: JSON) -> bool:
@@ -165,7 +166,7 @@ def _input_items(request: JSON) -> Iterable[JSON]:
     return [{"role": "user", "content": given}]
 
 
-def _find_answered_id(item: JSON) -> object:
+def find_answered_id(item: JSON) -> object:
     """Return the id of the call or approval request that an item of an input answers; None for other items."""
     return item.get("call_id") or item.get("approval_request_id")
 

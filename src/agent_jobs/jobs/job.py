@@ -6,7 +6,9 @@ that comes from upstream may be incomplete, wrongly typed or from a server that 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import reduce
+from math import inf
+from typing import Any, Literal
 
 from agent_jobs.jobs.response import (
     JSON,
@@ -62,6 +64,8 @@ CANNOT_POLL = "cannot poll: "
 #: Ends the activity of a job that upstream did not accept, and that is sent again.
 TRYING_AGAIN = "; trying again"
 
+#: In place of the failure of a job that did not fail.
+NO_FAILURE = Failure("", "")
 #: Failure of a job whose question was not answered within the input timeout.
 UNANSWERED = Failure("deadline_exceeded", "Its question was not answered in time.")
 
@@ -104,6 +108,24 @@ class Turn:
     partial: str = ""  #: the tail of the text that the model has written so far
     reasoning: str = ""  #: the tail of the reasoning that it has streamed so far
     steps: tuple[Step, ...] = field(default=(), compare=False)  #: seen since they were last stored; not read back
+
+    def get_response_id(self) -> str:
+        """Return the id of the response, which upstream must have named before."""
+        assert self.response_id is not None
+        return self.response_id
+
+    @property
+    def cursor(self) -> int:
+        """Return the number of the last stream event; -1 before the first one that has a number."""
+        if self.sequence_number is None:
+            return -1
+        return self.sequence_number
+
+    def move_cursor(self, number: int) -> "Turn":
+        """Return the turn after the event of this number, unless it is after a later one already."""
+        if number <= self.cursor:
+            return self
+        return replace(self, sequence_number=number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +171,8 @@ class Job:
         str, ...
     ] = ()  #: names of calls that the user allows without being asked again, until its end
     output: Output | None = None
-    counted: JSON | None = None  #: the response object of an end without output, for its price; not stored
+    #: The response object of an end without output, for its price; empty without such an end; not stored.
+    counted: JSON = field(default_factory=dict[str, Any])
     output_bytes: int = 0  #: of the text in UTF-8, also where it was not read
     cancel_requested_at: float | None = None
     observed_by: Literal["", "following", "polling"] = ""
@@ -164,6 +187,28 @@ class Job:
     def is_terminal(self) -> bool:
         """Return True if the job ended; only a response id that is found later can re-open it."""
         return self.status in TERMINAL
+
+    @property
+    def has_ended_turn(self) -> bool:
+        """Return True if the current turn finished: with the job, or with calls for which the job continues."""
+        return self.is_terminal or self.turn.has_open_calls
+
+    @property
+    def is_stopping(self) -> bool:
+        """Return True if a caller requested a cancel, or the time limit passed."""
+        return self.cancel_requested_at is not None or self.turn.timed_out_at is not None
+
+    @property
+    def waits_since(self) -> float | None:
+        """Return since when the job waits for an answer; None if it does not."""
+        if self.status is not Status.INPUT_REQUIRED:
+            return None
+        return self.turn.asked_at
+
+    @property
+    def end_time(self) -> float:
+        """Return when the job finished; 0 if it has not."""
+        return self.finished_at or 0.0
 
     @property
     def is_held_open(self) -> bool:
@@ -184,11 +229,14 @@ class Job:
         )
 
     @property
+    def failure(self) -> Failure:
+        """Return the job's failure, with an empty code and message if there is none."""
+        return self.error or NO_FAILURE
+
+    @property
     def error_code(self) -> str:
         """Return the code of the job's failure; empty without one."""
-        if self.error is None:
-            return ""
-        return self.error.code
+        return self.failure.code
 
     @property
     def is_unconfirmed(self) -> bool:
@@ -199,6 +247,25 @@ class Job:
     def can_be_reopened(self) -> bool:
         """Return True if the job ended only because its response was out of our sight."""
         return self.status is Status.FAILED and self.error_code in REOPENED_BY_ID
+
+    @property
+    def response(self) -> JSON:
+        """Return the response object of the turn's end, with or without output; empty if it was not read."""
+        if self.output is not None and self.output.response:
+            return self.output.response
+        return self.counted
+
+    @property
+    def cost_limit_usd(self) -> float:
+        """Return the most that the job may cost; infinite without a limit."""
+        if self.max_cost_usd is None:
+            return inf
+        return self.max_cost_usd
+
+    @property
+    def has_first_response(self) -> bool:
+        """Return True if upstream answered nothing for the job before the current response."""
+        return self.turn.number == 1 and self.usage_before is None
 
     @property
     def turn_usage(self) -> Usage | None:
@@ -226,9 +293,9 @@ class Job:
         number = read_whole_number(event.get("sequence_number"))
         if number is None:
             return job._apply_event_response(response, now)
-        if job.turn.sequence_number is not None and number <= job.turn.sequence_number:
+        if number <= job.turn.cursor:
             return job
-        job = replace(job, turn=replace(job.turn, sequence_number=number))
+        job = replace(job, turn=job.turn.move_cursor(number))
         return job._apply_event_response(response, now)
 
     def _apply_event_response(self, response: JSON, now: float) -> "Job":
@@ -295,7 +362,7 @@ class Job:
         """Return the job with the text that its stream brought as its output, if there is any."""
         if not self.turn.partial:
             return self
-        return replace(self, output=Output(self.turn.partial, with_text(self.counted or {}, self.turn.partial)))
+        return replace(self, output=Output(self.turn.partial, with_text(self.counted, self.turn.partial)))
 
     def _is_empty_completion(self, response: JSON) -> bool:
         """Return True if upstream reports success without the output: such a response is retrieved again."""
@@ -320,24 +387,21 @@ class Job:
         response_id = string_of(given)
         if not response_id:
             return self
-        turn = self.turn
-        if turn.response_id is None:
-            turn = replace(turn, response_id=response_id)
-        if self.status in (Status.PENDING, Status.STARTING) or self.can_be_reopened:
-            return replace(
-                self,
-                turn=turn,
-                status=Status.QUEUED,
-                activity="",
-                error=None,
-                finished_at=None,
-                needs_finalizing=False,
-                delivered_at=None,
-                read_at=None,
-            )
-        if turn is self.turn:
-            return self
-        return replace(self, turn=turn, activity="")
+        job = self
+        if self.turn.response_id is None:
+            job = replace(self, turn=replace(self.turn, response_id=response_id), activity="")
+        if self.status not in (Status.PENDING, Status.STARTING) and not self.can_be_reopened:
+            return job
+        return replace(
+            job,
+            status=Status.QUEUED,
+            activity="",
+            error=None,
+            finished_at=None,
+            needs_finalizing=False,
+            delivered_at=None,
+            read_at=None,
+        )
 
     def mark_sending(self, now: float) -> "Job":
         """Note that the first byte of the POST is about to leave: from here on only upstream knows."""
@@ -368,9 +432,7 @@ class Job:
         """Apply the sum of many small stream events."""
         if self.is_terminal:
             return self
-        cursor = max(cursor, -1 if self.turn.sequence_number is None else self.turn.sequence_number)
-        turn = replace(self.turn, stream_failures=0, partial=partial, reasoning=reasoning)
-        turn = replace(turn, sequence_number=None if cursor < 0 else cursor)
+        turn = replace(self.turn, stream_failures=0, partial=partial, reasoning=reasoning).move_cursor(cursor)
         return replace(self, turn=turn, activity=activity or self.activity, observed_by="following")
 
     def mark_stream_failed(self, *, for_good: bool = False) -> "Job":
@@ -397,8 +459,8 @@ class Job:
         if self.running_since is None:
             return -limit_s
         until = now
-        if self.status is Status.INPUT_REQUIRED and self.turn.asked_at is not None:
-            until = self.turn.asked_at
+        if self.waits_since is not None:
+            until = self.waits_since
         return until - self.running_since - limit_s
 
     def mark_timed_out(self, now: float) -> "Job":
@@ -432,28 +494,33 @@ class Job:
             items = items_of(response["output"])
         job = replace(self, usage=self._sum_usage(Usage.of(response.get("usage"))), counted=response)
         if items:
-            job = replace(job, output=Output(text_of(items), response), counted=None)
+            job = replace(job, output=Output(text_of(items), response), counted={})
         if end is Status.COMPLETED and calls_of(items):
             return job._await_calls(now)
-        if end is Status.CANCELLED and self.turn.timed_out_at is not None and self.cancel_requested_at is None:
-            return job.mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
+        if end is Status.CANCELLED:
+            return job._end_stopped(now)
         return job._end_as(end, now, read_end_failure(response, end))
 
     def _sum_usage(self, used: Usage | None) -> Usage | None:
         """Return the usage of all turns, given this one's; partial if that of any turn is not known."""
-        if self.turn.number == 1 and self.usage_before is None:
+        if self.has_first_response:
             return used or self.usage
-        if used is None and self.usage_before is None:
+        known = [usage for usage in (used, self.usage_before) if usage is not None]
+        if not known:
             return None
-        return (used or Usage(partial=True)).plus(self.usage_before or Usage(partial=True))
+        return reduce(Usage.plus, known, Usage(partial=len(known) < 2))
 
     def _await_calls(self, now: float) -> "Job":
-        """Keep the job running for the calls of its turn, unless a cancel was requested."""
-        if self.cancel_requested_at is not None:
-            return self.mark_cancelled(now)
-        if self.turn.timed_out_at is not None:
-            return self.mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
+        """Keep the job running for the calls of its turn, unless it has to stop."""
+        if self.is_stopping:
+            return self._end_stopped(now)
         return replace(self._move_to(Status.IN_PROGRESS), turn=replace(self.turn, has_open_calls=True), activity="")
+
+    def _end_stopped(self, now: float) -> "Job":
+        """End a run that was stopped: as failed if only our own deadline stopped it, else as cancelled."""
+        if self.turn.timed_out_at is not None and self.cancel_requested_at is None:
+            return self.mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
+        return self.mark_cancelled(now)
 
     def with_next_turn(self, request: JSON, request_id: str, *, rebuilt: bool = False) -> "Job":
         """Return the job with another turn, not yet sent, whose request answers all calls of the last one."""

@@ -76,17 +76,8 @@ class Usage:
             partial=None in (read, written),
         )
 
-    @property
-    def exact_tokens(self) -> int | None:
-        """Return the sum of input and output; None if it is not known."""
-        if self.partial:
-            return None
-        return self.input_tokens + self.output_tokens
-
-    def plus(self, other: "Usage | None") -> "Usage":
+    def plus(self, other: "Usage") -> "Usage":
         """Return the sum of two usages."""
-        if other is None:
-            return self
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
@@ -106,6 +97,13 @@ class Usage:
         )
 
 
+def count_exact_tokens(usage: Usage | None) -> int | None:
+    """Return the sum of input and output; None if it is not known."""
+    if usage is None or usage.partial:
+        return None
+    return usage.input_tokens + usage.output_tokens
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A question of a turn that must be answered before the job can continue."""
@@ -119,6 +117,11 @@ class Call:
     output: object = None  #: its answer for upstream
     started_at: float | None = field(default=None, compare=False)  #: when this side began to run it
     finished_at: float | None = field(default=None, compare=False)
+
+    @property
+    def is_question(self) -> bool:
+        """Return True if the user or the host has to answer the call."""
+        return self.state == "open" and self.needs in ("approval", "output")
 
 
 def calls_of(items: list[JSON]) -> list[Call]:
@@ -260,12 +263,14 @@ def _count_words(number: int, singular: str, plural: str) -> str:
 
 def read_end_failure(response: JSON, end: str) -> Failure | None:
     """Return the reason of an end other than `completed`, from wherever upstream wrote it."""
-    details = mapping_of(response.get("incomplete_details"))
-    if end == "failed":
-        return read_failure(response) or Failure("failed", "The provider gave no reason.")
-    if end == "incomplete":
-        return Failure(str(details.get("reason") or "incomplete"), "The output was cut short.")
-    return None
+    match end:
+        case "failed":
+            return read_failure(response) or Failure("failed", "The provider gave no reason.")
+        case "incomplete":
+            details = mapping_of(response.get("incomplete_details"))
+            return Failure(str(details.get("reason") or "incomplete"), "The output was cut short.")
+        case _:
+            return None
 
 
 def read_failure(response: JSON) -> Failure | None:

@@ -23,10 +23,15 @@ def can_become(stored: Job, new: Job) -> bool:
     """
     if new.status is stored.status or new.status in TRANSITIONS.get(stored.status, ()):
         return True
-    if new.status is Status.QUEUED:
-        return new.turn.response_id is not None and (stored.status is Status.PENDING or stored.can_be_reopened)
-    is_other_request = new.turn.request_id != stored.turn.request_id and new.turn.response_id is None
-    return new.status is Status.PENDING and stored.status in RUNNING and is_other_request
+    has_response = new.turn.response_id is not None
+    match new.status:
+        case Status.QUEUED:
+            return has_response and (stored.status is Status.PENDING or stored.can_be_reopened)
+        case Status.PENDING:
+            is_other_request = new.turn.request_id != stored.turn.request_id
+            return stored.status in RUNNING and is_other_request and not has_response
+        case _:
+            return False
 
 
 def begin_sending(stored: Job, sending: Job) -> Job | None:
@@ -100,8 +105,7 @@ def with_observation(stored: Job, seen: Job) -> Job | None:
 
 def _merge_turn(stored: Turn, seen: Turn) -> Turn:
     """Return the observed turn with what only the store knows for certain."""
-    cursors = [number for number in (stored.sequence_number, seen.sequence_number) if number is not None]
-    return replace(
+    merged = replace(
         seen,
         request=stored.request,
         request_id=stored.request_id,
@@ -110,8 +114,8 @@ def _merge_turn(stored: Turn, seen: Turn) -> Turn:
         attempt=stored.attempt,
         response_id=stored.response_id,
         rebuilt=stored.rebuilt,
-        sequence_number=max(cursors, default=None),
     )
+    return merged.move_cursor(stored.cursor)
 
 
 def _release_at_end(stored: Job) -> Job:
@@ -124,8 +128,8 @@ def wait_for_input(stored: Job, number: int, now: float, timeout_s: float) -> Jo
     is_stopping = stored.cancel_requested_at is not None
     if number != stored.turn.number or is_stopping or not stored.can_move_to(Status.INPUT_REQUIRED):
         return None
-    asked_at = stored.turn.asked_at
-    if stored.status is not Status.INPUT_REQUIRED or asked_at is None:
+    asked_at = stored.waits_since
+    if asked_at is None:
         asked_at = now
     return replace(
         stored,
