@@ -219,8 +219,10 @@ def _read_string(name: str, value: Any, choices: Sequence[str]) -> Any:
             return value
         case dict() | list() if not is_empty(cast(Any, value)):
             return _read_container_as_string(name, value)
-        case int() | float() if value is not True:
-            return _read_scalar_as_string(name, value)
+        case 0:
+            return None  # hosts fill in false and 0
+        case int() | float() if value is not True and name not in FREE_TEXTS:
+            return json.dumps(value)
         case _:
             return value
 
@@ -233,14 +235,6 @@ def _read_container_as_string(name: str, value: Any) -> str:
     if isinstance(value, dict) and name in FREE_TEXTS and name not in value:
         return json.dumps(value, ensure_ascii=False)
     raise value_error(name, f'one string like "..."{SEVERAL_STRINGS.get(name, "")}', cast(object, value))
-
-
-def _read_scalar_as_string(name: str, value: float) -> Any:
-    if not value:
-        return None  # hosts fill in false and 0
-    if name in FREE_TEXTS:
-        return value
-    return json.dumps(value)
 
 
 def _find_string(name: str, value: Any) -> str | None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
@@ -60,6 +61,8 @@ _ITEM = re.compile(r"(tools|include)\[(\d{1,3})\]")
 _SEARCH: JSON = {"type": "web_search"}
 _SEARCHING = (_SEARCH, INCLUDED["web_search"])
 _EMPTY_PRESET = Preset(description="", prompt="")
+_NO_PRESETS: Mapping[str, Preset] = MappingProxyType({})
+_NO_OPTIONS: JSON = MappingProxyType({})
 #: The parameters that each way of sending leaves out.
 _DROPPED: Mapping[Mode, Collection[str]] = {
     "background_stream": (),
@@ -74,12 +77,12 @@ def build_body(
     *,
     job_id: str,
     preset: str | None = None,
-    presets: Mapping[str, Preset] | None = None,
+    presets: Mapping[str, Preset] = _NO_PRESETS,
     model: str | None = None,
     default_model: str | None = None,
     effort: str | None = None,
     web_search: bool | None = None,
-    options: StartOptions | JSON | None = None,
+    options: StartOptions | JSON = _NO_OPTIONS,
     attachments: Sequence[JSON] = (),
     openai: bool = True,
 ) -> JSON:
@@ -92,7 +95,7 @@ def build_body(
         prompt: The task.
         job_id: The job's id.
         preset: Fills in missing arguments.
-        presets: All presets by name; None means ours.
+        presets: All presets by name.
         model: The caller's choice, before the preset's, `default_model` and the one in data/.
         default_model: The user's choice.
         effort: A value of EFFORTS.
@@ -125,7 +128,7 @@ def build_body(
     return _sendable_copy(body)
 
 
-def merge_preset_options(preset: str | None, options: JSON | None, presets: Mapping[str, Preset] | None = None) -> JSON:
+def merge_preset_options(preset: str | None, options: JSON, presets: Mapping[str, Preset]) -> JSON:
     """Return the options of a start, still unparsed: the caller's over the preset's."""
     return _merge_options(_find_preset(preset, presets), options)
 
@@ -205,16 +208,15 @@ def _describe_model_refusal(model: str, message: str) -> str:
     return f"{problem} {describe_retirement(model) or suggest_model(model)}".rstrip()
 
 
-def _find_preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
+def _find_preset(name: str | None, presets: Mapping[str, Preset]) -> Preset:
     if name is None:
         return _EMPTY_PRESET
-    known = presets if presets is not None else load_our_presets()
-    return known[Choice(known).check("preset", name)]
+    return presets[Choice(presets).check("preset", name)]
 
 
-def _merge_options(preset: Preset, options: JSON | None) -> JSON:
+def _merge_options(preset: Preset, options: JSON) -> JSON:
     """Return the caller's options over the preset's, without those that a null removes."""
-    merged = {**preset.options, **normalize_schema_option(options or {})}
+    merged = {**preset.options, **normalize_schema_option(options)}
     return {name: value for name, value in merged.items() if value is not None or name not in preset.options}
 
 

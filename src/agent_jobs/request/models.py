@@ -118,9 +118,8 @@ def index_listed_models(pages: Iterable[object]) -> dict[str, JSON]:
     for entry in chain.from_iterable(map(_list_entries, pages)):
         card = mapping_of(entry)
         names = [string_of(entry), *(string_of(card.get(field)) for field in NAME_FIELDS)]
-        name = next(filter(None, names), "")
-        if name:
-            found.setdefault(name, card)
+        found.setdefault(next(filter(None, names), ""), card)
+    found.pop("", None)  # entries without a name
     return found
 
 
@@ -170,7 +169,7 @@ def _list_entries(page: Any) -> list[Any]:
 def _find_row(table: str, model: str) -> Mapping[str, Any]:
     """Return the row of a model, or of the one that it is a dated snapshot of; empty if there is none."""
     rows = {name: row for row in load_models()[table] for name in row["names"]}
-    return rows.get(model) or rows.get(_SNAPSHOT.sub("", model), {})
+    return rows.get(model, rows.get(_SNAPSHOT.sub("", model), {}))
 
 
 def _name_successor(gone: Mapping[str, Any]) -> str:
