@@ -8,6 +8,7 @@ from agent_jobs.jobs.stored_request import AttachedFile, attached_files_of
 from agent_jobs.rendering.answers import (
     Answer,
     drop_empty,
+    drop_false,
     list_token_counts,
     read_output_text,
     read_response,
@@ -57,9 +58,8 @@ def render_export(details: JobDetails) -> Answer:
         **render_details(details),
         "error": job.error and {"code": job.error.code, "message": job.error.message},
         "output": read_output_text(job),
-        "sources": sources or None,
     }
-    return drop_empty(facts)
+    return drop_empty(facts) | drop_false({"sources": sources})
 
 
 def render_moment(moment: Moment) -> Answer:

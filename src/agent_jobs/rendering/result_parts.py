@@ -11,6 +11,7 @@ from agent_jobs.rendering.answers import (
     MESSAGE_CHARS,
     Answer,
     drop_empty,
+    drop_false,
     list_token_counts,
     page_output,
     read_output_text,
@@ -36,7 +37,7 @@ def render_part(result: Result, name: str, offset: int, limit_bytes: int) -> Ans
     job = result.job
     read_part = _PART_READERS.get(name)
     if read_part is None:
-        return drop_empty({"job_id": job.id, "offset": offset or None}) | page_output(job, offset, limit_bytes)
+        return drop_false({"job_id": job.id, "offset": offset}) | page_output(job, offset, limit_bytes)
     part, after = read_part(result, offset, limit_bytes)
     answer: Answer = {"job_id": job.id}
     if after is not None:
