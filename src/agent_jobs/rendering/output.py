@@ -9,7 +9,7 @@ import json
 import re
 from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any
 from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
 
 from agent_jobs.jobs.response import JSON, items_of, mapping_of, string_of
@@ -174,10 +174,10 @@ def _read_code_image(url: str) -> tuple[Entry, bytes | None]:
     if not _is_data_url(url):
         return {"type": "image", "url": truncate(valid_unicode(url), URL_CHARS)}, None
     head, _, payload = url.strip().partition(",")
-    declared, *parameters = head.partition(":")[2].split(";")
+    declared = head.partition(":")[2].partition(";")[0]
     entry = collect_lines({"type": "image", "media_type": declared.strip().lower()})
     data = unquote_to_bytes(payload)
-    if parameters and parameters[-1].strip().lower() == "base64":
+    if head.rpartition(";")[2].strip().lower() == "base64":
         digits = b"".join(data.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
         try:
             data = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
@@ -282,16 +282,19 @@ def _collect_item_facts(item: JSON) -> dict[str, Any]:
     return facts
 
 
-def _join_texts(value: object, depth: int = MAX_TEXT_DEPTH) -> str:
+def _join_texts(value: Any, depth: int = MAX_TEXT_DEPTH) -> str:
     """Return the texts in a text, a list of texts, or an object that keeps them in a field that we know."""
-    if isinstance(value, str) or not depth:
-        return string_of(value)
-    if isinstance(value, list):
-        texts = (_join_texts(each, depth - 1) for each in cast("list[object]", value))
-        return "; ".join(filter(None, texts))
-    fields = mapping_of(value)
-    texts = (_join_texts(fields[name], depth - 1) for name in _TEXT_FIELDS if name in fields)
-    return " ".join(filter(None, texts))
+    match value:
+        case str():
+            return value
+        case [*parts] if depth:
+            texts = (_join_texts(each, depth - 1) for each in parts)
+            return "; ".join(filter(None, texts))
+        case {**fields} if depth:
+            texts = (_join_texts(fields.get(name), depth - 1) for name in _TEXT_FIELDS)
+            return " ".join(filter(None, texts))
+        case _:
+            return ""
 
 
 def _is_data_url(url: str) -> bool:
