@@ -30,8 +30,9 @@ SANDBOX_LINK = re.compile(r"sandbox:(/[^\s()<>\[\]\"'`]+)")
 #: Punctuation that follows a link in a sentence.
 _AFTER_LINK = ".,;:*_"
 
-#: Beginnings of images, as patterns of their bytes.
+#: Beginnings of images, as patterns of their bytes. An SVG may begin with other XML than its own element.
 _IMAGE_STARTS = (
+    (rb"(?si:[\xef\xbb\xbf \t\r\n]*(?=<svg|<\?xml|<!doctype svg|<!--).*<svg)", "image/svg+xml"),
     (rb"\x89PNG\r\n\x1a\n", "image/png"),
     (rb"\xff\xd8\xff", "image/jpeg"),
     (rb"GIF8[79]a", "image/gif"),
@@ -40,7 +41,6 @@ _IMAGE_STARTS = (
     (rb"(?s:RIFF.{4}WEBP)", "image/webp"),
     (rb"(?s:.{4}ftypavi[fs])", "image/avif"),
 )
-_SVG_STARTS = (b"<svg", b"<?xml", b"<!doctype svg", b"<!--")
 _SVG_SEARCH_BYTES = 1_000
 _MEDIA_TYPES = {"webp": "image/webp", "jpeg": "image/jpeg", "gif": "image/gif", "svg": "image/svg+xml"}
 
@@ -133,11 +133,8 @@ def list_files_with_data(output: object) -> list[tuple[Entry, bytes | None]]:
 
 def detect_media_type(data: bytes) -> str:
     """Return the media type of an image by its bytes; empty if they are no known image."""
-    media_type = next((media_type for start, media_type in _IMAGE_STARTS if re.match(start, data)), "")
-    text = data[:_SVG_SEARCH_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith(_SVG_STARTS) and b"<svg" in text:
-        return "image/svg+xml"
-    return media_type
+    beginning = data[:_SVG_SEARCH_BYTES]
+    return next((media_type for start, media_type in _IMAGE_STARTS if re.match(start, beginning)), "")
 
 
 def decode_image(item: JSON) -> bytes | None:
