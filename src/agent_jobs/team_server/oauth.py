@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.jobs.response import string_of
 from agent_jobs.owner_name import is_owner_name
 from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server.caller import Caller
@@ -59,8 +60,8 @@ class Resource(NamedTuple):
 
     def _read_owner(self, claims: Mapping[str, Any]) -> str:
         """Return the owner that claims name."""
-        subject = claims.get(self.owner_claim)
-        if not isinstance(subject, str) or not subject:
+        subject = string_of(claims.get(self.owner_claim))
+        if not subject:
             raise RefusedTokenError(f"no {self.owner_claim}", token_id=self.issuer)
         owner = f"{self.issuer}#{subject}"
         if not (is_owner_name(subject) and is_owner_name(owner)):
