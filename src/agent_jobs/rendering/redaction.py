@@ -176,7 +176,7 @@ def _redact_prompt(name: str, value: Any) -> Any:
 
 
 def _redact_secret(name: str, value: Any) -> Any:
-    if value is None or isinstance(value, bool):
+    if isinstance(value, bool | None):
         return value
     return " ".join(_PLACEHOLDER.findall(string_of(value))) or MASK
 

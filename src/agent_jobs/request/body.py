@@ -150,7 +150,7 @@ def list_requested_names(order: StartRequest, presets: Mapping[str, Preset]) -> 
     chosen = presets.get(name, _EMPTY_PRESET)
     ours = load_our_presets().get(name, _EMPTY_PRESET)
     own = {option: value for option, value in chosen.options.items() if ours.options.get(option) != value}
-    has_own_effort = chosen.effort is not None and chosen.effort != ours.effort
+    has_own_effort = chosen.effort != ours.effort
     return list_asked_names({**own, **order.options}, effort=order.effort is not None or has_own_effort)
 
 
