@@ -154,7 +154,7 @@ async def _build_rows(engine: Engine, jobs: Sequence[Job]) -> list[views.JobRow]
     by_id = {job.id: job for job in jobs}
     asking = [row.id for row in rows if row.status in ASKING][:SHOWN_QUESTIONS]
     calls = {job_id: await engine.open_calls(by_id[job_id]) for job_id in asking}
-    return [row._replace(questions=[views.build_question(call) for call in calls.get(row.id, ())]) for row in rows]
+    return [row._replace(questions=list(map(views.build_question, calls.get(row.id, ())))) for row in rows]
 
 
 def _choose_filter(request: Request) -> tuple[str, JobFilter]:

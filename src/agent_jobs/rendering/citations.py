@@ -138,7 +138,7 @@ def _locate_places(text: str, citations: Iterable[Citation], begin: int) -> Iter
     marks = [found.span() for found in _MARKS.finditer(text)]
     for place in citations:
         start, end = place.start - begin, place.end - begin
-        mark = next((mark for mark in marks if mark[0] <= start <= mark[1] and end <= mark[1]), None)
+        mark = next((mark for mark in marks if mark[0] <= start <= end <= mark[1]), None)
         if mark is not None and (place.is_at_mark or start < end):
             yield mark[1], mark[0], place.number
         elif not place.is_at_mark:

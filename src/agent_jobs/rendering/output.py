@@ -107,8 +107,11 @@ def list_items(output: object) -> list[Entry]:
 
 def join_reasoning(output: object) -> str:
     """Return the summaries of the model's reasoning, or the reasoning itself if the server shows it; else empty."""
-    items = [item for item in items_of(output) if item.get("type") == "reasoning"]
-    parts = chain.from_iterable(items_of(item.get("summary")) or items_of(item.get("content")) for item in items)
+    parts = chain.from_iterable(
+        items_of(item.get("summary")) or items_of(item.get("content"))
+        for item in items_of(output)
+        if item.get("type") == "reasoning"
+    )
     texts = [string_of(part.get("text")) for part in parts]
     return valid_unicode("\n\n".join(filter(None, texts)))
 

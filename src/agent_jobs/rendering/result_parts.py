@@ -75,7 +75,7 @@ def _page_partial(result: Result, offset: int, limit_bytes: int) -> _Page:
 def _render_usage(result: Result, offset: int, limit_bytes: int) -> _Page:
     counts = list_token_counts(result.job.usage) or {}
     if "partial" in counts:  # a 0 then means that upstream did not count
-        counts = {name: count for name, count in counts.items() if count}
+        counts = drop_false(counts)
     return counts | drop_empty({"cost_usd": round_usd(result.job.cost_usd)}), None
 
 

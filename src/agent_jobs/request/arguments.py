@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
@@ -306,7 +307,7 @@ def _read_items(name: str, items: list[Any], kind: str | None) -> list[Any]:
     given = [each for each in items if name == "prompts" or not is_empty(each)]
     if kind == "object":
         return list(map(_parse_json_value, given))
-    return [_read_item(name, each) for each in given]
+    return list(map(partial(_read_item, name), given))
 
 
 def _read_item(name: str, value: Any) -> Any:

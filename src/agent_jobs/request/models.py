@@ -126,8 +126,9 @@ def index_listed_models(pages: Iterable[object]) -> dict[str, JSON]:
 def find_listed_model(name: str, listed: Iterable[str]) -> str | None:
     """Return the listed name that means this model: itself, as a resource, with a default tag, or by a pattern."""
     names = list(listed)
-    same = next((each for each in (name, f"models/{name}", f"{name}:latest") if each in names), None)
-    return same or next((each for each in names if "*" in each and fnmatchcase(name, each)), None)
+    same = [each for each in (name, f"models/{name}", f"{name}:latest") if each in names]
+    patterns = [each for each in names if "*" in each and fnmatchcase(name, each)]
+    return next(iter([*same, *patterns]), None)
 
 
 def find_near_models(name: str, listed: Iterable[str], most: int = 3) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent_jobs.errors import StoreError
 
 #: Words for unreadable content.
-_DAMAGE = re.compile("malformed|not a database")
+_DAMAGE = "malformed|not a database"
 #: Words for other failures, each with the problem and its code; the first that fit count.
 _FAILURES = (
     ("locked|busy", "The database in {folder} is locked by another program ({cause}).", "database_locked"),
@@ -35,7 +35,7 @@ def damage_error(error: Exception, folder: Path) -> StoreError:
 
 
 def _explain_failure(error: Exception, folder: Path) -> StoreError:
-    if _DAMAGE.search(str(error)):
+    if re.search(_DAMAGE, str(error)):
         return damage_error(error, folder)
     problem, code = next((problem, code) for words, problem, code in _FAILURES if re.search(words, str(error)))
     return StoreError(problem, code, folder=folder, cause=error)
