@@ -159,7 +159,7 @@ def _find_images(output: object) -> list[tuple[Entry, bytes | None]]:
         if data is not None:
             images.append((_describe_image(item, data), data))
         urls = (string_of(each.get("url")) for each in items_of(item.get("outputs")))
-        images += [_read_code_image(url) for url in urls if url]
+        images += map(_read_code_image, filter(None, urls))
     return images
 
 
