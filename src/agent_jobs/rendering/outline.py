@@ -57,6 +57,6 @@ def _next_fence(open_fence: str, mark: str, info: str) -> str:
 def _clean_heading(title: str) -> str:
     """Return a heading's title without its closing marks."""
     without_marks = title.strip().rstrip("#")
-    if without_marks and without_marks[-1] not in " \t":
+    if without_marks[-1:] not in ("", " ", "\t"):
         return shorten_to_line(title, TITLE_CHARS)  # the marks belong to a word, as in C#
     return shorten_to_line(without_marks, TITLE_CHARS)

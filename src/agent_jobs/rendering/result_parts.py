@@ -162,7 +162,7 @@ def _join_output_texts(output: object) -> str:
     if not isinstance(output, list):
         return str(output)
     parts = cast("list[dict[str, Any]]", output)
-    return " ".join("[image]" if part["type"] == "input_image" else part["text"] for part in parts)
+    return " ".join(part.get("text", "[image]") for part in parts)
 
 
 def _shorten_line(text: str) -> str:

@@ -48,6 +48,7 @@ _ARGUMENTS = {
     r"previous_response_id": "previous_job_id",
     r"input\[\d+\]\.content\[[1-9]\d*\]": "files",  # the first part of our message is the prompt
     r"input(?!\.)": "prompt",
+    **{name: f"options.{name}" for name in OPTIONS},
 }
 #: Arguments that a preset of ours may have filled in, with the names under which `ASKED` lists them.
 _UNASKED = {
@@ -276,24 +277,19 @@ def _sendable_copy(body: JSON) -> JSON:
         raise no_json_error() from None
 
 
-def _is_filled_in(argument: str | None, body: JSON) -> bool:
+def _is_filled_in(argument: str, body: JSON) -> bool:
     """Return True if a preset of ours filled in an argument, so that the caller cannot change it."""
     if ASKED not in body or argument not in _UNASKED:
         return False
     return not is_from_caller(body, _UNASKED[argument])
 
 
-def _find_argument(param: str, body: JSON) -> str | None:
-    """Return the caller's name for the parameter that upstream names, such as `tools[0].filters`."""
-    named = (ours for theirs, ours in _ARGUMENTS.items() if re.match(rf"{theirs}(?:[.\[]|$)", param))
-    if (argument := next(named, None)) is not None:
-        return argument
+def _find_argument(param: str, body: JSON) -> str:
+    """Return the caller's name for the parameter that upstream names, such as `tools[0].filters`; empty for others."""
     if _is_of_web_search(param, body):
         return "web_search"
-    top = re.split(r"[.\[]", param)[0]
-    if top in OPTIONS:
-        return f"options.{top}"
-    return None
+    named = (ours for theirs, ours in _ARGUMENTS.items() if re.match(rf"{theirs}(?:[.\[]|$)", param))
+    return next(named, "")
 
 
 def _is_of_web_search(param: str, body: JSON) -> bool:
@@ -301,6 +297,6 @@ def _is_of_web_search(param: str, body: JSON) -> bool:
     item = _ITEM.match(param)
     if item is None:
         return False
-    items = cast("list[Any]", body.get(item[1]) or [])
+    items = cast("list[Any]", body.get(item[1], []))
     number = int(item[2])
     return number < len(items) and items[number] in _SEARCHING
