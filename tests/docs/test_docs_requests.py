@@ -30,7 +30,7 @@ def read_rows(heading: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_makes_a_body_that_the_openai_sdk_would_send(example: dict[str, Any]) -> None:
-    body = build_body(job_id="job_1", **example)
+    body = build_body(job_id="job_1", presets=load_presets(None), **example)
     adapter = TypeAdapter[Any](ResponseCreateParamsNonStreaming)
     checked = adapter.validate_python(shape_for_mode(body, "background"))
     list(checked.get("tools", ()))  # checked only as they are read

@@ -10,6 +10,7 @@ from hosts import Host, hosting, script_prompt
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.request.added_parameters import ASKED, find_refused_additions
 from agent_jobs.request.body import build_body
+from agent_jobs.request.presets import load_our_presets
 from agent_jobs.settings.settings import Settings
 
 SCHEMA: dict[str, Any] = {
@@ -21,7 +22,7 @@ SCHEMA: dict[str, Any] = {
 #: A request with all parameters that agent-jobs adds.
 OPTIONS = {"json_schema": SCHEMA, "verbosity": "low"}
 FULL: dict[str, Any] = {
-    **build_body("x", job_id="job_1", model="m", preset="deep_research", options=OPTIONS),
+    **build_body("x", job_id="job_1", model="m", preset="deep_research", presets=load_our_presets(), options=OPTIONS),
     ASKED: [],
 }
 

@@ -209,7 +209,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("asked", "hint"), REFUSED)
 def test_invalid_argument_is_refused_with_the_accepted_values(asked: dict[str, Any], hint: str):
     with pytest.raises(RequestError) as refusal:
-        build_body("Say hi", job_id="job_1", **asked)
+        build_body("Say hi", job_id="job_1", presets=load_our_presets(), **asked)
     assert hint in MODEL.describe(refusal.value)
     assert len(MODEL.describe(refusal.value)) < 310
 
@@ -267,7 +267,7 @@ def test_any_prompt_goes_out_as_it_came_under_a_short_title_of_one_line(prompt: 
 
 
 def test_preset_fills_in_missing_arguments() -> None:
-    body = build_body("Why is the sky blue?", job_id="job_1", preset="deep_research")
+    body = build_body("Why is the sky blue?", job_id="job_1", preset="deep_research", presets=load_our_presets())
     assert body["reasoning"] == {"effort": "high", "summary": "auto"}
     assert (body["tools"], body["include"]) == (SEARCH["tools"], SEARCH["include"])
     assert "source" in body["instructions"]
@@ -287,7 +287,8 @@ def test_preset_fills_in_missing_arguments() -> None:
     ],
 )
 def test_arguments_of_the_caller_win_over_the_preset(asked: dict[str, Any], name: str, value: Any) -> None:
-    assert build_body("x", job_id="job_1", preset="deep_research", **asked).get(name) == value
+    body = build_body("x", job_id="job_1", preset="deep_research", presets=load_our_presets(), **asked)
+    assert body.get(name) == value
 
 
 def test_model_is_that_of_the_caller_else_preset_else_setting_else_default() -> None:
@@ -301,7 +302,7 @@ def test_model_is_that_of_the_caller_else_preset_else_setting_else_default() -> 
 
 def test_option_of_the_caller_beats_that_of_the_preset() -> None:
     presets = {"own": Preset(description="", prompt="{task}", options={"timeout_s": 60})}
-    timeouts = [(None, 60), ({"timeout_s": 90}, 90), ({"timeout_s": None}, None)]
+    timeouts: list[tuple[dict[str, Any], int | None]] = [({}, 60), ({"timeout_s": 90}, 90), ({"timeout_s": None}, None)]
     for options, timeout_s in timeouts:
         assert StartOptions.parse(merge_preset_options("own", options, presets)).timeout_s == timeout_s
     assert StartOptions.parse(merge_preset_options(None, {"timeout_s": 90}, presets)).timeout_s == 90
@@ -364,18 +365,24 @@ OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_same_work_has_the_same_hash_in_every_job(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert hash_of(build_body("x", job_id="job_1", **one)) == hash_of(build_body("x", job_id="job_2", **other))
+    ours: dict[str, Any] = {"presets": load_our_presets()}
+    assert hash_of(build_body("x", job_id="job_1", **one, **ours)) == hash_of(
+        build_body("x", job_id="job_2", **other, **ours)
+    )
 
 
 @pytest.mark.parametrize(("one", "other"), OTHER)
 def test_other_work_has_another_hash(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert hash_of(build_body("x", job_id="job_1", **one)) != hash_of(build_body("x", job_id="job_1", **other))
+    ours: dict[str, Any] = {"presets": load_our_presets()}
+    assert hash_of(build_body("x", job_id="job_1", **one, **ours)) != hash_of(
+        build_body("x", job_id="job_1", **other, **ours)
+    )
 
 
 @given(st.dictionaries(st.sampled_from([*OPTIONS]) | st.text(), ANY_JSON, max_size=5), st.none() | st.text())
 def test_any_options_become_a_body_or_a_refusal(options: dict[str, Any], preset: str | None) -> None:
     try:
-        body = build_body("x", job_id="job_1", options=options, preset=preset)
+        body = build_body("x", job_id="job_1", options=options, preset=preset, presets=load_our_presets())
     except RequestError as refusal:
         assert MODEL.describe(refusal)
     else:
@@ -446,7 +453,7 @@ def test_message_of_upstream_is_always_reported(param: str) -> None:
 
 
 TAKEN: list[dict[str, Any]] = [
-    *({"preset": preset} for preset in load_our_presets()),
+    *({"preset": preset, "presets": load_our_presets()} for preset in load_our_presets()),
     {"attachments": [{"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}]},
     {"options": {"json_schema": {"type": "object"}, "verbosity": "low", "include": [SEARCH["include"][0]]}},
     {"web_search": True, "effort": "max", "options": {"tools": [PYTHON], "reasoning_mode": "pro", "timeout_s": 60}},

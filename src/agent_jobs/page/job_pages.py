@@ -124,10 +124,10 @@ def _render_answer(text: str, sources: int) -> str:
 
 def _render_response(details: JobDetails) -> str:
     """Return the response as JSON, without secrets and without what no person can read; empty if there is none."""
-    output = details.result.job.output
-    if output is None or output.response is None:
+    response = answers.read_response(details.result.job)
+    if not response:
         return ""
-    return escape_reordering(json.dumps(hide_blobs(output.response), ensure_ascii=False, indent=2)[:RESPONSE_CHARS])
+    return escape_reordering(json.dumps(hide_blobs(response), ensure_ascii=False, indent=2)[:RESPONSE_CHARS])
 
 
 async def _find_lineage(engine: Engine, job: Job) -> list[views.JobRow]:

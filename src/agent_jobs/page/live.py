@@ -1,6 +1,7 @@
 """Send the parts of a page again when jobs change, as server-sent events."""
 
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from hashlib import sha256
@@ -46,20 +47,20 @@ class KeptPart:
     """A part that several tabs show: it is rendered once for all of them."""
 
     def __init__(self) -> None:
-        self.part: Part | None = None
-        self.rendered_at = 0.0
+        self.part = Part("", "", (0, 0))
+        self.rendered_at = -math.inf
         self.lock = anyio.Lock()
 
     async def read(self, engine: Engine, render: Callable[[Mark, Part | None], Awaitable[Part]]) -> Part:
         """Return the part, at most UPDATE_S old if jobs have changed, and at most REFRESH_S otherwise."""
         async with self.lock:
             age_s = time.monotonic() - self.rendered_at
-            if self.part is not None and age_s < UPDATE_S:
+            if age_s < UPDATE_S:
                 return self.part
             mark = await engine.change_mark()
-            if self.part is not None and age_s < REFRESH_S and self.part.mark == mark:
+            if age_s < REFRESH_S and self.part.mark == mark:
                 return self.part
-            old = self.part
+            old: Part | None = self.part
             if age_s >= REFRESH_S:
                 old = None
             self.part = await render(mark, old)

@@ -87,7 +87,7 @@ async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:
     groups: list[Group] = []
     if is_whole:
         page, groups = await _read_groups(engine, limit)
-        total = sum(count for status, count in page.counts.items() if status in TERMINAL)
+        total = _count_finished(page.counts)
     else:
         page = await engine.find(group, limit)
         groups = [Group("all", "", await _build_rows(engine, page.jobs))]
@@ -138,10 +138,14 @@ async def _read_groups(engine: Engine, limit: int) -> tuple[JobPage, list[Group]
 def _count_rows(group: Group, counts: Mapping[Status, int]) -> str:
     """Return how many jobs a group shows, and of how many if it does not show all of them."""
     shown = len(group.rows)
-    finished = sum(count for status, count in counts.items() if status in TERMINAL)
-    if group.key == "finished" and shown < finished and shown >= LISTED_JOBS:
+    finished = _count_finished(counts)
+    if group.key == "finished" and LISTED_JOBS <= shown < finished:
         return f"{shown} of {finished:,}"
     return str(shown)
+
+
+def _count_finished(counts: Mapping[Status, int]) -> int:
+    return sum(count for status, count in counts.items() if status in TERMINAL)
 
 
 async def _build_rows(engine: Engine, jobs: Sequence[Job]) -> list[views.JobRow]:
@@ -150,7 +154,7 @@ async def _build_rows(engine: Engine, jobs: Sequence[Job]) -> list[views.JobRow]
     by_id = {job.id: job for job in jobs}
     asking = [row.id for row in rows if row.status in ASKING][:SHOWN_QUESTIONS]
     calls = {job_id: await engine.open_calls(by_id[job_id]) for job_id in asking}
-    return [row._replace(questions=[views.build_question(call) for call in calls.get(row.id, ())]) for row in rows]
+    return [row._replace(questions=list(map(views.build_question, calls.get(row.id, ())))) for row in rows]
 
 
 def _choose_filter(request: Request) -> tuple[str, JobFilter]:

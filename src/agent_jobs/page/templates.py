@@ -64,21 +64,26 @@ class Renderer:
 
     def render_error(self, request: Request, error: Exception) -> Response:
         """Return a page, or JSON, with the error."""
-        status = 400
-        if isinstance(error, JobNotFoundError):
-            status = 404
-        message = str(error)
-        if isinstance(error, AgentJobsError):
-            shown = error
-            if self._access.hides_machine:
-                shown = hide_machine_details(error)
-            if shown is not error:
-                logger.warning("a page hides the cause of an error: %s", error)
-            message = word_error(shown, is_for_owner=self._access.hides_machine)
-        if isinstance(error, StoreError):
-            status = 503
-        if isinstance(error, HTTPException):
-            status, message = error.status_code, str(error.detail)
+        match error:
+            case HTTPException():
+                status, message = error.status_code, str(error.detail)
+            case JobNotFoundError():
+                status, message = 404, self._word_for_visitor(error)
+            case StoreError():
+                status, message = 503, self._word_for_visitor(error)
+            case AgentJobsError():
+                status, message = 400, self._word_for_visitor(error)
+            case _:
+                status, message = 400, str(error)
         if request.url.path.endswith(".json"):
             return JSONResponse({"error": message}, status)
         return self.render_page(request, "error.html", {"message": message}, status)
+
+    def _word_for_visitor(self, error: AgentJobsError) -> str:
+        """Return an error in words, without paths and addresses for visitors who are not this machine's user."""
+        shown = error
+        if self._access.hides_machine:
+            shown = hide_machine_details(error)
+        if shown is not error:
+            logger.warning("a page hides the cause of an error: %s", error)
+        return word_error(shown, is_for_owner=self._access.hides_machine)

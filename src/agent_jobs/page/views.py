@@ -173,7 +173,7 @@ def build_budget_meter(budget: DayBudget | None) -> Meter | None:
     """Return today's spending against the budget; None without a budget."""
     if budget is None:
         return None
-    words = f"{format_usd(budget.used_usd) or '$0.00'} of {format_usd(budget.usd)} today"
+    words = f"{format_usd(budget.used_usd)} of {format_usd(budget.usd)} today"
     return Meter(min(budget.used_usd, budget.usd), budget.usd, words)
 
 
@@ -240,17 +240,17 @@ def _build_timeline_row(
 
 def cite_answer(job: Job) -> tuple[str, list[CitedSource]]:
     """Return the answer of a job with the numbers of its sources, and these sources in the order of their numbers."""
-    response = (job.output and job.output.response) or {}
+    output = answers.read_response(job).get("output")
     text = answers.read_output_text(job)
-    places, cited = cite_output(response.get("output"))
+    places, cited = cite_output(output)
     if not cited:
-        return text, [_build_source(entry) for entry in find_sources(response.get("output"))]
-    return insert_numbers(text, places), [_build_source(entry) for entry in cited]
+        return text, list(map(_build_source, find_sources(output)))
+    return insert_numbers(text, places), list(map(_build_source, cited))
 
 
 def _build_source(entry: dict[str, Any]) -> CitedSource:
-    url = str(entry.get("url") or "")
-    name = next((str(entry[field]) for field in ("title", "filename", "url", "file_id") if entry.get(field)), "source")
+    url = str(entry.get("url", ""))
+    name = next((str(entry[field]) for field in ("title", "filename", "url", "file_id") if field in entry), "source")
     if not url.startswith(("http://", "https://")):
         url = ""
     return CitedSource(escape_invisible(name), url)

@@ -67,6 +67,8 @@ NEXT_STEPS = {
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
 }
 
+#: How long a turn lasts, by its delivery mode; in the other modes it lasts until its end.
+_LIFE_OF_MODE: Mapping[str, str] = {"foreground": "while this server runs"}
 #: Warnings about an output, by the code that `find_warning` returns.
 WARNINGS = {
     "cut_output": "The output is the part that arrived before the connection ended; it may be cut.",
@@ -105,12 +107,11 @@ def render_start(
     `host_note` says what is special about the next poll in the caller's host; `view` is where the user can watch the
     job.
     """
-    note = drop_empty({"duplicate": duplicate or None})
+    note = drop_false({"duplicate": duplicate})
     if job.is_terminal:
         return _move_output_last(_collect_outcome(job, limit_bytes) | note)
-    ids = {"job_id": job.id, **note, "response_id": job.turn.response_id, "view": view or None}
-    answer = {**ids, **_describe_progress(job, now, host_note)}
-    answer = _fit_activity(drop_empty(answer), START_BYTES)
+    ids = drop_false({"job_id": job.id, **note, "response_id": job.turn.response_id, "view": view})
+    answer = _fit_activity(ids | _describe_progress(job, now, host_note), START_BYTES)
     # Some gateways give ids of 421 characters, which no reader needs.
     return _leave_out_until_it_fits(answer, START_BYTES, "response_id", "view")
 
@@ -131,12 +132,12 @@ def render_starts(jobs: Sequence[Job], duplicates: int, view: str = "") -> Answe
     `view` is where the user can watch them.
     """
     together = _select_together(jobs)
-    answer = drop_empty(
+    answer = drop_false(
         {
             "batch": together.batch,
             "jobs": len(jobs),
-            "duplicates": duplicates or None,
-            "view": view or None,
+            "duplicates": duplicates,
+            "view": view,
             "next_poll_ms": POLL_MIN_MS,
             "next": f"agent_poll {format_filter_arguments(together)}",
             "job_ids": [job.id for job in jobs],
@@ -175,9 +176,8 @@ def render_estimate(estimate: Estimate, unbounded: str) -> Answer:
         "cost_bound_usd": round_usd(estimate.cost_bound_usd),
         "bound_parts": estimate.bound_parts,
         "unbounded": unbounded,
-        "files": files or None,
     }
-    return drop_empty(answer)
+    return drop_empty(answer) | drop_false({"files": files})
 
 
 # One job.
@@ -193,7 +193,7 @@ def render_job(
     """
     if job.is_terminal:
         return _move_output_last(_collect_outcome(job, limit_bytes) | drop_empty({"note": note}))
-    answer = drop_empty({"job_id": job.id, **_describe_progress(job, now, host_note)})
+    answer = {"job_id": job.id, **_describe_progress(job, now, host_note)}
     limit = RUNNING_BYTES
     if advise:
         answer["advice"] = ADVICE
@@ -217,13 +217,13 @@ def _collect_outcome(job: Job, limit_bytes: int) -> Answer:
         answer |= page_output(job, 0, limit_bytes)
     facts: Answer = {
         "warning": WARNINGS.get(find_warning(job)),
-        "cost_usd": round_usd(job.cost_usd or None),
+        "cost_usd": round_usd(job.cost_usd),
         "context": job.context,
         "result_path": job.result_path,
     }
     if job.status is Status.COMPLETED:
         facts = {"invalid": find_mismatch(read_output_text(job), job.turn.request), **facts}
-    return answer | drop_empty(facts)
+    return answer | drop_false(facts)
 
 
 def _move_output_last(answer: Answer) -> Answer:
@@ -234,17 +234,20 @@ def _move_output_last(answer: Answer) -> Answer:
 
 def _describe_progress(job: Job, now: float, host_note: str) -> Answer:
     """Return the state of an unfinished job, its activity and the next step."""
-    progress: Answer = {"status": job.status}
-    if job.cancel_requested_at is not None:
-        progress["cancel_requested"] = True
-    progress["elapsed_s"] = max(0, round(now - job.created_at)) or None
-    progress["activity"] = _describe_activity(job)
-    if job.turn.mode == "foreground":
-        progress["lasts"] = "while this server runs"
-    if job.observed_by == "polling":
-        progress["observed_by"] = job.observed_by
-    progress["next_poll_ms"] = next_poll_ms(job, now)
-    progress["next"] = f"agent_poll job_id={job.id}{host_note}"
+    progress = drop_false(
+        {
+            "status": job.status,
+            "cancel_requested": job.cancel_requested_at is not None,
+            "elapsed_s": max(0, round(now - job.created_at)),
+            "activity": _describe_activity(job),
+            "lasts": _LIFE_OF_MODE.get(job.turn.mode),
+            "observed_by": job.observed_by,
+            "next_poll_ms": next_poll_ms(job, now),
+            "next": f"agent_poll job_id={job.id}{host_note}",
+        }
+    )
+    if job.observed_by == "following":  # the usual way is not worth a field
+        del progress["observed_by"]
     return progress
 
 
@@ -265,9 +268,7 @@ def summarize_activity(jobs: Sequence[Job]) -> str:
 
 def _render_failure(error: Failure) -> Answer:
     answer: Answer = {"code": error.code[:CODE_CHARS], "message": error.message[:MESSAGE_CHARS]}
-    if error.is_retryable:
-        answer["retryable"] = True
-    return answer
+    return answer | drop_false({"retryable": error.is_retryable})
 
 
 def _suggest_next_step(job: Job, error: Failure) -> str:
@@ -337,9 +338,7 @@ def list_token_counts(usage: Usage | None) -> Answer | None:
     if usage is None:
         return None
     counts: Answer = {name: getattr(usage, name) for name in Usage.__slots__ if name != "partial"}
-    if usage.partial:
-        counts["partial"] = True
-    return counts
+    return counts | drop_false({"partial": usage.partial})
 
 
 # Several jobs.
@@ -349,13 +348,15 @@ def format_filter_arguments(group: JobFilter) -> str:
     """Return the arguments by which a call selects a group of jobs."""
     if group.batch:
         return f"batch={group.batch}"
-    if len(group.job_ids) > MAX_ECHOED_IDS:
-        return "with the same job_ids"
-    if len(group.job_ids) == 1:
-        return format_job_argument(group.job_ids[0])
-    if not group.job_ids:
-        return ""
-    return f"job_ids={compact_json(group.job_ids)}"
+    match group.job_ids:
+        case ():
+            return ""
+        case (job_id,):
+            return format_job_argument(job_id)
+        case job_ids if len(job_ids) > MAX_ECHOED_IDS:
+            return "with the same job_ids"
+        case job_ids:
+            return f"job_ids={compact_json(job_ids)}"
 
 
 def format_job_argument(job_id: str) -> str:
@@ -400,6 +401,11 @@ def round_known(value: float | None, digits: int | None = None) -> float | None:
 def drop_empty(answer: Answer) -> Answer:
     """Return an answer without the fields that are None or empty texts."""
     return {name: value for name, value in answer.items() if value not in (None, "")}
+
+
+def drop_false(answer: Answer) -> Answer:
+    """Return an answer without the fields that are false, 0 or empty."""
+    return {name: value for name, value in answer.items() if value}
 
 
 def _leave_out_until_it_fits(answer: Answer, limit_bytes: int, *names: str) -> Answer:

@@ -14,6 +14,7 @@ from agent_jobs.rendering.answers import (
     LIST_TITLE_CHARS,
     Answer,
     drop_empty,
+    drop_false,
     format_filter_arguments,
     render_job,
     round_usd,
@@ -54,18 +55,18 @@ def render_batch(
 
 def _render_waiting(state: BatchState, group: JobFilter, now: float, poll: str, *, advise: bool) -> Answer:
     """Return the answer when there is no job to report."""
-    answer: Answer = {**_count_unfinished(state), "delivered": state.delivered or None}
+    answer = _count_unfinished(state) | drop_false({"delivered": state.delivered})
     unfinished = [*state.running, *state.asking]
     if not unfinished:
         answer["next"] = f"all results were reported before: agent_list {format_filter_arguments(group)}".strip()
-        return drop_empty(answer)
+        return answer
     answer["next_poll_ms"] = min(next_poll_ms(job, now) for job in unfinished)
     answer["next"] = "agent_list status=input_required, then agent_poll each"
     if state.running:
         answer["next"] = poll
     if advise:
         answer["advice"] = ADVICE
-    return drop_empty(answer)
+    return answer
 
 
 def _render_alone(state: BatchState, job: Answer, poll: str) -> Answer:
@@ -74,7 +75,7 @@ def _render_alone(state: BatchState, job: Answer, poll: str) -> Answer:
     if state.running:
         answer["next"] = poll
     answer["done"] = [job]
-    return drop_empty(answer)
+    return answer
 
 
 def _render_rows(state: BatchState, rows: Sequence[Answer], poll: str) -> Answer:
@@ -83,18 +84,11 @@ def _render_rows(state: BatchState, rows: Sequence[Answer], poll: str) -> Answer
     steps = _list_next_steps(rows)
     if state.running or more:
         steps.append(poll)
-    return drop_empty(
-        {
-            "more": more or None,
-            **_count_unfinished(state),
-            "next": "; ".join(steps),
-            "done": rows,
-        }
-    )
+    return drop_false({"more": more}) | _count_unfinished(state) | {"next": "; ".join(steps), "done": rows}
 
 
 def _count_unfinished(state: BatchState) -> Answer:
-    return {"running": len(state.running), "input_required": len(state.asking) or None}
+    return {"running": len(state.running)} | drop_false({"input_required": len(state.asking)})
 
 
 def _list_next_steps(rows: Sequence[Answer]) -> list[str]:
@@ -119,31 +113,24 @@ def render_list(
     if limit_bytes is not None:
         rows, _ = select_page(rows, 0, limit_bytes)
     more = sum(found.counts.values()) - len(rows)
-    answer = {
-        "more": more or None,
-        "counts": found.counts,
-        "today_usd": round_usd(found.today_usd) or None,
-        "warnings": [describe(each) for each in found.warnings] or None,
-    }
-    return drop_empty(answer) | {"jobs": rows}
+    known = drop_false({"today_usd": round_usd(found.today_usd), "warnings": list(map(describe, found.warnings))})
+    return drop_false({"more": more}) | {"counts": found.counts, **known, "jobs": rows}
 
 
 def _render_list_row(job: Job, now: float) -> Answer:
     row = _render_row(job)
     row |= {"batch": job.batch, "age_s": max(0, round(now - job.created_at)), "cost_usd": round_usd(job.cost_usd)}
-    if job.is_terminal and job.delivered_at is None:
-        row["undelivered"] = True
-    return drop_empty(row)
+    return drop_empty(row) | drop_false({"undelivered": job.is_terminal and job.delivered_at is None})
 
 
 def _render_row(job: Job) -> Answer:
     """Return the few facts that identify a job for a model."""
-    return drop_empty(
+    return drop_false(
         {
             "job_id": job.id,
             "status": job.status,
             "title": truncate(job.title, LIST_TITLE_CHARS),
-            "bytes": job.output_bytes or None,
+            "bytes": job.output_bytes,
         }
     )
 
@@ -153,4 +140,4 @@ def render_cancel(jobs: Sequence[Job], group: JobFilter) -> Answer:
     answer: Answer = {"counts": Counter(str(job.status) for job in jobs)}
     if not all(job.is_terminal for job in jobs):
         answer["next"] = f"agent_poll {format_filter_arguments(group)}"
-    return drop_empty(answer)
+    return answer

@@ -27,6 +27,8 @@ _MARK = (
     r")"
 )
 _MARKS = re.compile(f"(?:{_MARK})+")
+#: A part of a text whose place a number takes.
+_LINK_OR_MARKS = re.compile(f"{_LINK.pattern}|{_MARKS.pattern}")
 #: Code, in which nothing is a mark, or a mark.
 _CODE_OR_MARK = re.compile(rf"(?P<code>{_CODE_BLOCK.pattern}|`[^`\n]+`)|(?P<mark>{_MARK})", re.MULTILINE | re.DOTALL)
 #: Two characters inside a word of a script that has blanks between words.
@@ -116,7 +118,7 @@ def insert_numbers(text: str, citations: Iterable[Citation], *, begin: int = 0) 
         end = _move_out_of_code(text, _move_to_word_end(text, given_end))
         if end == 0:
             continue  # the text begins with code: the source is in the list alone
-        if start >= at and (_LINK.fullmatch(text[start:end]) or _MARKS.fullmatch(text[start:end])):
+        if start >= at and _LINK_OR_MARKS.fullmatch(text[start:end]):
             parts.append(text[at:start].rstrip(" "))
             parts.append(" ")
         else:
@@ -136,7 +138,7 @@ def _locate_places(text: str, citations: Iterable[Citation], begin: int) -> Iter
     marks = [found.span() for found in _MARKS.finditer(text)]
     for place in citations:
         start, end = place.start - begin, place.end - begin
-        mark = next((mark for mark in marks if mark[0] <= start <= mark[1] and end <= mark[1]), None)
+        mark = next((mark for mark in marks if mark[0] <= start <= end <= mark[1]), None)
         if mark is not None and (place.is_at_mark or start < end):
             yield mark[1], mark[0], place.number
         elif not place.is_at_mark:

@@ -8,6 +8,7 @@ from agent_jobs.jobs.stored_request import AttachedFile, attached_files_of
 from agent_jobs.rendering.answers import (
     Answer,
     drop_empty,
+    drop_false,
     list_token_counts,
     read_output_text,
     read_response,
@@ -22,18 +23,19 @@ from agent_jobs.rendering.timeline import Moment
 def render_details(details: JobDetails) -> Answer:
     """Return the prompt, its files, and the steps of each turn."""
     job = details.result.job
-    files = list(map(AttachedFile._asdict, attached_files_of(details.request)))
-    written = list(map(OutputFile._asdict, details.result.made))
+    files = {
+        "files": list(map(AttachedFile._asdict, attached_files_of(details.request))),
+        "written": list(map(OutputFile._asdict, details.result.made)),
+    }
     facts: Answer = {
         "prompt": details.prompt,
         "model": job.model,
         "effort": job.effort,
         "preset": job.preset,
         "client": job.client,
-        "files": files or None,
-        "written": written or None,
+        **drop_false(files),
         "turns": list(map(_render_turn, details.turns)),
-        "always_allowed": list_always_allowed(job) or None,
+        **drop_false({"always_allowed": list_always_allowed(job)}),
         "steps": list(map(_render_step, details.steps)),
         "read_at": round_known(job.read_at),
     }
@@ -57,9 +59,8 @@ def render_export(details: JobDetails) -> Answer:
         **render_details(details),
         "error": job.error and {"code": job.error.code, "message": job.error.message},
         "output": read_output_text(job),
-        "sources": sources or None,
     }
-    return drop_empty(facts)
+    return drop_empty(facts) | drop_false({"sources": sources})
 
 
 def render_moment(moment: Moment) -> Answer:

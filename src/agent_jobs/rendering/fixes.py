@@ -221,8 +221,8 @@ class Voice:
         if not isinstance(error, UpstreamError):
             return error.code
         known_codes = {*self._templates, *USER_STEPS}
-        named = next((code for code in (error.fix, error.code) if code in known_codes), None)
-        return named or next((code for kind, code in _CLASS_CODES.items() if isinstance(error, kind)), "")
+        of_class = (code for kind, code in _CLASS_CODES.items() if isinstance(error, kind))
+        return next((code for code in (error.fix, error.code, *of_class) if code in known_codes), "")
 
     def _write_data(self, error: AgentJobsError) -> Mapping[str, object]:
         return {name: self._write_value(value) for name, value in error.data.items()}

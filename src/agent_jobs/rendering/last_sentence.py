@@ -22,8 +22,6 @@ def find_last_sentence(text: str) -> str:
     sentences = [" ".join(each.split()) for each in _SENTENCE_END.split(plain) if any(map(str.isalnum, each))]
     if not sentences:
         return ""
-    *before, last = sentences
-    is_cut = not last.endswith(_FULL_STOPS)
-    if is_cut and before and before[-1].endswith(_FULL_STOPS):
-        last = before[-1]
-    return truncate(last, SENTENCE_CHARS)
+    ended = [each for each in sentences[-2:] if each.endswith(_FULL_STOPS)]
+    shown = ended or sentences
+    return truncate(shown[-1], SENTENCE_CHARS)

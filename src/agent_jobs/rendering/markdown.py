@@ -27,16 +27,14 @@ def render_markdown(job: Job, prompt: str = "") -> str:
     """
     response = read_response(job)
     facts = _collect_facts(job, response)
+    question = ""
     if prompt:
         facts |= _collect_more_facts(job)
-    parts = [_render_front_matter(collect_lines(facts))]
-    if prompt:
-        parts.append(f"## Prompt\n\n{_quote_block(prompt)}\n\n## Answer")
-    if text := read_output_text(job):
-        parts.append(text)
+        question = f"## Prompt\n\n{_quote_block(prompt)}\n\n## Answer"
+    parts = [_render_front_matter(collect_lines(facts)), question, read_output_text(job)]
     if sources := find_sources(response.get("output")):
         parts.append(_render_sources(sources))
-    return valid_unicode("\n\n".join(parts) + "\n")
+    return valid_unicode("\n\n".join(filter(None, parts)) + "\n")
 
 
 def _collect_facts(job: Job, response: JSON) -> dict[str, Any]:

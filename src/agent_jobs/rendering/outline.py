@@ -12,8 +12,9 @@ MAX_INDENT = 3  # a line that is indented deeper is code in Markdown
 TAB_WIDTH = 4
 
 #: A line that opens or closes code, or one that is a heading. In lists, code is indented as deep as the list.
+#: A line with more backticks behind the first ones is inline code.
 _FENCE_OR_HEADING = re.compile(
-    r"^(?P<indent>[ \t]*)(?:(?P<fence>`{3,}|~{3,})(?P<info>.*)|(?P<marks>#{1,6})[ \t]+(?P<title>.*))$", re.M
+    r"^(?P<indent>[ \t]*)(?:(?P<fence>`{3,}(?!.*`)|~{3,})(?P<info>.*)|(?P<marks>#{1,6})[ \t]+(?P<title>.*))$", re.M
 )
 
 
@@ -47,9 +48,6 @@ def _iterate_headings(text: str) -> Iterator[Entry]:
 def _next_fence(open_fence: str, mark: str, info: str) -> str:
     """Return the fence that is open after a line of a fence; empty if none is."""
     if not open_fence:
-        is_inline_code = mark[0] == "`" and "`" in info
-        if is_inline_code:
-            return ""
         return mark
     if mark.startswith(open_fence) and not info.strip():
         return ""
@@ -59,6 +57,6 @@ def _next_fence(open_fence: str, mark: str, info: str) -> str:
 def _clean_heading(title: str) -> str:
     """Return a heading's title without its closing marks."""
     without_marks = title.strip().rstrip("#")
-    if without_marks and without_marks[-1] not in " \t":
+    if without_marks[-1:] not in ("", " ", "\t"):
         return shorten_to_line(title, TITLE_CHARS)  # the marks belong to a word, as in C#
     return shorten_to_line(without_marks, TITLE_CHARS)

@@ -9,7 +9,7 @@ import json
 import re
 from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any
 from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
 
 from agent_jobs.jobs.response import JSON, items_of, mapping_of, string_of
@@ -30,8 +30,9 @@ SANDBOX_LINK = re.compile(r"sandbox:(/[^\s()<>\[\]\"'`]+)")
 #: Punctuation that follows a link in a sentence.
 _AFTER_LINK = ".,;:*_"
 
-#: Beginnings of images, as patterns of their bytes.
+#: Beginnings of images, as patterns of their bytes. An SVG may begin with other XML than its own element.
 _IMAGE_STARTS = (
+    (rb"(?si:[\xef\xbb\xbf \t\r\n]*(?=<svg|<\?xml|<!doctype svg|<!--).*<svg)", "image/svg+xml"),
     (rb"\x89PNG\r\n\x1a\n", "image/png"),
     (rb"\xff\xd8\xff", "image/jpeg"),
     (rb"GIF8[79]a", "image/gif"),
@@ -40,7 +41,6 @@ _IMAGE_STARTS = (
     (rb"(?s:RIFF.{4}WEBP)", "image/webp"),
     (rb"(?s:.{4}ftypavi[fs])", "image/avif"),
 )
-_SVG_STARTS = (b"<svg", b"<?xml", b"<!doctype svg", b"<!--")
 _SVG_SEARCH_BYTES = 1_000
 _MEDIA_TYPES = {"webp": "image/webp", "jpeg": "image/jpeg", "gif": "image/gif", "svg": "image/svg+xml"}
 
@@ -107,8 +107,11 @@ def list_items(output: object) -> list[Entry]:
 
 def join_reasoning(output: object) -> str:
     """Return the summaries of the model's reasoning, or the reasoning itself if the server shows it; else empty."""
-    items = [item for item in items_of(output) if item.get("type") == "reasoning"]
-    parts = chain.from_iterable(items_of(item.get("summary")) or items_of(item.get("content")) for item in items)
+    parts = chain.from_iterable(
+        items_of(item.get("summary")) or items_of(item.get("content"))
+        for item in items_of(output)
+        if item.get("type") == "reasoning"
+    )
     texts = [string_of(part.get("text")) for part in parts]
     return valid_unicode("\n\n".join(filter(None, texts)))
 
@@ -133,11 +136,8 @@ def list_files_with_data(output: object) -> list[tuple[Entry, bytes | None]]:
 
 def detect_media_type(data: bytes) -> str:
     """Return the media type of an image by its bytes; empty if they are no known image."""
-    media_type = next((media_type for start, media_type in _IMAGE_STARTS if re.match(start, data)), "")
-    text = data[:_SVG_SEARCH_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith(_SVG_STARTS) and b"<svg" in text:
-        return "image/svg+xml"
-    return media_type
+    beginning = data[:_SVG_SEARCH_BYTES]
+    return next((media_type for start, media_type in _IMAGE_STARTS if re.match(start, beginning)), "")
 
 
 def decode_image(item: JSON) -> bytes | None:
@@ -159,7 +159,7 @@ def _find_images(output: object) -> list[tuple[Entry, bytes | None]]:
         if data is not None:
             images.append((_describe_image(item, data), data))
         urls = (string_of(each.get("url")) for each in items_of(item.get("outputs")))
-        images += [_read_code_image(url) for url in urls if url]
+        images += map(_read_code_image, filter(None, urls))
     return images
 
 
@@ -174,10 +174,10 @@ def _read_code_image(url: str) -> tuple[Entry, bytes | None]:
     if not _is_data_url(url):
         return {"type": "image", "url": truncate(valid_unicode(url), URL_CHARS)}, None
     head, _, payload = url.strip().partition(",")
-    declared, *parameters = head.partition(":")[2].split(";")
+    declared = head.partition(":")[2].partition(";")[0]
     entry = collect_lines({"type": "image", "media_type": declared.strip().lower()})
     data = unquote_to_bytes(payload)
-    if parameters and parameters[-1].strip().lower() == "base64":
+    if head.rpartition(";")[2].strip().lower() == "base64":
         digits = b"".join(data.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
         try:
             data = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
@@ -282,16 +282,19 @@ def _collect_item_facts(item: JSON) -> dict[str, Any]:
     return facts
 
 
-def _join_texts(value: object, depth: int = MAX_TEXT_DEPTH) -> str:
+def _join_texts(value: Any, depth: int = MAX_TEXT_DEPTH) -> str:
     """Return the texts in a text, a list of texts, or an object that keeps them in a field that we know."""
-    if isinstance(value, str) or not depth:
-        return string_of(value)
-    if isinstance(value, list):
-        texts = (_join_texts(each, depth - 1) for each in cast("list[object]", value))
-        return "; ".join(filter(None, texts))
-    fields = mapping_of(value)
-    texts = (_join_texts(fields[name], depth - 1) for name in _TEXT_FIELDS if name in fields)
-    return " ".join(filter(None, texts))
+    match value:
+        case str():
+            return value
+        case [*parts] if depth:
+            texts = (_join_texts(each, depth - 1) for each in parts)
+            return "; ".join(filter(None, texts))
+        case {**fields} if depth:
+            texts = (_join_texts(fields.get(name), depth - 1) for name in _TEXT_FIELDS)
+            return " ".join(filter(None, texts))
+        case _:
+            return ""
 
 
 def _is_data_url(url: str) -> bool:

@@ -91,9 +91,10 @@ def _count_fitting_chars(ahead: str, limit_bytes: int) -> int:
 
 def _find_page_end(ahead: str, fits: int) -> int:
     """Return how many characters of a text make the best page if at most `fits` of them fit."""
+    head = ahead[:fits]
     for ends in _PAGE_ENDS:
-        found = ((ahead.rfind(end, 0, fits), end) for end in ends)
-        best = max((at + len(end) for at, end in found if at >= 0), default=0)
+        # All but what follows the last end; 0 without one.
+        best = max(len(head) - len(head.rpartition(end)[2]) for end in ends)
         if best > fits // 2:
             return best
     return fits

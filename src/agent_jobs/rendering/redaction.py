@@ -72,14 +72,14 @@ def redact_request(body: JSON) -> dict[str, Any]:
     fields = {name: value for name, value in body.items() if not name.startswith("_")}  # the others are our own notes
     redacted = _redact_value("", fields, MAX_DEPTH + 1)
     sizes = {name: count_json_bytes({name: value}) for name, value in redacted.items()}
-    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
-        if sum(sizes.values()) <= REQUEST_BYTES:
-            return redacted
+    largest_first = sorted(sizes, key=lambda name: sizes[name], reverse=True)
+    while sum(sizes.values()) > REQUEST_BYTES:
+        if not largest_first:
+            return {"fields": len(body)}
+        name = largest_first.pop(0)
         redacted[name] = f"[{sizes[name]} bytes]"
         sizes[name] = count_json_bytes({name: redacted[name]})
-    if sum(sizes.values()) <= REQUEST_BYTES:
-        return redacted
-    return {"fields": len(body)}
+    return redacted
 
 
 def _hide_blobs_in(value: Any, depth: int) -> Any:
@@ -176,7 +176,7 @@ def _redact_prompt(name: str, value: Any) -> Any:
 
 
 def _redact_secret(name: str, value: Any) -> Any:
-    if value is None or isinstance(value, bool):
+    if isinstance(value, bool | None):
         return value
     return " ".join(_PLACEHOLDER.findall(string_of(value))) or MASK
 

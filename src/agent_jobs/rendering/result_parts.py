@@ -11,6 +11,7 @@ from agent_jobs.rendering.answers import (
     MESSAGE_CHARS,
     Answer,
     drop_empty,
+    drop_false,
     list_token_counts,
     page_output,
     read_output_text,
@@ -36,7 +37,7 @@ def render_part(result: Result, name: str, offset: int, limit_bytes: int) -> Ans
     job = result.job
     read_part = _PART_READERS.get(name)
     if read_part is None:
-        return drop_empty({"job_id": job.id, "offset": offset or None}) | page_output(job, offset, limit_bytes)
+        return drop_false({"job_id": job.id, "offset": offset}) | page_output(job, offset, limit_bytes)
     part, after = read_part(result, offset, limit_bytes)
     answer: Answer = {"job_id": job.id}
     if after is not None:
@@ -74,7 +75,7 @@ def _page_partial(result: Result, offset: int, limit_bytes: int) -> _Page:
 def _render_usage(result: Result, offset: int, limit_bytes: int) -> _Page:
     counts = list_token_counts(result.job.usage) or {}
     if "partial" in counts:  # a 0 then means that upstream did not count
-        counts = {name: count for name, count in counts.items() if count}
+        counts = drop_false(counts)
     return counts | drop_empty({"cost_usd": round_usd(result.job.cost_usd)}), None
 
 
@@ -161,7 +162,7 @@ def _join_output_texts(output: object) -> str:
     if not isinstance(output, list):
         return str(output)
     parts = cast("list[dict[str, Any]]", output)
-    return " ".join("[image]" if part["type"] == "input_image" else part["text"] for part in parts)
+    return " ".join(part.get("text", "[image]") for part in parts)
 
 
 def _shorten_line(text: str) -> str:

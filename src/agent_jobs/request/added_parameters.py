@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any, cast
 
 from agent_jobs.jobs.response import JSON, drop_fields, mapping_of
@@ -147,10 +148,10 @@ def is_added(body: JSON, path: str) -> bool:
 
 def remove_refused(body: JSON, refused: Collection[str]) -> JSON:
     """Return the body without those of the refused parameters that only we added."""
-    kept = drop_fields(body, ASKED)
+    kept: dict[str, Any] = drop_fields(body, ASKED)
     for path in sorted((ADDED.keys() & refused) - {"store"}):
         if is_added(body, path):
-            _remove_added(kept, path, body)
+            kept = _drop_added(kept, path, body)
     if "store" in refused:
         kept["store"] = False
     elif NO_STORE in refused:
@@ -166,7 +167,7 @@ def relax_schemas(body: JSON) -> JSON:
     """Return the body without the strictness that we chose for schemas: the answer's, and those of the toolbox."""
     changed: dict[str, Any] = {}
     if is_added(body, STRICT):
-        changed |= _without_own_strict(body)
+        changed["text"] = _drop_path(body["text"], "format.strict")
     if not is_from_caller(body, "tools") and body.get("tools"):
         changed["tools"] = [_without_strict(tool) for tool in body["tools"]]
     return {**body, **changed}
@@ -179,24 +180,20 @@ def _without_strict(tool: JSON) -> JSON:
     return {**tool, "strict": False}
 
 
-def _remove_added(kept: dict[str, Any], path: str, body: JSON) -> None:
-    """Remove a parameter from a copy of a body, of `include` only our values."""
-    group, _, name = path.partition(".")
-    if path == "include":
-        ours = _our_includes(body)
-        kept["include"] = [value for value in body["include"] if value not in ours]
-    elif path == STRICT:
-        kept |= _without_own_strict(kept)
-    elif name:
-        kept[group] = drop_fields(kept[group], name)
-    else:
-        del kept[path]
+def _drop_added(kept: JSON, path: str, body: JSON) -> dict[str, Any]:
+    """Return what is kept of a body without one more parameter, of `include` only without our values."""
+    if path != "include":
+        return _drop_path(kept, path)
+    ours = _our_includes(body)
+    return {**kept, "include": [value for value in body["include"] if value not in ours]}
 
 
-def _without_own_strict(body: JSON) -> JSON:
-    """Return `text` without the strictness of its schema."""
-    text = cast(JSON, body["text"])
-    return {"text": {**text, "format": drop_fields(text["format"], "strict")}}
+def _drop_path(facts: JSON, path: str) -> dict[str, Any]:
+    """Return a copy of an object without the field at a path, such as `reasoning.effort`."""
+    name, _, below = path.partition(".")
+    if not below:
+        return drop_fields(facts, name)
+    return {**facts, name: _drop_path(facts[name], below)}
 
 
 def _our_includes(body: JSON) -> list[str]:
@@ -227,13 +224,12 @@ def _find_refused_names(param: str, words: str, body: JSON) -> Iterator[str]:
     if param and root in body:
         yield param
         return
-    locations = [re.findall(r"[\w]+", each) for each in _LOCATION.findall(words)]
+    locations = _LOCATION.findall(words)
     if locations:
-        yield from (".".join(steps).removeprefix("body.") for steps in locations)
+        yield from map(_path_of_location, locations)
         return
     yield from _find_listed_names(words)
-    for pattern in (_BEHIND, _EXTRA):
-        yield from map(_path_of_match, pattern.finditer(words))
+    yield from map(_path_of_match, chain(_BEHIND.finditer(words), _EXTRA.finditer(words)))
 
 
 def _find_listed_names(words: str) -> Iterator[str]:
@@ -242,6 +238,10 @@ def _find_listed_names(words: str) -> Iterator[str]:
         end = _END.search(words, trigger.end())
         limit = end.start() if end else len(words)
         yield from map(_path_of_match, _LISTED.finditer(words, trigger.end(), limit))
+
+
+def _path_of_location(steps: str) -> str:
+    return ".".join(re.findall(r"\w+", steps)).removeprefix("body.")
 
 
 def _path_of_match(found: "re.Match[str]") -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
@@ -152,12 +153,13 @@ def _join_options(given: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_unset(value: Any, form: Mapping[str, Any], *, is_filled: bool) -> bool:
     """Return True if a host filled in false or 0 for an argument that is not given."""
-    if value is False:
-        return is_filled
-    if type(value) not in (int, float) or value != 0:
-        return False
-    is_out_of_range = form.get("minimum", 0) > 0 or form.get("exclusiveMinimum", -1) >= 0
-    return is_out_of_range or is_filled
+    match value:
+        case False:
+            return is_filled
+        case 0:
+            return is_filled or form.get("minimum", 0) > 0 or form.get("exclusiveMinimum", -1) >= 0
+        case _:
+            return False
 
 
 def _read_value(name: str, value: Any, form: Mapping[str, Any]) -> Any:
@@ -218,8 +220,10 @@ def _read_string(name: str, value: Any, choices: Sequence[str]) -> Any:
             return value
         case dict() | list() if not is_empty(cast(Any, value)):
             return _read_container_as_string(name, value)
-        case int() | float() if value is not True:
-            return _read_scalar_as_string(name, value)
+        case 0:
+            return None  # hosts fill in false and 0
+        case int() | float() if value is not True and name not in FREE_TEXTS:
+            return json.dumps(value)
         case _:
             return value
 
@@ -234,29 +238,23 @@ def _read_container_as_string(name: str, value: Any) -> str:
     raise value_error(name, f'one string like "..."{SEVERAL_STRINGS.get(name, "")}', cast(object, value))
 
 
-def _read_scalar_as_string(name: str, value: float) -> Any:
-    if not value:
-        return None  # hosts fill in false and 0
-    if name in FREE_TEXTS:
-        return value
-    return json.dumps(value)
-
-
 def _find_string(name: str, value: Any) -> str | None:
-    """Return the one string in a list or object, or None."""
+    """Return a string, or the one string in a list or object; None for anything else."""
     match value:
-        case list():
-            return _find_string_in_list(name, cast("list[Any]", value))
-        case dict():
-            return _find_string_in_object(name, cast("dict[str, Any]", value))
+        case str():
+            return value
+        case [part]:
+            return _find_string(name, part)
+        case [*parts]:
+            return _join_content_parts(parts)
+        case {**facts}:
+            return _find_string_in_object(name, facts)
         case _:
             return None
 
 
-def _find_string_in_list(name: str, parts: list[Any]) -> str | None:
-    """Return the only string of a list, or the text of its content parts as paragraphs."""
-    if len(parts) == 1:
-        return _string_or_inner(name, parts[0])
+def _join_content_parts(parts: list[Any]) -> str | None:
+    """Return the text of content parts as paragraphs; None if one of them is something else."""
     texts = list(map(_read_content_part, parts))
     if None in texts:
         return None
@@ -276,7 +274,7 @@ def _find_string_in_object(name: str, facts: dict[str, Any]) -> str | None:
     """Return the string of a message, of a content part, or under one of the names for it."""
     match facts:
         case {"role": "user", "content": content, **rest} if rest.keys() <= {"type"}:
-            return _string_or_inner(name, content)
+            return _find_string(name, content)
         case {"type": "text" | "input_text", "text": str() as text, **rest} if not rest:
             return text
         case {"text": str() as text, **rest} if not rest:
@@ -291,12 +289,6 @@ def _find_named_string(name: str, facts: dict[str, Any]) -> str | None:
     if key is not None and (name in JOB_IDS or facts.keys() <= {key, "type"}):
         return facts[key]
     return None
-
-
-def _string_or_inner(name: str, value: Any) -> str | None:
-    if isinstance(value, str):
-        return value
-    return _find_string(name, value)
 
 
 def _read_list(name: str, value: Any, kind: str | None) -> Any:
@@ -315,12 +307,12 @@ def _read_items(name: str, items: list[Any], kind: str | None) -> list[Any]:
     given = [each for each in items if name == "prompts" or not is_empty(each)]
     if kind == "object":
         return list(map(_parse_json_value, given))
-    return [_read_item(name, each) for each in given]
+    return list(map(partial(_read_item, name), given))
 
 
 def _read_item(name: str, value: Any) -> Any:
     """Return one string of a list."""
-    if is_empty(value) or isinstance(value, str):
+    if is_empty(value):
         return value
     if type(value) is int:
         return str(value)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
@@ -47,6 +48,7 @@ _ARGUMENTS = {
     r"previous_response_id": "previous_job_id",
     r"input\[\d+\]\.content\[[1-9]\d*\]": "files",  # the first part of our message is the prompt
     r"input(?!\.)": "prompt",
+    **{name: f"options.{name}" for name in OPTIONS},
 }
 #: Arguments that a preset of ours may have filled in, with the names under which `ASKED` lists them.
 _UNASKED = {
@@ -60,6 +62,8 @@ _ITEM = re.compile(r"(tools|include)\[(\d{1,3})\]")
 _SEARCH: JSON = {"type": "web_search"}
 _SEARCHING = (_SEARCH, INCLUDED["web_search"])
 _EMPTY_PRESET = Preset(description="", prompt="")
+_NO_PRESETS: Mapping[str, Preset] = MappingProxyType({})
+_NO_OPTIONS: JSON = MappingProxyType({})
 #: The parameters that each way of sending leaves out.
 _DROPPED: Mapping[Mode, Collection[str]] = {
     "background_stream": (),
@@ -74,12 +78,12 @@ def build_body(
     *,
     job_id: str,
     preset: str | None = None,
-    presets: Mapping[str, Preset] | None = None,
+    presets: Mapping[str, Preset] = _NO_PRESETS,
     model: str | None = None,
     default_model: str | None = None,
     effort: str | None = None,
     web_search: bool | None = None,
-    options: StartOptions | JSON | None = None,
+    options: StartOptions | JSON = _NO_OPTIONS,
     attachments: Sequence[JSON] = (),
     openai: bool = True,
 ) -> JSON:
@@ -92,7 +96,7 @@ def build_body(
         prompt: The task.
         job_id: The job's id.
         preset: Fills in missing arguments.
-        presets: All presets by name; None means ours.
+        presets: All presets by name.
         model: The caller's choice, before the preset's, `default_model` and the one in data/.
         default_model: The user's choice.
         effort: A value of EFFORTS.
@@ -125,7 +129,7 @@ def build_body(
     return _sendable_copy(body)
 
 
-def merge_preset_options(preset: str | None, options: JSON | None, presets: Mapping[str, Preset] | None = None) -> JSON:
+def merge_preset_options(preset: str | None, options: JSON, presets: Mapping[str, Preset]) -> JSON:
     """Return the options of a start, still unparsed: the caller's over the preset's."""
     return _merge_options(_find_preset(preset, presets), options)
 
@@ -147,7 +151,7 @@ def list_requested_names(order: StartRequest, presets: Mapping[str, Preset]) -> 
     chosen = presets.get(name, _EMPTY_PRESET)
     ours = load_our_presets().get(name, _EMPTY_PRESET)
     own = {option: value for option, value in chosen.options.items() if ours.options.get(option) != value}
-    has_own_effort = chosen.effort is not None and chosen.effort != ours.effort
+    has_own_effort = chosen.effort != ours.effort
     return list_asked_names({**own, **order.options}, effort=order.effort is not None or has_own_effort)
 
 
@@ -205,16 +209,15 @@ def _describe_model_refusal(model: str, message: str) -> str:
     return f"{problem} {describe_retirement(model) or suggest_model(model)}".rstrip()
 
 
-def _find_preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
+def _find_preset(name: str | None, presets: Mapping[str, Preset]) -> Preset:
     if name is None:
         return _EMPTY_PRESET
-    known = presets if presets is not None else load_our_presets()
-    return known[Choice(known).check("preset", name)]
+    return presets[Choice(presets).check("preset", name)]
 
 
-def _merge_options(preset: Preset, options: JSON | None) -> JSON:
+def _merge_options(preset: Preset, options: JSON) -> JSON:
     """Return the caller's options over the preset's, without those that a null removes."""
-    merged = {**preset.options, **normalize_schema_option(options or {})}
+    merged = {**preset.options, **normalize_schema_option(options)}
     return {name: value for name, value in merged.items() if value is not None or name not in preset.options}
 
 
@@ -274,24 +277,19 @@ def _sendable_copy(body: JSON) -> JSON:
         raise no_json_error() from None
 
 
-def _is_filled_in(argument: str | None, body: JSON) -> bool:
+def _is_filled_in(argument: str, body: JSON) -> bool:
     """Return True if a preset of ours filled in an argument, so that the caller cannot change it."""
     if ASKED not in body or argument not in _UNASKED:
         return False
     return not is_from_caller(body, _UNASKED[argument])
 
 
-def _find_argument(param: str, body: JSON) -> str | None:
-    """Return the caller's name for the parameter that upstream names, such as `tools[0].filters`."""
-    named = (ours for theirs, ours in _ARGUMENTS.items() if re.match(rf"{theirs}(?:[.\[]|$)", param))
-    if (argument := next(named, None)) is not None:
-        return argument
+def _find_argument(param: str, body: JSON) -> str:
+    """Return the caller's name for the parameter that upstream names, such as `tools[0].filters`; empty for others."""
     if _is_of_web_search(param, body):
         return "web_search"
-    top = re.split(r"[.\[]", param)[0]
-    if top in OPTIONS:
-        return f"options.{top}"
-    return None
+    named = (ours for theirs, ours in _ARGUMENTS.items() if re.match(rf"{theirs}(?:[.\[]|$)", param))
+    return next(named, "")
 
 
 def _is_of_web_search(param: str, body: JSON) -> bool:
@@ -299,6 +297,6 @@ def _is_of_web_search(param: str, body: JSON) -> bool:
     item = _ITEM.match(param)
     if item is None:
         return False
-    items = cast("list[Any]", body.get(item[1]) or [])
+    items = cast("list[Any]", body.get(item[1], []))
     number = int(item[2])
     return number < len(items) and items[number] in _SEARCHING

@@ -1,7 +1,7 @@
 """Check the tools that run on the provider's side, and fill in the secrets that are named in them. Pure."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, NoReturn, Protocol, cast
 
 from agent_jobs.errors import Argument, RequestError
@@ -30,6 +30,8 @@ RESULTS_MAX = 50  # the API's limit
 #: A secret enters by its name, with at most the scheme of an Authorization header before it.
 _SECRET = re.compile(r"((?:(?:Bearer|Basic|Token|ApiKey) )?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_FIELDS = frozenset({"authorization", "headers"})
+#: Fields that hold one only somewhere below another field.
+_SECRET_FIELDS_BELOW = {"domain_secrets": frozenset({"value"})}
 _CONTAINER: Kind[Any] = Kind(
     '{"type":"auto"} or the id of a container',
     lambda value: isinstance(value, dict) or (isinstance(value, str) and bool(value)),
@@ -202,22 +204,24 @@ _CHECKS: Mapping[str, Callable[[str, JSON], JSON]] = {
 }
 
 
-def _map_secrets(value: Any, change: Callable[[str], object], *, inside: bool = False, more: bool = False) -> Any:
+def _map_secrets(
+    value: Any, change: Callable[[str], object], *, inside: bool = False, fields: Set[str] = _SECRET_FIELDS
+) -> Any:
     """Return the value with every string in a place for secrets changed.
 
     Args:
         value: A tool, or a part of one.
         change: Returns the replacement of a string.
         inside: True within a field that holds secrets: all of it is changed.
-        more: True within `domain_secrets`, whose `value` holds one.
+        fields: The names of the fields that hold secrets here.
     """
     match value:
         case [*items]:
-            return [_map_secrets(each, change, inside=inside, more=more) for each in items]
-        case {**fields}:
+            return [_map_secrets(each, change, inside=inside, fields=fields) for each in items]
+        case {**facts}:
             return {
-                key: _map_field(str(key).lower(), each, change, inside=inside, more=more)
-                for key, each in fields.items()
+                key: _map_field(str(key).lower(), each, change, inside=inside, fields=fields)
+                for key, each in facts.items()
             }
         case str() | int() | float() if inside:
             return change(str(value))
@@ -225,9 +229,9 @@ def _map_secrets(value: Any, change: Callable[[str], object], *, inside: bool = 
             return value
 
 
-def _map_field(name: str, value: Any, change: Callable[[str], object], *, inside: bool, more: bool) -> Any:
-    is_secret = inside or name in _SECRET_FIELDS or (more and name == "value")
-    return _map_secrets(value, change, inside=is_secret, more=more or name == "domain_secrets")
+def _map_field(name: str, value: Any, change: Callable[[str], object], *, inside: bool, fields: Set[str]) -> Any:
+    below = fields | _SECRET_FIELDS_BELOW.get(name, frozenset())
+    return _map_secrets(value, change, inside=inside or name in fields, fields=below)
 
 
 def _split_secret(text: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from agent_jobs.errors import Argument, RequestError
-from agent_jobs.jobs.response import JSON, mapping_of
+from agent_jobs.jobs.response import JSON, mapping_of, string_of
 from agent_jobs.strict_schema import add_missing_items, find_strict_fault
 from agent_jobs.validation import API_NAME, FLAG, STRING, mapping, value_error
 
@@ -81,7 +81,7 @@ def _unwrap_schema(name: str, value: Any) -> JSON:
 
 def _unwrap_fields(given: JSON, key: str) -> JSON:
     """Return the fields around a schema, and the schema under one of their keys."""
-    kept = {each: found for each, found in given.items() if each in WRAPPING and found is not None}
+    kept = {each: given[each] for each in WRAPPING & given.keys() if given[each] is not None}
     return {**kept, "schema": _parse_object(given[key])}
 
 
@@ -97,9 +97,7 @@ def _is_wrapper(given: JSON, fields: Set[str]) -> bool:
 
 def _parse_object(value: Any) -> Any:
     """Return the object in a string of JSON, in a fence or not; any other value unchanged."""
-    if not isinstance(value, str):
-        return value
-    match _find_json(value):
+    match _find_json(string_of(value)):
         case [{**found}] if found:
             return found
         case _:

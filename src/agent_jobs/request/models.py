@@ -118,17 +118,17 @@ def index_listed_models(pages: Iterable[object]) -> dict[str, JSON]:
     for entry in chain.from_iterable(map(_list_entries, pages)):
         card = mapping_of(entry)
         names = [string_of(entry), *(string_of(card.get(field)) for field in NAME_FIELDS)]
-        name = next(filter(None, names), "")
-        if name:
-            found.setdefault(name, card)
+        found.setdefault(next(filter(None, names), ""), card)
+    found.pop("", None)  # entries without a name
     return found
 
 
 def find_listed_model(name: str, listed: Iterable[str]) -> str | None:
     """Return the listed name that means this model: itself, as a resource, with a default tag, or by a pattern."""
     names = list(listed)
-    same = next((each for each in (name, f"models/{name}", f"{name}:latest") if each in names), None)
-    return same or next((each for each in names if "*" in each and fnmatchcase(name, each)), None)
+    same = [each for each in (name, f"models/{name}", f"{name}:latest") if each in names]
+    patterns = [each for each in names if "*" in each and fnmatchcase(name, each)]
+    return next(iter([*same, *patterns]), None)
 
 
 def find_near_models(name: str, listed: Iterable[str], most: int = 3) -> list[str]:
@@ -170,7 +170,7 @@ def _list_entries(page: Any) -> list[Any]:
 def _find_row(table: str, model: str) -> Mapping[str, Any]:
     """Return the row of a model, or of the one that it is a dated snapshot of; empty if there is none."""
     rows = {name: row for row in load_models()[table] for name in row["names"]}
-    return rows.get(model) or rows.get(_SNAPSHOT.sub("", model), {})
+    return rows.get(model, rows.get(_SNAPSHOT.sub("", model), {}))
 
 
 def _name_successor(gone: Mapping[str, Any]) -> str:

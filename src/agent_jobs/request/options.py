@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self, cast
 
 from agent_jobs.errors import Argument, RequestError
-from agent_jobs.jobs.response import JSON, drop_fields
+from agent_jobs.jobs.response import JSON, drop_fields, string_of
 from agent_jobs.request.hosted_tools import check_tools
 from agent_jobs.request.json_schema import build_format, is_same_schema
 from agent_jobs.validation import FLAG, STRING, STRINGS, Choice, Kind, number, value_error, whole_number
@@ -44,8 +44,8 @@ def normalize_schema_option(options: JSON) -> JSON:
         RequestError: There are two schemas, or the value under such a name holds none.
     """
     ours = drop_fields(options, *SCHEMA_ALIASES)
-    for name in (alias for alias in SCHEMA_ALIASES if alias in options):
-        for key, value in _read_alias(name, options[name]).items():
+    for name in SCHEMA_ALIASES:
+        for key, value in _read_alias(name, options.get(name, "")).items():
             if not _is_same_option(key, ours.setdefault(key, value), value):
                 raise RequestError(
                     "{alias} and {name} differ.",
@@ -94,7 +94,7 @@ class Option(NamedTuple):
 
 
 def _read_conversation(name: str, value: Any) -> bool | str:
-    if isinstance(value, bool) or (isinstance(value, str) and value.startswith("conv_")):
+    if isinstance(value, bool) or string_of(value).startswith("conv_"):
         return value
     raise value_error(name, "true for a new conversation or the id of one, which begins with conv_", value)
 
@@ -128,9 +128,11 @@ def _is_metadata(value: Any) -> bool:
 
 
 def _is_metadata_pair(key: object, text: object) -> bool:
-    if not isinstance(key, str) or not isinstance(text, str):
-        return False
-    return len(key) <= METADATA_KEY_CHARS and len(text) <= METADATA_VALUE_CHARS
+    match key, text:
+        case str(), str():
+            return len(key) <= METADATA_KEY_CHARS and len(text) <= METADATA_VALUE_CHARS
+        case _:
+            return False
 
 
 _METADATA: Kind[JSON] = Kind(

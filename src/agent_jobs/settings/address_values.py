@@ -102,7 +102,7 @@ def introspection_url() -> Reader:
 def _split_plain_address(text: str) -> SplitResult | None:
     """Return the parts of a web address; None if it is something else, or has a user, a query or a fragment."""
     parts = split_web_address(text)
-    if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
+    if parts is None or any((parts.query, parts.fragment)) or "@" in parts.netloc:
         return None
     return parts
 

@@ -117,7 +117,7 @@ def database_url() -> Reader:
 
 def _has_clear_password(parts: SplitResult) -> bool:
     """Return False if a password may have been read as part of the host, the path or the parameters."""
-    return parts.netloc.count("@") <= 1 and not any("@" in part for part in parts[2:])
+    return parts.netloc.count("@") <= 1 and "@" not in "".join(parts[2:])
 
 
 def hide_database_password(url: SecretStr | None) -> str | None:

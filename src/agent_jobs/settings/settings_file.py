@@ -19,6 +19,10 @@ BASE_URL = "OPENAI_BASE_URL"
 KEY_NAMES = {"APIKEY", "OPENAIAPIKEY", "OPENAIKEY", "KEY", "TOKEN", "APITOKEN", "SECRET", "SECRETKEY"}
 
 
+#: The words for TOML's false and true, by what the setting accepts.
+_SWITCH_WORDS = {YES_OR_NO: ("no", "yes"), SWITCH_VALUES: ("0", "1")}
+
+
 def name_setting(variable: str) -> str:
     """Return the name of a variable's setting in the settings file."""
     return variable.removeprefix(PREFIX).removeprefix("OPENAI_").lower()
@@ -140,11 +144,7 @@ def _is_list_of_texts(value: Any) -> TypeGuard[list[str]]:
 
 def _format_switch(accepts: str, *, is_on: bool) -> str:
     """Return the word of a setting for TOML's true or false."""
-    if accepts == YES_OR_NO:
-        return ("no", "yes")[is_on]
-    if accepts == SWITCH_VALUES:
-        return str(int(is_on))
-    return str(is_on).lower()
+    return _SWITCH_WORDS.get(accepts, ("false", "true"))[is_on]
 
 
 def _anchor_in_folder(text: str, path: Path) -> str:

@@ -104,8 +104,11 @@ def drop_empty_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
     A reference that a host left unchanged sets nothing: Claude Desktop leaves one for a field that is empty.
     """
-    stripped = {name: value.strip() for name, value in environ.items()}
-    return {name: value for name, value in stripped.items() if value and (name == KEY or not _is_reference(value))}
+    return {
+        name: text
+        for name, value in environ.items()
+        if (text := value.strip()) and (name == KEY or not _is_reference(text))
+    }
 
 
 def _is_reference(value: str) -> bool:

@@ -141,7 +141,7 @@ class EventFeeds(StorePart):
             id=subscription_id,
             now=now,
         )
-        return next((_read_delivery(row) for row in rows), None)
+        return next(map(_read_delivery, rows), None)
 
 
 async def add_event(transaction: Transaction, old: Job, new: Job) -> None:

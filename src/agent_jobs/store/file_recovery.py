@@ -3,8 +3,8 @@
 import json
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import aiosqlite
 import anyio
 
 from agent_jobs.errors import StoreError
-from agent_jobs.store.schema import SEARCH_INDEX, column_names
+from agent_jobs.store.schema import SEARCH_INDEX, column_names, immediate_transaction
 from agent_jobs.store.sqlite_errors import as_store_error
 from agent_jobs.store.worker_lock import WorkerLock
 
@@ -186,17 +186,10 @@ async def _copy_other_rows(db: aiosqlite.Connection, table: str) -> None:
     statements = [await _write_copy_statement(db, table)]
     if table == "token":
         statements.append(_REVOKE_TOKENS)
-    await _run_statement(db, "BEGIN IMMEDIATE")
-    try:
-        for statement in statements:
-            await _run_statement(db, statement)
-        await _run_statement(db, "COMMIT")
-    except BaseException as error:
-        if db.in_transaction:
-            await _run_statement(db, "ROLLBACK")
-        if not (isinstance(error, sqlite3.DatabaseError) and _is_damage(error)):
-            raise
-        logger.error("the rows of %s cannot be read from the damaged database: %s", table, error)
+    with _log_damage(f"the rows of {table}"):
+        async with immediate_transaction(db):
+            for statement in statements:
+                await _run_statement(db, statement)
 
 
 async def _write_copy_statement(db: aiosqlite.Connection, table: str) -> str:
@@ -223,19 +216,14 @@ async def _carry_readable_jobs(db: aiosqlite.Connection) -> None:
         logger.error("no job can be read from the damaged database: %s", error)
         return
     for job_id in ids:
-        try:
+        with _log_damage(f"{job_id}:"):
             await _copy_jobs(db, [job_id])
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
-            logger.error("%s: cannot be read from the damaged database: %s", job_id, error)
 
 
 async def _copy_jobs(db: aiosqlite.Connection, ids: list[str]) -> None:
     """Copy these jobs with all their rows, in one transaction."""
     listed = json.dumps(ids)
-    await _run_statement(db, "BEGIN IMMEDIATE")
-    try:
+    async with immediate_transaction(db):
         these = "IN (SELECT value FROM json_each(:ids))"
         # The index of the other file has the texts of the jobs that are replaced: it is made again when it is needed.
         await _run_statement(db, f"DROP TABLE IF EXISTS there.{SEARCH_INDEX}")
@@ -254,15 +242,21 @@ async def _copy_jobs(db: aiosqlite.Connection, ids: list[str]) -> None:
                 f"INSERT INTO there.{table} ({names}) SELECT {names} FROM main.{table} WHERE {column} {these}",
                 ids=listed,
             )
-        await _run_statement(db, "COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            await _run_statement(db, "ROLLBACK")
-        raise
 
 
 async def _run_statement(db: aiosqlite.Connection, sql: str, **values: Any) -> list[sqlite3.Row]:
     return list(await db.execute_fetchall(sql, values))
+
+
+@contextmanager
+def _log_damage(what: str) -> Generator[None]:
+    """Log that damage made something unreadable, and go on; raise any other error."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if not _is_damage(error):
+            raise
+        logger.error("%s cannot be read from the damaged database: %s", what, error)
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

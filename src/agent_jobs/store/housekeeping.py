@@ -76,26 +76,10 @@ class Housekeeping(StorePart):
         rows = await self._db.fetch(
             f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before, **self._scope.values
         )
-        purged: dict[str, list[ResponseAddress]] = {}
-        for row in rows:
-            job_id: str = row["id"]
-            places = await self._db.change(
-                lambda transaction, job_id=job_id: self._delete_old_job(transaction, job_id, old, before), job_id
-            )
-            if places is not None:
-                purged[job_id] = places
-        return purged
+        return await self._delete_old_jobs([row["id"] for row in rows], old, before)
 
     async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[ResponseAddress]]:
-        deleted: dict[str, list[ResponseAddress]] = {}
-        old = f"{_ENDED} AND {self._scope.job}"
-        for job_id in job_ids:
-            places = await self._db.change(
-                lambda transaction, job_id=job_id: self._delete_old_job(transaction, job_id, old, inf), job_id
-            )
-            if places is not None:
-                deleted[job_id] = places
-        return deleted
+        return await self._delete_old_jobs(job_ids, f"{_ENDED} AND {self._scope.job}", inf)
 
     async def count_unread(self, before: float) -> int:
         rows = await self._db.fetch(
@@ -106,6 +90,19 @@ class Housekeeping(StorePart):
             **self._scope.values,
         )
         return rows[0]["n"]
+
+    async def _delete_old_jobs(
+        self, job_ids: Sequence[str], old: str, before: float
+    ) -> dict[str, list[ResponseAddress]]:
+        """Delete those of these jobs that are still old; return the places of their responses."""
+        deleted: dict[str, list[ResponseAddress]] = {}
+        for job_id in job_ids:
+            places = await self._db.change(
+                lambda transaction, job_id=job_id: self._delete_old_job(transaction, job_id, old, before), job_id
+            )
+            if places is not None:
+                deleted[job_id] = places
+        return deleted
 
     async def _delete_old_job(
         self, transaction: Transaction, job_id: str, old: str, before: float

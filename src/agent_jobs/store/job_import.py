@@ -23,6 +23,7 @@ from agent_jobs.store.database import Database, Row, SpendingLock, Transaction
 from agent_jobs.store.file_recovery import JOB_COLUMN_OF_TABLE, KEY_COLUMNS_OF_TABLE, OWN_COLUMNS, check_database
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_database import open_database as open_postgres_database
+from agent_jobs.store.row_writes import write_insert
 from agent_jobs.store.rows import ACTIVE_SQL
 from agent_jobs.store.sqlite_database import open_database as open_sqlite_database
 from agent_jobs.store.sqlite_errors import as_store_error
@@ -289,7 +290,7 @@ class _Mover:
             self._counts.keys += 1
         for table, rows in rows_of.items():
             if rows:
-                await transaction.execute_each(_write_insert(table, rows[0]), rows)
+                await transaction.execute_each(write_insert(table, tuple(rows[0])), rows)
 
     async def _remove_job(self, job_id: str) -> None:
         """Remove a job from the file, leaving a tombstone that names its new place."""
@@ -317,13 +318,9 @@ class _Mover:
                 if row.get("status") != MOVED and not await transaction.execute(
                     f"SELECT 1 FROM {table} WHERE {is_same}", **{column: row[column] for column in key}
                 ):
-                    await transaction.execute(_write_insert(table, row), **row)
+                    await transaction.execute(write_insert(table, tuple(row)), **row)
 
         await self._target.change(copy, spending=SpendingLock((), is_global=True))
-
-
-def _write_insert(table: str, row: Mapping[str, Any]) -> str:
-    return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(f':{name}' for name in row)})"
 
 
 def _read_made_file(path: Path, most_bytes: int) -> bytes | None:

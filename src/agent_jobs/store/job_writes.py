@@ -10,7 +10,7 @@ from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.event_feeds import add_event
-from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records, read_job
+from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records
 from agent_jobs.store.row_writes import (
     are_all_open,
     call_values,
@@ -83,13 +83,7 @@ class JobWrites(Records):
         self, job_id: str, change: Callable[[Job], Job | None], *, is_claimed: bool = False
     ) -> Job | None:
         checked = self._if_claimed(change) if is_claimed else _in_any_case(change)
-
-        async def run(transaction: Transaction) -> bool:
-            return await self._change_inside(transaction, job_id, checked, ONE_JOB)
-
-        if await self._db.change(run, job_id):
-            return await self.get(job_id)
-        return None
+        return await self._change_and_get(job_id, checked, ONE_JOB)
 
     async def begin_sending(self, job: Job, limit: int = NO_LIMIT, owner_limit: int = NO_LIMIT) -> bool:
         spending = SpendingLock((job.owner,), is_global=limit < NO_LIMIT)
@@ -138,11 +132,11 @@ class JobWrites(Records):
         return await self._change_and_get(job.id, save_observation)
 
     async def save_progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
-        at_once = len(jobs)
+        at_once = max(1, len(jobs))
         if self._db.is_shared:
             at_once = PROGRESS_AT_ONCE
         written: dict[str, float | None] = {}
-        for begin in range(0, len(jobs), at_once or 1):
+        for begin in range(0, len(jobs), at_once):
             written |= await self._save_progress_together(jobs[begin : begin + at_once])
         return written
 
@@ -295,15 +289,21 @@ class JobWrites(Records):
     async def wait_for_slot(self, job_id: str, activity: str) -> None:
         await self.transition(job_id, lambda stored: transitions.wait_for_slot(stored, activity), is_claimed=True)
 
-    async def _change_and_get(self, job_id: str, change: _Change) -> Job | None:
+    async def _change_and_get(self, job_id: str, change: _Change, one_job: str = ONE_JOB_WITHOUT_TEXTS) -> Job | None:
         """Change a job and read it after that: a large request must not be read while no process can write."""
-        if await self._has_changed_job(job_id, change):
+        if await self._has_changed_job(job_id, change, one_job=one_job):
             return await self.get(job_id)
         return None
 
-    async def _has_changed_job(self, job_id: str, change: _Change, spending: SpendingLock | None = None) -> bool:
+    async def _has_changed_job(
+        self,
+        job_id: str,
+        change: _Change,
+        spending: SpendingLock | None = None,
+        one_job: str = ONE_JOB_WITHOUT_TEXTS,
+    ) -> bool:
         return await self._db.change(
-            lambda transaction: self._change_inside(transaction, job_id, change), job_id, spending=spending
+            lambda transaction: self._change_inside(transaction, job_id, change, one_job), job_id, spending=spending
         )
 
     async def _change_inside(
@@ -313,7 +313,7 @@ class JobWrites(Records):
         rows = await transaction.execute(f"{one_job} AND {self._scope.job}", id=job_id, **self._scope.values)
         if not rows:
             return False
-        stored = read_job(rows[0], self._db.damage_error)
+        stored = self._read_row(rows[0])
         new = await change(transaction, stored)
         if new is None or not transitions.can_become(stored, new):
             return False
@@ -355,7 +355,7 @@ class JobWrites(Records):
         while not await transaction.execute(insert_job_unless(tuple(columns), same), **values):
             rows = await transaction.execute(f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1", **values)
             if rows:
-                return read_job(rows[0], self._db.damage_error)
+                return self._read_row(rows[0])
         await insert_turn(transaction, job)
         await transaction.execute("INSERT INTO prompt (job_id, text) VALUES (:id, :text)", id=job.id, text=job.prompt)
         await transaction.execute_each(

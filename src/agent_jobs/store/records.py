@@ -66,9 +66,7 @@ class Records(StorePart):
 
     async def get(self, job_id: str) -> Job | None:
         rows = await self._db.read(_select_one_job(self._scope.job), id=job_id, **self._scope.values)
-        if rows:
-            return read_job(rows[0], self._db.damage_error)
-        return None
+        return next(map(self._read_row, rows), None)
 
     async def get_output(self, job_id: str) -> Output | None:
         rows = await self._fetch_of_job("SELECT text, response FROM output", job_id, "ORDER BY turn DESC LIMIT 1")
@@ -78,7 +76,7 @@ class Records(StorePart):
 
     async def find(self, group: JobFilter, limit: int) -> list[Job]:
         sql, values = _newest_jobs(self._scope.restrict(group), limit)
-        return [read_job(row, self._db.damage_error) for row in await self._db.fetch(sql, **values)]
+        return list(map(self._read_row, await self._db.fetch(sql, **values)))
 
     async def list_jobs(self, group: JobFilter, limit: int, since: float, order: JobOrder = NEWEST_FIRST) -> JobPage:
         group = self._scope.restrict(group)
@@ -90,7 +88,7 @@ class Records(StorePart):
             return rows, spent, await _count_by_status(transaction, group)
 
         rows, spent_usd, counts = await self._db.query(read_page)
-        return JobPage([read_job(row, self._db.damage_error) for row in rows], counts, spent_usd)
+        return JobPage(list(map(self._read_row, rows)), counts, spent_usd)
 
     async def find_ids(self, prefix: str, limit: int) -> list[str]:
         rows = await self._db.fetch(
@@ -140,7 +138,7 @@ class Records(StorePart):
         rows = await self._fetch_of_job(
             "SELECT number, mode, sent_at, response_id, usage, cost_usd FROM turn", job_id, "ORDER BY number"
         )
-        return [turn_record_of(row) for row in rows]
+        return list(map(turn_record_of, rows))
 
     async def get_steps(self, job_id: str) -> list[Step]:
         rows = await self._fetch_of_job(
@@ -161,7 +159,7 @@ class Records(StorePart):
             "AND (:turn IS NULL OR turn = :turn) ORDER BY turn, position",
             turn=turn,
         )
-        return [call_of(row) for row in rows]
+        return list(map(call_of, rows))
 
     async def get_output_files(self, job_id: str) -> list[OutputFile]:
         rows = await self._fetch_of_job("SELECT name, path, bytes FROM made", job_id, "ORDER BY name")
@@ -196,8 +194,11 @@ class Records(StorePart):
         if not unobserved:
             return []
         found = await self._db.fetch(f"{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)", ids=unobserved)
-        jobs = {job.id: job for job in (read_job(row, self._db.damage_error) for row in found)}
+        jobs = {job.id: job for job in map(self._read_row, found)}
         return [jobs[job_id] for job_id in unobserved if job_id in jobs]
+
+    def _read_row(self, row: Row) -> Job:
+        return read_job(row, self._db.damage_error)
 
     async def _fetch_of_job(self, select: str, job_id: str, rest: str = "", **values: Any) -> Sequence[Row]:
         """Return the rows of a job in another table than its own, by the beginning and the end of the query."""

@@ -22,7 +22,7 @@ _SPENDING_COLUMNS = frozenset({"usage", "cost_usd"})
 
 
 @lru_cache
-def _insert_values(table: str, columns: tuple[str, ...]) -> str:
+def write_insert(table: str, columns: tuple[str, ...]) -> str:
     """Return the statement that inserts a row."""
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f':{name}' for name in columns)})"
 
@@ -115,7 +115,7 @@ def _set_clause(columns: dict[str, Any]) -> str:
 async def insert_turn(transaction: Transaction, job: Job) -> None:
     """Insert the job's current turn with its request."""
     columns = turn_columns(job.turn) | {"job_id": job.id}
-    await transaction.execute(_insert_values("turn", tuple(columns)), **columns)
+    await transaction.execute(write_insert("turn", tuple(columns)), **columns)
     await transaction.execute(
         "INSERT INTO request (job_id, turn, body) VALUES (:job_id, :turn, :body)",
         job_id=job.id,

@@ -1,7 +1,8 @@
 """Upgrades a database file of any older version to the schema of this version."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -64,8 +65,7 @@ async def migrate(db: aiosqlite.Connection, path: Path) -> None:
     """Create the tables in a new database, or copy those of an older version into new ones, all or none."""
     if await _read_version(db) == SCHEMA_VERSION:
         return
-    await db.execute_fetchall("BEGIN IMMEDIATE")
-    try:
+    async with immediate_transaction(db):
         version = await _read_version(db)
         if version > SCHEMA_VERSION:
             raise StoreError(
@@ -80,10 +80,18 @@ async def migrate(db: aiosqlite.Connection, path: Path) -> None:
         elif version < SCHEMA_VERSION:
             await _upgrade_tables(db)
         await db.execute_fetchall(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+@asynccontextmanager
+async def immediate_transaction(db: aiosqlite.Connection) -> AsyncGenerator[None]:
+    """Run what follows in a transaction, while which no other process can write; an error takes all of it back."""
+    await db.execute_fetchall("BEGIN IMMEDIATE")
+    try:
+        yield
         await db.execute_fetchall("COMMIT")
     except BaseException:
         with anyio.CancelScope(shield=True):
-            if db.in_transaction:
+            if db.in_transaction:  # a failed COMMIT may already have rolled back
                 await db.execute_fetchall("ROLLBACK")
         raise
 

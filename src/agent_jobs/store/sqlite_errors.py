@@ -1,11 +1,21 @@
 """Turns the errors of SQLite and the file system into errors whose code leads to their fix."""
 
+import re
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from agent_jobs.errors import StoreError
+
+#: Words for unreadable content.
+_DAMAGE = "malformed|not a database"
+#: Words for other failures, each with the problem and its code; the first that fit count.
+_FAILURES = (
+    ("locked|busy", "The database in {folder} is locked by another program ({cause}).", "database_locked"),
+    ("full|No space", "The disk of {folder} is full ({cause}).", "disk_full"),
+    ("", "The database in {folder} cannot be used ({cause}).", "database_unusable"),
+)
 
 
 @contextmanager
@@ -25,12 +35,7 @@ def damage_error(error: Exception, folder: Path) -> StoreError:
 
 
 def _explain_failure(error: Exception, folder: Path) -> StoreError:
-    words = str(error)
-    if "malformed" in words or "not a database" in words:
+    if re.search(_DAMAGE, str(error)):
         return damage_error(error, folder)
-    problem, code = "The database in {folder} cannot be used ({cause}).", "database_unusable"
-    if "locked" in words or "busy" in words:
-        problem, code = "The database in {folder} is locked by another program ({cause}).", "database_locked"
-    elif "full" in words or "No space" in words:
-        problem, code = "The disk of {folder} is full ({cause}).", "disk_full"
+    problem, code = next((problem, code) for words, problem, code in _FAILURES if re.search(words, str(error)))
     return StoreError(problem, code, folder=folder, cause=error)

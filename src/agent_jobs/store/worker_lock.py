@@ -7,9 +7,10 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, cast
+from typing import Any
 
 from agent_jobs.files import file_lock
+from agent_jobs.jobs.response import mapping_of
 
 if sys.platform == "win32":  # pragma: no cover
 
@@ -104,6 +105,4 @@ def _read_announcement(path: Path) -> Mapping[str, Any]:
             announced = json.loads(file.read())
     except (OSError, ValueError):
         return {}
-    if isinstance(announced, dict):
-        return cast("Mapping[str, Any]", announced)
-    return {}
+    return mapping_of(announced)

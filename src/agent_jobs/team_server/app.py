@@ -92,10 +92,11 @@ class _PostOnly:
 
 async def _refuse_method(_: Request, error: Exception) -> Response:
     """Refuse a method that a route does not have. The router names those that it has."""
-    allowed = ""
-    if isinstance(error, HTTPException) and error.headers is not None:
-        allowed = error.headers.get("Allow", "")
-    return RefusalResponse.wrong_method(*sorted(allowed.split(", ")))
+    match error:
+        case HTTPException(headers={"Allow": str() as allowed}):
+            return RefusalResponse.wrong_method(*sorted(allowed.split(", ")))
+        case _:
+            return RefusalResponse.wrong_method()
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

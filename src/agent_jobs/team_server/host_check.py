@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.team_server.refusals import RefusalResponse
-from agent_jobs.web_address import LOOPBACK_HOSTS
+from agent_jobs.web_address import LOOPBACK_HOSTS, is_loopback, split_address
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -26,27 +26,24 @@ class HostNames:
     def __init__(self, host: str, public_url: str | None) -> None:
         self._is_local = is_loopback(host)
         self._host = host.lower()
-        self._public_origin = ""
-        if public_url is not None:
-            self._public_origin = _normalize_origin(public_url)
+        self._public_scheme = (public_url or "").partition(":")[0]
+        self._public_origins = {_normalize_origin(public_url or "")} - {""}
 
     def is_known_host(self, host: str) -> bool:
         """Return True if a Host header names this server.
 
         Any IP address does, unless only this machine reaches the server: DNS rebinding needs a host name.
         """
-        if self._public_origin:
-            scheme = self._public_origin.partition(":")[0]
-            if _normalize_origin(f"{scheme}://{host}") == self._public_origin:
-                return True
+        if _normalize_origin(f"{self._public_scheme}://{host}") in self._public_origins:
+            return True
         name = _split_host(host)
         if name in LOOPBACK_HOSTS:
             return True
-        return not self._is_local and bool(name) and (name == self._host or _is_ip_address(name))
+        return not self._is_local and (name == self._host or _is_ip_address(name))
 
     def is_known_origin(self, origin: str) -> bool:
         """Return True if a page of this origin may send requests here: one of this server, or of this machine."""
-        if self._public_origin and _normalize_origin(origin) == self._public_origin:
+        if _normalize_origin(origin) in self._public_origins:
             return True
         scheme, _, host = origin.partition("://")
         return self._is_local and scheme.lower() in DEFAULT_PORTS and _split_host(host) in LOOPBACK_HOSTS
@@ -70,11 +67,6 @@ class HostCheck:
         return await self._app(scope, receive, send)
 
 
-def is_loopback(host: str) -> bool:
-    """Return True if only this machine reaches an address to listen on."""
-    return host in LOOPBACK_HOSTS or (_is_ip_address(host) and ip_address(host).is_loopback)
-
-
 def _is_ip_address(name: str) -> bool:
     try:
         ip_address(name)
@@ -85,13 +77,9 @@ def _is_ip_address(name: str) -> bool:
 
 def _split_host(host: str) -> str:
     """Return the name or address of a Host header in lower case; empty if it is malformed."""
-    try:
-        parts = urlsplit(f"//{host}")
-        if parts.port is not None and parts.port < 1:
-            return ""
-    except ValueError:
-        return ""
-    if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+    parts = split_address(f"//{host}")
+    has_more = any((parts.path, parts.query, parts.fragment))
+    if has_more or parts.port == 0 or "@" in parts.netloc:
         return ""
     return parts.hostname or ""
 

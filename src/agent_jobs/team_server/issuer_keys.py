@@ -10,6 +10,7 @@ import anyio
 import httpx2
 import jwt
 
+from agent_jobs.jobs.response import mapping_of
 from agent_jobs.team_server.sign_in import CannotVerifyError
 
 logger = logging.getLogger(__name__)
@@ -99,9 +100,7 @@ class IssuerKeys:
 
 def _read_keys_url(metadata: Any, issuer: str) -> str:
     """Return where an issuer's metadata says that its keys are; empty if it is another's."""
-    if not isinstance(metadata, dict):
-        return ""
-    values = cast("dict[str, Any]", metadata)
+    values = mapping_of(metadata)
     if values.get("issuer") != issuer:
         return ""
     return str(values.get("jwks_uri", ""))

@@ -1,6 +1,6 @@
 """Authenticate callers by access tokens of an OAuth 2.1 server: signed JWTs, or any tokens by introspection."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.jobs.response import string_of
 from agent_jobs.owner_name import is_owner_name
 from agent_jobs.settings.settings import Settings
 from agent_jobs.team_server.caller import Caller
@@ -59,8 +60,8 @@ class Resource(NamedTuple):
 
     def _read_owner(self, claims: Mapping[str, Any]) -> str:
         """Return the owner that claims name."""
-        subject = claims.get(self.owner_claim)
-        if not isinstance(subject, str) or not subject:
+        subject = string_of(claims.get(self.owner_claim))
+        if not subject:
             raise RefusedTokenError(f"no {self.owner_claim}", token_id=self.issuer)
         owner = f"{self.issuer}#{subject}"
         if not (is_owner_name(subject) and is_owner_name(owner)):
@@ -153,9 +154,7 @@ class IntrospectedTokens:
             raise RefusedTokenError("not active", token_id=self._resource.issuer)
         if claims.get("iss", self._resource.issuer) != self._resource.issuer:
             raise RefusedTokenError("other issuer")
-        audience = claims.get("aud")
-        audiences = cast("list[Any]", audience) if isinstance(audience, list) else [audience]
-        if not {self._resource.url, f"{self._resource.url}/"} & {str(each) for each in audiences}:
+        if _list_audiences(claims).isdisjoint((self._resource.url, f"{self._resource.url}/")):
             raise RefusedTokenError("other audience", token_id=self._resource.issuer)
         return self._resource.read_caller(claims)
 
@@ -213,12 +212,22 @@ def create_issuer_client() -> httpx2.AsyncClient:
     return httpx2.AsyncClient(timeout=ISSUER_TIMEOUT_S, follow_redirects=False)
 
 
-def _read_scopes(claims: Mapping[str, Any]) -> Collection[str]:
+def _read_scopes(claims: Mapping[str, Any]) -> Set[str]:
     """Return the scopes of a token: OAuth writes one text, some servers a list in `scp`."""
-    scopes = claims.get("scope", claims.get("scp", ""))
-    if isinstance(scopes, list):
-        return [str(scope) for scope in cast("list[Any]", scopes)]
-    return str(scopes).split()
+    match claims.get("scope", claims.get("scp", "")):
+        case [*scopes]:
+            return set(map(str, scopes))
+        case scopes:
+            return set(str(scopes).split())
+
+
+def _list_audiences(claims: Mapping[str, Any]) -> Set[str]:
+    """Return the audiences of a token: one text, or a list of them."""
+    match claims.get("aud"):
+        case [*audiences]:
+            return set(map(str, audiences))
+        case audience:
+            return {str(audience)}
 
 
 def _split_credentials(url: str) -> tuple[str, httpx2.Auth]:

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import anyio
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -161,15 +161,21 @@ def read_event(keys: Sequence[Webhook], body: bytes, headers: dict[str, str]) ->
     return None
 
 
-def _parse_event(message_id: str, content: object) -> _Event | None:
+def _parse_event(message_id: str, content: Any) -> _Event | None:
     """Return what a signed body says; an event without a response if it is about something else."""
-    if not isinstance(content, dict) or len(message_id) > MAX_ID_CHARS:
+    if len(message_id) > MAX_ID_CHARS:
         return None
-    event = cast("dict[str, Any]", content)
-    kind, data = event.get("type"), event.get("data")
-    if not isinstance(kind, str) or not kind.startswith(RESPONSE_EVENTS) or not isinstance(data, dict):
-        return _Event(message_id, str(kind)[:MAX_ID_CHARS], "")
-    response_id = cast("dict[str, Any]", data).get("id")
-    if not isinstance(response_id, str) or len(response_id) > MAX_ID_CHARS:
-        return _Event(message_id, kind, "")
-    return _Event(message_id, kind[:MAX_ID_CHARS], response_id)
+    match content:
+        case {"type": str() as kind, "data": {"id": str() as response_id}} if kind.startswith(RESPONSE_EVENTS):
+            return _Event(message_id, kind[:MAX_ID_CHARS], _drop_long_id(response_id))
+        case {**event}:
+            return _Event(message_id, str(event.get("type"))[:MAX_ID_CHARS], "")
+        case _:
+            return None
+
+
+def _drop_long_id(response_id: str) -> str:
+    """Return the id of a response; empty if it is longer than any."""
+    if len(response_id) > MAX_ID_CHARS:
+        return ""
+    return response_id

@@ -29,13 +29,15 @@ class Readiness:
         return await app(scope, receive, send)
 
     def _find_answer(self, path: str) -> Response | None:
-        if path == "/healthz":
-            return PlainTextResponse("ok\n")
-        if path != "/readyz":
-            return None
-        if self.is_draining:
-            return PlainTextResponse("draining\n", 503)
-        return PlainTextResponse("ready\n")
+        match path:
+            case "/healthz":
+                return PlainTextResponse("ok\n")
+            case "/readyz" if self.is_draining:
+                return PlainTextResponse("draining\n", 503)
+            case "/readyz":
+                return PlainTextResponse("ready\n")
+            case _:
+                return None
 
 
 def _refuse_other_methods(scope: Scope) -> Response | None:

@@ -32,7 +32,7 @@ from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import get_current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
 from agent_jobs.team_server.files import build_file_routes
-from agent_jobs.team_server.host_check import HostNames, is_loopback
+from agent_jobs.team_server.host_check import HostNames
 from agent_jobs.team_server.oauth import (
     RESOURCE_PATH,
     Resource,
@@ -45,6 +45,7 @@ from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge, TokenVer
 from agent_jobs.team_server.team_tokens import TeamTokens
 from agent_jobs.team_server.token_watch import end_with_token
 from agent_jobs.text import describe_listen_error
+from agent_jobs.web_address import is_loopback, write_host
 
 logger = logging.getLogger(__name__)
 
@@ -286,12 +287,14 @@ async def check_access(settings: Settings, engine: Engine) -> None:
     Raises:
         ConfigError: It would.
     """
-    if settings.oauth_issuer is not None and settings.public_url is None and not is_loopback(settings.host):
+    if is_loopback(settings.host):
+        return
+    if settings.oauth_issuer is not None and settings.public_url is None:
         raise ConfigError(
             "AGENT_JOBS_OAUTH_ISSUER needs AGENT_JOBS_PUBLIC_URL, because tokens are made for one address. Set it to "
             "the address that users know."
         )
-    if is_loopback(settings.host) or settings.oauth_issuer is not None or await engine.owners.has_good_token():
+    if settings.oauth_issuer is not None or await engine.owners.has_good_token():
         return
     raise ConfigError(
         f"The server would listen on {settings.host}, but no one could sign in, because there is no token. Make one "
@@ -309,10 +312,7 @@ def describe_address(settings: Settings) -> str:
     """Return the address of MCP, as users reach it; the port must be known by now."""
     if settings.public_url is not None:
         return f"{settings.public_url}{MCP_PATH}"
-    host = settings.host
-    if ":" in host:
-        host = f"[{host}]"
-    return f"http://{host}:{settings.port}{MCP_PATH}"
+    return f"http://{write_host(settings.host)}:{settings.port}{MCP_PATH}"
 
 
 def open_listener(settings: Settings) -> socket.socket:

@@ -56,4 +56,4 @@ def _is_ping(message: Message) -> bool:
     if message["type"] != "http.response.body" or not message.get("more_body", False):
         return False
     body: bytes = message.get("body", b"")
-    return not body or body.startswith(b":")
+    return body[:1] in (b"", b":")
