@@ -509,7 +509,7 @@ async def test_cancel_of_a_job_whose_key_is_gone_is_sent_once_the_key_is_back(
     key.write_text("sk-alice\n")
     async with serving(keyed) as team:
         await team.engine.owners.set_owner(Owner("alice", key_ref="alice"))
-        request = StartRequest(prompts=[scripted("x", {"duration_s": 3600})])
+        request = StartRequest(prompts=[script_prompt("x", {"duration_s": 3600})])
         [started] = await team.engine.for_owner("alice").start(request)
         assert started.job.turn.response_id
     key.unlink()

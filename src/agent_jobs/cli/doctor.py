@@ -22,7 +22,7 @@ from agent_jobs.cli.key_origin import (
     add_key_end,
     find_env_file,
     find_env_file_variables,
-    find_key_in_use,
+    find_key_of_settings,
     find_other_key,
 )
 from agent_jobs.cli.notify import check_targets
@@ -165,7 +165,7 @@ def _report_valid_settings() -> Finding:
 def _check_key(settings: Settings) -> Iterator[Finding]:
     """Yield the key with its origin, and the stored key if another one takes precedence."""
     try:
-        used = find_key_in_use()
+        used = find_key_of_settings(settings)
         other = find_other_key(settings.base_url, used)
     except ConfigError as error:
         yield report_error("key", error)

@@ -66,6 +66,15 @@ def find_key_in_use(base_url: str) -> KeyInUse | None:
         ConfigError: The key is stored, but cannot be read.
     """
     settings, _ = load_usable_settings({**os.environ, "OPENAI_BASE_URL": base_url})
+    return find_key_of_settings(settings)
+
+
+def find_key_of_settings(settings: Settings) -> KeyInUse | None:
+    """Return the key that a process with these settings uses.
+
+    Raises:
+        ConfigError: The key is stored, but cannot be read.
+    """
     if settings.stored_key is not None:
         return read_stored_key(settings.stored_key)
     if settings.api_key is None:
