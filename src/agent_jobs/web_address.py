@@ -4,6 +4,8 @@ from urllib.parse import SplitResult, urlsplit
 
 #: Names of this machine, to which plain HTTP leaves it by no network.
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+#: The ends of the host names of Azure's endpoints.
+AZURE_HOST_ENDINGS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
 _NOTHING = SplitResult("", "", "", "", "")
 
 

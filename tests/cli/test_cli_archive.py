@@ -259,6 +259,14 @@ def test_logs_show_failures_and_times_without_an_observer(desk: Desk):
     assert "The model broke." in shown
 
 
+def test_logs_show_each_of_two_equal_moments(desk: Desk):
+    job_id = desk.run("Compare", QUICK)
+    for _ in range(2):
+        desk.write(f"INSERT INTO event (job_id, at, kind, text) VALUES ('{job_id}', 1030.0, 'rebuilt', 'again')")
+    moments = [json.loads(line) for line in desk.type("logs", job_id, "--json").stdout.splitlines()]
+    assert [moment["at"] for moment in moments].count(1030.0) == 2
+
+
 def test_logs_follow_a_job_to_its_end(desk: Desk):
     job_id = desk.start("Compare", {"duration_s": 30, "text": "Done."})
     followed = desk.type("logs", job_id, "--follow")
@@ -353,6 +361,17 @@ def test_retry_sends_the_same_request_again(desk: Desk, upstream: RunningServer)
     assert [one[name] for name in same] == [two[name] for name in same]
     assert {**one["request"], "metadata": 0} == {**two["request"], "metadata": 0}
     assert two["request"]["metadata"]["job_id"] == second
+    assert desk.creates() == 2
+
+
+def test_retry_says_that_the_job_before_was_deleted(desk: Desk):
+    first = desk.run("Compare solar panels")
+    desk.type("ask", first, script_prompt("And which is cheapest?", QUICK))
+    [second] = [job["job_id"] for job in desk.jobs() if job["job_id"] != first]
+    assert desk.type("delete", first, "--yes").exit_code == 0
+    refused = desk.type("retry", second)
+    assert refused.exit_code == 1
+    assert f"{first} was deleted, so no job can continue it." in refused.stderr
     assert desk.creates() == 2
 
 

@@ -189,6 +189,16 @@ SCHEMAS: dict[str, Json] = {
 }
 
 
+@pytest.mark.parametrize(
+    "part", [{"type": "money"}, {"type": ["money", "null"]}, {"type": []}, {"type": 5}, {"enum": []}, {"anyOf": []}]
+)
+def test_schema_that_no_value_fits_is_answered_all_the_same(client: Client, part: Json) -> None:
+    schema = {"type": "object", "properties": {"a": part}, "required": ["a"]}
+    answer = client.post(text={"format": {"type": "json_schema", "name": "thing", "schema": schema}})
+    assert answer.status_code == 200
+    assert json.loads(text_of(answer.json())) == {"a": "emulated a"}
+
+
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 def test_sample_fits_its_schema(client: Client, schema: Json) -> None:
     value = build_sample(schema)

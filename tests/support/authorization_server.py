@@ -98,6 +98,7 @@ class Issuer(AuthorizationServer):
         self.url = url
         self.tokens: dict[str, IssuedToken] = {}
         self.key_requests = 0
+        self.odd_keys: list[object] = []  #: published beside the key
         self.resource = ""
         self.alg = "ES256"
         self._generator = self._create_generator()
@@ -183,7 +184,7 @@ class Issuer(AuthorizationServer):
 
     async def _send_keys(self, _: Request) -> Response:
         self.key_requests += 1
-        return JSONResponse({"keys": [self.key.as_dict(private=False)]})
+        return JSONResponse({"keys": [*self.odd_keys, self.key.as_dict(private=False)]})
 
     async def _send_token(self, request: Request) -> Response:
         form = await _read_form(request)

@@ -177,6 +177,27 @@ async def test_rotated_key_is_fetched_and_the_old_one_refused(signed: Team, issu
     assert (await ask(signed, old)).status_code == 401
 
 
+@pytest.mark.usefixtures("fresh_keys")
+async def test_published_keys_of_an_unknown_form_are_skipped(
+    signed: Team, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+):
+    odd_numbers: list[object] = [{"kty": "RSA", "n": 5, "e": []}, {"kty": "EC", "crv": {}, "x": 1, "y": None}]
+    odd_keys: list[object] = [
+        None,
+        5,
+        "key",
+        [],
+        {},
+        {"kty": "RSA"},
+        {"kty": ["RSA"]},
+        {"kty": "EC", "kid": []},
+        *odd_numbers,
+    ]
+    monkeypatch.setattr(issuer, "odd_keys", odd_keys)
+    issuer.rotate()
+    assert (await ask(signed, issuer.make_token(aud=f"{signed.url}/mcp"))).status_code == 200
+
+
 async def test_unknown_keys_do_not_make_this_server_attack_the_issuer(signed: Team, issuer: Issuer):
     before, token = issuer.key_requests, make_with_unknown_key(signed, issuer)
     for _ in range(12):

@@ -1,6 +1,7 @@
 """`agent-jobs logs`: what happened to a job, with its times."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ class _Log:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._written: set[tuple[float, str, str]] = set()
+        self._written: set[tuple[tuple[float, str, str], int]] = set()
         self._day = ""
 
     def show(self, details: JobDetails, now: float, *, is_final: bool) -> None:
@@ -87,8 +88,11 @@ class _Log:
         from agent_jobs.rendering.timeline import build_timeline
 
         new: list[Moment] = []
+        seen: Counter[tuple[float, str, str]] = Counter()  # calls of one tool can begin at the same time
         for moment in build_timeline(details, now):
-            key = (moment.at, moment.kind, moment.what)
+            named = (moment.at, moment.kind, moment.what)
+            seen[named] += 1
+            key = (named, seen[named])
             if key in self._written or (moment.is_running and not is_final):
                 continue
             self._written.add(key)

@@ -1,7 +1,7 @@
 """Checks the items and files that a create body refers to. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from .errors import ApiError
 from .parameters import as_object, read_list
@@ -17,10 +17,9 @@ def check_items(body: Mapping[str, Any], stored_ids: Callable[[], Iterable[str]]
     The stored ids are listed only if an item refers to one.
     """
     items = read_list(body, "input")
-    for index, item in enumerate(items):
-        if item.get("type") == "reasoning" and not _has_following_item(items[index + 1 :]):
-            message = f"Item '{item.get('id')}' of type 'reasoning' was provided without its required following item."
-            raise ApiError(400, message, param="input")
+    if orphan := _find_orphan(items):
+        message = f"Item '{orphan.get('id')}' of type 'reasoning' was provided without its required following item."
+        raise ApiError(400, message, param="input")
     wanted = [str(item["id"]) for item in items if _needs_stored_item(item)]
     if not wanted:
         return
@@ -53,11 +52,22 @@ def _needs_stored_item(item: Json) -> bool:
             return False
 
 
-def _has_following_item(after: Iterable[Json]) -> bool:
-    """Return True if a message or call of the model follows, also behind more reasoning."""
-    following = next((item for item in after if item.get("type") != "reasoning"), cast("Json", {}))
-    kind = str(following.get("type"))
-    return kind.endswith("_call") or kind == "item_reference" or following.get("role") == "assistant"
+def _find_orphan(items: Sequence[Json]) -> Json:
+    """Return the first reasoning that no message or call of the model follows, also not behind more reasoning."""
+    orphan: Json = {}
+    following: Json = {}
+    for item in reversed(items):
+        if item.get("type") != "reasoning":
+            following = item
+        elif not _is_of_model(following):
+            orphan = item
+    return orphan
+
+
+def _is_of_model(item: Json) -> bool:
+    """Return True for a message or a call of the model, and for a reference, which may be either."""
+    kind = str(item.get("type"))
+    return kind.endswith("_call") or kind == "item_reference" or item.get("role") == "assistant"
 
 
 def _list_input_files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

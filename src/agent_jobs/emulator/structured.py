@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from typing import Any, cast
@@ -110,9 +110,9 @@ def _build_sample(part: Any, root: Json, name: str, depth: int) -> Any:
             return _build_sample(_choose_schema(choices, depth), root, name, depth + 1)
         case {"type": [_, *_] as kinds} as schema:
             chosen = _choose_schema([{"type": kind} for kind in kinds], depth)
-            return _SAMPLES[chosen["type"]](schema, root, name, depth)
+            return _find_sampler(chosen["type"])(schema, root, name, depth)
         case {"type": str(kind)} as schema:
-            return _SAMPLES[kind](schema, root, name, depth)
+            return _find_sampler(kind)(schema, root, name, depth)
         case {"properties": _} as schema:
             return _sample_object(schema, root, name, depth)
         case schema:
@@ -178,6 +178,11 @@ _SAMPLES = {
     "boolean": _sample_boolean,
     "null": _sample_null,
 }
+
+
+def _find_sampler(kind: str) -> Callable[[Json, Json, str, int], Any]:
+    """Return the function that builds a value of a type; a string for a type that JSON does not have."""
+    return _SAMPLES.get(kind, _sample_string)
 
 
 def _resolve_reference(part: Any, root: Json) -> Json:

@@ -109,11 +109,14 @@ class PreviousFinder:
         return replace(previous, exchanges=exchanges, least_tokens=least)
 
     async def _get_finished_job(self, job_id: str) -> Job:
-        """Return the job, or raise RequestError if it has not finished."""
+        """Return the job, or raise RequestError if it was deleted or has not finished."""
         job = await self._store.get(job_id)
-        if job is not None and job.status is Status.INPUT_REQUIRED:
+        if job is None:
+            problem = "{job_id} was deleted, so no job can continue it."
+            raise RequestError(problem, "history_purged", job_id=job_id)
+        if job.status is Status.INPUT_REQUIRED:
             raise RequestError("{job_id} waits for answers.", "job_asks", job_id=job_id)
-        if job is None or not job.is_terminal:
+        if not job.is_terminal:
             raise RequestError("{job_id} is still running.", "job_running", job_id=job_id)
         return job
 

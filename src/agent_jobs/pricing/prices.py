@@ -28,6 +28,7 @@ from agent_jobs.pricing.price_file import (
     read_table,
 )
 from agent_jobs.text import encode_text
+from agent_jobs.web_address import AZURE_HOST_ENDINGS
 
 DAY_S = 86_400
 MODEL_CHARS = 100  # enough to recognise a model in an error
@@ -40,7 +41,6 @@ OUTPUT_OF_CONTEXT = 0.125  # of its context, as output: every model accepts that
 
 #: Other hosts may serve the same name for another price; a region of OpenAI (eu.api.openai.com) adds to it.
 _OPENAI_HOST = "api.openai.com"
-_AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 #: Tools whose calls the client answers, so that they cost only tokens.
 _CLIENT_TOOLS = frozenset({"function", "custom", "custom_tool", "local_shell", "apply_patch", "computer"})
 #: Input whose tokens are at most its bytes; files, images and references are not.
@@ -384,7 +384,7 @@ def _host_kind(url: str) -> Host:
     host = urlsplit(url).hostname or ""
     if host == _OPENAI_HOST:
         return "openai"
-    if host.endswith(_AZURE_HOSTS):
+    if host.endswith(AZURE_HOST_ENDINGS):
         return "azure"
     return "other"
 

@@ -25,7 +25,7 @@ class HostNames:
 
     def __init__(self, host: str, public_url: str | None) -> None:
         self._is_local = is_loopback(host)
-        self._host = host.lower()
+        self._own_names = LOOPBACK_HOSTS | {host.lower()}
         self._public_scheme = (public_url or "").partition(":")[0]
         self._public_origins = {_normalize_origin(public_url or "")} - {""}
 
@@ -37,16 +37,14 @@ class HostNames:
         if _normalize_origin(f"{self._public_scheme}://{host}") in self._public_origins:
             return True
         name = _split_host(host)
-        if name in LOOPBACK_HOSTS:
-            return True
-        return not self._is_local and (name == self._host or _is_ip_address(name))
+        return name in self._own_names or (not self._is_local and _is_ip_address(name))
 
     def is_known_origin(self, origin: str) -> bool:
         """Return True if a page of this origin may send requests here: one of this server, or of this machine."""
         if _normalize_origin(origin) in self._public_origins:
             return True
         scheme, _, host = origin.partition("://")
-        return self._is_local and scheme.lower() in DEFAULT_PORTS and _split_host(host) in LOOPBACK_HOSTS
+        return self._is_local and scheme.lower() in DEFAULT_PORTS and _split_host(host) in self._own_names
 
 
 class HostCheck:

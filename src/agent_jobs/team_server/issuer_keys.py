@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
 import httpx2
 import jwt
 
-from agent_jobs.jobs.response import mapping_of
+from agent_jobs.jobs.response import items_of, mapping_of, string_of
 from agent_jobs.team_server.sign_in import CannotVerifyError
 
 logger = logging.getLogger(__name__)
@@ -110,13 +110,13 @@ def _read_key_set(published: Any) -> Mapping[str | None, jwt.PyJWK]:
     """Return the usable keys of a JWK set by their ids; keys of an unknown form are skipped."""
     if not isinstance(published, dict):
         raise ValueError("no JWK set")
-    listed = cast("dict[str, Any]", published).get("keys", [])
+    listed = items_of(mapping_of(published).get("keys"))
     keys: dict[str | None, jwt.PyJWK] = {}
     for each in listed:
-        if each.get("kty") not in PUBLIC_KINDS or each.get("use", "sig") != "sig":
+        if string_of(each.get("kty")) not in PUBLIC_KINDS or each.get("use", "sig") != "sig":
             continue
         try:
-            keys[each.get("kid")] = jwt.PyJWK(each)
+            keys[string_of(each.get("kid")) or None] = jwt.PyJWK(each)
         except jwt.PyJWTError as error:
             logger.info("a published key cannot be used: %s", type(error).__name__)
     return keys

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 import httpx2
 
+from agent_jobs.web_address import AZURE_HOST_ENDINGS
+
 OPENAI_HOST = "api.openai.com"
-AZURE_HOST_ENDINGS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
 _AZURE_PATH = "/openai/v1"
 _RESPONSE_ID = re.compile(r"/responses/([^/]+)")
 
