@@ -1,4 +1,4 @@
-"""Emulates OpenAI's Responses API: it runs scripts instead of models, with faults on demand."""
+"""Emulate OpenAI's Responses API: it runs scripts instead of models, with faults on demand."""
 
 from .app import Emulator
 from .faults import Fault

@@ -1,4 +1,4 @@
-"""Emulates the API: stores the responses, the faults and the log, and serves the endpoints."""
+"""Emulate the API: store the responses, the faults and the log, and serve the endpoints."""
 
 import secrets
 import time

@@ -1,4 +1,4 @@
-"""Keeps the containers in which responses run their code, with their files, and serves their endpoints."""
+"""Keep the containers in which responses run their code, with their files, and serve their endpoints."""
 
 import secrets
 import time

@@ -1,4 +1,4 @@
-"""Keeps conversations: lists of items that responses read and append to."""
+"""Keep conversations: lists of items that responses read and append to."""
 
 import secrets
 import time

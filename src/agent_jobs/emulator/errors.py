@@ -1,4 +1,4 @@
-"""Holds the error answers of the API, in OpenAI's words."""
+"""Hold the error answers of the API, in OpenAI's words."""
 
 from typing import Any
 

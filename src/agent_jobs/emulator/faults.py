@@ -1,4 +1,4 @@
-"""Defines faults on the wire and in the API, and queues them for the requests they are meant for."""
+"""Define faults on the wire and in the API, and queue them for the requests they are meant for."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace

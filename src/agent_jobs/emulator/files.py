@@ -1,4 +1,4 @@
-"""Keeps uploaded files and serves their endpoints."""
+"""Keep uploaded files and serve their endpoints."""
 
 import hashlib
 import math

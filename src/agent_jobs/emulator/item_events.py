@@ -1,4 +1,4 @@
-"""Builds the events of one output item, before they have their times. Pure."""
+"""Build the events of one output item, before they have their times. Pure."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Stores the items of requests, pages them, and checks that calls have their outputs. Pure."""
+"""Store the items of requests, page them, and check that calls have their outputs. Pure."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

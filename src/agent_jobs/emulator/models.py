@@ -1,4 +1,4 @@
-"""Lists the models of the emulator, and refuses what a model does not support."""
+"""List the models of the emulator, and refuse what a model does not support."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reads the parameters of a request, and refuses wrong values in OpenAI's words. Pure."""
+"""Read the parameters of a request, and refuse wrong values in OpenAI's words. Pure."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping

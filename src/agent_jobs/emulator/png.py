@@ -1,4 +1,4 @@
-"""Draws PNG files of coloured noise. Pure."""
+"""Draw PNG files of coloured noise. Pure."""
 
 import base64
 import random

@@ -1,4 +1,4 @@
-"""Checks the items and files that a create body refers to. Pure."""
+"""Check the items and files that a create body refers to. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Runs a response: its status, its output and the log of its events."""
+"""Run a response: its status, its output and the log of its events."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Reads the directive in a request into a Script, and writes the text of the answer. Pure."""
+"""Read the directive in a request into a Script, and write the text of the answer. Pure."""
 
 import json
 import random

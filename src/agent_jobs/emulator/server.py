@@ -1,4 +1,4 @@
-"""Serves the emulator with uvicorn: for a command, and for tests in a thread of its own."""
+"""Serve the emulator with uvicorn: for a command, and for tests in a thread of its own."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Checks JSON schemas as the API does, and builds answers that fit them. Pure."""
+"""Check JSON schemas as the API does, and build answers that fit them. Pure."""
 
 import json
 import re

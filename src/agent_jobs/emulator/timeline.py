@@ -1,4 +1,4 @@
-"""Turns a Script into the events of a run and the output items they carry. Pure."""
+"""Turn a Script into the events of a run and the output items they carry. Pure."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence

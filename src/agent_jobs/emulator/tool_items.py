@@ -1,4 +1,4 @@
-"""Builds the output items of tools: searches, code, images, calls to MCP servers and to functions. Pure."""
+"""Build the output items of tools: searches, code, images, calls to MCP servers and to functions. Pure."""
 
 import json
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""Refuses invalid create requests, in OpenAI's words."""
+"""Refuse invalid create requests, in OpenAI's words."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import reduce

@@ -1,4 +1,4 @@
-"""Sends webhooks about responses that ended, signed as Standard Webhooks defines it."""
+"""Send webhooks about responses that ended, signed as Standard Webhooks defines it."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Sends answers and server-sent events over the wire, as the faults of the exchange change them."""
+"""Send answers and server-sent events over the wire, as the faults of the exchange change them."""
 
 import hashlib
 import json

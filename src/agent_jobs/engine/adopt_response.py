@@ -1,4 +1,4 @@
-"""Checks that a response may be attached to a job that has none, because that cannot be undone."""
+"""Check that a response may be attached to a job that has none, because that cannot be undone."""
 
 import logging
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Checks whether a run continues without its connection if upstream accepts `background` without confirming it.
+"""Check whether a run continues without its connection if upstream accepts `background` without confirming it.
 
 Until a GET shows the response, the run counts as held open by this process. One GET does not decide what is remembered
 of an endpoint: some answer 404 for half a minute after a create.

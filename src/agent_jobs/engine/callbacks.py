@@ -1,4 +1,4 @@
-"""Sends callbacks when a job finished or needs input: to the address of its caller, and to subscribed addresses.
+"""Send callbacks when a job finished or needs input: to the address of its caller, and to subscribed addresses.
 
 Each event is claimed by one process and stored as a message before it is sent. A message is sent until the receiver
 accepts it, for a day: if its sender dies, another process sends it again with the same id.

@@ -1,4 +1,4 @@
-"""Refuses a request that its model certainly cannot read."""
+"""Refuse a request that its model certainly cannot read."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Serves the events of an owner's jobs to hosts: by polls with a cursor, or by webhooks to a verified address."""
+"""Serve the events of an owner's jobs to hosts: by polls with a cursor, or by webhooks to a verified address."""
 
 from hashlib import sha256
 from json import dumps

@@ -1,4 +1,4 @@
-"""Logs the failures of work that nobody waits for, which must go on."""
+"""Log the failures of work for which no caller waits, so that the work continues."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Finalizes a finished job: works out its cost, writes its files, deletes its uploads at the provider."""
+"""Finalize a finished job: work out its cost, write its files, delete its uploads at the provider."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Finds the job that a new one continues: its request, history and tools."""
+"""Find the job that a new one continues: its request, history and tools."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""Waits until a job or a group of jobs has something to report."""
+"""Wait until a job or a group of jobs has something to report."""
 
 from collections.abc import Callable, Sequence
 from copy import copy

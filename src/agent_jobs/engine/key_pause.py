@@ -1,4 +1,4 @@
-"""Stops new POSTs for a while after upstream rejected the API key or the account."""
+"""Stop new POSTs for a while after upstream rejected the API key or the account."""
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError

@@ -1,4 +1,4 @@
-"""Launches a turn: sends its POST once, and stores the id of its response."""
+"""Launch a turn: send its POST once, and store the id of its response."""
 
 import logging
 from collections import Counter

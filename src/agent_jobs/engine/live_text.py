@@ -1,4 +1,4 @@
-"""Holds the text of a running job, from the stream that is read here or from the tail that another process stores."""
+"""Hold the text of a running job, from the stream that is read here or from the tail that another process stores."""
 
 from dataclasses import dataclass, field
 

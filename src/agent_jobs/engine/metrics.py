@@ -1,4 +1,4 @@
-"""Counts the work of this process for the metrics of a team server."""
+"""Count the work of this process for the metrics of a team server."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple

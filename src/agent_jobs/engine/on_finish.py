@@ -1,4 +1,4 @@
-"""Reports a job that finished or asks: to the user's command, and with notices.
+"""Report a job that finished or asks: to the user's command, and with notices.
 
 No job depends on a report or waits for it. Each finished job and each question is claimed in the database before
 it is reported, by one process: it is reported at most once. A claim is lost with a process that dies in the moment

@@ -1,4 +1,4 @@
-"""Runs the program that the user set in AGENT_JOBS_ON_FINISH, and logs how it ended."""
+"""Run the program that the user set in AGENT_JOBS_ON_FINISH, and log how it ended."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Chooses the client of a job by its owner: some owners have an API key of their own.
+"""Choose the client of a job by its owner: some owners have an API key of their own.
 
 A key that is missing is never replaced by the shared one: the wrong account would pay, and read the job.
 """

@@ -1,4 +1,4 @@
-"""Finds the owner of a job, and the owner's limits."""
+"""Find the owner of a job, and the owner's limits."""
 
 from agent_jobs.jobs.owners import UNLIMITED, Owner, OwnerLimits
 from agent_jobs.pricing.prices import find_day_start

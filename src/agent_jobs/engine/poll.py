@@ -1,4 +1,4 @@
-"""Polls a running response: its GETs, its deadline and its cancel."""
+"""Poll a running response: its GETs, its deadline and its cancel."""
 
 import logging
 from contextlib import suppress

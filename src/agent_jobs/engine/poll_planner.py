@@ -1,4 +1,4 @@
-"""Plans when a running job is polled next: soon, or seldom while the provider's webhooks say when it ended."""
+"""Plan when a running job is polled next: soon, or seldom while the provider's webhooks say when it ended."""
 
 from agent_jobs.backoff import with_jitter
 from agent_jobs.clock import Clock

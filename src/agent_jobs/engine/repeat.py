@@ -1,4 +1,4 @@
-"""Makes a job that sends the first request of an earlier job again."""
+"""Make a job that sends the first request of an earlier job again."""
 
 from uuid import uuid4
 

@@ -1,4 +1,4 @@
-"""Checks a reply against a job's open calls."""
+"""Check a reply against a job's open calls."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Adapts requests to what an endpoint refused before: its delivery mode and the parameters that we add."""
+"""Adapt requests to what an endpoint refused before: its delivery mode and the parameters that we add."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Reads again what is stored of a job, which another process may have changed."""
+"""Read again what is stored of a job, which another process may have changed."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Sends a turn again with the whole conversation if upstream lacks what the turn continues from.
+"""Send a turn again with the whole conversation if upstream lacks what the turn continues from.
 
 Some endpoints refuse the link, others accept it and fail the response. Either way nothing was answered, so the turn is
 sent once more without the link.

@@ -1,4 +1,4 @@
-"""Retrieves a job's response with a GET and applies the answer to the job."""
+"""Retrieve a job's response with a GET and apply the answer to the job."""
 
 import logging
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Refuses ids of the provider that may belong to another owner, where all owners share one key.
+"""Refuse ids of the provider that may belong to another owner, where all owners share one key.
 
 With one key, a conversation, a vector store or a file belongs to every program that knows its id.
 """

@@ -1,4 +1,4 @@
-"""Plans new jobs from a start request: checks it, reads its files, builds its bodies and bounds its cost."""
+"""Plan new jobs from a start request: check it, read its files, build its bodies and bound its cost."""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Runs one step of a job: reads its row and does the one thing that it asks for.
+"""Run one step of a job: read its row and do the one thing that it asks for.
 
 The process may die anywhere in a step. The row then has all that another process needs.
 """

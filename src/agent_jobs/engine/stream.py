@@ -1,4 +1,4 @@
-"""Reads the streams of running responses, for progress and a finished job within a moment.
+"""Read the streams of running responses, for progress and a finished job within a moment.
 
 Nothing depends on a stream. Polls continue beside it, and only a response object ends a job.
 """

@@ -1,4 +1,4 @@
-"""Streams a running job as one step, and decides from a GET what the stream left open."""
+"""Stream a running job as one step, and decide from a GET what the stream left open."""
 
 import logging
 from collections.abc import AsyncGenerator

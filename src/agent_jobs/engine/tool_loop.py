@@ -1,4 +1,4 @@
-"""Runs the tool calls of a turn and begins the next turn with their outputs.
+"""Run the tool calls of a turn and begin the next turn with their outputs.
 
 Each output is stored before it is used. A process may die at any point: an interrupted call is
 repeated only if its tool says that this does no harm. Otherwise the model reads that its outcome is unknown.

@@ -1,4 +1,4 @@
-"""Retrieves the jobs that no process observes, for a command that only reads."""
+"""Retrieve the jobs that no process observes, for a command that only reads."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Takes the provider's webhooks in. Each one is a hint: a GET decides what happened.
+"""Take in the provider's webhooks. Each one is a hint: a GET decides what happened.
 
 A webhook can name a response that no job here has: the create call has not answered yet, it never will, or the
 response belongs to another program with the same key. The response's own metadata tell these apart.

@@ -1,4 +1,4 @@
-"""Runs the jobs that are due: one loop over the store's due times, in one task group."""
+"""Run the jobs that are due: one loop over the store's due times, in one task group."""
 
 import logging
 from collections import Counter

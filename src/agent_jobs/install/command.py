@@ -1,4 +1,4 @@
-"""Finds the command with which a host starts this server on this machine."""
+"""Find the command with which a host starts this server on this machine."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Finds a host's file, reads it, backs it up, and replaces it in one step."""
+"""Find a host's file, read it, back it up, and replace it in one step."""
 
 import codecs
 import os

@@ -1,4 +1,4 @@
-"""Builds one-click links: the entries of `install --print` in the forms that the hosts' link handlers accept. Pure."""
+"""Build one-click links: the entries of `install --print` in the forms that the hosts' link handlers accept. Pure."""
 
 import json
 from base64 import b64encode

@@ -1,4 +1,4 @@
-"""Finds the hosts on this machine, and which of them start this server already."""
+"""Find the hosts on this machine, and which of them start this server already."""
 
 import shutil
 from collections.abc import Iterator

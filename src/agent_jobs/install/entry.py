@@ -1,4 +1,4 @@
-"""Adds our entry to the text of a host's file, removes it, and checks the result. Pure."""
+"""Add our entry to the text of a host's file, remove it, and check the result. Pure."""
 
 import json
 import tomllib

@@ -1,4 +1,4 @@
-"""Sets and removes values in the text of JSON with comments, and leaves every other byte as it is.
+"""Set and remove values in the text of JSON with comments, and leave every other byte as it is.
 
 Comments and commas before a closing bracket are read, because editors allow them in their own files.
 """

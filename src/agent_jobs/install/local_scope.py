@@ -1,4 +1,4 @@
-"""Reads Claude Code's entries for one folder in the user's file: servers of the local scope, and disabled servers.
+"""Read Claude Code's entries for one folder in the user's file: servers of the local scope, and disabled servers.
 
 `claude mcp add` writes into the local scope by default, and that scope goes before all others.
 """

@@ -1,4 +1,4 @@
-"""Sets and removes values in the text of a TOML file, and leaves comments and layout as they are."""
+"""Set and remove values in the text of a TOML file, and leave comments and layout as they are."""
 
 import re
 import tomllib

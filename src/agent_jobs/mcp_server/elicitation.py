@@ -1,4 +1,4 @@
-"""Asks the user in a dialog of the host whether a job's calls may be made.
+"""Ask the user in a dialog of the host whether a job's calls may be made.
 
 A host of the protocol before 2026-07-28 is sent a question while its call waits. A later host gets the questions as the
 answer to its call, and calls again with the user's answers. Nothing is kept between the two calls: an answer names its

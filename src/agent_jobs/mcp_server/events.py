@@ -1,4 +1,4 @@
-"""Notifies hosts of finished jobs and open questions by MCP Events (`io.modelcontextprotocol/events`, SEP-3415).
+"""Notify hosts of finished jobs and open questions by MCP Events (`io.modelcontextprotocol/events`, SEP-3415).
 
 A host polls with a cursor, or subscribes an address to which events are sent. The store has the events and the
 subscriptions, so any replica can answer. Only team servers offer events.

@@ -1,4 +1,4 @@
-"""Answers the first questions of a host from static data, before the SDK is imported.
+"""Answer the first questions of a host from static data, before the SDK is imported.
 
 Hosts wait one to three seconds for the list of tools and then continue without it. Importing the SDK takes most of a
 second on a quiet machine and several on a busy one. So only the standard library is imported here.

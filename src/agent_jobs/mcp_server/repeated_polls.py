@@ -1,4 +1,4 @@
-"""Paces the polls of a model, and decides when to advise it to stop polling."""
+"""Pace the polls of a model, and decide when to advise it to stop polling."""
 
 from agent_jobs.mcp_server.wait_limits import put_last
 

@@ -1,4 +1,4 @@
-"""Builds the MCP server over an engine: its tools, prompts and resources."""
+"""Build the MCP server over an engine: its tools, prompts and resources."""
 
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Runs the MCP server on stdin and stdout, with its signals and its log."""
+"""Run the MCP server on stdin and stdout, with its signals and its log."""
 
 import asyncio
 import gc

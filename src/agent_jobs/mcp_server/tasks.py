@@ -1,4 +1,4 @@
-"""Lets hosts wait for jobs by native tasks (`io.modelcontextprotocol/tasks`), at no cost to their models.
+"""Let hosts wait for jobs by native tasks (`io.modelcontextprotocol/tasks`), at no cost to their models.
 
 A task is a job or a batch under its own id. The store keeps it, so a later process can answer for it. Kept here is only
 what hosts of this process asked and were answered.

@@ -1,4 +1,4 @@
-"""Adapts a method to the SDK's form of a tool: compact JSON answers, errors in sentences, a short schema."""
+"""Adapt a method to the SDK's form of a tool: compact JSON answers, errors in sentences, a short schema."""
 
 import logging
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Decides how long a tool call of a host may wait."""
+"""Decide how long a tool call of a host may wait."""
 
 from collections.abc import Mapping
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""Sends notices to their targets, and logs those that cannot be sent."""
+"""Send notices to their targets, and log those that cannot be sent."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Opens the store of the jobs: SQLite in a folder, or PostgreSQL."""
+"""Open the store of the jobs: SQLite in a folder, or PostgreSQL."""
 
 from __future__ import annotations
 

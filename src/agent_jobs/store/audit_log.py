@@ -1,4 +1,4 @@
-"""Stores the audit log of a team server. Rows are only added."""
+"""Store the audit log of a team server. Rows are only added."""
 
 from collections.abc import Sequence
 

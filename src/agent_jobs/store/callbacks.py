@@ -1,4 +1,4 @@
-"""Stores the callbacks of jobs until their receivers accept them. Each event is claimed once, for all processes."""
+"""Store the callbacks of jobs until their receivers accept them. Each event is claimed once, for all processes."""
 
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.team_records import CallbackMessage, PendingCallback

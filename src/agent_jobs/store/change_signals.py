@@ -1,4 +1,4 @@
-"""Wakes the tasks of this process that wait for a change of a job."""
+"""Wake the tasks of this process that wait for a change of a job."""
 
 from collections.abc import Iterable
 

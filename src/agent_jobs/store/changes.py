@@ -1,4 +1,4 @@
-"""Waits for changes of jobs, and stores their events for the user and for notifications."""
+"""Wait for changes of jobs, and store their events for the user and for notifications."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Assigns jobs to processes: claims, due times and free slots. Each claim is one statement, so that one caller wins."""
+"""Assign jobs to processes: claims, due times and free slots. Each claim is one statement, so that one caller wins."""
 
 from collections.abc import Sequence
 from typing import Any

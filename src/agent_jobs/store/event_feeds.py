@@ -1,4 +1,4 @@
-"""Stores the events and the subscriptions of owners.
+"""Store the events and the subscriptions of owners.
 
 A change of a job stores its event without a number. Later, one process at a time publishes the events: it numbers them
 for each owner in one order. So a reader that has seen a number has also seen all lower ones.

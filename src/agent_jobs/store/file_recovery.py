@@ -1,4 +1,4 @@
-"""Recovers from a deleted or replaced database file: the open file still has every row, and they are carried over."""
+"""Recover from a deleted or replaced database file: the open file still has every row, and they are carried over."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Stores the learned limits of endpoints, and deletes old jobs."""
+"""Store the learned limits of endpoints, and delete old jobs."""
 
 from collections.abc import Sequence
 from math import inf

@@ -1,4 +1,4 @@
-"""Moves the jobs of a SQLite file into a PostgreSQL database: each once, and each in one transaction.
+"""Move the jobs of a SQLite file into a PostgreSQL database: each once, and each in one transaction.
 
 A job that still runs is marked in the file first: its turns name another endpoint, so that no process works on it.
 Then it is written into PostgreSQL, and then it leaves the file for a tombstone. Whenever this stops, the next import

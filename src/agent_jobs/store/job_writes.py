@@ -1,4 +1,4 @@
-"""Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
+"""Write jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Counts the metrics for an operator: jobs by status and owner, due jobs, the cost of the day, and connections."""
+"""Count the metrics for an operator: jobs by status and owner, due jobs, the cost of the day, and connections."""
 
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.rows import ACTIVE_SQL

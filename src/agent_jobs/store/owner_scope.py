@@ -1,4 +1,4 @@
-"""Limits statements to the jobs of one owner."""
+"""Limit statements to the jobs of one owner."""
 
 from dataclasses import replace
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""Stores the settings of the owners of a team server."""
+"""Store the settings of the owners of a team server."""
 
 from agent_jobs.jobs.owners import Owner, OwnerLimits, OwnerUse
 from agent_jobs.store.database import Row, StorePart, Transaction

@@ -1,4 +1,4 @@
-"""Combines the parts of the store over one PostgreSQL database."""
+"""Combine the parts of the store over one PostgreSQL database."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Waits for changes on PostgreSQL: a connection that listens, and a check every second in case a message is lost."""
+"""Wait for changes on PostgreSQL: a connection that listens, and a check every second in case a message is lost."""
 
 from __future__ import annotations
 

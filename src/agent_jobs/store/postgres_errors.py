@@ -1,4 +1,4 @@
-"""Turns the errors of PostgreSQL and its connections into errors whose code leads to their fix."""
+"""Turn the errors of PostgreSQL and its connections into errors whose code leads to their fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows which processes are alive: each writes the database's time into its row every second."""
+"""Show which processes are alive: each writes the database's time into its row every second."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Begins a transaction and takes its locks in one round trip, because most changes need only a few statements."""
+"""Begin a transaction and take its locks in one round trip, because most changes need only a few statements."""
 
 from __future__ import annotations
 

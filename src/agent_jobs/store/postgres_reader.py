@@ -1,4 +1,4 @@
-"""Reserves one connection of the pool for short reads, because getting one from the pool takes as long as the read."""
+"""Reserve one connection of the pool for short reads, because getting one from the pool takes as long as the read."""
 
 from __future__ import annotations
 

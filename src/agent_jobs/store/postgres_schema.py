@@ -1,4 +1,4 @@
-"""Upgrades a PostgreSQL database to the schema of this version: numbered scripts, each run once."""
+"""Upgrade a PostgreSQL database to the schema of this version: numbered scripts, each run once."""
 
 from __future__ import annotations
 

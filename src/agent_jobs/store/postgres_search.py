@@ -1,4 +1,4 @@
-"""Finds jobs by words of their titles, prompts and outputs, with PostgreSQL's text search.
+"""Find jobs by words of their titles, prompts and outputs, with PostgreSQL's text search.
 
 The words of a job are kept when it is first searched after its end: its end costs nothing for them.
 

@@ -1,4 +1,4 @@
-"""Puts a statement of the store into the form that PostgreSQL and asyncpg accept."""
+"""Put a statement of the store into the form that PostgreSQL and asyncpg accept."""
 
 import re
 from collections.abc import Mapping

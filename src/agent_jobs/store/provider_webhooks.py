@@ -1,4 +1,4 @@
-"""Stores the provider's webhooks. Each one makes its job due, and the next GET shows its state."""
+"""Store the provider's webhooks. Each one makes its job due, and the next GET shows its state."""
 
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.database import StorePart, Transaction

@@ -1,4 +1,4 @@
-"""Reads jobs and what belongs to them."""
+"""Read jobs and what belongs to them."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Sums up what jobs cost, and reads what they were asked with."""
+"""Sum up what jobs cost, and read what they were asked with."""
 
 import json
 import operator

@@ -1,4 +1,4 @@
-"""Writes the rows of a job inside a transaction."""
+"""Write the rows of a job inside a transaction."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache

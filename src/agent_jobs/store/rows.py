@@ -1,4 +1,4 @@
-"""Maps a job to the rows of the database, and back. A new field of a job is added here and to both schemas."""
+"""Map a job to the rows of the database, and back. A new field of a job is added here and to both schemas."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Upgrades a database file of any older version to the schema of this version."""
+"""Upgrade a database file of any older version to the schema of this version."""
 
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterator

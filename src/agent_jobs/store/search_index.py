@@ -1,4 +1,4 @@
-"""Finds jobs by words of their titles, prompts and outputs, with SQLite's FTS5.
+"""Find jobs by words of their titles, prompts and outputs, with SQLite's FTS5.
 
 The index is made when it is first asked, and then reads the jobs that ended since: a job's end costs nothing for it.
 

@@ -1,4 +1,4 @@
-"""Refuses what would exceed a limit of all jobs or of one owner: budgets, starts in a minute, slots."""
+"""Refuse what would exceed a limit of all jobs or of one owner: budgets, starts in a minute, slots."""
 
 from collections import Counter
 from collections.abc import Sequence

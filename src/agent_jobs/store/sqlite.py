@@ -1,4 +1,4 @@
-"""Combines the parts of the store over one SQLite database."""
+"""Combine the parts of the store over one SQLite database."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

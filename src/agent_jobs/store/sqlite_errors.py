@@ -1,4 +1,4 @@
-"""Turns the errors of SQLite and the file system into errors whose code leads to their fix."""
+"""Turn the errors of SQLite and the file system into errors whose code leads to their fix."""
 
 import re
 import sqlite3

@@ -1,4 +1,4 @@
-"""Stores files in the database for all replicas of a team server: uploads, and files that runs made."""
+"""Store files in the database for all replicas of a team server: uploads, and files that runs made."""
 
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.team_records import ShelvedFile, StoredFile

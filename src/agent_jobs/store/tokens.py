@@ -1,4 +1,4 @@
-"""Stores the tokens of a team server."""
+"""Store the tokens of a team server."""
 
 from collections.abc import Sequence
 from typing import Any

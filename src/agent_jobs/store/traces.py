@@ -1,4 +1,4 @@
-"""Records the traced jobs. Each finished job is claimed once, for all processes."""
+"""Record the traced jobs. Each finished job is claimed once, for all processes."""
 
 from agent_jobs.store.database import StorePart
 

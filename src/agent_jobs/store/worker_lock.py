@@ -1,4 +1,4 @@
-"""Shows which processes are alive: each locks a file, and the operating system frees the lock of a dead process."""
+"""Show which processes are alive: each locks a file, and the operating system frees the lock of a dead process."""
 
 import json
 import os
