@@ -84,8 +84,8 @@ def test_emulator_serves_until_it_is_interrupted() -> None:
     with Process([*COMMAND, "emulator", "--port", "0"], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            said = "".join(process.stdout.readline() for _ in range(3))
-            base_url = re.search(r"OPENAI_BASE_URL=(\S+)", said)
+            output = "".join(process.stdout.readline() for _ in range(3))
+            base_url = re.search(r"OPENAI_BASE_URL=(\S+)", output)
             assert base_url
             answer = httpx2.get(f"{base_url[1]}/models", headers={"Authorization": "Bearer emulated"})
             assert answer.status_code == 200
@@ -111,8 +111,8 @@ def test_demo_that_is_interrupted_ends_without_a_traceback(here: Machine) -> Non
         while "agent_poll: waiting" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(2)
-        _, said = process.communicate(timeout=60)
-    assert said == "Interrupted.\n"
+        _, stderr = process.communicate(timeout=60)
+    assert stderr == "Interrupted.\n"
     assert process.returncode == 130
 
 

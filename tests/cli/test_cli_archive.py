@@ -39,10 +39,10 @@ class Desk:
             "AGENT_JOBS_PRICES": str(self.folder / "prices.toml"),
             "AGENT_JOBS_MODEL": MODEL,
         }
-        typed = CliRunner().invoke(cli, list(words), input=stdin, env={**ours, **environment})
-        assert typed.exception is None or isinstance(typed.exception, SystemExit), typed.exc_info
-        assert "Traceback" not in typed.output
-        return typed
+        result = CliRunner().invoke(cli, list(words), input=stdin, env={**ours, **environment})
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        assert "Traceback" not in result.output
+        return result
 
     def read(self, *words: str) -> Any:
         return json.loads(self.type(*words, "--json").stdout)
@@ -117,7 +117,7 @@ def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: 
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "sentence"),
     [
         (["list", "--since", "tomorrow"], "'tomorrow' is not a time. Write an age such as 90m, 12h, 2d or 1w"),
         (["list", "--since", "2026-13-01"], "is not a time"),
@@ -162,29 +162,29 @@ def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: 
         (["retry"], "Missing argument 'ID'"),
     ],
 )
-def test_wrong_command_line_is_refused_with_the_right_form(desk: Desk, words: list[str], said: str):
+def test_wrong_command_line_is_refused_with_the_right_form(desk: Desk, words: list[str], sentence: str):
     refused = desk.type(*words)
     assert refused.exit_code == 2
-    assert said in " ".join(refused.stderr.split())
+    assert sentence in " ".join(refused.stderr.split())
     assert refused.stdout == ""
     assert desk.creates() == 0
 
 
 @pytest.mark.parametrize("command", ["show", "logs", "export", "delete", "retry", "ask"])
-@pytest.mark.parametrize(("written", "said"), [("job_aeiou", "There is no job"), ("job_", "is ambiguous"), ("", "''")])
-def test_unknown_or_ambiguous_id_is_refused(desk: Desk, command: str, written: str, said: str):
+@pytest.mark.parametrize(("written", "text"), [("job_aeiou", "There is no job"), ("job_", "is ambiguous"), ("", "''")])
+def test_unknown_or_ambiguous_id_is_refused(desk: Desk, command: str, written: str, text: str):
     desk.start("One")
     desk.start("Two")
     more = {"ask": ["And?"], "delete": ["--yes"]}.get(command, [])
     refused = desk.type(command, written, *more)
     assert (refused.exit_code, refused.stdout) == (1, "")
-    assert said in refused.stderr
+    assert text in refused.stderr
     assert "agent_" not in refused.stderr
     assert desk.creates() == 2
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "sentence"),
     [
         (["list"], 'No jobs found. Start one with: agent-jobs run "..."'),
         (["list", "--model", "x"], "No jobs found with these options. The newest of all: agent-jobs list"),
@@ -192,10 +192,10 @@ def test_unknown_or_ambiguous_id_is_refused(desk: Desk, command: str, written: s
         (["stats"], 'No jobs were started in the last 30 days. Start one with: agent-jobs run "..."'),
     ],
 )
-def test_empty_result_is_reported_with_a_next_step(desk: Desk, words: list[str], said: str):
+def test_empty_result_is_reported_with_a_next_step(desk: Desk, words: list[str], sentence: str):
     found = desk.type(*words)
     assert found.exit_code == 0
-    assert said in found.stdout
+    assert sentence in found.stdout
 
 
 def test_show_has_the_prompt_first_then_files_turns_steps_and_request(desk: Desk):
@@ -373,8 +373,8 @@ def test_retry_of_an_unconfirmed_start_warns_of_paying_twice(desk: Desk, upstrea
     [job] = desk.jobs()
     refused = desk.type("retry", job["job_id"])
     assert (refused.exit_code, desk.creates()) == (1, 1)
-    for said in ("may already be running", f"agent-jobs adopt {job['job_id']} RESPONSE_ID", "--new", "pay twice"):
-        assert said in refused.stderr
+    for words in ("may already be running", f"agent-jobs adopt {job['job_id']} RESPONSE_ID", "--new", "pay twice"):
+        assert words in refused.stderr
     as_json = json.loads(desk.type("retry", job["job_id"], "--json").stdout)
     assert as_json["error"]["code"] == "bad_request"
     assert desk.type("retry", job["job_id"], "--new").exit_code == 0
@@ -432,7 +432,7 @@ def test_out_has_one_rule_for_all_commands(desk: Desk, words: tuple[str, ...]):
     desk.run("Compare solar panels")
     there, missing = desk.folder / "there.md", desk.folder / "no" / "one.md"
     there.write_text("mine")
-    for out, said in (
+    for out, message in (
         (there, f"{there} exists, so nothing was written. Use --force to overwrite it, or name another file."),
         (missing, f"The folder {missing.parent} does not exist, so nothing was written. Create it first."),
         (there / "one.md", f"The folder {there} does not exist, so nothing was written."),
@@ -440,7 +440,7 @@ def test_out_has_one_rule_for_all_commands(desk: Desk, words: tuple[str, ...]):
     ):
         refused = desk.type(*words, str(out))
         assert (refused.exit_code, refused.stdout) == (1, "")
-        assert said in refused.stderr
+        assert message in refused.stderr
         assert ".tmp" not in refused.stderr
     assert (there.read_text(), missing.parent.exists()) == ("mine", False)
     shown = desk.type(*words, "-").stdout
@@ -465,12 +465,12 @@ def test_export_makes_the_named_folder_only_and_overwrites_nothing_in_it(desk: D
     assert desk.type("export", second, first, "-o", f"{folder}/", "--force").exit_code == 0
     assert len(list(folder.iterdir())) == 2
     assert file.read_text() != "mine"
-    for out, said in (
+    for out, message in (
         (f"{desk.folder}/no/out/", f"The folder {desk.folder}/no does not exist, so nothing was written."),
         (f"{file}/", f"{file} is a file, so nothing was written. Name a folder."),
     ):
         refused = desk.type("export", first, "-o", out)
-        assert (refused.exit_code, said in refused.stderr) == (1, True), refused.stderr
+        assert (refused.exit_code, message in refused.stderr) == (1, True), refused.stderr
     assert not (desk.folder / "no").exists()
 
 

@@ -111,9 +111,9 @@ def test_batch_may_run_more_jobs_at_once_than_the_default_limit(terminal: Termin
 
 def test_limit_of_the_user_is_obeyed_and_named(terminal: Terminal):
     tasks = write_tasks(terminal, "Task 1", "Task 2", "Task 3")
-    said = batch(terminal, tasks, "--concurrency", "20", AGENT_JOBS_MAX_CONCURRENT="2")
-    assert said.returncode == 0
-    assert said.stderr.startswith(
+    finished = batch(terminal, tasks, "--concurrency", "20", AGENT_JOBS_MAX_CONCURRENT="2")
+    assert finished.returncode == 0
+    assert finished.stderr.startswith(
         "AGENT_JOBS_MAX_CONCURRENT=2 limits this batch to 2 jobs at once. "
         "Set AGENT_JOBS_MAX_CONCURRENT=3, or unset it.\n"
     )
@@ -228,8 +228,8 @@ def test_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     tasks = write_tasks(terminal, "Task 1", {"prompt": "Task 2", "effort": "enormous"})
     refused = batch(terminal, tasks)
     assert refused.returncode == 1
-    [told] = refused.stderr.splitlines()
-    assert told.startswith("Error: Line 2: effort does not accept 'enormous'")
+    [message] = refused.stderr.splitlines()
+    assert message.startswith("Error: Line 2: effort does not accept 'enormous'")
     as_json = batch(terminal, tasks, "--json")
     assert json.loads(as_json.stdout)["error"]["message"].startswith("Line 2: effort")
 

@@ -166,8 +166,8 @@ def test_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
     assert by_doctor in [finding["text"] for finding in findings[where]]
     with serving(terminal.folder, upstream.base_url, **environment) as server:
         server.initialize()
-        said = json.dumps([server.call("agent_list"), server.call("agent_start", prompt="x")])
-        assert json.dumps(problem)[1:-1] in said
+        answers = json.dumps([server.call("agent_list"), server.call("agent_start", prompt="x")])
+        assert json.dumps(problem)[1:-1] in answers
 
 
 def test_unused_parts_of_the_toolbox_are_the_same_warning_everywhere(terminal: Terminal, tmp_path: Path):
@@ -318,11 +318,11 @@ def test_config_says_where_a_setting_comes_from(terminal: Terminal, tmp_path: Pa
     env.write_text("AGENT_JOBS_MODEL=gpt-x\nAGENT_JOBS_FOLLOW=never\n")
     key.write_text("sk-from-a-file-wxyz\n")
     more = {"AGENT_JOBS_FOLLOW": "7", "AGENT_JOBS_API_KEY_FILE": str(key)}
-    told = json.loads(terminal.pipe("--env-file", str(env), "config", "--json", **more).stdout)["settings"]
-    assert told["AGENT_JOBS_MODEL"] == {"value": "gpt-x", "from": "env file"}
-    assert told["AGENT_JOBS_FOLLOW"] == {"value": 7, "from": "environment"}
-    assert told["OPENAI_API_KEY"] == {"value": "...wxyz", "from": "key file"}
-    assert told["AGENT_JOBS_AUTH"] == {"value": "auto", "from": "default"}
+    settings = json.loads(terminal.pipe("--env-file", str(env), "config", "--json", **more).stdout)["settings"]
+    assert settings["AGENT_JOBS_MODEL"] == {"value": "gpt-x", "from": "env file"}
+    assert settings["AGENT_JOBS_FOLLOW"] == {"value": 7, "from": "environment"}
+    assert settings["OPENAI_API_KEY"] == {"value": "...wxyz", "from": "key file"}
+    assert settings["AGENT_JOBS_AUTH"] == {"value": "auto", "from": "default"}
 
 
 def test_upstream_that_does_not_answer_is_told_apart_from_a_refused_key(terminal: Terminal, closed_port: int):
@@ -391,9 +391,9 @@ def test_jobs_of_several_addresses_are_reported_each_with_its_own(terminal: Term
             "start", "--detach", script_prompt("There", {"duration_s": 3000}), OPENAI_BASE_URL=elsewhere.base_url
         )
     findings = doctor(terminal)[1]["jobs"]
-    told = {finding["text"].removeprefix("no process is watching "): finding["fix"] for finding in findings}
-    assert told[here].endswith(f"OPENAI_BASE_URL={upstream.base_url}")
-    assert told[there.stdout.strip()].endswith(f"OPENAI_BASE_URL={elsewhere.base_url}")
+    fixes = {finding["text"].removeprefix("no process is watching "): finding["fix"] for finding in findings}
+    assert fixes[here].endswith(f"OPENAI_BASE_URL={upstream.base_url}")
+    assert fixes[there.stdout.strip()].endswith(f"OPENAI_BASE_URL={elsewhere.base_url}")
 
 
 def test_doctor_reports_an_unconfirmed_start(terminal: Terminal):

@@ -240,7 +240,7 @@ def test_other_places_than_this_terminal_s_are_reported_with_how_to_make_them_on
 
 
 @pytest.mark.parametrize(
-    ("host", "entry", "variables", "told"),
+    ("host", "entry", "variables", "warning"),
     [
         ("codex", {}, {}, None),
         ("codex", {"tool_timeout_sec": 60}, {}, "gives up on a tool call after 60 s, and a poll waits up to 240 s"),
@@ -255,7 +255,7 @@ def test_other_places_than_this_terminal_s_are_reported_with_how_to_make_them_on
     ],
 )
 def test_host_that_gives_up_before_we_answer_is_reported(
-    person: Person, host: str, entry: dict[str, Any], variables: dict[str, str], told: str | None
+    person: Person, host: str, entry: dict[str, Any], variables: dict[str, str], warning: str | None
 ):
     if host == "codex":
         person.installs(host, variables)
@@ -266,9 +266,9 @@ def test_host_that_gives_up_before_we_answer_is_reported(
     else:
         person.changes(host, lambda found: found.update(entry), variables)
     finding = person.hears_one()
-    assert finding.state == ("warning" if told else "ok")
-    assert told is None or told in finding.text
-    assert told is None or "AGENT_JOBS_MAX_WAIT_S=" in finding.fix
+    assert finding.state == ("warning" if warning else "ok")
+    assert warning is None or warning in finding.text
+    assert warning is None or "AGENT_JOBS_MAX_WAIT_S=" in finding.fix
 
 
 def test_hosts_that_are_waited_for_longer_are_known_by_the_names_they_give_themselves():

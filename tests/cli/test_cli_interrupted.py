@@ -200,8 +200,8 @@ def test_ctrl_c_is_reported_alike_wherever_it_is_pressed(
     terminal: Terminal, command: list[str], function: str, file: str
 ):
     """From the first line of ours to the last of Python's own: while it imports, parses, opens, shows, and ends."""
-    ended = press_at(terminal, *command, **{function.replace(".", "__"): (file, 2)})
-    assert (ended.returncode, ended.stderr) == (130, "Interrupted.\n")
+    interrupted = press_at(terminal, *command, **{function.replace(".", "__"): (file, 2)})
+    assert (interrupted.returncode, interrupted.stderr) == (130, "Interrupted.\n")
 
 
 def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
@@ -211,8 +211,8 @@ def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
     last = "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nclass Last:\n"
     last += " def __del__(self, kill=os.kill, pid=os.getpid()):\n  kill(pid, 2)\nlast = Last()\n"
     (folder / "sitecustomize.py").write_text(last)
-    ended = terminal.pipe("list", PYTHONPATH=str(folder))
-    assert (ended.returncode, ended.stderr) == (0, "")
+    finished = terminal.pipe("list", PYTHONPATH=str(folder))
+    assert (finished.returncode, finished.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -226,25 +226,25 @@ def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
     ids=["closing", "before the loop turns", "reporting", "atexit"],
 )
 def test_second_ctrl_c_ends_at_once_and_says_the_same(terminal: Terminal, places: dict[str, tuple[str, int]]):
-    ended = press_at(terminal, "run", script_prompt(WORK, {"duration_s": 3000}), **places)
+    interrupted = press_at(terminal, "run", script_prompt(WORK, {"duration_s": 3000}), **places)
     [job] = jobs_of(terminal)
-    assert ended.returncode == 130
-    assert ended.stderr.splitlines()[-1].startswith(
+    assert interrupted.returncode == 130
+    assert interrupted.stderr.splitlines()[-1].startswith(
         f"Interrupted. Stopped watching {job['job_id']}. It is still running at the provider."
     )
-    assert ended.stderr.count("Interrupted.") == 1
+    assert interrupted.stderr.count("Interrupted.") == 1
 
 
 def test_ctrl_c_after_the_end_still_shows_the_answer(terminal: Terminal):
-    ended = press_at(terminal, "run", script_prompt(WORK, {"text": "Done."}), App__hurry=("agent_jobs/app.py", 1))
-    assert (ended.returncode, ended.stdout) == (0, "Done.\n")
+    finished = press_at(terminal, "run", script_prompt(WORK, {"text": "Done."}), App__hurry=("agent_jobs/app.py", 1))
+    assert (finished.returncode, finished.stdout) == (0, "Done.\n")
 
 
 def test_run_json_lists_the_needs_of_a_waiting_job(terminal: Terminal):
     function = '{"type":"function","name":"look_up","parameters":{"type":"object","properties":{}}}'
     asked = script_prompt(WORK, {"function_calls": [{"name": "look_up", "arguments": {}}]})
-    ended = terminal.pipe("run", "--json", "--option", f"tools=[{function}]", asked)
-    told = json.loads(ended.stdout)
-    assert ended.returncode == 6
-    assert told["needs"][0]["name"] == "look_up"
-    assert told["next"] == f"agent-jobs reply {told['job_id']}"
+    finished = terminal.pipe("run", "--json", "--option", f"tools=[{function}]", asked)
+    answer = json.loads(finished.stdout)
+    assert finished.returncode == 6
+    assert answer["needs"][0]["name"] == "look_up"
+    assert answer["next"] == f"agent-jobs reply {answer['job_id']}"

@@ -71,15 +71,15 @@ def test_refused_command_starts_nothing_and_names_the_fix(terminal: Terminal):
     assert refused.returncode == 1
     assert "max_output_tokens" in refused.stderr
     assert refused.stdout == ""
-    told = json.loads(terminal.pipe("run", WORK, "--preset", "deep", "--json").stdout)
-    assert told["error"]["code"] == "bad_request"
+    answer = json.loads(terminal.pipe("run", WORK, "--preset", "deep", "--json").stdout)
+    assert answer["error"]["code"] == "bad_request"
     assert terminal.pipe("run", WORK, "--option", "verbosity").returncode == 2
     assert list_jobs(terminal) == []
 
 
 def test_dry_run_prints_the_cost_and_starts_nothing(terminal: Terminal):
-    told = json.loads(terminal.pipe("run", WORK, "--option", "dry_run=true").stdout)
-    assert told["dry_run"] is True
+    answer = json.loads(terminal.pipe("run", WORK, "--option", "dry_run=true").stdout)
+    assert answer["dry_run"] is True
     assert list_jobs(terminal) == []
 
 
@@ -111,13 +111,13 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_prompt_that_is_not_utf_8_and_a_home_that_does_not_exist_are_reported_before_anything_is_sent(
     terminal: Terminal, forked: str, upstream: RunningServer
 ):
-    for line, told in (
+    for line, message in (
         ("printf 'caf\\351' | {} run -", "stdin is not UTF-8"),
         ("{} run x --file '~no-such-person/x'", "home"),
     ):
         refused = shell(terminal, forked, line)
         assert (refused.returncode, refused.stdout) == (2, "")
-        assert told in refused.stderr
+        assert message in refused.stderr
         assert "Traceback" not in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
 
@@ -216,8 +216,8 @@ def test_start_says_who_watches_in_json_too(terminal: Terminal, upstream: Runnin
     with serving(terminal.folder, upstream.base_url) as server:
         server.initialize()
         server.call("agent_list")
-        told = json.loads(terminal.pipe("start", script_prompt(WORK, LONG), "--json").stdout)
-        assert told["watched_by"] == [{"what": "server", "pid": server.process.pid}]
+        answer = json.loads(terminal.pipe("start", script_prompt(WORK, LONG), "--json").stdout)
+        assert answer["watched_by"] == [{"what": "server", "pid": server.process.pid}]
 
 
 def test_server_of_another_endpoint_watches_no_job_of_this_one(terminal: Terminal):
@@ -490,8 +490,8 @@ def test_prune_deletes_at_the_provider_where_the_user_chose_that(
 def test_prune_says_that_the_provider_did_not_delete(terminal: Terminal, upstream: RunningServer):
     terminal.pipe("run", WORK)
     upstream.queue_fault(on="delete", status=403)
-    told = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
-    assert told == "1 job was deleted. 0 of 1 responses were deleted at the provider.\n"
+    output = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
+    assert output == "1 job was deleted. 0 of 1 responses were deleted at the provider.\n"
 
 
 @pytest.mark.parametrize("end", ["completed", "failed", "incomplete"])
@@ -507,15 +507,15 @@ def test_prune_keeps_a_result_until_it_was_read(
     kept = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
     assert kept == "0 jobs were deleted. 1 was kept because its result is unread (--unread deletes it).\n"
     assert terminal.pipe(reading[0], job["job_id"], *reading[1:]).stdout
-    told = json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)
-    assert (told["forgotten"], told["kept_unread"]) == (1, 0)
+    answer = json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)
+    assert (answer["forgotten"], answer["kept_unread"]) == (1, 0)
     assert upstream.emulator.counters()["deletes"] == 0
 
 
 def test_prune_deletes_unread_results_where_it_is_told_to(terminal: Terminal):
     terminal.pipe("start", "--wait", WORK)
-    told = terminal.pipe("prune", "--days", "0", "--yes", "--unread").stdout
-    assert told.startswith("1 job was deleted.")
+    output = terminal.pipe("prune", "--days", "0", "--yes", "--unread").stdout
+    assert output.startswith("1 job was deleted.")
     assert list_jobs(terminal) == []
 
 

@@ -63,9 +63,9 @@ class Desk:
             "AGENT_JOBS_DATA_DIR": str(self.settings.data_dir),
             "AGENT_JOBS_PRICES": str(self.settings.prices),
         }
-        typed = CliRunner().invoke(cli, list(words), env={**ours, **environment})
-        assert typed.exception is None or isinstance(typed.exception, SystemExit), typed.exc_info
-        return typed
+        result = CliRunner().invoke(cli, list(words), env={**ours, **environment})
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        return result
 
     def read(self, *words: str, **environment: str | None) -> dict[str, Any]:
         """Run a command and return its JSON."""
@@ -202,8 +202,8 @@ def test_running_job_was_seen_just_now(desk: Desk):
     assert (shown["watched_by"], shown["last_seen_s"]) == ([], 0)
     result = desk.type("result", job_id, "--json")
     assert result.exit_code == 6
-    told: dict[str, Any] = {"job_id": job_id, "status": "in_progress", "watched_by": [], "last_seen_s": 0}
-    assert json.loads(result.stdout) == told
+    expected: dict[str, Any] = {"job_id": job_id, "status": "in_progress", "watched_by": [], "last_seen_s": 0}
+    assert json.loads(result.stdout) == expected
     assert set(desk.requests()) == {"retrieve"}
 
 
@@ -321,8 +321,8 @@ def test_job_that_a_living_process_observes_is_left_to_it(desk: Desk):
     with living(desk.settings, QUICK) as held:
         desk.runs_out(held)
         for words in (("list",), ("show", held), ("result", held)):
-            typed = desk.type(*words)
-            assert "not being watched" not in typed.stdout + typed.stderr
+            result = desk.type(*words)
+            assert "not being watched" not in result.stdout + result.stderr
         [row] = desk.read("list")["jobs"]
         assert row["status"] == "queued"
         assert "watched_by" not in row
@@ -361,13 +361,13 @@ UNASKED = {
 
 @pytest.mark.parametrize("what", UNASKED)
 def test_job_that_has_nothing_to_retrieve_is_not_asked_about(desk: Desk, what: str):
-    sql, told = UNASKED[what]
+    sql, reason = UNASKED[what]
     job_id = desk.leave(LONG)
     desk.write(sql)
     for words in (("list",), ("show", job_id), ("result", job_id)):
-        typed = desk.type(*words)
-        assert (f"not being watched; {told}" in typed.stdout + typed.stderr) == bool(told)
-    assert ("last_seen_s" in desk.read("show", job_id)) == (told == "last seen")
+        result = desk.type(*words)
+        assert (f"not being watched; {reason}" in result.stdout + result.stderr) == bool(reason)
+    assert ("last_seen_s" in desk.read("show", job_id)) == (reason == "last seen")
     assert desk.requests() == []
 
 
@@ -419,8 +419,8 @@ def test_end_is_reported_once_to_the_users_command(desk: Desk, tmp_path: Path):
             await host.call("agent_poll", job_id=job_id)
 
     anyio.run(work)
-    [told] = ear.list_reports()
-    assert (told["job_id"], told["status"], told["output"]) == (job_id, "completed", "Heard.")
+    [report] = ear.list_reports()
+    assert (report["job_id"], report["status"], report["output"]) == (job_id, "completed", "Heard.")
 
 
 def test_files_of_a_run_are_written_and_uploads_are_left_to_the_next_process(desk: Desk, tmp_path: Path):

@@ -130,9 +130,9 @@ def test_terminal_that_closes_is_left_as_with_ctrl_c(terminal: Terminal, upstrea
         while "in_progress" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGHUP)
-        out, said = process.communicate(timeout=60)
+        out, stderr = process.communicate(timeout=60)
     assert (process.returncode, out) == ((0, "Done.\n") if ignored else (130, ""))
-    assert ("It is still running at the provider" in said) is not ignored
+    assert ("It is still running at the provider" in stderr) is not ignored
 
 
 def test_run_shows_progress_beside_its_answer(terminal: Terminal):
@@ -154,10 +154,10 @@ def test_plain_terminal_gets_one_line_for_each_change(terminal: Terminal):
 
 def test_every_change_is_one_json_object(terminal: Terminal):
     job_id = start_job(terminal, script_prompt(WORK, {"duration_s": 20, "searches": 1}))
-    told = [json.loads(line) for line in terminal.pipe("watch", job_id, "--json").stdout.splitlines()]
-    assert {row["job_id"] for row in told} == {job_id}
-    assert [row["status"] for row in told][-1] == "completed"
-    assert len(told) == len({(row["status"], row.get("activity")) for row in told})
+    rows = [json.loads(line) for line in terminal.pipe("watch", job_id, "--json").stdout.splitlines()]
+    assert {row["job_id"] for row in rows} == {job_id}
+    assert [row["status"] for row in rows][-1] == "completed"
+    assert len(rows) == len({(row["status"], row.get("activity")) for row in rows})
 
 
 def test_watching_all_waits_for_all_and_the_worst_end_counts(terminal: Terminal):

@@ -44,8 +44,8 @@ def run_unread(terminal: Terminal, *arguments: str, and_stderr: bool = False) ->
 
 def test_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Terminal, upstream: RunningServer):
     for command in (("run", "A"), ("run", "--json", "B"), ("start", "C")):
-        status, said = run_unread(terminal, *command)
-        assert (status, "Traceback" in said, "unsent" in said) == (0, False, False)
+        status, stderr = run_unread(terminal, *command)
+        assert (status, "Traceback" in stderr, "unsent" in stderr) == (0, False, False)
     assert run_unread(terminal, "run", script_prompt("D", {"end": "failed"}))[0] == 3
     assert run_unread(terminal, "run", "E", and_stderr=True) == (0, "")
     assert upstream.emulator.counters()["creates"] == 5
@@ -63,8 +63,8 @@ def test_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Termi
     ],
 )
 def test_command_exits_as_if_everything_had_been_read(terminal: Terminal, arguments: tuple[str, ...], status: int):
-    ended, said = run_unread(terminal, *arguments)
-    assert (ended, "Traceback" in said, "Exception ignored" in said) == (status, False, False)
+    exit_status, stderr = run_unread(terminal, *arguments)
+    assert (exit_status, "Traceback" in stderr, "Exception ignored" in stderr) == (status, False, False)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
@@ -140,9 +140,9 @@ def test_command_does_its_work_though_stderr_is_full(terminal: Terminal, forked:
 
 def test_watch_without_a_reader_leaves_the_jobs_and_reports_it(terminal: Terminal):
     job_id = terminal.pipe("start", script_prompt("Task", {"end": "never"})).stdout.strip()
-    status, said = run_unread(terminal, "watch", "--json", job_id)
+    status, stderr = run_unread(terminal, "watch", "--json", job_id)
     assert status == 6
-    assert said.splitlines()[-1] == (
+    assert stderr.splitlines()[-1] == (
         f"Stopped watching {job_id}. It is still running at the provider. Resume with: agent-jobs watch {job_id}"
     )
 

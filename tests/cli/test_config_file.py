@@ -145,8 +145,8 @@ def test_environment_overrules_the_env_file_and_that_the_settings_file(environ: 
     assert get() == ("from-config", "config file")
     assert get("--env-file", str(env_file)) == ("from-env-file", "env file")
     assert get("--env-file", str(env_file), AGENT_JOBS_MODEL="mine") == ("mine", "environment")
-    said = config({**environ, "AGENT_JOBS_MODEL": "mine"}, "set", "model", "x").stdout
-    assert "Here the environment sets AGENT_JOBS_MODEL, which takes precedence." in said
+    output = config({**environ, "AGENT_JOBS_MODEL": "mine"}, "set", "model", "x").stdout
+    assert "Here the environment sets AGENT_JOBS_MODEL, which takes precedence." in output
 
 
 def test_another_file_can_be_named_and_one_that_does_not_exist_is_reported(environ: dict[str, str], tmp_path: Path):

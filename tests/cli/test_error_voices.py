@@ -265,10 +265,10 @@ class Readers:
 
     def type(self, words: Sequence[str], **environment: str) -> str:
         """Return what a person is shown of a command that is refused."""
-        typed = self.run(words, **environment)
-        assert typed.exit_code == 1, typed.output
-        assert typed.stdout == ""
-        [refusal] = [line for line in typed.stderr.splitlines() if line.startswith("Error: ")]
+        result = self.run(words, **environment)
+        assert result.exit_code == 1, result.output
+        assert result.stdout == ""
+        [refusal] = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
         return refusal.removeprefix("Error: ")
 
     def run(self, words: Sequence[str], **environment: str) -> Result:

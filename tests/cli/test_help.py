@@ -117,11 +117,11 @@ def test_address_of_the_documentation_is_that_of_the_package() -> None:
 
 
 def test_help_lists_the_exit_statuses_and_the_first_variables() -> None:
-    said = CliRunner().invoke(cli, ["-h"]).output
+    output = CliRunner().invoke(cli, ["-h"]).output
     for exit_status in Exit:
-        assert re.search(rf"\b{exit_status.value} [a-z]", said), exit_status
+        assert re.search(rf"\b{exit_status.value} [a-z]", output), exit_status
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_JOBS_MODEL", "AGENT_JOBS_DATA_DIR"):
-        assert name in said
+        assert name in output
         assert name in VARIABLES
 
 

@@ -217,11 +217,11 @@ def test_json_report_names_host_file_and_action(home: Path, run: Run):
 )
 def test_refusal_is_json_with_json_flag(home: Path, run: Run, arguments: tuple[str, ...], code: str):
     write_replacement(read_snapshot(home / ".cursor/mcp.json"), "{")
-    said = run(*arguments, status=1).stderr
+    stderr = run(*arguments, status=1).stderr
     refused = run(*arguments, "--json", status=1)
     [(name, error)] = json.loads(refused.stdout).items()
     assert (name, error["code"], refused.stderr) == ("error", code, "")
-    assert said == f"Error: {error['message']}\n"
+    assert stderr == f"Error: {error['message']}\n"
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -264,10 +264,10 @@ def read_codex_entry(home: Path) -> dict[str, Any]:
 
 
 def test_codex_entry_approves_reading_tools_and_agent_start_with_approve(home: Path, run: Run):
-    said = run("install", "codex").stdout
+    output = run("install", "codex").stdout
     assert read_codex_entry(home)["tools"] == READ
-    assert "run this again with --approve" in said
-    assert "mcp_optional_startup_grace_ms = 5000" in said
+    assert "run this again with --approve" in output
+    assert "mcp_optional_startup_grace_ms = 5000" in output
     assert "--approve" not in run("install", "codex", "--approve").stdout
     assert read_codex_entry(home)["tools"] == READ | START
     assert run("install", "codex").stdout.startswith("Nothing to do"), "an approval is not removed"
@@ -592,18 +592,18 @@ def test_broken_file_is_refused_in_one_line_and_stays_unchanged(home: Path, run:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     before = read_folder(home)
-    said = run("install", host, status=1)
-    assert said.stdout == ""
-    assert said.stderr.count("\n") == 1
-    assert str(file) in said.stderr
+    refused = run("install", host, status=1)
+    assert refused.stdout == ""
+    assert refused.stderr.count("\n") == 1
+    assert str(file) in refused.stderr
     assert read_folder(home) == before
 
 
 def test_read_only_folder_is_refused_in_one_line(home: Path, run: Run):
     (home / ".cursor").symlink_to("/proc/self/fd")
-    said = run("install", "cursor", status=1).stderr
-    assert "cannot be written" in said
-    assert said.count("\n") == 1
+    message = run("install", "cursor", status=1).stderr
+    assert "cannot be written" in message
+    assert message.count("\n") == 1
 
 
 def test_file_in_place_of_a_folder_is_refused_in_one_line(home: Path, run: Run):
@@ -871,7 +871,7 @@ def test_any_toml_document_survives_install_and_uninstall(
         document.pop("mcp_servers", None)
     above = st.sampled_from(["", "# c\n", "\n# c\n", "# c\n\n", "# c\n\n# c\n"])
     text = re.sub(r"^(?=\[)|\Z", lambda _: data.draw(above), tomlkit.dumps(document), flags=re.MULTILINE)
-    said = tomllib.loads(text)
+    values = tomllib.loads(text)
     codex = HOSTS["codex"]
     try:
         with_ours = install_entry(codex, text, UVX, {})
@@ -881,7 +881,7 @@ def test_any_toml_document_survives_install_and_uninstall(
     assert read_entry(codex, with_ours) is not None
     assert install_entry(codex, with_ours, UVX, {}) == with_ours
     without = remove_entry(codex, with_ours)
-    assert drop_empty_servers(tomllib.loads(without)) == drop_empty_servers(said)
+    assert drop_empty_servers(tomllib.loads(without)) == drop_empty_servers(values)
     assert without == text, "every other byte stays"
     headed = re.compile(r"# c\n\[.*")
     assert headed.findall(with_ours) == headed.findall(text), "a comment stays above its header"
@@ -939,15 +939,15 @@ def test_stdout_is_wrapped_between_words_on_a_terminal(
     }
     (home / "a key in a folder whose name is long").mkdir()
     (home / "a key in a folder whose name is long" / "and its file").write_text("sk-0123456789abcdef")
-    said: list[str] = []
-    is_terminal: Callable[[object], bool] = lambda _stream: bool(said)  # noqa: E731
+    outputs: list[str] = []
+    is_terminal: Callable[[object], bool] = lambda _stream: bool(outputs)  # noqa: E731
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", is_terminal)
     for _ in ("pipe", "terminal"):
         ran = CliRunner().invoke(cli, list(arguments), env=environment)
         assert ran.exit_code == 0, ran.output
-        said.append(ran.stdout)
+        outputs.append(ran.stdout)
         (home / ".cursor/mcp.json").unlink(missing_ok=True)
-    piped, wrapped = said
+    piped, wrapped = outputs
     assert wrapped.split() == piped.split()
     whole = [
         line for line in wrapped.splitlines() if line.startswith(" ") or "agent-jobs " in line

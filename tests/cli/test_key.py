@@ -267,15 +267,15 @@ def test_environment_takes_precedence_over_the_env_file_and_that_over_the_stored
     key_file = tmp_path / "key"
     key_file.write_text("sk-proj-key-file-0123456789zz99")
     assert show(AGENT_JOBS_API_KEY_FILE=str(key_file)) == ("...zz99", "key file", "...cdef")
-    said = key(environ | {"OPENAI_API_KEY": OTHER}, "set", stdin=KEY).stdout
-    assert "This terminal uses another key, ...wxyz: OPENAI_API_KEY in the environment takes precedence." in said
+    output = key(environ | {"OPENAI_API_KEY": OTHER}, "set", stdin=KEY).stdout
+    assert "This terminal uses another key, ...wxyz: OPENAI_API_KEY in the environment takes precedence." in output
     assert "takes precedence" not in key(environ | {"OPENAI_API_KEY": KEY}, "set", stdin=KEY).stdout
 
 
 def test_sentences_call_a_key_short_whose_end_is_not_shown(environ: dict[str, str]):
     short = environ | {"OPENAI_API_KEY": "sk-short"}
-    said = key(short, "set", stdin=KEY).stdout
-    assert "This terminal uses another key: OPENAI_API_KEY in the environment takes precedence." in said
+    output = key(short, "set", stdin=KEY).stdout
+    assert "This terminal uses another key: OPENAI_API_KEY in the environment takes precedence." in output
     assert re.search(r"^key +a short key$", key(short, "show").stdout, re.M)
     assert "This terminal still uses a short key, from OPENAI_API_KEY" in key(short, "delete").stdout
     assert json.loads(key(short, "show", "--json").stdout)["key"] == "(set)"
@@ -319,8 +319,8 @@ async def test_keyring_has_the_key_where_there_is_one(
     environ: dict[str, str], keyring: Keyring, upstream: RunningServer
 ):
     environ["OPENAI_BASE_URL"] = upstream.base_url
-    said = key(environ, "set", stdin=KEY).stdout
-    assert "in the system's keyring" in said
+    output = key(environ, "set", stdin=KEY).stdout
+    assert "in the system's keyring" in output
     assert keyring.kept == {("agent-jobs", upstream.url): KEY}
     stored = find_stored_key(find_key_folder(environ), upstream.base_url)
     assert stored is not None

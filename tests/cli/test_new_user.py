@@ -116,10 +116,10 @@ def user(tmp_path: Path, wheel: zipfile.ZipFile, upstream: RunningServer) -> Use
 @pytest.mark.parametrize("name", HOSTS)
 def test_job_runs_through_the_entry_that_install_wrote(user: User, upstream: RunningServer, name: str) -> None:
     assert UVX is not None
-    host, said = HOSTS[name], user.runs(UVX, f"agent-jobs@{__version__}", "install", name)
-    assert str(user.home / host.file) in said
+    host, output = HOSTS[name], user.runs(UVX, f"agent-jobs@{__version__}", "install", name)
+    assert str(user.home / host.file) in output
     if name == "claude-desktop":
-        assert "Next: Store your API key once, for all hosts: agent-jobs key set" in said
+        assert "Next: Store your API key once, for all hosts: agent-jobs key set" in output
         store_key(str(user.home / ".config/agent-jobs/keys"), upstream.base_url, KEY, use_keyring=False)
     entry = user.read(host)
     assert (entry["command"], entry["args"]) == (str(user.home / ".local/bin/agent-jobs"), [])

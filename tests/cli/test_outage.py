@@ -47,9 +47,9 @@ def show(capsys: pytest.CaptureFixture[str], *jobs: Job) -> str:
     ],
 )  # fmt: skip
 def test_outage_is_reported_once_with_the_fate_of_the_job(capsys: pytest.CaptureFixture[str], job: Job, fate: str):
-    said = show(capsys, job, job, replace(job, activity=f"{job.activity} "))
-    assert said.startswith(fate)
-    assert said.count(REFUSED) == 1
+    output = show(capsys, job, job, replace(job, activity=f"{job.activity} "))
+    assert output.startswith(fate)
+    assert output.count(REFUSED) == 1
 
 
 def test_second_outage_is_named_again(capsys: pytest.CaptureFixture[str]):

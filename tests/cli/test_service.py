@@ -99,8 +99,8 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Computer:
 
 def test_install_writes_and_starts_a_unit_and_reports_it(computer: Computer) -> None:
     file = computer.write_key()
-    said = computer.run("--env-file", str(file), "service", "install").stdout
-    assert said.splitlines() == [
+    output = computer.run("--env-file", str(file), "service", "install").stdout
+    assert output.splitlines() == [
         f"Wrote {computer.unit}.",
         "The collector is running (pid 4711). It starts again at each login.",
         "Log: journalctl --user -u agent-jobs.service -f",
@@ -189,15 +189,15 @@ def test_possible_secret_is_not_written_but_reported(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    said = computer.run("--env-file", str(computer.write_key()), "service", "install").stdout
-    assert f"The service does not get {named}, which may hold secrets." in said
+    output = computer.run("--env-file", str(computer.write_key()), "service", "install").stdout
+    assert f"The service does not get {named}, which may hold secrets." in output
     assert "secret-value" not in computer.unit.read_text()
     assert "secret@" not in computer.unit.read_text()
     assert "T0" not in computer.unit.read_text()
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         ({}, "No API key is set."),
         ({"OPENAI_API_KEY": KEY}, "The service cannot see the key, because only this shell has it."),
@@ -209,13 +209,13 @@ def test_possible_secret_is_not_written_but_reported(
     ids=["no key", "key of the shell", "address with a key"],
 )
 def test_service_that_could_not_work_is_refused_with_the_fix(
-    computer: Computer, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+    computer: Computer, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ) -> None:
     (computer.home / "key").write_text(KEY)
     for name, value in variables.items():
         monkeypatch.setenv(name, value.format(home=computer.home))
     refused = computer.run("service", "install", status=1)
-    assert said in refused.stderr
+    assert message in refused.stderr
     assert "agent-jobs --env-file FILE service install" in refused.stderr or "agent-jobs key set" in refused.stderr
     assert not computer.unit.exists()
     assert not [call for call in computer.calls if "enable" in call]
@@ -226,9 +226,9 @@ def test_stored_key_and_the_settings_file_are_enough(computer: Computer) -> None
     (folder / "keys").mkdir(parents=True)
     (folder / "keys/api.openai.com").write_text(KEY)
     (folder / "config.toml").write_text('notify = ["desktop", "ntfy:s3cret"]\nnotify_events = ["budget"]\n')
-    said = computer.run("service", "install").stdout
-    assert "The collector is running" in said
-    assert "does not get" not in said
+    output = computer.run("service", "install").stdout
+    assert "The collector is running" in output
+    assert "does not get" not in output
     assert "AGENT_JOBS_NOTIFY" not in computer.unit.read_text()
     assert "ntfy at ntfy.sh" in computer.run("notify").stdout
 
@@ -263,12 +263,12 @@ def test_status_shows_the_state_and_the_last_lines(computer: Computer) -> None:
     assert "agent-jobs service install" in computer.run("service", "status", status=1).stdout
     assert json.loads(computer.run("service", "status", "--json", status=1).stdout)["installed"] is False
     computer.run("--env-file", str(computer.write_key()), "service", "install")
-    said = computer.run("service", "status").stdout.splitlines()
-    assert said[0] == "The collector is running (pid 4711)."
-    assert "  job_1: completed after 0:07" in said
+    output = computer.run("service", "status").stdout.splitlines()
+    assert output[0] == "The collector is running (pid 4711)."
+    assert "  job_1: completed after 0:07" in output
     (computer.programs / "runs").unlink()
-    said = computer.run("service", "status", status=1).stdout
-    assert said.startswith("The collector is installed, but not running (exit-code).")
+    output = computer.run("service", "status", status=1).stdout
+    assert output.startswith("The collector is installed, but not running (exit-code).")
     found = json.loads(computer.run("service", "status", "--json", status=1).stdout)
     assert (found["installed"], found["running"], found["reason"]) == (True, False, "exit-code")
 

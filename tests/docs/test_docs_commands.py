@@ -78,8 +78,8 @@ def here() -> Generator[Machine]:
 
 @pytest.mark.parametrize("command", [command for command in commands() if command not in ELSEWHERE])
 def test_command_of_a_page_does_what_the_page_says(here: Machine, command: str) -> None:
-    typed = here.run(command, stdin=f"{KEY}\n")
-    assert typed.returncode == 0, typed.stdout + typed.stderr
+    result = here.run(command, stdin=f"{KEY}\n")
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_stored_key_is_the_one_that_is_used(here: Machine) -> None:

@@ -124,8 +124,8 @@ async def test_desktop_notification_is_shown_by_the_setting_of_the_page(
 def test_macos_script_gets_the_title_as_an_argument(home: Home) -> None:
     script, shown = home.script("A desktop notification", "job-done"), home.stand_in("osascript")
     as_if = f"import sys; sys.platform = 'darwin'; exec(open({str(script)!r}).read())"
-    told = {"job_id": "job_1", "status": "failed", "title": '" & quit'}
-    ran = subprocess.run([sys.executable, "-c", as_if], input=json.dumps(told), text=True, env=home.environment())
+    report = {"job_id": "job_1", "status": "failed", "title": '" & quit'}
+    ran = subprocess.run([sys.executable, "-c", as_if], input=json.dumps(report), text=True, env=home.environment())
     assert ran.returncode == 0
     called = json.loads(shown.read_text())
     assert called[::2][:3] == ["-e"] * 3
@@ -141,10 +141,10 @@ async def test_chat_gets_the_message(tmp_path: Path, upstream: RunningServer, ho
         await eventually(lambda: bool(chat.posted))
         assert server.end() == 0
         assert server.stderr() == ""
-    [(kind, said)] = chat.posted
+    [(kind, message)] = chat.posted
     assert kind == "application/json"
-    assert said["text"].startswith("hello")
-    assert said["text"].endswith(": completed\nAll is \u00f6k.")
+    assert message["text"].startswith("hello")
+    assert message["text"].endswith(": completed\nAll is \u00f6k.")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the example is one of curl")
@@ -154,9 +154,9 @@ async def test_webhook_gets_the_job_unchanged(tmp_path: Path, upstream: RunningS
         server.initialize()
         job = start(server, {"duration_s": 0.2, "text": "done"})
         await eventually(lambda: bool(chat.posted))
-    [(kind, told)] = chat.posted
+    [(kind, report)] = chat.posted
     assert kind == "application/json"
-    assert (told["job_id"], told["status"], told["output"]) == (job["job_id"], "completed", "done")
+    assert (report["job_id"], report["status"], report["output"]) == (job["job_id"], "completed", "done")
 
 
 @pytest.fixture
@@ -184,8 +184,8 @@ async def test_page_lists_every_field_and_no_other(priced: Settings, tmp_path: P
         await host.start(emulate={"duration_s": 0.2, "images": 1})
         many = [{"name": "lookup", "arguments": {"n": n}} for n in range(questions.MAX_CALLS + 1)]
         await host.start(**asking_script(function_calls=many))
-        told = await ear.wait_for_reports(5)
-    assert set().union(*told) == fields
+        reports = await ear.wait_for_reports(5)
+    assert set().union(*reports) == fields
 
 
 def test_figures_of_the_page_are_those_of_the_program() -> None:

@@ -52,8 +52,8 @@ def test_when_to_use_each_preset_is_reported() -> None:
 
 def test_every_key_of_a_preset_is_in_its_table() -> None:
     table = PRESETS.partition("| key | |")[2].partition("\n\n")[0]
-    told = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()[2:]))
-    assert sorted(told) == sorted(field.name for field in fields(Preset))
+    keys = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()[2:]))
+    assert sorted(keys) == sorted(field.name for field in fields(Preset))
 
 
 def test_users_presets_can_be_written_as_shown(tmp_path: Path) -> None:

@@ -49,16 +49,16 @@ def test_most_variables_refuse_something():
 
 
 def test_waits_that_are_reported_are_those_that_hosts_get():
-    told = re.findall(r"(\d+) s\b", VARIABLES["AGENT_JOBS_MAX_WAIT_S"].about)
-    assert {*map(float, told)} - {60.0} == {SDK_WAIT_CAP_S, WAIT_CAP_S, *WAIT_CAPS_S.values()}
+    waits = re.findall(r"(\d+) s\b", VARIABLES["AGENT_JOBS_MAX_WAIT_S"].about)
+    assert {*map(float, waits)} - {60.0} == {SDK_WAIT_CAP_S, WAIT_CAP_S, *WAIT_CAPS_S.values()}
 
 
 def test_config_says_the_words_of_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("AGENT_JOBS_DATA_DIR", str(tmp_path))
-    told = json.loads(CliRunner().invoke(cli, ["config", "--explain", "--json"]).stdout)["settings"]
+    rows = json.loads(CliRunner().invoke(cli, ["config", "--explain", "--json"]).stdout)["settings"]
     page = (ROOT / "docs/settings.md").read_text().replace("`", "")
-    for name, row in told.items():
+    for name, row in rows.items():
         assert f"| {name} |" in page
         assert row["about"].replace("'", "") in page.replace("'", "")
     shown = " ".join(CliRunner().invoke(cli, ["config", "--explain"]).stdout.split())
-    assert all(row["about"] in shown for row in told.values())
+    assert all(row["about"] in shown for row in rows.values())

@@ -65,8 +65,8 @@ def test_every_answer_is_json(answer: str) -> None:
 
 
 def test_sizes_are_those_of_the_program() -> None:
-    told = {int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d(?=\s(?:bytes|for several))", PAGE)}
-    assert {START_BYTES, RUNNING_BYTES, ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES} <= told
+    sizes = {int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d(?=\s(?:bytes|for several))", PAGE)}
+    assert {START_BYTES, RUNNING_BYTES, ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES} <= sizes
 
 
 def test_waits_of_hosts_are_those_of_the_program() -> None:
@@ -80,8 +80,8 @@ def test_waits_of_hosts_are_those_of_the_program() -> None:
 
 
 def test_limits_of_files_are_those_of_the_program() -> None:
-    told = {int(number) * 2**20 for number in re.findall(r"(\d+) MiB", FILES)}
-    assert told == {*file_reader.LIMIT_BYTES.values(), file_reader.INLINE_BYTES, file_reader.UPLOAD_BYTES}
+    limits = {int(number) * 2**20 for number in re.findall(r"(\d+) MiB", FILES)}
+    assert limits == {*file_reader.LIMIT_BYTES.values(), file_reader.INLINE_BYTES, file_reader.UPLOAD_BYTES}
     assert f"{file_reader.MAX_FILES} files" in FILES
     assert {*re.findall(r"`(\.\w+)`", FILES.partition("| data:")[2].partition("|")[0])} <= {*DATA_TYPES}
     assert finalize.FINALIZE_MAX_S == 86_400

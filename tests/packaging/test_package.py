@@ -286,12 +286,12 @@ def read_dockerfile() -> list[tuple[str, str]]:
 
 
 def test_image_is_slim_and_runs_the_server_as_an_unprivileged_user():
-    said = read_dockerfile()
-    last = said[len(said) - [word for word, _ in said][::-1].index("FROM") - 1 :]
+    lines = read_dockerfile()
+    last = lines[len(lines) - [word for word, _ in lines][::-1].index("FROM") - 1 :]
     stage = dict(last)
     known = {"FROM", "COPY", "RUN", "LABEL", "ENV", "USER", "VOLUME", "HEALTHCHECK", "ENTRYPOINT"}
-    assert {word for word, _ in said} <= known
-    assert all(re.fullmatch(r"python:3\.\d+-slim( AS build)?", rest) for word, rest in said if word == "FROM")
+    assert {word for word, _ in lines} <= known
+    assert all(re.fullmatch(r"python:3\.\d+-slim( AS build)?", rest) for word, rest in lines if word == "FROM")
     assert re.fullmatch(r"[1-9]\d*", stage["USER"]), "a number shows a container runtime that the user is not root"
     assert json.loads(stage["ENTRYPOINT"]) == [PROJECT["name"]]
     assert f"AGENT_JOBS_DATA_DIR={stage['VOLUME']}" in stage["ENV"].split()
@@ -300,7 +300,7 @@ def test_image_is_slim_and_runs_the_server_as_an_unprivileged_user():
     assert order.index("RUN") < order.index("USER") < order.index("VOLUME"), (
         "the folder is its owner's before it is kept"
     )
-    assert not any(word in ("ENV", "COPY") and re.search("KEY|SECRET|TOKEN|\\.env", rest) for word, rest in said)
+    assert not any(word in ("ENV", "COPY") and re.search("KEY|SECRET|TOKEN|\\.env", rest) for word, rest in lines)
 
 
 def test_files_that_the_image_copies_exist_and_are_not_ignored():

@@ -29,8 +29,8 @@ async def test_prometheus_reads_figures_with_its_own_token_alone(team_settings: 
         token_of_ada = await team.add_token("ada")
         async with team.host(token_of_ada, "modern") as host:
             await host.start("a prompt of nobody else", emulate={"end": "never"})
-            ended = await host.start(emulate={"duration_s": 0.2})
-            await host.end(ended["job_id"])
+            finished = await host.start(emulate={"duration_s": 0.2})
+            await host.end(finished["job_id"])
         for wrong in ({}, {"Authorization": f"Bearer {token_of_ada}"}, {"Authorization": TOKEN}):
             assert (await http.get("/metrics", headers=wrong)).status_code == 401
         answer = await http.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})

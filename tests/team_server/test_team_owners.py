@@ -38,7 +38,7 @@ async def test_actions_are_logged_with_caller_and_cost(team: Team):
     token = await team.add_token("erin")
     async with team.host(token) as host:
         job_id = (await host.start("secret prompt", emulate={"duration_s": 1, "usage": USAGE}))["job_id"]
-        ended = await host.end(job_id)
+        finished = await host.end(job_id)
         await host.call("agent_result", job_id=job_id)
         other_id = (await host.start(emulate={"end": "never"}))["job_id"]
         await host.call("agent_cancel", job_id=other_id)
@@ -50,7 +50,7 @@ async def test_actions_are_logged_with_caller_and_cost(team: Team):
     assert record is not None
     assert record.last_used_at is not None
     assert {(entry.token_id, entry.client, entry.address) for entry in entries} == {(record.id, "mcp", "127.0.0.1")}
-    assert entries[1].cost_usd == ended["cost_usd"] == pytest.approx(USD)
+    assert entries[1].cost_usd == finished["cost_usd"] == pytest.approx(USD)
     assert "secret prompt" not in str(entries)
     assert token not in str(entries)
 

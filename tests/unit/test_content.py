@@ -156,9 +156,9 @@ def cite(url: str, title: str) -> AnnotationURLCitation:
 
 
 def a_message(text: str, *annotations: Annotation, phase: Any = None) -> ResponseOutputMessage:
-    said = ResponseOutputText(type="output_text", text=text, annotations=[*annotations])
+    part = ResponseOutputText(type="output_text", text=text, annotations=[*annotations])
     return ResponseOutputMessage(
-        id="msg_1", type="message", role="assistant", status="completed", content=[said], phase=phase
+        id="msg_1", type="message", role="assistant", status="completed", content=[part], phase=phase
     )
 
 
@@ -315,13 +315,13 @@ def test_each_item_is_one_entry_with_its_details():
         ResponseCompactionItem(id="cmp_1", type="compaction", encrypted_content="gAAAAAB"),
         a_message("First line.\n\nSecond line.", phase="final_answer"),
     )
-    told = list_items(output)
-    assert told.pop(11) == {
+    entries = list_items(output)
+    assert entries.pop(11) == {
         "type": "function_call",
         "name": "f",
         "arguments": ('{"text": "' + "word " * 99)[: LINE_CHARS - 1] + "…",
     }
-    assert told == [
+    assert entries == [
         {"type": "reasoning", "text": "**Plan**; Look it up."},
         {
             "type": "web_search_call",
@@ -661,9 +661,9 @@ def test_file_of_a_result_has_the_facts_then_the_text_then_the_sources():
 
 
 def test_title_cannot_close_the_front_matter():
-    told = render_markdown(a_job(title='a"b\n---\nmodel: other \ud83d', error=Failure("code", "two\nlines")))
-    assert told.splitlines()[1] == 'title: "a\\"b --- model: other ?"'
-    assert 'error: "code: two lines"' in told.splitlines()
+    markdown = render_markdown(a_job(title='a"b\n---\nmodel: other \ud83d', error=Failure("code", "two\nlines")))
+    assert markdown.splitlines()[1] == 'title: "a\\"b --- model: other ?"'
+    assert 'error: "code: two lines"' in markdown.splitlines()
 
 
 @pytest.mark.parametrize("job", [a_job(""), a_job(output=None, finished_at=None)])

@@ -273,7 +273,7 @@ def test_unreadable_file_is_refused_by_name_and_left_out_of_globs():
 
 
 @pytest.mark.parametrize(
-    ("name", "size_bytes", "head", "told"),
+    ("name", "size_bytes", "head", "words"),
     [
         ("huge.txt", 2**30, b"", ["huge.txt", "1.0 GiB", "32.0 MiB"]),
         ("log.txt", 4 * 2**20 + 1, b"x" * 9000, ["log.txt", "4.0 MiB", "text"]),
@@ -282,10 +282,10 @@ def test_unreadable_file_is_refused_by_name_and_left_out_of_globs():
     ],
 )
 def test_file_that_is_too_large_is_refused_by_its_size(
-    tmp_path: Path, name: str, size_bytes: int, head: bytes, told: list[str]
+    tmp_path: Path, name: str, size_bytes: int, head: bytes, words: list[str]
 ):
     sparse(tmp_path / name, size_bytes, head)
-    for part in told:
+    for part in words:
         assert part in refusal([name], tmp_path)
 
 
@@ -365,7 +365,7 @@ def test_tables_and_archives_are_data_for_uploads_and_otherwise_text_or_binary(t
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "text"),
     [
         (b"", ""),
         ("grüße 你好".encode(), "grüße 你好"),
@@ -377,11 +377,11 @@ def test_tables_and_archives_are_data_for_uploads_and_otherwise_text_or_binary(t
         (b"\x1b[31mred\r\n", "\x1b[31mred\r"),
     ],
 )
-def test_text_is_decoded(tmp_path: Path, data: bytes, told: str):
+def test_text_is_decoded(tmp_path: Path, data: bytes, text: str):
     (tmp_path / "a.txt").write_bytes(data)
     [part] = gather.build_content_parts(gather.gather_attachments(["a.txt"], [tmp_path]))
     guessed = ' encoding="guessed: latin-1"' if data == b"gr\xfc\xdfe" else ""
-    assert part == {"type": "input_text", "text": f'<file name="a.txt"{guessed}>\n{told}\n</file>'}
+    assert part == {"type": "input_text", "text": f'<file name="a.txt"{guessed}>\n{text}\n</file>'}
 
 
 @given(st.text(st.sampled_from("</file-23>FILE\n "), max_size=60))
@@ -439,8 +439,8 @@ def test_image_is_recognized_by_its_content_named_and_counted_by_its_patches(
 ):
     (tmp_path / "shot.bin").write_bytes(data)
     found = gather.gather_attachments(["shot.bin"], [tmp_path])
-    named, image = gather.build_content_parts(found)
-    assert named == {"type": "input_text", "text": '<image name="shot.bin"/>'}
+    caption, image = gather.build_content_parts(found)
+    assert caption == {"type": "input_text", "text": '<image name="shot.bin"/>'}
     assert image["image_url"] == f"data:{media_type};base64,{base64.b64encode(data).decode()}"
     assert gather.estimate_tokens(found) == tokens
 

@@ -28,8 +28,8 @@ def a_turn(**changes: Any) -> Turn:
 
 def a_job(status: Status = IN_PROGRESS, *, turn: Turn | None = None, **changes: Any) -> Job:
     """Return a job of this status; it has a response id if its status needs one."""
-    named = a_turn(response_id=None if status in (PENDING, STARTING) else "resp_1")
-    job = Job(id="job_1", title="t", status=status, created_at=NOW, turn=turn or named)
+    turn_of_status = a_turn(response_id=None if status in (PENDING, STARTING) else "resp_1")
+    job = Job(id="job_1", title="t", status=status, created_at=NOW, turn=turn or turn_of_status)
     return replace(job, finished_at=NOW if job.is_terminal else None, **changes)
 
 
@@ -78,20 +78,20 @@ STANDS = {
 
 @both_ways
 @pytest.mark.parametrize(
-    ("before", "said", "after"),
-    [(before, said, after) for before, row in STANDS.items() for said, after in zip(SAID, row, strict=True)],
+    ("before", "status", "after"),
+    [(before, status, after) for before, row in STANDS.items() for status, after in zip(SAID, row, strict=True)],
 )
 def test_status_in_the_body_moves_the_job_where_the_table_allows(
-    verb: Verb, before: Status, said: str | None, after: Status
+    verb: Verb, before: Status, status: str | None, after: Status
 ):
-    job = verb(a_job(before), a_response(said))
+    job = verb(a_job(before), a_response(status))
     assert job.status is after
     assert job.finished_at == (NOW if after in TERMINAL else None)
     assert job.turn.response_id == "resp_1"
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "after"),
+    ("name", "status", "after"),
     [
         ("response.failed", "cancelled", CANCELLED),
         ("response.completed", "failed", FAILED),
@@ -101,8 +101,8 @@ def test_status_in_the_body_moves_the_job_where_the_table_allows(
         ("a.new.event", "incomplete", INCOMPLETE),
     ],
 )
-def test_status_in_the_body_beats_the_name_of_the_event(name: str, said: str | None, after: Status):
-    assert a_job(QUEUED).apply_event({"type": name, "response": a_response(said)}, NOW).status is after
+def test_status_in_the_body_beats_the_name_of_the_event(name: str, status: str | None, after: Status):
+    assert a_job(QUEUED).apply_event({"type": name, "response": a_response(status)}, NOW).status is after
 
 
 @pytest.mark.parametrize("name", ["response.completed", "response.failed", "error", "keepalive", "response.new"])
@@ -132,13 +132,13 @@ def test_event_without_a_usable_number_is_applied_and_leaves_the_cursor(number: 
     assert (after.status, after.turn.sequence_number) == (COMPLETED, 3)
 
 
-@pytest.mark.parametrize("said", ["completed", "incomplete", "failed", "cancelled"])
-def test_requested_cancel_ends_the_job_only_after_a_poll(said: str):
+@pytest.mark.parametrize("status", ["completed", "incomplete", "failed", "cancelled"])
+def test_requested_cancel_ends_the_job_only_after_a_poll(status: str):
     before = a_job(STARTING, cancel_requested_at=NOW)
-    told = before.apply_event({"sequence_number": 5, "response": a_response(said)}, NOW)
-    assert not told.is_terminal
-    assert (told.turn.response_id, told.turn.sequence_number, told.output) == ("resp_1", 5, None)
-    assert told.apply_response(a_response(said), NOW).status == said
+    job = before.apply_event({"sequence_number": 5, "response": a_response(status)}, NOW)
+    assert not job.is_terminal
+    assert (job.turn.response_id, job.turn.sequence_number, job.output) == ("resp_1", 5, None)
+    assert job.apply_response(a_response(status), NOW).status == status
 
 
 def test_output_that_a_cancelled_run_brought_is_kept():
@@ -154,17 +154,17 @@ def test_completed_without_output_and_usage_is_not_believed_at_once(verb: Verb, 
 
 
 def test_empty_completion_is_accepted_after_three_more_polls():
-    job, hollow = a_job(), a_response(output=[], usage=None)
+    job, empty = a_job(), a_response(output=[], usage=None)
     for _ in range(MAX_EMPTY_COMPLETIONS):
-        job = job.apply_response(hollow, NOW)
+        job = job.apply_response(empty, NOW)
         assert job.status is IN_PROGRESS
-    job = job.apply_response(hollow, NOW)
+    job = job.apply_response(empty, NOW)
     assert (job.status, job.output) == (COMPLETED, None)
 
 
 def test_poll_that_shows_the_job_running_resets_the_count_of_empty_completions():
-    job, hollow = a_job(), a_response(output=[], usage=None)
-    for response in [hollow] * MAX_EMPTY_COMPLETIONS + [a_response("in_progress")] + [hollow] * MAX_EMPTY_COMPLETIONS:
+    job, empty = a_job(), a_response(output=[], usage=None)
+    for response in [empty] * MAX_EMPTY_COMPLETIONS + [a_response("in_progress")] + [empty] * MAX_EMPTY_COMPLETIONS:
         job = job.apply_response(response, NOW)
         assert job.status is IN_PROGRESS
 
@@ -218,23 +218,23 @@ def test_held_run_ends_at_a_denial_but_not_at_the_page_of_a_gateway():
 
 
 @pytest.mark.parametrize(
-    ("looks", "after"), [row[1:] for row in LOOKS_AT_NOTHING], ids=[r[0] for r in LOOKS_AT_NOTHING]
+    ("polls", "after"), [row[1:] for row in LOOKS_AT_NOTHING], ids=[r[0] for r in LOOKS_AT_NOTHING]
 )
-def test_job_expires_once_upstream_denied_it_often_and_long_enough(looks: list[tuple[float, str]], after: Status):
+def test_job_expires_once_upstream_denied_it_often_and_long_enough(polls: list[tuple[float, str]], after: Status):
     job = a_job()
-    for second, look in looks:
+    for second, answer in polls:
         now = NOW + second
-        if look == "missed":
+        if answer == "missed":
             job = job.mark_not_found(now)
-        elif look == "seen":
+        elif answer == "seen":
             job = job.apply_response(a_response("in_progress"), now)
         else:
             job = job.mark_unreachable("no answer", now)
         assert job.turn.polled_at == now
     assert job.status is after
-    assert job.turn.polls == len(looks)
+    assert job.turn.polls == len(polls)
     if after is EXPIRED:
-        assert job.finished_at == NOW + looks[-1][0]
+        assert job.finished_at == NOW + polls[-1][0]
         assert job.error is not None
         assert job.error.code == "expired"
 
@@ -314,15 +314,15 @@ def test_start_counts_its_attempts_and_goes_back_when_provably_nothing_was_accep
 
 
 @pytest.mark.parametrize(
-    ("before", "told", "after"), [(None, -1, None), (None, 0, 0), (4, 9, 9), (4, 3, 4), (4, -1, 4)]
+    ("before", "sequence_number", "after"), [(None, -1, None), (None, 0, 0), (4, 9, 9), (4, 3, 4), (4, -1, 4)]
 )
-def test_events_of_a_stream_move_the_cursor_only_forward(before: int | None, told: int, after: int | None):
+def test_events_of_a_stream_move_the_cursor_only_forward(before: int | None, sequence_number: int, after: int | None):
     job = a_job(activity="1 search", turn=a_turn(response_id="resp_1", sequence_number=before, stream_failures=2))
-    job = job.with_progress(told, "", "so far", "why")
+    job = job.with_progress(sequence_number, "", "so far", "why")
     assert (job.turn.sequence_number, job.turn.partial, job.turn.stream_failures) == (after, "so far", 0)
     assert job.turn.reasoning == "why"
     assert (job.observed_by, job.activity) == ("following", "1 search")
-    assert job.with_progress(told, "writing", "", "").activity == "writing"
+    assert job.with_progress(sequence_number, "writing", "", "").activity == "writing"
 
 
 @pytest.mark.parametrize("end", sorted(TERMINAL))
@@ -490,44 +490,44 @@ def test_next_poll_is_a_tenth_of_the_age_away(age_s: float, ms: int):
 def list_poll_times(seconds: float, *, watched: bool) -> list[float]:
     """Return the times at which a running job is polled after its start."""
     job = a_job(watched_until=NOW + seconds + 60 if watched else 0.0)
-    looks: list[float] = []
+    times: list[float] = []
     second = next_retrieve_s(job, NOW)
     while second <= seconds:
-        looks.append(second)
+        times.append(second)
         job = job.apply_response(a_response("in_progress"), NOW + second)
         second += next_retrieve_s(job, NOW + second)
-    return looks
+    return times
 
 
 def test_ten_unwatched_minutes_cost_at_most_25_polls_from_the_first_second_on():
-    looks = list_poll_times(600, watched=False)
-    assert looks[0] <= 1
-    assert len(looks) <= 25
+    times = list_poll_times(600, watched=False)
+    assert times[0] <= 1
+    assert len(times) <= 25
 
 
 def test_watched_job_is_looked_at_every_five_seconds_after_a_quicker_beginning():
-    looks = list_poll_times(600, watched=True)
-    assert looks[0] <= 1
-    assert len(looks) <= 600 / 5 + 3
-    gaps = [later - earlier for earlier, later in pairwise(looks)]
+    times = list_poll_times(600, watched=True)
+    assert times[0] <= 1
+    assert len(times) <= 600 / 5 + 3
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps == sorted(gaps)
     assert min(gaps) >= 1
     assert max(gaps) == 5
 
 
 def test_unwatched_job_is_looked_at_ever_more_rarely_but_every_minute_at_least():
-    looks = list_poll_times(3 * 3600, watched=False)
-    gaps = [later - earlier for earlier, later in pairwise(looks)]
+    times = list_poll_times(3 * 3600, watched=False)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps == sorted(gaps)
-    assert max(gap for gap, look in zip(gaps, looks, strict=False) if look <= 1_800) == 30
+    assert max(gap for gap, time in zip(gaps, times, strict=False) if time <= 1_800) == 30
     assert max(gaps) == 60
 
 
-@pytest.mark.parametrize("looks", [0, 1, 5, 40, 100_000])
-def test_newly_watched_job_is_polled_within_five_seconds(looks: int):
-    job = a_job(watched_until=NOW + 60, turn=a_turn(response_id="resp_1", polls=looks))
+@pytest.mark.parametrize("polls", [0, 1, 5, 40, 100_000])
+def test_newly_watched_job_is_polled_within_five_seconds(polls: int):
+    job = a_job(watched_until=NOW + 60, turn=a_turn(response_id="resp_1", polls=polls))
     assert 1 <= next_retrieve_s(job, NOW) <= 5
-    assert next_retrieve_s(job, NOW + 60) == min(30, 2**looks)
+    assert next_retrieve_s(job, NOW + 60) == min(30, 2**polls)
 
 
 WRONG: list[Any] = [None, True, 0, -7, 2**80, 1.5, "", "nonsense", [], [[]], [None], {}, {"id": []}, {"status": {}}]

@@ -85,8 +85,8 @@ def test_attached_file_and_stdin_come_without_their_mark(upstream: RunningServer
     (tmp_path / "a.txt").write_bytes(MARKS[mark]("inside"))
     env = {"AGENT_JOBS_DATA_DIR": str(tmp_path), "OPENAI_API_KEY": "x", "OPENAI_BASE_URL": upstream.base_url}
     arguments = ["run", "--json", "--file", str(tmp_path / "a.txt"), "-"]
-    said = CliRunner().invoke(cli, arguments, input=MARKS[mark]("Grüße"), env=env)
-    assert said.exit_code == 0, said.output
+    result = CliRunner().invoke(cli, arguments, input=MARKS[mark]("Grüße"), env=env)
+    assert result.exit_code == 0, result.output
     [entry] = [entry for entry in upstream.emulator.log() if entry.get("operation") == "create"]
     address = f"{upstream.base_url}/responses/{entry['response_id']}/input_items"
     [item] = httpx2.get(address, headers={"Authorization": "Bearer x"}).json()["data"]
@@ -153,7 +153,7 @@ def test_install_leaves_no_mark_even_where_nothing_else_is_to_do(machine: Machin
     ours = path.read_bytes()
     assert HOSTS[host].path[-1] in json.loads(ours)[HOSTS[host].keys[0]]
     path.write_bytes(codecs.BOM_UTF8 + ours)
-    assert any("byte order mark" in said and "install" in fix for _, said, fix in doctor(machine))
+    assert any("byte order mark" in warning and "install" in fix for _, warning, fix in doctor(machine))
     assert "would be removed" in run("install", host, "--dry-run").stdout
     assert path.read_bytes() == codecs.BOM_UTF8 + ours
     run("install", host)
@@ -170,10 +170,10 @@ def test_install_leaves_no_mark_even_where_nothing_else_is_to_do(machine: Machin
 def test_comments_are_refused_where_the_host_reads_plain_json(machine: Machine, host: str, scope: Scope, text: str):
     path = file_of(machine, host, scope)
     path.write_text(text)
-    said = run("install", host, "--scope", scope, status=1)
-    assert str(path) in said.stderr
-    assert "plain JSON" in said.stderr
-    assert "Line " in said.stderr
+    refused = run("install", host, "--scope", scope, status=1)
+    assert str(path) in refused.stderr
+    assert "plain JSON" in refused.stderr
+    assert "Line " in refused.stderr
     assert path.read_text() == text
     assert [each.name for each in path.parent.iterdir() if each.is_file()] == [path.name]
 
@@ -211,14 +211,14 @@ def test_entry_that_is_switched_off_is_named_and_switched_on(
     else:
         change(path, (*HOSTS[host].path, name), off)
     before = path.read_text()
-    said = f"{name}: {str(off).lower()}"
-    assert any(state == "warning" and "switched off" in text and said in text for state, text, _ in doctor(machine))
+    setting = f"{name}: {str(off).lower()}"
+    assert any(state == "warning" and "switched off" in text and setting in text for state, text, _ in doctor(machine))
     dry = run(*arguments, "--dry-run").stdout
-    assert f"switched off ({said}) and would be switched on" in dry
+    assert f"switched off ({setting}) and would be switched on" in dry
     assert path.read_text() == before
     shown = run(*arguments).stdout
     assert "Nothing to do" not in shown
-    assert f"was switched off ({said}) and is on now" in shown
+    assert f"was switched off ({setting}) and is on now" in shown
     assert path.read_text() == before.replace(
         f"{name} = {str(off).lower()}" if host == "codex" else f'"{name}": {str(off).lower()}',
         f"{name} = {str(not off).lower()}" if host == "codex" else f'"{name}": {str(not off).lower()}',

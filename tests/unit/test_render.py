@@ -215,8 +215,8 @@ def test_finished_job_echoes_no_request_and_holds_one_page_at_most(
     assert json.loads(compact_json(answer)) == answer
     assert size(answer.get("output", "")) <= 24 * 1024
     assert not [name for name, value in answer.items() if value is None]
-    told = compact_json({name: value for name, value in answer.items() if name not in ("output", "error")})
-    assert not re.search("PROMPT|TITLE|REQUEST|URL|RESPONSE", told)
+    rest = compact_json({name: value for name, value in answer.items() if name not in ("output", "error")})
+    assert not re.search("PROMPT|TITLE|REQUEST|URL|RESPONSE", rest)
 
 
 # Pages.

@@ -181,11 +181,11 @@ def test_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
     ],
 )
 def test_answer_that_does_not_is_reported_in_a_sentence_without_its_words(text: str, sentence: str) -> None:
-    said = find_mismatch(text, body_with(CLOSED))
-    assert said is not None
-    assert sentence in said
-    assert "secret words" not in said
-    assert len(said) < 200
+    mismatch = find_mismatch(text, body_with(CLOSED))
+    assert mismatch is not None
+    assert sentence in mismatch
+    assert "secret words" not in mismatch
+    assert len(mismatch) < 200
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_answer_that_does_not_is_reported_in_a_sentence_without_its_words(text: 
     ],
 )
 def test_schema_that_cannot_be_checked_against_is_reported_to_be_one_and_nothing_is_fetched(schema: Any) -> None:
-    said = find_mismatch('{"n":"x"}', body_with(schema))
-    assert said == "The output is JSON, but it cannot be checked against its JSON schema."
+    mismatch = find_mismatch('{"n":"x"}', body_with(schema))
+    assert mismatch == "The output is JSON, but it cannot be checked against its JSON schema."
 
 
 def test_any_text_is_valid_without_a_schema() -> None:
@@ -211,8 +211,8 @@ def test_any_text_is_valid_without_a_schema() -> None:
 
 @given(st.text())
 def test_any_text_is_judged(text: str) -> None:
-    said = find_mismatch(text, body_with(CLOSED))
-    assert said is None or said.startswith("The output")
+    mismatch = find_mismatch(text, body_with(CLOSED))
+    assert mismatch is None or mismatch.startswith("The output")
 
 
 def test_rarely_used_modules_are_imported_on_demand() -> None:

@@ -492,12 +492,12 @@ async def test_request_id_is_kept_for_upstreams_support(
 
 
 @pytest.mark.parametrize(
-    ("said", "poll_after_s"), [("5000", 5.0), ("0", 0.0), ("250.5", 0.2505), ("soon", None), ("-1", None), (None, None)]
+    ("text", "poll_after_s"), [("5000", 5.0), ("0", 0.0), ("250.5", 0.2505), ("soon", None), ("-1", None), (None, None)]
 )
 async def test_retrieve_returns_when_upstream_wants_to_be_polled(
-    client: ResponsesClient, httpx2_mock: respx.Router, said: str | None, poll_after_s: float | None
+    client: ResponsesClient, httpx2_mock: respx.Router, text: str | None, poll_after_s: float | None
 ):
-    headers = {} if said is None else {"openai-poll-after-ms": said}
+    headers = {} if text is None else {"openai-poll-after-ms": text}
     httpx2_mock.get(f"{BASE_URL}/responses/resp_1").respond(json={"id": "resp_1"}, headers=headers)
     retrieved = await client.retrieve("resp_1")
     assert (retrieved.response, retrieved.poll_after_s) == ({"id": "resp_1"}, poll_after_s)
