@@ -1,4 +1,4 @@
-"""What a job asks for is asked at the terminal, and nowhere else."""
+"""The user answers a job's questions at the terminal, and is asked nowhere else."""
 
 import json
 import sys
@@ -143,7 +143,7 @@ def test_watch_asks_too_and_elsewhere_nothing_is_asked(terminal: Terminal):
 
 
 class _Screen:
-    """A stream that is a terminal or none, and keeps what is written."""
+    """A stream that keeps what is written, and may claim to be a terminal."""
 
     def __init__(self, *, is_terminal: bool) -> None:
         self.written = ""

@@ -1,4 +1,4 @@
-"""`agent-jobs audit`: the log of a team server on a terminal."""
+"""`agent-jobs audit` prints the audit log of a team server."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The command line, as a person runs it."""
+"""The commands without a job: demo, emulator, serve, version and help."""
 
 import os
 import pty
@@ -116,7 +116,7 @@ def test_demo_that_is_interrupted_ends_without_a_traceback(here: Machine) -> Non
     assert process.returncode == 130
 
 
-def test_demo_whose_reader_has_enough_ends_without_a_traceback() -> None:
+def test_demo_ends_without_a_traceback_if_its_reader_stops_reading() -> None:
     with Process([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

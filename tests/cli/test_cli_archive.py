@@ -1,4 +1,4 @@
-"""Finding, reading, repeating, summing up and deleting jobs that exist: each command in this process."""
+"""Commands on existing jobs, run in this process: list, search, show, retry, stats, export and delete."""
 
 import json
 import re
@@ -264,7 +264,7 @@ def test_logs_follow_a_job_to_its_end(desk: Desk):
     followed = desk.type("logs", job_id, "--follow")
     assert followed.exit_code == 0
     lines = followed.stdout.splitlines()
-    assert len(lines) == len(set(lines)), "nothing is written twice"
+    assert len(lines) == len(set(lines)), "no line is repeated"
     assert "completed" in lines[-1]
 
 
@@ -461,7 +461,7 @@ def test_export_makes_the_named_folder_only_and_overwrites_nothing_in_it(desk: D
     file.write_text("mine")
     refused = desk.type("export", second, first, "-o", f"{folder}/")
     assert (refused.exit_code, f"{file} exists, so nothing was written." in refused.stderr) == (1, True)
-    assert (list(folder.iterdir()), file.read_text()) == ([file], "mine"), "neither of the two is written"
+    assert (list(folder.iterdir()), file.read_text()) == ([file], "mine"), "neither file may be overwritten"
     assert desk.type("export", second, first, "-o", f"{folder}/", "--force").exit_code == 0
     assert len(list(folder.iterdir())) == 2
     assert file.read_text() != "mine"

@@ -1,4 +1,4 @@
-"""A file of prompts worked off from the terminal, through kills."""
+"""`batch` runs a file of prompts from the terminal, even if its process is killed."""
 
 import json
 import re
@@ -37,13 +37,13 @@ def batch(terminal: Terminal, tasks: Path, *more: str, **environment: str) -> "s
 
 
 def read_results(terminal: Terminal) -> list[dict[str, Any]]:
-    """Return the results that are completely written by now."""
+    """Return the results whose lines are complete."""
     path = terminal.folder.parent / "out" / "results.jsonl"
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def count_results(terminal: Terminal) -> int:
-    """Return how many results are written whole by now, without reading them."""
+    """Return the number of results whose lines are complete, without parsing them."""
     path = terminal.folder.parent / "out" / "results.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -75,7 +75,7 @@ def test_two_hundred_prompts_survive_two_kills_and_run_once_each(tmp_path: Path,
     assert len({row["job_id"] for row in rows}) == 200
     assert set(counters["creates_by_request_id"].values()) == {1}
     assert max(times.values()) == 1
-    # A kill between the first byte of a POST and the response's id leaves what only upstream knows.
+    # If the process is killed between the first byte of a POST and the response's id, the start is unconfirmed.
     unconfirmed = [row for row in rows if row["status"] == "failed"]
     assert all(row["error"]["code"] == "start_unconfirmed" for row in unconfirmed)
     assert all(f"Task {row['line'] - 1}" in row["output"] for row in rows if row not in unconfirmed)

@@ -1,4 +1,4 @@
-"""Ctrl-C before upstream has named the response: nothing that is paid is lost, and the id is always shown."""
+"""Ctrl-C before the provider has named the response: no paid response is lost, and the job id is always shown."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from terminals import Terminal
 from agent_jobs.emulator.server import RunningServer
 
 WORK = "Compare two queues and say which of them is to be taken for what"
-#: Upstream takes the request and names the response some seconds later.
+#: The provider accepts the request, and names the response some seconds later.
 SLOW_CREATE = {"duration_s": 3, "text": "Done.", "faults": [{"on": "create", "delay_s": 60}]}
 NEVER_NAMED = {"duration_s": 3, "faults": [{"on": "create", "delay_s": 3000}]}
 JOB_ID = re.compile(r"job_[0-9a-z]{12}")
@@ -53,7 +53,7 @@ def wait_for_create(upstream: RunningServer) -> None:
 
 
 def read_until(stream: IO[str] | None, words: str) -> str:
-    """Read lines of a command up to the one with these words."""
+    """Read the lines of a command up to the one with these words."""
     assert stream is not None
     seen = ""
     while words not in seen:
@@ -153,7 +153,7 @@ def test_prompt_that_went_to_a_wrong_address_is_sent_to_the_right_one(terminal: 
     assert {job["status"] for job in jobs_of(terminal)} == {"pending", "completed"}
 
 
-#: Presses Ctrl-C where a function is entered: `{function: [the end of its file, how often]}`.
+#: Presses Ctrl-C when a function is entered: `{function: [the end of its file's path, number of times]}`.
 PRESS = """
 import os, signal, sys
 places = {places!r}
@@ -168,7 +168,7 @@ sys.setprofile(press)
 
 
 def press_at(terminal: Terminal, *command: str, **places: tuple[str, int]) -> "subprocess.CompletedProcess[str]":
-    """Run a command that presses Ctrl-C on itself at such places."""
+    """Run a command that presses Ctrl-C on itself when it enters these functions."""
     folder = terminal.folder.parent / "press"
     folder.mkdir()
     named = {name.replace("__", "."): place for name, place in places.items()}
@@ -199,13 +199,13 @@ MODULE = "<module>"
 def test_ctrl_c_is_reported_alike_wherever_it_is_pressed(
     terminal: Terminal, command: list[str], function: str, file: str
 ):
-    """From the first line of ours to the last of Python's own: while it imports, parses, opens, shows, and ends."""
+    """Ctrl-C is pressed in every phase: while the command imports, parses, opens, prints, and exits."""
     interrupted = press_at(terminal, *command, **{function.replace(".", "__"): (file, 2)})
     assert (interrupted.returncode, interrupted.stderr) == (130, "Interrupted.\n")
 
 
 def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
-    # Modules are cleared last of all, after Python has given its signal handlers up.
+    # Python clears its modules last, after it has removed its signal handlers.
     folder = terminal.folder.parent / "press"
     folder.mkdir()
     last = "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nclass Last:\n"
@@ -225,7 +225,7 @@ def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
     ],
     ids=["closing", "before the loop turns", "reporting", "atexit"],
 )
-def test_second_ctrl_c_ends_at_once_and_says_the_same(terminal: Terminal, places: dict[str, tuple[str, int]]):
+def test_second_ctrl_c_exits_at_once_with_the_same_message(terminal: Terminal, places: dict[str, tuple[str, int]]):
     interrupted = press_at(terminal, "run", script_prompt(WORK, {"duration_s": 3000}), **places)
     [job] = jobs_of(terminal)
     assert interrupted.returncode == 130

@@ -1,4 +1,4 @@
-"""Jobs from the terminal: started, found, read, stopped, on the database that the server has too."""
+"""Jobs are started, found, read and stopped from the terminal, in the database that the server uses too."""
 
 import json
 import os
@@ -248,7 +248,7 @@ def test_start_detached_leaves_once_upstream_named_the_response(terminal: Termin
     assert upstream.emulator.counters()["creates"] == 1
 
 
-#: How an endpoint shows that it has no background runs.
+#: Answers by which an endpoint shows that it does not support background runs.
 FOREGROUND: dict[str, list[dict[str, Any]]] = {
     "learnt": [{"ignore_background": True}],
     "unsaid": [{"background_unsaid": True}, {"on": "any", "no_retrieve": True}],
@@ -478,7 +478,7 @@ def test_prune_asks_and_leaves_the_providers_copy(terminal: Terminal, upstream: 
         (["--days", "0", "--no-upstream"], {"AGENT_JOBS_DELETE_UPSTREAM": "yes"}, 0),
     ],
 )
-def test_prune_deletes_at_the_provider_where_the_user_chose_that(
+def test_prune_deletes_at_the_provider_if_the_user_chose_that(
     terminal: Terminal, upstream: RunningServer, arguments: list[str], environment: dict[str, str], deleted: int
 ):
     terminal.pipe("run", WORK)
@@ -512,7 +512,7 @@ def test_prune_keeps_a_result_until_it_was_read(
     assert upstream.emulator.counters()["deletes"] == 0
 
 
-def test_prune_deletes_unread_results_where_it_is_told_to(terminal: Terminal):
+def test_prune_deletes_unread_results_with_the_unread_flag(terminal: Terminal):
     terminal.pipe("start", "--wait", WORK)
     output = terminal.pipe("prune", "--days", "0", "--yes", "--unread").stdout
     assert output.startswith("1 job was deleted.")
@@ -545,7 +545,7 @@ def test_colours_are_for_terminals_that_want_them(terminal: Terminal):
 
 def test_reading_commands_import_neither_the_wire_nor_the_protocol(terminal: Terminal):
     terminal.pipe("start", script_prompt(WORK, LONG))
-    # No process watches it, and it cannot be asked about here.
+    # No process watches the job, and this terminal cannot retrieve it.
     traced = terminal.pipe("list", PYTHONPROFILEIMPORTTIME="1", OPENAI_BASE_URL="http://elsewhere.invalid/v1")
     assert "not being watched" in traced.stdout
     imported = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines()}

@@ -1,4 +1,4 @@
-"""Owners and tokens of a team server, as an operator sets and sees them in a terminal."""
+"""An operator sets and lists the owners and tokens of a team server in a terminal."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A result as a person reads it: rendered on a terminal, unchanged in a pipe, its parts as text."""
+"""`result` renders an answer on a terminal, writes it unchanged into a pipe, and prints its parts as text."""
 
 import json
 import re
@@ -87,7 +87,7 @@ def test_part_is_text_and_json_on_request(terminal: Terminal, part: str, line: s
         ("reasoning", "As it is.", "As it is."),
     ],
 )
-def test_parts_without_much_in_them_are_text_too(part: str, value: Any, text: str):
+def test_small_parts_are_text_too(part: str, value: Any, text: str):
     assert format_part(part, value) == text
 
 

@@ -1,4 +1,4 @@
-"""Jobs watched from the terminal, and left."""
+"""The user watches jobs from the terminal, and leaves them with Ctrl-C."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from agent_jobs.emulator.server import RunningServer, run_emulator
 
 WORK = "Compare three caches and say in many words which of them is to be taken for what, and why"
 LONG = {"duration_s": 3000}
-#: What a terminal says of a job that runs.
+#: The words by which a terminal shows a running job.
 RUNS = re.compile(r"\b(working|thinking|searching|writing)\b")
 
 
@@ -160,7 +160,7 @@ def test_every_change_is_one_json_object(terminal: Terminal):
     assert len(rows) == len({(row["status"], row.get("activity")) for row in rows})
 
 
-def test_watching_all_waits_for_all_and_the_worst_end_counts(terminal: Terminal):
+def test_watch_all_waits_for_all_jobs_and_exits_with_the_worst_status(terminal: Terminal):
     good = start_job(terminal, script_prompt("Good", {"duration_s": 15}))
     bad = start_job(terminal, script_prompt("Bad", {"duration_s": 10, "end": "failed", "error_message": "No luck."}))
     shown = terminal.show("watch")
@@ -183,7 +183,7 @@ def test_more_jobs_than_lines_leave_room_for_running_ones(terminal: Terminal):
     assert re.search(rf"{running_id}  {RUNS.pattern}", shown.text)
 
 
-def test_watch_runs_the_jobs_of_a_dead_server(terminal: Terminal, upstream: RunningServer):
+def test_watch_runs_the_jobs_of_a_server_that_died(terminal: Terminal, upstream: RunningServer):
     with serving(terminal.folder, upstream.base_url, OPENAI_API_KEY=KEY) as server:
         server.initialize()
         script = {"duration_s": 20, "text": "Safe."}

@@ -1,4 +1,4 @@
-"""Whoever reads the output leaves, as `head -1` does: no traceback, and the exit status of what was done."""
+"""If the reader of the output closes it, as `head -1` does, a command prints no traceback and keeps its exit status."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def run_unread(terminal: Terminal, *arguments: str, and_stderr: bool = False) -> tuple[int, str]:
-    """Run a command whose output nobody reads; return its exit status and what it says on stderr."""
+    """Run a command whose output no process reads, and return its exit status and stderr."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -95,7 +95,7 @@ def test_job_whose_answer_cannot_be_written_is_named(
 
 
 def run_shell(terminal: Terminal, program: str, script: str) -> "subprocess.CompletedProcess[str]":
-    """Run a script in which `agent-jobs` is a program."""
+    """Run a shell script in which `agent-jobs` is on the PATH."""
     script = f'agent_jobs() {{ {program} "$@"; }}\n{script.replace("agent-jobs", "agent_jobs")}'
     return subprocess.run(
         ["sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=LIMIT_S,
@@ -148,7 +148,7 @@ def test_watch_without_a_reader_leaves_the_jobs_and_reports_it(terminal: Termina
 
 
 @pytest.mark.parametrize("arguments", [(), ("serve",)])
-def test_server_whose_host_no_longer_reads_ends_without_a_word(terminal: Terminal, arguments: tuple[str, ...]):
+def test_server_exits_silently_if_its_host_stops_reading(terminal: Terminal, arguments: tuple[str, ...]):
     client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     with Process(
         [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -1,6 +1,6 @@
-"""Completion in the shells themselves, on a terminal: a key is pressed, and what then stands in the line is shown.
+"""Completion in real shells on a terminal: the tests press a key, and check the line that the shell shows then.
 
-A shell that is not on this machine is not asked.
+A shell that is not installed on this machine is skipped.
 """
 
 import os
@@ -24,7 +24,7 @@ from agent_jobs.cli.completion import Target, find_target, render_script
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 
-#: How each shell is started without a person's own files, and how completion is switched on, as its help says.
+#: For each shell: its start without the user's own files, and the line that switches completion on, as in the help.
 SHELLS = {
     "bash": (["bash", "--norc", "--noprofile", "-i"], 'eval "$(agent-jobs completion bash)"'),
     "zsh": (["zsh", "-f", "-i"], 'autoload -Uz compinit && compinit -u -D; eval "$(agent-jobs completion zsh)"'),
@@ -205,7 +205,7 @@ def test_presets_of_the_user_are_offered_and_a_broken_file_hides_no_built_in_one
     assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == ours
 
 
-def test_title_cannot_move_the_cursor_of_who_completes_its_job(terminal: Terminal) -> None:
+def test_title_cannot_move_the_cursor_in_a_completion(terminal: Terminal) -> None:
     terminal.pipe("run", WORK)
     [title] = list_completions(terminal, "agent-jobs show ").values()
     assert title.startswith("Compare")

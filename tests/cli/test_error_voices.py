@@ -1,4 +1,4 @@
-"""Every bad input is refused in two sentences, to a model in its words and to a person in theirs."""
+"""Every bad input is refused in two sentences, in the words of a model or in the words of a person."""
 
 import json
 import re
@@ -28,7 +28,7 @@ from agent_jobs.settings.values import SecretStr
 SECRET = "very-secret"  # no key
 NOT_STRICT = "give every object additionalProperties false and list all its properties in required"
 ANSWER_BYTES = 320
-#: Words that only one of the readers understands.
+#: Words that only one of the two readers understands.
 OF_TOOLS = re.compile(
     r"\bagent_(start|poll|result|list|reply|cancel)\b|\boptions\.\w|\b[Tt]he user\b|this server's entry"
 )
@@ -237,7 +237,7 @@ FILES: dict[str, Bad] = {
 
 
 def check_two_voices(bad: Bad, to_model: str, to_person: str) -> None:
-    """Check what both readers are shown of a bad input."""
+    """Check the messages that both readers get for a bad input."""
     assert to_model == f"{bad.problem} {bad.model}"
     assert not OF_THE_TERMINAL.search(to_model)
     assert len(to_model.encode()) <= ANSWER_BYTES
@@ -255,7 +255,7 @@ class Readers:
     settings: Settings
 
     def list_refusals(self, table: Sequence[Bad]) -> list[str]:
-        """Return what a model is shown of each bad input."""
+        """Return the message that a model gets for each bad input."""
 
         async def call() -> list[str]:
             async with hosting(self.settings) as host:
@@ -264,7 +264,7 @@ class Readers:
         return anyio.run(call)
 
     def type(self, words: Sequence[str], **environment: str) -> str:
-        """Return what a person is shown of a command that is refused."""
+        """Return the message that a person gets for a refused command."""
         result = self.run(words, **environment)
         assert result.exit_code == 1, result.output
         assert result.stdout == ""
@@ -306,12 +306,12 @@ def test_file_that_cannot_be_attached_is_refused_in_two_sentences(
     to_model = Readers(replace(readers.settings, file_roots=(folder,))).list_refusals([*FILES.values()])
     for bad, refusal in zip(FILES.values(), to_model, strict=True):
         assert bad.typed is not None
-        # The terminal shows whole paths, since it releases the folder of the file.
+        # A command releases the folder of the file, so the terminal shows whole paths.
         check_two_voices(bad, refusal, readers.type(bad.typed).replace(f"{folder}/", ""))
 
 
 async def list_refusals_for_jobs(host: Host, job_id: str) -> dict[str, str]:
-    """Return what a model is shown of bad calls about a finished job."""
+    """Return the messages that a model gets for bad calls about a finished job."""
     return {
         "reply": await host.refused("agent_reply", job_id=job_id, approve=["x"]),
         "result": await host.refused("agent_poll", job_id=f"{job_id}x"),

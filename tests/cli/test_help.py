@@ -1,4 +1,4 @@
-"""The help of every command has a group and examples, fits the terminal, and points to nothing that is not there."""
+"""The help of every command has a group and examples, fits the terminal, and names only what exists."""
 
 import builtins
 import dis
@@ -37,7 +37,7 @@ from agent_jobs.settings.settings import VARIABLES, Settings
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = (60, 80, 160)
-#: Wide enough that no line of a help text is wrapped.
+#: Columns of a terminal in which no line of a help text is wrapped.
 UNWRAPPED = 10_000
 
 
@@ -182,7 +182,7 @@ def test_example_is_a_valid_command_line(
 
 
 @pytest.mark.parametrize("arguments", [[], ["run"], ["completion", "install"]], ids=" ".join)
-def test_h_is_short_for_help(arguments: list[str]) -> None:
+def test_short_flag_h_prints_the_help(arguments: list[str]) -> None:
     short, long = (run([*COMMAND, *arguments, option], timeout=LIMIT_S) for option in ("-h", "--help"))
     assert short.stdout == long.stdout
     assert short.stdout.startswith(" ".join(["Usage: agent-jobs", *arguments]))

@@ -1,4 +1,4 @@
-"""`init` brings a new user from nothing to a host that runs jobs, and leaves nothing half-done."""
+"""`init` sets up a new user until a host runs jobs, and leaves no step half-done."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_yes_stores_the_key_installs_and_runs_a_job(home: Path, upstream: Runnin
 
 
 def test_host_runs_a_job_with_the_entry_that_init_wrote(home: Path, upstream: RunningServer):
-    """The server gets nothing but the home folder, as from a desktop."""
+    """The server's environment has only the home folder, as if a desktop started it."""
     command = ("--yes", "--stdin", "--host", "cursor", "--no-job", "--endpoint", upstream.base_url)
     assert init(*command, stdin=KEY).exit_code == 0
     assert upstream.emulator.counters()["creates"] == 0
@@ -173,7 +173,7 @@ def test_question_for_hosts_accepts_yes_and_no(
     if hosts == 1:
         (home / ".codex").rmdir()
 
-    # What is typed at a terminal: a key is set and is stored, the address is kept, and no job is run.
+    # The answers at the terminal: store a key, keep the address, and run no job.
     def is_terminal(_stdin: object) -> bool:
         return True
 

@@ -1,4 +1,4 @@
-"""`install` and `uninstall` change one entry in the right file of a host, and nothing else."""
+"""`install` and `uninstall` change one entry in the right file of a host, and no other byte."""
 
 import json
 import os
@@ -414,7 +414,7 @@ def test_stored_key_needs_no_word_in_the_file_of_any_host(
     assert not re.search("KEY|key set", output)
     assert f"Nothing to do in {home}" in run("install", host).stdout
     other = run("install", host, "--print", "--env", "OPENAI_BASE_URL=https://other.example/v1").stdout
-    assert ("KEY" in other) is HOSTS[host].hands_key_over, "the key of another endpoint is none here"
+    assert ("KEY" in other) is HOSTS[host].hands_key_over, "the key of another endpoint is not used here"
 
 
 def test_entry_of_an_earlier_version_loses_its_key_file_for_the_stored_key(home: Path, run: Run):
@@ -441,7 +441,7 @@ def test_settings_file_in_a_place_that_hosts_do_not_know_is_named_to_them(
 
 
 def test_install_without_a_host_lists_those_on_this_machine(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
-    """A program, a file or a folder of a host shows that it is there."""
+    """A program, a file or a folder of a host shows that the host is installed."""
     programs = home / "bin"
     programs.mkdir()
     for name in ("claude", "gemini"):
@@ -884,7 +884,7 @@ def test_any_toml_document_survives_install_and_uninstall(
     assert drop_empty_servers(tomllib.loads(without)) == drop_empty_servers(values)
     assert without == text, "every other byte stays"
     headed = re.compile(r"# c\n\[.*")
-    assert headed.findall(with_ours) == headed.findall(text), "a comment stays above its header"
+    assert headed.findall(with_ours) == headed.findall(text), "a comment stays above its table"
 
 
 # --- the command of the entry ---
@@ -951,6 +951,6 @@ def test_stdout_is_wrapped_between_words_on_a_terminal(
     assert wrapped.split() == piped.split()
     whole = [
         line for line in wrapped.splitlines() if line.startswith(" ") or "agent-jobs " in line
-    ]  # laid out, or to copy
+    ]  # laid out as columns, or to be copied
     too_wide = [line for line in wrapped.splitlines() if len(line) > columns and line not in whole]
     assert [line for line in too_wide if len(line.split()[-1]) < columns // 2] == []

@@ -1,6 +1,6 @@
 """The written entry starts a permanent program, which uv or pipx installs and removes.
 
-The installers are scripts: what they do with the package index is theirs, and tests need no network.
+Scripts stand for the installers, so that no test needs the network.
 """
 
 import json

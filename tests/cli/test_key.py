@@ -196,7 +196,7 @@ def test_key_belongs_to_an_endpoint_however_its_address_is_written(environ: dict
 
 
 async def test_stored_key_is_never_sent_to_another_endpoint(environ: dict[str, str], upstream: RunningServer):
-    """Another endpoint gets no request at all, and the answer names the command for its own key."""
+    """Another endpoint gets no request, and the error names the command that stores its key."""
     with run_emulator(time_scale=SPEED) as other:
         store_key(find_key_folder(environ), upstream.base_url, KEY, use_keyring=False)
         async with running_server({**environ, "OPENAI_BASE_URL": other.base_url}) as host:
@@ -282,7 +282,7 @@ def test_sentences_call_a_key_short_whose_end_is_not_shown(environ: dict[str, st
 
 
 class Keyring(ModuleType):
-    """Stands for the optional package: its calls as its documentation has them."""
+    """A stand-in for the optional package keyring, with the calls that its documentation describes."""
 
     def __init__(self, *, priority: float = 5, is_locked: bool = False) -> None:
         super().__init__("keyring")
@@ -375,7 +375,7 @@ def replaceable(environ: dict[str, str], upstream: RunningServer, tmp_path: Path
 
 
 def put_key(environ: dict[str, str], tmp_path: Path, place: str, text: str) -> None:
-    """Replace the key in the key file, or among the stored ones."""
+    """Replace the key in the key file, or among the stored keys."""
     if place == "key file":
         (tmp_path / "key").write_text(text)
     else:

@@ -1,4 +1,4 @@
-"""`service` has systemd or launchd run the collector; both are programs here that note how they are called."""
+"""`service` has systemd or launchd run the collector. Here scripts stand for both, and record their arguments."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from agent_jobs.install.machine import Machine
 from agent_jobs.install.service_files import Service, find_env_file_of, render_agent, render_unit, starts_program
 
 KEY = "sk-secret-0123456789abcdef"
-#: Notes its arguments. `{folder}/refuses` has it fail, `{folder}/runs` is there while the service runs.
+#: Records its arguments. It fails if `{folder}/refuses` exists; `{folder}/runs` exists while the service runs.
 FAKE = """#!/bin/sh
 here={folder}
 echo "$(basename $0) $*" >> $here/calls
@@ -40,7 +40,7 @@ esac
 
 @dataclass(frozen=True)
 class Computer:
-    """A home, and a folder of programs that stand for those of the system."""
+    """A home folder, and a folder of scripts that stand for the programs of the system."""
 
     home: Path
     programs: Path
@@ -52,7 +52,7 @@ class Computer:
 
     @property
     def calls(self) -> list[str]:
-        """Return the calls of the programs so far, and forget them."""
+        """Return the calls of the programs so far, and clear the record."""
         log = self.programs / "calls"
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -66,7 +66,7 @@ class Computer:
         before = dict(os.environ)
         try:
             result = CliRunner().invoke(cli, arguments)
-        finally:  # --env-file adds to the environment of this process
+        finally:  # --env-file changed the environment of this process
             os.environ.clear()
             os.environ.update(before)
         assert result.exit_code == status, (result.output, result.exception)
@@ -274,7 +274,7 @@ def test_status_shows_the_state_and_the_last_lines(computer: Computer) -> None:
 
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["running", "without a bus"])
-def test_remove_undoes_all(computer: Computer, refuses: bool) -> None:
+def test_remove_undoes_the_whole_installation(computer: Computer, refuses: bool) -> None:
     file = computer.write_key()
     computer.run("--env-file", str(file), "service", "install")
     if refuses:

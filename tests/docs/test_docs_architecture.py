@@ -17,14 +17,14 @@ def section(heading: str) -> str:
     return PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
 
-def test_every_room_is_in_the_table_and_no_other() -> None:
+def test_every_package_is_in_the_table_and_no_other() -> None:
     rows = [line for line in section("Packages").splitlines() if line.startswith("| `")]
     named = {name.rstrip("/") for row in rows for name in re.findall(r"`([\w/.]+)`", row.split("|")[1])}
     rooms = {path.name for path in HOUSE.iterdir() if path.is_dir() or path.suffix == ".py"}
     assert named == rooms - {"__init__.py", "__pycache__"}
 
 
-def test_every_room_is_in_the_picture() -> None:
+def test_every_package_is_in_the_picture() -> None:
     picture = section("Packages").partition("```\n")[2].partition("```")[0]
     rooms = ALLOWED.keys() - {""}
     assert [room for room in rooms if not re.search(rf"\b{room}\b", picture)] == []
@@ -33,7 +33,7 @@ def test_every_room_is_in_the_picture() -> None:
         for number, line in enumerate(picture.splitlines())
         for room in re.findall(r"\w+", line.partition("   ")[0])
     }
-    beside = {"emulator", "cli"}  # the command line alone opens what stands on no floor
+    beside = {"emulator", "cli"}  # only the command line opens these two, which are in no layer
     wrong = [
         (above, below)
         for above in rooms - beside

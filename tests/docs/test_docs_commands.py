@@ -1,4 +1,4 @@
-"""Every command that a page tells to type is typed here, or it is said why not; those with an output are captured."""
+"""Every command of a page is run here, or listed with the reason why not. Those with an output are captured."""
 
 import re
 from collections.abc import Generator
@@ -17,7 +17,7 @@ RESTORE = (
     f"{IN_DATABASE} pg_restore --username=agent_jobs --dbname=agent_jobs --clean --if-exists --single-transaction "
     "< agent-jobs.dump"
 )
-#: What is not typed here, and why.
+#: Commands that no test here runs, and why.
 ELSEWHERE = {
     "uvx --from . agent-jobs demo": "docs/start.md shows what it prints, so test_captures.py runs it",
     "uv run scripts/test": "this is a part of it",

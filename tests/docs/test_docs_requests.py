@@ -1,4 +1,4 @@
-"""What docs/requests.md and docs/presets.md say is so."""
+"""The statements of docs/requests.md and docs/presets.md are true."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def test_every_example_makes_a_body_that_the_openai_sdk_would_send(example: dict
     body = build_body(job_id="job_1", **example)
     adapter = TypeAdapter[Any](ResponseCreateParamsNonStreaming)
     checked = adapter.validate_python(shape_for_mode(body, "background"))
-    list(checked.get("tools", ()))  # checked only as they are read
+    list(checked.get("tools", ()))  # a list is checked only when it is read
 
 
 def test_there_are_examples() -> None:
@@ -65,7 +65,7 @@ def test_users_presets_can_be_written_as_shown(tmp_path: Path) -> None:
     assert build_body("x", job_id="job_1", preset="release_notes", presets=presets)["reasoning"] == {"effort": "medium"}
 
 
-def test_secret_of_the_example_is_put_in() -> None:
+def test_secret_of_the_example_is_inserted() -> None:
     body = build_body(job_id="job_1", **EXAMPLES[-1])
     sent = fill_in_secrets(body, {"TRACKER_TOKEN": SecretStr("t")})
     assert sent["tools"][0]["headers"] == {"Authorization": "Bearer t"}

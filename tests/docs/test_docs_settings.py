@@ -1,4 +1,4 @@
-"""The words about the settings are the same everywhere, and true."""
+"""The descriptions of the settings are the same everywhere, and true."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from agent_jobs.settings.settings import VARIABLES, Settings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.M))
-#: A value that no variable takes which takes only some.
+#: A value that is refused by every variable that does not accept every text.
 NONSENSE = "no such thing"
 
 
@@ -53,7 +53,7 @@ def test_waits_that_are_reported_are_those_that_hosts_get():
     assert {*map(float, waits)} - {60.0} == {SDK_WAIT_CAP_S, WAIT_CAP_S, *WAIT_CAPS_S.values()}
 
 
-def test_config_says_the_words_of_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_config_prints_the_descriptions_of_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("AGENT_JOBS_DATA_DIR", str(tmp_path))
     rows = json.loads(CliRunner().invoke(cli, ["config", "--explain", "--json"]).stdout)["settings"]
     page = (ROOT / "docs/settings.md").read_text().replace("`", "")

@@ -1,4 +1,4 @@
-"""Three commands of docs/team.md do what they say; a table of docs/team-operations.md has the words of the program."""
+"""Three commands of docs/team.md work as described. A table of docs/team-operations.md quotes the program."""
 
 import re
 from collections.abc import Iterator

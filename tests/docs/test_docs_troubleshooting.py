@@ -1,4 +1,4 @@
-"""What docs/troubleshooting.md quotes is what the program says, and no code is missing there."""
+"""docs/troubleshooting.md quotes the program's own messages, and explains every code."""
 
 import ast
 import re
@@ -16,9 +16,9 @@ from agent_jobs.rendering import answers
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
-#: Codes that only upstream gives.
+#: Codes that only the provider sets.
 UPSTREAM = {"content_filter", *RETRYABLE - {"interrupted"}}
-#: What a failure is read from, in a row or in upstream's answer.
+#: Names by which a failure is read from a row or from the provider's answer.
 FIELDS = {"error_code", "error_message", "reason"}
 
 
@@ -57,7 +57,7 @@ def codes(heading: str) -> set[str]:
 
 @pytest.mark.parametrize("quotation", re.findall(r"^> (.*)$", PAGE, re.M))
 def test_every_quotation_is_reported_by_the_program(quotation: str) -> None:
-    # The problem and the fix of an error stand in two places.
+    # The problem and the fix of an error are in two places of the source.
     for sentence in re.split(r"(?<=[.?…]) (?=[A-Z])", quotation):
         step = sentence.removeprefix("Ask the user to ").rstrip(".")
         pieces = [piece.strip() for piece in step.split("…") if len(piece.strip(" .:,")) > 1]

@@ -137,7 +137,7 @@ def test_name_and_version_are_the_same_everywhere():
     assert versions == dict.fromkeys(versions, __version__)
 
 
-#: An address at the code host, with the repository that it is in.
+#: An address at the code host; its group is the name of the repository.
 AT_THE_CODE_HOST = re.compile(r"https://(?:raw\.githubusercontent|github)\.com/([\w-]+/agent-jobs)\b")
 
 
@@ -269,7 +269,7 @@ def test_bundle_says_who_made_it_and_where_its_pages_are():
 
 
 def test_bundle_holds_the_files_that_its_manifest_names(tmp_path: Path):
-    for name in ("bash", "dirname", "mkdir", "python3", "rm"):  # without npx, which would ask the network
+    for name in ("bash", "dirname", "mkdir", "python3", "rm"):  # without npx, which would use the network
         program = shutil.which(name)
         assert program is not None
         (tmp_path / name).symlink_to(program)
@@ -298,7 +298,7 @@ def test_image_is_slim_and_runs_the_server_as_an_unprivileged_user():
     assert stage["VOLUME"] in json.loads(stage["HEALTHCHECK"].partition("CMD ")[2])
     order = [word for word, _ in last]
     assert order.index("RUN") < order.index("USER") < order.index("VOLUME"), (
-        "the folder is its owner's before it is kept"
+        "the folder is its owner's before it becomes a volume"
     )
     assert not any(word in ("ENV", "COPY") and re.search("KEY|SECRET|TOKEN|\\.env", rest) for word, rest in lines)
 

@@ -13,7 +13,7 @@ from agent_jobs.install.hosts import HOSTS
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 PLUGINS = {"claude-code": ".claude-plugin", "codex": ".codex-plugin"}
-#: The fields of a manifest and what is in them; only the name is required by either host.
+#: The fields of a manifest, and the types of their values. Both hosts require only the name.
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "name": str, "version": str, "description": str, "author": dict, "homepage": str, "repository": str,
     "license": str, "keywords": list, "skills": str, "mcpServers": str,

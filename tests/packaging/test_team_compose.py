@@ -1,4 +1,4 @@
-"""The compose file of the team server and its balancer. No test here has a container engine."""
+"""The compose file of the team server and its balancer is correct. These tests need no container engine."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from agent_jobs.settings.settings import VARIABLES, Settings
 TEAM = Path(__file__).parents[2] / "packaging/team"
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(TEAM / "compose.yaml")  # pyright: ignore[reportUnknownMemberType]
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-#: A variable of the shell, with the value that stands for it where it is not set.
+#: A variable of the shell, with its default.
 SHELL_VARIABLE = re.compile(r"\$\{\w+:-([^}]*)\}")
 #: The services that run this program, with their commands.
 OURS = {name: service["command"] for name, service in SERVICES.items() if service["image"].startswith("agent-jobs:")}
@@ -110,7 +110,7 @@ def test_replicas_of_the_balancer_are_services():
     [published] = SERVICES["balancer"]["ports"]
     assert re.findall(r"presetenv BIND (\S+)", config) == [f":{SHELL_VARIABLE.sub('', published).strip(':')}"]
     assert SHELL_VARIABLE.findall(published) == ["127.0.0.1:8000"], (
-        "the machine's own address, until a person says more"
+        "only this machine can connect, unless the operator sets another address"
     )
 
 

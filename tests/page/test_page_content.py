@@ -1,4 +1,4 @@
-"""What the pages say: cost beside limits, conversations, files, timelines, filters, secrets. No browser is needed."""
+"""The pages show costs, conversations, files, timelines and filters, and no secret. No browser is needed."""
 
 import json
 import re
@@ -38,14 +38,14 @@ async def visiting(settings: Settings) -> AsyncGenerator[tuple[PageServer, httpx
 
 
 async def send_form(client: httpx2.AsyncClient, page: str, path: str, **fields: str) -> httpx2.Response:
-    """Send a form as the page has it."""
+    """Send a form with the token that its page has."""
     html = (await client.get(page)).text
     token = html.partition('name="form_token" value="')[2].partition('"')[0]
     return await client.post(path, data={"form_token": token, **fields})
 
 
 async def until_in(client: httpx2.AsyncClient, path: str, text: str) -> str:
-    """Return a page once it has a text."""
+    """Retrieve a page until it has this text, and return it."""
     with anyio.fail_after(60):
         while text not in (html := (await client.get(path)).text):  # noqa: ASYNC110
             await anyio.sleep(0.05)
@@ -84,7 +84,7 @@ async def test_sum_without_a_known_cost_is_unknown(settings: Settings) -> None:
         assert "tokens</dd>" in estimate and "of input" not in estimate
 
 
-async def test_tool_that_is_always_allowed_is_not_asked_for_again(settings: Settings) -> None:
+async def test_call_of_an_always_allowed_tool_asks_no_question(settings: Settings) -> None:
     close = {"mcp_approval": {"server_label": "tracker", "name": "close", "arguments": {"id": 1}}}
     other = {"mcp_approval": {"server_label": "tracker", "name": "delete", "arguments": {"id": 2}}}
     script = {"duration_s": 1, "turns": [close, close, close, other, {"text": "Closed."}]}
@@ -191,7 +191,7 @@ async def test_timeline_repeats_no_time_and_shows_tenths_of_seconds(settings: Se
     shown = re.findall(r'<time class="after" datetime="[^"]+" title="[^"]+">([^<]*)</time>', timeline)
     assert shown[0] == "0 s" and len(shown) >= 5
     times = [each for each in shown if each]
-    assert times == sorted(set(times), key=times.index), "each time stands once"
+    assert times == sorted(set(times), key=times.index), "each time is shown once"
     assert "> 0 s<" not in timeline.replace('duration">0 s', "> 0 s")
 
 
@@ -269,7 +269,7 @@ def test_follow_ups_are_below_the_job_that_they_continue(rows: str, tree: str) -
         ("a" * 500, "a" * 179 + "…"),
     ],
 )
-def test_last_sentence_of_a_text_that_is_being_written(text: str, sentence: str) -> None:
+def test_last_sentence_is_found_while_the_text_grows(text: str, sentence: str) -> None:
     assert find_last_sentence(text) == sentence
 
 

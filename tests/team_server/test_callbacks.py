@@ -62,7 +62,7 @@ def test_address_of_an_allowed_host_is_accepted(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        # other hosts, however they are written
+        # other hosts, in every notation
         "https://example.com/", "https://evil.com/", "https://hooks.example.com.evil.com/", "https://xhooks.example.com/",
         "https://hooks.example.com./", "https://127.0.0.1/", "https://[::1]/", "https://0.0.0.0/", "https://10.1.2.3/",
         "https://169.254.169.254/latest/meta-data", "https://[::ffff:127.0.0.1]/", "https://[::ffff:a9fe:a9fe]/",
@@ -208,7 +208,7 @@ async def test_job_calls_back_when_it_asks_and_when_it_finished(on_both: Setting
     calls: dict[str, Any] = {
         "turns": [{"function_calls": [{"name": "lookup", "arguments": {}, "call_id": "call_1"}]}, {"text": "private"}]
     }
-    async with hosting(on_both) as host, hosting(on_both):  # of two processes one sends
+    async with hosting(on_both) as host, hosting(on_both):  # only one of two processes sends
         options = {"callback_url": f"{receiver.url}/hook?token=s3cret", "tools": [FUNCTION], "key": "mine"}
         job = await host.start("a private prompt", emulate={"duration_s": 0.2, **calls}, options=options)
         await eventually(lambda: len(receiver.received) == 3)
@@ -227,7 +227,7 @@ async def test_job_calls_back_when_it_asks_and_when_it_finished(on_both: Setting
 
 
 def verify(secret: str, body: bytes, headers: dict[str, str]) -> None:
-    """Check a signature as a receiver does; the emulated clock is ahead, so its own time is taken."""
+    """Check a signature as a receiver does. The emulated clock is ahead, so the message's own time is used."""
     library = StandardWebhook(secret)
     at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
     expected = library.sign(headers["webhook-id"], at, body.decode())
@@ -235,7 +235,7 @@ def verify(secret: str, body: bytes, headers: dict[str, str]) -> None:
         raise WebhookVerificationError(expected)
 
 
-async def test_message_of_a_dead_sender_is_sent_by_another_process(on_both: Settings) -> None:
+async def test_message_of_a_process_that_died_is_sent_by_another(on_both: Settings) -> None:
     url = on_both.database_url
     address = None if url is None else PostgresAddress(url.get_secret_value())
     now = 1_800_000_000.0
@@ -247,7 +247,7 @@ async def test_message_of_a_dead_sender_is_sent_by_another_process(on_both: Sett
         [pending] = await other.find_callbacks(now - 10)
         assert (pending.kind, pending.status) == ("job.finished", "cancelled")
         assert await one.add_callback(pending, "msg_1", "{}", now)
-        assert not await other.add_callback(pending, "msg_2", "{}", now), "it is claimed for ever"
+        assert not await other.add_callback(pending, "msg_2", "{}", now), "it is claimed for good"
         assert await other.find_callbacks(now - 10) == []
         [message] = await one.claim_callbacks(now, now + 60, 8)
         assert (message.id, message.url, message.attempts) == ("msg_1", "https://x/", 1)

@@ -1,4 +1,4 @@
-"""MCP Events over HTTP: hosts learn that jobs finished or ask, by polls and by signed messages to their receivers."""
+"""MCP Events over HTTP: polls and signed messages tell hosts that a job has finished or needs an answer."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ ASKS: dict[str, Any] = {
 CLIENT_INFO = {"name": "x", "version": "1"}
 OWNERS = count(1)
 LIFETIMES: list[dict[str, Any]] = [{"ttlMs": 0}, {"ttlMs": 1000}, {"ttlMs": 1_800_000}, {}, {"ttlMs": 10**15}]
-#: Seconds that the clock of the server was set forward.
+#: Seconds by which tests set the clock of the server forward.
 SKIPPED_S: list[float] = []
 
 
@@ -51,7 +51,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(autouse=True)
-def willing(receiver: Receiver) -> None:
+def reset_receiver(receiver: Receiver) -> None:
     receiver.echo = echo_challenge
     receiver.received.clear()
     receiver.statuses.clear()
@@ -102,7 +102,7 @@ class EventHost:
 
 @asynccontextmanager
 async def event_host(team: Team, receiver: Receiver, era: str = "modern", token: str = "") -> AsyncGenerator[EventHost]:
-    """Run a host with an owner of its own."""
+    """Run a host whose owner has no other host."""
     async with team.host(token or await team.add_token(f"owner{next(OWNERS)}"), era) as host:
         yield EventHost(host, receiver)
 
@@ -242,7 +242,7 @@ async def test_receiver_gets_signed_events_once_it_has_echoed_a_challenge(team: 
         assert challenge.headers["webhook-id"].startswith("msg_verification_")
         again = await host.ask("subscribe", **host.wish("/hook?token=s3cret"))
         assert (again["id"], again["cursor"]) == (made["id"], made["cursor"])
-        assert len(receiver.received) == 1, "it is verified for this owner"
+        assert len(receiver.received) == 1, "the receiver is verified for this owner"
         receiver.statuses += [500, 302]
         jobs = [await host.finish(), await host.finish()]
         path = "/hook?token=s3cret"
@@ -258,12 +258,12 @@ async def test_receiver_gets_signed_events_once_it_has_echoed_a_challenge(team: 
             verify(SECRET, each.body, headers)
         assert b"private" not in b"".join(each.body for _, each in messages)
         polled = await host.poll(made["cursor"])
-        assert {event["eventId"] for event in polled["events"]} == accepted, "both ways name an event alike"
+        assert {event["eventId"] for event in polled["events"]} == accepted, "an event has one id in both"
         assert "s3cret" not in str(made)
 
 
 async def test_message_asks_for_nothing_that_is_still_on_its_way(team: Team, receiver: Receiver):
-    """The cursor of an event that overtakes another one stays before that."""
+    """If an event overtakes another, its cursor stays before the other one."""
     async with event_host(team, receiver) as host:
         made = await host.ask("subscribe", **host.wish("/slow"))
         receiver.refuse = lambda body: True
@@ -412,10 +412,10 @@ async def test_lifetime_is_granted_within_limits(team: Team, receiver: Receiver)
         assert granted == [5, 5, 30, 60, 1440]
 
 
-# Other owners, tokens that end, and floods.
+# Other owners, tokens that expire, and limits.
 
 
-async def test_other_owner_learns_nothing_and_changes_nothing(team: Team, receiver: Receiver):
+async def test_other_owner_reads_nothing_and_changes_nothing(team: Team, receiver: Receiver):
     async with event_host(team, receiver) as alice, event_host(team, receiver) as bob:
         job_id = await alice.finish(batch="night")
         made = await alice.ask("subscribe", **alice.wish("/alice"))
@@ -431,7 +431,7 @@ async def test_other_owner_learns_nothing_and_changes_nothing(team: Team, receiv
         assert (await bob.ask_refused("unsubscribe", **gone)).code == NOT_FOUND
         challenges = len(receiver.received)
         stolen = await bob.ask("subscribe", **bob.wish("/alice", OTHER_SECRET))
-        assert (stolen["id"] != made["id"], len(receiver.received)) == (True, challenges + 1), "bob is asked for anew"
+        assert (stolen["id"] != made["id"], len(receiver.received)) == (True, challenges + 1), "bob is challenged too"
         await bob.finish()
         theirs_id = await alice.finish()
         await eventually(lambda: len(alice.messages("/alice")) == 2)
@@ -441,7 +441,7 @@ async def test_other_owner_learns_nothing_and_changes_nothing(team: Team, receiv
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired"])
-async def test_nothing_is_sent_once_the_token_has_ended(team: Team, receiver: Receiver, end: str):
+async def test_no_message_is_sent_once_the_token_has_ended(team: Team, receiver: Receiver, end: str):
     owner, owners = f"owner{next(OWNERS)}", team.server.engine.owners
     lifetime_s = 1800.0 if end == "expired" else None
     token, record = await owners.add_token(owner, lifetime_s=lifetime_s)
@@ -449,7 +449,7 @@ async def test_nothing_is_sent_once_the_token_has_ended(team: Team, receiver: Re
     async with event_host(team, receiver, token=token) as ending, event_host(team, receiver, token=stays) as host:
         made = await ending.ask("subscribe", **ending.wish("/ends"))
         await host.ask("subscribe", **host.wish("/stays", cursor=made["cursor"]))
-        receiver.refuse = lambda body: True  # also what waits for its next attempt is not sent
+        receiver.refuse = lambda body: True  # a message that waits for its next attempt is not sent either
         await host.finish()
         await eventually(lambda: bool(host.messages("/ends")))
         if end == "revoked":
@@ -480,7 +480,7 @@ async def test_subscriptions_and_challenges_of_an_owner_are_limited(team: Team, 
         assert number == MAX_SUBSCRIPTIONS - 1
         refusal = await host.ask_refused("subscribe", **host.wish(arguments={}, name="job.needs_input"))
         assert (refusal.code, refusal.data) == (EXHAUSTED, {"limit": "subscriptions", "max": MAX_SUBSCRIPTIONS})
-        assert (await host.ask("subscribe", **host.wish()))["id"] == made["id"], "a refresh is none more"
+        assert (await host.ask("subscribe", **host.wish()))["id"] == made["id"], "a refresh is not a new subscription"
     receiver.echo = lambda body: b""
     async with event_host(team, receiver) as flooding:
         codes = [(await flooding.ask_refused("subscribe", **flooding.wish(f"/{n}"))).code for n in range(40)]

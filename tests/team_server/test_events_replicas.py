@@ -11,7 +11,7 @@ from receiver import Receiver
 from team_servers import serving_team
 from test_events import NOT_FOUND, event_host
 from test_events import receiver as receiver
-from test_events import willing as willing
+from test_events import reset_receiver as reset_receiver
 
 from agent_jobs.callback_urls import AllowedHost
 from agent_jobs.settings.settings import Settings

@@ -1,4 +1,4 @@
-"""What Prometheus reads: a bounded number of figures, behind a token of its own."""
+"""Prometheus reads a bounded number of figures, and needs a token of its own."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ def read_samples(text: str) -> dict[tuple[str, ...], float]:
     return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
 
-async def test_prometheus_reads_figures_with_its_own_token_alone(team_settings: Settings, tmp_path: Path) -> None:
+async def test_prometheus_reads_figures_only_with_its_own_token(team_settings: Settings, tmp_path: Path) -> None:
     tokens = tmp_path / "token"
     tokens.write_text(f"{TOKEN}\n")
     settings = replace(team_settings, data_dir=tmp_path / "data", metrics_token_file=tokens)

@@ -36,7 +36,7 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 def fresh_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the keys fetched at each request, as if they had been kept for long, and each refusal logged."""
+    """Fetch the keys at each request, as if the stored ones were old, and log each refusal."""
     monkeypatch.setattr(issuer_keys, "KEYS_S", 0.0)
     monkeypatch.setattr(audit, "MAX_REFUSED_A_MINUTE", 1000)
 
@@ -87,7 +87,7 @@ def make_unsigned(team: Team, issuer: Issuer) -> str:
 
 
 def make_symmetric(team: Team, issuer: Issuer) -> str:
-    """Return a token that is signed with the public key, as if that were a secret."""
+    """Return a token that is signed with the public key, as if the key were a secret."""
     signed = f"{encode({'alg': 'HS256', 'kid': issuer.key.kid})}.{encode(claims(team, issuer))}"
     digest = hmac.new(issuer.public_pem(), signed.encode(), sha256).digest()
     return f"{signed}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
@@ -121,7 +121,7 @@ def make_token(**given: Any) -> Callable[[Team, Issuer], str]:
     return lambda team, issuer: issuer.make_token(None, None, **{"aud": f"{team.url}/mcp", **given})
 
 
-#: The tokens of the table are dated as the tests are collected, which may be half an hour before they are used.
+#: Tokens get their dates when the tests are collected, which may be half an hour before a test uses them.
 DAY_S = 86_400
 
 HOSTILE: dict[str, tuple[Callable[[Team, Issuer], str], int, str]] = {
@@ -220,7 +220,7 @@ async def test_client_signs_in_by_itself(signed: Team, issuer: Issuer):
 
 
 class Storage:
-    """Keeps a client's token while it runs."""
+    """A store that keeps a client's token while the client runs."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Any] = {}

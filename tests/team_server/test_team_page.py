@@ -1,4 +1,4 @@
-"""The page of a team server: each owner signs in with a team token and sees the own jobs."""
+"""The page of a team server: each owner signs in with a team token and sees only their own jobs."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -117,7 +117,7 @@ async def test_visitor_signs_out(team: Team):
         token = form_token((await client.get("/")).text)
         assert (await client.post("/sign-out", data={"form_token": token})).headers["location"] == "/sign-in"
         assert (await client.get("/")).status_code == 303
-        await client.post("/sign-out", data={"form_token": token})  # nobody is signed in any more
+        await client.post("/sign-out", data={"form_token": token})  # no browser is signed in any more
     log = [entry for _, entry in await team.server.engine.owners.read_log(owner="dora")]
     assert [(entry.client, entry.action, entry.job_id) for entry in log] == [
         ("page", "signed in", ""),

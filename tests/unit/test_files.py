@@ -34,7 +34,7 @@ INSIDE, OUTSIDE = b"inside", b"outside"
 
 
 def grow(top: Path, tree: dict[str, bytes | str]) -> Path:
-    """Write files by their relative paths; a text is where a link points."""
+    """Write files by their relative paths. Bytes are the content of a file; a text is the target of a link."""
     for name, content in tree.items():
         path = top / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def sparse(path: Path, size_bytes: int, head: bytes = b"") -> Path:
     return path
 
 
-# --- what is taken
+# --- files that are attached
 
 
 def test_attachment_without_a_root_is_refused_with_the_setting(tmp_path: Path):
@@ -129,7 +129,7 @@ def test_relative_path_is_searched_below_every_root_and_equal_names_get_a_prefix
     assert names(["**"], tmp_path, one) == ["one/a.txt", "one/b.txt", "two/a.txt"]
 
 
-# --- what is not
+# --- files that are refused
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(
 ):
     grow(tmp_path, {"a.txt": INSIDE, "link": "pipe"})
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.chdir(tmp_path)  # a socket's path may have 108 characters
+    monkeypatch.chdir(tmp_path)  # a socket's path is limited to 108 characters
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket")
         for name in ("pipe", "socket", "link"):
@@ -190,19 +190,19 @@ def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(
     for name in ("zero", "null", "random", "tty"):
         assert "regular file" in refusal([name], Path("/dev"))
         assert "regular file" in refusal([f"/dev/{name}"], Path("/dev"))
-    # It leads to whatever this process reads from.
+    # This link leads to the stdin of this process.
     assert re.search("leaves|regular file", refusal(["stdin"], Path("/dev")))
 
 
 @pytest.mark.timeout(60)
 def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path):
-    """A file may be swapped between the check and the open, so the open itself must not block either."""
+    """Another process may replace the file between check and open, so the open itself must not block."""
     os.mkfifo(tmp_path / "pipe")
     descriptor = os.open(tmp_path / "pipe", rooms._FILE)  # pyright: ignore[reportPrivateUsage]
     os.close(descriptor)
 
 
-def test_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(tmp_path: Path):
+def test_folder_that_becomes_a_link_after_its_check_is_not_followed(tmp_path: Path):
     inside = grow(tmp_path, {"away/a.txt": OUTSIDE, "root/folder": "../away", "root/file": "../away/a.txt"}) / "root"
     for looked_at in (("folder", "a.txt"), ("file",)):
         with pytest.raises(RefusedFileError), Root.of(inside).open_file(looked_at):
@@ -238,7 +238,7 @@ def test_missing_root_is_named_with_its_setting(tmp_path: Path):
 
 @contextmanager
 def unprivileged() -> Generator[Path]:
-    """Use a folder that every user may enter, and for root another user, since root can read every file."""
+    """Yield a folder that every user may enter. Root becomes another user, since root can read every file."""
     top = Path(tempfile.mkdtemp())
     top.chmod(0o755)
     am_root = os.geteuid() == 0
@@ -253,7 +253,7 @@ def unprivileged() -> Generator[Path]:
 
 
 def test_unreadable_file_is_refused_by_name_and_left_out_of_globs():
-    import pathspec  # before the right to read it may be gone
+    import pathspec  # imported now, since the test may lose the right to read the module
 
     assert pathspec
     with unprivileged() as top:
@@ -330,7 +330,7 @@ def test_file_that_says_it_is_empty_is_read_within_its_limit(monkeypatch: pytest
     assert "10 bytes" in refusal(["version"], Path("/proc"))
 
 
-# --- what it is
+# --- kinds of files
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_tokens_are_estimated_for_latin_and_for_chinese_text(text: str, least: i
     assert least <= gather.estimate_tokens([gather.Attachment("a", "text", "text/plain", text.encode())]) <= most
 
 
-# --- what is left out
+# --- files that are left out
 
 
 SECRETS = [".env", ".ENV", ".env.local", "app/.env.production", "id_rsa", "keys/id_ed25519", "server.pem", "a.key",
@@ -611,12 +611,12 @@ def test_globs_skip_files_that_git_ignores(tree: set[str], rules: list[str], dee
         assert sorted(found) == expected
 
 
-# --- whatever is asked
+# --- any pattern
 
 
 @pytest.fixture(scope="module")
 def trap(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a root full of ways out of it."""
+    """Return a root with many links and paths that lead out of it."""
     top = tmp_path_factory.mktemp("trap")
     return grow(
         top,

@@ -1,4 +1,4 @@
-"""Hosted tools: what they need, and how a secret gets into them."""
+"""Hosted tools: required fields, and secrets that are inserted only when a request is sent."""
 
 import json
 from typing import Any

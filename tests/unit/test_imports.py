@@ -1,4 +1,4 @@
-"""Which package or module may import which. A new module at the top level needs a row here."""
+"""The imports that each package or module may have. A new module at the top level needs a row here."""
 
 import ast
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ PURE = {
 }  # fmt: skip
 FACE = {"", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", *SHARED}
 
-#: Which packages and modules each one may import. `""` is the package itself, which has only the version.
+#: The packages and modules that each one may import. `""` is the package itself, which has only the version.
 ALLOWED: dict[str, set[str]] = {
     "": set(),
     "backoff": set(),
@@ -66,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "emulator": set(),
 }  # fmt: skip
 
-#: Which modules of the settings each of them may import.
+#: The modules of the settings that each of them may import.
 INSIDE_SETTINGS: dict[str, set[str]] = {
     "config_folder": set(),
     "env_file": set(),
@@ -90,7 +90,7 @@ INSIDE_SETTINGS: dict[str, set[str]] = {
     "configuration": {"config_folder", "settings", "settings_file", "stored_keys"},
 }  # fmt: skip
 
-#: Which modules of the engine each of them may import. The faces import `engine.engine` alone.
+#: The modules of the engine that each of them may import. The faces import only `engine.engine`.
 INSIDE_ENGINE: dict[str, set[str]] = {
     "step_result": set(),
     "run_limits": set(),
@@ -161,7 +161,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
 #: The packages whose modules have a table of their own.
 INSIDE = {"settings": INSIDE_SETTINGS, "engine": INSIDE_ENGINE}
 
-#: Of some packages, others may import some modules only. The engine has `engine.engine` as its one door.
+#: Packages of which others may import only these modules. The engine is entered only by `engine.engine`.
 SOME_MODULES: dict[tuple[str, str], set[str]] = {
     ("rendering", "request"): {"json_schema"},
     ("notices", "settings"): {"notice_targets", "values"},
@@ -169,7 +169,7 @@ SOME_MODULES: dict[tuple[str, str], set[str]] = {
     ("cli", "toolbox"): {"config"},
 }
 
-#: Which packages and modules may import what is not ours. What stands in no row, all may import, but the pure ones.
+#: The packages and modules that may import a library. Those without a row are open to all, except pure modules.
 OUTSIDE: dict[str, set[str]] = {
     "anyio": {
         "app",
@@ -216,7 +216,7 @@ UNTOUCHED_BY_THE_PURE = {"asyncio", "os", "time", "random", "secrets", "socket",
 
 
 def room_of(module: str) -> str | None:
-    """Return the package or module of a dotted name; None if it is not ours."""
+    """Return the package or module of a dotted name, or None if it is not part of agent-jobs."""
     package, _, rest = module.partition(".")
     return rest.partition(".")[0] if package == "agent_jobs" else None
 
@@ -271,7 +271,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 @pytest.mark.parametrize(("module", "path"), [pytest.param(*found, id=found[0]) for found in modules()])
 def test_module_imports_only_from_below(module: str, path: Path):
-    assert room_of(module) in ALLOWED, "a new room needs a row in ALLOWED"
+    assert room_of(module) in ALLOWED, "a new package or module needs a row in ALLOWED"
     assert find_forbidden(path.read_text(), module, is_package=path.name == "__init__.py") == []
 
 
@@ -286,7 +286,7 @@ def test_table_has_no_circle(table: dict[str, set[str]]):
     below = {room: set(rooms) for room, rooms in table.items()}
     while below:
         bottom = {room for room, rooms in below.items() if not rooms & below.keys()}
-        assert bottom, f"a circle among {sorted(below)}"
+        assert bottom, f"these import each other in a circle: {sorted(below)}"
         below = {room: rooms for room, rooms in below.items() if room not in bottom}
 
 
@@ -317,7 +317,7 @@ def test_table_has_no_circle(table: dict[str, set[str]]):
         ("agent_jobs.__main__", "import click"),
     ],
 )
-def test_forbidden_import_is_found(module: str, source: str):
+def test_forbidden_import_is_reported(module: str, source: str):
     assert len(find_forbidden(source, module)) == 1
 
 
@@ -332,5 +332,5 @@ def test_forbidden_import_is_found(module: str, source: str):
         ("agent_jobs.engine.step", "from agent_jobs.upstream.client import ResponsesClient\nimport anyio, time"),
     ],
 )
-def test_allowed_import_is_not(module: str, source: str):
+def test_allowed_import_is_not_reported(module: str, source: str):
     assert find_forbidden(source, module) == []

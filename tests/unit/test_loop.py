@@ -1,4 +1,4 @@
-"""The cost of waiting for a long job to a model: turns, and bytes that it reads again on every later turn."""
+"""Waiting for a long job costs a model turns, and bytes that it reads again on every later turn."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ async def follow_answers(host: Host) -> list[dict[str, Any]]:
     """Return the answers to a host that does what `next` says, until the job is `LENGTH_S` old.
 
     The run never finishes by itself, so the number of answers depends on the waits alone and not on the machine. The
-    last answer stands for the result, which would be shorter.
+    last answer counts as the result, which would be shorter.
     """
     answers = [await host.start(emulate={"duration_s": 0.1, "end": "never", "searches": 12}, wait_s=5)]
     while answers[-1].get("elapsed_s", 0) < LENGTH_S:

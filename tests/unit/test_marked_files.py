@@ -1,4 +1,4 @@
-"""A byte order mark is accepted in every file that a person saved, and written into no file that hosts read."""
+"""A byte order mark is accepted in every file of a user, and is never written into a file that hosts read."""
 
 import codecs
 import json
@@ -35,38 +35,38 @@ MARKS: dict[str, Callable[[str], bytes]] = {
 KEY = "sk-of-a-file"
 
 
-def presets(path: Path) -> Any:
+def load_marked_presets(path: Path) -> Any:
     return load_presets(path)["mine"].description
 
 
-def prices(path: Path) -> Any:
+def load_marked_prices(path: Path) -> Any:
     return list(Prices.load(path).own.models)
 
 
-def toolbox(path: Path) -> Any:
+def load_marked_toolbox(path: Path) -> Any:
     return list(load_toolbox(path))
 
 
-def env_file(path: Path) -> Any:
+def load_marked_env_file(path: Path) -> Any:
     return add_env_file({}, str(path))
 
 
-def key_file(path: Path) -> Any:
+def load_marked_key_file(path: Path) -> Any:
     key = Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(path)}).api_key
     return key and key.get_secret_value()
 
 
-def batch(path: Path) -> Any:
+def load_marked_batch(path: Path) -> Any:
     return [task.fields["prompt"] for task in read_tasks(path, "x")]
 
 
 READERS: list[tuple[Callable[[Path], Any], str, Any]] = [
-    (presets, '[mine]\ndescription = "Grüße"\n', "Grüße"),
-    (prices, "[models.m]\ninput = 1\noutput = 2\n", ["m"]),
-    (toolbox, '{"mcpServers": {"clock": {"command": "x"}}}\n', ["clock"]),
-    (env_file, "AGENT_JOBS_MODEL=m\nB=2\n", {"AGENT_JOBS_MODEL": "m", "B": "2"}),
-    (key_file, f"{KEY}\n", KEY),
-    (batch, '"Grüße"\n{"prompt": "b"}\n', ["Grüße", "b"]),
+    (load_marked_presets, '[mine]\ndescription = "Grüße"\n', "Grüße"),
+    (load_marked_prices, "[models.m]\ninput = 1\noutput = 2\n", ["m"]),
+    (load_marked_toolbox, '{"mcpServers": {"clock": {"command": "x"}}}\n', ["clock"]),
+    (load_marked_env_file, "AGENT_JOBS_MODEL=m\nB=2\n", {"AGENT_JOBS_MODEL": "m", "B": "2"}),
+    (load_marked_key_file, f"{KEY}\n", KEY),
+    (load_marked_batch, '"Grüße"\n{"prompt": "b"}\n', ["Grüße", "b"]),
 ]
 
 
@@ -96,9 +96,9 @@ def test_attached_file_and_stdin_come_without_their_mark(upstream: RunningServer
 def test_files_that_were_joined_have_a_mark_before_a_later_line(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(codecs.BOM_UTF8 + b'"a"\n' + codecs.BOM_UTF8 + b'"b"\n')
-    assert batch(path) == ["a", "b"]
+    assert load_marked_batch(path) == ["a", "b"]
     path.write_bytes(codecs.BOM_UTF8 + b"A=1\r\n" + codecs.BOM_UTF8 + b"B=2\r\n")
-    assert env_file(path) == {"A": "1", "B": "2"}
+    assert load_marked_env_file(path) == {"A": "1", "B": "2"}
 
 
 # --- hosts
@@ -146,7 +146,7 @@ def change(path: Path, keys: tuple[str, ...], value: Any) -> None:
 
 @pytest.mark.parametrize("host", ["claude-desktop", "claude-code", "cursor", "vscode"])
 @pytest.mark.parametrize("text", ["", "{}", '{"theme": "café"}'])
-def test_install_leaves_no_mark_even_where_nothing_else_is_to_do(machine: Machine, host: str, text: str):
+def test_install_removes_the_mark_even_if_nothing_else_changes(machine: Machine, host: str, text: str):
     path = file_of(machine, host)
     path.write_bytes(codecs.BOM_UTF8 + text.encode())
     assert "byte order mark" in run("install", host).stdout
@@ -265,13 +265,13 @@ def test_local_scope_of_another_folder_is_ignored(machine: Machine):
 @pytest.mark.parametrize(
     "projects", [[], {"HERE": 1}, {"HERE": {"mcpServers": []}}, {"HERE": {"disabledMcpServers": 1}}]
 )
-def test_projects_in_a_form_of_their_own_are_passed_over(machine: Machine, projects: Any):
+def test_projects_in_an_unknown_form_are_skipped(machine: Machine, projects: Any):
     written = json.dumps({"projects": projects}).replace("HERE", str(machine.folder))
     file_of(machine, "claude-code").write_text(written)
     assert "no host has agent-jobs in its configuration" in doctor(machine)[0][1]
 
 
-def test_install_and_uninstall_name_the_local_entry_that_goes_before_theirs(machine: Machine):
+def test_install_and_uninstall_name_the_local_entry_that_overrides_theirs(machine: Machine):
     run("install", "claude-code")
     path = file_of(machine, "claude-code")
     change(path, ("projects", str(machine.folder), "mcpServers", "agent-jobs"), README_ENTRY)

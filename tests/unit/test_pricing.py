@@ -1,4 +1,4 @@
-"""What a response cost and what a request can cost, by figures from the provider's price list, computed by hand."""
+"""The cost of a response and the bound of a request, compared with figures computed by hand from the price list."""
 
 import re
 import subprocess
@@ -54,7 +54,7 @@ def own(tmp_path: Path, text: str) -> Prices:
         ("gpt-5.6", 50_000, 0.2 + 0.02 + 0.4),
         ("gpt-5.6-terra", 50_000, 0.1 + 0.01 + 0.24),
         ("gpt-5.6-luna", 50_000, 0.01 + 0.001 + 0.024),
-        ("gpt-5.5-pro", 50_000, 3.0 + 3.6),  # cached input is as dear as any
+        ("gpt-5.5-pro", 50_000, 3.0 + 3.6),  # cached input has no lower price
         ("o3-deep-research", 0, 1.0 + 0.8),
         ("o4-mini-deep-research", 0, 0.2 + 0.16),
         ("gpt-6.2-astra", 0, 0.8 + 0.8),
@@ -315,7 +315,7 @@ def test_example_of_the_docs_works(tmp_path: Path):
     )
     assert cost("my-model", usage_of(300_000, 10_000), prices=prices, service_tier="flex") == pytest.approx(0.15 + 0.03)
     assert cost("my-model", usage_of(0, 0), prices=prices, calls={"code_interpreter": 2}) == pytest.approx(0.06)
-    # Four passes of at most what was sent, what is written and four times 20,000 tokens, at the long price.
+    # Four passes at the long price. Each has at most the input, the output and four times 20,000 tokens.
     searching = bound({**SEARCHING, "model": "my-model"}, prices=prices, url=ELSEWHERE)
     assert 4 * 0.082 * 1.25 + 0.006 + 0.03 <= searching <= 4 * 0.0823 * 1.25 + 0.006 + 0.03
 

@@ -1,4 +1,4 @@
-"""What a caller may ask for, and the body of POST /responses that it becomes."""
+"""The arguments of a caller, and the body of POST /responses that is built from them."""
 
 import json
 from dataclasses import replace
@@ -333,12 +333,12 @@ def test_option_of_agent_jobs_becomes_a_field_and_stays_out_of_the_body(name: st
         StartOptions.parse({name: []})
 
 
-def test_no_conversation_is_none() -> None:
+def test_conversation_of_false_counts_as_missing() -> None:
     assert StartOptions.parse({"conversation": False}).conversation is None
 
 
 @pytest.mark.parametrize("dry_run", [None, False, True])
-def test_dry_run_is_read_of_the_caller_alone(dry_run: bool | None) -> None:
+def test_dry_run_is_read_from_the_caller_only(dry_run: bool | None) -> None:
     order = StartRequest(prompts=["x"], options={"dry_run": dry_run, "zzz": 1})
     assert order.is_dry_run is bool(dry_run)
     with pytest.raises(RequestError, match=r"options\.dry_run accepts true or false"):

@@ -1,4 +1,4 @@
-"""The time of the tests: what a busy machine does to it."""
+"""The clocks of the tests stand still while a busy machine does not run their process."""
 
 import os
 import subprocess

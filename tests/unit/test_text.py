@@ -1,4 +1,4 @@
-"""Short forms of text; and a name that does not exist is answered with the one that was meant, wherever it stands."""
+"""Short forms of text, and the suggestion of the nearest name for every kind of misspelt name."""
 
 import time
 from collections.abc import Sequence

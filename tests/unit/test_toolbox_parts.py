@@ -276,7 +276,7 @@ def test_tool_has_the_same_name_in_every_process_and_every_version(server: str, 
 
 
 @given(st.sets(st.tuples(st.text("a_", min_size=1, max_size=6), st.text("a_.", min_size=1, max_size=6)), min_size=2))
-def test_no_two_tools_share_a_name(tools: set[tuple[str, str]]):
+def test_no_two_tools_have_the_same_name(tools: set[tuple[str, str]]):
     assert len({build_function_name(*each) for each in tools}) == len(tools)
 
 

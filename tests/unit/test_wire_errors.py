@@ -66,7 +66,7 @@ def envelope(message: str | None = "no", **error: Any) -> str:
 
 
 async def announce_headers(request: httpx.Request) -> None:
-    """Report that the first byte leaves, as the connection does that respx replaces."""
+    """Report that the first byte was sent, as the connection would that respx replaces."""
     sent = SimpleNamespace(method=request.method.encode(), extensions=request.extensions)
     await request.extensions["trace"]("http11.send_request_headers.started", {"request": sent})
 
@@ -102,7 +102,7 @@ async def create_and_fail(client: ResponsesClient, router: respx.Router, respons
     return raised.value
 
 
-#: The status says what can be done, whatever the body.
+#: The status alone decides the error, for any body.
 STATUSES: dict[str, Answer] = {
     "301": Answer(301, "", RefusedError, message="the provider redirects to elsewhere"),
     "302 to a login": Answer(
@@ -185,7 +185,7 @@ CAUSES: dict[str, Answer] = {
                                             "Extra inputs are not permitted"),
 }  # fmt: skip
 
-#: The words, the code and the parameter are found in every shape of body.
+#: The message, the code and the parameter are found in every form of body.
 BODIES: dict[str, Answer] = {
     "OpenAI's envelope": Answer(400, envelope("no", code="c", param="model"), RefusedError, "c", "no", param="model"),
     "an envelope without a code": Answer(400, envelope("no"), RefusedError, "invalid_request_error", "no"),
@@ -280,7 +280,7 @@ async def test_error_inside_a_success_becomes_the_error_of_its_words(
     assert (type(error), error.status) == (kind, status)
     codes = {code}
     if form == "an event of type error":
-        codes.add("error")  # the event's own type stands in for a code where its error is a string
+        codes.add("error")  # if the error is a string, the event's type replaces the code
     assert error.code in codes
 
 
@@ -319,7 +319,7 @@ async def test_success_without_a_response_is_no_responses_api(
     assert words in str(error)
 
 
-#: A body with an id is an accepted response, however it ended.
+#: A body with an id is an accepted response, with any final status.
 ACCEPTED: dict[str, tuple[str, str, list[Mapping[str, Any]]]] = {
     "JSON": ("application/json", body(id="resp_1"), [{"type": ANSWERED_JSON, "response": {"id": "resp_1"}}]),
     "JSON with an error": (
@@ -372,7 +372,7 @@ CALLS: dict[str, Callable[[ResponsesClient], Awaitable[object]]] = {
     "list_model_pages": lambda client: client.list_model_pages(),
 }
 OF_RESPONSE = {"retrieve", "stream", "cancel", "delete"}
-#: Calls for which such an answer means that there is nothing left to do.
+#: Calls with the status that means that nothing is left to do.
 DONE = {("cancel", 400), ("cancel", 409), ("delete", 404), ("delete_file", 404)}
 NO_RESPONSE = "Response with id 'resp_1' not found."
 
