@@ -171,7 +171,7 @@ NOTICE = "\a\x1b]9;agent-jobs: completed: Compare]0;x caches\a"
 
 
 @pytest.mark.parametrize(
-    ("jobs", "environment", "is_terminal", "rung"),
+    ("jobs", "environment", "is_terminal", "output"),
     [
         ([build_finished_job(61)], {}, True, NOTICE),
         ([build_finished_job(59)], {}, True, ""),
@@ -190,7 +190,7 @@ NOTICE = "\a\x1b]9;agent-jobs: completed: Compare]0;x caches\a"
     ],
 )
 def test_bell_rings_for_a_long_job_at_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, jobs: list[Job], environment: dict[str, str], is_terminal: bool, rung: str
+    monkeypatch: pytest.MonkeyPatch, jobs: list[Job], environment: dict[str, str], is_terminal: bool, output: str
 ):
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in {"TERM": "xterm", **environment}.items():
@@ -198,4 +198,4 @@ def test_bell_rings_for_a_long_job_at_a_terminal(
     screen = _Screen(is_terminal=is_terminal)
     monkeypatch.setattr("sys.stderr", screen)
     ring_bell(jobs, since=900.0)
-    assert screen.written == rung
+    assert screen.written == output

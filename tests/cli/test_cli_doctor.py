@@ -251,7 +251,7 @@ WRONG: Mapping[str, tuple[str, ...]] = {
 CAFE = {"CAFE": "caf\u00e9"}
 
 
-async def by_the_tools(environ: Mapping[str, str]) -> str:
+async def read_tool_errors(environ: Mapping[str, str]) -> str:
     """Return the tools' error in this environment, as the stdio server reports it."""
     settings: Settings | ConfigError
     try:
@@ -281,7 +281,7 @@ async def test_each_way_to_set_each_variable_wrongly_is_named_in_the_same_words(
         named = "CAFE" if value == "CAFE" else name
         [sentence] = [each for each in by_doctor if each.startswith(f"{named} ")]
         # Only the problem is compared: the fix differs for each reader.
-        assert json.dumps(re.split(r"[.?] ", sentence)[0].rstrip("."))[1:-1] in await by_the_tools(
+        assert json.dumps(re.split(r"[.?] ", sentence)[0].rstrip("."))[1:-1] in await read_tool_errors(
             {**sound, name: value, **CAFE}
         )
 

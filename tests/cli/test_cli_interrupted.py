@@ -63,7 +63,7 @@ def read_until(stream: IO[str] | None, words: str) -> str:
     return seen
 
 
-def jobs_of(terminal: Terminal) -> list[dict[str, str]]:
+def list_jobs(terminal: Terminal) -> list[dict[str, str]]:
     return json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
 
 
@@ -74,7 +74,7 @@ def test_first_ctrl_c_waits_for_the_response_id(terminal: Terminal, upstream: Ru
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 130
-    [job] = jobs_of(terminal)
+    [job] = list_jobs(terminal)
     assert job["job_id"] in stdout + stderr
     assert "Waiting for the provider to confirm the job" in stderr
     assert f"Interrupted. Stopped watching {job['job_id']}. It is still running at the provider." in stderr
@@ -120,14 +120,14 @@ def test_person_is_asked_before_an_unconfirmed_start_answers(terminal: Terminal)
     refused = terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="n\n")
     assert "You may pay twice." in refused.text
     assert refused.returncode == 3
-    assert len(jobs_of(terminal)) == 1
+    assert len(list_jobs(terminal)) == 1
     terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="y\n")
-    assert len(jobs_of(terminal)) == 2
+    assert len(list_jobs(terminal)) == 2
 
 
 def test_unsent_job_is_named_before_it_is_sent(terminal: Terminal):
     left = terminal.show("run", WORK, stop=lambda seen: "Not sent yet" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
-    [job] = jobs_of(terminal)
+    [job] = list_jobs(terminal)
     assert (left.returncode, job["status"]) == (130, "pending")
     watched = terminal.show("watch", stop=lambda seen: "did not send" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     assert f"Sending {job['job_id']}, which an earlier command did not send: {WORK[:20]}" in watched.text.replace(
@@ -150,7 +150,7 @@ def test_prompt_that_went_to_a_wrong_address_is_sent_to_the_right_one(terminal: 
     right = terminal.pipe("run", WORK)
     assert right.returncode == 0
     assert "identical" not in right.stderr
-    assert {job["status"] for job in jobs_of(terminal)} == {"pending", "completed"}
+    assert {job["status"] for job in list_jobs(terminal)} == {"pending", "completed"}
 
 
 #: Presses Ctrl-C when a function is entered: `{function: [the end of its file's path, number of times]}`.
@@ -227,7 +227,7 @@ def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
 )
 def test_second_ctrl_c_exits_at_once_with_the_same_message(terminal: Terminal, places: dict[str, tuple[str, int]]):
     interrupted = press_at(terminal, "run", script_prompt(WORK, {"duration_s": 3000}), **places)
-    [job] = jobs_of(terminal)
+    [job] = list_jobs(terminal)
     assert interrupted.returncode == 130
     assert interrupted.stderr.splitlines()[-1].startswith(
         f"Interrupted. Stopped watching {job['job_id']}. It is still running at the provider."

@@ -184,12 +184,12 @@ def test_file_may_be_named_from_this_folder_and_an_empty_name_is_not_this_folder
     beside.write_text("What stands beside.")
     command = [*COMMAND, "run", WORK, "--option", "dry_run=true", "--file"]
 
-    def ran(file: str) -> "subprocess.CompletedProcess[str]":
+    def run_with_file(file: str) -> "subprocess.CompletedProcess[str]":
         return run([*command, file], cwd=below, env=terminal.environment())
 
-    assert json.loads(ran("../beside.md").stdout)["dry_run"]
-    assert ran("").returncode == 2
-    assert "holds nothing that can be attached" in ran(".").stderr
+    assert json.loads(run_with_file("../beside.md").stdout)["dry_run"]
+    assert run_with_file("").returncode == 2
+    assert "holds nothing that can be attached" in run_with_file(".").stderr
 
 
 def test_secret_is_not_sent_even_if_it_is_named(terminal: Terminal):
@@ -374,8 +374,8 @@ def test_standard_streams_may_be_closed(terminal: Terminal):
 
     assert "prompt is empty" in shell("run - <&-").stderr
     assert (shell("list >&-").returncode, shell("list 2>&-").returncode) == (7, 0)
-    host_gone = shell("<&-")
-    assert (host_gone.returncode, host_gone.stderr) == (0, "")
+    closed = shell("<&-")
+    assert (closed.returncode, closed.stderr) == (0, "")
 
 
 def test_result_that_does_not_exist_yet_is_reported_by_the_status(terminal: Terminal):
@@ -677,8 +677,8 @@ def test_sentence_on_a_narrow_terminal_breaks_between_words(terminal: Terminal, 
 
 
 def test_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):
-    dressed_up = json.dumps({"path": "/tmp/\u202efdp.\u200bsecret"}, ensure_ascii=False) + "\b\b"
-    job_id, _ = start_asking_job(terminal, SHOP, mcp_approval={**BUY, "arguments": dressed_up})
+    disguised = json.dumps({"path": "/tmp/\u202efdp.\u200bsecret"}, ensure_ascii=False) + "\b\b"
+    job_id, _ = start_asking_job(terminal, SHOP, mcp_approval={**BUY, "arguments": disguised})
     shown = terminal.show("reply", job_id, columns=160, stop=lambda seen: "[y/N/always]" in seen, keys="\x04")
     assert r'Allow shop/buy {"path": "/tmp/\u202efdp.\u200bsecret"}\x08\x08? [y/N/always] ' in shown.text
 

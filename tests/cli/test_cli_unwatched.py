@@ -274,7 +274,7 @@ def test_missing_response_is_reported_and_expires_as_with_a_watcher(desk: Desk):
     assert "expired" in result.stderr
 
 
-def another_key(desk: Desk) -> dict[str, str | None]:
+def store_another_key(desk: Desk) -> dict[str, str | None]:
     desk.write("UPDATE turn SET fingerprint = 'another'")
     desk.upstream.emulator.queue_faults([{"on": "retrieve", "status": 404}])
     return {}
@@ -288,7 +288,7 @@ UNREACHABLE_FROM_HERE: dict[str, Callable[[Desk], dict[str, str | None]]] = {
     "another port": lambda desk: {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"},
     "bad prices": lambda desk: {"AGENT_JOBS_PRICES": "/nowhere/prices.toml"},
     "a bad proxy": lambda desk: {"HTTP_PROXY": "http://[", "http_proxy": "http://["},
-    "another key": another_key,
+    "another key": store_another_key,
 }
 
 

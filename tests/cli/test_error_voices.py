@@ -381,7 +381,7 @@ def damage(database: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "problem", "step"),
+    ("break_database", "problem", "step"),
     [
         (make_newer, "was written by a newer agent-jobs (schema 999, this one knows", "update agent-jobs, or set"),
         (damage, "is damaged (file is not a database).", "move it away, or set AGENT_JOBS_DATA_DIR to another folder."),
@@ -389,12 +389,12 @@ def damage(database: Path) -> None:
     ids=["newer", "damaged"],
 )
 def test_database_that_cannot_be_used_is_explained_to_each_reader(
-    readers: Readers, spoil: Callable[[Path], None], problem: str, step: str
+    readers: Readers, break_database: Callable[[Path], None], problem: str, step: str
 ) -> None:
     assert readers.settings.data_dir is not None
     readers.settings.data_dir.mkdir()
     database = readers.settings.data_dir / "jobs.db"
-    spoil(database)
+    break_database(database)
     [to_model] = readers.list_refusals([BAD["misspelt effort"]])
     to_person = readers.type(("list",))
     assert to_model.startswith(f"{database} {problem}")

@@ -57,14 +57,14 @@ ELSEWHERE = {
 }
 
 
-def fences(page: Path) -> list[tuple[str, str]]:
+def read_code(page: Path) -> list[tuple[str, str]]:
     """Return the code blocks of a page, each as its language and its text."""
     return re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text(), re.S | re.M)
 
 
-def commands() -> list[str]:
+def list_commands() -> list[str]:
     lines = [
-        line for page in PAGES for language, block in fences(page) if language == "sh" for line in block.splitlines()
+        line for page in PAGES for language, block in read_code(page) if language == "sh" for line in block.splitlines()
     ]
     return list(dict.fromkeys(line.strip().partition("   ")[0] for line in lines if line.strip()))
 
@@ -76,14 +76,14 @@ def here() -> Generator[Machine]:
         yield here
 
 
-@pytest.mark.parametrize("command", [command for command in commands() if command not in ELSEWHERE])
+@pytest.mark.parametrize("command", [command for command in list_commands() if command not in ELSEWHERE])
 def test_command_of_a_page_does_what_the_page_says(here: Machine, command: str) -> None:
     result = here.run(command, stdin=f"{KEY}\n")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_stored_key_is_the_one_that_is_used(here: Machine) -> None:
-    assert "agent-jobs key set" in commands()
+    assert "agent-jobs key set" in list_commands()
     here.run("agent-jobs key set", stdin=f"{KEY}\n")
     keyed = here.run("agent-jobs config", OPENAI_API_KEY="")
     assert re.search(rf"OPENAI_API_KEY +stored +\.\.\.{KEY[-4:]}", keyed.stdout)
@@ -92,11 +92,11 @@ def test_stored_key_is_the_one_that_is_used(here: Machine) -> None:
 
 
 def test_untested_commands_are_still_on_a_page() -> None:
-    assert ELSEWHERE.keys() <= {*commands()}
-    assert len(commands()) > len(ELSEWHERE) + 5
+    assert ELSEWHERE.keys() <= {*list_commands()}
+    assert len(list_commands()) > len(ELSEWHERE) + 5
 
 
 def test_block_with_a_prompt_is_a_terminal_that_is_captured() -> None:
     for page in PAGES:
-        for language, block in fences(page):
+        for language, block in read_code(page):
             assert (language == "console") == bool(re.search(r"^\$ ", block, re.M)), (page.name, block[:80])

@@ -19,7 +19,7 @@ EXAMPLE = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text
 NONSENSE = "no such thing"
 
 
-def refusals() -> dict[str, str]:
+def collect_refusals() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in VARIABLES:
         try:
@@ -39,13 +39,13 @@ def test_example_to_copy_sets_the_defaults():
     assert Settings.from_env(EXAMPLE) == Settings()
 
 
-@pytest.mark.parametrize(("name", "refusal"), [*refusals().items()])
+@pytest.mark.parametrize(("name", "refusal"), [*collect_refusals().items()])
 def test_accepted_values_of_a_variable_are_those_of_its_refusal(name: str, refusal: str):
     assert refusal.startswith(f"{name} accepts {VARIABLES[name].accepts}")
 
 
 def test_most_variables_refuse_something():
-    assert len(refusals()) >= 17
+    assert len(collect_refusals()) >= 17
 
 
 def test_waits_that_are_reported_are_those_that_hosts_get():

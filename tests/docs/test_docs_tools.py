@@ -29,13 +29,13 @@ FILES = (DOCS / "files.md").read_text()
 ANSWERS = [line for block in re.findall(r"```\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
 
 
-def section(heading: str) -> str:
+def read_section(heading: str) -> str:
     return PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
 
 def list_names(heading: str, head: str) -> list[str]:
     """Return the names in the first cells of the table with this head."""
-    table = section(heading).partition(f"| {head} |\n")[2].partition("\n\n")[0]
+    table = read_section(heading).partition(f"| {head} |\n")[2].partition("\n\n")[0]
     return [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
 
 

@@ -36,10 +36,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def test_wheel_has_only_the_package_and_its_data(wheel: zipfile.ZipFile):
-    house = ROOT / "src"
+    source = ROOT / "src"
     kept = {
-        str(path.relative_to(house))
-        for path in (house / "agent_jobs").rglob("*")
+        str(path.relative_to(source))
+        for path in (source / "agent_jobs").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == kept
@@ -338,20 +338,20 @@ def test_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
     def set_owner(owner: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run([tmp_path / "scripts/owner", owner], capture_output=True, text=True, check=False)
 
-    def names() -> set[str]:
+    def read_names() -> set[str]:
         texts = [(tmp_path / name).read_text() for name in NAMING]
         found = [re.findall(r"(?:io\.github\.|github\.com/|content\.com/)([\w-]+/agent-jobs)", text) for text in texts]
         assert all(found)
         return {each for names in found for each in names}
 
-    before = names()
+    before = read_names()
     assert [set_owner(owner).returncode for owner in ("a/b", "-a", "a.b", "$(id)")] == [1] * 4
-    assert names() == before
+    assert read_names() == before
     assert [set_owner("Some-One").returncode for _ in range(2)] == [0, 0]
-    assert names() == {"Some-One/agent-jobs"}
+    assert read_names() == {"Some-One/agent-jobs"}
     other = set_owner("another")
     assert (other.returncode, "another owner" in other.stderr) == (1, True)
-    assert names() == {"Some-One/agent-jobs"}
+    assert read_names() == {"Some-One/agent-jobs"}
 
 
 def test_nothing_is_published_under_the_placeholder_or_another_version(tmp_path: Path):

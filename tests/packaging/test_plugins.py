@@ -25,13 +25,13 @@ INTERFACE = {
 TOOLS = {"agent_start", "agent_poll", "agent_result", "agent_list", "agent_reply", "agent_cancel"}
 
 
-def manifest(host: str) -> dict[str, Any]:
+def read_manifest(host: str) -> dict[str, Any]:
     return json.loads((PACKAGING / f"{host}-plugin" / PLUGINS[host] / "plugin.json").read_text())
 
 
 @pytest.mark.parametrize("host", PLUGINS)
 def test_manifest_has_the_fields_that_its_host_documents(host: str):
-    found = manifest(host)
+    found = read_manifest(host)
     interface = found.pop("interface", {})
     assert re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", found["name"])
     assert found["version"] == __version__
@@ -45,7 +45,7 @@ def test_only_the_manifest_is_in_its_folder_and_every_path_leads_somewhere(host:
     root = PACKAGING / f"{host}-plugin"
     assert [path.name for path in (root / PLUGINS[host]).iterdir()] == ["plugin.json"]
     for name in ("skills", "mcpServers"):
-        path = manifest(host).get(name)
+        path = read_manifest(host).get(name)
         assert path is None or (path.startswith("./") and (root / path).exists())
     assert (root / ".mcp.json").is_file()
 

@@ -44,7 +44,7 @@ async def send_form(client: httpx2.AsyncClient, page: str, path: str, **fields: 
     return await client.post(path, data={"form_token": token, **fields})
 
 
-async def until_in(client: httpx2.AsyncClient, path: str, text: str) -> str:
+async def wait_for_text(client: httpx2.AsyncClient, path: str, text: str) -> str:
     """Retrieve a page until it has this text, and return it."""
     with anyio.fail_after(60):
         while text not in (html := (await client.get(path)).text):  # noqa: ASYNC110
@@ -91,14 +91,14 @@ async def test_call_of_an_always_allowed_tool_asks_no_question(settings: Setting
     async with visiting(settings) as (server, client):
         started = await server.host.start(emulate=script, options={"tools": [TRACKER]})
         path = f"/jobs/{started['job_id']}"
-        html = await until_in(client, "/", "<code>tracker/close</code>?")
+        html = await wait_for_text(client, "/", "<code>tracker/close</code>?")
         call = html.partition('name="call" value="')[2].partition('"')[0]
         turn = html.partition('name="turn" value="')[2].partition('"')[0]
         answer = await send_form(
             client, path, f"{path}/reply", answer="always", call=call, turn=turn, **{"from": "list"}
         )
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
-        html = await until_in(client, path, "<code>tracker/delete</code>?")
+        html = await wait_for_text(client, path, "<code>tracker/delete</code>?")
         assert "Always allowed until this job ends: <code>tracker/close</code>" in html
         for answer in [await send_form(client, path, f"{path}/ask-again", tool="tracker/close") for _ in "twice"]:
             assert (answer.status_code, answer.headers["location"]) == (303, path)
@@ -119,7 +119,7 @@ async def test_files_of_a_job_are_downloaded_and_never_shown(settings: Settings)
         )
         await server.host.end(started["job_id"])
         path = f"/jobs/{started['job_id']}"
-        html = await until_in(client, path, "b.csv</bdi>")
+        html = await wait_for_text(client, path, "b.csv</bdi>")
         assert f'href="{path}/files/0" download><bdi>a.html</bdi>' in html
         answer = await client.get(f"{path}/files/0")
         assert (answer.text, answer.headers["content-type"]) == ("<script>1</script>", "application/octet-stream")
@@ -209,7 +209,7 @@ async def test_titles_say_how_many_jobs_wait_and_how_a_job_ended(settings: Setti
     async with visiting(settings) as (server, client):
         assert "<title>Jobs · agent-jobs</title>" in (await client.get("/")).text
         asking = await server.host.start("Ask", emulate={"function_calls": [call]}, options={"tools": tools})
-        await until_in(client, "/", "What does <code>lookup</code> return?")
+        await wait_for_text(client, "/", "What does <code>lookup</code> return?")
         assert "<title>(1) Jobs · agent-jobs</title>" in (await client.get("/")).text
         assert "<title>(1) Ask" in (await client.get(f"/jobs/{asking['job_id']}")).text
         for end, mark in (("completed", "\N{CHECK MARK}"), ("failed", "\N{BALLOT X}")):

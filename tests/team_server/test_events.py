@@ -421,12 +421,12 @@ async def test_other_owner_reads_nothing_and_changes_nothing(team: Team, receive
         made = await alice.ask("subscribe", **alice.wish("/alice"))
         assert (await bob.poll("e0"))["events"] == []
         for arguments in ({"job_id": job_id}, {"batch": "night"}):
-            theirs = await bob.ask_refused("poll", name="job.finished", cursor="e0", arguments=arguments)
-            nobodys = await bob.ask_refused(
+            foreign = await bob.ask_refused("poll", name="job.finished", cursor="e0", arguments=arguments)
+            unknown = await bob.ask_refused(
                 "poll", name="job.finished", cursor="e0", arguments=dict.fromkeys(arguments, "no such")
             )
-            assert theirs.error == nobodys.error
-            assert (await bob.ask_refused("subscribe", **bob.wish(arguments=arguments))).error == nobodys.error
+            assert foreign.error == unknown.error
+            assert (await bob.ask_refused("subscribe", **bob.wish(arguments=arguments))).error == unknown.error
         gone = {"name": "job.finished", "delivery": {"url": f"{receiver.url}/alice"}}
         assert (await bob.ask_refused("unsubscribe", **gone)).code == NOT_FOUND
         challenges = len(receiver.received)

@@ -46,15 +46,15 @@ async def team(settings: Settings, clock: Clock | None = None) -> AsyncGenerator
         unbound = await app.engine()
         ada, bob = unbound.for_owner("ada"), unbound.for_owner("bob")
         async with (
-            serving_routes(routes_of(ada)) as url_of_ada,
-            serving_routes(routes_of(bob)) as url_of_bob,
+            serving_routes(build_routes(ada)) as url_of_ada,
+            serving_routes(build_routes(bob)) as url_of_bob,
             client_of(url_of_ada) as http_of_ada,
             client_of(url_of_bob) as http_of_bob,
         ):
             yield Team(ada, bob, http_of_ada, http_of_bob)
 
 
-def routes_of(engine: Engine) -> list[Route]:
+def build_routes(engine: Engine) -> list[Route]:
     async def bound() -> Engine:
         return engine
 

@@ -74,14 +74,14 @@ def on_both(request: pytest.FixtureRequest, hooked: Settings) -> Iterator[Settin
         yield replace(hooked, database_url=SecretStr(url))
 
 
-def response_ids(upstream: RunningServer) -> list[str]:
+def list_response_ids(upstream: RunningServer) -> list[str]:
     return [entry["id"] for entry in upstream.emulator.log() if entry["entry"] == "response"]
 
 
 def count_gets(upstream: RunningServer) -> list[int]:
     """Count the GETs of each created response, in order."""
     asked = [e.get("response_id") for e in upstream.emulator.log() if e.get("operation") == "retrieve"]
-    return [asked.count(response_id) for response_id in response_ids(upstream)]
+    return [asked.count(response_id) for response_id in list_response_ids(upstream)]
 
 
 async def test_webhook_has_its_job_retrieved_and_the_next_ones_polled_seldom(
@@ -214,7 +214,7 @@ async def test_forged_repeated_and_odd_webhooks_change_nothing(hooked: Settings,
         intake = server.engine.webhooks
         assert intake is not None
         # A repeated message is not a second hint, whatever response it names.
-        [response_id] = response_ids(upstream)
+        [response_id] = list_response_ids(upstream)
         genuine = webhook_request(response_id)
         message_id = genuine["headers"]["webhook-id"]
         assert await server.post(**genuine) == 204

@@ -8,7 +8,7 @@ import pytest
 
 import agent_jobs
 
-HOUSE = Path(agent_jobs.__file__).parent
+SOURCE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
 SHARED = {"backoff", "clock", "errors", "files", "text", "validation", "web_address"}
@@ -215,7 +215,7 @@ OUTSIDE: dict[str, set[str]] = {
 UNTOUCHED_BY_THE_PURE = {"asyncio", "os", "time", "random", "secrets", "socket", "logging", "threading", "subprocess"}
 
 
-def room_of(module: str) -> str | None:
+def find_part(module: str) -> str | None:
     """Return the package or module of a dotted name, or None if it is not part of agent-jobs."""
     package, _, rest = module.partition(".")
     return rest.partition(".")[0] if package == "agent_jobs" else None
@@ -235,23 +235,23 @@ def find_imports(source: str, module: str, *, is_package: bool = False) -> Itera
 
 def find_forbidden(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """Return the imports of this module that the tables forbid."""
-    here = room_of(module)
+    here = find_part(module)
     assert here is not None
     wrong: list[str] = []
     for name in find_imports(source, module, is_package=is_package):
-        room, outside = room_of(name), name.partition(".")[0]
-        if room is not None and room not in ALLOWED:
-            room = ""  # `from agent_jobs import __version__`
-        if room is None:
+        part, outside = find_part(name), name.partition(".")[0]
+        if part is not None and part not in ALLOWED:
+            part = ""  # `from agent_jobs import __version__`
+        if part is None:
             fine = here in OUTSIDE.get(outside, {here}) and not (here in PURE and outside in UNTOUCHED_BY_THE_PURE)
-        elif room == here and room in INSIDE:
-            fine = may_import_inside(INSIDE[room], module, name)
-        elif (here, room) in SOME_MODULES:
-            fine = name.removeprefix(f"agent_jobs.{room}.").partition(".")[0] in SOME_MODULES[here, room]
-        elif room == "engine" and here not in {"app", "wiring"}:
-            fine = room in ALLOWED[here] and name.startswith("agent_jobs.engine.engine.")
+        elif part == here and part in INSIDE:
+            fine = may_import_inside(INSIDE[part], module, name)
+        elif (here, part) in SOME_MODULES:
+            fine = name.removeprefix(f"agent_jobs.{part}.").partition(".")[0] in SOME_MODULES[here, part]
+        elif part == "engine" and here not in {"app", "wiring"}:
+            fine = part in ALLOWED[here] and name.startswith("agent_jobs.engine.engine.")
         else:
-            fine = room == here or room in ALLOWED[here]
+            fine = part == here or part in ALLOWED[here]
         if not fine:
             wrong.append(f"{module} imports {name}")
     return wrong
@@ -263,31 +263,31 @@ def may_import_inside(table: dict[str, set[str]], module: str, name: str) -> boo
     return part in table[importer]
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for path in sorted(HOUSE.rglob("*.py")):
-        parts = path.relative_to(HOUSE.parent).with_suffix("").parts
+def list_modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-@pytest.mark.parametrize(("module", "path"), [pytest.param(*found, id=found[0]) for found in modules()])
+@pytest.mark.parametrize(("module", "path"), [pytest.param(*found, id=found[0]) for found in list_modules()])
 def test_module_imports_only_from_below(module: str, path: Path):
-    assert room_of(module) in ALLOWED, "a new package or module needs a row in ALLOWED"
+    assert find_part(module) in ALLOWED, "a new package or module needs a row in ALLOWED"
     assert find_forbidden(path.read_text(), module, is_package=path.name == "__init__.py") == []
 
 
 def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
-    assert {room for room, below in ALLOWED.items() if "app" in below} == {"mcp_server", "team_server", "cli"}
-    assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
-    assert {room for room, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app", "wiring"}
+    assert {part for part, below in ALLOWED.items() if "app" in below} == {"mcp_server", "team_server", "cli"}
+    assert {part for part, below in ALLOWED.items() if "emulator" in below} == {"cli"}
+    assert {part for part, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app", "wiring"}
 
 
 @pytest.mark.parametrize("table", [ALLOWED, *INSIDE.values()], ids=["packages", *INSIDE])
 def test_table_has_no_circle(table: dict[str, set[str]]):
-    below = {room: set(rooms) for room, rooms in table.items()}
+    below = {part: set(parts) for part, parts in table.items()}
     while below:
-        bottom = {room for room, rooms in below.items() if not rooms & below.keys()}
+        bottom = {part for part, parts in below.items() if not parts & below.keys()}
         assert bottom, f"these import each other in a circle: {sorted(below)}"
-        below = {room: rooms for room, rooms in below.items() if room not in bottom}
+        below = {part: parts for part, parts in below.items() if part not in bottom}
 
 
 @pytest.mark.parametrize(

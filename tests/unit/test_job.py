@@ -331,7 +331,7 @@ def test_stream_changes_nothing_of_a_finished_job(end: Status):
 
 
 @pytest.mark.parametrize(
-    ("changes", "turn", "worth_a_try"),
+    ("changes", "turn", "expected"),
     [
         ({}, {}, True),
         ({"status": QUEUED}, {}, True),
@@ -348,11 +348,11 @@ def test_stream_changes_nothing_of_a_finished_job(end: Status):
     ],
 )
 def test_stream_is_attached_again_while_it_is_accepted_and_has_events(
-    changes: dict[str, Any], turn: dict[str, Any], worth_a_try: bool
+    changes: dict[str, Any], turn: dict[str, Any], expected: bool
 ):
     followed = {"response_id": "resp_1", "sequence_number": 4, "sent_at": NOW - 60, "stream_failures": 0}
     job = replace(a_job(turn=a_turn(**{**followed, **turn})), **changes)
-    assert job.can_stream(NOW) is worth_a_try
+    assert job.can_stream(NOW) is expected
 
 
 def test_stream_is_given_up_after_three_failures_or_one_refusal():

@@ -134,11 +134,13 @@ def test_every_effort_that_the_data_names_can_be_requested(effort: str):
     assert build_body("x", job_id="job_1", model="local", effort=effort)["reasoning"] == {"effort": effort}
 
 
-def pairs(count: int, key: int = 3, value: int = 3) -> dict[str, str]:
+def make_pairs(count: int, key: int = 3, value: int = 3) -> dict[str, str]:
     return {str(number).rjust(key, "k"): "v" * value for number in range(count)}
 
 
-@pytest.mark.parametrize("metadata", [pairs(15), pairs(1, key=64), pairs(1, value=512), pairs(1, value=0)])
+@pytest.mark.parametrize(
+    "metadata", [make_pairs(15), make_pairs(1, key=64), make_pairs(1, value=512), make_pairs(1, value=0)]
+)
 def test_metadata_may_fill_the_api_s_limit_beside_the_job_id(metadata: dict[str, str]):
     assert build_body("x", job_id="job_1", options={"metadata": metadata})["metadata"] == {
         **metadata,
@@ -188,9 +190,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"preset": ""}, "Use one of deep_research, think, review, quick."),
     ({"options": {"verbosity": "hihg"}}, "options.verbosity does not accept 'hihg'. Did you mean 'high'?"),
     ({"options": {"verbosity": None}}, "Use one of low, medium, high"),
-    ({"options": {"metadata": pairs(16)}}, "up to 15 strings of 512 characters"),
-    ({"options": {"metadata": pairs(1, key=65)}}, "up to 15 strings"),
-    ({"options": {"metadata": pairs(1, value=513)}}, "up to 15 strings"),
+    ({"options": {"metadata": make_pairs(16)}}, "up to 15 strings of 512 characters"),
+    ({"options": {"metadata": make_pairs(1, key=65)}}, "up to 15 strings"),
+    ({"options": {"metadata": make_pairs(1, value=513)}}, "up to 15 strings"),
     ({"options": {"metadata": {"n": 1}}}, "up to 15 strings"),
     ({"options": {"metadata": {1: "n"}}}, "up to 15 strings"),
     ({"options": {"metadata": {"job_id": "mine"}}}, "job_id is ours"),

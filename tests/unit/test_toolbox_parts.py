@@ -102,7 +102,7 @@ def test_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
     ],
 )
 def test_entry_that_cannot_be_used_is_refused_with_its_file_its_name_and_its_key(tmp_path: Path, entry: Any, hint: str):
-    assert hint in refusal(tmp_path, {"mcpServers": {"tracker": entry, "fine": {"command": "x"}}})
+    assert hint in read_refusal(tmp_path, {"mcpServers": {"tracker": entry, "fine": {"command": "x"}}})
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_entry_that_cannot_be_used_is_refused_with_its_file_its_name_and_its_key
     ],
 )
 def test_mistake_in_a_rule_keeps_its_server_from_being_used_and_no_other(tmp_path: Path, rule: str):
-    refusal(tmp_path, f'{{"mcpServers": {{"tracker": {{"command": "x", {rule}}}, "fine": {{"command": "x"}}}}}}')
+    read_refusal(tmp_path, f'{{"mcpServers": {{"tracker": {{"command": "x", {rule}}}, "fine": {{"command": "x"}}}}}}')
 
 
-def refusal(folder: Path, written: Any) -> str:
+def read_refusal(folder: Path, written: Any) -> str:
     """Return the reason why the server `tracker` cannot be used, while `fine` can."""
     servers = read(folder, written)
     assert [*servers] == ["fine"]
