@@ -84,7 +84,7 @@ def test_always_allows_further_calls_of_the_same_tool_by_the_same_job(terminal: 
     assert "Both closed." in shown.text
 
 
-def test_tool_of_the_users_own_server_is_named_by_both(terminal: Terminal):
+def test_tool_of_the_users_own_server_is_named_with_its_server(terminal: Terminal):
     toolbox = terminal.folder.parent / "tools.json"
     server = {"command": sys.executable, "args": ["-S", str(SUPPORT / "tool_server.py")]}
     toolbox.write_text(json.dumps({"mcpServers": {"tracker": server}}))
@@ -128,7 +128,7 @@ def test_unanswered_question_leaves_the_job_waiting_and_says_how_to_answer_it(
     assert terminal.pipe("watch", job["job_id"]).returncode == 0
 
 
-def test_watch_asks_too_and_elsewhere_nothing_is_asked(terminal: Terminal):
+def test_watch_asks_the_user_on_a_terminal_only(terminal: Terminal):
     asked = script_prompt("Close it", {"duration_s": 1, "text": "Closed.", "mcp_approval": CLOSE})
     ran = terminal.pipe("run", asked, "--option", f"tools={json.dumps([SHOP])}")
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]

@@ -106,7 +106,7 @@ def test_list_says_why_a_job_was_not_sent(desk: Desk):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: str):
+def test_characters_outside_the_encoding_of_stdout_are_replaced(desk: Desk, encoding: str):
     desk.run("東京 solar")
     ran = CliRunner(charset=encoding).invoke(
         cli, ["list"], env={"AGENT_JOBS_DATA_DIR": str(desk.folder / "data"), "OPENAI_API_KEY": ""}
@@ -292,13 +292,13 @@ def test_search_finds_prompts_and_answers_newest_first(desk: Desk):
         ("A majority\ue200cite\ue202turn0search1\ue201 is up.", "A majority is up."),
     ],
 )
-def test_search_shows_a_passage_without_signs_of_markdown(desk: Desk, text: str, shown: str) -> None:
+def test_search_shows_a_passage_without_markdown(desk: Desk, text: str, shown: str) -> None:
     desk.run(f"{text}\n")
     [line] = desk.type("search", "majority").stdout.splitlines()
     assert shown in line
 
 
-def test_show_and_logs_say_each_thing_once_and_in_words(desk: Desk) -> None:
+def test_show_and_logs_state_each_fact_once_and_in_words(desk: Desk) -> None:
     job_id = desk.run("Compare")
     for kind in ("following", "unwatched", "watched", "polling"):
         desk.write(f"INSERT INTO event (job_id, at, kind) VALUES ('{job_id}', 1030.0, '{kind}')")

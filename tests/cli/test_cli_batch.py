@@ -289,7 +289,7 @@ def test_empty_or_binary_file_is_reported(terminal: Terminal, upstream: RunningS
 
 
 @pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"key": "k", "status": "done"}', "\udcff"])
-def test_file_of_something_else_is_not_added_to(terminal: Terminal, upstream: RunningServer, line: str):
+def test_file_with_other_content_is_not_extended(terminal: Terminal, upstream: RunningServer, line: str):
     tasks = write_tasks(terminal, "Task 1")
     something_else = terminal.folder.parent / "out" / "results.jsonl"
     something_else.parent.mkdir()

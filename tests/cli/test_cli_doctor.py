@@ -325,7 +325,7 @@ def test_config_says_where_a_setting_comes_from(terminal: Terminal, tmp_path: Pa
     assert settings["AGENT_JOBS_AUTH"] == {"value": "auto", "from": "default"}
 
 
-def test_upstream_that_does_not_answer_is_told_apart_from_a_refused_key(terminal: Terminal, closed_port: int):
+def test_upstream_that_does_not_answer_is_distinguished_from_a_refused_key(terminal: Terminal, closed_port: int):
     status, findings = doctor(terminal, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
     assert status == 1
     assert "OPENAI_BASE_URL" in findings["upstream"][0]["fix"]
@@ -343,7 +343,7 @@ def test_key_is_sent_nowhere_while_its_address_cannot_be_used(terminal: Terminal
     assert findings["database"][0]["state"] == "ok"
 
 
-def test_address_without_its_path_is_no_model_that_is_missing(terminal: Terminal, upstream: RunningServer):
+def test_address_without_its_path_is_not_reported_as_a_missing_model(terminal: Terminal, upstream: RunningServer):
     _, findings = doctor(terminal, OPENAI_BASE_URL=f"{upstream.url}/elsewhere")
     [finding] = findings["upstream"]
     assert finding["state"] == "warning"
@@ -351,7 +351,7 @@ def test_address_without_its_path_is_no_model_that_is_missing(terminal: Terminal
     assert "model" not in findings
 
 
-def test_models_that_do_not_exist_or_soon_will_not_be_are_reported(terminal: Terminal):
+def test_missing_models_and_those_that_will_be_shut_down_are_reported(terminal: Terminal):
     status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-nowhere")
     assert status == 1
     assert findings["upstream"][0]["state"] == "ok"

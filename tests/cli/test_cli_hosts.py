@@ -130,7 +130,7 @@ def test_command_that_does_not_exist_is_a_problem(person: Person, command: objec
     assert str(command) in finding.text if command and command != 7 else "no command" in finding.text
 
 
-def test_command_that_only_a_shell_finds_is_reported_of_apps_and_not_of_terminals(person: Person):
+def test_command_that_only_a_shell_finds_is_reported_for_apps_and_not_for_terminals(person: Person):
     tool = person.home / "bin/uvx"
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\n")
@@ -196,7 +196,7 @@ def test_entry_without_a_key_is_reported(person: Person):
     assert "gives the server no OPENAI_API_KEY" in person.find_one().text
 
 
-def test_key_that_the_host_asks_for_is_its_own_matter(person: Person):
+def test_key_that_the_host_asks_for_is_not_reported_as_missing(person: Person):
     del person.environ["OPENAI_API_KEY"]
     person.install("vscode")
     assert person.find_one().state == "ok"
@@ -254,7 +254,7 @@ def test_entry_with_another_data_folder_or_address_is_reported_with_the_fix(pers
         ("vscode", {}, {"AGENT_JOBS_MAX_WAIT_S": "90"}, None),
     ],
 )
-def test_host_that_gives_up_before_we_answer_is_reported(
+def test_host_whose_timeout_is_too_short_is_reported(
     person: Person, host: str, entry: dict[str, Any], variables: dict[str, str], warning: str | None
 ):
     if host == "codex":

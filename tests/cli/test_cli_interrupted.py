@@ -157,7 +157,7 @@ def test_prompt_that_went_to_a_wrong_address_is_sent_to_the_right_one(terminal: 
 PRESS = """
 import os, signal, sys
 places = {places!r}
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has the children of its background jobs ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 def press(frame, event, argument):
     code = frame.f_code
     if event == "call" and code.co_qualname in places and code.co_filename.endswith(places[code.co_qualname][0]):
@@ -187,7 +187,7 @@ MODULE = "<module>"
         (["--help"], "Command.make_context", "click/core.py"),
         (["doctor"], "Commands.resolve_command", "cli/main.py"),
         (["list"], "Settings.from_env", "agent_jobs/settings/settings.py"),
-        (["run", "x"], MODULE, "agent_jobs/engine/start.py"),  # imported on the event loop, as is the next
+        (["run", "x"], MODULE, "agent_jobs/engine/start.py"),  # the event loop imports this module and the next
         (["start", "x"], MODULE, "agent_jobs/engine/worker.py"),
         (["list"], MODULE, "agent_jobs/store/records.py"),
         (["list"], "shutdown", "logging/__init__.py"),
@@ -196,9 +196,7 @@ MODULE = "<module>"
     ],
     ids=str,
 )
-def test_ctrl_c_is_reported_alike_wherever_it_is_pressed(
-    terminal: Terminal, command: list[str], function: str, file: str
-):
+def test_ctrl_c_is_reported_alike_in_every_phase(terminal: Terminal, command: list[str], function: str, file: str):
     """Ctrl-C is pressed in every phase: while the command imports, parses, opens, prints, and exits."""
     interrupted = press_at(terminal, *command, **{function.replace(".", "__"): (file, 2)})
     assert (interrupted.returncode, interrupted.stderr) == (130, "Interrupted.\n")

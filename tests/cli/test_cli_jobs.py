@@ -108,7 +108,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield command
 
 
-def test_prompt_that_is_not_utf_8_and_a_home_that_does_not_exist_are_reported_before_anything_is_sent(
+def test_prompt_outside_utf_8_and_unknown_home_are_refused_before_anything_is_sent(
     terminal: Terminal, forked: str, upstream: RunningServer
 ):
     for line, message in (
@@ -123,7 +123,7 @@ def test_prompt_that_is_not_utf_8_and_a_home_that_does_not_exist_are_reported_be
 
 
 def shell(terminal: Terminal, forked: str, line: str, **inherited: Any) -> "subprocess.CompletedProcess[str]":
-    """Run a line of a shell, where {} is the command: a new interpreter if a standard stream is closed."""
+    """Run a line of a shell, in which {} is the command. If stdin is closed, {} is a new interpreter."""
     program = " ".join(COMMAND) if "<&-" in line else forked
     command = ["sh", "-c", line.format(program)]
     return subprocess.run(
@@ -150,7 +150,7 @@ def shell(terminal: Terminal, forked: str, line: str, **inherited: Any) -> "subp
 def test_piped_text_is_appended_to_the_prompt(
     terminal: Terminal, forked: str, upstream: RunningServer, line: str, prompt: str
 ):
-    reading, writing = os.pipe()  # inherited, open, and never written to
+    reading, writing = os.pipe()  # the command inherits this pipe, and no process writes to it
     try:
         ran = shell(terminal, forked, line, stdin=reading)
     finally:
@@ -250,12 +250,12 @@ def test_start_detached_leaves_once_upstream_named_the_response(terminal: Termin
 
 #: Answers by which an endpoint shows that it does not support background runs.
 FOREGROUND: dict[str, list[dict[str, Any]]] = {
-    "learnt": [{"ignore_background": True}],
-    "unsaid": [{"background_unsaid": True}, {"on": "any", "no_retrieve": True}],
+    "ignored": [{"ignore_background": True}],
+    "not confirmed": [{"background_unsaid": True}, {"on": "any", "no_retrieve": True}],
 }
 
 
-@pytest.mark.parametrize("why", ["set", "learnt", "unsaid", "watched"])
+@pytest.mark.parametrize("why", ["set", "ignored", "not confirmed", "watched"])
 def test_start_does_not_leave_a_run_that_would_end_with_it(terminal: Terminal, upstream: RunningServer, why: str):
     script = {"duration_s": 30, "text": "Held.", "faults": FOREGROUND.get(why, [])}
     setting = {} if why in FOREGROUND else {"AGENT_JOBS_MODE": "foreground"}
@@ -536,7 +536,7 @@ def test_list_fits_the_terminal(terminal: Terminal, columns: int):
     assert ("…" in shown.text) == (columns == 80)
 
 
-def test_colours_are_for_terminals_that_want_them(terminal: Terminal):
+def test_colours_are_printed_only_on_terminals_that_allow_them(terminal: Terminal):
     terminal.pipe("run", WORK)
     assert not terminal.show("list", NO_COLOR="1").colours
     assert not terminal.show("list", TERM="dumb").colours
@@ -553,7 +553,7 @@ def test_reading_commands_import_neither_the_wire_nor_the_protocol(terminal: Ter
     assert not imported & {"mcp", "mcp_types", "httpx2", "pydantic", "rich", "starlette", "genai_prices"}
 
 
-def test_setting_that_is_wrong_writes_nothing_into_the_line_that_is_completed(terminal: Terminal):
+def test_invalid_setting_prints_nothing_into_a_completion(terminal: Terminal):
     terminal.pipe("run", WORK)
     asked = {"COMP_WORDS": "agent-jobs show job", "COMP_CWORD": "2", "_AGENT_JOBS_COMPLETE": "bash_complete"}
     shown = terminal.pipe(**asked, AGENT_JOBS_LOGLEVEL="debug", AGENT_JOBS_FOLLOW="all")
@@ -569,7 +569,7 @@ def test_shell_completes_ids_with_titles(terminal: Terminal):
     assert terminal.pipe(**asked).stdout.splitlines() == ["plain", job["job_id"], WORK]
 
 
-def test_serve_is_the_server(terminal: Terminal):
+def test_serve_runs_the_server(terminal: Terminal):
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
     with Process(
@@ -590,7 +590,7 @@ BUY = {"server_label": "shop", "name": "buy", "arguments": '{"what": "a boat"}'}
 
 
 def start_asking_job(terminal: Terminal, tool: dict[str, Any], **emulate: Any) -> tuple[str, list[dict[str, Any]]]:
-    """Start a job that asks; return its id and its calls."""
+    """Start a job that waits for an answer, and return its id and its calls."""
     prompt = script_prompt(WORK, {"duration_s": 0.2, **emulate})
     ran = terminal.pipe("run", prompt, "--option", f"tools={json.dumps([tool])}")
     assert ran.returncode == 6, ran.stderr

@@ -11,7 +11,7 @@ import agent_jobs
 from agent_jobs.cli.main import cli
 
 SOURCE = Path(agent_jobs.__file__).parent
-#: Packages and modules whose sentences a command may print.
+#: Packages and modules below the faces, whose sentences a command may print.
 BELOW = (
     "api_key.py", "app.py", "attachments", "engine", "install", "jobs", "pricing", "request", "store",
     "toolbox", "upstream", "variable_names.py",

@@ -42,7 +42,7 @@ def run_unread(terminal: Terminal, *arguments: str, and_stderr: bool = False) ->
     return ran.returncode, ran.stderr or ""
 
 
-def test_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Terminal, upstream: RunningServer):
+def test_job_is_started_and_finishes_if_no_process_reads_the_output(terminal: Terminal, upstream: RunningServer):
     for command in (("run", "A"), ("run", "--json", "B"), ("start", "C")):
         status, stderr = run_unread(terminal, *command)
         assert (status, "Traceback" in stderr, "unsent" in stderr) == (0, False, False)
@@ -132,7 +132,7 @@ def test_answer_counts_as_read_only_after_it_was_written(terminal: Terminal, for
     assert "unread" not in terminal.pipe("list").stdout
 
 
-def test_command_does_its_work_though_stderr_is_full(terminal: Terminal, forked: str):
+def test_command_works_if_stderr_is_full(terminal: Terminal, forked: str):
     ran = run_shell(terminal, forked, "agent-jobs run Work 2>/dev/full")
     assert ran.returncode == 0
     assert ran.stdout.startswith("This is an emulated answer")

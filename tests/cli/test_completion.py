@@ -31,6 +31,7 @@ SHELLS = {
     "fish": (["fish", "--no-config", "-i"], "agent-jobs completion fish | source"),
 }
 WORK = script_prompt("Compare \x1b[2Jtwo: things", {"duration_s": 0.2, "text": "done"})
+#: Numbers that mark the output of each completed line.
 MARKS = count(1)
 TAB, BEGINNING, ENTER = "\t", "\x01", "\r"
 
@@ -90,7 +91,7 @@ def shell(name: str, terminal: Terminal) -> Generator[Shell]:
 @pytest.mark.parametrize("name", SHELLS)
 def test_shell_completes_commands_presets_and_jobs(terminal: Terminal, name: str) -> None:
     if shutil.which(name) is None:
-        pytest.skip(f"{name} is not here")
+        pytest.skip(f"{name} is not installed")
     terminal.pipe("run", WORK)
     job_id = terminal.pipe("list").stdout.splitlines()[1].split()[0]
     with shell(name, terminal) as started:

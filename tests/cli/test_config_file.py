@@ -360,7 +360,7 @@ def test_page_shows_a_value_with_its_unit(environ: dict[str, str], name: str, va
     assert re.search(rf"^  {name} +(environment|default) +{re.escape(words)}$", page, re.M), page
 
 
-def test_page_shows_first_what_is_set_or_matters(tmp_path: Path) -> None:
+def test_page_shows_changed_and_important_settings_first(tmp_path: Path) -> None:
     page = Terminal("http://127.0.0.1:1/v1", tmp_path / "data").show("config", AGENT_JOBS_POOL="7").text
     assert f"{len(VARIABLES) - 8} other settings have their defaults" in page
     assert re.findall(r"^  (\w+)  ", page, re.M) == [

@@ -27,6 +27,7 @@ from agent_jobs.settings.values import SecretStr
 
 SECRET = "very-secret"  # no key
 NOT_STRICT = "give every object additionalProperties false and list all its properties in required"
+#: Bytes of the longest refusal to a model, which pays for each token that it reads.
 ANSWER_BYTES = 320
 #: Words that only one of the two readers understands.
 OF_TOOLS = re.compile(
@@ -250,7 +251,7 @@ def check_two_voices(bad: Bad, to_model: str, to_person: str) -> None:
 
 @dataclass(frozen=True)
 class Readers:
-    """A model with tools and a person with a terminal, who work on the same jobs."""
+    """A model with tools and a person with a terminal, with the same jobs."""
 
     settings: Settings
 

@@ -398,7 +398,7 @@ def test_other_hosts_get_no_key_or_the_passed_key(home: Path, run: Run):
 
 
 @pytest.mark.parametrize("host", [name for name, host in HOSTS.items() if host.user is not None])
-def test_stored_key_needs_no_word_in_the_file_of_any_host(
+def test_stored_key_needs_no_setting_in_the_file_of_any_host(
     home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, host: str
 ):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):

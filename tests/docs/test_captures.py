@@ -31,7 +31,7 @@ def test_acts_of_a_page_cover_the_whole_page():
         assert "".join(act.text for act in split_into_acts(page.read_text())) == page.read_text()
 
 
-def test_every_scene_is_played():
+def test_every_scene_is_captured_on_a_page():
     text = "".join(page.read_text() for page in PAGES)
     assert [name for name in SCENES if f"<!-- capture {name} -->" not in text] == []
 

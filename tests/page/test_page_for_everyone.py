@@ -19,7 +19,7 @@ from agent_jobs.settings.values import SecretStr
 
 pytestmark = pytest.mark.skipif(find_browser() is None and NEEDS_BROWSER not in os.environ, reason=NO_BROWSER)
 
-#: The least contrast of text by WCAG 2.2 AA, whatever its size.
+#: The least contrast that WCAG 2.2 AA requires of text of any size.
 MIN_CONTRAST = 4.5
 TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example/mcp"}
 CLOSING = {"server_label": "tracker", "name": "close_" + "x" * 80, "arguments": {"id": "y" * 200}}

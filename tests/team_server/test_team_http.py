@@ -365,7 +365,7 @@ async def test_listening_for_others_without_a_token_is_refused(team_settings: Se
         pass
 
 
-def test_port_in_use_is_a_sentence(team_settings: Settings):
+def test_port_in_use_is_reported_in_a_sentence(team_settings: Settings):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = replace(team_settings, port=taken.getsockname()[1])
         with pytest.raises(ConfigError, match="Choose others with --host and --port") as refused:
@@ -376,7 +376,7 @@ def test_port_in_use_is_a_sentence(team_settings: Settings):
 @pytest.mark.parametrize(
     "host", ["x" * 300, "é..x", "a..b", "x" * 64 + ".example", "a\0b", "no-such-host.invalid", "::1::"]
 )
-def test_host_that_cannot_be_listened_on_is_a_sentence(team_settings: Settings, host: str):
+def test_host_that_cannot_be_listened_on_is_reported_in_a_sentence(team_settings: Settings, host: str):
     with pytest.raises(ConfigError) as refused:
         open_listener(replace(team_settings, host=host, port=0))
     assert str(refused.value).startswith(f"Cannot listen on {host}, port 0 (")

@@ -262,7 +262,7 @@ async def test_introspection_judges_each_token(team_settings: Settings, issuer: 
         assert (await read_last_refusal(team)).action == "refused: not active"
 
 
-async def test_silent_issuer_is_no_refusal(team_settings: Settings, tmp_path: Path):
+async def test_silent_issuer_is_not_reported_as_a_refusal(team_settings: Settings, tmp_path: Path):
     settings = replace(team_settings, data_dir=tmp_path, oauth_issuer="http://127.0.0.1:9")
     with running_issuer() as issuer:
         async with serving_team(settings) as team:

@@ -63,7 +63,7 @@ def test_text_that_is_like_a_mark_stays(text: str) -> None:
     assert insert_numbers(text, [Citation(3, 3, 1, is_at_mark=True)]) == text
 
 
-def test_mark_that_is_still_written_is_not_shown() -> None:
+def test_unfinished_mark_is_not_shown() -> None:
     assert insert_numbers("Cheap \ue200cite\ue202tur", []) == "Cheap"
     assert insert_numbers("Cheap \u301012", []) == "Cheap"
 

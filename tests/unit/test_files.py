@@ -198,7 +198,7 @@ def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(
 
 
 @pytest.mark.timeout(60)
-def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path):
+def test_pipe_in_place_of_a_file_blocks_nothing(tmp_path: Path):
     """Another process may replace the file between check and open, so the open itself must not block."""
     os.mkfifo(tmp_path / "pipe")
     descriptor = os.open(tmp_path / "pipe", rooms._FILE)  # pyright: ignore[reportPrivateUsage]

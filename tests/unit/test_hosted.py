@@ -91,7 +91,7 @@ def test_tool_that_cannot_be_used_is_refused_by_its_name_and_field(tool: dict[st
     assert len(MODEL.describe(refusal.value)) < 250
 
 
-def test_image_model_of_that_name_may_live_on_elsewhere() -> None:
+def test_image_model_of_that_name_is_accepted_at_another_endpoint() -> None:
     tool = {"type": "image_generation", "model": "gpt-image-1"}
     assert body_with(tool, openai=False)["tools"] == [tool]
 
@@ -143,7 +143,7 @@ def put_in(tool: dict[str, Any]) -> Any:
     return json.loads(json.dumps(tool).replace("${TOKEN}", SECRET))
 
 
-def test_name_stays_a_name_where_no_secret_belongs() -> None:
+def test_name_of_a_secret_is_not_replaced_where_no_secret_belongs() -> None:
     tools = [{**MCP, "server_description": "${TOKEN}"}, {"type": "later", "url": "https://example.org/${TOKEN}"}]
     body = build_body("${TOKEN}", job_id="job_1", options={"tools": tools, "instructions": "${TOKEN}"})
     assert fill_in_secrets(body, SECRETS) == body

@@ -275,18 +275,18 @@ def test_module_imports_only_from_below(module: str, path: Path):
     assert find_forbidden(path.read_text(), module, is_package=path.name == "__init__.py") == []
 
 
-def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
+def test_only_faces_import_the_app_and_only_the_command_line_the_emulator():
     assert {part for part, below in ALLOWED.items() if "app" in below} == {"mcp_server", "team_server", "cli"}
     assert {part for part, below in ALLOWED.items() if "emulator" in below} == {"cli"}
     assert {part for part, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app", "wiring"}
 
 
 @pytest.mark.parametrize("table", [ALLOWED, *INSIDE.values()], ids=["packages", *INSIDE])
-def test_table_has_no_circle(table: dict[str, set[str]]):
+def test_table_has_no_cycle(table: dict[str, set[str]]):
     below = {part: set(parts) for part, parts in table.items()}
     while below:
         bottom = {part for part, parts in below.items() if not parts & below.keys()}
-        assert bottom, f"these import each other in a circle: {sorted(below)}"
+        assert bottom, f"these import each other in a cycle: {sorted(below)}"
         below = {part: parts for part, parts in below.items() if part not in bottom}
 
 

@@ -13,6 +13,7 @@ import trustme
 
 from agent_jobs.upstream.limited_stream import LimitedStream
 
+#: Seconds that an answer may pause.
 LIMIT_S = 0.1
 LONG_S = 60.0  # the limit of a wait that must end sooner by itself
 HEAD = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"

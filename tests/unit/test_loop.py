@@ -9,8 +9,9 @@ from test_tools import size
 
 from agent_jobs.settings.settings import Settings
 
-#: Ten minutes pass in two seconds. Time that calls take beside their waits can only reduce the turns.
+#: Factor of the fast clock: ten minutes pass in two seconds. Time outside of the waits can only reduce the turns.
 SPEED = 300.0
+#: Seconds that the host waits for the job, by the fast clock.
 LENGTH_S = 600.0
 #: A client whose calls may wait 240 s. Unknown clients get 45 s.
 PATIENT = "codex"

@@ -148,7 +148,7 @@ def test_tiers_and_tools_of_azure_are_not_openais():
     assert cost("gpt-6.1-sol", usage_of(1000, 0), url=AZURE, calls={"web_search": 1}) is None
 
 
-def test_users_table_counts_everywhere_and_alone_for_its_models(tmp_path: Path):
+def test_users_price_table_applies_everywhere_and_alone_for_its_models(tmp_path: Path):
     prices = load_own(tmp_path, '[models."GPT-6.1-sol"]\ninput = 1\noutput = 2\n[tools.web_search]\nper_1000 = 1000\n')
     for url in (OPENAI, AZURE, ELSEWHERE):
         usd = cost("gpt-6.1-sol-2026-10-01", usage_of(100_000, 20_000), prices=prices, url=url, calls={"web_search": 3})

@@ -232,7 +232,7 @@ def test_duplicate_server_is_not_used(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["none", "", "-x", "a" * 41, "a\nb", "!a", "ä"])
-def test_server_needs_a_name_that_a_job_can_say(tmp_path: Path, name: str):
+def test_server_needs_a_name_that_a_job_can_use(tmp_path: Path, name: str):
     servers = read(tmp_path, {"mcpServers": {name: {"command": "x"}, "fine": {"command": "x"}}})
     assert [*servers] == ["fine"]
     assert "a server's name has" in servers.refused[name]

@@ -41,7 +41,7 @@ async def client() -> AsyncIterator[ResponsesClient]:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, and the error that it must become; a message of None is the status in words."""
+    """An answer, and the error that it must become. If `message` is None, the error has the status in words."""
 
     status: int
     body: str | bytes
@@ -72,7 +72,7 @@ async def announce_headers(request: httpx.Request) -> None:
 
 
 def answer_after_sending(response: httpx.Response | Exception) -> Callable[[httpx.Request], Awaitable[httpx.Response]]:
-    """Return a side effect for respx: the request leaves, then the answer arrives or the connection breaks."""
+    """Return a side effect for respx: the request is sent, then the answer arrives or the connection breaks."""
 
     async def answer(request: httpx.Request) -> httpx.Response:
         await announce_headers(request)
@@ -507,7 +507,7 @@ async def test_retrieve_returns_when_upstream_wants_to_be_polled(
 
 
 class Broken(NamedTuple):
-    """An error of the connection, and the code that it gets once the first byte has left."""
+    """An error of the connection, and the code that it gets once the first byte was sent."""
 
     kind: type[Exception]
     words: str
