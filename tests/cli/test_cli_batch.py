@@ -261,7 +261,7 @@ def test_line_that_cannot_be_started_is_refused_before_anything_is_sent(
     command = ["batch", str(tasks), "--out", str(tmp_path / "out")]
     refused = CliRunner().invoke(cli, command, env=terminal.environment(AGENT_JOBS_MAX_CONCURRENT="1"))
     assert refused.exit_code == 1
-    assert refused.stderr.startswith("Error: Line 3: ")  # without a hint before it
+    assert refused.stderr.startswith("Error: Line 3: ")  # no hint is printed before the error
     assert problem in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
     assert read_results(terminal) == []

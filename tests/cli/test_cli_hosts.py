@@ -91,7 +91,7 @@ def test_host_file_without_our_entry_gives_no_finding(person: Person):
 
 @pytest.mark.parametrize("scope", ["user", "project"])
 @pytest.mark.parametrize("host", WRITTEN)
-def test_entry_written_by_install_has_no_finding(person: Person, host: str, scope: Scope):
+def test_entry_written_by_install_has_no_problem(person: Person, host: str, scope: Scope):
     if scope == "project" and HOSTS[host].project is None:
         return
     env = {"AGENT_JOBS_API_KEY_FILE": str(person.home / "key")} if not HOSTS[host].hands_key_over else {}

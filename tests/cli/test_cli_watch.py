@@ -77,7 +77,7 @@ def test_ctrl_c_leaves_started_jobs_running_too(terminal: Terminal, command: lis
     assert left.returncode == 130
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
     resume = f"Resume with: agent-jobs watch {job['job_id']}"
-    assert f"Stopped watching {job['job_id']}. It is still running at the provider. {resume}" in left.said
+    assert f"Stopped watching {job['job_id']}. It is still running at the provider. {resume}" in left.one_line
     assert job["status"] == "in_progress"
 
 
@@ -87,8 +87,8 @@ def test_run_that_ends_with_its_command_is_not_reported_as_continuing(terminal: 
     left = terminal.show(command, asked, stop=is_running, AGENT_JOBS_MODE="foreground")
     assert left.returncode == 130
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
-    assert f"Stopped watching {job['job_id']}. It stops with this process." in left.said
-    assert "Ctrl-C stops waiting" not in left.said
+    assert f"Stopped watching {job['job_id']}. It stops with this process." in left.one_line
+    assert "Ctrl-C stops waiting" not in left.one_line
     assert "interrupted: " in terminal.pipe("watch", job["job_id"]).stdout
 
 
@@ -99,13 +99,13 @@ def test_watch_reports_jobs_that_end_with_their_sending_process(terminal: Termin
         left = terminal.show("watch", theirs, stop=is_running)
         assert (
             f"Stopped watching {theirs}. It stops with the process that sent it. Resume with: agent-jobs watch {theirs}"
-            in left.said
+            in left.one_line
         )
         start_job(terminal, script_prompt("Other", LONG))
         left = terminal.show("watch", stop=lambda seen: len(RUNS.findall(screen(seen))) >= 2)
         assert (
             "Stopped watching 2 jobs. Still running at the provider: 1. Stopping with the process that sent them: 1."
-            in left.said
+            in left.one_line
         )
 
 
@@ -115,10 +115,10 @@ def test_unsent_job_is_not_reported_as_running(terminal: Terminal):
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
         left = terminal.show("run", WORK, stop=lambda seen: "not sent yet" in seen, OPENAI_BASE_URL=nowhere)
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
-    assert f"Stopped watching {job['job_id']}. It has not been sent yet. Resume with: agent-jobs watch" in left.said
+    assert f"Stopped watching {job['job_id']}. It has not been sent yet. Resume with: agent-jobs watch" in left.one_line
     start_job(terminal, script_prompt("Other", LONG))
     left = terminal.show("watch", stop=is_running)
-    assert "Stopped watching 2 jobs. Still running at the provider: 1. Not sent yet: 1." in left.said
+    assert "Stopped watching 2 jobs. Still running at the provider: 1. Not sent yet: 1." in left.one_line
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal that closes sends SIGHUP")

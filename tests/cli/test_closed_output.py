@@ -164,5 +164,5 @@ def test_server_exits_silently_if_its_host_stops_reading(terminal: Terminal, arg
             if number == 1:
                 assert json.loads(process.stdout.readline())["id"] == 1
                 process.stdout.close()
-        assert process.wait(LIMIT_S) == 0, "stdin is still open"
+        assert process.wait(LIMIT_S) == 0, "it exits although stdin is still open"
         assert process.stderr.read() == ""

@@ -36,7 +36,7 @@ def init(*arguments: str, stdin: str = "", **environ: str) -> Result:
 
 
 def list_files(home: Path) -> set[str]:
-    """List the files that were written in the home, without the database, which the check of the key opens."""
+    """List the files that init wrote into the home folder, without the database, which the check of the key opens."""
     kept = (path.relative_to(home) for path in home.rglob("*") if path.is_file() and not path.name.startswith("."))
     return {str(path) for path in kept if path.parts[0] != ".local"}
 
@@ -75,7 +75,7 @@ def test_host_runs_a_job_with_the_entry_that_init_wrote(home: Path, upstream: Ru
     assert upstream.emulator.counters()["creates"] == 1
 
 
-def test_second_run_finds_everything_and_asks_for_nothing(home: Path, upstream: RunningServer):
+def test_second_run_changes_nothing_and_asks_nothing(home: Path, upstream: RunningServer):
     init("--yes", "--stdin", "--no-job", "--endpoint", upstream.base_url, stdin=KEY)
     before = {name: (home / name).read_bytes() for name in list_files(home)}
     result = init("--yes", "--no-job")

@@ -50,7 +50,7 @@ def show_key(environ: dict[str, str], *arguments: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running_server(environ: dict[str, str]) -> AsyncGenerator[Host]:
-    """Start a server as a host does; it reads the settings again while it has no key."""
+    """Start a server as a host does. It reads the settings again while it has no key."""
 
     def reload() -> Settings | ConfigError:
         try:

@@ -28,7 +28,7 @@ SETTINGS = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), r
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Build the wheel with the build backend, without network and without an environment of its own."""
+    """Build the wheel with the build backend in this environment, without the network."""
     folder = tmp_path_factory.mktemp("dist")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
@@ -162,7 +162,7 @@ def test_addresses_in_the_repository_lead_to_files_that_exist():
 
 
 def list_text_files(root: Path) -> list[Path]:
-    """Return the files of the repository in which its address may stand, without the tests."""
+    """Return the files of the repository that may contain its address, without the tests."""
     folders = [root / name for name in ("docs", "packaging", "src", "examples")]
     files = [*root.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
     return [path for path in files if path.suffix in {".md", ".json", ".toml", ".py"} or path.name == "Dockerfile"]
@@ -258,7 +258,7 @@ def test_bundle_asks_for_the_key_and_passes_on_every_field():
     assert all("default" in field for name, field in fields.items() if name != "openai_api_key")
 
 
-def test_bundle_says_who_made_it_and_where_its_pages_are():
+def test_bundle_names_its_author_and_its_pages():
     repository = PROJECT["urls"]["Repository"]
     assert MANIFEST["documentation"] == PROJECT["urls"]["Documentation"]
     assert MANIFEST["support"] == PROJECT["urls"]["Issues"]
@@ -280,7 +280,7 @@ def test_bundle_holds_the_files_that_its_manifest_names(tmp_path: Path):
 
 
 def read_dockerfile() -> list[tuple[str, str]]:
-    """Return the Dockerfile's instructions, with lines joined."""
+    """Return the Dockerfile's instructions as pairs of word and rest, with continued lines joined."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.M))
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line.strip())]
 
@@ -330,7 +330,7 @@ NAMING = (
 )  # fmt: skip
 
 
-def test_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
+def test_owner_script_changes_all_files_at_once(tmp_path: Path):
     for name in (*NAMING, "scripts/owner"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)

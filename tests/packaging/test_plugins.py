@@ -57,7 +57,7 @@ def test_server_is_the_entry_of_its_host(host: str):
 
 
 @pytest.mark.parametrize("host", PLUGINS)
-def test_one_skill_teaches_the_loop_and_names_no_tool_that_does_not_exist(host: str):
+def test_one_skill_explains_the_loop_and_names_only_existing_tools(host: str):
     [file] = (PACKAGING / f"{host}-plugin").glob("skills/*/SKILL.md")
     text = file.read_text()
     assert text == (PACKAGING / "codex-plugin/skills" / file.parent.name / "SKILL.md").read_text()

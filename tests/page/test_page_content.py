@@ -160,7 +160,7 @@ async def test_address_selects_jobs(settings: Settings) -> None:
             options = {"metadata": {"emulate": json.dumps(script)}}
             job_id = (await server.host.call("agent_start", prompt=title, wait_s=0, options=options, **more))["job_id"]
             with anyio.fail_after(60):
-                while not (await engine.find_progress(job_id)).is_terminal:  # noqa: ASYNC110  # a poll would read it
+                while not (await engine.find_progress(job_id)).is_terminal:  # noqa: ASYNC110  # a poll would mark the result as read
                     await anyio.sleep(0.02)
         for query, shown in SELECTIONS.items():
             html = (await client.get(f"/{query}")).text

@@ -41,7 +41,7 @@ ALLOWED = (AllowedHost("hooks.example.com"), AllowedHost("other.example.com", 84
 PUBLIC, OTHER_PUBLIC = "93.184.216.34", "2606:4700::1111"
 
 
-# Which addresses are accepted at the start.
+# Addresses that a start accepts.
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_list_of_hosts_is_read() -> None:
     assert read == (AllowedHost("hooks.example.com"), AllowedHost("localhost", 8080), AllowedHost("::1", 90))
 
 
-# Which addresses are connected to.
+# Addresses to which callbacks are sent.
 
 
 PRIVATE = """
@@ -133,7 +133,7 @@ def test_allowed_port_of_this_machine_leads_nowhere_else() -> None:
 
 
 class Names:
-    """A name server whose answers change, as an attacker's does."""
+    """A name server whose answers change, like that of an attacker."""
 
     def __init__(self, *answers: str) -> None:
         self._answers = list(answers)

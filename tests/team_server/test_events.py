@@ -107,7 +107,7 @@ async def event_host(team: Team, receiver: Receiver, era: str = "modern", token:
         yield EventHost(host, receiver)
 
 
-# What is offered.
+# The offered events.
 
 
 async def test_events_are_offered_over_http_alone(team: Team, receiver: Receiver):

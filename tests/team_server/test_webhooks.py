@@ -43,7 +43,7 @@ class Team:
 
 @asynccontextmanager
 async def team(settings: Settings, upstream: RunningServer, *, sends: bool = False) -> AsyncGenerator[Team]:
-    """Run a server; with `sends`, the emulator sends it webhooks."""
+    """Run a server. If `sends` is true, the emulator sends webhooks to it."""
     assert settings.webhook_secret_file is not None
     async with hosting(settings) as host:
         routes = build_webhook_routes(host.app.engine, settings.webhook_secret_file)

@@ -182,7 +182,7 @@ class _Quiet(TLSListener):
 
 @asynccontextmanager
 async def listening(answer: str, context: SSLContext | None = None) -> AsyncGenerator[int]:
-    """Run a server that gives each connection one answer; yield its port."""
+    """Run a server that gives each connection one answer, and yield its port."""
 
     async def reply(client: AnyByteStream) -> None:
         async with client:

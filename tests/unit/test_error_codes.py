@@ -23,7 +23,9 @@ from agent_jobs.rendering.owner_steps import OWNER_NEXT_STEPS
 from agent_jobs.validation import ENTRY_CODES
 
 SOURCE = Path(agent_jobs.__file__).parent
+#: The classes whose calls are the places where an error or a warning is created.
 CLASSES = {name for name in vars(errors) if name.endswith("Error")} | {"RefusedFileError", "SettingWarning"}
+#: Errors of the provider, whose answer has their code.
 UPSTREAM = {"UpstreamError", "UnsentError", "BusyError", "UnclearError", "RefusedError", "AccountError", "MissingError"}
 #: Packages and modules with one kind of reader, whose words are already in the problem.
 FACES = (
@@ -36,6 +38,7 @@ INDIRECT = {
     "choice_error", "value_error", "_explain_failure", "_word_failure",
     "_preset_error", "_get_job", "move_jobs", "_arguments_error",
 }  # fmt: skip
+#: The fixes of each code, by their readers.
 TABLES: Mapping[str, Mapping[str, str]] = {
     "shared": FIXES, "the user's": USER_STEPS, "a model's": model.FIXES, "a person's": person.FIXES
 }  # fmt: skip

@@ -24,7 +24,7 @@ from openai.types.responses import ResponseInputMessageContentListParam
 from pydantic import TypeAdapter
 
 from agent_jobs.attachments import file_reader, gather
-from agent_jobs.attachments import roots as rooms
+from agent_jobs.attachments import roots as roots_module
 from agent_jobs.attachments.protected_files import RefusedFileError
 from agent_jobs.attachments.roots import Root
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
@@ -201,7 +201,7 @@ def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(
 def test_pipe_in_place_of_a_file_blocks_nothing(tmp_path: Path):
     """Another process may replace the file between check and open, so the open itself must not block."""
     os.mkfifo(tmp_path / "pipe")
-    descriptor = os.open(tmp_path / "pipe", rooms._FILE)  # pyright: ignore[reportPrivateUsage]
+    descriptor = os.open(tmp_path / "pipe", roots_module._FILE)  # pyright: ignore[reportPrivateUsage]
     os.close(descriptor)
 
 
@@ -322,7 +322,7 @@ def test_pattern_with_too_many_entries_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
 ):
     write_tree(tmp_path, {f"{number}.txt": INSIDE for number in range(6)})
-    monkeypatch.setattr(rooms, limit, value)
+    monkeypatch.setattr(roots_module, limit, value)
     assert "further down" in read_refusal(["*"], tmp_path)
 
 
@@ -590,7 +590,7 @@ RULES = st.builds(
 TREES = st.sets(st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join), min_size=1, max_size=8)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not here to compare with")
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 @settings(deadline=None, max_examples=60)
 @given(TREES, st.lists(RULES, max_size=4), st.lists(RULES, max_size=3))
 def test_globs_skip_files_that_git_ignores(tree: set[str], rules: list[str], deeper: list[str]):

@@ -107,7 +107,7 @@ CARRYING: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def put(tool: dict[str, Any], secret: Any) -> dict[str, Any]:
+def set_secret(tool: dict[str, Any], secret: Any) -> dict[str, Any]:
     return json.loads(json.dumps(tool).replace('"{}"', json.dumps(secret)))
 
 
@@ -117,7 +117,7 @@ def put(tool: dict[str, Any], secret: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("tool", CARRYING)
 def test_literal_secret_is_refused_and_not_echoed(tool: dict[str, Any], literal: Any) -> None:
     with pytest.raises(RequestError) as refusal:
-        body_with(put(tool, literal))
+        body_with(set_secret(tool, literal))
     assert "AGENT_JOBS_SECRETS" in MODEL.describe(refusal.value)
     assert SECRET not in MODEL.describe(refusal.value)
 
@@ -132,14 +132,14 @@ def test_secret_in_an_address_is_refused_and_not_echoed(url: str) -> None:
 @pytest.mark.parametrize("scheme", ["", "Bearer ", "Basic ", "Token ", "ApiKey "])
 @pytest.mark.parametrize("tool", CARRYING)
 def test_named_secret_is_inserted_only_into_the_sent_request(tool: dict[str, Any], scheme: str) -> None:
-    body = body_with(put(tool, scheme + "${TOKEN}"))
+    body = body_with(set_secret(tool, scheme + "${TOKEN}"))
     sent = fill_in_secrets(body, SECRETS)
     assert SECRET not in json.dumps(body)
-    assert sent == body_with(put(tool, scheme + "${TOKEN}")) | {"tools": [put_in(body["tools"][0])]}
+    assert sent == body_with(set_secret(tool, scheme + "${TOKEN}")) | {"tools": [expand_token(body["tools"][0])]}
     assert json.dumps(sent).count(SECRET) == 1
 
 
-def put_in(tool: dict[str, Any]) -> Any:
+def expand_token(tool: dict[str, Any]) -> Any:
     return json.loads(json.dumps(tool).replace("${TOKEN}", SECRET))
 
 

@@ -27,7 +27,7 @@ def a_turn(**changes: Any) -> Turn:
 
 
 def a_job(status: Status = IN_PROGRESS, *, turn: Turn | None = None, **changes: Any) -> Job:
-    """Return a job of this status; it has a response id if its status needs one."""
+    """Return a job of this status. It has a response id if its status needs one."""
     turn_of_status = a_turn(response_id=None if status in (PENDING, STARTING) else "resp_1")
     job = Job(id="job_1", title="t", status=status, created_at=NOW, turn=turn or turn_of_status)
     return replace(job, finished_at=NOW if job.is_terminal else None, **changes)
