@@ -63,12 +63,12 @@ def test_version_is_reported() -> None:
 
 
 def test_server_on_a_terminal_explains_its_use_and_setup() -> None:
-    ours, theirs = pty.openpty()
+    master, terminal = pty.openpty()
     try:
-        shown = run(COMMAND, stdin=theirs, timeout=100)
+        shown = run(COMMAND, stdin=terminal, timeout=100)
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(master)
+        os.close(terminal)
     assert shown.returncode == 0
     assert "MCP server" in shown.stdout
     assert '"mcpServers"' in shown.stdout

@@ -31,15 +31,15 @@ class Desk:
     upstream: RunningServer
 
     def type(self, *words: str, stdin: str = "", **environment: str) -> Result:
-        """Run a command; it must not crash."""
-        ours = {
+        """Run a command, and return its result. It must not crash."""
+        settings = {
             "OPENAI_API_KEY": "sk-secret",
             "OPENAI_BASE_URL": self.upstream.base_url,
             "AGENT_JOBS_DATA_DIR": str(self.folder / "data"),
             "AGENT_JOBS_PRICES": str(self.folder / "prices.toml"),
             "AGENT_JOBS_MODEL": MODEL,
         }
-        result = CliRunner().invoke(cli, list(words), input=stdin, env={**ours, **environment})
+        result = CliRunner().invoke(cli, list(words), input=stdin, env={**settings, **environment})
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
         assert "Traceback" not in result.output
         return result
@@ -51,7 +51,7 @@ class Desk:
         return self.read("list", *words)["jobs"]
 
     def run(self, prompt: str, script: dict[str, Any] = QUICK, *words: str) -> str:
-        """Run a job to its end; return its id."""
+        """Run a job to its end, and return its id."""
         before = {job["job_id"] for job in self.jobs()}
         ran = self.type("run", script_prompt(prompt, script), *words)
         assert ran.exit_code in (0, 3), ran.stderr
@@ -329,8 +329,8 @@ def test_run_continues_the_newest_finished_job_of_the_terminal(desk: Desk):
     assert nothing.exit_code == 1
     assert "No job of the terminal has finished" in nothing.stderr
     first = desk.run("Compare solar panels")
-    theirs = desk.run("Of a host")
-    desk.write(f"UPDATE job SET client = 'Cursor' WHERE id = '{theirs}'")
+    of_a_host = desk.run("Of a host")
+    desk.write(f"UPDATE job SET client = 'Cursor' WHERE id = '{of_a_host}'")
     desk.start("Still running")
     continued = desk.type("run", "--continue", script_prompt("And?", QUICK))
     assert continued.exit_code == 0, continued.stderr

@@ -39,7 +39,7 @@ def closed_port() -> Iterator[int]:
 
 
 def doctor(terminal: Terminal, **environment: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
-    """Run doctor; return its exit status, and its findings by their subjects."""
+    """Run doctor, and return its exit status and its findings by their subjects."""
     shown = terminal.pipe("doctor", "--json", **environment)
     findings: dict[str, list[dict[str, str]]] = {}
     for finding in json.loads(shown.stdout)["findings"]:

@@ -56,14 +56,14 @@ class Desk:
         return anyio.run(start)
 
     def type(self, *words: str, **environment: str | None) -> Result:
-        """Run a command; it must not crash."""
-        ours = {
+        """Run a command, and return its result. It must not crash."""
+        settings = {
             "OPENAI_API_KEY": "sk-secret",
             "OPENAI_BASE_URL": self.upstream.base_url,
             "AGENT_JOBS_DATA_DIR": str(self.settings.data_dir),
             "AGENT_JOBS_PRICES": str(self.settings.prices),
         }
-        result = CliRunner().invoke(cli, list(words), env={**ours, **environment})
+        result = CliRunner().invoke(cli, list(words), env={**settings, **environment})
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
         return result
 

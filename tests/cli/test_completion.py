@@ -193,17 +193,17 @@ def list_completions(terminal: Terminal, line: str, **environment: str) -> dict[
 def test_presets_of_the_user_are_offered_and_a_broken_file_hides_no_built_in_one(
     terminal: Terminal, tmp_path: Path
 ) -> None:
-    mine = tmp_path / "presets.toml"
-    mine.write_text('[minutes]\ndescription = "Minutes of a meeting."\n')
+    file = tmp_path / "presets.toml"
+    file.write_text('[minutes]\ndescription = "Minutes of a meeting."\n')
     line = "agent-jobs run --preset "
-    ours = list_completions(terminal, line)
-    assert {"deep_research", "think", "review", "quick"} <= ours.keys()
-    assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == {
-        **ours,
+    built_in = list_completions(terminal, line)
+    assert {"deep_research", "think", "review", "quick"} <= built_in.keys()
+    assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(file)) == {
+        **built_in,
         "minutes": "Minutes of a meeting.",
     }
-    mine.write_text("[minutes")
-    assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == ours
+    file.write_text("[minutes")
+    assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(file)) == built_in
 
 
 def test_title_cannot_move_the_cursor_in_a_completion(terminal: Terminal) -> None:

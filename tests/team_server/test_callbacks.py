@@ -155,15 +155,15 @@ async def test_private_address_is_never_connected_to() -> None:
 
 async def test_name_is_resolved_once_and_stays_that_of_tls_and_host() -> None:
     authority, asked_names = trustme.CA(), list[str]()
-    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(ours)  # pyright: ignore[reportUnknownMemberType]
-    authority.configure_trust(theirs)  # pyright: ignore[reportUnknownMemberType]
-    ours.sni_callback = lambda _socket, name, _context: asked_names.append(name)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
-    with receiving(ours) as receiver:
+    server_context, client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server_context)  # pyright: ignore[reportUnknownMemberType]
+    authority.configure_trust(client_context)  # pyright: ignore[reportUnknownMemberType]
+    server_context.sni_callback = lambda _socket, name, _context: asked_names.append(name)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    with receiving(server_context) as receiver:
         port = int(receiver.url.rpartition(":")[2])
         names = Names("127.0.0.1", "10.0.0.1")
         allowed = [AllowedHost("localhost", port)]
-        sender = CallbackSender(allowed, [b"x" * 24], Clock(), resolve=names.resolve, tls=theirs)
+        sender = CallbackSender(allowed, [b"x" * 24], Clock(), resolve=names.resolve, tls=client_context)
         assert await sender.send(f"{receiver.url}/path?q=1", "msg_1", b"{}") == Outcome()
         assert (names.asked, asked_names) == (1, ["localhost"])
         [received] = receiver.received
