@@ -1,4 +1,4 @@
-"""Answers as a terminal and a pipe show them while they are written: nothing is lost, doubled or steers anything."""
+"""A terminal and a pipe show an answer while it is written: no text is lost, doubled or able to steer the terminal."""
 
 import re
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def finished_job(text: str, status: Status = Status.COMPLETED) -> Job:
 
 
 class Following:
-    """A text that grows, and the writer that follows it."""
+    """A text that grows, and the writer that prints it as it grows."""
 
     def __init__(self, writer: TerminalWriter | PlainWriter) -> None:
         self.writer = writer
@@ -140,7 +140,7 @@ def test_half_a_character_waits_for_its_other_half(capfdbinary: pytest.CaptureFi
 def test_finished_blocks_are_printed_before_the_end_and_the_growing_one_is_not(capsys: pytest.CaptureFixture[str]):
     following = Following(TerminalWriter(is_streaming=True))
     following.write("One paragraph.\n\n2")
-    assert capsys.readouterr().out == "", "it may be a list that goes on"
+    assert capsys.readouterr().out == "", "the list may continue"
     following.write("nd one", " that grows")
     assert capsys.readouterr().out == "One paragraph.\n"
     assert following.writer.draw_growing(80) == ["", "2nd one that grows"]
@@ -176,7 +176,7 @@ def test_final_answer_that_differs_is_printed_in_full(
     ("kept", "status"),
     [
         ("", Status.FAILED),
-        ("two three", Status.FAILED),  # the store keeps a tail
+        ("two three", Status.FAILED),  # the store keeps only the end of a text
         ("one two three", Status.INCOMPLETE),
         ("one two three", Status.CANCELLED),
     ],

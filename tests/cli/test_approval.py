@@ -1,4 +1,4 @@
-"""What a job asks for is asked at the terminal, and nowhere else."""
+"""The user answers a job's questions at the terminal, and is asked nowhere else."""
 
 import json
 import sys
@@ -84,7 +84,7 @@ def test_always_allows_further_calls_of_the_same_tool_by_the_same_job(terminal: 
     assert "Both closed." in shown.text
 
 
-def test_tool_of_the_users_own_server_is_named_by_both(terminal: Terminal):
+def test_tool_of_the_users_own_server_is_named_with_its_server(terminal: Terminal):
     toolbox = terminal.folder.parent / "tools.json"
     server = {"command": sys.executable, "args": ["-S", str(SUPPORT / "tool_server.py")]}
     toolbox.write_text(json.dumps({"mcpServers": {"tracker": server}}))
@@ -128,7 +128,7 @@ def test_unanswered_question_leaves_the_job_waiting_and_says_how_to_answer_it(
     assert terminal.pipe("watch", job["job_id"]).returncode == 0
 
 
-def test_watch_asks_too_and_elsewhere_nothing_is_asked(terminal: Terminal):
+def test_watch_asks_the_user_on_a_terminal_only(terminal: Terminal):
     asked = script_prompt("Close it", {"duration_s": 1, "text": "Closed.", "mcp_approval": CLOSE})
     ran = terminal.pipe("run", asked, "--option", f"tools={json.dumps([SHOP])}")
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
@@ -143,7 +143,7 @@ def test_watch_asks_too_and_elsewhere_nothing_is_asked(terminal: Terminal):
 
 
 class _Screen:
-    """A stream that is a terminal or none, and keeps what is written."""
+    """A stream that keeps what is written, and may claim to be a terminal."""
 
     def __init__(self, *, is_terminal: bool) -> None:
         self.written = ""
@@ -171,7 +171,7 @@ NOTICE = "\a\x1b]9;agent-jobs: completed: Compare]0;x caches\a"
 
 
 @pytest.mark.parametrize(
-    ("jobs", "environment", "is_terminal", "rung"),
+    ("jobs", "environment", "is_terminal", "output"),
     [
         ([build_finished_job(61)], {}, True, NOTICE),
         ([build_finished_job(59)], {}, True, ""),
@@ -190,7 +190,7 @@ NOTICE = "\a\x1b]9;agent-jobs: completed: Compare]0;x caches\a"
     ],
 )
 def test_bell_rings_for_a_long_job_at_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, jobs: list[Job], environment: dict[str, str], is_terminal: bool, rung: str
+    monkeypatch: pytest.MonkeyPatch, jobs: list[Job], environment: dict[str, str], is_terminal: bool, output: str
 ):
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in {"TERM": "xterm", **environment}.items():
@@ -198,4 +198,4 @@ def test_bell_rings_for_a_long_job_at_a_terminal(
     screen = _Screen(is_terminal=is_terminal)
     monkeypatch.setattr("sys.stderr", screen)
     ring_bell(jobs, since=900.0)
-    assert screen.written == rung
+    assert screen.written == output

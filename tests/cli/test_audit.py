@@ -1,4 +1,4 @@
-"""`agent-jobs audit`: the log of a team server on a terminal."""
+"""`agent-jobs audit` prints the audit log of a team server."""
 
 import json
 import re
@@ -60,16 +60,16 @@ def test_audit_fits_the_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((), "The audit log is empty. A team server writes it: agent-jobs serve --http\n"),
         (("--owner", "alice"), "The audit log has no such action.\n"),
         (("--json-lines",), ""),
     ],
 )
-def test_empty_audit_log_is_reported_on_stderr(tmp_path: Path, words: tuple[str, ...], said: str):
+def test_empty_audit_log_is_reported_on_stderr(tmp_path: Path, words: tuple[str, ...], message: str):
     result = CliRunner().invoke(cli, ["audit", *words], env={"AGENT_JOBS_DATA_DIR": str(tmp_path)})
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", said)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", message)
 
 
 def test_audit_selects_an_owner_and_a_time_as_json(folder: Path):

@@ -1,4 +1,4 @@
-"""The command line, as a person runs it."""
+"""The commands without a job: demo, emulator, serve, version and help."""
 
 import os
 import pty
@@ -63,12 +63,12 @@ def test_version_is_reported() -> None:
 
 
 def test_server_on_a_terminal_explains_its_use_and_setup() -> None:
-    ours, theirs = pty.openpty()
+    master, terminal = pty.openpty()
     try:
-        shown = run(COMMAND, stdin=theirs, timeout=100)
+        shown = run(COMMAND, stdin=terminal, timeout=100)
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(master)
+        os.close(terminal)
     assert shown.returncode == 0
     assert "MCP server" in shown.stdout
     assert '"mcpServers"' in shown.stdout
@@ -84,8 +84,8 @@ def test_emulator_serves_until_it_is_interrupted() -> None:
     with Process([*COMMAND, "emulator", "--port", "0"], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            said = "".join(process.stdout.readline() for _ in range(3))
-            base_url = re.search(r"OPENAI_BASE_URL=(\S+)", said)
+            output = "".join(process.stdout.readline() for _ in range(3))
+            base_url = re.search(r"OPENAI_BASE_URL=(\S+)", output)
             assert base_url
             answer = httpx2.get(f"{base_url[1]}/models", headers={"Authorization": "Bearer emulated"})
             assert answer.status_code == 200
@@ -111,12 +111,12 @@ def test_demo_that_is_interrupted_ends_without_a_traceback(here: Machine) -> Non
         while "agent_poll: waiting" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(2)
-        _, said = process.communicate(timeout=60)
-    assert said == "Interrupted.\n"
+        _, stderr = process.communicate(timeout=60)
+    assert stderr == "Interrupted.\n"
     assert process.returncode == 130
 
 
-def test_demo_whose_reader_has_enough_ends_without_a_traceback() -> None:
+def test_demo_ends_without_a_traceback_if_its_reader_stops_reading() -> None:
     with Process([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""Finding, reading, repeating, summing up and deleting jobs that exist: each command in this process."""
+"""Commands on existing jobs, run in this process: list, search, show, retry, stats, export and delete."""
 
 import json
 import re
@@ -31,18 +31,18 @@ class Desk:
     upstream: RunningServer
 
     def type(self, *words: str, stdin: str = "", **environment: str) -> Result:
-        """Run a command; it must not crash."""
-        ours = {
+        """Run a command, and return its result. It must not crash."""
+        settings = {
             "OPENAI_API_KEY": "sk-secret",
             "OPENAI_BASE_URL": self.upstream.base_url,
             "AGENT_JOBS_DATA_DIR": str(self.folder / "data"),
             "AGENT_JOBS_PRICES": str(self.folder / "prices.toml"),
             "AGENT_JOBS_MODEL": MODEL,
         }
-        typed = CliRunner().invoke(cli, list(words), input=stdin, env={**ours, **environment})
-        assert typed.exception is None or isinstance(typed.exception, SystemExit), typed.exc_info
-        assert "Traceback" not in typed.output
-        return typed
+        result = CliRunner().invoke(cli, list(words), input=stdin, env={**settings, **environment})
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        assert "Traceback" not in result.output
+        return result
 
     def read(self, *words: str) -> Any:
         return json.loads(self.type(*words, "--json").stdout)
@@ -51,7 +51,7 @@ class Desk:
         return self.read("list", *words)["jobs"]
 
     def run(self, prompt: str, script: dict[str, Any] = QUICK, *words: str) -> str:
-        """Run a job to its end; return its id."""
+        """Run a job to its end, and return its id."""
         before = {job["job_id"] for job in self.jobs()}
         ran = self.type("run", script_prompt(prompt, script), *words)
         assert ran.exit_code in (0, 3), ran.stderr
@@ -106,7 +106,7 @@ def test_list_says_why_a_job_was_not_sent(desk: Desk):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: str):
+def test_characters_outside_the_encoding_of_stdout_are_replaced(desk: Desk, encoding: str):
     desk.run("東京 solar")
     ran = CliRunner(charset=encoding).invoke(
         cli, ["list"], env={"AGENT_JOBS_DATA_DIR": str(desk.folder / "data"), "OPENAI_API_KEY": ""}
@@ -117,7 +117,7 @@ def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: 
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "sentence"),
     [
         (["list", "--since", "tomorrow"], "'tomorrow' is not a time. Write an age such as 90m, 12h, 2d or 1w"),
         (["list", "--since", "2026-13-01"], "is not a time"),
@@ -162,29 +162,29 @@ def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: 
         (["retry"], "Missing argument 'ID'"),
     ],
 )
-def test_wrong_command_line_is_refused_with_the_right_form(desk: Desk, words: list[str], said: str):
+def test_wrong_command_line_is_refused_with_the_right_form(desk: Desk, words: list[str], sentence: str):
     refused = desk.type(*words)
     assert refused.exit_code == 2
-    assert said in " ".join(refused.stderr.split())
+    assert sentence in " ".join(refused.stderr.split())
     assert refused.stdout == ""
     assert desk.creates() == 0
 
 
 @pytest.mark.parametrize("command", ["show", "logs", "export", "delete", "retry", "ask"])
-@pytest.mark.parametrize(("written", "said"), [("job_aeiou", "There is no job"), ("job_", "is ambiguous"), ("", "''")])
-def test_unknown_or_ambiguous_id_is_refused(desk: Desk, command: str, written: str, said: str):
+@pytest.mark.parametrize(("written", "text"), [("job_aeiou", "There is no job"), ("job_", "is ambiguous"), ("", "''")])
+def test_unknown_or_ambiguous_id_is_refused(desk: Desk, command: str, written: str, text: str):
     desk.start("One")
     desk.start("Two")
     more = {"ask": ["And?"], "delete": ["--yes"]}.get(command, [])
     refused = desk.type(command, written, *more)
     assert (refused.exit_code, refused.stdout) == (1, "")
-    assert said in refused.stderr
+    assert text in refused.stderr
     assert "agent_" not in refused.stderr
     assert desk.creates() == 2
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "sentence"),
     [
         (["list"], 'No jobs found. Start one with: agent-jobs run "..."'),
         (["list", "--model", "x"], "No jobs found with these options. The newest of all: agent-jobs list"),
@@ -192,10 +192,10 @@ def test_unknown_or_ambiguous_id_is_refused(desk: Desk, command: str, written: s
         (["stats"], 'No jobs were started in the last 30 days. Start one with: agent-jobs run "..."'),
     ],
 )
-def test_empty_result_is_reported_with_a_next_step(desk: Desk, words: list[str], said: str):
+def test_empty_result_is_reported_with_a_next_step(desk: Desk, words: list[str], sentence: str):
     found = desk.type(*words)
     assert found.exit_code == 0
-    assert said in found.stdout
+    assert sentence in found.stdout
 
 
 def test_show_has_the_prompt_first_then_files_turns_steps_and_request(desk: Desk):
@@ -272,7 +272,7 @@ def test_logs_follow_a_job_to_its_end(desk: Desk):
     followed = desk.type("logs", job_id, "--follow")
     assert followed.exit_code == 0
     lines = followed.stdout.splitlines()
-    assert len(lines) == len(set(lines)), "nothing is written twice"
+    assert len(lines) == len(set(lines)), "no line is repeated"
     assert "completed" in lines[-1]
 
 
@@ -300,13 +300,13 @@ def test_search_finds_prompts_and_answers_newest_first(desk: Desk):
         ("A majority\ue200cite\ue202turn0search1\ue201 is up.", "A majority is up."),
     ],
 )
-def test_search_shows_a_passage_without_signs_of_markdown(desk: Desk, text: str, shown: str) -> None:
+def test_search_shows_a_passage_without_markdown(desk: Desk, text: str, shown: str) -> None:
     desk.run(f"{text}\n")
     [line] = desk.type("search", "majority").stdout.splitlines()
     assert shown in line
 
 
-def test_show_and_logs_say_each_thing_once_and_in_words(desk: Desk) -> None:
+def test_show_and_logs_state_each_fact_once_and_in_words(desk: Desk) -> None:
     job_id = desk.run("Compare")
     for kind in ("following", "unwatched", "watched", "polling"):
         desk.write(f"INSERT INTO event (job_id, at, kind) VALUES ('{job_id}', 1030.0, '{kind}')")
@@ -337,8 +337,8 @@ def test_run_continues_the_newest_finished_job_of_the_terminal(desk: Desk):
     assert nothing.exit_code == 1
     assert "No job of the terminal has finished" in nothing.stderr
     first = desk.run("Compare solar panels")
-    theirs = desk.run("Of a host")
-    desk.write(f"UPDATE job SET client = 'Cursor' WHERE id = '{theirs}'")
+    of_a_host = desk.run("Of a host")
+    desk.write(f"UPDATE job SET client = 'Cursor' WHERE id = '{of_a_host}'")
     desk.start("Still running")
     continued = desk.type("run", "--continue", script_prompt("And?", QUICK))
     assert continued.exit_code == 0, continued.stderr
@@ -392,8 +392,8 @@ def test_retry_of_an_unconfirmed_start_warns_of_paying_twice(desk: Desk, upstrea
     [job] = desk.jobs()
     refused = desk.type("retry", job["job_id"])
     assert (refused.exit_code, desk.creates()) == (1, 1)
-    for said in ("may already be running", f"agent-jobs adopt {job['job_id']} RESPONSE_ID", "--new", "pay twice"):
-        assert said in refused.stderr
+    for words in ("may already be running", f"agent-jobs adopt {job['job_id']} RESPONSE_ID", "--new", "pay twice"):
+        assert words in refused.stderr
     as_json = json.loads(desk.type("retry", job["job_id"], "--json").stdout)
     assert as_json["error"]["code"] == "bad_request"
     assert desk.type("retry", job["job_id"], "--new").exit_code == 0
@@ -451,7 +451,7 @@ def test_out_has_one_rule_for_all_commands(desk: Desk, words: tuple[str, ...]):
     desk.run("Compare solar panels")
     there, missing = desk.folder / "there.md", desk.folder / "no" / "one.md"
     there.write_text("mine")
-    for out, said in (
+    for out, message in (
         (there, f"{there} exists, so nothing was written. Use --force to overwrite it, or name another file."),
         (missing, f"The folder {missing.parent} does not exist, so nothing was written. Create it first."),
         (there / "one.md", f"The folder {there} does not exist, so nothing was written."),
@@ -459,7 +459,7 @@ def test_out_has_one_rule_for_all_commands(desk: Desk, words: tuple[str, ...]):
     ):
         refused = desk.type(*words, str(out))
         assert (refused.exit_code, refused.stdout) == (1, "")
-        assert said in refused.stderr
+        assert message in refused.stderr
         assert ".tmp" not in refused.stderr
     assert (there.read_text(), missing.parent.exists()) == ("mine", False)
     shown = desk.type(*words, "-").stdout
@@ -480,16 +480,16 @@ def test_export_makes_the_named_folder_only_and_overwrites_nothing_in_it(desk: D
     file.write_text("mine")
     refused = desk.type("export", second, first, "-o", f"{folder}/")
     assert (refused.exit_code, f"{file} exists, so nothing was written." in refused.stderr) == (1, True)
-    assert (list(folder.iterdir()), file.read_text()) == ([file], "mine"), "neither of the two is written"
+    assert (list(folder.iterdir()), file.read_text()) == ([file], "mine"), "neither file may be overwritten"
     assert desk.type("export", second, first, "-o", f"{folder}/", "--force").exit_code == 0
     assert len(list(folder.iterdir())) == 2
     assert file.read_text() != "mine"
-    for out, said in (
+    for out, message in (
         (f"{desk.folder}/no/out/", f"The folder {desk.folder}/no does not exist, so nothing was written."),
         (f"{file}/", f"{file} is a file, so nothing was written. Name a folder."),
     ):
         refused = desk.type("export", first, "-o", out)
-        assert (refused.exit_code, said in refused.stderr) == (1, True), refused.stderr
+        assert (refused.exit_code, message in refused.stderr) == (1, True), refused.stderr
     assert not (desk.folder / "no").exists()
 
 

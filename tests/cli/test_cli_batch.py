@@ -1,4 +1,4 @@
-"""A file of prompts worked off from the terminal, through kills."""
+"""`batch` runs a file of prompts from the terminal, even if its process is killed."""
 
 import json
 import re
@@ -32,18 +32,18 @@ def write_tasks(terminal: Terminal, *lines: Any) -> Path:
     return path
 
 
-def batch(terminal: Terminal, tasks: Path, *more: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run_batch(terminal: Terminal, tasks: Path, *more: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return terminal.pipe("batch", str(tasks), "--out", "out", *more, **environment)
 
 
 def read_results(terminal: Terminal) -> list[dict[str, Any]]:
-    """Return the results that are completely written by now."""
+    """Return the results whose lines are complete."""
     path = terminal.folder.parent / "out" / "results.jsonl"
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def count_results(terminal: Terminal) -> int:
-    """Return how many results are written whole by now, without reading them."""
+    """Return the number of results whose lines are complete, without parsing them."""
     path = terminal.folder.parent / "out" / "results.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -67,7 +67,7 @@ def test_two_hundred_prompts_survive_two_kills_and_run_once_each(tmp_path: Path,
                     time.sleep(0.01)
                 process.send_signal(signal.SIGKILL)
             assert kill_at <= len(read_results(terminal)) < 200
-        last = batch(terminal, tasks, "--concurrency", "40", "--json", AGENT_JOBS_MAX_CONCURRENT="40")
+        last = run_batch(terminal, tasks, "--concurrency", "40", "--json", AGENT_JOBS_MAX_CONCURRENT="40")
         counters = upstream.emulator.counters()
         times = count_creates(upstream)
     rows = read_results(terminal)
@@ -75,7 +75,7 @@ def test_two_hundred_prompts_survive_two_kills_and_run_once_each(tmp_path: Path,
     assert len({row["job_id"] for row in rows}) == 200
     assert set(counters["creates_by_request_id"].values()) == {1}
     assert max(times.values()) == 1
-    # A kill between the first byte of a POST and the response's id leaves what only upstream knows.
+    # If the process is killed between the first byte of a POST and the response's id, the start is unconfirmed.
     unconfirmed = [row for row in rows if row["status"] == "failed"]
     assert all(row["error"]["code"] == "start_unconfirmed" for row in unconfirmed)
     assert all(f"Task {row['line'] - 1}" in row["output"] for row in rows if row not in unconfirmed)
@@ -91,7 +91,7 @@ def test_two_hundred_prompts_survive_two_kills_and_run_once_each(tmp_path: Path,
 
 def test_lines_may_be_texts_or_objects_and_the_same_line_twice_is_two_jobs(terminal: Terminal, upstream: RunningServer):
     tasks = write_tasks(terminal, "Task 1", "Task 1", {"prompt": "Task 2", "options": {"verbosity": "low"}})
-    assert batch(terminal, tasks, "--name", "night").returncode == 0
+    assert run_batch(terminal, tasks, "--name", "night").returncode == 0
     assert [row["status"] for row in read_results(terminal)] == ["completed"] * 3
     assert count_creates(upstream) == {"Task 1": 2, "Task 2": 1}
     found = json.loads(terminal.pipe("list", "--batch", "night", "--json").stdout)
@@ -111,27 +111,27 @@ def test_batch_may_run_more_jobs_at_once_than_the_default_limit(terminal: Termin
 
 def test_limit_of_the_user_is_obeyed_and_named(terminal: Terminal):
     tasks = write_tasks(terminal, "Task 1", "Task 2", "Task 3")
-    said = batch(terminal, tasks, "--concurrency", "20", AGENT_JOBS_MAX_CONCURRENT="2")
-    assert said.returncode == 0
-    assert said.stderr.startswith(
+    finished = run_batch(terminal, tasks, "--concurrency", "20", AGENT_JOBS_MAX_CONCURRENT="2")
+    assert finished.returncode == 0
+    assert finished.stderr.startswith(
         "AGENT_JOBS_MAX_CONCURRENT=2 limits this batch to 2 jobs at once. "
         "Set AGENT_JOBS_MAX_CONCURRENT=3, or unset it.\n"
     )
 
 
 def test_lines_that_are_added_or_moved_cost_nothing_again(terminal: Terminal, upstream: RunningServer):
-    batch(terminal, write_tasks(terminal, "Task 1", "Task 2"))
-    assert batch(terminal, write_tasks(terminal, "Task 3", "Task 2", "Task 1")).returncode == 0
+    run_batch(terminal, write_tasks(terminal, "Task 1", "Task 2"))
+    assert run_batch(terminal, write_tasks(terminal, "Task 3", "Task 2", "Task 1")).returncode == 0
     assert count_creates(upstream) == {"Task 1": 1, "Task 2": 1, "Task 3": 1}
     assert len(read_results(terminal)) == 3
 
 
 def test_result_line_cut_off_by_a_kill_is_written_again(terminal: Terminal, upstream: RunningServer):
     tasks = write_tasks(terminal, "Task 1", "Task 2 \u2028 on one line")
-    batch(terminal, tasks)
+    run_batch(terminal, tasks)
     path = terminal.folder.parent / "out" / "results.jsonl"
     path.write_text(path.read_text()[:-20])
-    assert batch(terminal, tasks).returncode == 0
+    assert run_batch(terminal, tasks).returncode == 0
     assert len(read_results(terminal)) == 2
     assert upstream.emulator.counters()["creates"] == 2
 
@@ -139,7 +139,7 @@ def test_result_line_cut_off_by_a_kill_is_written_again(terminal: Terminal, upst
 def test_result_is_one_line_for_every_reader(terminal: Terminal):
     text = "a\u2028b\u2029c\x85d\x0be\x1cf"
     tasks = write_tasks(terminal, script_prompt("Task 1", {"duration_s": 1, "text": text}))
-    assert batch(terminal, tasks).returncode == 0
+    assert run_batch(terminal, tasks).returncode == 0
     path = terminal.folder.parent / "out" / "results.jsonl"
     [line] = path.read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["output"] == text
@@ -149,10 +149,10 @@ def test_result_is_one_line_for_every_reader(terminal: Terminal):
 
 def test_failures_are_tried_again_only_when_that_is_requested(terminal: Terminal, upstream: RunningServer):
     tasks = write_tasks(terminal, script_prompt("Task 1", {"end": "failed"}), "Task 2")
-    assert batch(terminal, tasks).returncode == 3
-    assert batch(terminal, tasks).returncode == 3
+    assert run_batch(terminal, tasks).returncode == 3
+    assert run_batch(terminal, tasks).returncode == 3
     assert upstream.emulator.counters()["creates"] == 2
-    assert batch(terminal, tasks, "--retry").returncode == 3
+    assert run_batch(terminal, tasks, "--retry").returncode == 3
     assert upstream.emulator.counters()["creates"] == 3
     assert [row["status"] for row in read_results(terminal)].count("failed") == 2
 
@@ -176,7 +176,7 @@ def test_line_that_is_no_task_is_named_before_anything_is_started(
 ):
     tasks = write_tasks(terminal, "Task 1")
     tasks.write_text(tasks.read_text() + line + "\n")
-    refused = batch(terminal, tasks)
+    refused = run_batch(terminal, tasks)
     assert refused.returncode == 1
     assert hint in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
@@ -186,7 +186,7 @@ def test_line_with_a_file_that_is_not_attached_is_refused_by_its_number(terminal
     (tmp_path / ".env").touch()
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_text(json.dumps({"prompt": "x", "files": [str(tmp_path / ".env")]}))
-    refused = batch(terminal, tasks)
+    refused = run_batch(terminal, tasks)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith("Error: Line 1: .env seems to contain keys")
 
@@ -210,7 +210,7 @@ def test_two_batches_never_write_into_one_folder(terminal: Terminal, upstream: R
 def test_option_that_has_no_place_in_a_batch_is_refused_before_anything_is_sent(
     terminal: Terminal, upstream: RunningServer, option: str
 ):
-    refused = batch(terminal, write_tasks(terminal, {"prompt": "x", "options": {option: True}}))
+    refused = run_batch(terminal, write_tasks(terminal, {"prompt": "x", "options": {option: True}}))
     assert refused.returncode == 1
     assert f"Line 1: the option {option} is not allowed in a batch" in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
@@ -220,17 +220,17 @@ def test_job_that_needs_an_answer_is_cancelled_in_a_batch(terminal: Terminal):
     tool: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
     prompt = script_prompt("Task 1", {"duration_s": 0.2, "function_calls": [{"name": "lookup", "arguments": {}}]})
     tasks = write_tasks(terminal, {"prompt": prompt, "options": {"tools": [tool]}})
-    assert batch(terminal, tasks).returncode == 5
+    assert run_batch(terminal, tasks).returncode == 5
     assert [row["status"] for row in read_results(terminal)] == ["cancelled"]
 
 
 def test_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     tasks = write_tasks(terminal, "Task 1", {"prompt": "Task 2", "effort": "enormous"})
-    refused = batch(terminal, tasks)
+    refused = run_batch(terminal, tasks)
     assert refused.returncode == 1
-    [told] = refused.stderr.splitlines()
-    assert told.startswith("Error: Line 2: effort does not accept 'enormous'")
-    as_json = batch(terminal, tasks, "--json")
+    [message] = refused.stderr.splitlines()
+    assert message.startswith("Error: Line 2: effort does not accept 'enormous'")
+    as_json = run_batch(terminal, tasks, "--json")
     assert json.loads(as_json.stdout)["error"]["message"].startswith("Line 2: effort")
 
 
@@ -261,7 +261,7 @@ def test_line_that_cannot_be_started_is_refused_before_anything_is_sent(
     command = ["batch", str(tasks), "--out", str(tmp_path / "out")]
     refused = CliRunner().invoke(cli, command, env=terminal.environment(AGENT_JOBS_MAX_CONCURRENT="1"))
     assert refused.exit_code == 1
-    assert refused.stderr.startswith("Error: Line 3: ")  # without a hint before it
+    assert refused.stderr.startswith("Error: Line 3: ")  # no hint is printed before the error
     assert problem in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
     assert read_results(terminal) == []
@@ -281,20 +281,20 @@ def test_files_of_equal_lines_are_attached_to_each(terminal: Terminal, upstream:
 def test_empty_or_binary_file_is_reported(terminal: Terminal, upstream: RunningServer):
     tasks = write_tasks(terminal, "Task 1")
     tasks.write_bytes(b'{"prompt": "caf\xe9"}\n')
-    refused = batch(terminal, tasks)
+    refused = run_batch(terminal, tasks)
     assert refused.stderr == f"Error: {tasks} is not UTF-8. Save it as UTF-8 text with one JSON object a line.\n"
     tasks.write_bytes(b"\n")
-    assert batch(terminal, tasks).stdout.endswith(f": {tasks} has no lines\n")
+    assert run_batch(terminal, tasks).stdout.endswith(f": {tasks} has no lines\n")
     assert upstream.emulator.counters()["creates"] == 0
 
 
 @pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"key": "k", "status": "done"}', "\udcff"])
-def test_file_of_something_else_is_not_added_to(terminal: Terminal, upstream: RunningServer, line: str):
+def test_file_with_other_content_is_not_extended(terminal: Terminal, upstream: RunningServer, line: str):
     tasks = write_tasks(terminal, "Task 1")
     something_else = terminal.folder.parent / "out" / "results.jsonl"
     something_else.parent.mkdir()
     something_else.write_bytes(before := f"{line}\n".encode("utf-8", "surrogateescape"))
-    refused = batch(terminal, tasks)
+    refused = run_batch(terminal, tasks)
     assert refused.stderr.startswith(f"Error: Line 1 of {Path('out', 'results.jsonl')} is not a result of a batch. ")
     assert something_else.read_bytes() == before
     assert upstream.emulator.counters()["creates"] == 0
@@ -310,7 +310,7 @@ def test_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):
         assert left.returncode == 130
         assert left.width <= 80
         assert "Run the same command to resume" in left.text
-        assert batch(terminal, tasks).returncode == 0
+        assert run_batch(terminal, tasks).returncode == 0
         assert upstream.emulator.counters()["creates"] == 12
     assert len(read_results(terminal)) == 12
 
@@ -329,6 +329,6 @@ def test_jobs_that_end_with_a_batch_are_not_reported_as_continuing_and_can_be_re
     left = terminal.show(*command, stop=lambda seen: "1/2" in seen, AGENT_JOBS_MODE="foreground")
     assert left.returncode == 130
     assert "Jobs in the foreground stop with this process" in left.text.replace("\n", " ")
-    assert batch(terminal, tasks, AGENT_JOBS_MODE="foreground").returncode == 3
+    assert run_batch(terminal, tasks, AGENT_JOBS_MODE="foreground").returncode == 3
     assert [row.get("error", {}).get("code") for row in read_results(terminal)] == [None, "interrupted"]
-    assert batch(terminal, tasks, "--retry", AGENT_JOBS_MODE="foreground").returncode == 0
+    assert run_batch(terminal, tasks, "--retry", AGENT_JOBS_MODE="foreground").returncode == 0

@@ -125,11 +125,11 @@ def test_doctor_shows_the_server_and_the_version_of_the_tables(url: str, tmp_pat
 
 
 def test_doctor_shows_the_processes_the_queue_and_the_connections(url: str, tmp_path: Path):
-    """One process works; another died a minute ago, and left a job that no process has taken since."""
+    """One process is running. Another died a minute ago, and no process has claimed its job."""
     up_for_s = "extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())"
     run_statements(
         url,
-        # The silence of a process does not begin before its server.
+        # A process cannot have been silent for longer than its server is up.
         f"SELECT pg_sleep({DEAD_WITHOUT_SESSION_AFTER_S} - {up_for_s})",
         """INSERT INTO replica (name, announced, beat_at)
            VALUES ('12-y', '{"what": "work"}', clock_timestamp() + interval '60 s'),

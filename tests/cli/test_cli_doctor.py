@@ -1,4 +1,4 @@
-"""What is wrong is found, named in the same words wherever one looks, and comes with its remedy."""
+"""`doctor` finds every problem and names its fix; `config` and the tools name it in the same words."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def closed_port() -> Iterator[int]:
 
 
 def doctor(terminal: Terminal, **environment: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
-    """Run doctor; return its exit status, and its findings by their subjects."""
+    """Run doctor, and return its exit status and its findings by their subjects."""
     shown = terminal.pipe("doctor", "--json", **environment)
     findings: dict[str, list[dict[str, str]]] = {}
     for finding in json.loads(shown.stdout)["findings"]:
@@ -80,9 +80,9 @@ def test_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningServ
 
 
 @pytest.mark.parametrize("columns", [80, 160])
-def test_it_fits_the_terminal(terminal: Terminal, columns: int):
+def test_doctor_fits_the_terminal(terminal: Terminal, columns: int):
     shown = terminal.show("doctor", columns=columns, PATH="/nowhere")
-    # A path stays whole, to be copied.
+    # A path is not wrapped, so that it can be copied.
     assert all(cell_len(line) <= columns or len(line[15:].split()) == 1 for line in shown.text.splitlines())
     assert shown.colours
     assert "uvx is not on the PATH" in shown.text
@@ -142,13 +142,13 @@ def test_server_that_is_late_is_not_reported_as_one_that_ended(
         selftest.start_server(["sh", "-c", program], os.environ)
 
 
-#: What the server over stdio says too, and of files each by itself; see WRONG for all the others.
+#: Mistakes that the stdio server must also report. Each file has its own case; WRONG has all other variables.
 MISTAKES = {
     "a value of the wrong type": ({"AGENT_JOBS_MAX_CONCURRENT": "many"}, "AGENT_JOBS_MAX_CONCURRENT accepts"),
-    "a price table that is not there": ({"AGENT_JOBS_PRICES": "/nowhere/prices.toml"}, "AGENT_JOBS_PRICES"),
-    "a folder where nothing can be written": ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "/dev/null/jobs"),
-    "presets that are not there": ({"AGENT_JOBS_PRESETS": "/nowhere/presets.toml"}, "AGENT_JOBS_PRESETS"),
-    "a toolbox that is not there": ({"AGENT_JOBS_TOOLBOX": "/nowhere/tools.json"}, "AGENT_JOBS_TOOLBOX"),
+    "a missing price table": ({"AGENT_JOBS_PRICES": "/nowhere/prices.toml"}, "AGENT_JOBS_PRICES"),
+    "a folder that cannot be written": ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "/dev/null/jobs"),
+    "a missing file of presets": ({"AGENT_JOBS_PRESETS": "/nowhere/presets.toml"}, "AGENT_JOBS_PRESETS"),
+    "a missing toolbox": ({"AGENT_JOBS_TOOLBOX": "/nowhere/tools.json"}, "AGENT_JOBS_TOOLBOX"),
 }
 
 
@@ -158,7 +158,7 @@ def test_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
 ):
     _, findings = doctor(terminal, **environment)
     [by_doctor] = {f["text"] for found in findings.values() for f in found if words in f["text"]}
-    problem = by_doctor.partition(". ")[0].rstrip(".")  # what is to be done is said to each reader in its words
+    problem = by_doctor.partition(". ")[0].rstrip(".")  # the fix follows, which differs for each reader
     status, shown = config(terminal, **environment)
     assert status == 1
     assert [mistake for mistake in shown["mistakes"] if mistake.startswith(problem)]
@@ -166,8 +166,8 @@ def test_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
     assert by_doctor in [finding["text"] for finding in findings[where]]
     with serving(terminal.folder, upstream.base_url, **environment) as server:
         server.initialize()
-        said = json.dumps([server.call("agent_list"), server.call("agent_start", prompt="x")])
-        assert json.dumps(problem)[1:-1] in said
+        answers = json.dumps([server.call("agent_list"), server.call("agent_start", prompt="x")])
+        assert json.dumps(problem)[1:-1] in answers
 
 
 def test_unused_parts_of_the_toolbox_are_the_same_warning_everywhere(terminal: Terminal, tmp_path: Path):
@@ -185,7 +185,7 @@ def test_unused_parts_of_the_toolbox_are_the_same_warning_everywhere(terminal: T
     assert (shown.exit_code, json.loads(shown.stdout)["mistakes"]) == (1, sentences)
 
 
-#: For each variable that can be set wrongly the ways in which it can.
+#: Unusable values of each variable that does not accept every value.
 WRONG: Mapping[str, tuple[str, ...]] = {
     "OPENAI_API_KEY": ("sk-caf\u00e9", "${OPENAI_API_KEY}", "sk-1\x7f"),
     "AGENT_JOBS_API_KEY_FILE": ("/nowhere/key", "key", "/dev/null"),
@@ -247,11 +247,11 @@ WRONG: Mapping[str, tuple[str, ...]] = {
     "AGENT_JOBS_LOGLEVEL": ("debug",),
     "AGENT_JOBS_": ("1",),
 }
-#: A secret that no header can carry, for those who name it.
+#: A secret that no header can carry, for the variables that name a secret.
 CAFE = {"CAFE": "caf\u00e9"}
 
 
-async def by_the_tools(environ: Mapping[str, str]) -> str:
+async def read_tool_errors(environ: Mapping[str, str]) -> str:
     """Return the tools' error in this environment, as the stdio server reports it."""
     settings: Settings | ConfigError
     try:
@@ -267,7 +267,7 @@ def test_only_free_text_settings_accept_every_value():
     assert VARIABLES.keys() - WRONG.keys() == {"AGENT_JOBS_MODEL"}
 
 
-@pytest.mark.timeout(180)  # doctor, config, and each mistake at the tools
+@pytest.mark.timeout(180)  # runs doctor, config, and the tools once for each mistake
 @pytest.mark.parametrize("number", range(max(map(len, WRONG.values()))))
 async def test_each_way_to_set_each_variable_wrongly_is_named_in_the_same_words(terminal: Terminal, number: int):
     wrong = {name: values[number] for name, values in WRONG.items() if number < len(values)}
@@ -280,8 +280,8 @@ async def test_each_way_to_set_each_variable_wrongly_is_named_in_the_same_words(
     for name, value in wrong.items():
         named = "CAFE" if value == "CAFE" else name
         [sentence] = [each for each in by_doctor if each.startswith(f"{named} ")]
-        # What to do about it is said to each reader in its words.
-        assert json.dumps(re.split(r"[.?] ", sentence)[0].rstrip("."))[1:-1] in await by_the_tools(
+        # Only the problem is compared: the fix differs for each reader.
+        assert json.dumps(re.split(r"[.?] ", sentence)[0].rstrip("."))[1:-1] in await read_tool_errors(
             {**sound, name: value, **CAFE}
         )
 
@@ -318,14 +318,14 @@ def test_config_says_where_a_setting_comes_from(terminal: Terminal, tmp_path: Pa
     env.write_text("AGENT_JOBS_MODEL=gpt-x\nAGENT_JOBS_FOLLOW=never\n")
     key.write_text("sk-from-a-file-wxyz\n")
     more = {"AGENT_JOBS_FOLLOW": "7", "AGENT_JOBS_API_KEY_FILE": str(key)}
-    told = json.loads(terminal.pipe("--env-file", str(env), "config", "--json", **more).stdout)["settings"]
-    assert told["AGENT_JOBS_MODEL"] == {"value": "gpt-x", "from": "env file"}
-    assert told["AGENT_JOBS_FOLLOW"] == {"value": 7, "from": "environment"}
-    assert told["OPENAI_API_KEY"] == {"value": "...wxyz", "from": "key file"}
-    assert told["AGENT_JOBS_AUTH"] == {"value": "auto", "from": "default"}
+    settings = json.loads(terminal.pipe("--env-file", str(env), "config", "--json", **more).stdout)["settings"]
+    assert settings["AGENT_JOBS_MODEL"] == {"value": "gpt-x", "from": "env file"}
+    assert settings["AGENT_JOBS_FOLLOW"] == {"value": 7, "from": "environment"}
+    assert settings["OPENAI_API_KEY"] == {"value": "...wxyz", "from": "key file"}
+    assert settings["AGENT_JOBS_AUTH"] == {"value": "auto", "from": "default"}
 
 
-def test_upstream_that_does_not_answer_is_told_apart_from_a_refused_key(terminal: Terminal, closed_port: int):
+def test_upstream_that_does_not_answer_is_distinguished_from_a_refused_key(terminal: Terminal, closed_port: int):
     status, findings = doctor(terminal, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
     assert status == 1
     assert "OPENAI_BASE_URL" in findings["upstream"][0]["fix"]
@@ -343,7 +343,7 @@ def test_key_is_sent_nowhere_while_its_address_cannot_be_used(terminal: Terminal
     assert findings["database"][0]["state"] == "ok"
 
 
-def test_address_without_its_path_is_no_model_that_is_missing(terminal: Terminal, upstream: RunningServer):
+def test_address_without_its_path_is_not_reported_as_a_missing_model(terminal: Terminal, upstream: RunningServer):
     _, findings = doctor(terminal, OPENAI_BASE_URL=f"{upstream.url}/elsewhere")
     [finding] = findings["upstream"]
     assert finding["state"] == "warning"
@@ -351,7 +351,7 @@ def test_address_without_its_path_is_no_model_that_is_missing(terminal: Terminal
     assert "model" not in findings
 
 
-def test_models_that_do_not_exist_or_soon_will_not_be_are_reported(terminal: Terminal):
+def test_missing_models_and_those_that_will_be_shut_down_are_reported(terminal: Terminal):
     status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-nowhere")
     assert status == 1
     assert findings["upstream"][0]["state"] == "ok"
@@ -362,7 +362,7 @@ def test_models_that_do_not_exist_or_soon_will_not_be_are_reported(terminal: Ter
 
 
 def test_model_that_only_the_list_names_is_available(terminal: Terminal, upstream: RunningServer):
-    """How lists look, and what is said without one, is in test_model_list.py."""
+    """test_model_list.py tests the forms of the list, and the messages if there is none."""
     upstream.queue_fault(on="any", match="gpt-6-sol", status=404, body={"detail": "Not Found"}, times=-1)
     status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-6-sol")
     assert (status, findings["model"][0]["text"]) == (0, "gpt-6-sol is available")
@@ -391,9 +391,9 @@ def test_jobs_of_several_addresses_are_reported_each_with_its_own(terminal: Term
             "start", "--detach", script_prompt("There", {"duration_s": 3000}), OPENAI_BASE_URL=elsewhere.base_url
         )
     findings = doctor(terminal)[1]["jobs"]
-    told = {finding["text"].removeprefix("no process is watching "): finding["fix"] for finding in findings}
-    assert told[here].endswith(f"OPENAI_BASE_URL={upstream.base_url}")
-    assert told[there.stdout.strip()].endswith(f"OPENAI_BASE_URL={elsewhere.base_url}")
+    fixes = {finding["text"].removeprefix("no process is watching "): finding["fix"] for finding in findings}
+    assert fixes[here].endswith(f"OPENAI_BASE_URL={upstream.base_url}")
+    assert fixes[there.stdout.strip()].endswith(f"OPENAI_BASE_URL={elsewhere.base_url}")
 
 
 def test_doctor_reports_an_unconfirmed_start(terminal: Terminal):

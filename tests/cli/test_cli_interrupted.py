@@ -1,4 +1,4 @@
-"""Ctrl-C before upstream has named the response: nothing that is paid is lost, and the id is always shown."""
+"""Ctrl-C before the provider has named the response: no paid response is lost, and the job id is always shown."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from terminals import Terminal
 from agent_jobs.emulator.server import RunningServer
 
 WORK = "Compare two queues and say which of them is to be taken for what"
-#: Upstream takes the request and names the response some seconds later.
+#: The provider accepts the request, and names the response some seconds later.
 SLOW_CREATE = {"duration_s": 3, "text": "Done.", "faults": [{"on": "create", "delay_s": 60}]}
 NEVER_NAMED = {"duration_s": 3, "faults": [{"on": "create", "delay_s": 3000}]}
 JOB_ID = re.compile(r"job_[0-9a-z]{12}")
@@ -53,7 +53,7 @@ def wait_for_create(upstream: RunningServer) -> None:
 
 
 def read_until(stream: IO[str] | None, words: str) -> str:
-    """Read lines of a command up to the one with these words."""
+    """Read the lines of a command up to the one with these words."""
     assert stream is not None
     seen = ""
     while words not in seen:
@@ -63,7 +63,7 @@ def read_until(stream: IO[str] | None, words: str) -> str:
     return seen
 
 
-def jobs_of(terminal: Terminal) -> list[dict[str, str]]:
+def list_jobs(terminal: Terminal) -> list[dict[str, str]]:
     return json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
 
 
@@ -74,7 +74,7 @@ def test_first_ctrl_c_waits_for_the_response_id(terminal: Terminal, upstream: Ru
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 130
-    [job] = jobs_of(terminal)
+    [job] = list_jobs(terminal)
     assert job["job_id"] in stdout + stderr
     assert "Waiting for the provider to confirm the job" in stderr
     assert f"Interrupted. Stopped watching {job['job_id']}. It is still running at the provider." in stderr
@@ -120,14 +120,14 @@ def test_person_is_asked_before_an_unconfirmed_start_answers(terminal: Terminal)
     refused = terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="n\n")
     assert "You may pay twice." in refused.text
     assert refused.returncode == 3
-    assert len(jobs_of(terminal)) == 1
+    assert len(list_jobs(terminal)) == 1
     terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="y\n")
-    assert len(jobs_of(terminal)) == 2
+    assert len(list_jobs(terminal)) == 2
 
 
 def test_unsent_job_is_named_before_it_is_sent(terminal: Terminal):
     left = terminal.show("run", WORK, stop=lambda seen: "Not sent yet" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
-    [job] = jobs_of(terminal)
+    [job] = list_jobs(terminal)
     assert (left.returncode, job["status"]) == (130, "pending")
     watched = terminal.show("watch", stop=lambda seen: "did not send" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     assert f"Sending {job['job_id']}, which an earlier command did not send: {WORK[:20]}" in watched.text.replace(
@@ -150,14 +150,14 @@ def test_prompt_that_went_to_a_wrong_address_is_sent_to_the_right_one(terminal: 
     right = terminal.pipe("run", WORK)
     assert right.returncode == 0
     assert "identical" not in right.stderr
-    assert {job["status"] for job in jobs_of(terminal)} == {"pending", "completed"}
+    assert {job["status"] for job in list_jobs(terminal)} == {"pending", "completed"}
 
 
-#: Presses Ctrl-C where a function is entered: `{function: [the end of its file, how often]}`.
+#: Presses Ctrl-C when a function is entered: `{function: [the end of its file's path, number of times]}`.
 PRESS = """
 import os, signal, sys
 places = {places!r}
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has the children of its background jobs ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 def press(frame, event, argument):
     code = frame.f_code
     if event == "call" and code.co_qualname in places and code.co_filename.endswith(places[code.co_qualname][0]):
@@ -168,7 +168,7 @@ sys.setprofile(press)
 
 
 def press_at(terminal: Terminal, *command: str, **places: tuple[str, int]) -> "subprocess.CompletedProcess[str]":
-    """Run a command that presses Ctrl-C on itself at such places."""
+    """Run a command that presses Ctrl-C on itself when it enters these functions."""
     folder = terminal.folder.parent / "press"
     folder.mkdir()
     named = {name.replace("__", "."): place for name, place in places.items()}
@@ -187,7 +187,7 @@ MODULE = "<module>"
         (["--help"], "Command.make_context", "click/core.py"),
         (["doctor"], "Commands.resolve_command", "cli/main.py"),
         (["list"], "Settings.from_env", "agent_jobs/settings/settings.py"),
-        (["run", "x"], MODULE, "agent_jobs/engine/start.py"),  # imported on the event loop, as is the next
+        (["run", "x"], MODULE, "agent_jobs/engine/start.py"),  # the event loop imports this module and the next
         (["start", "x"], MODULE, "agent_jobs/engine/worker.py"),
         (["list"], MODULE, "agent_jobs/store/records.py"),
         (["list"], "shutdown", "logging/__init__.py"),
@@ -196,23 +196,21 @@ MODULE = "<module>"
     ],
     ids=str,
 )
-def test_ctrl_c_is_reported_alike_wherever_it_is_pressed(
-    terminal: Terminal, command: list[str], function: str, file: str
-):
-    """From the first line of ours to the last of Python's own: while it imports, parses, opens, shows, and ends."""
-    ended = press_at(terminal, *command, **{function.replace(".", "__"): (file, 2)})
-    assert (ended.returncode, ended.stderr) == (130, "Interrupted.\n")
+def test_ctrl_c_is_reported_alike_in_every_phase(terminal: Terminal, command: list[str], function: str, file: str):
+    """Ctrl-C is pressed in every phase: while the command imports, parses, opens, prints, and exits."""
+    interrupted = press_at(terminal, *command, **{function.replace(".", "__"): (file, 2)})
+    assert (interrupted.returncode, interrupted.stderr) == (130, "Interrupted.\n")
 
 
 def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
-    # Modules are cleared last of all, after Python has given its signal handlers up.
+    # Python clears its modules last, after it has removed its signal handlers.
     folder = terminal.folder.parent / "press"
     folder.mkdir()
     last = "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nclass Last:\n"
     last += " def __del__(self, kill=os.kill, pid=os.getpid()):\n  kill(pid, 2)\nlast = Last()\n"
     (folder / "sitecustomize.py").write_text(last)
-    ended = terminal.pipe("list", PYTHONPATH=str(folder))
-    assert (ended.returncode, ended.stderr) == (0, "")
+    finished = terminal.pipe("list", PYTHONPATH=str(folder))
+    assert (finished.returncode, finished.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -225,26 +223,26 @@ def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
     ],
     ids=["closing", "before the loop turns", "reporting", "atexit"],
 )
-def test_second_ctrl_c_ends_at_once_and_says_the_same(terminal: Terminal, places: dict[str, tuple[str, int]]):
-    ended = press_at(terminal, "run", script_prompt(WORK, {"duration_s": 3000}), **places)
-    [job] = jobs_of(terminal)
-    assert ended.returncode == 130
-    assert ended.stderr.splitlines()[-1].startswith(
+def test_second_ctrl_c_exits_at_once_with_the_same_message(terminal: Terminal, places: dict[str, tuple[str, int]]):
+    interrupted = press_at(terminal, "run", script_prompt(WORK, {"duration_s": 3000}), **places)
+    [job] = list_jobs(terminal)
+    assert interrupted.returncode == 130
+    assert interrupted.stderr.splitlines()[-1].startswith(
         f"Interrupted. Stopped watching {job['job_id']}. It is still running at the provider."
     )
-    assert ended.stderr.count("Interrupted.") == 1
+    assert interrupted.stderr.count("Interrupted.") == 1
 
 
 def test_ctrl_c_after_the_end_still_shows_the_answer(terminal: Terminal):
-    ended = press_at(terminal, "run", script_prompt(WORK, {"text": "Done."}), App__hurry=("agent_jobs/app.py", 1))
-    assert (ended.returncode, ended.stdout) == (0, "Done.\n")
+    finished = press_at(terminal, "run", script_prompt(WORK, {"text": "Done."}), App__hurry=("agent_jobs/app.py", 1))
+    assert (finished.returncode, finished.stdout) == (0, "Done.\n")
 
 
 def test_run_json_lists_the_needs_of_a_waiting_job(terminal: Terminal):
     function = '{"type":"function","name":"look_up","parameters":{"type":"object","properties":{}}}'
     asked = script_prompt(WORK, {"function_calls": [{"name": "look_up", "arguments": {}}]})
-    ended = terminal.pipe("run", "--json", "--option", f"tools=[{function}]", asked)
-    told = json.loads(ended.stdout)
-    assert ended.returncode == 6
-    assert told["needs"][0]["name"] == "look_up"
-    assert told["next"] == f"agent-jobs reply {told['job_id']}"
+    finished = terminal.pipe("run", "--json", "--option", f"tools=[{function}]", asked)
+    answer = json.loads(finished.stdout)
+    assert finished.returncode == 6
+    assert answer["needs"][0]["name"] == "look_up"
+    assert answer["next"] == f"agent-jobs reply {answer['job_id']}"

@@ -1,4 +1,4 @@
-"""Jobs from the terminal: started, found, read, stopped, on the database that the server has too."""
+"""Jobs are started, found, read and stopped from the terminal, in the database that the server uses too."""
 
 import json
 import os
@@ -71,15 +71,15 @@ def test_refused_command_starts_nothing_and_names_the_fix(terminal: Terminal):
     assert refused.returncode == 1
     assert "max_output_tokens" in refused.stderr
     assert refused.stdout == ""
-    told = json.loads(terminal.pipe("run", WORK, "--preset", "deep", "--json").stdout)
-    assert told["error"]["code"] == "bad_request"
+    answer = json.loads(terminal.pipe("run", WORK, "--preset", "deep", "--json").stdout)
+    assert answer["error"]["code"] == "bad_request"
     assert terminal.pipe("run", WORK, "--option", "verbosity").returncode == 2
     assert list_jobs(terminal) == []
 
 
 def test_dry_run_prints_the_cost_and_starts_nothing(terminal: Terminal):
-    told = json.loads(terminal.pipe("run", WORK, "--option", "dry_run=true").stdout)
-    assert told["dry_run"] is True
+    answer = json.loads(terminal.pipe("run", WORK, "--option", "dry_run=true").stdout)
+    assert answer["dry_run"] is True
     assert list_jobs(terminal) == []
 
 
@@ -108,22 +108,22 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield command
 
 
-def test_prompt_that_is_not_utf_8_and_a_home_that_does_not_exist_are_reported_before_anything_is_sent(
+def test_prompt_outside_utf_8_and_unknown_home_are_refused_before_anything_is_sent(
     terminal: Terminal, forked: str, upstream: RunningServer
 ):
-    for line, told in (
+    for line, message in (
         ("printf 'caf\\351' | {} run -", "stdin is not UTF-8"),
         ("{} run x --file '~no-such-person/x'", "home"),
     ):
         refused = shell(terminal, forked, line)
         assert (refused.returncode, refused.stdout) == (2, "")
-        assert told in refused.stderr
+        assert message in refused.stderr
         assert "Traceback" not in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
 
 
 def shell(terminal: Terminal, forked: str, line: str, **inherited: Any) -> "subprocess.CompletedProcess[str]":
-    """Run a line of a shell, where {} is the command: a new interpreter if a standard stream is closed."""
+    """Run a line of a shell, in which {} is the command. If stdin is closed, {} is a new interpreter."""
     program = " ".join(COMMAND) if "<&-" in line else forked
     command = ["sh", "-c", line.format(program)]
     return subprocess.run(
@@ -150,7 +150,7 @@ def shell(terminal: Terminal, forked: str, line: str, **inherited: Any) -> "subp
 def test_piped_text_is_appended_to_the_prompt(
     terminal: Terminal, forked: str, upstream: RunningServer, line: str, prompt: str
 ):
-    reading, writing = os.pipe()  # inherited, open, and never written to
+    reading, writing = os.pipe()  # the command inherits this pipe, and no process writes to it
     try:
         ran = shell(terminal, forked, line, stdin=reading)
     finally:
@@ -184,12 +184,12 @@ def test_file_may_be_named_from_this_folder_and_an_empty_name_is_not_this_folder
     beside.write_text("What stands beside.")
     command = [*COMMAND, "run", WORK, "--option", "dry_run=true", "--file"]
 
-    def ran(file: str) -> "subprocess.CompletedProcess[str]":
+    def run_with_file(file: str) -> "subprocess.CompletedProcess[str]":
         return run([*command, file], cwd=below, env=terminal.environment())
 
-    assert json.loads(ran("../beside.md").stdout)["dry_run"]
-    assert ran("").returncode == 2
-    assert "holds nothing that can be attached" in ran(".").stderr
+    assert json.loads(run_with_file("../beside.md").stdout)["dry_run"]
+    assert run_with_file("").returncode == 2
+    assert "holds nothing that can be attached" in run_with_file(".").stderr
 
 
 def test_secret_is_not_sent_even_if_it_is_named(terminal: Terminal):
@@ -216,8 +216,8 @@ def test_start_says_who_watches_in_json_too(terminal: Terminal, upstream: Runnin
     with serving(terminal.folder, upstream.base_url) as server:
         server.initialize()
         server.call("agent_list")
-        told = json.loads(terminal.pipe("start", script_prompt(WORK, LONG), "--json").stdout)
-        assert told["watched_by"] == [{"what": "server", "pid": server.process.pid}]
+        answer = json.loads(terminal.pipe("start", script_prompt(WORK, LONG), "--json").stdout)
+        assert answer["watched_by"] == [{"what": "server", "pid": server.process.pid}]
 
 
 def test_server_of_another_endpoint_watches_no_job_of_this_one(terminal: Terminal):
@@ -248,14 +248,14 @@ def test_start_detached_leaves_once_upstream_named_the_response(terminal: Termin
     assert upstream.emulator.counters()["creates"] == 1
 
 
-#: How an endpoint shows that it has no background runs.
+#: Answers by which an endpoint shows that it does not support background runs.
 FOREGROUND: dict[str, list[dict[str, Any]]] = {
-    "learnt": [{"ignore_background": True}],
-    "unsaid": [{"background_unsaid": True}, {"on": "any", "no_retrieve": True}],
+    "ignored": [{"ignore_background": True}],
+    "not confirmed": [{"background_unsaid": True}, {"on": "any", "no_retrieve": True}],
 }
 
 
-@pytest.mark.parametrize("why", ["set", "learnt", "unsaid", "watched"])
+@pytest.mark.parametrize("why", ["set", "ignored", "not confirmed", "watched"])
 def test_start_does_not_leave_a_run_that_would_end_with_it(terminal: Terminal, upstream: RunningServer, why: str):
     script = {"duration_s": 30, "text": "Held.", "faults": FOREGROUND.get(why, [])}
     setting = {} if why in FOREGROUND else {"AGENT_JOBS_MODE": "foreground"}
@@ -374,8 +374,8 @@ def test_standard_streams_may_be_closed(terminal: Terminal):
 
     assert "prompt is empty" in shell("run - <&-").stderr
     assert (shell("list >&-").returncode, shell("list 2>&-").returncode) == (7, 0)
-    host_gone = shell("<&-")
-    assert (host_gone.returncode, host_gone.stderr) == (0, "")
+    closed = shell("<&-")
+    assert (closed.returncode, closed.stderr) == (0, "")
 
 
 def test_result_that_does_not_exist_yet_is_reported_by_the_status(terminal: Terminal):
@@ -478,7 +478,7 @@ def test_prune_asks_and_leaves_the_providers_copy(terminal: Terminal, upstream: 
         (["--days", "0", "--no-upstream"], {"AGENT_JOBS_DELETE_UPSTREAM": "yes"}, 0),
     ],
 )
-def test_prune_deletes_at_the_provider_where_the_user_chose_that(
+def test_prune_deletes_at_the_provider_if_the_user_chose_that(
     terminal: Terminal, upstream: RunningServer, arguments: list[str], environment: dict[str, str], deleted: int
 ):
     terminal.pipe("run", WORK)
@@ -490,8 +490,8 @@ def test_prune_deletes_at_the_provider_where_the_user_chose_that(
 def test_prune_says_that_the_provider_did_not_delete(terminal: Terminal, upstream: RunningServer):
     terminal.pipe("run", WORK)
     upstream.queue_fault(on="delete", status=403)
-    told = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
-    assert told == "1 job was deleted. 0 of 1 responses were deleted at the provider.\n"
+    output = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
+    assert output == "1 job was deleted. 0 of 1 responses were deleted at the provider.\n"
 
 
 @pytest.mark.parametrize("end", ["completed", "failed", "incomplete"])
@@ -507,15 +507,15 @@ def test_prune_keeps_a_result_until_it_was_read(
     kept = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
     assert kept == "0 jobs were deleted. 1 was kept because its result is unread (--unread deletes it).\n"
     assert terminal.pipe(reading[0], job["job_id"], *reading[1:]).stdout
-    told = json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)
-    assert (told["forgotten"], told["kept_unread"]) == (1, 0)
+    answer = json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)
+    assert (answer["forgotten"], answer["kept_unread"]) == (1, 0)
     assert upstream.emulator.counters()["deletes"] == 0
 
 
-def test_prune_deletes_unread_results_where_it_is_told_to(terminal: Terminal):
+def test_prune_deletes_unread_results_with_the_unread_flag(terminal: Terminal):
     terminal.pipe("start", "--wait", WORK)
-    told = terminal.pipe("prune", "--days", "0", "--yes", "--unread").stdout
-    assert told.startswith("1 job was deleted.")
+    output = terminal.pipe("prune", "--days", "0", "--yes", "--unread").stdout
+    assert output.startswith("1 job was deleted.")
     assert list_jobs(terminal) == []
 
 
@@ -536,7 +536,7 @@ def test_list_fits_the_terminal(terminal: Terminal, columns: int):
     assert ("…" in shown.text) == (columns == 80)
 
 
-def test_colours_are_for_terminals_that_want_them(terminal: Terminal):
+def test_colours_are_printed_only_on_terminals_that_allow_them(terminal: Terminal):
     terminal.pipe("run", WORK)
     assert not terminal.show("list", NO_COLOR="1").colours
     assert not terminal.show("list", TERM="dumb").colours
@@ -545,7 +545,7 @@ def test_colours_are_for_terminals_that_want_them(terminal: Terminal):
 
 def test_reading_commands_import_neither_the_wire_nor_the_protocol(terminal: Terminal):
     terminal.pipe("start", script_prompt(WORK, LONG))
-    # No process watches it, and it cannot be asked about here.
+    # No process watches the job, and this terminal cannot retrieve it.
     traced = terminal.pipe("list", PYTHONPROFILEIMPORTTIME="1", OPENAI_BASE_URL="http://elsewhere.invalid/v1")
     assert "not being watched" in traced.stdout
     imported = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines()}
@@ -553,7 +553,7 @@ def test_reading_commands_import_neither_the_wire_nor_the_protocol(terminal: Ter
     assert not imported & {"mcp", "mcp_types", "httpx2", "pydantic", "rich", "starlette", "genai_prices"}
 
 
-def test_setting_that_is_wrong_writes_nothing_into_the_line_that_is_completed(terminal: Terminal):
+def test_invalid_setting_prints_nothing_into_a_completion(terminal: Terminal):
     terminal.pipe("run", WORK)
     asked = {"COMP_WORDS": "agent-jobs show job", "COMP_CWORD": "2", "_AGENT_JOBS_COMPLETE": "bash_complete"}
     shown = terminal.pipe(**asked, AGENT_JOBS_LOGLEVEL="debug", AGENT_JOBS_FOLLOW="all")
@@ -569,7 +569,7 @@ def test_shell_completes_ids_with_titles(terminal: Terminal):
     assert terminal.pipe(**asked).stdout.splitlines() == ["plain", job["job_id"], WORK]
 
 
-def test_serve_is_the_server(terminal: Terminal):
+def test_serve_runs_the_server(terminal: Terminal):
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
     with Process(
@@ -590,7 +590,7 @@ BUY = {"server_label": "shop", "name": "buy", "arguments": '{"what": "a boat"}'}
 
 
 def start_asking_job(terminal: Terminal, tool: dict[str, Any], **emulate: Any) -> tuple[str, list[dict[str, Any]]]:
-    """Start a job that asks; return its id and its calls."""
+    """Start a job that waits for an answer, and return its id and its calls."""
     prompt = script_prompt(WORK, {"duration_s": 0.2, **emulate})
     ran = terminal.pipe("run", prompt, "--option", f"tools={json.dumps([tool])}")
     assert ran.returncode == 6, ran.stderr
@@ -677,8 +677,8 @@ def test_sentence_on_a_narrow_terminal_breaks_between_words(terminal: Terminal, 
 
 
 def test_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):
-    dressed_up = json.dumps({"path": "/tmp/\u202efdp.\u200bsecret"}, ensure_ascii=False) + "\b\b"
-    job_id, _ = start_asking_job(terminal, SHOP, mcp_approval={**BUY, "arguments": dressed_up})
+    disguised = json.dumps({"path": "/tmp/\u202efdp.\u200bsecret"}, ensure_ascii=False) + "\b\b"
+    job_id, _ = start_asking_job(terminal, SHOP, mcp_approval={**BUY, "arguments": disguised})
     shown = terminal.show("reply", job_id, columns=160, stop=lambda seen: "[y/N/always]" in seen, keys="\x04")
     assert r'Allow shop/buy {"path": "/tmp/\u202efdp.\u200bsecret"}\x08\x08? [y/N/always] ' in shown.text
 

@@ -1,4 +1,4 @@
-"""`agent-jobs models` and `agent-jobs presets`: what they list, from whom, and how it fits a terminal."""
+"""`agent-jobs models` and `agent-jobs presets`: the listed names, their sources, and tables that fit a terminal."""
 
 import json
 from collections.abc import Callable, Generator
@@ -20,7 +20,7 @@ from agent_jobs.request.models import list_known_names, load_models
 
 KEY = "sk-secret-0123456789"
 OPENAI = "https://api.openai.com/v1"
-#: Nothing listens there.
+#: No server listens at this address.
 CLOSED = "http://127.0.0.1:1/v1"
 LONG_NAME = "accounts/fireworks/models/llama-v3p3-70b-instruct-with-a-long-name"
 REFUSED_KEY = (401, "application/json", {"error": {"message": "Incorrect API key.", "code": "invalid_api_key"}})
@@ -30,7 +30,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process; gives its exit status, stdout and stderr."""
+    """Return a function that runs a command in this process, and returns its exit status, stdout and stderr."""
 
     def run_command(*arguments: str, **environ: str) -> tuple[int, str, str]:
         for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_JOBS_MODEL", "AGENT_JOBS_PRESETS"):
@@ -48,7 +48,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @contextmanager
 def listing(page: Any) -> Generator[str]:
-    """Serve a list of models, or a whole answer in its place; yields the base URL."""
+    """Serve a list of models or any other answer, and yield the base URL."""
     answer: Answer = cast(Answer, page) if isinstance(page, tuple) else (200, "application/json", page)
     emulator = Emulator()
     emulator.app.add_middleware(Models, card=NOT_FOUND, pages={"": answer}, asked=[])
@@ -132,7 +132,7 @@ def test_known_models_are_listed_without_a_provider(
     assert [name for name, row in rows.items() if row.get("default")] == [load_models()["default"]]
 
 
-def test_default_of_one_s_own_is_among_the_known_models(run: Run) -> None:
+def test_default_model_of_the_user_is_among_the_known_models(run: Run) -> None:
     _, table, _ = run("models", "--known", AGENT_JOBS_MODEL="my-deployment")
     assert table.splitlines()[1].split() == ["my-deployment", "default"]
 

@@ -1,4 +1,4 @@
-"""Owners and tokens of a team server, as an operator sets and sees them in a terminal."""
+"""An operator sets and lists the owners and tokens of a team server in a terminal."""
 
 import json
 import re
@@ -155,7 +155,7 @@ def test_limits_of_an_owner_are_set_removed_and_shown(terminal: Terminal, tmp_pa
     assert terminal.pipe("owner", "show", "carol").returncode == 1
 
 
-def test_lists_show_the_owner_where_a_job_has_one(terminal: Terminal, tmp_path: Path) -> None:
+def test_lists_show_the_owner_if_a_job_has_one(terminal: Terminal, tmp_path: Path) -> None:
     anyio.run(add_jobs, tmp_path / "data", "")
     assert "OWNER" not in terminal.pipe("list").stdout
     anyio.run(add_jobs, tmp_path / "data", "alice", "bob")

@@ -1,4 +1,4 @@
-"""A result as a person reads it: rendered on a terminal, unchanged in a pipe, its parts as text."""
+"""`result` renders an answer on a terminal, writes it unchanged into a pipe, and prints its parts as text."""
 
 import json
 import re
@@ -87,12 +87,12 @@ def test_part_is_text_and_json_on_request(terminal: Terminal, part: str, line: s
         ("reasoning", "As it is.", "As it is."),
     ],
 )
-def test_parts_without_much_in_them_are_text_too(part: str, value: Any, text: str):
+def test_small_parts_are_text_too(part: str, value: Any, text: str):
     assert format_part(part, value) == text
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "said"),
+    ("status", "code", "message"),
     [
         (Status.CANCELLED, 5, "job_quiet was cancelled and has no output.\n"),
         (
@@ -102,7 +102,7 @@ def test_parts_without_much_in_them_are_text_too(part: str, value: Any, text: st
         ),
     ],
 )
-def test_job_without_a_text_is_reported_on_stderr(tmp_path: Path, status: Status, code: int, said: str):
+def test_job_without_a_text_is_reported_on_stderr(tmp_path: Path, status: Status, code: int, message: str):
     async def add() -> None:
         async with open_store(tmp_path) as store:
             turn = Turn(number=1, request={}, request_id="r", base_url="http://127.0.0.1:9/v1")
@@ -112,7 +112,7 @@ def test_job_without_a_text_is_reported_on_stderr(tmp_path: Path, status: Status
 
     anyio.run(add)
     read = CliRunner().invoke(cli, ["result", "job_quiet"], env={"AGENT_JOBS_DATA_DIR": str(tmp_path)})
-    assert (read.exit_code, read.stdout, read.stderr) == (code, "", said)
+    assert (read.exit_code, read.stdout, read.stderr) == (code, "", message)
     as_json = CliRunner().invoke(cli, ["result", "job_quiet", "--json"], env={"AGENT_JOBS_DATA_DIR": str(tmp_path)})
     assert (json.loads(as_json.stdout)["job_id"], as_json.stderr) == ("job_quiet", "")
 
@@ -121,7 +121,7 @@ def test_failed_job_names_the_retry_once(terminal: Terminal):
     job_id = start_job(terminal, end="failed")
     for command in ("result", "show"):
         ran = terminal.pipe(command, job_id)
-        said = ran.stdout + ran.stderr
-        assert "An error occurred while processing your request.\n" in said
-        assert f"Try again with: agent-jobs retry {job_id}\n" in said
-        assert "You can" not in said
+        output = ran.stdout + ran.stderr
+        assert "An error occurred while processing your request.\n" in output
+        assert f"Try again with: agent-jobs retry {job_id}\n" in output
+        assert "You can" not in output

@@ -1,4 +1,4 @@
-"""The screen of `run`: what stands there from Enter to the end, on a terminal, in a pipe and in a file."""
+"""The output of `run` from Enter to the end of the job: on a terminal, in a pipe and in a file."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from terminals import Terminal, screen
 from agent_jobs.emulator.server import RunningServer, run_emulator
 
 WORK = "Compare three caches"
-#: The first half is written, and no more.
+#: Only the first half of the answer is ever written.
 HALF = {"duration_s": 2, "text": "Half of it.\n\n" * 2, "chunk": 13, "end": "never"}
 FUNCTION: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
 MARKDOWN = "# Result\n\nThe **second** one, 東京.\n\n- a\n- b\n\n```\ncode  stays\n```\n\nThe end."
@@ -61,7 +61,7 @@ def test_terminal_shows_each_step_and_the_rendered_answer(tmp_path: Path, column
     assert "\ncode  stays\n" in left
     assert "\n\nSources\n[1] Emulated source 1\n    https://example.com/emulated/1\n" in left
     assert re.search(r"\njob_\w+  completed  0:\d\d  gpt-\S+  \d+ tokens$", left)
-    assert "0:0" not in left.replace(left.splitlines()[-1], ""), "the live line is gone"
+    assert "0:0" not in left.replace(left.splitlines()[-1], ""), "the live line is erased"
 
 
 @pytest.mark.parametrize("more", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
@@ -76,7 +76,7 @@ def test_plain_terminal_shows_the_answer_without_colours(terminal: Terminal, mor
 def test_pipe_gets_the_answer_as_it_is_written(terminal: Terminal):
     with running_command(terminal, "run", script_prompt(WORK, HALF)) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "Half of it.\n", "long before the end, which never comes"
+        assert process.stdout.readline() == "Half of it.\n", "printed though the job never ends"
         [job] = list_jobs(terminal)
         terminal.pipe("cancel", job["job_id"])
         rest, stderr = process.communicate(timeout=60)
@@ -89,11 +89,11 @@ def test_pipe_gets_the_answer_as_it_is_written(terminal: Terminal):
     ("arguments", "script"),
     [
         (["--no-stream"], HALF),
-        (["--option", f"tools={json.dumps([FUNCTION])}"], HALF),  # the text of a turn that calls tools is no answer
+        (["--option", f"tools={json.dumps([FUNCTION])}"], HALF),  # a turn that calls tools has no answer
     ],
-    ids=["asked for", "tools"],
+    ids=["requested", "tools"],
 )
-def test_pipe_gets_the_answer_at_the_end_where_it_is_certain_only_then(
+def test_pipe_gets_the_answer_at_the_end_if_it_is_certain_only_then(
     terminal: Terminal, arguments: list[str], script: dict[str, Any]
 ):
     with running_command(terminal, "run", script_prompt(WORK, script), *arguments) as process:

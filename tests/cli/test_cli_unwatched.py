@@ -1,4 +1,4 @@
-"""Reading commands and jobs that no process observes: they are retrieved, or shown as old as they are."""
+"""Commands that read jobs retrieve those that no process observes, or show the age of what is stored."""
 
 import json
 import re
@@ -35,19 +35,19 @@ LONG: dict[str, Any] = {"duration_s": 600, "queued_s": 0}
 
 @pytest.fixture(autouse=True)
 def time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allow late answers of a busy machine. Another test checks the limit itself, with answers that never come."""
+    """Allow late answers of a busy machine. Other tests check the limit itself, with answers that never arrive."""
     monkeypatch.setattr(unwatched_jobs, "RETRIEVE_S", 20.0)
 
 
 @dataclass(frozen=True)
 class Desk:
-    """A terminal whose database has jobs of earlier commands."""
+    """A terminal whose database has jobs that earlier commands started."""
 
     settings: Settings
     upstream: RunningServer
 
     def leave(self, script: dict[str, Any], **more: Any) -> str:
-        """Start a job in a process that leaves it once upstream has named the response."""
+        """Start a job in a process that exits once the provider has named the response."""
 
         async def start() -> str:
             async with starting(self.settings) as app:
@@ -56,16 +56,16 @@ class Desk:
         return anyio.run(start)
 
     def type(self, *words: str, **environment: str | None) -> Result:
-        """Run a command; it must not crash."""
-        ours = {
+        """Run a command, and return its result. It must not crash."""
+        settings = {
             "OPENAI_API_KEY": "sk-secret",
             "OPENAI_BASE_URL": self.upstream.base_url,
             "AGENT_JOBS_DATA_DIR": str(self.settings.data_dir),
             "AGENT_JOBS_PRICES": str(self.settings.prices),
         }
-        typed = CliRunner().invoke(cli, list(words), env={**ours, **environment})
-        assert typed.exception is None or isinstance(typed.exception, SystemExit), typed.exc_info
-        return typed
+        result = CliRunner().invoke(cli, list(words), env={**settings, **environment})
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        return result
 
     def read(self, *words: str, **environment: str | None) -> dict[str, Any]:
         """Run a command and return its JSON."""
@@ -82,12 +82,12 @@ class Desk:
         [run] = [each for each in log if each["entry"] == "response" and each["metadata"]["job_id"] == job_id]
         return run
 
-    def runs_out(self, job_id: str) -> None:
-        """Wait until the job's run is over upstream."""
+    def wait_for_run(self, job_id: str) -> None:
+        """Wait until the job's run has finished at the provider."""
         wait_for(lambda: self.response_of(job_id)["ended"])
 
     def write(self, sql: str) -> None:
-        """Change what is stored."""
+        """Change the stored jobs with a statement of SQL."""
         with closing(sqlite3.connect(f"{self.settings.data_dir}/jobs.db")) as db, db:
             db.execute(sql)
 
@@ -96,7 +96,7 @@ class Desk:
 def desk(settings: Settings, upstream: RunningServer, tmp_path: Path) -> Desk:
     prices = tmp_path / "prices.toml"
     prices.write_text(PRICES)
-    # What is sent without a stream is heard of by a GET alone.
+    # Without a stream, only a GET can retrieve the response.
     return Desk(replace(settings, prices=prices, mode="background"), upstream)
 
 
@@ -143,7 +143,7 @@ def announcing(settings: Settings) -> Generator[None]:
         yield
 
 
-#: How a run ends, what `result` exits with, and what the job is then.
+#: For each final status: how the run ends, and the exit status of `result`.
 ENDS = {
     "completed": ({"text": "Take the second.", "usage": {"input_tokens": 100_000, "output_tokens": 0}}, 0),
     "failed": ({"end": "failed"}, 3),
@@ -160,7 +160,7 @@ def test_unwatched_finished_job_is_collected_by_the_command_that_shows_it(desk: 
     if end == "cancelled":
         address = f"{desk.upstream.base_url}/responses/{desk.response_of(job_id)['id']}/cancel"
         httpx2.post(address, headers={"Authorization": "Bearer sk-secret"}).raise_for_status()
-    desk.runs_out(job_id)
+    desk.wait_for_run(job_id)
     asked = len(desk.requests())
     read = desk.read("list")["jobs"][0] if first == "list" else desk.read(first, job_id)
     assert read.get("status", end) == end
@@ -177,12 +177,12 @@ def test_unwatched_finished_job_is_collected_by_the_command_that_shows_it(desk: 
     if end == "completed":
         assert (shown["usage"]["input_tokens"], shown["usage"]["cost_usd"]) == (100_000, 1.0)
         assert (row["tokens"], row["cost_usd"]) == (100_000, 1.0)
-    assert desk.requests()[asked:] == ["retrieve"], "what has ended is not asked about again"
+    assert desk.requests()[asked:] == ["retrieve"], "a finished job is not retrieved again"
 
 
-def test_filter_sees_how_the_jobs_stand_now(desk: Desk):
+def test_filter_uses_the_current_status_of_jobs(desk: Desk):
     job_id = desk.leave(QUICK, batch="night")
-    desk.runs_out(job_id)
+    desk.wait_for_run(job_id)
     assert desk.read("list", "--batch", "other")["jobs"] == []
     assert desk.requests() == []
     [row] = desk.read("list", "--status", "completed", "--batch", "night")["jobs"]
@@ -202,36 +202,36 @@ def test_running_job_was_seen_just_now(desk: Desk):
     assert (shown["watched_by"], shown["last_seen_s"]) == ([], 0)
     result = desk.type("result", job_id, "--json")
     assert result.exit_code == 6
-    told: dict[str, Any] = {"job_id": job_id, "status": "in_progress", "watched_by": [], "last_seen_s": 0}
-    assert json.loads(result.stdout) == told
+    expected: dict[str, Any] = {"job_id": job_id, "status": "in_progress", "watched_by": [], "last_seen_s": 0}
+    assert json.loads(result.stdout) == expected
     assert set(desk.requests()) == {"retrieve"}
 
 
-#: Why upstream does not say how a job stands.
-SILENCE: dict[str, dict[str, Any]] = {
-    "never answers": {"hang": True},
-    "is late": {"delay_s": 6000},
-    "drops": {"drop": "before_headers"},
+#: Faults because of which the provider does not report the status of a job.
+FAULTS: dict[str, dict[str, Any]] = {
+    "no answer": {"hang": True},
+    "late answer": {"delay_s": 6000},
+    "broken connection": {"drop": "before_headers"},
     "500": {"status": 500},
     "503": {"status": 503, "headers": {"Retry-After": "60"}},
     "429": {"status": 429},
     "401": {"status": 401},
     "403": {"status": 403},
-    "a page": {"status": 200, "body": "<html>Welcome</html>", "content_type": "text/html"},
+    "web page": {"status": 200, "body": "<html>Welcome</html>", "content_type": "text/html"},
     "no JSON": {"status": 200, "body": "{", "content_type": "application/json"},
 }
 
 
-@pytest.mark.parametrize("why", SILENCE)
+@pytest.mark.parametrize("why", FAULTS)
 def test_job_keeps_its_age_if_upstream_does_not_report_its_status(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, why: str
 ):
-    if why in ("never answers", "is late"):
+    if why in ("no answer", "late answer"):
         monkeypatch.setattr(unwatched_jobs, "RETRIEVE_S", 0.4)
     job_id = desk.leave({**QUICK, "text": "At last."})
-    desk.runs_out(job_id)
+    desk.wait_for_run(job_id)
     desk.write("UPDATE turn SET sent_at = sent_at - 3700, looked_at = sent_at - 130")
-    desk.upstream.emulator.queue_faults([{"on": "retrieve", "times": 4, **SILENCE[why]}])
+    desk.upstream.emulator.queue_faults([{"on": "retrieve", "times": 4, **FAULTS[why]}])
     listed = desk.type("list")
     assert listed.exit_code == 0
     assert f"{job_id}: not being watched; last seen 2 min ago." in listed.stdout
@@ -248,12 +248,12 @@ def test_job_keeps_its_age_if_upstream_does_not_report_its_status(
     assert (result.exit_code, result.stdout) == (0, "At last.\n")
 
 
-def test_one_that_does_not_answer_does_not_hold_up_the_others(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+def test_retrieval_without_an_answer_does_not_delay_the_others(desk: Desk, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(unwatched_jobs, "RETRIEVE_S", 2.0)
     ids = [desk.leave(QUICK) for _ in range(4)]
     silent = ids[-1]  # the newest comes first
     for job_id in ids:
-        desk.runs_out(job_id)
+        desk.wait_for_run(job_id)
     desk.upstream.emulator.queue_faults([{"on": "retrieve", "match": desk.response_of(silent)["id"], "hang": True}])
     desk.type("list")
     with closing(sqlite3.connect(f"{desk.settings.data_dir}/jobs.db")) as db:
@@ -261,7 +261,7 @@ def test_one_that_does_not_answer_does_not_hold_up_the_others(desk: Desk, monkey
     assert stored == {job_id: "queued" if job_id == silent else "completed" for job_id in ids}
 
 
-def test_response_that_is_gone_is_reported_to_be_and_expires_as_a_watcher_would_have_it(desk: Desk):
+def test_missing_response_is_reported_and_expires_as_with_a_watcher(desk: Desk):
     job_id = desk.leave(QUICK)
     forgotten = {"response_id": desk.response_of(job_id)["id"]}
     httpx2.post(f"{desk.upstream.url}/_emulator/forget", json=forgotten).raise_for_status()
@@ -274,36 +274,36 @@ def test_response_that_is_gone_is_reported_to_be_and_expires_as_a_watcher_would_
     assert "expired" in result.stderr
 
 
-def another_key(desk: Desk) -> dict[str, str | None]:
+def store_another_key(desk: Desk) -> dict[str, str | None]:
     desk.write("UPDATE turn SET fingerprint = 'another'")
     desk.upstream.emulator.queue_faults([{"on": "retrieve", "status": 404}])
     return {}
 
 
-#: Why nothing is asked, or nothing can be learned: what is set in the terminal.
-ELSEWHERE: dict[str, Callable[[Desk], dict[str, str | None]]] = {
+#: Environments of a terminal that cannot retrieve the job: it sends no GET, or the GET finds nothing.
+UNREACHABLE_FROM_HERE: dict[str, Callable[[Desk], dict[str, str | None]]] = {
     "no key": lambda desk: {"OPENAI_API_KEY": None},
     "another host": lambda desk: {"OPENAI_BASE_URL": "http://elsewhere.invalid/v1"},
     "another path": lambda desk: {"OPENAI_BASE_URL": f"{desk.upstream.url}/v2"},
     "another port": lambda desk: {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"},
     "bad prices": lambda desk: {"AGENT_JOBS_PRICES": "/nowhere/prices.toml"},
     "a bad proxy": lambda desk: {"HTTP_PROXY": "http://[", "http_proxy": "http://["},
-    "another key": another_key,
+    "another key": store_another_key,
 }
 
 
-@pytest.mark.parametrize("why", ELSEWHERE)
-def test_job_that_cannot_be_asked_about_from_here_is_as_old_as_it_is(desk: Desk, why: str):
+@pytest.mark.parametrize("why", UNREACHABLE_FROM_HERE)
+def test_job_that_cannot_be_retrieved_from_this_terminal_is_shown_with_its_age(desk: Desk, why: str):
     job_id = desk.leave(QUICK)
-    desk.runs_out(job_id)
+    desk.wait_for_run(job_id)
     desk.write("UPDATE turn SET sent_at = sent_at - 20000")
-    environment = ELSEWHERE[why](desk)
+    environment = UNREACHABLE_FROM_HERE[why](desk)
     assert f"{job_id}: not being watched; last seen 5 h ago." in desk.type("list", **environment).stdout
     assert desk.requests() == (["retrieve"] if why == "another key" else [])
     assert desk.type("result", job_id, **environment).exit_code == (0 if why == "another key" else 6)
 
 
-def test_several_are_named_together(desk: Desk):
+def test_several_unwatched_jobs_are_reported_together(desk: Desk):
     for age_s in (10, 400, 9000):
         desk.leave(LONG)
         desk.write(f"UPDATE turn SET looked_at = sent_at - {age_s} WHERE looked_at IS NULL")
@@ -319,10 +319,10 @@ def test_several_are_named_together(desk: Desk):
 
 def test_job_that_a_living_process_observes_is_left_to_it(desk: Desk):
     with living(desk.settings, QUICK) as held:
-        desk.runs_out(held)
+        desk.wait_for_run(held)
         for words in (("list",), ("show", held), ("result", held)):
-            typed = desk.type(*words)
-            assert "not being watched" not in typed.stdout + typed.stderr
+            result = desk.type(*words)
+            assert "not being watched" not in result.stdout + result.stderr
         [row] = desk.read("list")["jobs"]
         assert row["status"] == "queued"
         assert "watched_by" not in row
@@ -331,9 +331,9 @@ def test_job_that_a_living_process_observes_is_left_to_it(desk: Desk):
     assert desk.requests() == ["retrieve"]
 
 
-def test_job_that_a_living_process_will_come_to_is_left_to_it(desk: Desk):
+def test_job_that_a_living_process_will_claim_is_left_to_it(desk: Desk):
     job_id = desk.leave(QUICK)
-    desk.runs_out(job_id)
+    desk.wait_for_run(job_id)
     with announcing(replace(desk.settings, base_url="http://elsewhere.invalid/v1")), announcing(desk.settings):
         assert "not being watched" not in desk.type("list").stdout
         assert desk.requests() == []
@@ -344,13 +344,13 @@ def test_job_that_a_living_process_will_come_to_is_left_to_it(desk: Desk):
 
 def test_job_whose_process_was_killed_is_retrieved(desk: Desk):
     job_id = desk.leave(QUICK)
-    desk.runs_out(job_id)
+    desk.wait_for_run(job_id)
     desk.write("UPDATE job SET holder = '1-deadbeef', next_at = NULL")
     assert desk.type("result", job_id).exit_code == 0
 
 
-#: What cannot be asked about, and what is said of it.
-UNASKED = {
+#: Jobs that cannot be retrieved: the statement that makes one, and the words by which a command reports it.
+NOT_RETRIEVED = {
     "pending": ("UPDATE job SET status = 'pending'", "not sent yet"),
     "starting": ("UPDATE turn SET response_id = NULL", "last seen"),
     "foreground": ("UPDATE turn SET mode = 'foreground'", "last seen"),
@@ -359,21 +359,21 @@ UNASKED = {
 }
 
 
-@pytest.mark.parametrize("what", UNASKED)
-def test_job_that_has_nothing_to_retrieve_is_not_asked_about(desk: Desk, what: str):
-    sql, told = UNASKED[what]
+@pytest.mark.parametrize("what", NOT_RETRIEVED)
+def test_job_that_has_nothing_to_retrieve_is_not_retrieved(desk: Desk, what: str):
+    sql, reason = NOT_RETRIEVED[what]
     job_id = desk.leave(LONG)
     desk.write(sql)
     for words in (("list",), ("show", job_id), ("result", job_id)):
-        typed = desk.type(*words)
-        assert (f"not being watched; {told}" in typed.stdout + typed.stderr) == bool(told)
-    assert ("last_seen_s" in desk.read("show", job_id)) == (told == "last seen")
+        result = desk.type(*words)
+        assert (f"not being watched; {reason}" in result.stdout + result.stderr) == bool(reason)
+    assert ("last_seen_s" in desk.read("show", job_id)) == (reason == "last seen")
     assert desk.requests() == []
 
 
 SHOP: dict[str, Any] = {"type": "function", "name": "shop", "parameters": {"type": "object", "properties": {}}}
 SERVER: dict[str, Any] = {"type": "mcp", "server_label": "s", "server_url": "https://s.example"}
-#: What a turn asks for, and the tool by which it can.
+#: The calls of a turn, and the tool that the request needs for them.
 CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "function": ({"function_calls": [{"name": "shop", "arguments": {}}]}, SHOP),
     "approval": ({"mcp_approval": True}, {**SERVER, "require_approval": "always"}),
@@ -385,7 +385,7 @@ def test_job_that_asks_for_calls_is_left_to_the_next_process(desk: Desk, what: s
     calls, tool = CALLS[what]
     options = {"tools": [tool]}
     job_id = desk.leave({**QUICK, "turns": [calls, {"text": "Done."}]}, options=options)
-    desk.runs_out(job_id)
+    desk.wait_for_run(job_id)
     assert desk.read("list")["jobs"][0]["status"] == "in_progress"
     asked = desk.read("list")["jobs"][0]
     assert (asked["status"], asked["watched_by"]) == ("in_progress", [])
@@ -403,12 +403,12 @@ def test_job_that_asks_for_calls_is_left_to_the_next_process(desk: Desk, what: s
     assert anyio.run(work)["status"] == "input_required"
 
 
-def test_end_is_reported_once_to_the_users_command(desk: Desk, tmp_path: Path):
+def test_finished_job_is_reported_once_to_the_users_command(desk: Desk, tmp_path: Path):
     (tmp_path / "ear").mkdir()
     ear = Ear(tmp_path / "ear")
     command = {"AGENT_JOBS_ON_FINISH": shlex.join(ear.words)}
     job_id = desk.leave({**QUICK, "text": "Heard."})
-    desk.runs_out(job_id)
+    desk.wait_for_run(job_id)
     desk.type("list", **command)
     wait_for(lambda: bool(ear.list_reports()))
     desk.type("list", **command)
@@ -419,8 +419,8 @@ def test_end_is_reported_once_to_the_users_command(desk: Desk, tmp_path: Path):
             await host.call("agent_poll", job_id=job_id)
 
     anyio.run(work)
-    [told] = ear.list_reports()
-    assert (told["job_id"], told["status"], told["output"]) == (job_id, "completed", "Heard.")
+    [report] = ear.list_reports()
+    assert (report["job_id"], report["status"], report["output"]) == (job_id, "completed", "Heard.")
 
 
 def test_files_of_a_run_are_written_and_uploads_are_left_to_the_next_process(desk: Desk, tmp_path: Path):
@@ -429,7 +429,7 @@ def test_files_of_a_run_are_written_and_uploads_are_left_to_the_next_process(des
     code = {"type": "code_interpreter", "container": {"type": "auto"}}
     script = {**QUICK, "text": "Done.", "container_files": [{"filename": "a.csv", "text": "a,b\n"}]}
     made = Desk(settings, desk.upstream).leave(script, options={"tools": [code]})
-    desk.runs_out(made)
+    desk.wait_for_run(made)
     results = str(tmp_path / "results")
     files = desk.read("result", made, "--part", "files", AGENT_JOBS_RESULT_DIR=results)["files"]
     assert [Path(file["path"]).read_text() for file in files] == ["a,b\n"]
@@ -437,7 +437,7 @@ def test_files_of_a_run_are_written_and_uploads_are_left_to_the_next_process(des
     given = Desk(settings, desk.upstream).leave(
         {**QUICK, "text": "Read."}, files=["sums.csv"], options={"tools": [code]}
     )
-    desk.runs_out(given)
+    desk.wait_for_run(given)
     uploads = desk.upstream.emulator.counters()["uploads"]
     assert desk.type("result", given).stdout == "Read.\n"
     assert desk.upstream.emulator.counters()["file_deletes"] == 0

@@ -1,4 +1,4 @@
-"""Jobs watched from the terminal, and left."""
+"""The user watches jobs from the terminal, and leaves them with Ctrl-C."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from agent_jobs.emulator.server import RunningServer, run_emulator
 
 WORK = "Compare three caches and say in many words which of them is to be taken for what, and why"
 LONG = {"duration_s": 3000}
-#: What a terminal says of a job that runs.
+#: The words by which a terminal shows a running job.
 RUNS = re.compile(r"\b(working|thinking|searching|writing)\b")
 
 
@@ -77,7 +77,7 @@ def test_ctrl_c_leaves_started_jobs_running_too(terminal: Terminal, command: lis
     assert left.returncode == 130
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
     resume = f"Resume with: agent-jobs watch {job['job_id']}"
-    assert f"Stopped watching {job['job_id']}. It is still running at the provider. {resume}" in left.said
+    assert f"Stopped watching {job['job_id']}. It is still running at the provider. {resume}" in left.one_line
     assert job["status"] == "in_progress"
 
 
@@ -87,8 +87,8 @@ def test_run_that_ends_with_its_command_is_not_reported_as_continuing(terminal: 
     left = terminal.show(command, asked, stop=is_running, AGENT_JOBS_MODE="foreground")
     assert left.returncode == 130
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
-    assert f"Stopped watching {job['job_id']}. It stops with this process." in left.said
-    assert "Ctrl-C stops waiting" not in left.said
+    assert f"Stopped watching {job['job_id']}. It stops with this process." in left.one_line
+    assert "Ctrl-C stops waiting" not in left.one_line
     assert "interrupted: " in terminal.pipe("watch", job["job_id"]).stdout
 
 
@@ -99,13 +99,13 @@ def test_watch_reports_jobs_that_end_with_their_sending_process(terminal: Termin
         left = terminal.show("watch", theirs, stop=is_running)
         assert (
             f"Stopped watching {theirs}. It stops with the process that sent it. Resume with: agent-jobs watch {theirs}"
-            in left.said
+            in left.one_line
         )
         start_job(terminal, script_prompt("Other", LONG))
         left = terminal.show("watch", stop=lambda seen: len(RUNS.findall(screen(seen))) >= 2)
         assert (
             "Stopped watching 2 jobs. Still running at the provider: 1. Stopping with the process that sent them: 1."
-            in left.said
+            in left.one_line
         )
 
 
@@ -115,10 +115,10 @@ def test_unsent_job_is_not_reported_as_running(terminal: Terminal):
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
         left = terminal.show("run", WORK, stop=lambda seen: "not sent yet" in seen, OPENAI_BASE_URL=nowhere)
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
-    assert f"Stopped watching {job['job_id']}. It has not been sent yet. Resume with: agent-jobs watch" in left.said
+    assert f"Stopped watching {job['job_id']}. It has not been sent yet. Resume with: agent-jobs watch" in left.one_line
     start_job(terminal, script_prompt("Other", LONG))
     left = terminal.show("watch", stop=is_running)
-    assert "Stopped watching 2 jobs. Still running at the provider: 1. Not sent yet: 1." in left.said
+    assert "Stopped watching 2 jobs. Still running at the provider: 1. Not sent yet: 1." in left.one_line
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal that closes sends SIGHUP")
@@ -130,9 +130,9 @@ def test_terminal_that_closes_is_left_as_with_ctrl_c(terminal: Terminal, upstrea
         while "in_progress" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGHUP)
-        out, said = process.communicate(timeout=60)
+        out, stderr = process.communicate(timeout=60)
     assert (process.returncode, out) == ((0, "Done.\n") if ignored else (130, ""))
-    assert ("It is still running at the provider" in said) is not ignored
+    assert ("It is still running at the provider" in stderr) is not ignored
 
 
 def test_run_shows_progress_beside_its_answer(terminal: Terminal):
@@ -154,13 +154,13 @@ def test_plain_terminal_gets_one_line_for_each_change(terminal: Terminal):
 
 def test_every_change_is_one_json_object(terminal: Terminal):
     job_id = start_job(terminal, script_prompt(WORK, {"duration_s": 20, "searches": 1}))
-    told = [json.loads(line) for line in terminal.pipe("watch", job_id, "--json").stdout.splitlines()]
-    assert {row["job_id"] for row in told} == {job_id}
-    assert [row["status"] for row in told][-1] == "completed"
-    assert len(told) == len({(row["status"], row.get("activity")) for row in told})
+    rows = [json.loads(line) for line in terminal.pipe("watch", job_id, "--json").stdout.splitlines()]
+    assert {row["job_id"] for row in rows} == {job_id}
+    assert [row["status"] for row in rows][-1] == "completed"
+    assert len(rows) == len({(row["status"], row.get("activity")) for row in rows})
 
 
-def test_watching_all_waits_for_all_and_the_worst_end_counts(terminal: Terminal):
+def test_watch_all_waits_for_all_jobs_and_exits_with_the_worst_status(terminal: Terminal):
     good = start_job(terminal, script_prompt("Good", {"duration_s": 15}))
     bad = start_job(terminal, script_prompt("Bad", {"duration_s": 10, "end": "failed", "error_message": "No luck."}))
     shown = terminal.show("watch")
@@ -183,7 +183,7 @@ def test_more_jobs_than_lines_leave_room_for_running_ones(terminal: Terminal):
     assert re.search(rf"{running_id}  {RUNS.pattern}", shown.text)
 
 
-def test_watch_runs_the_jobs_of_a_dead_server(terminal: Terminal, upstream: RunningServer):
+def test_watch_runs_the_jobs_of_a_server_that_died(terminal: Terminal, upstream: RunningServer):
     with serving(terminal.folder, upstream.base_url, OPENAI_API_KEY=KEY) as server:
         server.initialize()
         script = {"duration_s": 20, "text": "Safe."}

@@ -1,4 +1,4 @@
-"""The packages below the faces address no reader, and the help is in plain words."""
+"""No package below the faces addresses a reader, and the help uses plain words."""
 
 import ast
 import re
@@ -11,23 +11,23 @@ import agent_jobs
 from agent_jobs.cli.main import cli
 
 SOURCE = Path(agent_jobs.__file__).parent
-#: Packages and modules whose sentences a command may print.
+#: Packages and modules below the faces, whose sentences a command may print.
 BELOW = (
     "api_key.py", "app.py", "attachments", "engine", "install", "jobs", "pricing", "request", "store",
     "toolbox", "upstream", "variable_names.py",
 )  # fmt: skip
-#: The names of arguments and tools alone; what a host's model or a job's model reads; the paths of a preset's file.
+#: Texts that are only names of arguments and tools, that only a model reads, or that are paths of a preset's file.
 FOR_OTHERS = re.compile(
     r"options\.\w+|agent_\w+|Call agent_start with preset=.*|The user denied this call\.|Not done\. The user says: \??"
     r"|options\.key belongs to one job and not to a preset\.",
     re.S,
 )
-#: Phrases that speak to a model.
+#: Phrases that address a model.
 FOR_MODELS = re.compile(r"\bthe user\b|\boptions\.\w|\bagent_(start|poll|result|list|reply|cancel)\b", re.I)
 
 
 def list_sentences() -> Iterator[str]:
-    """Yield every text of the packages below that is no docstring, with ? for what is filled in."""
+    """Yield every text of these packages except docstrings, with ? in place of inserted values."""
     for name in BELOW:
         path = SOURCE / name
         for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
@@ -48,7 +48,7 @@ def _list_texts(tree: ast.Module) -> Iterator[str]:
 
 def test_no_package_below_the_faces_speaks_to_a_model() -> None:
     texts = [text for text in list_sentences() if not FOR_OTHERS.fullmatch(text)]
-    assert len(texts) > 1000, "the search finds nothing"
+    assert len(texts) > 1000, "no text was found"
     assert [text for text in texts if FOR_MODELS.search(text)] == []
 
 

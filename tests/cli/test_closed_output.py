@@ -1,4 +1,4 @@
-"""Whoever reads the output leaves, as `head -1` does: no traceback, and the exit status of what was done."""
+"""If the reader of the output closes it, as `head -1` does, a command prints no traceback and keeps its exit status."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def run_unread(terminal: Terminal, *arguments: str, and_stderr: bool = False) -> tuple[int, str]:
-    """Run a command whose output nobody reads; return its exit status and what it says on stderr."""
+    """Run a command whose output no process reads, and return its exit status and stderr."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -42,10 +42,10 @@ def run_unread(terminal: Terminal, *arguments: str, and_stderr: bool = False) ->
     return ran.returncode, ran.stderr or ""
 
 
-def test_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Terminal, upstream: RunningServer):
+def test_job_is_started_and_finishes_if_no_process_reads_the_output(terminal: Terminal, upstream: RunningServer):
     for command in (("run", "A"), ("run", "--json", "B"), ("start", "C")):
-        status, said = run_unread(terminal, *command)
-        assert (status, "Traceback" in said, "unsent" in said) == (0, False, False)
+        status, stderr = run_unread(terminal, *command)
+        assert (status, "Traceback" in stderr, "unsent" in stderr) == (0, False, False)
     assert run_unread(terminal, "run", script_prompt("D", {"end": "failed"}))[0] == 3
     assert run_unread(terminal, "run", "E", and_stderr=True) == (0, "")
     assert upstream.emulator.counters()["creates"] == 5
@@ -63,8 +63,8 @@ def test_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Termi
     ],
 )
 def test_command_exits_as_if_everything_had_been_read(terminal: Terminal, arguments: tuple[str, ...], status: int):
-    ended, said = run_unread(terminal, *arguments)
-    assert (ended, "Traceback" in said, "Exception ignored" in said) == (status, False, False)
+    exit_status, stderr = run_unread(terminal, *arguments)
+    assert (exit_status, "Traceback" in stderr, "Exception ignored" in stderr) == (status, False, False)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
@@ -95,7 +95,7 @@ def test_job_whose_answer_cannot_be_written_is_named(
 
 
 def run_shell(terminal: Terminal, program: str, script: str) -> "subprocess.CompletedProcess[str]":
-    """Run a script in which `agent-jobs` is a program."""
+    """Run a shell script in which `agent-jobs` is on the PATH."""
     script = f'agent_jobs() {{ {program} "$@"; }}\n{script.replace("agent-jobs", "agent_jobs")}'
     return subprocess.run(
         ["sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=LIMIT_S,
@@ -132,7 +132,7 @@ def test_answer_counts_as_read_only_after_it_was_written(terminal: Terminal, for
     assert "unread" not in terminal.pipe("list").stdout
 
 
-def test_command_does_its_work_though_stderr_is_full(terminal: Terminal, forked: str):
+def test_command_works_if_stderr_is_full(terminal: Terminal, forked: str):
     ran = run_shell(terminal, forked, "agent-jobs run Work 2>/dev/full")
     assert ran.returncode == 0
     assert ran.stdout.startswith("This is an emulated answer")
@@ -140,15 +140,15 @@ def test_command_does_its_work_though_stderr_is_full(terminal: Terminal, forked:
 
 def test_watch_without_a_reader_leaves_the_jobs_and_reports_it(terminal: Terminal):
     job_id = terminal.pipe("start", script_prompt("Task", {"end": "never"})).stdout.strip()
-    status, said = run_unread(terminal, "watch", "--json", job_id)
+    status, stderr = run_unread(terminal, "watch", "--json", job_id)
     assert status == 6
-    assert said.splitlines()[-1] == (
+    assert stderr.splitlines()[-1] == (
         f"Stopped watching {job_id}. It is still running at the provider. Resume with: agent-jobs watch {job_id}"
     )
 
 
 @pytest.mark.parametrize("arguments", [(), ("serve",)])
-def test_server_whose_host_no_longer_reads_ends_without_a_word(terminal: Terminal, arguments: tuple[str, ...]):
+def test_server_exits_silently_if_its_host_stops_reading(terminal: Terminal, arguments: tuple[str, ...]):
     client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     with Process(
         [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -164,5 +164,5 @@ def test_server_whose_host_no_longer_reads_ends_without_a_word(terminal: Termina
             if number == 1:
                 assert json.loads(process.stdout.readline())["id"] == 1
                 process.stdout.close()
-        assert process.wait(LIMIT_S) == 0, "stdin is still open"
+        assert process.wait(LIMIT_S) == 0, "it exits although stdin is still open"
         assert process.stderr.read() == ""

@@ -1,6 +1,6 @@
-"""Completion in the shells themselves, on a terminal: a key is pressed, and what then stands in the line is shown.
+"""Completion in real shells on a terminal: the tests press a key, and check the line that the shell shows then.
 
-A shell that is not on this machine is not asked.
+A shell that is not installed on this machine is skipped.
 """
 
 import os
@@ -24,13 +24,14 @@ from agent_jobs.cli.completion import Target, find_target, render_script
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 
-#: How each shell is started without a person's own files, and how completion is switched on, as its help says.
+#: For each shell: its start without the user's own files, and the line that switches completion on, as in the help.
 SHELLS = {
     "bash": (["bash", "--norc", "--noprofile", "-i"], 'eval "$(agent-jobs completion bash)"'),
     "zsh": (["zsh", "-f", "-i"], 'autoload -Uz compinit && compinit -u -D; eval "$(agent-jobs completion zsh)"'),
     "fish": (["fish", "--no-config", "-i"], "agent-jobs completion fish | source"),
 }
 WORK = script_prompt("Compare \x1b[2Jtwo: things", {"duration_s": 0.2, "text": "done"})
+#: Numbers that mark the output of each completed line.
 MARKS = count(1)
 TAB, BEGINNING, ENTER = "\t", "\x01", "\r"
 
@@ -90,7 +91,7 @@ def shell(name: str, terminal: Terminal) -> Generator[Shell]:
 @pytest.mark.parametrize("name", SHELLS)
 def test_shell_completes_commands_presets_and_jobs(terminal: Terminal, name: str) -> None:
     if shutil.which(name) is None:
-        pytest.skip(f"{name} is not here")
+        pytest.skip(f"{name} is not installed")
     terminal.pipe("run", WORK)
     job_id = terminal.pipe("list").stdout.splitlines()[1].split()[0]
     with shell(name, terminal) as started:
@@ -192,20 +193,20 @@ def list_completions(terminal: Terminal, line: str, **environment: str) -> dict[
 def test_presets_of_the_user_are_offered_and_a_broken_file_hides_no_built_in_one(
     terminal: Terminal, tmp_path: Path
 ) -> None:
-    mine = tmp_path / "presets.toml"
-    mine.write_text('[minutes]\ndescription = "Minutes of a meeting."\n')
+    file = tmp_path / "presets.toml"
+    file.write_text('[minutes]\ndescription = "Minutes of a meeting."\n')
     line = "agent-jobs run --preset "
-    ours = list_completions(terminal, line)
-    assert {"deep_research", "think", "review", "quick"} <= ours.keys()
-    assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == {
-        **ours,
+    built_in = list_completions(terminal, line)
+    assert {"deep_research", "think", "review", "quick"} <= built_in.keys()
+    assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(file)) == {
+        **built_in,
         "minutes": "Minutes of a meeting.",
     }
-    mine.write_text("[minutes")
-    assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == ours
+    file.write_text("[minutes")
+    assert list_completions(terminal, line, AGENT_JOBS_PRESETS=str(file)) == built_in
 
 
-def test_title_cannot_move_the_cursor_of_who_completes_its_job(terminal: Terminal) -> None:
+def test_title_cannot_move_the_cursor_in_a_completion(terminal: Terminal) -> None:
     terminal.pipe("run", WORK)
     [title] = list_completions(terminal, "agent-jobs show ").values()
     assert title.startswith("Compare")

@@ -1,4 +1,4 @@
-"""One settings file for hosts and terminal: what it sets, what overrules it, and how its mistakes are answered."""
+"""One settings file serves hosts and terminal. Variables overrule it, and its mistakes are reported by name."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from agent_jobs.settings.settings_file import NAMES
 from agent_jobs.settings.stored_keys import store_key
 
 KEY = "sk-proj-stored-0123456789abcdef"
-#: A value of each setting as `config set` is given it, which differs from the default.
+#: A value of each setting, as an argument of `config set`. It differs from the default.
 VALUES = {
     "api_key_file": "~/key", "base_url": "http://127.0.0.1:1/v1", "org_id": "org-1", "project_id": "proj-1",
     "auth": "bearer", "mode": "background", "model": "gpt-x", "presets": "~/presets.toml", "file_roots": "/tmp",
@@ -80,7 +80,7 @@ def test_every_setting_but_the_key_can_be_in_the_file():
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_setting_in_the_file_is_as_that_of_the_environment(
+def test_setting_in_the_file_has_the_effect_of_its_variable(
     environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -97,7 +97,7 @@ def test_setting_in_the_file_is_as_that_of_the_environment(
     assert show_config(environ)["settings"][variable.name]["from"] == "config file"
     assert "whsec_" not in result.stdout
     again = config(environ, "set", variable.name, config(environ, "get", name).stdout.removesuffix("\n"))
-    # Some are shown without what may be secret.
+    # Settings that may hold secrets are shown without them.
     assert again.exit_code == 0 or name in (
         "secrets",
         "on_finish",
@@ -145,8 +145,8 @@ def test_environment_overrules_the_env_file_and_that_the_settings_file(environ: 
     assert get() == ("from-config", "config file")
     assert get("--env-file", str(env_file)) == ("from-env-file", "env file")
     assert get("--env-file", str(env_file), AGENT_JOBS_MODEL="mine") == ("mine", "environment")
-    said = config({**environ, "AGENT_JOBS_MODEL": "mine"}, "set", "model", "x").stdout
-    assert "Here the environment sets AGENT_JOBS_MODEL, which takes precedence." in said
+    output = config({**environ, "AGENT_JOBS_MODEL": "mine"}, "set", "model", "x").stdout
+    assert "Here the environment sets AGENT_JOBS_MODEL, which takes precedence." in output
 
 
 def test_another_file_can_be_named_and_one_that_does_not_exist_is_reported(environ: dict[str, str], tmp_path: Path):
@@ -212,7 +212,7 @@ def test_unusable_setting_is_refused_and_nothing_is_written(
     assert not (tmp_path / ".config/agent-jobs/config.toml").exists()
 
 
-#: The text of a file, and the sentence about it: a refusal, or a warning.
+#: The text of a file, the sentence that reports its mistake, and whether that is a refusal or a warning.
 MISTAKES = {
     "an unknown name": ("max_wait = 3", "did you mean max_wait_s?", False),
     "a variable": ('AGENT_JOBS_MODEL = "x"', "did you mean model?", False),
@@ -237,7 +237,7 @@ MISTAKES = {
 async def test_mistake_in_the_file_is_named_and_the_server_stays_up(
     environ: dict[str, str], file: Path, upstream: RunningServer, text: str, words: str, is_refused: bool
 ):
-    """Jobs start once the file is corrected, without a restart."""
+    """Once the user corrects the file, jobs start without a restart."""
     write_file(file, text)
     words = words.replace("{file}", str(file))
     environ |= {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
@@ -330,7 +330,7 @@ def test_two_writers_lose_nothing(environ: dict[str, str], file: Path):
 
 
 def test_host_without_variables_gets_the_presets_and_the_tasks_of_the_file(file: Path, upstream: RunningServer):
-    """The front door does not answer for what the file may change."""
+    """The front door leaves a request to the server if the file may change its answer."""
     (file.parent / "mine.toml").write_text('[notes]\ndescription = "Notes"\neffort = "low"\n')
     file.write_text('presets = "mine.toml"\ntasks = "never"\n')
     with serving(file.parents[2] / "data", upstream.base_url, HOME=str(file.parents[2])) as server:
@@ -360,7 +360,7 @@ def test_page_shows_a_value_with_its_unit(environ: dict[str, str], name: str, va
     assert re.search(rf"^  {name} +(environment|default) +{re.escape(words)}$", page, re.M), page
 
 
-def test_page_shows_first_what_is_set_or_matters(tmp_path: Path) -> None:
+def test_page_shows_changed_and_important_settings_first(tmp_path: Path) -> None:
     page = Terminal("http://127.0.0.1:1/v1", tmp_path / "data").show("config", AGENT_JOBS_POOL="7").text
     assert f"{len(VARIABLES) - 8} other settings have their defaults" in page
     assert re.findall(r"^  (\w+)  ", page, re.M) == [

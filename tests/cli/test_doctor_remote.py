@@ -1,4 +1,4 @@
-"""What doctor says of entries that `install --url` wrote."""
+"""`doctor` checks the entries that `install --url` wrote."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Check = Callable[..., list[Finding]]
 
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
-    """Install an entry, and return what doctor says of it with a token in AGENT_JOBS_TOKEN."""
+    """Return a function that installs an entry, and runs doctor on it with a token in AGENT_JOBS_TOKEN."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("CODEX_HOME", "CLAUDE_CONFIG_DIR", "AGENT_JOBS_TOKEN"):
         monkeypatch.delenv(name, raising=False)

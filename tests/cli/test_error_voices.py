@@ -1,4 +1,4 @@
-"""Every bad input is refused in two sentences, to a model in its words and to a person in theirs."""
+"""Every bad input is refused in two sentences, in the words of a model or in the words of a person."""
 
 import json
 import re
@@ -27,8 +27,9 @@ from agent_jobs.settings.values import SecretStr
 
 SECRET = "very-secret"  # no key
 NOT_STRICT = "give every object additionalProperties false and list all its properties in required"
+#: Bytes of the longest refusal to a model, which pays for each token that it reads.
 ANSWER_BYTES = 320
-#: Words that only one of the readers understands.
+#: Words that only one of the two readers understands.
 OF_TOOLS = re.compile(
     r"\bagent_(start|poll|result|list|reply|cancel)\b|\boptions\.\w|\b[Tt]he user\b|this server's entry"
 )
@@ -237,7 +238,7 @@ FILES: dict[str, Bad] = {
 
 
 def check_two_voices(bad: Bad, to_model: str, to_person: str) -> None:
-    """Check what both readers are shown of a bad input."""
+    """Check the messages that both readers get for a bad input."""
     assert to_model == f"{bad.problem} {bad.model}"
     assert not OF_THE_TERMINAL.search(to_model)
     assert len(to_model.encode()) <= ANSWER_BYTES
@@ -250,12 +251,12 @@ def check_two_voices(bad: Bad, to_model: str, to_person: str) -> None:
 
 @dataclass(frozen=True)
 class Readers:
-    """A model with tools and a person with a terminal, who work on the same jobs."""
+    """A model with tools and a person with a terminal, with the same jobs."""
 
     settings: Settings
 
     def list_refusals(self, table: Sequence[Bad]) -> list[str]:
-        """Return what a model is shown of each bad input."""
+        """Return the message that a model gets for each bad input."""
 
         async def call() -> list[str]:
             async with hosting(self.settings) as host:
@@ -264,11 +265,11 @@ class Readers:
         return anyio.run(call)
 
     def type(self, words: Sequence[str], **environment: str) -> str:
-        """Return what a person is shown of a command that is refused."""
-        typed = self.run(words, **environment)
-        assert typed.exit_code == 1, typed.output
-        assert typed.stdout == ""
-        [refusal] = [line for line in typed.stderr.splitlines() if line.startswith("Error: ")]
+        """Return the message that a person gets for a refused command."""
+        result = self.run(words, **environment)
+        assert result.exit_code == 1, result.output
+        assert result.stdout == ""
+        [refusal] = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
         return refusal.removeprefix("Error: ")
 
     def run(self, words: Sequence[str], **environment: str) -> Result:
@@ -306,12 +307,12 @@ def test_file_that_cannot_be_attached_is_refused_in_two_sentences(
     to_model = Readers(replace(readers.settings, file_roots=(folder,))).list_refusals([*FILES.values()])
     for bad, refusal in zip(FILES.values(), to_model, strict=True):
         assert bad.typed is not None
-        # The terminal shows whole paths, since it releases the folder of the file.
+        # A command releases the folder of the file, so the terminal shows whole paths.
         check_two_voices(bad, refusal, readers.type(bad.typed).replace(f"{folder}/", ""))
 
 
 async def list_refusals_for_jobs(host: Host, job_id: str) -> dict[str, str]:
-    """Return what a model is shown of bad calls about a finished job."""
+    """Return the messages that a model gets for bad calls about a finished job."""
     return {
         "reply": await host.refused("agent_reply", job_id=job_id, approve=["x"]),
         "result": await host.refused("agent_poll", job_id=f"{job_id}x"),
@@ -381,7 +382,7 @@ def damage(database: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "problem", "step"),
+    ("break_database", "problem", "step"),
     [
         (make_newer, "was written by a newer agent-jobs (schema 999, this one knows", "update agent-jobs, or set"),
         (damage, "is damaged (file is not a database).", "move it away, or set AGENT_JOBS_DATA_DIR to another folder."),
@@ -389,12 +390,12 @@ def damage(database: Path) -> None:
     ids=["newer", "damaged"],
 )
 def test_database_that_cannot_be_used_is_explained_to_each_reader(
-    readers: Readers, spoil: Callable[[Path], None], problem: str, step: str
+    readers: Readers, break_database: Callable[[Path], None], problem: str, step: str
 ) -> None:
     assert readers.settings.data_dir is not None
     readers.settings.data_dir.mkdir()
     database = readers.settings.data_dir / "jobs.db"
-    spoil(database)
+    break_database(database)
     [to_model] = readers.list_refusals([BAD["misspelt effort"]])
     to_person = readers.type(("list",))
     assert to_model.startswith(f"{database} {problem}")

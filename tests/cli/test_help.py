@@ -1,4 +1,4 @@
-"""The help of every command has a group and examples, fits the terminal, and points to nothing that is not there."""
+"""The help of every command has a group and examples, fits the terminal, and names only what exists."""
 
 import builtins
 import dis
@@ -37,7 +37,7 @@ from agent_jobs.settings.settings import VARIABLES, Settings
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = (60, 80, 160)
-#: Wide enough that no line of a help text is wrapped.
+#: Columns of a terminal in which no line of a help text is wrapped.
 UNWRAPPED = 10_000
 
 
@@ -117,11 +117,11 @@ def test_address_of_the_documentation_is_that_of_the_package() -> None:
 
 
 def test_help_lists_the_exit_statuses_and_the_first_variables() -> None:
-    said = CliRunner().invoke(cli, ["-h"]).output
+    output = CliRunner().invoke(cli, ["-h"]).output
     for exit_status in Exit:
-        assert re.search(rf"\b{exit_status.value} [a-z]", said), exit_status
+        assert re.search(rf"\b{exit_status.value} [a-z]", output), exit_status
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_JOBS_MODEL", "AGENT_JOBS_DATA_DIR"):
-        assert name in said
+        assert name in output
         assert name in VARIABLES
 
 
@@ -182,7 +182,7 @@ def test_example_is_a_valid_command_line(
 
 
 @pytest.mark.parametrize("arguments", [[], ["run"], ["completion", "install"]], ids=" ".join)
-def test_h_is_short_for_help(arguments: list[str]) -> None:
+def test_short_flag_h_prints_the_help(arguments: list[str]) -> None:
     short, long = (run([*COMMAND, *arguments, option], timeout=LIMIT_S) for option in ("-h", "--help"))
     assert short.stdout == long.stdout
     assert short.stdout.startswith(" ".join(["Usage: agent-jobs", *arguments]))

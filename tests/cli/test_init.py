@@ -1,4 +1,4 @@
-"""`init` brings a new user from nothing to a host that runs jobs, and leaves nothing half-done."""
+"""`init` sets up a new user until a host runs jobs, and leaves no step half-done."""
 
 import json
 import os
@@ -35,8 +35,8 @@ def init(*arguments: str, stdin: str = "", **environ: str) -> Result:
     return CliRunner().invoke(cli, ["init", "--no-check", *arguments], input=stdin, env=environ)
 
 
-def files(home: Path) -> set[str]:
-    """List the files that were written in the home, without the database, which the check of the key opens."""
+def list_files(home: Path) -> set[str]:
+    """List the files that init wrote into the home folder, without the database, which the check of the key opens."""
     kept = (path.relative_to(home) for path in home.rglob("*") if path.is_file() and not path.name.startswith("."))
     return {str(path) for path in kept if path.parts[0] != ".local"}
 
@@ -49,7 +49,7 @@ def test_yes_stores_the_key_installs_and_runs_a_job(home: Path, upstream: Runnin
     result = init("--yes", "--stdin", "--endpoint", upstream.base_url, stdin=f"Bearer {KEY}\n")
     assert result.exit_code == 0, result.output
     config = ".config/agent-jobs/config.toml"
-    assert files(home) == {config, name_stored_key(upstream), ".cursor/mcp.json", ".codex/config.toml"}
+    assert list_files(home) == {config, name_stored_key(upstream), ".cursor/mcp.json", ".codex/config.toml"}
     assert (home / name_stored_key(upstream)).read_text() == f"{KEY}\n"
     assert f'base_url = "{upstream.base_url}"' in (home / config).read_text()
     assert KEY not in result.output
@@ -62,7 +62,7 @@ def test_yes_stores_the_key_installs_and_runs_a_job(home: Path, upstream: Runnin
 
 
 def test_host_runs_a_job_with_the_entry_that_init_wrote(home: Path, upstream: RunningServer):
-    """The server gets nothing but the home folder, as from a desktop."""
+    """The server's environment has only the home folder, as if a desktop started it."""
     command = ("--yes", "--stdin", "--host", "cursor", "--no-job", "--endpoint", upstream.base_url)
     assert init(*command, stdin=KEY).exit_code == 0
     assert upstream.emulator.counters()["creates"] == 0
@@ -75,20 +75,20 @@ def test_host_runs_a_job_with_the_entry_that_init_wrote(home: Path, upstream: Ru
     assert upstream.emulator.counters()["creates"] == 1
 
 
-def test_second_run_finds_everything_and_asks_for_nothing(home: Path, upstream: RunningServer):
+def test_second_run_changes_nothing_and_asks_nothing(home: Path, upstream: RunningServer):
     init("--yes", "--stdin", "--no-job", "--endpoint", upstream.base_url, stdin=KEY)
-    before = {name: (home / name).read_bytes() for name in files(home)}
+    before = {name: (home / name).read_bytes() for name in list_files(home)}
     result = init("--yes", "--no-job")
     assert result.exit_code == 0
     assert "Key: ...cdef, from " in result.stdout
     assert "Cursor: was installed already" in result.stdout
-    assert {name: (home / name).read_bytes() for name in files(home)} == before
+    assert {name: (home / name).read_bytes() for name in list_files(home)} == before
 
 
 def test_key_of_the_environment_is_stored_for_the_hosts(home: Path, upstream: RunningServer):
     environ = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
     assert init("--yes", "--no-job", "--host", "none", **environ).exit_code == 0
-    assert files(home) == {name_stored_key(upstream), ".config/agent-jobs/config.toml"}
+    assert list_files(home) == {name_stored_key(upstream), ".config/agent-jobs/config.toml"}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_refusal_leaves_nothing_behind(
     assert result.exit_code in (1, 2)
     assert words in result.stderr
     assert KEY not in result.output
-    assert files(home) == set()
+    assert list_files(home) == set()
     assert upstream.emulator.counters()["creates"] == 0
 
 
@@ -123,7 +123,7 @@ def test_pipe_prints_only_the_plan(home: Path, upstream: RunningServer):
         assert words in result.stdout
     assert "stop, because no API key is set" in init().stdout
     assert "first job" not in init("--no-job", **environ).stdout
-    assert files(home) == set()
+    assert list_files(home) == set()
     assert upstream.emulator.log() == []
 
 
@@ -146,7 +146,7 @@ def test_ctrl_c_at_a_question_leaves_finished_steps_only(home: Path, upstream: R
     )  # fmt: skip
     assert shown.returncode == 130
     assert shown.text.count("Interrupted.") == 1
-    assert files(home) - {name for name in files(home) if name.startswith("data/")} == set()
+    assert list_files(home) - {name for name in list_files(home) if name.startswith("data/")} == set()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_question_for_hosts_accepts_yes_and_no(
     if hosts == 1:
         (home / ".codex").rmdir()
 
-    # What is typed at a terminal: a key is set and is stored, the address is kept, and no job is run.
+    # The answers at the terminal: store a key, keep the address, and run no job.
     def is_terminal(_stdin: object) -> bool:
         return True
 

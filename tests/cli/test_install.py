@@ -1,4 +1,4 @@
-"""`install` and `uninstall` change one entry in the right file of a host, and nothing else."""
+"""`install` and `uninstall` change one entry in the right file of a host, and no other byte."""
 
 import json
 import os
@@ -217,11 +217,11 @@ def test_json_report_names_host_file_and_action(home: Path, run: Run):
 )
 def test_refusal_is_json_with_json_flag(home: Path, run: Run, arguments: tuple[str, ...], code: str):
     write_replacement(read_snapshot(home / ".cursor/mcp.json"), "{")
-    said = run(*arguments, status=1).stderr
+    stderr = run(*arguments, status=1).stderr
     refused = run(*arguments, "--json", status=1)
     [(name, error)] = json.loads(refused.stdout).items()
     assert (name, error["code"], refused.stderr) == ("error", code, "")
-    assert said == f"Error: {error['message']}\n"
+    assert stderr == f"Error: {error['message']}\n"
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -264,10 +264,10 @@ def read_codex_entry(home: Path) -> dict[str, Any]:
 
 
 def test_codex_entry_approves_reading_tools_and_agent_start_with_approve(home: Path, run: Run):
-    said = run("install", "codex").stdout
+    output = run("install", "codex").stdout
     assert read_codex_entry(home)["tools"] == READ
-    assert "run this again with --approve" in said
-    assert "mcp_optional_startup_grace_ms = 5000" in said
+    assert "run this again with --approve" in output
+    assert "mcp_optional_startup_grace_ms = 5000" in output
     assert "--approve" not in run("install", "codex", "--approve").stdout
     assert read_codex_entry(home)["tools"] == READ | START
     assert run("install", "codex").stdout.startswith("Nothing to do"), "an approval is not removed"
@@ -398,7 +398,7 @@ def test_other_hosts_get_no_key_or_the_passed_key(home: Path, run: Run):
 
 
 @pytest.mark.parametrize("host", [name for name, host in HOSTS.items() if host.user is not None])
-def test_stored_key_needs_no_word_in_the_file_of_any_host(
+def test_stored_key_needs_no_setting_in_the_file_of_any_host(
     home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, host: str
 ):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
@@ -414,7 +414,7 @@ def test_stored_key_needs_no_word_in_the_file_of_any_host(
     assert not re.search("KEY|key set", output)
     assert f"Nothing to do in {home}" in run("install", host).stdout
     other = run("install", host, "--print", "--env", "OPENAI_BASE_URL=https://other.example/v1").stdout
-    assert ("KEY" in other) is HOSTS[host].hands_key_over, "the key of another endpoint is none here"
+    assert ("KEY" in other) is HOSTS[host].hands_key_over, "the key of another endpoint is not used here"
 
 
 def test_entry_of_an_earlier_version_loses_its_key_file_for_the_stored_key(home: Path, run: Run):
@@ -441,7 +441,7 @@ def test_settings_file_in_a_place_that_hosts_do_not_know_is_named_to_them(
 
 
 def test_install_without_a_host_lists_those_on_this_machine(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
-    """A program, a file or a folder of a host shows that it is there."""
+    """A program, a file or a folder of a host shows that the host is installed."""
     programs = home / "bin"
     programs.mkdir()
     for name in ("claude", "gemini"):
@@ -592,18 +592,18 @@ def test_broken_file_is_refused_in_one_line_and_stays_unchanged(home: Path, run:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     before = read_folder(home)
-    said = run("install", host, status=1)
-    assert said.stdout == ""
-    assert said.stderr.count("\n") == 1
-    assert str(file) in said.stderr
+    refused = run("install", host, status=1)
+    assert refused.stdout == ""
+    assert refused.stderr.count("\n") == 1
+    assert str(file) in refused.stderr
     assert read_folder(home) == before
 
 
 def test_read_only_folder_is_refused_in_one_line(home: Path, run: Run):
     (home / ".cursor").symlink_to("/proc/self/fd")
-    said = run("install", "cursor", status=1).stderr
-    assert "cannot be written" in said
-    assert said.count("\n") == 1
+    message = run("install", "cursor", status=1).stderr
+    assert "cannot be written" in message
+    assert message.count("\n") == 1
 
 
 def test_file_in_place_of_a_folder_is_refused_in_one_line(home: Path, run: Run):
@@ -871,7 +871,7 @@ def test_any_toml_document_survives_install_and_uninstall(
         document.pop("mcp_servers", None)
     above = st.sampled_from(["", "# c\n", "\n# c\n", "# c\n\n", "# c\n\n# c\n"])
     text = re.sub(r"^(?=\[)|\Z", lambda _: data.draw(above), tomlkit.dumps(document), flags=re.MULTILINE)
-    said = tomllib.loads(text)
+    values = tomllib.loads(text)
     codex = HOSTS["codex"]
     try:
         with_ours = install_entry(codex, text, UVX, {})
@@ -881,10 +881,10 @@ def test_any_toml_document_survives_install_and_uninstall(
     assert read_entry(codex, with_ours) is not None
     assert install_entry(codex, with_ours, UVX, {}) == with_ours
     without = remove_entry(codex, with_ours)
-    assert drop_empty_servers(tomllib.loads(without)) == drop_empty_servers(said)
+    assert drop_empty_servers(tomllib.loads(without)) == drop_empty_servers(values)
     assert without == text, "every other byte stays"
     headed = re.compile(r"# c\n\[.*")
-    assert headed.findall(with_ours) == headed.findall(text), "a comment stays above its header"
+    assert headed.findall(with_ours) == headed.findall(text), "a comment stays above its table"
 
 
 # --- the command of the entry ---
@@ -939,18 +939,18 @@ def test_stdout_is_wrapped_between_words_on_a_terminal(
     }
     (home / "a key in a folder whose name is long").mkdir()
     (home / "a key in a folder whose name is long" / "and its file").write_text("sk-0123456789abcdef")
-    said: list[str] = []
-    is_terminal: Callable[[object], bool] = lambda _stream: bool(said)  # noqa: E731
+    outputs: list[str] = []
+    is_terminal: Callable[[object], bool] = lambda _stream: bool(outputs)  # noqa: E731
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", is_terminal)
     for _ in ("pipe", "terminal"):
         ran = CliRunner().invoke(cli, list(arguments), env=environment)
         assert ran.exit_code == 0, ran.output
-        said.append(ran.stdout)
+        outputs.append(ran.stdout)
         (home / ".cursor/mcp.json").unlink(missing_ok=True)
-    piped, wrapped = said
+    piped, wrapped = outputs
     assert wrapped.split() == piped.split()
     whole = [
         line for line in wrapped.splitlines() if line.startswith(" ") or "agent-jobs " in line
-    ]  # laid out, or to copy
+    ]  # laid out as columns, or to be copied
     too_wide = [line for line in wrapped.splitlines() if len(line) > columns and line not in whole]
     assert [line for line in too_wide if len(line.split()[-1]) < columns // 2] == []

@@ -1,6 +1,6 @@
 """The written entry starts a permanent program, which uv or pipx installs and removes.
 
-The installers are scripts: what they do with the package index is theirs, and tests need no network.
+Scripts stand for the installers, so that no test needs the network.
 """
 
 import json
@@ -120,9 +120,9 @@ def test_program_is_installed_and_removed_with_its_last_entry(
     tools: Tools, names: tuple[str, ...], command: str, undone: str
 ):
     tools.add_installers(*names)
-    said = tools.run("install", "codex").stdout
+    output = tools.run("install", "codex").stdout
     assert tools.list_changes == [command]
-    assert f"is installed at {tools.program} ({command.removesuffix(' --offline')})." in said
+    assert f"is installed at {tools.program} ({command.removesuffix(' --offline')})." in output
     assert tools.read_launch("codex") == Launch(str(tools.program), ())
     assert tools.run("install", "codex").stdout.startswith("Nothing to do")
     assert "is installed" not in tools.run("install", "cursor").output
@@ -166,8 +166,8 @@ def test_program_of_pipx_is_removed_by_pipx_although_uv_puts_programs_there_too(
 def test_failed_installation_is_reported_and_the_entry_starts_uvx(tools: Tools, names: tuple[str, ...]):
     tools.add_installers(*names)
     (tools.folder / "fails").touch()
-    said = tools.run("install", "codex").stdout
-    assert f"{PINNED} failed (No route to host), so the entry starts" in said
+    output = tools.run("install", "codex").stdout
+    assert f"{PINNED} failed (No route to host), so the entry starts" in output
     assert tools.read_launch("codex") == (
         Launch(str(tools.folder / "uvx"), (f"agent-jobs@{__version__}",))
         if "uvx" in names
@@ -178,8 +178,8 @@ def test_failed_installation_is_reported_and_the_entry_starts_uvx(tools: Tools, 
 def test_installation_that_does_not_finish_is_not_tried_again(tools: Tools, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("agent_jobs.cli.program.INSTALL_LIMIT_S", 0.0)
     tools.add_installers("uv", "uvx")
-    said = tools.run("install", "codex").stdout
-    assert "failed (it did not finish, or could not be started), so the entry starts" in said
+    output = tools.run("install", "codex").stdout
+    assert "failed (it did not finish, or could not be started), so the entry starts" in output
     assert len(tools.list_changes) <= 1
 
 
@@ -194,8 +194,8 @@ def test_installed_program_of_another_version_is_not_used(tools: Tools):
 def test_tool_of_the_user_is_updated_and_never_removed(tools: Tools, version: str):
     tools.add_installers("uv", "uvx")
     tools.install_version_before(version)
-    said = tools.run("install", "codex").stdout
-    assert (f"was agent-jobs {version} and is {__version__} now" in said) == (version != __version__)
+    output = tools.run("install", "codex").stdout
+    assert (f"was agent-jobs {version} and is {__version__} now" in output) == (version != __version__)
     assert len(tools.list_changes) == (version != __version__)
     tools.run("uninstall", "codex")
     assert tools.program.exists()

@@ -1,4 +1,4 @@
-"""`install` starts the written command once, and `doctor` measures starts: real processes."""
+"""`install` starts the written command once, and `doctor` measures the start, both in real processes."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def test_problem_of_a_started_entry_is_a_warning_and_the_entry_stays(
 
 @pytest.fixture
 def uvx(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Put a uvx that starts this program on the PATH."""
+    """Put a script named uvx, which starts this program, on the PATH."""
     script = home / "bin/uvx"
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\n[ "$1" = --from ] && shift 2\nshift\nexec {sys.executable} -m agent_jobs "$@"\n')

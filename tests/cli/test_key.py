@@ -50,7 +50,7 @@ def show_key(environ: dict[str, str], *arguments: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running_server(environ: dict[str, str]) -> AsyncGenerator[Host]:
-    """Start a server as a host does; it reads the settings again while it has no key."""
+    """Start a server as a host does. It reads the settings again while it has no key."""
 
     def reload() -> Settings | ConfigError:
         try:
@@ -196,7 +196,7 @@ def test_key_belongs_to_an_endpoint_however_its_address_is_written(environ: dict
 
 
 async def test_stored_key_is_never_sent_to_another_endpoint(environ: dict[str, str], upstream: RunningServer):
-    """Another endpoint gets no request at all, and the answer names the command for its own key."""
+    """Another endpoint gets no request, and the error names the command that stores its key."""
     with run_emulator(time_scale=SPEED) as other:
         store_key(find_key_folder(environ), upstream.base_url, KEY, use_keyring=False)
         async with running_server({**environ, "OPENAI_BASE_URL": other.base_url}) as host:
@@ -267,22 +267,22 @@ def test_environment_takes_precedence_over_the_env_file_and_that_over_the_stored
     key_file = tmp_path / "key"
     key_file.write_text("sk-proj-key-file-0123456789zz99")
     assert show(AGENT_JOBS_API_KEY_FILE=str(key_file)) == ("...zz99", "key file", "...cdef")
-    said = key(environ | {"OPENAI_API_KEY": OTHER}, "set", stdin=KEY).stdout
-    assert "This terminal uses another key, ...wxyz: OPENAI_API_KEY in the environment takes precedence." in said
+    output = key(environ | {"OPENAI_API_KEY": OTHER}, "set", stdin=KEY).stdout
+    assert "This terminal uses another key, ...wxyz: OPENAI_API_KEY in the environment takes precedence." in output
     assert "takes precedence" not in key(environ | {"OPENAI_API_KEY": KEY}, "set", stdin=KEY).stdout
 
 
 def test_sentences_call_a_key_short_whose_end_is_not_shown(environ: dict[str, str]):
     short = environ | {"OPENAI_API_KEY": "sk-short"}
-    said = key(short, "set", stdin=KEY).stdout
-    assert "This terminal uses another key: OPENAI_API_KEY in the environment takes precedence." in said
+    output = key(short, "set", stdin=KEY).stdout
+    assert "This terminal uses another key: OPENAI_API_KEY in the environment takes precedence." in output
     assert re.search(r"^key +a short key$", key(short, "show").stdout, re.M)
     assert "This terminal still uses a short key, from OPENAI_API_KEY" in key(short, "delete").stdout
     assert json.loads(key(short, "show", "--json").stdout)["key"] == "(set)"
 
 
 class Keyring(ModuleType):
-    """Stands for the optional package: its calls as its documentation has them."""
+    """A stand-in for the optional package keyring, with the calls that its documentation describes."""
 
     def __init__(self, *, priority: float = 5, is_locked: bool = False) -> None:
         super().__init__("keyring")
@@ -319,8 +319,8 @@ async def test_keyring_has_the_key_where_there_is_one(
     environ: dict[str, str], keyring: Keyring, upstream: RunningServer
 ):
     environ["OPENAI_BASE_URL"] = upstream.base_url
-    said = key(environ, "set", stdin=KEY).stdout
-    assert "in the system's keyring" in said
+    output = key(environ, "set", stdin=KEY).stdout
+    assert "in the system's keyring" in output
     assert keyring.kept == {("agent-jobs", upstream.url): KEY}
     stored = find_stored_key(find_key_folder(environ), upstream.base_url)
     assert stored is not None
@@ -375,7 +375,7 @@ def replaceable(environ: dict[str, str], upstream: RunningServer, tmp_path: Path
 
 
 def put_key(environ: dict[str, str], tmp_path: Path, place: str, text: str) -> None:
-    """Replace the key in the key file, or among the stored ones."""
+    """Replace the key in the key file, or among the stored keys."""
     if place == "key file":
         (tmp_path / "key").write_text(text)
     else:

@@ -1,4 +1,4 @@
-"""A new user on a bare machine: install for each host, then what that host does with the file that was written.
+"""A new user on a bare machine runs install for each host. Then the server starts as that host reads its file.
 
 The package index does not have agent-jobs yet: the user's own uv.toml names the folder with the built wheel instead, so
 that this version is installed as it will be from there.
@@ -29,7 +29,7 @@ __all__ = ["wheel"]
 #: `uv run` names itself in UV: what is on the PATH may be a script of pyenv, which takes longer than uvx.
 UVX = shutil.which("uvx", path=os.pathsep.join((os.path.dirname(os.environ.get("UV", "")), os.environ["PATH"])))
 KEY = "sk-the-users-own"
-#: What any user of this machine would have set to reach a package index from it.
+#: Variables that any user of this machine needs to reach a package index.
 MACHINE = ("SSL_", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_PYTHON")
 #: The PATH of an app that was started from a desktop.
 DESKTOP_PATH = "/usr/bin:/bin"
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(UVX is None, reason="the user has uv")
 
 @dataclass(frozen=True)
 class Reads:
-    """The way in which a host reads its file, by its documentation."""
+    """The way in which a host reads its file, as its documentation describes it."""
 
     file: str
     servers: str
@@ -64,7 +64,7 @@ class User:
     home: Path
     environ: dict[str, str]
 
-    def runs(self, *command: str) -> str:
+    def run(self, *command: str) -> str:
         done = subprocess.run(
             command, env=self.environ, cwd=self.home, capture_output=True, text=True, check=False, timeout=100
         )
@@ -83,17 +83,17 @@ class User:
             return json.loads(filled)
         return entry
 
-    def given(self, host: Reads, entry: dict[str, Any]) -> dict[str, str]:
+    def build_environment(self, host: Reads, entry: dict[str, Any]) -> dict[str, str]:
         """Return the environment in which the host starts the server."""
-        handed_on = {name: self.environ[name] for name in self.environ if name != "OPENAI_API_KEY"}
-        handed_on |= {name: self.environ[name] for name in (entry[host.forwards] if host.forwards else ())}
+        inherited = {name: self.environ[name] for name in self.environ if name != "OPENAI_API_KEY"}
+        inherited |= {name: self.environ[name] for name in (entry[host.forwards] if host.forwards else ())}
         written: dict[str, str] = entry.get("env", {})
         if host.reference:
             pattern = host.reference
             written = {
                 name: re.sub(pattern, lambda m: self.environ.get(m[1], ""), value) for name, value in written.items()
             }
-        return handed_on | written
+        return inherited | written
 
 
 @pytest.fixture
@@ -116,14 +116,14 @@ def user(tmp_path: Path, wheel: zipfile.ZipFile, upstream: RunningServer) -> Use
 @pytest.mark.parametrize("name", HOSTS)
 def test_job_runs_through_the_entry_that_install_wrote(user: User, upstream: RunningServer, name: str) -> None:
     assert UVX is not None
-    host, said = HOSTS[name], user.runs(UVX, f"agent-jobs@{__version__}", "install", name)
-    assert str(user.home / host.file) in said
+    host, output = HOSTS[name], user.run(UVX, f"agent-jobs@{__version__}", "install", name)
+    assert str(user.home / host.file) in output
     if name == "claude-desktop":
-        assert "Next: Store your API key once, for all hosts: agent-jobs key set" in said
+        assert "Next: Store your API key once, for all hosts: agent-jobs key set" in output
         store_key(str(user.home / ".config/agent-jobs/keys"), upstream.base_url, KEY, use_keyring=False)
     entry = user.read(host)
     assert (entry["command"], entry["args"]) == (str(user.home / ".local/bin/agent-jobs"), [])
-    command, environ = [entry["command"], *entry["args"]], user.given(host, entry)
+    command, environ = [entry["command"], *entry["args"]], user.build_environment(host, entry)
     with subprocess.Popen(
         command, env=environ, cwd="/", text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -138,7 +138,7 @@ def test_job_runs_through_the_entry_that_install_wrote(user: User, upstream: Run
             process.kill()
     assert (user.home / ".local/share/agent-jobs/jobs.db").is_file()
     assert upstream.emulator.counters()["creates"] == 1
-    listed = json.loads(user.runs(UVX, f"agent-jobs@{__version__}", "list", "--json"))
+    listed = json.loads(user.run(UVX, f"agent-jobs@{__version__}", "list", "--json"))
     assert listed["jobs"][0]["job_id"] == job["job_id"]
-    user.runs(UVX, f"agent-jobs@{__version__}", "uninstall", name)
+    user.run(UVX, f"agent-jobs@{__version__}", "uninstall", name)
     assert not os.path.lexists(entry["command"])

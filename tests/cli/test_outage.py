@@ -1,4 +1,4 @@
-"""A provider that cannot be reached is named once, with what becomes of the job and how to leave."""
+"""An outage of the provider is reported once, with the fate of the job and the key that leaves it."""
 
 import sys
 from dataclasses import replace
@@ -31,7 +31,7 @@ HELD = a_job(Status.IN_PROGRESS, f"cannot poll: {REFUSED}", "foreground")
 
 
 def show(capsys: pytest.CaptureFixture[str], *jobs: Job) -> str:
-    """Return what a pipe gets of one job after the other."""
+    """Return the output in a pipe for these states of a job, one after the other."""
     display = AnswerDisplay(LiveText(), jobs[0], writes_answer=False, is_streaming=False)
     for seconds, job in enumerate(jobs):
         display.show([job], NOW + seconds)
@@ -47,9 +47,9 @@ def show(capsys: pytest.CaptureFixture[str], *jobs: Job) -> str:
     ],
 )  # fmt: skip
 def test_outage_is_reported_once_with_the_fate_of_the_job(capsys: pytest.CaptureFixture[str], job: Job, fate: str):
-    said = show(capsys, job, job, replace(job, activity=f"{job.activity} "))
-    assert said.startswith(fate)
-    assert said.count(REFUSED) == 1
+    output = show(capsys, job, job, replace(job, activity=f"{job.activity} "))
+    assert output.startswith(fate)
+    assert output.count(REFUSED) == 1
 
 
 def test_second_outage_is_named_again(capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,4 @@
-"""`service` has systemd or launchd run the collector; both are programs here that note how they are called."""
+"""`service` has systemd or launchd run the collector. Here scripts stand for both, and record their arguments."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from agent_jobs.install.machine import Machine
 from agent_jobs.install.service_files import Service, find_env_file_of, render_agent, render_unit, starts_program
 
 KEY = "sk-secret-0123456789abcdef"
-#: Notes its arguments. `{folder}/refuses` has it fail, `{folder}/runs` is there while the service runs.
+#: Records its arguments. It fails if `{folder}/refuses` exists; `{folder}/runs` exists while the service runs.
 FAKE = """#!/bin/sh
 here={folder}
 echo "$(basename $0) $*" >> $here/calls
@@ -40,7 +40,7 @@ esac
 
 @dataclass(frozen=True)
 class Computer:
-    """A home, and a folder of programs that stand for those of the system."""
+    """A home folder, and a folder of scripts that stand for the programs of the system."""
 
     home: Path
     programs: Path
@@ -52,7 +52,7 @@ class Computer:
 
     @property
     def calls(self) -> list[str]:
-        """Return the calls of the programs so far, and forget them."""
+        """Return the calls of the programs so far, and clear the record."""
         log = self.programs / "calls"
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -66,7 +66,7 @@ class Computer:
         before = dict(os.environ)
         try:
             result = CliRunner().invoke(cli, arguments)
-        finally:  # --env-file adds to the environment of this process
+        finally:  # --env-file changed the environment of this process
             os.environ.clear()
             os.environ.update(before)
         assert result.exit_code == status, (result.output, result.exception)
@@ -99,8 +99,8 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Computer:
 
 def test_install_writes_and_starts_a_unit_and_reports_it(computer: Computer) -> None:
     file = computer.write_key()
-    said = computer.run("--env-file", str(file), "service", "install").stdout
-    assert said.splitlines() == [
+    output = computer.run("--env-file", str(file), "service", "install").stdout
+    assert output.splitlines() == [
         f"Wrote {computer.unit}.",
         "The collector is running (pid 4711). It starts again at each login.",
         "Log: journalctl --user -u agent-jobs.service -f",
@@ -189,15 +189,15 @@ def test_possible_secret_is_not_written_but_reported(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    said = computer.run("--env-file", str(computer.write_key()), "service", "install").stdout
-    assert f"The service does not get {named}, which may hold secrets." in said
+    output = computer.run("--env-file", str(computer.write_key()), "service", "install").stdout
+    assert f"The service does not get {named}, which may hold secrets." in output
     assert "secret-value" not in computer.unit.read_text()
     assert "secret@" not in computer.unit.read_text()
     assert "T0" not in computer.unit.read_text()
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         ({}, "No API key is set."),
         ({"OPENAI_API_KEY": KEY}, "The service cannot see the key, because only this shell has it."),
@@ -209,13 +209,13 @@ def test_possible_secret_is_not_written_but_reported(
     ids=["no key", "key of the shell", "address with a key"],
 )
 def test_service_that_could_not_work_is_refused_with_the_fix(
-    computer: Computer, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+    computer: Computer, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ) -> None:
     (computer.home / "key").write_text(KEY)
     for name, value in variables.items():
         monkeypatch.setenv(name, value.format(home=computer.home))
     refused = computer.run("service", "install", status=1)
-    assert said in refused.stderr
+    assert message in refused.stderr
     assert "agent-jobs --env-file FILE service install" in refused.stderr or "agent-jobs key set" in refused.stderr
     assert not computer.unit.exists()
     assert not [call for call in computer.calls if "enable" in call]
@@ -226,9 +226,9 @@ def test_stored_key_and_the_settings_file_are_enough(computer: Computer) -> None
     (folder / "keys").mkdir(parents=True)
     (folder / "keys/api.openai.com").write_text(KEY)
     (folder / "config.toml").write_text('notify = ["desktop", "ntfy:s3cret"]\nnotify_events = ["budget"]\n')
-    said = computer.run("service", "install").stdout
-    assert "The collector is running" in said
-    assert "does not get" not in said
+    output = computer.run("service", "install").stdout
+    assert "The collector is running" in output
+    assert "does not get" not in output
     assert "AGENT_JOBS_NOTIFY" not in computer.unit.read_text()
     assert "ntfy at ntfy.sh" in computer.run("notify").stdout
 
@@ -263,18 +263,18 @@ def test_status_shows_the_state_and_the_last_lines(computer: Computer) -> None:
     assert "agent-jobs service install" in computer.run("service", "status", status=1).stdout
     assert json.loads(computer.run("service", "status", "--json", status=1).stdout)["installed"] is False
     computer.run("--env-file", str(computer.write_key()), "service", "install")
-    said = computer.run("service", "status").stdout.splitlines()
-    assert said[0] == "The collector is running (pid 4711)."
-    assert "  job_1: completed after 0:07" in said
+    output = computer.run("service", "status").stdout.splitlines()
+    assert output[0] == "The collector is running (pid 4711)."
+    assert "  job_1: completed after 0:07" in output
     (computer.programs / "runs").unlink()
-    said = computer.run("service", "status", status=1).stdout
-    assert said.startswith("The collector is installed, but not running (exit-code).")
+    output = computer.run("service", "status", status=1).stdout
+    assert output.startswith("The collector is installed, but not running (exit-code).")
     found = json.loads(computer.run("service", "status", "--json", status=1).stdout)
     assert (found["installed"], found["running"], found["reason"]) == (True, False, "exit-code")
 
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["running", "without a bus"])
-def test_remove_undoes_all(computer: Computer, refuses: bool) -> None:
+def test_remove_undoes_the_whole_installation(computer: Computer, refuses: bool) -> None:
     file = computer.write_key()
     computer.run("--env-file", str(file), "service", "install")
     if refuses:

@@ -1,4 +1,4 @@
-"""`work` collects jobs without a terminal, logs what changes, and ends at a signal."""
+"""`work` collects jobs without a terminal, logs each change, and exits at a signal."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
 
 
 class Collector:
-    """A process that collects, and what it has logged."""
+    """A process that collects jobs, and the lines of its log."""
 
     def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
         self.process = process
@@ -38,7 +38,7 @@ class Collector:
         """Return the lines so far, without the time and the level."""
         return [line.split(" ", 3)[3] for line in self._log.read_text().splitlines()]
 
-    def logs(self, text: str) -> None:
+    def wait_for_line(self, text: str) -> None:
         """Wait until a line has this text."""
         until = time.monotonic() + LIMIT_S
         while not any(text in line for line in self.lines):
@@ -60,7 +60,7 @@ def collecting(terminal: Terminal, name: str = "one") -> Generator[Collector]:
     ) as process:  # fmt: skip
         try:
             collector = Collector(process, log)
-            collector.logs("Working on the jobs of")
+            collector.wait_for_line("Working on the jobs of")
             yield collector
         finally:
             process.kill()
@@ -76,11 +76,11 @@ def read_holders(terminal: Terminal) -> list[str | None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_it_and_frees_its_jobs(terminal: Terminal, number: signal.Signals) -> None:
+def test_signal_ends_the_collector_and_frees_its_jobs(terminal: Terminal, number: signal.Signals) -> None:
     done, left = start(terminal, PROMPT, duration_s=4), start(terminal, f"{PROMPT} 2", duration_s=3000)
     with collecting(terminal) as collector:
-        collector.logs(f"{done}: completed after 0:")
-        collector.logs(f"{left}: in_progress")
+        collector.wait_for_line(f"{done}: completed after 0:")
+        collector.wait_for_line(f"{left}: in_progress")
         assert collector.end(number) == 0
     text = "\n".join(collector.lines)
     assert f"Stopped watching {left}. It is still running at the provider." in text
@@ -90,19 +90,19 @@ def test_signal_ends_it_and_frees_its_jobs(terminal: Terminal, number: signal.Si
     assert terminal.pipe("result", done).stdout.strip() == ANSWER
 
 
-def test_two_share_the_work(terminal: Terminal, upstream: RunningServer) -> None:
+def test_two_collectors_share_the_jobs(terminal: Terminal, upstream: RunningServer) -> None:
     with collecting(terminal) as one, collecting(terminal, "two") as other:
-        other.logs("Also working on them: agent-jobs work (pid")
+        other.wait_for_line("Also working on them: agent-jobs work (pid")
         jobs = [start(terminal, f"{PROMPT} {number}", duration_s=1) for number in range(3)]
         for job in jobs:
-            one.logs(f"{job}: completed")
-            other.logs(f"{job}: completed")
+            one.wait_for_line(f"{job}: completed")
+            other.wait_for_line(f"{job}: completed")
         assert one.end(signal.SIGTERM) == other.end(signal.SIGTERM) == 0
     assert upstream.emulator.counters()["creates"] == 3
     assert [sum(f"{job}: completed" in line for line in one.lines) for job in jobs] == [1, 1, 1]
 
 
-def test_until_idle_it_ends_with_the_last_job(terminal: Terminal) -> None:
+def test_collector_exits_with_the_last_job_if_until_idle_is_given(terminal: Terminal) -> None:
     tools = '[{"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}]'
     asked = script_prompt(f"{PROMPT} 2", {"duration_s": 1, "function_calls": [{"name": "lookup", "arguments": {}}]})
     asking = terminal.pipe("start", "--option", f"tools={tools}", asked).stdout.strip()
@@ -121,7 +121,7 @@ def test_missing_key_is_reported(terminal: Terminal) -> None:
     assert "No API key is set" in done.stderr
 
 
-def test_commands_name_a_missing_collector_and_one_that_runs(terminal: Terminal) -> None:
+def test_commands_report_a_missing_and_a_running_collector(terminal: Terminal) -> None:
     left = terminal.pipe("start", script_prompt(PROMPT, {"duration_s": 3000})).stderr
     assert left.startswith(
         "No process is watching it. Install the service, or watch here:\n  agent-jobs service install\n"

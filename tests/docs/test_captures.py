@@ -1,4 +1,4 @@
-"""What the pages show of a terminal is what it shows."""
+"""The terminals on the pages show what a real terminal shows."""
 
 import sys
 from difflib import unified_diff
@@ -23,15 +23,15 @@ def test_every_command_of_a_page_shows_what_is_below_it(page: Path, act: Act):
     shown = captured(act.text)
     before, now = ([comparable(line) for line in each.splitlines()] for each in (act.text, shown))
     difference = "\n".join(unified_diff(before, now, page.name, "the terminal", lineterm=""))
-    assert comparable(shown) == comparable(act.text), f"look at this, and run scripts/captures:\n{difference}"
+    assert comparable(shown) == comparable(act.text), f"check this difference, and run scripts/captures:\n{difference}"
 
 
-def test_acts_of_a_page_are_the_whole_page():
+def test_acts_of_a_page_cover_the_whole_page():
     for page in PAGES:
         assert "".join(act.text for act in split_into_acts(page.read_text())) == page.read_text()
 
 
-def test_every_scene_is_played():
+def test_every_scene_is_captured_on_a_page():
     text = "".join(page.read_text() for page in PAGES)
     assert [name for name in SCENES if f"<!-- capture {name} -->" not in text] == []
 

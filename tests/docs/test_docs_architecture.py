@@ -10,47 +10,47 @@ import agent_jobs
 from agent_jobs.jobs.status import TRANSITIONS, Status
 
 PAGE = (Path(__file__).parents[2] / "docs/architecture.md").read_text()
-HOUSE = Path(agent_jobs.__file__).parent
+SOURCE = Path(agent_jobs.__file__).parent
 
 
-def section(heading: str) -> str:
+def read_section(heading: str) -> str:
     return PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
 
-def test_every_room_is_in_the_table_and_no_other() -> None:
-    rows = [line for line in section("Packages").splitlines() if line.startswith("| `")]
+def test_every_package_is_in_the_table_and_no_other() -> None:
+    rows = [line for line in read_section("Packages").splitlines() if line.startswith("| `")]
     named = {name.rstrip("/") for row in rows for name in re.findall(r"`([\w/.]+)`", row.split("|")[1])}
-    rooms = {path.name for path in HOUSE.iterdir() if path.is_dir() or path.suffix == ".py"}
-    assert named == rooms - {"__init__.py", "__pycache__"}
+    packages = {path.name for path in SOURCE.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert named == packages - {"__init__.py", "__pycache__"}
 
 
-def test_every_room_is_in_the_picture() -> None:
-    picture = section("Packages").partition("```\n")[2].partition("```")[0]
-    rooms = ALLOWED.keys() - {""}
-    assert [room for room in rooms if not re.search(rf"\b{room}\b", picture)] == []
-    floors = {
-        room: number
+def test_every_package_is_in_the_picture() -> None:
+    picture = read_section("Packages").partition("```\n")[2].partition("```")[0]
+    parts = ALLOWED.keys() - {""}
+    assert [part for part in parts if not re.search(rf"\b{part}\b", picture)] == []
+    layers = {
+        part: number
         for number, line in enumerate(picture.splitlines())
-        for room in re.findall(r"\w+", line.partition("   ")[0])
+        for part in re.findall(r"\w+", line.partition("   ")[0])
     }
-    beside = {"emulator", "cli"}  # the command line alone opens what stands on no floor
+    beside = {"emulator", "cli"}  # only the command line opens these two, which are in no layer
     wrong = [
         (above, below)
-        for above in rooms - beside
-        for below in ALLOWED[above] & rooms - SHARED
-        if floors[below] < floors[above]
+        for above in parts - beside
+        for below in ALLOWED[above] & parts - SHARED
+        if layers[below] < layers[above]
     ]
     assert wrong == [], "imports go down only"
 
 
 def test_every_module_of_a_package_is_named() -> None:
-    named = re.findall(r"^\| `([\w/]+\.py)` \|", section("Inside the packages"), re.M)
-    modules = {path.relative_to(HOUSE).as_posix() for path in HOUSE.glob("*/*.py") if path.read_text()}
+    named = re.findall(r"^\| `([\w/]+\.py)` \|", read_section("Inside the packages"), re.M)
+    modules = {path.relative_to(SOURCE).as_posix() for path in SOURCE.glob("*/*.py") if path.read_text()}
     assert {*named} == modules
 
 
 def test_statuses_of_the_page_are_those_of_the_code() -> None:
-    picture = section("A job's way through it").partition("```\n")[2].partition("```")[0]
+    picture = read_section("A job's way through it").partition("```\n")[2].partition("```")[0]
     assert all(status in picture for status in Status)
     [path] = re.findall(r"^ pending -> (.*)$", picture, re.M)
     steps = ["pending", *path.split(" -> ")[:-1]]

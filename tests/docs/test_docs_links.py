@@ -11,7 +11,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-#: What a page names as code that is a file of this repository.
+#: Code on a page that names a file of this repository.
 NAMED = re.compile(r"`((?:src|tests|docs|scripts|examples|packaging|bench)/[\w./-]+|test_\w+\.py)`")
 
 
@@ -70,13 +70,13 @@ def test_names_in_extending_exist() -> None:
 
 
 def list_named_tests(text: str) -> list[tuple[str, str]]:
-    """Return the tests that a text names: the file, and a function of it. A name alone is of the file before it."""
-    file, named = "", list[tuple[str, str]]()
+    """Return the tests that a text names, as file and function. A function without a file is in the file before it."""
+    file, tests = "", list[tuple[str, str]]()
     for given, function in re.findall(r"`(?:(test_\w+\.py)(?:::)?)?(test_\w+)?`", text):
         file = given or file
         if file:
-            named.append((file, function))
-    return named
+            tests.append((file, function))
+    return tests
 
 
 def test_every_row_about_an_attack_names_tests_that_exist() -> None:
@@ -84,7 +84,7 @@ def test_every_row_about_an_attack_names_tests_that_exist() -> None:
     assert len(rows) > 25
     sources = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     for row in rows:
-        named = list_named_tests(row)
-        assert named, row
-        for file, function in named:
+        tests = list_named_tests(row)
+        assert tests, row
+        for file, function in tests:
             assert f"def {function}(" in sources[file] or not function, (file, function)

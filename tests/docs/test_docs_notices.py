@@ -21,7 +21,7 @@ SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 def test_check_of_the_page_accepts_only_genuine_notices() -> None:
     [code] = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     names: dict[str, Any] = {}
-    exec(code, names)  # the page's own text
+    exec(code, names)  # the code of the page itself
     notice = Notice("finished", time.time(), {"job_id": "job_1", "title": "T", "status": "completed"})
     request = build_request("webhook", notice, message_id="msg_1", sent_at=time.time(), secret=decode_secret(SECRET))
     assert names["is_genuine"](request.headers, request.body, SECRET)

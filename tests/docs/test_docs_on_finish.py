@@ -32,7 +32,7 @@ EXECUTABLE = 0o755
 SETTLE_WAIT_S, ANSWER_WAIT_S = on_finish.FINALIZE_WAIT_S, on_finish.ANSWER_WAIT_S
 
 
-def section(heading: str) -> str:
+def read_section(heading: str) -> str:
     return PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
 
@@ -42,13 +42,13 @@ class Home:
 
     folder: Path
 
-    def script(self, heading: str, name: str) -> Path:
+    def write_script(self, heading: str, name: str) -> Path:
         """Write the script of a section to the place that the section names, and return its path."""
-        assert f"`~/bin/{name}`" in section(heading)
-        [text] = re.findall(r"```python\n(.*?)```", section(heading), re.S)
-        return self.program(name, text)
+        assert f"`~/bin/{name}`" in read_section(heading)
+        [text] = re.findall(r"```python\n(.*?)```", read_section(heading), re.S)
+        return self.write_program(name, text)
 
-    def program(self, name: str, text: str) -> Path:
+    def write_program(self, name: str, text: str) -> Path:
         path = self.folder / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
@@ -59,14 +59,14 @@ class Home:
         """Create a program that writes its arguments into a file, and return the path of that file."""
         called = self.folder / f"{name}.called"
         part = f"{called}.part"
-        self.program(
+        self.write_program(
             name,
             f"#!{sys.executable}\nimport json, os, sys\njson.dump(sys.argv[1:], open({part!r}, 'w'))\n"
             f"os.rename({part!r}, {str(called)!r})\n",
         )
         return called
 
-    def environment(self, **more: str) -> dict[str, str]:
+    def build_environment(self, **more: str) -> dict[str, str]:
         return {"HOME": str(self.folder), "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", **more}
 
 
@@ -108,9 +108,9 @@ def chat() -> Iterator[Chat]:
 async def test_desktop_notification_is_shown_by_the_setting_of_the_page(
     tmp_path: Path, upstream: RunningServer, home: Home
 ) -> None:
-    home.script("A desktop notification", "job-done")
+    home.write_script("A desktop notification", "job-done")
     shown = home.stand_in("osascript" if sys.platform == "darwin" else "notify-send")
-    setting = home.environment(AGENT_JOBS_ON_FINISH=SETTINGS[0])
+    setting = home.build_environment(AGENT_JOBS_ON_FINISH=SETTINGS[0])
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
         server.initialize()
         start(server, {"duration_s": 0.2, "text": "done"})
@@ -122,10 +122,12 @@ async def test_desktop_notification_is_shown_by_the_setting_of_the_page(
 
 
 def test_macos_script_gets_the_title_as_an_argument(home: Home) -> None:
-    script, shown = home.script("A desktop notification", "job-done"), home.stand_in("osascript")
-    as_if = f"import sys; sys.platform = 'darwin'; exec(open({str(script)!r}).read())"
-    told = {"job_id": "job_1", "status": "failed", "title": '" & quit'}
-    ran = subprocess.run([sys.executable, "-c", as_if], input=json.dumps(told), text=True, env=home.environment())
+    script, shown = home.write_script("A desktop notification", "job-done"), home.stand_in("osascript")
+    code = f"import sys; sys.platform = 'darwin'; exec(open({str(script)!r}).read())"
+    report = {"job_id": "job_1", "status": "failed", "title": '" & quit'}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(report), text=True, env=home.build_environment()
+    )
     assert ran.returncode == 0
     called = json.loads(shown.read_text())
     assert called[::2][:3] == ["-e"] * 3
@@ -133,30 +135,30 @@ def test_macos_script_gets_the_title_as_an_argument(home: Home) -> None:
 
 
 async def test_chat_gets_the_message(tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat) -> None:
-    home.script("A chat webhook", "tell-chat")
-    setting = home.environment(AGENT_JOBS_ON_FINISH="~/bin/tell-chat", CHAT_WEBHOOK=chat.url)
+    home.write_script("A chat webhook", "tell-chat")
+    setting = home.build_environment(AGENT_JOBS_ON_FINISH="~/bin/tell-chat", CHAT_WEBHOOK=chat.url)
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
         server.initialize()
         start(server, {"duration_s": 0.2, "text": "All is \u00f6k."})
         await eventually(lambda: bool(chat.posted))
         assert server.end() == 0
         assert server.stderr() == ""
-    [(kind, said)] = chat.posted
+    [(kind, message)] = chat.posted
     assert kind == "application/json"
-    assert said["text"].startswith("hello")
-    assert said["text"].endswith(": completed\nAll is \u00f6k.")
+    assert message["text"].startswith("hello")
+    assert message["text"].endswith(": completed\nAll is \u00f6k.")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the example is one of curl")
 async def test_webhook_gets_the_job_unchanged(tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat) -> None:
-    setting = home.environment(AGENT_JOBS_ON_FINISH=SETTINGS[1], JOB_WEBHOOK=chat.url)
+    setting = home.build_environment(AGENT_JOBS_ON_FINISH=SETTINGS[1], JOB_WEBHOOK=chat.url)
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
         server.initialize()
         job = start(server, {"duration_s": 0.2, "text": "done"})
         await eventually(lambda: bool(chat.posted))
-    [(kind, told)] = chat.posted
+    [(kind, report)] = chat.posted
     assert kind == "application/json"
-    assert (told["job_id"], told["status"], told["output"]) == (job["job_id"], "completed", "done")
+    assert (report["job_id"], report["status"], report["output"]) == (job["job_id"], "completed", "done")
 
 
 @pytest.fixture
@@ -168,7 +170,7 @@ def priced(settings: Settings, tmp_path: Path) -> Settings:
 async def test_page_lists_every_field_and_no_other(priced: Settings, tmp_path: Path) -> None:
     (tmp_path / "ear").mkdir()
     ear = Ear(tmp_path / "ear")
-    rows = [row.split("|")[1] for row in section("What it gets").splitlines() if row.startswith("| `")]
+    rows = [row.split("|")[1] for row in read_section("What it gets").splitlines() if row.startswith("| `")]
     fields = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     settings = replace(priced, result_dir=tmp_path / "results")
     schema = {
@@ -184,12 +186,12 @@ async def test_page_lists_every_field_and_no_other(priced: Settings, tmp_path: P
         await host.start(emulate={"duration_s": 0.2, "images": 1})
         many = [{"name": "lookup", "arguments": {"n": n}} for n in range(questions.MAX_CALLS + 1)]
         await host.start(**asking_script(function_calls=many))
-        told = await ear.wait_for_reports(5)
-    assert set().union(*told) == fields
+        reports = await ear.wait_for_reports(5)
+    assert set().union(*reports) == fields
 
 
 def test_figures_of_the_page_are_those_of_the_program() -> None:
-    promised = " ".join(section("What is promised").split())
+    promised = " ".join(read_section("What is promised").split())
     words = {4: "four", 10: "ten", 3: "three"}
     assert f"At most {words[on_finish.AT_ONCE]} run at once" in promised
     assert f"After {on_finish_command.LIMIT_S / SPEED:g} s a command is killed" in promised

@@ -1,4 +1,4 @@
-"""What docs/requests.md and docs/presets.md say is so."""
+"""The statements of docs/requests.md and docs/presets.md are true."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def test_every_example_makes_a_body_that_the_openai_sdk_would_send(example: dict
     body = build_body(job_id="job_1", presets=load_presets(None), **example)
     adapter = TypeAdapter[Any](ResponseCreateParamsNonStreaming)
     checked = adapter.validate_python(shape_for_mode(body, "background"))
-    list(checked.get("tools", ()))  # checked only as they are read
+    list(checked.get("tools", ()))  # a list is checked only when it is read
 
 
 def test_there_are_examples() -> None:
@@ -52,8 +52,8 @@ def test_when_to_use_each_preset_is_reported() -> None:
 
 def test_every_key_of_a_preset_is_in_its_table() -> None:
     table = PRESETS.partition("| key | |")[2].partition("\n\n")[0]
-    told = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()[2:]))
-    assert sorted(told) == sorted(field.name for field in fields(Preset))
+    keys = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()[2:]))
+    assert sorted(keys) == sorted(field.name for field in fields(Preset))
 
 
 def test_users_presets_can_be_written_as_shown(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_users_presets_can_be_written_as_shown(tmp_path: Path) -> None:
     assert build_body("x", job_id="job_1", preset="release_notes", presets=presets)["reasoning"] == {"effort": "medium"}
 
 
-def test_secret_of_the_example_is_put_in() -> None:
+def test_secret_of_the_example_is_inserted() -> None:
     body = build_body(job_id="job_1", **EXAMPLES[-1])
     sent = fill_in_secrets(body, {"TRACKER_TOKEN": SecretStr("t")})
     assert sent["tools"][0]["headers"] == {"Authorization": "Bearer t"}

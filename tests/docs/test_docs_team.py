@@ -1,4 +1,4 @@
-"""Three commands of docs/team.md do what they say; a table of docs/team-operations.md has the words of the program."""
+"""Three commands of docs/team.md work as described. A table of docs/team-operations.md quotes the program."""
 
 import re
 from collections.abc import Iterator
@@ -47,9 +47,9 @@ def test_three_commands_make_the_tables_start_a_job_and_collect_it(
 
 def test_table_of_faults_has_the_words_of_each_error() -> None:
     failures = postgres_errors._FAILURES  # pyright: ignore[reportPrivateUsage]
-    said = {failure.predicate for failure in failures}
+    predicates = {failure.predicate for failure in failures}
     unlisted = {"has an address that cannot be used", "does not give its user a right", "cannot be used"}
-    assert said - unlisted <= {found for found in said if f'"{found}"' in OPERATIONS}
+    assert predicates - unlisted <= {found for found in predicates if f'"{found}"' in OPERATIONS}
     source = Path(postgres_schema.__file__).read_text()
     for words in ("has no tables of agent-jobs yet", "was upgraded by a newer agent-jobs", "has schema"):
         assert words in OPERATIONS

@@ -29,13 +29,13 @@ FILES = (DOCS / "files.md").read_text()
 ANSWERS = [line for block in re.findall(r"```\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
 
 
-def section(heading: str) -> str:
+def read_section(heading: str) -> str:
     return PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
 
 def list_names(heading: str, head: str) -> list[str]:
     """Return the names in the first cells of the table with this head."""
-    table = section(heading).partition(f"| {head} |\n")[2].partition("\n\n")[0]
+    table = read_section(heading).partition(f"| {head} |\n")[2].partition("\n\n")[0]
     return [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
 
 
@@ -65,8 +65,8 @@ def test_every_answer_is_json(answer: str) -> None:
 
 
 def test_sizes_are_those_of_the_program() -> None:
-    told = {int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d(?=\s(?:bytes|for several))", PAGE)}
-    assert {START_BYTES, RUNNING_BYTES, ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES} <= told
+    sizes = {int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d(?=\s(?:bytes|for several))", PAGE)}
+    assert {START_BYTES, RUNNING_BYTES, ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES} <= sizes
 
 
 def test_waits_of_hosts_are_those_of_the_program() -> None:
@@ -80,8 +80,8 @@ def test_waits_of_hosts_are_those_of_the_program() -> None:
 
 
 def test_limits_of_files_are_those_of_the_program() -> None:
-    told = {int(number) * 2**20 for number in re.findall(r"(\d+) MiB", FILES)}
-    assert told == {*file_reader.LIMIT_BYTES.values(), file_reader.INLINE_BYTES, file_reader.UPLOAD_BYTES}
+    limits = {int(number) * 2**20 for number in re.findall(r"(\d+) MiB", FILES)}
+    assert limits == {*file_reader.LIMIT_BYTES.values(), file_reader.INLINE_BYTES, file_reader.UPLOAD_BYTES}
     assert f"{file_reader.MAX_FILES} files" in FILES
     assert {*re.findall(r"`(\.\w+)`", FILES.partition("| data:")[2].partition("|")[0])} <= {*DATA_TYPES}
     assert finalize.FINALIZE_MAX_S == 86_400

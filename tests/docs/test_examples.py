@@ -1,4 +1,4 @@
-"""Every example runs as it stands, against the emulated API, and asserts what it shows."""
+"""Every example runs unchanged against the emulated API, and asserts what it demonstrates."""
 
 import shlex
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from machine import machine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-#: What each of them shows at its end.
+#: The words at the end of each example's output.
 SHOWN = {
     "start_and_poll": "emulated answer to: Why is the sky blue?",
     "batch": "3 results; today's jobs cost an unknown amount",
@@ -34,7 +34,7 @@ def test_batch_of_one_question_runs() -> None:
 
 
 def run(example: str, *arguments: str) -> str:
-    """Run an example where no key is set; return what it printed."""
+    """Run an example in an environment without a key, and return its output."""
     with machine() as here:
         without_key = ["env", "-u", "OPENAI_API_KEY", "-u", "OPENAI_BASE_URL"]
         ran = here.run(shlex.join([*without_key, str(here.python), str(EXAMPLES / f"{example}.py"), *arguments]))

@@ -28,7 +28,7 @@ SETTINGS = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), r
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Build the wheel with the build backend, without network and without an environment of its own."""
+    """Build the wheel with the build backend in this environment, without the network."""
     folder = tmp_path_factory.mktemp("dist")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
@@ -36,10 +36,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def test_wheel_has_only_the_package_and_its_data(wheel: zipfile.ZipFile):
-    house = ROOT / "src"
+    source = ROOT / "src"
     kept = {
-        str(path.relative_to(house))
-        for path in (house / "agent_jobs").rglob("*")
+        str(path.relative_to(source))
+        for path in (source / "agent_jobs").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == kept
@@ -137,7 +137,7 @@ def test_name_and_version_are_the_same_everywhere():
     assert versions == dict.fromkeys(versions, __version__)
 
 
-#: An address at the code host, with the repository that it is in.
+#: An address at the code host; its group is the name of the repository.
 AT_THE_CODE_HOST = re.compile(r"https://(?:raw\.githubusercontent|github)\.com/([\w-]+/agent-jobs)\b")
 
 
@@ -162,7 +162,7 @@ def test_addresses_in_the_repository_lead_to_files_that_exist():
 
 
 def list_text_files(root: Path) -> list[Path]:
-    """Return the files of the repository in which its address may stand, without the tests."""
+    """Return the files of the repository that may contain its address, without the tests."""
     folders = [root / name for name in ("docs", "packaging", "src", "examples")]
     files = [*root.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
     return [path for path in files if path.suffix in {".md", ".json", ".toml", ".py"} or path.name == "Dockerfile"]
@@ -258,7 +258,7 @@ def test_bundle_asks_for_the_key_and_passes_on_every_field():
     assert all("default" in field for name, field in fields.items() if name != "openai_api_key")
 
 
-def test_bundle_says_who_made_it_and_where_its_pages_are():
+def test_bundle_names_its_author_and_its_pages():
     repository = PROJECT["urls"]["Repository"]
     assert MANIFEST["documentation"] == PROJECT["urls"]["Documentation"]
     assert MANIFEST["support"] == PROJECT["urls"]["Issues"]
@@ -269,7 +269,7 @@ def test_bundle_says_who_made_it_and_where_its_pages_are():
 
 
 def test_bundle_holds_the_files_that_its_manifest_names(tmp_path: Path):
-    for name in ("bash", "dirname", "mkdir", "python3", "rm"):  # without npx, which would ask the network
+    for name in ("bash", "dirname", "mkdir", "python3", "rm"):  # without npx, which would use the network
         program = shutil.which(name)
         assert program is not None
         (tmp_path / name).symlink_to(program)
@@ -280,27 +280,27 @@ def test_bundle_holds_the_files_that_its_manifest_names(tmp_path: Path):
 
 
 def read_dockerfile() -> list[tuple[str, str]]:
-    """Return the Dockerfile's instructions, with lines joined."""
+    """Return the Dockerfile's instructions as pairs of word and rest, with continued lines joined."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.M))
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line.strip())]
 
 
 def test_image_is_slim_and_runs_the_server_as_an_unprivileged_user():
-    said = read_dockerfile()
-    last = said[len(said) - [word for word, _ in said][::-1].index("FROM") - 1 :]
+    lines = read_dockerfile()
+    last = lines[len(lines) - [word for word, _ in lines][::-1].index("FROM") - 1 :]
     stage = dict(last)
     known = {"FROM", "COPY", "RUN", "LABEL", "ENV", "USER", "VOLUME", "HEALTHCHECK", "ENTRYPOINT"}
-    assert {word for word, _ in said} <= known
-    assert all(re.fullmatch(r"python:3\.\d+-slim( AS build)?", rest) for word, rest in said if word == "FROM")
+    assert {word for word, _ in lines} <= known
+    assert all(re.fullmatch(r"python:3\.\d+-slim( AS build)?", rest) for word, rest in lines if word == "FROM")
     assert re.fullmatch(r"[1-9]\d*", stage["USER"]), "a number shows a container runtime that the user is not root"
     assert json.loads(stage["ENTRYPOINT"]) == [PROJECT["name"]]
     assert f"AGENT_JOBS_DATA_DIR={stage['VOLUME']}" in stage["ENV"].split()
     assert stage["VOLUME"] in json.loads(stage["HEALTHCHECK"].partition("CMD ")[2])
     order = [word for word, _ in last]
     assert order.index("RUN") < order.index("USER") < order.index("VOLUME"), (
-        "the folder is its owner's before it is kept"
+        "the folder is its owner's before it becomes a volume"
     )
-    assert not any(word in ("ENV", "COPY") and re.search("KEY|SECRET|TOKEN|\\.env", rest) for word, rest in said)
+    assert not any(word in ("ENV", "COPY") and re.search("KEY|SECRET|TOKEN|\\.env", rest) for word, rest in lines)
 
 
 def test_files_that_the_image_copies_exist_and_are_not_ignored():
@@ -330,7 +330,7 @@ NAMING = (
 )  # fmt: skip
 
 
-def test_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
+def test_owner_script_changes_all_files_at_once(tmp_path: Path):
     for name in (*NAMING, "scripts/owner"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
@@ -338,20 +338,20 @@ def test_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
     def set_owner(owner: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run([tmp_path / "scripts/owner", owner], capture_output=True, text=True, check=False)
 
-    def names() -> set[str]:
+    def read_names() -> set[str]:
         texts = [(tmp_path / name).read_text() for name in NAMING]
         found = [re.findall(r"(?:io\.github\.|github\.com/|content\.com/)([\w-]+/agent-jobs)", text) for text in texts]
         assert all(found)
         return {each for names in found for each in names}
 
-    before = names()
+    before = read_names()
     assert [set_owner(owner).returncode for owner in ("a/b", "-a", "a.b", "$(id)")] == [1] * 4
-    assert names() == before
+    assert read_names() == before
     assert [set_owner("Some-One").returncode for _ in range(2)] == [0, 0]
-    assert names() == {"Some-One/agent-jobs"}
+    assert read_names() == {"Some-One/agent-jobs"}
     other = set_owner("another")
     assert (other.returncode, "another owner" in other.stderr) == (1, True)
-    assert names() == {"Some-One/agent-jobs"}
+    assert read_names() == {"Some-One/agent-jobs"}
 
 
 def test_nothing_is_published_under_the_placeholder_or_another_version(tmp_path: Path):

@@ -13,7 +13,7 @@ from agent_jobs.install.hosts import HOSTS
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 PLUGINS = {"claude-code": ".claude-plugin", "codex": ".codex-plugin"}
-#: The fields of a manifest and what is in them; only the name is required by either host.
+#: The fields of a manifest, and the types of their values. Both hosts require only the name.
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "name": str, "version": str, "description": str, "author": dict, "homepage": str, "repository": str,
     "license": str, "keywords": list, "skills": str, "mcpServers": str,
@@ -25,13 +25,13 @@ INTERFACE = {
 TOOLS = {"agent_start", "agent_poll", "agent_result", "agent_list", "agent_reply", "agent_cancel"}
 
 
-def manifest(host: str) -> dict[str, Any]:
+def read_manifest(host: str) -> dict[str, Any]:
     return json.loads((PACKAGING / f"{host}-plugin" / PLUGINS[host] / "plugin.json").read_text())
 
 
 @pytest.mark.parametrize("host", PLUGINS)
 def test_manifest_has_the_fields_that_its_host_documents(host: str):
-    found = manifest(host)
+    found = read_manifest(host)
     interface = found.pop("interface", {})
     assert re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", found["name"])
     assert found["version"] == __version__
@@ -45,7 +45,7 @@ def test_only_the_manifest_is_in_its_folder_and_every_path_leads_somewhere(host:
     root = PACKAGING / f"{host}-plugin"
     assert [path.name for path in (root / PLUGINS[host]).iterdir()] == ["plugin.json"]
     for name in ("skills", "mcpServers"):
-        path = manifest(host).get(name)
+        path = read_manifest(host).get(name)
         assert path is None or (path.startswith("./") and (root / path).exists())
     assert (root / ".mcp.json").is_file()
 
@@ -57,7 +57,7 @@ def test_server_is_the_entry_of_its_host(host: str):
 
 
 @pytest.mark.parametrize("host", PLUGINS)
-def test_one_skill_teaches_the_loop_and_names_no_tool_that_does_not_exist(host: str):
+def test_one_skill_explains_the_loop_and_names_only_existing_tools(host: str):
     [file] = (PACKAGING / f"{host}-plugin").glob("skills/*/SKILL.md")
     text = file.read_text()
     assert text == (PACKAGING / "codex-plugin/skills" / file.parent.name / "SKILL.md").read_text()

@@ -1,4 +1,4 @@
-"""The compose file of the team server and its balancer. No test here has a container engine."""
+"""The compose file of the team server and its balancer is correct. These tests need no container engine."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from agent_jobs.settings.settings import VARIABLES, Settings
 TEAM = Path(__file__).parents[2] / "packaging/team"
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(TEAM / "compose.yaml")  # pyright: ignore[reportUnknownMemberType]
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-#: A variable of the shell, with the value that stands for it where it is not set.
+#: A variable of the shell, with its default.
 SHELL_VARIABLE = re.compile(r"\$\{\w+:-([^}]*)\}")
 #: The services that run this program, with their commands.
 OURS = {name: service["command"] for name, service in SERVICES.items() if service["image"].startswith("agent-jobs:")}
@@ -52,7 +52,7 @@ def test_command_of_a_service_exists(command: list[str]):
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_container_has_no_more_rights_than_it_needs(name: str):
+def test_container_has_only_the_rights_that_it_needs(name: str):
     service = SERVICES[name]
     assert service["read_only"] is True
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
@@ -73,7 +73,7 @@ def test_only_replicas_reach_the_database():
 @pytest.mark.parametrize("name", OURS)
 def test_settings_of_a_replica_are_settings_of_this_program(name: str, tmp_path: Path):
     environment = read_environment(SERVICES[name])
-    others = {"FORWARDED_ALLOW_IPS"}  # uvicorn's
+    others = {"FORWARDED_ALLOW_IPS"}  # a variable of uvicorn
     assert [each for each in environment if each not in VARIABLES and each not in others] == []
     paths = [path for path in environment.values() if path.startswith("/run/secrets/")]
     assert {Path(path).name for path in paths} == {*SERVICES[name]["secrets"]} <= {*COMPOSE["secrets"]}
@@ -92,7 +92,7 @@ def test_no_secret_is_in_the_file():
     assert re.findall(r"(?i)\w*(?:password|key|token|secret)\w*: *\"?(?!/run/secrets/|\{ file|\[)\S.*", text) == []
 
 
-def test_images_are_pinned_and_ours_is_of_this_version():
+def test_images_are_pinned_and_the_own_image_has_this_version():
     [label] = re.findall(r'image\.version="(.*?)"', (TEAM / "../../Dockerfile").read_text())
     assert {SERVICES[name]["image"] for name in OURS} == {f"agent-jobs:{label}"}
     assert all(re.search(r":\d+(\.\d+)*(-\w+)?$", service["image"]) for service in SERVICES.values())
@@ -110,7 +110,7 @@ def test_replicas_of_the_balancer_are_services():
     [published] = SERVICES["balancer"]["ports"]
     assert re.findall(r"presetenv BIND (\S+)", config) == [f":{SHELL_VARIABLE.sub('', published).strip(':')}"]
     assert SHELL_VARIABLE.findall(published) == ["127.0.0.1:8000"], (
-        "the machine's own address, until a person says more"
+        "only this machine can connect, unless the operator sets another address"
     )
 
 

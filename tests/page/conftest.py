@@ -10,7 +10,7 @@ from agent_jobs.emulator.server import run_emulator
 from agent_jobs.settings.settings import Settings
 from agent_jobs.settings.values import SecretStr
 
-#: The page's own seconds are those of the browser: the runs are fast instead.
+#: Factor by which runs are faster. The page's own seconds cannot change, since the browser counts them.
 SPEED = 10.0
 
 

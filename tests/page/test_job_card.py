@@ -23,7 +23,7 @@ APPS = "io.modelcontextprotocol/ui"
 SETTINGS: dict[str, Any] = {"mimeTypes": [MIME_TYPE]}
 TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example/mcp"}
 NEEDS_CHROMIUM = pytest.mark.skipif(find_browser() is None and NEEDS_BROWSER not in os.environ, reason=NO_BROWSER)
-#: What a host has to allow a card that names no address.
+#: The policy that a host must apply to a card that names no address.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'none'"
 #: A host: it renders the card in a sandbox, answers its requests, and passes its calls to the server.
 HARNESS = """<!doctype html><title>host</title><iframe id="card" sandbox="allow-scripts"></iframe><script>
@@ -55,7 +55,7 @@ frame.srcdoc = CARD;
 
 @dataclass
 class Card:
-    """A card in its frame, and what its host saw."""
+    """A card in its frame, and the calls and requests that its host got from it."""
 
     host: Host
     page: Page
@@ -125,7 +125,7 @@ async def test_card_shows_a_job_until_its_end_and_costs_no_turn(browser: Browser
         colours = await card.frame.locator("body").evaluate(
             "body => [getComputedStyle(body).color, getComputedStyle(document.documentElement).colorScheme]"
         )
-        assert colours == ["rgb(1, 2, 3)", "dark"], "the host's"
+        assert colours == ["rgb(1, 2, 3)", "dark"], "the card uses the host's colours"
         assert "ui/notifications/size-changed" in await card.page.evaluate("log")
         unread = (await card.host.call("agent_list"))["jobs"][0]
         assert unread["undelivered"] is True, "the model has not read it"
@@ -158,7 +158,7 @@ async def test_user_approves_a_call_in_the_card(browser: Browser, settings: Sett
 
 
 @NEEDS_CHROMIUM
-async def test_user_always_allows_a_tool_in_the_card_and_takes_it_back(browser: Browser, settings: Settings) -> None:
+async def test_user_always_allows_a_tool_in_the_card_and_revokes_that(browser: Browser, settings: Settings) -> None:
     other = {"mcp_approval": {**APPROVAL, "name": "open"}}
     script = {**ASKING, "turns": [{"mcp_approval": APPROVAL}, {"mcp_approval": APPROVAL}, other, {"text": "Over."}]}
     options = build_options(script, tools=[TRACKER])

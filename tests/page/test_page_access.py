@@ -67,16 +67,16 @@ async def test_link_signs_in_once(settings: Settings) -> None:
             assert (await other.get("/")).status_code == 401
 
 
-def test_secret_is_made_with_its_folder_and_stays(tmp_path: Path) -> None:
+def test_secret_is_created_with_its_folder_and_kept(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     secret = read_secret(folder)
     assert (len(secret), read_secret(folder)) == (SECRET_BYTES, secret)
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / SECRET_FILE)] == [0o700, 0o600]
-    (folder / SECRET_FILE).write_bytes(secret[:5])  # as a crash leaves it
+    (folder / SECRET_FILE).write_bytes(secret[:5])  # a process that crashed may leave such a file
     assert len(read_secret(folder)) == SECRET_BYTES
 
 
-async def test_link_and_session_end_with_their_time() -> None:
+async def test_link_and_session_expire() -> None:
     now = 1000.0
     access = LinkAccess(b"s" * 32, lambda: now)
     link = access.create_link_token()
@@ -104,7 +104,7 @@ async def test_token_that_was_not_signed_here_is_refused(change: str) -> None:
     }[change]
     assert other is None
     assert await access.find_session(wrong) is None
-    assert await access.sign_in(session) is None, "a session is no link"
+    assert await access.sign_in(session) is None, "a session cannot be used as a link"
 
 
 async def test_another_host_name_gets_nothing(settings: Settings) -> None:
@@ -176,14 +176,14 @@ async def test_cookies_of_other_programs_on_this_machine_hide_no_session(setting
         ("show=x", 200),
     ],
 )
-async def test_odd_queries_are_pages(settings: Settings, query: str, status: int) -> None:
+async def test_odd_queries_are_answered_with_pages(settings: Settings, query: str, status: int) -> None:
     async with serving_page(settings) as server, visiting(server) as client:
         for path in ("/", "/jobs.json", "/live/jobs"):
             async with client.stream("GET", f"{path}?{query}") as answer:
                 assert answer.status_code == status, path
 
 
-async def test_fault_of_ours_is_a_page_that_says_nothing_of_its_cause() -> None:
+async def test_internal_error_is_a_page_that_hides_its_cause() -> None:
     access = LinkAccess(b"k" * 32, time.time)
 
     async def fail_to_open(_: Request) -> Engine:
@@ -202,10 +202,10 @@ async def test_fault_of_ours_is_a_page_that_says_nothing_of_its_cause() -> None:
 
 
 @pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "//etc/passwd"])
-async def test_path_tricks_find_no_other_file(settings: Settings, path: str) -> None:
+async def test_path_tricks_reach_no_other_file(settings: Settings, path: str) -> None:
     async with serving_page(settings) as server:
         host, _, port = server.url.removeprefix("http://").partition(":")
-        # Over a bare socket: a client would tidy the path up.
+        # A bare socket is used because an HTTP client would normalize the path.
         async with await anyio.connect_tcp(host, int(port)) as stream:
             await stream.send(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
             answer = await stream.receive()

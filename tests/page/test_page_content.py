@@ -1,4 +1,4 @@
-"""What the pages say: cost beside limits, conversations, files, timelines, filters, secrets. No browser is needed."""
+"""The pages show costs, conversations, files, timelines and filters, and no secret. No browser is needed."""
 
 import json
 import re
@@ -38,14 +38,14 @@ async def visiting(settings: Settings) -> AsyncGenerator[tuple[PageServer, httpx
 
 
 async def send_form(client: httpx2.AsyncClient, page: str, path: str, **fields: str) -> httpx2.Response:
-    """Send a form as the page has it."""
+    """Send a form with the token that its page has."""
     html = (await client.get(page)).text
     token = html.partition('name="form_token" value="')[2].partition('"')[0]
     return await client.post(path, data={"form_token": token, **fields})
 
 
-async def until_in(client: httpx2.AsyncClient, path: str, text: str) -> str:
-    """Return a page once it has a text."""
+async def wait_for_text(client: httpx2.AsyncClient, path: str, text: str) -> str:
+    """Retrieve a page until it has this text, and return it."""
     with anyio.fail_after(60):
         while text not in (html := (await client.get(path)).text):  # noqa: ASYNC110
             await anyio.sleep(0.05)
@@ -84,21 +84,21 @@ async def test_sum_without_a_known_cost_is_unknown(settings: Settings) -> None:
         assert "tokens</dd>" in estimate and "of input" not in estimate
 
 
-async def test_tool_that_is_always_allowed_is_not_asked_for_again(settings: Settings) -> None:
+async def test_call_of_an_always_allowed_tool_asks_no_question(settings: Settings) -> None:
     close = {"mcp_approval": {"server_label": "tracker", "name": "close", "arguments": {"id": 1}}}
     other = {"mcp_approval": {"server_label": "tracker", "name": "delete", "arguments": {"id": 2}}}
     script = {"duration_s": 1, "turns": [close, close, close, other, {"text": "Closed."}]}
     async with visiting(settings) as (server, client):
         started = await server.host.start(emulate=script, options={"tools": [TRACKER]})
         path = f"/jobs/{started['job_id']}"
-        html = await until_in(client, "/", "<code>tracker/close</code>?")
+        html = await wait_for_text(client, "/", "<code>tracker/close</code>?")
         call = html.partition('name="call" value="')[2].partition('"')[0]
         turn = html.partition('name="turn" value="')[2].partition('"')[0]
         answer = await send_form(
             client, path, f"{path}/reply", answer="always", call=call, turn=turn, **{"from": "list"}
         )
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
-        html = await until_in(client, path, "<code>tracker/delete</code>?")
+        html = await wait_for_text(client, path, "<code>tracker/delete</code>?")
         assert "Always allowed until this job ends: <code>tracker/close</code>" in html
         for answer in [await send_form(client, path, f"{path}/ask-again", tool="tracker/close") for _ in "twice"]:
             assert (answer.status_code, answer.headers["location"]) == (303, path)
@@ -119,7 +119,7 @@ async def test_files_of_a_job_are_downloaded_and_never_shown(settings: Settings)
         )
         await server.host.end(started["job_id"])
         path = f"/jobs/{started['job_id']}"
-        html = await until_in(client, path, "b.csv</bdi>")
+        html = await wait_for_text(client, path, "b.csv</bdi>")
         assert f'href="{path}/files/0" download><bdi>a.html</bdi>' in html
         answer = await client.get(f"{path}/files/0")
         assert (answer.text, answer.headers["content-type"]) == ("<script>1</script>", "application/octet-stream")
@@ -160,7 +160,7 @@ async def test_address_selects_jobs(settings: Settings) -> None:
             options = {"metadata": {"emulate": json.dumps(script)}}
             job_id = (await server.host.call("agent_start", prompt=title, wait_s=0, options=options, **more))["job_id"]
             with anyio.fail_after(60):
-                while not (await engine.find_progress(job_id)).is_terminal:  # noqa: ASYNC110  # a poll would read it
+                while not (await engine.find_progress(job_id)).is_terminal:  # noqa: ASYNC110  # a poll would mark the result as read
                     await anyio.sleep(0.02)
         for query, shown in SELECTIONS.items():
             html = (await client.get(f"/{query}")).text
@@ -191,7 +191,7 @@ async def test_timeline_repeats_no_time_and_shows_tenths_of_seconds(settings: Se
     shown = re.findall(r'<time class="after" datetime="[^"]+" title="[^"]+">([^<]*)</time>', timeline)
     assert shown[0] == "0 s" and len(shown) >= 5
     times = [each for each in shown if each]
-    assert times == sorted(set(times), key=times.index), "each time stands once"
+    assert times == sorted(set(times), key=times.index), "each time is shown once"
     assert "> 0 s<" not in timeline.replace('duration">0 s', "> 0 s")
 
 
@@ -209,7 +209,7 @@ async def test_titles_say_how_many_jobs_wait_and_how_a_job_ended(settings: Setti
     async with visiting(settings) as (server, client):
         assert "<title>Jobs · agent-jobs</title>" in (await client.get("/")).text
         asking = await server.host.start("Ask", emulate={"function_calls": [call]}, options={"tools": tools})
-        await until_in(client, "/", "What does <code>lookup</code> return?")
+        await wait_for_text(client, "/", "What does <code>lookup</code> return?")
         assert "<title>(1) Jobs · agent-jobs</title>" in (await client.get("/")).text
         assert "<title>(1) Ask" in (await client.get(f"/jobs/{asking['job_id']}")).text
         for end, mark in (("completed", "\N{CHECK MARK}"), ("failed", "\N{BALLOT X}")):
@@ -269,7 +269,7 @@ def test_follow_ups_are_below_the_job_that_they_continue(rows: str, tree: str) -
         ("a" * 500, "a" * 179 + "…"),
     ],
 )
-def test_last_sentence_of_a_text_that_is_being_written(text: str, sentence: str) -> None:
+def test_last_sentence_is_found_while_the_text_grows(text: str, sentence: str) -> None:
     assert find_last_sentence(text) == sentence
 
 

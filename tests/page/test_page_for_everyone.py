@@ -19,11 +19,11 @@ from agent_jobs.settings.values import SecretStr
 
 pytestmark = pytest.mark.skipif(find_browser() is None and NEEDS_BROWSER not in os.environ, reason=NO_BROWSER)
 
-#: The least contrast of text by WCAG 2.2 AA, whatever its size.
+#: The least contrast that WCAG 2.2 AA requires of text of any size.
 MIN_CONTRAST = 4.5
 TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example/mcp"}
 CLOSING = {"server_label": "tracker", "name": "close_" + "x" * 80, "arguments": {"id": "y" * 200}}
-#: An answer with all that an answer can have.
+#: An answer with every kind of Markdown.
 ANSWER = (
     "# Title\n\nText with `code`, **bold** and a [link](https://example.com/" + "z" * 100 + ").\n\n> quote\n\n"
     "```python\ndef f(x): return 'text', 1  # comment\n```\n\n| a | b |\n|---|--:|\n| "
@@ -58,7 +58,7 @@ READ_CONTRASTS = """() => {
   }
   return found;
 }"""
-#: What has the focus: its name, whether its outline is seen, and its place in the order of the document.
+#: The focused element: its name, whether its outline is visible, and its position in the document.
 READ_FOCUS = """() => {
   const focusable = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']";
   const all = [...document.querySelectorAll(focusable)];
@@ -69,7 +69,7 @@ READ_FOCUS = """() => {
 }"""
 
 
-#: The texts of the tables of Spend that hang over the edge of their cell.
+#: The texts in the tables of Spend that overflow their cell.
 FIND_OVERHANGS = """() => [...document.querySelectorAll('.sums td, .sums th')].filter(cell => {
   const range = document.createRange();
   range.selectNodeContents(cell);
@@ -79,7 +79,7 @@ FIND_OVERHANGS = """() => [...document.querySelectorAll('.sums td, .sums th')].f
 
 @pytest.fixture(scope="module")
 async def paths(server: PageServer) -> dict[str, str]:
-    """Return the pages, with a job in each state that has a look of its own."""
+    """Return the pages, with a job in each state that looks different."""
     scripts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "done": ({"duration_s": 1, "text": ANSWER}, {"tools": [{"type": "web_search"}], "max_output_tokens": 500}),
         "asking": ({"duration_s": 1, "mcp_approval": CLOSING}, {"tools": [TRACKER]}),
@@ -185,7 +185,7 @@ async def test_times_are_those_of_the_reader_and_texts_can_be_copied(browser: Br
 
 
 async def press_tab_through(tab: Tab) -> list[str]:
-    """Press Tab until the end of the page; return the names of what had the focus, in this order."""
+    """Press Tab until the end of the page, and return the names of the focused elements in order."""
     names: list[str] = []
     while True:
         await tab.page.keyboard.press("Tab")
@@ -193,13 +193,13 @@ async def press_tab_through(tab: Tab) -> list[str]:
         if focus["index"] < 0:
             return names
         assert focus["index"] == len(names), f"{focus['name']} is out of order"
-        assert focus["isSeen"], f"the focus on {focus['name']} is not seen"
+        assert focus["isSeen"], f"the focus on {focus['name']} is not visible"
         names.append(focus["name"])
         if len(names) == focus["count"]:
             return names
 
 
-async def test_everything_is_reached_with_tab_in_the_order_of_the_page(
+async def test_every_control_is_reached_with_tab_in_the_order_of_the_page(
     browser: Browser, server: PageServer, paths: dict[str, str]
 ) -> None:
     async with signed_in(browser, server, java_script_enabled=True) as tab:

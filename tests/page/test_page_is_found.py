@@ -16,7 +16,7 @@ PAGE = "http://127.0.0.1:4777"
 
 @asynccontextmanager
 async def announced_process(settings: Settings, what: str) -> AsyncGenerator[None]:
-    """Another process that says what it does."""
+    """Announce another process with these words, as if it were running."""
     async with open_store(settings.data_path()) as store:
         await store.announce(what, settings.base_url)
         yield

@@ -9,7 +9,7 @@ import pytest
 from agent_jobs.page.safe_html import render_markdown
 
 ROOT = Path(__file__).parents[2]
-#: Packages that only the page needs.
+#: Packages that only the page imports.
 ONLY_OF_THE_PAGE = {"agent_jobs.page", "jinja2", "nh3"}
 
 
@@ -60,7 +60,7 @@ def test_markdown_becomes_html_that_can_do_nothing(text: str, shown: str) -> Non
     ],
     ids=["quotes", "lists", "both", "indented lists", "table", "links", "brackets", "emphasis", "length"],
 )
-def test_text_that_would_take_minutes_or_lose_its_depths_stays_plain(text: str) -> None:
+def test_text_that_is_too_slow_or_too_deep_to_render_stays_plain(text: str) -> None:
     html = render_markdown(text)
     assert html.startswith("<pre>") and html.endswith("end</pre>")
 

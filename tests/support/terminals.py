@@ -116,7 +116,7 @@ class Shown:
         return ESCAPES.sub("", self.raw).replace("^C", "").replace("\r\n", "\n").replace("\r", "\n")
 
     @property
-    def said(self) -> str:
+    def one_line(self) -> str:
         """Return the text on one line, since sentences are wrapped."""
         return " ".join(self.text.split())
 

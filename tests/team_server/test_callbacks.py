@@ -41,7 +41,7 @@ ALLOWED = (AllowedHost("hooks.example.com"), AllowedHost("other.example.com", 84
 PUBLIC, OTHER_PUBLIC = "93.184.216.34", "2606:4700::1111"
 
 
-# Which addresses are accepted at the start.
+# Addresses that a start accepts.
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_address_of_an_allowed_host_is_accepted(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        # other hosts, however they are written
+        # other hosts, in every notation
         "https://example.com/", "https://evil.com/", "https://hooks.example.com.evil.com/", "https://xhooks.example.com/",
         "https://hooks.example.com./", "https://127.0.0.1/", "https://[::1]/", "https://0.0.0.0/", "https://10.1.2.3/",
         "https://169.254.169.254/latest/meta-data", "https://[::ffff:127.0.0.1]/", "https://[::ffff:a9fe:a9fe]/",
@@ -102,7 +102,7 @@ def test_list_of_hosts_is_read() -> None:
     assert read == (AllowedHost("hooks.example.com"), AllowedHost("localhost", 8080), AllowedHost("::1", 90))
 
 
-# Which addresses are connected to.
+# Addresses to which callbacks are sent.
 
 
 PRIVATE = """
@@ -133,7 +133,7 @@ def test_allowed_port_of_this_machine_leads_nowhere_else() -> None:
 
 
 class Names:
-    """A name server whose answers change, as an attacker's does."""
+    """A name server whose answers change, like that of an attacker."""
 
     def __init__(self, *answers: str) -> None:
         self._answers = list(answers)
@@ -155,15 +155,15 @@ async def test_private_address_is_never_connected_to() -> None:
 
 async def test_name_is_resolved_once_and_stays_that_of_tls_and_host() -> None:
     authority, asked_names = trustme.CA(), list[str]()
-    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(ours)  # pyright: ignore[reportUnknownMemberType]
-    authority.configure_trust(theirs)  # pyright: ignore[reportUnknownMemberType]
-    ours.sni_callback = lambda _socket, name, _context: asked_names.append(name)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
-    with receiving(ours) as receiver:
+    server_context, client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server_context)  # pyright: ignore[reportUnknownMemberType]
+    authority.configure_trust(client_context)  # pyright: ignore[reportUnknownMemberType]
+    server_context.sni_callback = lambda _socket, name, _context: asked_names.append(name)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    with receiving(server_context) as receiver:
         port = int(receiver.url.rpartition(":")[2])
         names = Names("127.0.0.1", "10.0.0.1")
         allowed = [AllowedHost("localhost", port)]
-        sender = CallbackSender(allowed, [b"x" * 24], Clock(), resolve=names.resolve, tls=theirs)
+        sender = CallbackSender(allowed, [b"x" * 24], Clock(), resolve=names.resolve, tls=client_context)
         assert await sender.send(f"{receiver.url}/path?q=1", "msg_1", b"{}") == Outcome()
         assert (names.asked, asked_names) == (1, ["localhost"])
         [received] = receiver.received
@@ -208,7 +208,7 @@ async def test_job_calls_back_when_it_asks_and_when_it_finished(on_both: Setting
     calls: dict[str, Any] = {
         "turns": [{"function_calls": [{"name": "lookup", "arguments": {}, "call_id": "call_1"}]}, {"text": "private"}]
     }
-    async with hosting(on_both) as host, hosting(on_both):  # of two processes one sends
+    async with hosting(on_both) as host, hosting(on_both):  # only one of two processes sends
         options = {"callback_url": f"{receiver.url}/hook?token=s3cret", "tools": [FUNCTION], "key": "mine"}
         job = await host.start("a private prompt", emulate={"duration_s": 0.2, **calls}, options=options)
         await eventually(lambda: len(receiver.received) == 3)
@@ -227,7 +227,7 @@ async def test_job_calls_back_when_it_asks_and_when_it_finished(on_both: Setting
 
 
 def verify(secret: str, body: bytes, headers: dict[str, str]) -> None:
-    """Check a signature as a receiver does; the emulated clock is ahead, so its own time is taken."""
+    """Check a signature as a receiver does. The emulated clock is ahead, so the message's own time is used."""
     library = StandardWebhook(secret)
     at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
     expected = library.sign(headers["webhook-id"], at, body.decode())
@@ -235,7 +235,7 @@ def verify(secret: str, body: bytes, headers: dict[str, str]) -> None:
         raise WebhookVerificationError(expected)
 
 
-async def test_message_of_a_dead_sender_is_sent_by_another_process(on_both: Settings) -> None:
+async def test_message_of_a_process_that_died_is_sent_by_another(on_both: Settings) -> None:
     url = on_both.database_url
     address = None if url is None else PostgresAddress(url.get_secret_value())
     now = 1_800_000_000.0
@@ -247,7 +247,7 @@ async def test_message_of_a_dead_sender_is_sent_by_another_process(on_both: Sett
         [pending] = await other.find_callbacks(now - 10)
         assert (pending.kind, pending.status) == ("job.finished", "cancelled")
         assert await one.add_callback(pending, "msg_1", "{}", now)
-        assert not await other.add_callback(pending, "msg_2", "{}", now), "it is claimed for ever"
+        assert not await other.add_callback(pending, "msg_2", "{}", now), "it is claimed for good"
         assert await other.find_callbacks(now - 10) == []
         [message] = await one.claim_callbacks(now, now + 60, 8)
         assert (message.id, message.url, message.attempts) == ("msg_1", "https://x/", 1)

@@ -1,4 +1,4 @@
-"""MCP Events over HTTP: hosts learn that jobs finished or ask, by polls and by signed messages to their receivers."""
+"""MCP Events over HTTP: polls and signed messages tell hosts that a job has finished or needs an answer."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ ASKS: dict[str, Any] = {
 CLIENT_INFO = {"name": "x", "version": "1"}
 OWNERS = count(1)
 LIFETIMES: list[dict[str, Any]] = [{"ttlMs": 0}, {"ttlMs": 1000}, {"ttlMs": 1_800_000}, {}, {"ttlMs": 10**15}]
-#: Seconds that the clock of the server was set forward.
+#: Seconds by which tests set the clock of the server forward.
 SKIPPED_S: list[float] = []
 
 
@@ -51,7 +51,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(autouse=True)
-def willing(receiver: Receiver) -> None:
+def reset_receiver(receiver: Receiver) -> None:
     receiver.echo = echo_challenge
     receiver.received.clear()
     receiver.statuses.clear()
@@ -86,11 +86,11 @@ class EventHost:
     async def poll(self, cursor: str | None, name: str = "job.finished", **more: Any) -> dict[str, Any]:
         return await self.ask("poll", name=name, cursor=cursor, **more)
 
-    def wish(self, path: str = "/hook", secret: str = SECRET, **more: Any) -> dict[str, Any]:
+    def build_params(self, path: str = "/hook", secret: str = SECRET, **more: Any) -> dict[str, Any]:
         delivery = {"mode": "webhook", "url": f"{self.receiver.url}{path}", "secret": secret}
         return {"name": "job.finished", "delivery": delivery, **more}
 
-    def messages(self, path: str = "/hook") -> list[tuple[dict[str, Any], Received]]:
+    def list_messages(self, path: str = "/hook") -> list[tuple[dict[str, Any], Received]]:
         """Return the messages that the receiver got at a path, without challenges."""
         found = [(json.loads(each.body), each) for each in self.receiver.received if each.path == path]
         return [(body, each) for body, each in found if "eventId" in body]
@@ -102,12 +102,12 @@ class EventHost:
 
 @asynccontextmanager
 async def event_host(team: Team, receiver: Receiver, era: str = "modern", token: str = "") -> AsyncGenerator[EventHost]:
-    """Run a host with an owner of its own."""
+    """Run a host whose owner has no other host."""
     async with team.host(token or await team.add_token(f"owner{next(OWNERS)}"), era) as host:
         yield EventHost(host, receiver)
 
 
-# What is offered.
+# The offered events.
 
 
 async def test_events_are_offered_over_http_alone(team: Team, receiver: Receiver):
@@ -156,7 +156,7 @@ async def test_capability_is_named_at_the_top_level_in_both_eras(
 
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
-async def test_poll_returns_what_came_after_its_cursor(team: Team, receiver: Receiver, era: str):
+async def test_poll_returns_the_events_after_its_cursor(team: Team, receiver: Receiver, era: str):
     async with event_host(team, receiver, era) as host:
         before = await host.finish()
         start = await host.poll(None)
@@ -188,7 +188,7 @@ async def test_poll_shows_that_a_job_asks(team: Team, receiver: Receiver):
         assert finished["data"]["status"] == "completed"
 
 
-async def test_cursor_of_another_time_is_a_gap_and_garbage_is_refused(team: Team, receiver: Receiver):
+async def test_cursor_outside_the_feed_is_a_gap_and_an_invalid_one_is_refused(team: Team, receiver: Receiver):
     async with event_host(team, receiver) as host:
         await host.finish()
         second = await host.finish()
@@ -236,18 +236,18 @@ async def test_wrong_request_is_refused_with_the_code_of_the_protocol(
 async def test_receiver_gets_signed_events_once_it_has_echoed_a_challenge(team: Team, receiver: Receiver):
     async with event_host(team, receiver) as host:
         await host.finish()
-        made = await host.ask("subscribe", **host.wish("/hook?token=s3cret"))
+        made = await host.ask("subscribe", **host.build_params("/hook?token=s3cret"))
         [challenge] = receiver.received
         assert json.loads(challenge.body)["type"] == "verification"
         assert challenge.headers["webhook-id"].startswith("msg_verification_")
-        again = await host.ask("subscribe", **host.wish("/hook?token=s3cret"))
+        again = await host.ask("subscribe", **host.build_params("/hook?token=s3cret"))
         assert (again["id"], again["cursor"]) == (made["id"], made["cursor"])
-        assert len(receiver.received) == 1, "it is verified for this owner"
+        assert len(receiver.received) == 1, "the receiver is verified for this owner"
         receiver.statuses += [500, 302]
         jobs = [await host.finish(), await host.finish()]
         path = "/hook?token=s3cret"
-        await eventually(lambda: len(host.messages(path)) == 4)
-        messages = host.messages(path)
+        await eventually(lambda: len(host.list_messages(path)) == 4)
+        messages = host.list_messages(path)
         assert {body["data"]["job_id"] for body, _ in messages} == set(jobs)
         accepted = {body["eventId"] for body, _ in messages[2:]}
         assert len(accepted) == 2, "each is accepted once"
@@ -258,56 +258,57 @@ async def test_receiver_gets_signed_events_once_it_has_echoed_a_challenge(team: 
             verify(SECRET, each.body, headers)
         assert b"private" not in b"".join(each.body for _, each in messages)
         polled = await host.poll(made["cursor"])
-        assert {event["eventId"] for event in polled["events"]} == accepted, "both ways name an event alike"
+        assert {event["eventId"] for event in polled["events"]} == accepted, "an event has one id in both"
         assert "s3cret" not in str(made)
 
 
-async def test_message_asks_for_nothing_that_is_still_on_its_way(team: Team, receiver: Receiver):
-    """The cursor of an event that overtakes another one stays before that."""
+async def test_cursor_of_a_message_stays_before_an_event_that_is_still_being_sent(team: Team, receiver: Receiver):
+    """If an event overtakes another, its cursor stays before the other one."""
     async with event_host(team, receiver) as host:
-        made = await host.ask("subscribe", **host.wish("/slow"))
+        made = await host.ask("subscribe", **host.build_params("/slow"))
         receiver.refuse = lambda body: True
         first = await host.finish()
-        await eventually(lambda: bool(host.messages("/slow")))
+        await eventually(lambda: bool(host.list_messages("/slow")))
         receiver.refuse = lambda body: first.encode() in body
         second = await host.finish()
-        await eventually(lambda: any(body["data"]["job_id"] == second for body, _ in host.messages("/slow")))
-        overtaking = next(body for body, _ in host.messages("/slow") if body["data"]["job_id"] == second)
+        await eventually(lambda: any(body["data"]["job_id"] == second for body, _ in host.list_messages("/slow")))
+        overtaking = next(body for body, _ in host.list_messages("/slow") if body["data"]["job_id"] == second)
         assert overtaking["cursor"] == made["cursor"]
-        assert (await host.ask("subscribe", **host.wish("/slow")))["cursor"] == made["cursor"]
+        assert (await host.ask("subscribe", **host.build_params("/slow")))["cursor"] == made["cursor"]
         receiver.refuse = lambda body: False
         third = await host.finish()
-        await eventually(lambda: host.messages("/slow")[-1][0]["data"]["job_id"] == third)
+        await eventually(lambda: host.list_messages("/slow")[-1][0]["data"]["job_id"] == third)
 
 
 async def test_job_batch_and_kind_choose_the_events(team: Team, receiver: Receiver):
     async with event_host(team, receiver) as host:
         job = await host.host.start(emulate={"duration_s": 1, **ASKS}, options={"tools": [FUNCTION]}, batch="night")
         only = {"job_id": job["job_id"]}
-        await host.ask("subscribe", **host.wish("/asks", name="job.needs_input", arguments=only))
-        await host.ask("subscribe", **host.wish("/job", arguments=only))
-        await host.ask("subscribe", **host.wish("/batch", arguments={"batch": "night"}))
+        await host.ask("subscribe", **host.build_params("/asks", name="job.needs_input", arguments=only))
+        await host.ask("subscribe", **host.build_params("/job", arguments=only))
+        await host.ask("subscribe", **host.build_params("/batch", arguments={"batch": "night"}))
         other = await host.finish()
         await host.host.end(job["job_id"])
         await host.host.call("agent_reply", job_id=job["job_id"], outputs={"call_1": "done"})
         await host.host.end(job["job_id"])
-        await host.ask("subscribe", **host.wish("/all", cursor="e0"))
-        await eventually(lambda: len(host.messages("/all")) == 2)
-        await eventually(lambda: all(host.messages(path) for path in ("/asks", "/job", "/batch")))
+        await host.ask("subscribe", **host.build_params("/all", cursor="e0"))
+        await eventually(lambda: len(host.list_messages("/all")) == 2)
+        await eventually(lambda: all(host.list_messages(path) for path in ("/asks", "/job", "/batch")))
         names = {
-            path: [body["data"]["job_id"] for body, _ in host.messages(path)] for path in ("/asks", "/job", "/batch")
+            path: [body["data"]["job_id"] for body, _ in host.list_messages(path)]
+            for path in ("/asks", "/job", "/batch")
         }
         assert set(map(tuple, names.values())) == {(job["job_id"],)}
-        assert {body["data"]["job_id"] for body, _ in host.messages("/all")} == {job["job_id"], other}
+        assert {body["data"]["job_id"] for body, _ in host.list_messages("/all")} == {job["job_id"], other}
 
 
 async def test_secret_of_a_receiver_can_be_changed(team: Team, receiver: Receiver):
     async with event_host(team, receiver) as host:
         for secret in (SECRET, OTHER_SECRET):
-            await host.ask("subscribe", **host.wish(secret=secret))
+            await host.ask("subscribe", **host.build_params(secret=secret))
         await host.finish()
-        await eventually(lambda: bool(host.messages()))
-        _, received = host.messages()[0]
+        await eventually(lambda: bool(host.list_messages()))
+        _, received = host.list_messages()[0]
         for secret in (SECRET, OTHER_SECRET):
             verify(secret, received.body, dict(received.headers.items()))
 
@@ -330,22 +331,22 @@ async def test_receiver_that_does_not_echo_the_challenge_gets_nothing(
 ):
     async with event_host(team, receiver) as host:
         receiver.echo = echo
-        refusal = await host.ask_refused("subscribe", **host.wish())
+        refusal = await host.ask_refused("subscribe", **host.build_params())
         assert (refusal.code, refusal.data) == (UNVERIFIED, {"reason": "challenge_failed"})
         assert receiver.url not in str(refusal)
         await host.finish()
         receiver.echo = echo_challenge
-        await host.ask("subscribe", **host.wish("/later"))
+        await host.ask("subscribe", **host.build_params("/later"))
         await host.finish()
-        await eventually(lambda: bool(host.messages("/later")))
-        assert host.messages() == []
+        await eventually(lambda: bool(host.list_messages("/later")))
+        assert host.list_messages() == []
 
 
 @pytest.mark.parametrize(("status", "reason"), [(302, "challenge_failed"), (404, "http_4xx"), (500, "http_5xx")])
 async def test_failed_challenge_names_only_a_kind_of_failure(team: Team, receiver: Receiver, status: int, reason: str):
     async with event_host(team, receiver) as host:
         receiver.statuses.append(status)
-        assert (await host.ask_refused("subscribe", **host.wish())).data == {"reason": reason}
+        assert (await host.ask_refused("subscribe", **host.build_params())).data == {"reason": reason}
         unreachable = {"mode": "webhook", "url": "http://localhost:1/", "secret": SECRET}
         assert (await host.ask_refused("subscribe", name="job.finished", delivery=unreachable)).data == {
             "reason": "connection_refused"
@@ -370,8 +371,8 @@ async def test_address_or_secret_that_may_not_be_used_is_refused(
     team: Team, receiver: Receiver, delivery: dict[str, str]
 ):
     async with event_host(team, receiver) as host:
-        wish = host.wish()
-        refusal = await host.ask_refused("subscribe", **{**wish, "delivery": {**wish["delivery"], **delivery}})
+        params = host.build_params()
+        refusal = await host.ask_refused("subscribe", **{**params, "delivery": {**params["delivery"], **delivery}})
         assert refusal.code == INVALID_PARAMS
         assert [value for value in delivery.values() if len(value) > 8 and value in str(refusal)] == []
         assert receiver.received == []
@@ -379,25 +380,25 @@ async def test_address_or_secret_that_may_not_be_used_is_refused(
 
 async def test_other_ways_of_delivery_are_not_supported(team: Team, receiver: Receiver, team_settings: Settings):
     async with event_host(team, receiver) as host:
-        wish = host.wish()
-        refusal = await host.ask_refused("subscribe", **{**wish, "delivery": {**wish["delivery"], "mode": "push"}})
+        params = host.build_params()
+        refusal = await host.ask_refused("subscribe", **{**params, "delivery": {**params["delivery"], "mode": "push"}})
         assert (refusal.code, refusal.data) == (UNSUPPORTED, {"feature": "deliveryMode", "value": "push"})
     async with serving_team(team_settings) as other, event_host(other, receiver) as host:
         assert {tuple(event["delivery"]) for event in (await host.ask("list"))["events"]} == {("poll",)}
-        assert (await host.ask_refused("subscribe", **host.wish())).code == UNSUPPORTED
+        assert (await host.ask_refused("subscribe", **host.build_params())).code == UNSUPPORTED
         assert (await host.poll(None))["events"] == []
 
 
 async def test_subscription_ends_when_it_is_unsubscribed(team: Team, receiver: Receiver):
     async with event_host(team, receiver) as host:
-        await host.ask("subscribe", **host.wish())
-        await host.ask("subscribe", **host.wish("/stays"))
+        await host.ask("subscribe", **host.build_params())
+        await host.ask("subscribe", **host.build_params("/stays"))
         gone = {"name": "job.finished", "delivery": {"url": f"{receiver.url}/hook"}}
         assert await host.ask("unsubscribe", **gone) is not None
         assert (await host.ask_refused("unsubscribe", **gone)).data == {"kind": "subscription"}
         await host.finish()
-        await eventually(lambda: bool(host.messages("/stays")))
-        assert host.messages() == []
+        await eventually(lambda: bool(host.list_messages("/stays")))
+        assert host.list_messages() == []
 
 
 async def test_lifetime_is_granted_within_limits(team: Team, receiver: Receiver):
@@ -405,85 +406,90 @@ async def test_lifetime_is_granted_within_limits(team: Team, receiver: Receiver)
         granted: list[int] = []
         for lifetime in LIFETIMES:
             asked_at = team.server.engine.now()
-            made = await host.ask("subscribe", **host.wish(**lifetime))
+            made = await host.ask("subscribe", **host.build_params(**lifetime))
             expires_at = datetime.fromisoformat(made["refreshBefore"]).timestamp()
             assert expires_at > asked_at
             granted.append(int((expires_at - asked_at) // 300) * 5)  # the emulated clock is fast
         assert granted == [5, 5, 30, 60, 1440]
 
 
-# Other owners, tokens that end, and floods.
+# Other owners, tokens that expire, and limits.
 
 
-async def test_other_owner_learns_nothing_and_changes_nothing(team: Team, receiver: Receiver):
+async def test_other_owner_reads_nothing_and_changes_nothing(team: Team, receiver: Receiver):
     async with event_host(team, receiver) as alice, event_host(team, receiver) as bob:
         job_id = await alice.finish(batch="night")
-        made = await alice.ask("subscribe", **alice.wish("/alice"))
+        made = await alice.ask("subscribe", **alice.build_params("/alice"))
         assert (await bob.poll("e0"))["events"] == []
         for arguments in ({"job_id": job_id}, {"batch": "night"}):
-            theirs = await bob.ask_refused("poll", name="job.finished", cursor="e0", arguments=arguments)
-            nobodys = await bob.ask_refused(
+            foreign = await bob.ask_refused("poll", name="job.finished", cursor="e0", arguments=arguments)
+            unknown = await bob.ask_refused(
                 "poll", name="job.finished", cursor="e0", arguments=dict.fromkeys(arguments, "no such")
             )
-            assert theirs.error == nobodys.error
-            assert (await bob.ask_refused("subscribe", **bob.wish(arguments=arguments))).error == nobodys.error
+            assert foreign.error == unknown.error
+            assert (await bob.ask_refused("subscribe", **bob.build_params(arguments=arguments))).error == unknown.error
         gone = {"name": "job.finished", "delivery": {"url": f"{receiver.url}/alice"}}
         assert (await bob.ask_refused("unsubscribe", **gone)).code == NOT_FOUND
         challenges = len(receiver.received)
-        stolen = await bob.ask("subscribe", **bob.wish("/alice", OTHER_SECRET))
-        assert (stolen["id"] != made["id"], len(receiver.received)) == (True, challenges + 1), "bob is asked for anew"
+        stolen = await bob.ask("subscribe", **bob.build_params("/alice", OTHER_SECRET))
+        assert (stolen["id"] != made["id"], len(receiver.received)) == (True, challenges + 1), "bob is challenged too"
         await bob.finish()
         theirs_id = await alice.finish()
-        await eventually(lambda: len(alice.messages("/alice")) == 2)
-        ids = {each.headers["x-mcp-subscription-id"]: body["data"]["job_id"] for body, each in alice.messages("/alice")}
+        await eventually(lambda: len(alice.list_messages("/alice")) == 2)
+        ids = {
+            each.headers["x-mcp-subscription-id"]: body["data"]["job_id"]
+            for body, each in alice.list_messages("/alice")
+        }
         assert ids[made["id"]] == theirs_id
         assert ids[stolen["id"]] != theirs_id
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired"])
-async def test_nothing_is_sent_once_the_token_has_ended(team: Team, receiver: Receiver, end: str):
+async def test_no_message_is_sent_once_the_token_has_ended(team: Team, receiver: Receiver, end: str):
     owner, owners = f"owner{next(OWNERS)}", team.server.engine.owners
     lifetime_s = 1800.0 if end == "expired" else None
     token, record = await owners.add_token(owner, lifetime_s=lifetime_s)
     stays = await team.add_token(owner)
     async with event_host(team, receiver, token=token) as ending, event_host(team, receiver, token=stays) as host:
-        made = await ending.ask("subscribe", **ending.wish("/ends"))
-        await host.ask("subscribe", **host.wish("/stays", cursor=made["cursor"]))
-        receiver.refuse = lambda body: True  # also what waits for its next attempt is not sent
+        made = await ending.ask("subscribe", **ending.build_params("/ends"))
+        await host.ask("subscribe", **host.build_params("/stays", cursor=made["cursor"]))
+        receiver.refuse = lambda body: True  # a message that waits for its next attempt is not sent either
         await host.finish()
-        await eventually(lambda: bool(host.messages("/ends")))
+        await eventually(lambda: bool(host.list_messages("/ends")))
         if end == "revoked":
             await owners.revoke_token(record.id)
         else:
             assert record.expires_at is not None
             assert datetime.fromisoformat(made["refreshBefore"]).timestamp() <= record.expires_at
             SKIPPED_S.append(1800.0)
-        sent = len(host.messages("/ends"))
+        sent = len(host.list_messages("/ends"))
         receiver.refuse = lambda body: False
         late = await host.finish()
-        await eventually(lambda: any(body["data"]["job_id"] == late for body, _ in host.messages("/stays")))
-        assert late not in {body["data"]["job_id"] for body, _ in host.messages("/ends")}
-        assert len(host.messages("/ends")) <= sent + 1, "one attempt may have been under way"
+        await eventually(lambda: any(body["data"]["job_id"] == late for body, _ in host.list_messages("/stays")))
+        assert late not in {body["data"]["job_id"] for body, _ in host.list_messages("/ends")}
+        assert len(host.list_messages("/ends")) <= sent + 1, "one attempt may have been under way"
 
 
 async def test_subscriptions_and_challenges_of_an_owner_are_limited(team: Team, receiver: Receiver):
     owner = f"owner{next(OWNERS)}"
     async with event_host(team, receiver, token=await team.add_token(owner)) as host:
-        made = await host.ask("subscribe", **host.wish())
+        made = await host.ask("subscribe", **host.build_params())
         store = team.server.engine._store.for_owner(owner)  # pyright: ignore[reportPrivateUsage]
         now = team.server.engine.now()
         number = 0
         for number in range(10_000):
-            wish = NewSubscription(f"sub_{number}", "", "finished", "", "", f"{receiver.url}/hook", SECRET, now + 9e9)
-            if await store.save_subscription(wish, now, limit=MAX_SUBSCRIPTIONS) is None:
+            new = NewSubscription(f"sub_{number}", "", "finished", "", "", f"{receiver.url}/hook", SECRET, now + 9e9)
+            if await store.save_subscription(new, now, limit=MAX_SUBSCRIPTIONS) is None:
                 break
         assert number == MAX_SUBSCRIPTIONS - 1
-        refusal = await host.ask_refused("subscribe", **host.wish(arguments={}, name="job.needs_input"))
+        refusal = await host.ask_refused("subscribe", **host.build_params(arguments={}, name="job.needs_input"))
         assert (refusal.code, refusal.data) == (EXHAUSTED, {"limit": "subscriptions", "max": MAX_SUBSCRIPTIONS})
-        assert (await host.ask("subscribe", **host.wish()))["id"] == made["id"], "a refresh is none more"
+        assert (await host.ask("subscribe", **host.build_params()))["id"] == made["id"], (
+            "a refresh is not a new subscription"
+        )
     receiver.echo = lambda body: b""
     async with event_host(team, receiver) as flooding:
-        codes = [(await flooding.ask_refused("subscribe", **flooding.wish(f"/{n}"))).code for n in range(40)]
+        codes = [(await flooding.ask_refused("subscribe", **flooding.build_params(f"/{n}"))).code for n in range(40)]
         assert EXHAUSTED in codes
         assert len(receiver.received) < 40
 
@@ -491,8 +497,8 @@ async def test_subscriptions_and_challenges_of_an_owner_are_limited(team: Team, 
 async def test_audit_log_has_subscriptions_without_their_address(team: Team, receiver: Receiver):
     owner = f"owner{next(OWNERS)}"
     async with event_host(team, receiver, token=await team.add_token(owner)) as host:
-        await host.ask("subscribe", **host.wish("/s3cret"))
-        await host.ask("unsubscribe", **host.wish("/s3cret"))
+        await host.ask("subscribe", **host.build_params("/s3cret"))
+        await host.ask("unsubscribe", **host.build_params("/s3cret"))
     entries = [entry for _, entry in await team.server.engine.owners.read_log(owner=owner)]
     assert [entry.action for entry in entries] == ["subscribe job.finished", "unsubscribe job.finished"]
     assert "s3cret" not in str(entries)

@@ -11,7 +11,7 @@ from receiver import Receiver
 from team_servers import serving_team
 from test_events import NOT_FOUND, event_host
 from test_events import receiver as receiver
-from test_events import willing as willing
+from test_events import reset_receiver as reset_receiver
 
 from agent_jobs.callback_urls import AllowedHost
 from agent_jobs.settings.settings import Settings
@@ -36,16 +36,16 @@ async def test_replicas_share_subscriptions_and_cursors(on_both: Settings, recei
     async with serving_team(settings) as one:
         token = await one.add_token()
         async with event_host(one, receiver, token=token) as host:
-            made = await host.ask("subscribe", **host.wish())
+            made = await host.ask("subscribe", **host.build_params())
         async with serving_team(settings) as other:
             async with event_host(other, receiver, token=token) as host:
                 job_id = await host.finish()
-                await eventually(lambda: len(host.messages()) == 1)
-                assert await host.ask("unsubscribe", **host.wish()) is not None
+                await eventually(lambda: len(host.list_messages()) == 1)
+                assert await host.ask("unsubscribe", **host.build_params()) is not None
             async with event_host(one, receiver, token=token) as host:
                 [event] = (await host.poll(made["cursor"]))["events"]
                 assert event["data"]["job_id"] == job_id
-                assert (await host.ask_refused("unsubscribe", **host.wish())).code == NOT_FOUND
+                assert (await host.ask_refused("unsubscribe", **host.build_params())).code == NOT_FOUND
     async with serving_team(settings) as restarted, event_host(restarted, receiver, token=token) as host:
         assert [each["eventId"] for each in (await host.poll(made["cursor"]))["events"]] == [event["eventId"]]
-    assert len(host.messages()) == 1, "one of two processes sends each"
+    assert len(host.list_messages()) == 1, "one of two processes sends each"

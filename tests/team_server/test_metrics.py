@@ -1,4 +1,4 @@
-"""What Prometheus reads: a bounded number of figures, behind a token of its own."""
+"""Prometheus reads a bounded number of figures, and needs a token of its own."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ def read_samples(text: str) -> dict[tuple[str, ...], float]:
     return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
 
-async def test_prometheus_reads_figures_with_its_own_token_alone(team_settings: Settings, tmp_path: Path) -> None:
+async def test_prometheus_reads_figures_only_with_its_own_token(team_settings: Settings, tmp_path: Path) -> None:
     tokens = tmp_path / "token"
     tokens.write_text(f"{TOKEN}\n")
     settings = replace(team_settings, data_dir=tmp_path / "data", metrics_token_file=tokens)
@@ -29,8 +29,8 @@ async def test_prometheus_reads_figures_with_its_own_token_alone(team_settings: 
         token_of_ada = await team.add_token("ada")
         async with team.host(token_of_ada, "modern") as host:
             await host.start("a prompt of nobody else", emulate={"end": "never"})
-            ended = await host.start(emulate={"duration_s": 0.2})
-            await host.end(ended["job_id"])
+            finished = await host.start(emulate={"duration_s": 0.2})
+            await host.end(finished["job_id"])
         for wrong in ({}, {"Authorization": f"Bearer {token_of_ada}"}, {"Authorization": TOKEN}):
             assert (await http.get("/metrics", headers=wrong)).status_code == 401
         answer = await http.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})

@@ -1,4 +1,4 @@
-"""What hostile requests get from the team server: a refusal in time, no traceback, and nothing of the machine."""
+"""The team server refuses hostile requests in time, without a traceback and without facts about its machine."""
 
 import sqlite3
 from collections.abc import AsyncGenerator, Generator

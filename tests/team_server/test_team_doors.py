@@ -1,4 +1,4 @@
-"""Which routes beside MCP the team server has, and who may use each."""
+"""The routes of the team server beside MCP, and the credentials that each needs."""
 
 from dataclasses import replace
 from pathlib import Path

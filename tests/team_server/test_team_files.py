@@ -1,4 +1,4 @@
-"""Files over HTTP: uploads for jobs, what runs made, and nothing of another owner's."""
+"""Files over HTTP: uploads for jobs, files that runs made, and no file of another owner."""
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -46,15 +46,15 @@ async def team(settings: Settings, clock: Clock | None = None) -> AsyncGenerator
         unbound = await app.engine()
         ada, bob = unbound.for_owner("ada"), unbound.for_owner("bob")
         async with (
-            serving_routes(routes_of(ada)) as url_of_ada,
-            serving_routes(routes_of(bob)) as url_of_bob,
+            serving_routes(build_routes(ada)) as url_of_ada,
+            serving_routes(build_routes(bob)) as url_of_bob,
             client_of(url_of_ada) as http_of_ada,
             client_of(url_of_bob) as http_of_bob,
         ):
             yield Team(ada, bob, http_of_ada, http_of_bob)
 
 
-def routes_of(engine: Engine) -> list[Route]:
+def build_routes(engine: Engine) -> list[Route]:
     async def bound() -> Engine:
         return engine
 
@@ -96,7 +96,7 @@ async def test_upload_is_attached_and_files_of_a_run_are_returned(on_both: Setti
         assert (back.headers["x-content-type-options"], back.headers["cache-control"]) == ("nosniff", "no-store")
         own = await server.http_of_ada.get("/files/" + uploaded["file"].removeprefix("upload:"))
         assert own.content == b"a,b\n1,2\n"
-        # To another owner none of them exists.
+        # For another owner none of these files exists.
         for path in (made.path, "/files/" + uploaded["file"].removeprefix("upload:")):
             assert (await server.http_of_bob.get(path)).status_code == 404
         with pytest.raises(RequestError) as refused:
@@ -107,7 +107,7 @@ async def test_upload_is_attached_and_files_of_a_run_are_returned(on_both: Setti
 
 
 async def test_paths_of_the_server_are_not_attached(settings: Settings) -> None:
-    """Not even below a folder that the single user of this machine released."""
+    """Not even files in a folder that AGENT_JOBS_FILE_ROOTS releases are attached."""
     folder = settings.data_path().parent
     (folder / "secret.txt").write_text("of the operator")
     async with team(replace(settings, file_roots=(folder,))) as server:
@@ -124,7 +124,7 @@ async def test_paths_of_the_server_are_not_attached(settings: Settings) -> None:
             assert refused.value.code == "no_upload"
 
 
-async def test_upload_is_gone_after_a_day_and_its_room_is_free(
+async def test_upload_is_deleted_after_a_day_and_frees_its_space(
     on_both: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(team_files, "OWNER_BYTES", 10)

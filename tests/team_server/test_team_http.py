@@ -1,4 +1,4 @@
-"""The team server over a real socket: who gets in, what is answered, and in which era."""
+"""The team server over a real socket: authorization, limits and answers in both eras of the protocol."""
 
 import json
 import resource
@@ -111,7 +111,7 @@ async def test_wrong_token_is_refused_and_logged(
         answer = await http.post("/mcp", json=LIST_TOOLS, headers=ACCEPT)
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
-    assert reason not in answer.text, "the reason would help to guess"
+    assert reason not in answer.text, "the reason would help an attacker to guess"
     logged = [entry for _, entry in await team.server.engine.owners.read_log()]
     assert (logged[-1].action, logged[-1].address) == (f"refused: {reason}", "127.0.0.1")
     assert len(token) < 5 or token not in f"{logged} {caplog.text}"
@@ -136,7 +136,7 @@ async def test_refused_tokens_do_not_fill_the_audit_log(team: Team, monkeypatch:
     async with team.http("ajt_wrong") as http:
         for _ in range(8):
             assert (await http.post("/mcp")).status_code == 401
-    assert len(await owners.read_log()) - before <= 2 * 2  # a minute may end meanwhile
+    assert len(await owners.read_log()) - before <= 2 * 2  # a new minute may begin meanwhile
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ async def test_other_hosts_and_pages_are_refused(team: Team, headers: dict[str, 
         ("0.0.0.0", None, "1.2.3.4:99999", False),
     ],
 )
-def test_host_names_of_a_server(host: str, public_url: str | None, name: str, is_known: bool):
+def test_host_names_follow_the_settings_of_a_server(host: str, public_url: str | None, name: str, is_known: bool):
     assert HostNames(host, public_url).is_known_host(name) is is_known
 
 
@@ -222,7 +222,7 @@ async def read_to_end(stream: SocketStream) -> bytes:
                 return read
 
 
-async def test_slow_body_is_given_up(team: Team, monkeypatch: pytest.MonkeyPatch):
+async def test_slow_body_is_refused(team: Team, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(request_body, "BODY_S", 0.1)
     head = f"POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {await team.add_token()}\r\n"
     async with await connect(team) as stream:
@@ -231,7 +231,7 @@ async def test_slow_body_is_given_up(team: Team, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("sent", ["", "POST /mcp HTT", "POST /mcp HTTP/1.1\r\nHost: localhost\r\nA: "])
-async def test_slow_headers_are_given_up(team: Team, sent: str, monkeypatch: pytest.MonkeyPatch):
+async def test_slow_headers_close_the_connection(team: Team, sent: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(connections, "HEADERS_S", 0.1)
     async with await connect(team) as stream:
         await stream.send(sent.encode() or b"")
@@ -322,7 +322,7 @@ async def test_stream_is_silent_until_its_first_event(monkeypatch: pytest.Monkey
         head = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
         await send(head)
         await send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
-        assert sent == [], "a balancer could not repeat the request any more"
+        assert sent == [], "once headers are sent, a balancer could not repeat the request"
         monkeypatch.setattr(stream_head_delay, "HOLD_S", 0.0)
         await send({"type": "http.response.body", "body": b"event: message\r\ndata: {}\r\n\r\n", "more_body": True})
         await send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
@@ -368,7 +368,7 @@ async def test_listening_for_others_without_a_token_is_refused(team_settings: Se
         pass
 
 
-def test_port_in_use_is_a_sentence(team_settings: Settings):
+def test_port_in_use_is_reported_in_a_sentence(team_settings: Settings):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = replace(team_settings, port=taken.getsockname()[1])
         with pytest.raises(ConfigError, match="Choose others with --host and --port") as refused:
@@ -379,7 +379,7 @@ def test_port_in_use_is_a_sentence(team_settings: Settings):
 @pytest.mark.parametrize(
     "host", ["x" * 300, "é..x", "a..b", "x" * 64 + ".example", "a\0b", "no-such-host.invalid", "::1::"]
 )
-def test_host_that_cannot_be_listened_on_is_a_sentence(team_settings: Settings, host: str):
+def test_host_that_cannot_be_listened_on_is_reported_in_a_sentence(team_settings: Settings, host: str):
     with pytest.raises(ConfigError) as refused:
         open_listener(replace(team_settings, host=host, port=0))
     assert str(refused.value).startswith(f"Cannot listen on {host}, port 0 (")
@@ -454,7 +454,7 @@ async def test_listening_clients_are_released_when_the_server_drains(team_settin
     assert '"id":7' in "".join(rest), "the stream ends with its answer, as the protocol has it"
 
 
-async def test_listening_client_is_let_go_when_its_token_is_revoked(team: Team, monkeypatch: pytest.MonkeyPatch):
+async def test_listening_client_is_released_when_its_token_is_revoked(team: Team, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(token_watch, "CHECK_S", 0.1)
     token, record = await team.server.engine.owners.add_token("gina")
     async with team.http(token) as http:

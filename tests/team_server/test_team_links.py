@@ -38,4 +38,4 @@ async def test_starts_name_the_page_at_the_public_address(on_both: Settings, pub
                 assert view == f"{public}{path}"
                 answer = await browser.get(path)
                 sign_in = f"/sign-in?{urlencode({'next': path})}"
-                assert (answer.status_code, answer.headers["location"]) == (303, sign_in), "one of the page's own"
+                assert (answer.status_code, answer.headers["location"]) == (303, sign_in), "a link of the page itself"

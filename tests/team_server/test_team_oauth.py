@@ -36,7 +36,7 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 def fresh_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the keys fetched at each request, as if they had been kept for long, and each refusal logged."""
+    """Fetch the keys at each request, as if the stored ones were old, and log each refusal."""
     monkeypatch.setattr(issuer_keys, "KEYS_S", 0.0)
     monkeypatch.setattr(audit, "MAX_REFUSED_A_MINUTE", 1000)
 
@@ -53,7 +53,7 @@ async def ask(team: Team, token: str) -> httpx2.Response:
         return await http.post("/mcp", json=LIST_TOOLS, headers=ACCEPT)
 
 
-async def last_refusal(team: Team) -> Any:
+async def read_last_refusal(team: Team) -> Any:
     return (await team.server.engine.owners.read_log())[-1][1]
 
 
@@ -77,18 +77,18 @@ def encode(part: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
 
 
-def claims(team: Team, issuer: Issuer) -> dict[str, Any]:
+def build_claims(team: Team, issuer: Issuer) -> dict[str, Any]:
     exp = int(time.time()) + 600
     return {"iss": issuer.url, "sub": "alice", "scope": "jobs", "aud": f"{team.url}/mcp", "exp": exp}
 
 
 def make_unsigned(team: Team, issuer: Issuer) -> str:
-    return f"{encode({'alg': 'none'})}.{encode(claims(team, issuer))}."
+    return f"{encode({'alg': 'none'})}.{encode(build_claims(team, issuer))}."
 
 
 def make_symmetric(team: Team, issuer: Issuer) -> str:
-    """Return a token that is signed with the public key, as if that were a secret."""
-    signed = f"{encode({'alg': 'HS256', 'kid': issuer.key.kid})}.{encode(claims(team, issuer))}"
+    """Return a token that is signed with the public key, as if the key were a secret."""
+    signed = f"{encode({'alg': 'HS256', 'kid': issuer.key.kid})}.{encode(build_claims(team, issuer))}"
     digest = hmac.new(issuer.public_pem(), signed.encode(), sha256).digest()
     return f"{signed}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
@@ -114,14 +114,14 @@ def make_with_embedded_key(team: Team, issuer: Issuer) -> str:
 def make_changed(team: Team, issuer: Issuer) -> str:
     """Return a token whose subject was changed after it was signed."""
     head, _, signature = issuer.make_token(aud=f"{team.url}/mcp").split(".")
-    return ".".join([head, encode({**claims(team, issuer), "sub": "bob"}), signature])
+    return ".".join([head, encode({**build_claims(team, issuer), "sub": "bob"}), signature])
 
 
 def make_token(**given: Any) -> Callable[[Team, Issuer], str]:
     return lambda team, issuer: issuer.make_token(None, None, **{"aud": f"{team.url}/mcp", **given})
 
 
-#: The tokens of the table are dated as the tests are collected, which may be half an hour before they are used.
+#: Tokens get their dates when the tests are collected, which may be half an hour before a test uses them.
 DAY_S = 86_400
 
 HOSTILE: dict[str, tuple[Callable[[Team, Issuer], str], int, str]] = {
@@ -164,7 +164,7 @@ async def test_hostile_token_is_refused(signed: Team, issuer: Issuer, name: str)
     metadata = f"{signed.url}/.well-known/oauth-protected-resource/mcp"
     challenge = answer.headers["www-authenticate"]
     assert challenge == f'Bearer error="{code}", resource_metadata="{metadata}", scope="jobs"'
-    assert (await last_refusal(signed)).action == f"refused: {reason}"
+    assert (await read_last_refusal(signed)).action == f"refused: {reason}"
 
 
 async def test_rotated_key_is_fetched_and_the_old_one_refused(signed: Team, issuer: Issuer):
@@ -241,7 +241,7 @@ async def test_client_signs_in_by_itself(signed: Team, issuer: Issuer):
 
 
 class Storage:
-    """Keeps a client's token while it runs."""
+    """A store that keeps a client's token while the client runs."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Any] = {}
@@ -280,10 +280,10 @@ async def test_introspection_judges_each_token(team_settings: Settings, issuer: 
         async with httpx2.AsyncClient(auth=("robot", SECRET)) as http:
             await http.post(f"{issuer.url}/revoke", data={"token": good})
         assert (await ask(team, good)).status_code == 401
-        assert (await last_refusal(team)).action == "refused: not active"
+        assert (await read_last_refusal(team)).action == "refused: not active"
 
 
-async def test_silent_issuer_is_no_refusal(team_settings: Settings, tmp_path: Path):
+async def test_silent_issuer_is_not_reported_as_a_refusal(team_settings: Settings, tmp_path: Path):
     settings = replace(team_settings, data_dir=tmp_path, oauth_issuer="http://127.0.0.1:9")
     with running_issuer() as issuer:
         async with serving_team(settings) as team:

@@ -1,4 +1,4 @@
-"""Owners over HTTP: each sees their own jobs, and the audit log has what they did."""
+"""Owners over HTTP: each sees only their own jobs, and the audit log has each action."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.settings.settings import Settings
 from agent_jobs.settings.values import SecretStr
 
-#: 100,000 at 2.00 and 20,000 at 10.00 a million.
+#: US dollars: 100,000 input tokens at 2.00 a million and 20,000 output tokens at 10.00.
 USAGE, USD = {"input_tokens": 100_000, "output_tokens": 20_000}, 0.4
 
 
@@ -38,7 +38,7 @@ async def test_actions_are_logged_with_caller_and_cost(team: Team):
     token = await team.add_token("erin")
     async with team.host(token) as host:
         job_id = (await host.start("secret prompt", emulate={"duration_s": 1, "usage": USAGE}))["job_id"]
-        ended = await host.end(job_id)
+        finished = await host.end(job_id)
         await host.call("agent_result", job_id=job_id)
         other_id = (await host.start(emulate={"end": "never"}))["job_id"]
         await host.call("agent_cancel", job_id=other_id)
@@ -50,7 +50,7 @@ async def test_actions_are_logged_with_caller_and_cost(team: Team):
     assert record is not None
     assert record.last_used_at is not None
     assert {(entry.token_id, entry.client, entry.address) for entry in entries} == {(record.id, "mcp", "127.0.0.1")}
-    assert entries[1].cost_usd == ended["cost_usd"] == pytest.approx(USD)
+    assert entries[1].cost_usd == finished["cost_usd"] == pytest.approx(USD)
     assert "secret prompt" not in str(entries)
     assert token not in str(entries)
 
@@ -62,7 +62,7 @@ async def test_client_without_a_name_is_logged_by_its_library(team: Team):
     assert {entry.client.partition("/")[0] for entry in await read_actions(team, "frank")} == {"python-httpx2"}
 
 
-async def test_settings_of_the_operator_are_not_lent_to_owners(
+async def test_settings_of_the_operator_are_not_used_for_owners(
     team_settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     (tmp_path / "secret.txt").write_text("the operator's")

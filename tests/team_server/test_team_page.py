@@ -1,4 +1,4 @@
-"""The page of a team server: each owner signs in with a team token and sees the own jobs."""
+"""The page of a team server: each owner signs in with a team token and sees only their own jobs."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -30,7 +30,7 @@ async def sign_in(client: httpx2.AsyncClient, token: str) -> httpx2.Response:
     return await client.post("/sign-in", data={"token": token})
 
 
-def form_token(html: str) -> str:
+def read_form_token(html: str) -> str:
     return html.partition('name="form_token" value="')[2].partition('"')[0]
 
 
@@ -51,7 +51,7 @@ async def test_two_owners_see_and_change_only_their_own_jobs(team: Team):
                 assert (answer.status_code, f"secret of {other}" in answer.text) == (404, False), path
             assert (await client.get(f"/live/jobs/{ids[other]}")).status_code == 404
             assert f"<bdi>{owner}</bdi>" in (await client.get("/spend")).text
-        token = form_token((await anna.get("/new")).text)
+        token = read_form_token((await anna.get("/new")).text)
         for action in ("cancel", "reply", "ask", "delete"):
             fields = {"form_token": token, "prompt": "x", "answer": "approve", "call": "x"}
             answer = await anna.post(f"/jobs/{ids['ben']}/{action}", data=fields)
@@ -114,10 +114,10 @@ async def test_stream_of_an_open_page_ends_with_its_token(team: Team, monkeypatc
 
 async def test_visitor_signs_out(team: Team):
     async with browser(team, await team.add_token("dora")) as client:
-        token = form_token((await client.get("/")).text)
+        token = read_form_token((await client.get("/")).text)
         assert (await client.post("/sign-out", data={"form_token": token})).headers["location"] == "/sign-in"
         assert (await client.get("/")).status_code == 303
-        await client.post("/sign-out", data={"form_token": token})  # nobody is signed in any more
+        await client.post("/sign-out", data={"form_token": token})  # no browser is signed in any more
     log = [entry for _, entry in await team.server.engine.owners.read_log(owner="dora")]
     assert [(entry.client, entry.action, entry.job_id) for entry in log] == [
         ("page", "signed in", ""),

@@ -16,7 +16,7 @@ from agent_jobs.emulator.server import RunningServer, run_emulator
 
 pytestmark = pytest.mark.skipif(find_haproxy() is None and NEEDS_HAPROXY not in os.environ, reason=NO_HAPROXY)
 
-POLLS = 6  # of each era
+POLLS = 6  # polls that wait at the same time, in each era
 
 
 @pytest.fixture(scope="module")

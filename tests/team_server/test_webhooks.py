@@ -1,4 +1,4 @@
-"""Webhooks of the provider: a hint has its job retrieved, a lost one costs time, and a forged one does nothing."""
+"""Webhooks of the provider: each causes a retrieval of its job. A lost one costs time, a forged one is refused."""
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -25,13 +25,13 @@ from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.team_records import Webhook
 from agent_jobs.team_server.provider_webhooks import BODY_BYTES, WEBHOOK_PATH, build_webhook_routes, read_secrets
 
-#: No streams: only polls and webhooks show how a job goes on.
+#: Without streams, only polls and webhooks show the progress of a job.
 POLLED: dict[str, Any] = {"follow": 0}
 
 
 @dataclass(frozen=True)
 class Team:
-    """A server that takes webhooks in, and the client of its jobs."""
+    """A server that receives webhooks, and the client of its jobs."""
 
     host: Host
     http: httpx2.AsyncClient
@@ -43,7 +43,7 @@ class Team:
 
 @asynccontextmanager
 async def team(settings: Settings, upstream: RunningServer, *, sends: bool = False) -> AsyncGenerator[Team]:
-    """Run a server; with `sends`, the emulator sends it webhooks."""
+    """Run a server. If `sends` is true, the emulator sends webhooks to it."""
     assert settings.webhook_secret_file is not None
     async with hosting(settings) as host:
         routes = build_webhook_routes(host.app.engine, settings.webhook_secret_file)
@@ -74,43 +74,43 @@ def on_both(request: pytest.FixtureRequest, hooked: Settings) -> Iterator[Settin
         yield replace(hooked, database_url=SecretStr(url))
 
 
-def response_ids(upstream: RunningServer) -> list[str]:
+def list_response_ids(upstream: RunningServer) -> list[str]:
     return [entry["id"] for entry in upstream.emulator.log() if entry["entry"] == "response"]
 
 
 def count_gets(upstream: RunningServer) -> list[int]:
     """Count the GETs of each created response, in order."""
     asked = [e.get("response_id") for e in upstream.emulator.log() if e.get("operation") == "retrieve"]
-    return [asked.count(response_id) for response_id in response_ids(upstream)]
+    return [asked.count(response_id) for response_id in list_response_ids(upstream)]
 
 
 async def test_webhook_has_its_job_retrieved_and_the_next_ones_polled_seldom(
     on_both: Settings, upstream: RunningServer
 ) -> None:
     async with team(on_both, upstream, sends=True) as server:
-        first = await server.host.start(emulate={"duration_s": 1})  # polled: no webhook was ever seen
+        first = await server.host.start(emulate={"duration_s": 1})  # it is polled, since no webhook has arrived yet
         assert (await server.host.end(first["job_id"]))["status"] == "completed"
-        await eventually_hooked(server)
+        await wait_for_first_webhook(server)
         second = await server.host.start(emulate={"duration_s": 12, "text": "told"})
         assert (await server.host.end(second["job_id"]))["output"] == "told"
-    assert count_gets(upstream)[1] == 1, "nothing but the webhook had it retrieved"
+    assert count_gets(upstream)[1] == 1, "only the webhook caused its retrieval"
 
 
-async def eventually_hooked(server: Team) -> None:
-    """Wait for the first webhook: from then on the server expects more."""
+async def wait_for_first_webhook(server: Team) -> None:
+    """Send webhooks until one is accepted: from then on the server expects more."""
     status = 0
     while status != 204:
         status = await server.post(**webhook_request("resp_of_another_program"))
 
 
-async def test_lost_webhooks_are_found_by_the_far_poll_and_late_or_doubled_ones_change_nothing(
+async def test_poll_replaces_lost_webhooks_and_late_or_doubled_ones_change_nothing(
     hooked: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="webhook", webhook_lost=True, times=1)
     upstream.queue_fault(on="webhook", webhook_copies=3, times=1, skip=1)
     upstream.queue_fault(on="webhook", delay_s=20, times=1, skip=2)
     async with team(hooked, upstream, sends=True) as server:
-        await eventually_hooked(server)
+        await wait_for_first_webhook(server)
         jobs = [await server.host.start(emulate={"duration_s": 30 + n}) for n in range(3)]
         for job in jobs:
             assert (await server.host.end(job["job_id"]))["status"] == "completed"
@@ -121,7 +121,7 @@ async def test_lost_webhooks_are_found_by_the_far_poll_and_late_or_doubled_ones_
 async def test_webhook_of_an_unknown_response_finds_its_job(
     on_both: Settings, upstream: RunningServer, loses: str
 ) -> None:
-    """A start whose answer is lost is found; one that is answered after its webhook has one response, too."""
+    """If the answer of a start is lost or comes after the webhook, the job still has one response."""
     if loses == "the answer":
         upstream.queue_fault(on="create", drop="after_accept")
     else:
@@ -135,7 +135,7 @@ async def test_webhook_of_an_unknown_response_finds_its_job(
     assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_response_of_another_program_is_asked_for_once(hooked: Settings, upstream: RunningServer) -> None:
+async def test_response_of_another_program_is_retrieved_once(hooked: Settings, upstream: RunningServer) -> None:
     async with team(hooked, upstream, sends=True) as server:
         assert await server.post(**webhook_request("resp_elsewhere")) == 204
         await eventually(lambda: upstream.emulator.counters()["retrieves"] == 1)
@@ -152,7 +152,7 @@ NOW = 1_800_000_000.0
 async def test_webhook_that_comes_during_a_step_has_the_next_step_run_at_once(
     on_both: Settings,
 ) -> None:
-    """The step may have retrieved the response a moment before it ended."""
+    """The current step may have retrieved the response a moment before it finished."""
     url = on_both.database_url
     address = None if url is None else PostgresAddress(url.get_secret_value())
     async with open_store(on_both.data_path(), address) as store:
@@ -213,8 +213,8 @@ async def test_forged_repeated_and_odd_webhooks_change_nothing(hooked: Settings,
         assert await server.post(**webhook_request("batch_1", kind="batch.completed")) == 204
         intake = server.engine.webhooks
         assert intake is not None
-        # The same message again is no second hint, whatever it names.
-        [response_id] = response_ids(upstream)
+        # A repeated message is not a second hint, whatever response it names.
+        [response_id] = list_response_ids(upstream)
         genuine = webhook_request(response_id)
         message_id = genuine["headers"]["webhook-id"]
         assert await server.post(**genuine) == 204

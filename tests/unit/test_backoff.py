@@ -1,4 +1,4 @@
-"""Distances between retries."""
+"""The waits between retries double up to a limit, with a random share."""
 
 import random
 

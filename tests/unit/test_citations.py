@@ -8,7 +8,7 @@ CODE = "Run this:\n\n```python\nprint(1)\n```\n\nDone."
 
 
 def cite(text: str, cited: str) -> str:
-    """Return the text with a number behind these words of it."""
+    """Return the text with a citation after these words of it."""
     start = text.index(cited)
     return insert_numbers(text, [Citation(start, start + len(cited), 1)])
 
@@ -29,7 +29,7 @@ def test_number_follows_the_cited_text_outside_of_code_and_addresses(text: str, 
     assert cite(text, cited) == numbered
 
 
-#: Marks as models leave them, each cited or not.
+#: Marks as models write them, with and without an annotation.
 MARKS = {
     "private characters": "\ue200cite\ue202turn0search1\ue202turn2news3\ue201",
     "the same, bare": "citeturn0search1turn2news3",
@@ -63,7 +63,7 @@ def test_text_that_is_like_a_mark_stays(text: str) -> None:
     assert insert_numbers(text, [Citation(3, 3, 1, is_at_mark=True)]) == text
 
 
-def test_mark_that_is_still_written_is_not_shown() -> None:
+def test_unfinished_mark_is_not_shown() -> None:
     assert insert_numbers("Cheap \ue200cite\ue202tur", []) == "Cheap"
     assert insert_numbers("Cheap \u301012", []) == "Cheap"
 

@@ -170,7 +170,7 @@ def test_start_names_a_dead_proxy_on_a_terminal(upstream: RunningServer, tmp_pat
 
 
 class _Quiet(TLSListener):
-    """A listener for which a client that does not trust its certificate is no error."""
+    """A listener that ignores clients that do not trust its certificate."""
 
     def __init__(self, listener: Listener[ByteStream], context: SSLContext) -> None:
         super().__init__(listener, context, standard_compatible=False)
@@ -182,7 +182,7 @@ class _Quiet(TLSListener):
 
 @asynccontextmanager
 async def listening(answer: str, context: SSLContext | None = None) -> AsyncGenerator[int]:
-    """Run a server that gives each connection one answer; yield its port."""
+    """Run a server that gives each connection one answer, and yield its port."""
 
     async def reply(client: AnyByteStream) -> None:
         async with client:

@@ -129,10 +129,10 @@ def test_outline_of_any_text_points_at_lines_that_begin_with_its_headings(text: 
 
 @pytest.mark.parametrize("text", ["#" * 10**6, "# " + " #" * 10**6, " " * 10**6, "```" * 10**6, "# a\n" * 250_000])
 def test_hostile_text_is_outlined_in_a_moment(text: str):
-    find_headings(text)  # a pattern that went back and forth would run into the timeout of the tests
+    find_headings(text)  # a pattern that backtracks would exceed the timeout of the tests
 
 
-# Responses in the types of the API's own package.
+# Responses, built with the types of the openai package.
 
 
 def a_response(*output: ResponseOutputItem, **fields: Any) -> dict[str, Any]:
@@ -156,9 +156,9 @@ def cite(url: str, title: str) -> AnnotationURLCitation:
 
 
 def a_message(text: str, *annotations: Annotation, phase: Any = None) -> ResponseOutputMessage:
-    said = ResponseOutputText(type="output_text", text=text, annotations=[*annotations])
+    part = ResponseOutputText(type="output_text", text=text, annotations=[*annotations])
     return ResponseOutputMessage(
-        id="msg_1", type="message", role="assistant", status="completed", content=[said], phase=phase
+        id="msg_1", type="message", role="assistant", status="completed", content=[part], phase=phase
     )
 
 
@@ -315,13 +315,13 @@ def test_each_item_is_one_entry_with_its_details():
         ResponseCompactionItem(id="cmp_1", type="compaction", encrypted_content="gAAAAAB"),
         a_message("First line.\n\nSecond line.", phase="final_answer"),
     )
-    told = list_items(output)
-    assert told.pop(11) == {
+    entries = list_items(output)
+    assert entries.pop(11) == {
         "type": "function_call",
         "name": "f",
         "arguments": ('{"text": "' + "word " * 99)[: LINE_CHARS - 1] + "…",
     }
-    assert told == [
+    assert entries == [
         {"type": "reasoning", "text": "**Plan**; Look it up."},
         {
             "type": "web_search_call",
@@ -475,7 +475,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 
 
 def render_everything(value: Any) -> list[Any]:
-    """Return everything that the modules render of a value in place of an output, an item, a response and a request."""
+    """Return all that the modules render if this value replaces an output, an item, a response and a request."""
     body = mapping_of(value) or {"output": value}
     answers: list[Any] = []
     for output in (value, [value], body.get("output")):
@@ -494,7 +494,7 @@ def test_any_json_is_rendered_as_json_without_an_exception(value: Any):
 
 
 def lengthen_texts(value: Any) -> Any:
-    """Return the same JSON with a long end on each of its texts but the types."""
+    """Return the same JSON with a long suffix on each of its texts except the types."""
     if isinstance(value, str):
         return value if value in KINDS else value + " 長い" * 2_000
     if isinstance(value, list):
@@ -527,7 +527,7 @@ def test_json_that_is_nested_too_deep_is_cut(wrap: str):
 
 @pytest.mark.parametrize("text", ["data:" * 200_000, "data:a/b" + ";x" * 300_000, ("x" * 499 + " ") * 2_000])
 def test_hostile_text_is_searched_for_base64_in_a_moment(text: str):
-    assert hide_blobs({"text": text}) == {"text": text}  # else the timeout of the tests
+    assert hide_blobs({"text": text}) == {"text": text}  # a pattern that backtracks would exceed the timeout
 
 
 # Requests.
@@ -661,9 +661,9 @@ def test_file_of_a_result_has_the_facts_then_the_text_then_the_sources():
 
 
 def test_title_cannot_close_the_front_matter():
-    told = render_markdown(a_job(title='a"b\n---\nmodel: other \ud83d', error=Failure("code", "two\nlines")))
-    assert told.splitlines()[1] == 'title: "a\\"b --- model: other ?"'
-    assert 'error: "code: two lines"' in told.splitlines()
+    markdown = render_markdown(a_job(title='a"b\n---\nmodel: other \ud83d', error=Failure("code", "two\nlines")))
+    assert markdown.splitlines()[1] == 'title: "a\\"b --- model: other ?"'
+    assert 'error: "code: two lines"' in markdown.splitlines()
 
 
 @pytest.mark.parametrize("job", [a_job(""), a_job(output=None, finished_at=None)])

@@ -23,25 +23,28 @@ from agent_jobs.rendering.owner_steps import OWNER_NEXT_STEPS
 from agent_jobs.validation import ENTRY_CODES
 
 SOURCE = Path(agent_jobs.__file__).parent
+#: The classes whose calls are the places where an error or a warning is created.
 CLASSES = {name for name in vars(errors) if name.endswith("Error")} | {"RefusedFileError", "SettingWarning"}
+#: Errors of the provider, whose answer has their code.
 UPSTREAM = {"UpstreamError", "UnsentError", "BusyError", "UnclearError", "RefusedError", "AccountError", "MissingError"}
-#: These packages and modules speak to one kind of reader, whose words stand in the problem.
+#: Packages and modules with one kind of reader, whose words are already in the problem.
 FACES = (
     "cli/", "mcp_server/", "team_server/", "install/", "emulator/", "files/private_file.py",
     "settings/configuration.py", "settings/env_file.py", "settings/path_values.py", "settings/secret_values.py",
     "settings/settings_file.py", "settings/values.py",
 )  # fmt: skip
-#: Functions whose errors have their code from a caller, from a table or from an error inside.
+#: Functions whose errors get their code from a caller, a table or the error that they wrap.
 INDIRECT = {
     "choice_error", "value_error", "_explain_failure", "_word_failure",
     "_preset_error", "_get_job", "move_jobs", "_arguments_error",
 }  # fmt: skip
+#: The fixes of each code, by their readers.
 TABLES: Mapping[str, Mapping[str, str]] = {
     "shared": FIXES, "the user's": USER_STEPS, "a model's": model.FIXES, "a person's": person.FIXES
 }  # fmt: skip
 #: Codes that only commands raise, never the server.
 OF_COMMANDS = {code for code in person.FIXES if code not in {*FIXES, *USER_STEPS, *model.FIXES}}
-#: The facts that some fix names.
+#: The facts that at least one fix names.
 FACTS = {
     name
     for table in TABLES.values()
@@ -52,7 +55,7 @@ FACTS = {
 
 
 class Site(NamedTuple):
-    """A place where an error is made."""
+    """A place in the source where an error is created."""
 
     where: str
     function: str
@@ -61,7 +64,7 @@ class Site(NamedTuple):
 
     @property
     def code(self) -> str | None:
-        """Return the code, if it is written there."""
+        """Return the code, if it is a literal."""
         if len(self.call.args) < 2 or not isinstance(self.call.args[1], ast.Constant):
             return None
         return str(self.call.args[1].value)
@@ -73,7 +76,7 @@ class Site(NamedTuple):
 
 @cache
 def find_sites() -> list[Site]:
-    """Return the places of the source; once in a process, since it takes two seconds."""
+    """Return the places in the source. The result is cached, since it takes two seconds."""
     return list(_walk_modules())
 
 
@@ -106,7 +109,7 @@ def templates_of(code: str) -> list[str]:
 def test_each_error_of_a_package_below_the_faces_has_a_known_code() -> None:
     ours = [site for site in find_sites() if not site.where.startswith(FACES)]
     coded = [site for site in ours if site.kind not in UPSTREAM and site.function not in INDIRECT]
-    assert len(coded) > 70, "the search finds nothing"
+    assert len(coded) > 70, "no place was found"
     assert [site.where for site in coded if site.code is None or not templates_of(site.code)] == []
 
 

@@ -1,4 +1,4 @@
-"""Errors that come out of task groups."""
+"""The errors of a task group are unwrapped in their order."""
 
 from collections.abc import Awaitable, Callable
 

@@ -24,7 +24,7 @@ from openai.types.responses import ResponseInputMessageContentListParam
 from pydantic import TypeAdapter
 
 from agent_jobs.attachments import file_reader, gather
-from agent_jobs.attachments import roots as rooms
+from agent_jobs.attachments import roots as roots_module
 from agent_jobs.attachments.protected_files import RefusedFileError
 from agent_jobs.attachments.roots import Root
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
@@ -33,8 +33,8 @@ from agent_jobs.mcp_server.wording import MODEL
 INSIDE, OUTSIDE = b"inside", b"outside"
 
 
-def grow(top: Path, tree: dict[str, bytes | str]) -> Path:
-    """Write files by their relative paths; a text is where a link points."""
+def write_tree(top: Path, tree: dict[str, bytes | str]) -> Path:
+    """Write files by their relative paths. Bytes are the content of a file; a text is the target of a link."""
     for name, content in tree.items():
         path = top / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,11 +42,11 @@ def grow(top: Path, tree: dict[str, bytes | str]) -> Path:
     return top
 
 
-def names(patterns: Sequence[str], *roots: Path, upload: bool = False) -> list[str]:
+def list_attached(patterns: Sequence[str], *roots: Path, upload: bool = False) -> list[str]:
     return [attachment.name for attachment in gather.gather_attachments(patterns, roots, upload=upload)]
 
 
-def refusal(patterns: Sequence[str], *roots: Path, upload: bool = False) -> str:
+def read_refusal(patterns: Sequence[str], *roots: Path, upload: bool = False) -> str:
     """Return the sentence of the refusal."""
     with pytest.raises(RequestError) as refused:
         gather.gather_attachments(patterns, roots, upload=upload)
@@ -56,24 +56,24 @@ def refusal(patterns: Sequence[str], *roots: Path, upload: bool = False) -> str:
     return sentence
 
 
-def sparse(path: Path, size_bytes: int, head: bytes = b"") -> Path:
+def write_sparse_file(path: Path, size_bytes: int, head: bytes = b"") -> Path:
     with path.open("wb") as file:
         file.write(head)
         file.truncate(size_bytes)
     return path
 
 
-# --- what is taken
+# --- files that are attached
 
 
 def test_attachment_without_a_root_is_refused_with_the_setting(tmp_path: Path):
-    grow(tmp_path, {"a.txt": INSIDE})
-    assert "AGENT_JOBS_FILE_ROOTS" in refusal([str(tmp_path / "a.txt")])
+    write_tree(tmp_path, {"a.txt": INSIDE})
+    assert "AGENT_JOBS_FILE_ROOTS" in read_refusal([str(tmp_path / "a.txt")])
     assert gather.gather_attachments([], []) == []
 
 
 def test_file_is_named_relative_to_its_root_or_absolutely_or_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    grow(tmp_path, {"src/a.py": INSIDE})
+    write_tree(tmp_path, {"src/a.py": INSIDE})
     monkeypatch.setenv("HOME", str(tmp_path))
     for pattern in ("src/a.py", "./src/a.py", "src//a.py", str(tmp_path / "src/a.py"), "~/src/a.py", "~/src/*.py"):
         [attachment] = gather.gather_attachments([pattern], [tmp_path])
@@ -105,13 +105,13 @@ def test_file_is_named_relative_to_its_root_or_absolutely_or_from_home(tmp_path:
 )
 def test_patterns_match_as_in_a_shell(tmp_path: Path, pattern: str, found: list[str]):
     tree = ["a.py", "src/b.py", "src/b.md", "src/deep/c.py", "[id].tsx", ".github/ci.yml", ".hidden/x.py", "src/.x.py"]
-    grow(tmp_path, dict.fromkeys(tree, INSIDE))
-    assert names([pattern], tmp_path) == found
+    write_tree(tmp_path, dict.fromkeys(tree, INSIDE))
+    assert list_attached([pattern], tmp_path) == found
 
 
 def test_each_file_comes_once_in_the_order_of_the_patterns(tmp_path: Path):
-    grow(tmp_path, {"b.py": INSIDE, "a.py": INSIDE, "c.md": INSIDE, "link.py": "a.py"})
-    assert names(["c.md", "*.py", "a.py", "**", "link.py", str(tmp_path / "b.py")], tmp_path) == [
+    write_tree(tmp_path, {"b.py": INSIDE, "a.py": INSIDE, "c.md": INSIDE, "link.py": "a.py"})
+    assert list_attached(["c.md", "*.py", "a.py", "**", "link.py", str(tmp_path / "b.py")], tmp_path) == [
         "c.md",
         "a.py",
         "b.py",
@@ -119,17 +119,20 @@ def test_each_file_comes_once_in_the_order_of_the_patterns(tmp_path: Path):
 
 
 def test_relative_path_is_searched_below_every_root_and_equal_names_get_a_prefix(tmp_path: Path):
-    one, two = grow(tmp_path / "one", {"a.txt": b"1", "b.txt": b"b"}), grow(tmp_path / "two", {"a.txt": b"2"})
+    one, two = (
+        write_tree(tmp_path / "one", {"a.txt": b"1", "b.txt": b"b"}),
+        write_tree(tmp_path / "two", {"a.txt": b"2"}),
+    )
     found = gather.gather_attachments(["a.txt", "b.txt"], [one, two])
     assert [(attachment.name, attachment.data) for attachment in found] == [
         ("one/a.txt", b"1"),
         ("two/a.txt", b"2"),
         ("b.txt", b"b"),
     ]
-    assert names(["**"], tmp_path, one) == ["one/a.txt", "one/b.txt", "two/a.txt"]
+    assert list_attached(["**"], tmp_path, one) == ["one/a.txt", "one/b.txt", "two/a.txt"]
 
 
-# --- what is not
+# --- files that are refused
 
 
 @pytest.mark.parametrize(
@@ -138,79 +141,81 @@ def test_relative_path_is_searched_below_every_root_and_equal_names_get_a_prefix
      "/proc/self/environ", "~/x", "{.,}{.,}/secret", "{/etc/passwd,../secret}", "**/../secret", ".."],
 )  # fmt: skip
 def test_no_path_leads_out_of_the_roots(tmp_path: Path, pattern: str):
-    inside = grow(tmp_path, {"root/a.txt": INSIDE, "root/src/b.txt": INSIDE, "secret": OUTSIDE}) / "root"
-    assert re.search("is outside of the folders|without", refusal([pattern], inside))
+    inside = write_tree(tmp_path, {"root/a.txt": INSIDE, "root/src/b.txt": INSIDE, "secret": OUTSIDE}) / "root"
+    assert re.search("is outside of the folders|without", read_refusal([pattern], inside))
 
 
 def test_path_out_of_the_roots_is_refused_the_same_whether_it_exists_or_not(tmp_path: Path):
-    inside = grow(tmp_path, {"root/a.txt": INSIDE, "root/out": "..", "secret": OUTSIDE}) / "root"
+    inside = write_tree(tmp_path, {"root/a.txt": INSIDE, "root/out": "..", "secret": OUTSIDE}) / "root"
     for way in (f"{tmp_path}/", "out/", "../"):
-        there, not_there = refusal([f"{way}secret"], inside), refusal([f"{way}sesame"], inside)
+        there, not_there = read_refusal([f"{way}secret"], inside), read_refusal([f"{way}sesame"], inside)
         assert there.replace("secret", "sesame") == not_there
 
 
 @pytest.mark.parametrize("pattern", ["file", "folder", "folder/secret", "folder/*", "far", "chain", "deep/er"])
 def test_link_that_leaves_the_root_is_refused_by_name_and_left_out_of_globs(tmp_path: Path, pattern: str):
-    inside = grow(
+    inside = write_tree(
         tmp_path,
         {
             "secret": OUTSIDE, "away/secret": OUTSIDE, "root/a.txt": INSIDE, "root/file": "../secret",
             "root/folder": "../away", "root/far": "/etc/passwd", "root/chain": "file", "root/deep/er": "../chain",
         },
     ) / "root"  # fmt: skip
-    assert "leaves" in refusal([pattern], inside)
-    assert names(["**"], inside) == ["a.txt"]
+    assert "leaves" in read_refusal([pattern], inside)
+    assert list_attached(["**"], inside) == ["a.txt"]
 
 
 def test_links_that_stay_inside_are_followed_and_the_file_keeps_its_own_name(tmp_path: Path):
-    grow(tmp_path, {"docs/a.md": INSIDE, "latest": "docs", "readme.md": "docs/a.md", "loop": "loop", "self": "."})
+    write_tree(tmp_path, {"docs/a.md": INSIDE, "latest": "docs", "readme.md": "docs/a.md", "loop": "loop", "self": "."})
     for pattern in ("readme.md", "latest/a.md", "latest", "latest/*.md", "*.md", "self/self/docs/a.md", "**"):
-        assert names([pattern], tmp_path) == ["docs/a.md"]
-    refusal(["loop"], tmp_path)
+        assert list_attached([pattern], tmp_path) == ["docs/a.md"]
+    read_refusal(["loop"], tmp_path)
 
 
 def test_root_may_itself_be_a_link(tmp_path: Path):
-    grow(tmp_path, {"real/a.txt": INSIDE, "root": "real"})
+    write_tree(tmp_path, {"real/a.txt": INSIDE, "root": "real"})
     for pattern in ("a.txt", str(tmp_path / "root/a.txt"), str(tmp_path / "real/a.txt"), "*"):
-        assert names([pattern], tmp_path / "root") == ["a.txt"]
+        assert list_attached([pattern], tmp_path / "root") == ["a.txt"]
 
 
 @pytest.mark.timeout(60)
 def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    grow(tmp_path, {"a.txt": INSIDE, "link": "pipe"})
+    write_tree(tmp_path, {"a.txt": INSIDE, "link": "pipe"})
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.chdir(tmp_path)  # a socket's path may have 108 characters
+    monkeypatch.chdir(tmp_path)  # a socket's path is limited to 108 characters
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket")
         for name in ("pipe", "socket", "link"):
-            assert "regular file" in refusal([name], tmp_path)
-        assert names(["**"], tmp_path) == ["a.txt"]
+            assert "regular file" in read_refusal([name], tmp_path)
+        assert list_attached(["**"], tmp_path) == ["a.txt"]
     for name in ("zero", "null", "random", "tty"):
-        assert "regular file" in refusal([name], Path("/dev"))
-        assert "regular file" in refusal([f"/dev/{name}"], Path("/dev"))
-    # It leads to whatever this process reads from.
-    assert re.search("leaves|regular file", refusal(["stdin"], Path("/dev")))
+        assert "regular file" in read_refusal([name], Path("/dev"))
+        assert "regular file" in read_refusal([f"/dev/{name}"], Path("/dev"))
+    # This link leads to the stdin of this process.
+    assert re.search("leaves|regular file", read_refusal(["stdin"], Path("/dev")))
 
 
 @pytest.mark.timeout(60)
-def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path):
-    """A file may be swapped between the check and the open, so the open itself must not block either."""
+def test_pipe_in_place_of_a_file_blocks_nothing(tmp_path: Path):
+    """Another process may replace the file between check and open, so the open itself must not block."""
     os.mkfifo(tmp_path / "pipe")
-    descriptor = os.open(tmp_path / "pipe", rooms._FILE)  # pyright: ignore[reportPrivateUsage]
+    descriptor = os.open(tmp_path / "pipe", roots_module._FILE)  # pyright: ignore[reportPrivateUsage]
     os.close(descriptor)
 
 
-def test_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(tmp_path: Path):
-    inside = grow(tmp_path, {"away/a.txt": OUTSIDE, "root/folder": "../away", "root/file": "../away/a.txt"}) / "root"
+def test_folder_that_becomes_a_link_after_its_check_is_not_followed(tmp_path: Path):
+    inside = (
+        write_tree(tmp_path, {"away/a.txt": OUTSIDE, "root/folder": "../away", "root/file": "../away/a.txt"}) / "root"
+    )
     for looked_at in (("folder", "a.txt"), ("file",)):
         with pytest.raises(RefusedFileError), Root.of(inside).open_file(looked_at):
             pass
 
 
 def test_folder_that_is_swapped_for_a_link_meanwhile_leads_nowhere_outside(tmp_path: Path):
-    inside = grow(tmp_path, {"away/a.txt": OUTSIDE, "root/in/a.txt": INSIDE, "root/out": "../away"}) / "root"
+    inside = write_tree(tmp_path, {"away/a.txt": OUTSIDE, "root/in/a.txt": INSIDE, "root/out": "../away"}) / "root"
     done = threading.Event()
 
     def swap() -> None:
@@ -238,7 +243,7 @@ def test_missing_root_is_named_with_its_setting(tmp_path: Path):
 
 @contextmanager
 def unprivileged() -> Generator[Path]:
-    """Use a folder that every user may enter, and for root another user, since root can read every file."""
+    """Yield a folder that every user may enter. Root becomes another user, since root can read every file."""
     top = Path(tempfile.mkdtemp())
     top.chmod(0o755)
     am_root = os.geteuid() == 0
@@ -253,27 +258,27 @@ def unprivileged() -> Generator[Path]:
 
 
 def test_unreadable_file_is_refused_by_name_and_left_out_of_globs():
-    import pathspec  # before the right to read it may be gone
+    import pathspec  # imported now, since the test may lose the right to read the module
 
     assert pathspec
     with unprivileged() as top:
-        grow(top, {"a.txt": INSIDE, "locked.txt": OUTSIDE, "closed/b.txt": OUTSIDE})
+        write_tree(top, {"a.txt": INSIDE, "locked.txt": OUTSIDE, "closed/b.txt": OUTSIDE})
         (top / "locked.txt").chmod(0)
         (top / "closed").chmod(0)
         if os.geteuid() == 0:
             os.seteuid(65534)
-        assert "Permission denied" in refusal(["locked.txt"], top)
-        assert refusal(["closed/b.txt"], top)
-        assert "1 unreadable" in refusal(["closed"], top)
-        assert names(["**"], top) == ["a.txt"]
-        assert "1 unreadable" in refusal(["lock*"], top)
+        assert "Permission denied" in read_refusal(["locked.txt"], top)
+        assert read_refusal(["closed/b.txt"], top)
+        assert "1 unreadable" in read_refusal(["closed"], top)
+        assert list_attached(["**"], top) == ["a.txt"]
+        assert "1 unreadable" in read_refusal(["lock*"], top)
 
 
 # --- limits
 
 
 @pytest.mark.parametrize(
-    ("name", "size_bytes", "head", "told"),
+    ("name", "size_bytes", "head", "words"),
     [
         ("huge.txt", 2**30, b"", ["huge.txt", "1.0 GiB", "32.0 MiB"]),
         ("log.txt", 4 * 2**20 + 1, b"x" * 9000, ["log.txt", "4.0 MiB", "text"]),
@@ -282,43 +287,43 @@ def test_unreadable_file_is_refused_by_name_and_left_out_of_globs():
     ],
 )
 def test_file_that_is_too_large_is_refused_by_its_size(
-    tmp_path: Path, name: str, size_bytes: int, head: bytes, told: list[str]
+    tmp_path: Path, name: str, size_bytes: int, head: bytes, words: list[str]
 ):
-    sparse(tmp_path / name, size_bytes, head)
-    for part in told:
-        assert part in refusal([name], tmp_path)
+    write_sparse_file(tmp_path / name, size_bytes, head)
+    for part in words:
+        assert part in read_refusal([name], tmp_path)
 
 
 def test_large_binary_in_a_glob_is_left_out_and_a_large_text_refused(tmp_path: Path):
-    grow(tmp_path, {"a.txt": INSIDE})
-    sparse(tmp_path / "disk.img", 2**30)
-    assert names(["*"], tmp_path) == ["a.txt"]
+    write_tree(tmp_path, {"a.txt": INSIDE})
+    write_sparse_file(tmp_path / "disk.img", 2**30)
+    assert list_attached(["*"], tmp_path) == ["a.txt"]
     (tmp_path / "log.txt").write_bytes(b"x" * (4 * 2**20 + 1))
-    assert "log.txt" in refusal(["*"], tmp_path)
+    assert "log.txt" in read_refusal(["*"], tmp_path)
 
 
 def test_all_files_together_have_a_limit_that_names_the_first_that_does_not_fit(tmp_path: Path):
     for number in range(2):
-        sparse(tmp_path / f"{number}.pdf", 17 * 2**20, b"%PDF-1.7")
-    assert names(["0.pdf"], tmp_path) == ["0.pdf"]
-    assert refusal(["*.pdf"], tmp_path).startswith("1.pdf has 17.0 MiB, which is more than the 15.0 MiB")
+        write_sparse_file(tmp_path / f"{number}.pdf", 17 * 2**20, b"%PDF-1.7")
+    assert list_attached(["0.pdf"], tmp_path) == ["0.pdf"]
+    assert read_refusal(["*.pdf"], tmp_path).startswith("1.pdf has 17.0 MiB, which is more than the 15.0 MiB")
 
 
 def test_more_files_than_a_job_accepts_are_refused(tmp_path: Path):
-    grow(tmp_path, {f"{number}.txt": INSIDE for number in range(file_reader.MAX_FILES)})
+    write_tree(tmp_path, {f"{number}.txt": INSIDE for number in range(file_reader.MAX_FILES)})
     (tmp_path / "binary").write_bytes(b"\0")
     assert len(gather.gather_attachments(["*"], [tmp_path])) == file_reader.MAX_FILES
     (tmp_path / "more.txt").touch()
-    assert str(file_reader.MAX_FILES) in refusal(["*"], tmp_path)
+    assert str(file_reader.MAX_FILES) in read_refusal(["*"], tmp_path)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("WALK_ENTRIES", 5), ("WALK_S", -1.0)])
 def test_pattern_with_too_many_entries_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
 ):
-    grow(tmp_path, {f"{number}.txt": INSIDE for number in range(6)})
-    monkeypatch.setattr(rooms, limit, value)
-    assert "further down" in refusal(["*"], tmp_path)
+    write_tree(tmp_path, {f"{number}.txt": INSIDE for number in range(6)})
+    monkeypatch.setattr(roots_module, limit, value)
+    assert "further down" in read_refusal(["*"], tmp_path)
 
 
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="this system has no /proc")
@@ -327,27 +332,27 @@ def test_file_that_says_it_is_empty_is_read_within_its_limit(monkeypatch: pytest
     assert attachment.data == Path("/proc/version").read_bytes()
     monkeypatch.setattr(file_reader, "HEAD_BYTES", 5)
     monkeypatch.setattr(file_reader, "LIMIT_BYTES", {**file_reader.LIMIT_BYTES, "text": 10})
-    assert "10 bytes" in refusal(["version"], Path("/proc"))
+    assert "10 bytes" in read_refusal(["version"], Path("/proc"))
 
 
-# --- what it is
+# --- kinds of files
 
 
 @pytest.mark.parametrize(
     "data", [b"\x7fELF\x00\x01", b"PK\x03\x04\x00", b"a\0b", b"\x01\x80", b"\xff\xfe\x00", b"x" * 9000 + b"\0"]
 )
 def test_binary_file_is_refused_by_name_skipped_by_globs_and_data_for_the_code_interpreter(tmp_path: Path, data: bytes):
-    grow(tmp_path, {"a.txt": INSIDE, "thing": data})
-    assert "binary" in refusal(["thing"], tmp_path)
-    assert "1 binary" in refusal(["th*"], tmp_path)
-    assert names(["*"], tmp_path) == ["a.txt"]
-    assert names(["*"], tmp_path, upload=True) == ["a.txt"]
+    write_tree(tmp_path, {"a.txt": INSIDE, "thing": data})
+    assert "binary" in read_refusal(["thing"], tmp_path)
+    assert "1 binary" in read_refusal(["th*"], tmp_path)
+    assert list_attached(["*"], tmp_path) == ["a.txt"]
+    assert list_attached(["*"], tmp_path, upload=True) == ["a.txt"]
     [attachment] = gather.gather_attachments(["thing"], [tmp_path], upload=True)
     assert (attachment.kind, attachment.data) == ("data", data)
 
 
 def test_tables_and_archives_are_data_for_uploads_and_otherwise_text_or_binary(tmp_path: Path):
-    grow(
+    write_tree(
         tmp_path, {"t.csv": b"a,b\n", "t.xlsx": b"PK\x03\x04\0", "t.parquet": b"PAR1\0", "t.py": b"1", "t.zip": b"PK\0"}
     )
     assert {one.name: one.kind for one in gather.gather_attachments(["*"], [tmp_path], upload=True)} == {
@@ -357,15 +362,15 @@ def test_tables_and_archives_are_data_for_uploads_and_otherwise_text_or_binary(t
         "t.csv": "text",
         "t.py": "text",
     }
-    sparse(tmp_path / "t.zip", 65 * 2**20)
-    assert "64.0 MiB" in refusal(["t.zip"], tmp_path, upload=True)
+    write_sparse_file(tmp_path / "t.zip", 65 * 2**20)
+    assert "64.0 MiB" in read_refusal(["t.zip"], tmp_path, upload=True)
     for number in range(3):
-        sparse(tmp_path / f"{number}.zip", 50 * 2**20)
-    assert refusal(["[0-2].zip"], tmp_path, upload=True).startswith("2.zip has 50.0 MiB")
+        write_sparse_file(tmp_path / f"{number}.zip", 50 * 2**20)
+    assert read_refusal(["[0-2].zip"], tmp_path, upload=True).startswith("2.zip has 50.0 MiB")
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "text"),
     [
         (b"", ""),
         ("grüße 你好".encode(), "grüße 你好"),
@@ -377,11 +382,11 @@ def test_tables_and_archives_are_data_for_uploads_and_otherwise_text_or_binary(t
         (b"\x1b[31mred\r\n", "\x1b[31mred\r"),
     ],
 )
-def test_text_is_decoded(tmp_path: Path, data: bytes, told: str):
+def test_text_is_decoded(tmp_path: Path, data: bytes, text: str):
     (tmp_path / "a.txt").write_bytes(data)
     [part] = gather.build_content_parts(gather.gather_attachments(["a.txt"], [tmp_path]))
     guessed = ' encoding="guessed: latin-1"' if data == b"gr\xfc\xdfe" else ""
-    assert part == {"type": "input_text", "text": f'<file name="a.txt"{guessed}>\n{told}\n</file>'}
+    assert part == {"type": "input_text", "text": f'<file name="a.txt"{guessed}>\n{text}\n</file>'}
 
 
 @given(st.text(st.sampled_from("</file-23>FILE\n "), max_size=60))
@@ -395,7 +400,7 @@ def test_no_text_can_end_its_own_fence(text: str):
 
 
 def test_name_cannot_break_out_of_its_line(tmp_path: Path):
-    grow(tmp_path, {'a">\n<file>\x1b\u202e.txt': INSIDE, os.fsdecode(b"b\xff.txt"): INSIDE})
+    write_tree(tmp_path, {'a">\n<file>\x1b\u202e.txt': INSIDE, os.fsdecode(b"b\xff.txt"): INSIDE})
     found = gather.gather_attachments(["*"], [tmp_path])
     assert [attachment.name for attachment in found] == ['a">?<file>??.txt', "b?.txt"]
     assert [part["text"] for part in gather.build_content_parts(found)] == [
@@ -404,7 +409,7 @@ def test_name_cannot_break_out_of_its_line(tmp_path: Path):
     ]
 
 
-def png(width: int, height: int) -> bytes:
+def build_png(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -422,13 +427,13 @@ WEBP = {
 @pytest.mark.parametrize(
     ("data", "media_type", "tokens"),
     [
-        (png(33, 64), "image/png", 4),
-        (png(1024, 1024), "image/png", 1024),
+        (build_png(33, 64), "image/png", 4),
+        (build_png(1024, 1024), "image/png", 1024),
         (JPEG, "image/jpeg", 4),
         (GIF, "image/gif", 4),
         *((data, "image/webp", 4) for data in WEBP.values()),
         (JPEG[:6] + b"\0", "image/jpeg", 1536),
-        (png(1, 1)[:12], "image/png", 1536),
+        (build_png(1, 1)[:12], "image/png", 1536),
         (b"\xff\xd8\xff\xda", "image/jpeg", 1536),
         (b"\xff\xd8\xff\xe0\x00\x02no frame", "image/jpeg", 1536),
         (b"RIFF\0\0\0\0WEBPANIM", "image/webp", 1536),
@@ -439,15 +444,15 @@ def test_image_is_recognized_by_its_content_named_and_counted_by_its_patches(
 ):
     (tmp_path / "shot.bin").write_bytes(data)
     found = gather.gather_attachments(["shot.bin"], [tmp_path])
-    named, image = gather.build_content_parts(found)
-    assert named == {"type": "input_text", "text": '<image name="shot.bin"/>'}
+    caption, image = gather.build_content_parts(found)
+    assert caption == {"type": "input_text", "text": '<image name="shot.bin"/>'}
     assert image["image_url"] == f"data:{media_type};base64,{base64.b64encode(data).decode()}"
     assert gather.estimate_tokens(found) == tokens
 
 
 def test_pdf_goes_as_a_file_and_is_counted_by_its_pages(tmp_path: Path):
     pages = b"%PDF-1.7\n/Type /Pages /Type /Page /Type/Page\0"
-    grow(tmp_path, {"a.pdf": pages, "b.pdf": b"\n\n%PDF-1.5\0" + b"x" * 60_000})
+    write_tree(tmp_path, {"a.pdf": pages, "b.pdf": b"\n\n%PDF-1.5\0" + b"x" * 60_000})
     first, second = gather.gather_attachments(["a.pdf", "b.pdf"], [tmp_path])
     data = base64.b64encode(pages).decode()
     assert gather.build_content_parts([first]) == [
@@ -457,7 +462,7 @@ def test_pdf_goes_as_a_file_and_is_counted_by_its_pages(tmp_path: Path):
 
 
 def test_parts_have_the_form_that_the_api_accepts(tmp_path: Path):
-    grow(tmp_path, {"a.txt": INSIDE, "b.png": png(1, 1), "c.pdf": b"%PDF-1.7", "d.csv": b"1,2"})
+    write_tree(tmp_path, {"a.txt": INSIDE, "b.png": build_png(1, 1), "c.pdf": b"%PDF-1.7", "d.csv": b"1,2"})
     found = gather.gather_attachments(["*"], [tmp_path], upload=True)
     parts: Any = TypeAdapter(ResponseInputMessageContentListParam).validate_python(gather.build_content_parts(found))
     assert [part["type"] for part in parts] == ["input_text", "input_text", "input_image", "input_file"]
@@ -471,7 +476,7 @@ def test_tokens_are_estimated_for_latin_and_for_chinese_text(text: str, least: i
     assert least <= gather.estimate_tokens([gather.Attachment("a", "text", "text/plain", text.encode())]) <= most
 
 
-# --- what is left out
+# --- files that are left out
 
 
 SECRETS = [".env", ".ENV", ".env.local", "app/.env.production", "id_rsa", "keys/id_ed25519", "server.pem", "a.key",
@@ -481,17 +486,17 @@ SECRETS = [".env", ".ENV", ".env.local", "app/.env.production", "id_rsa", "keys/
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_file_with_the_name_of_a_secret_is_refused_and_left_out(tmp_path: Path, name: str):
-    grow(tmp_path, {"a.txt": INSIDE, name: OUTSIDE, "innocent.txt": name, ".env.example": b"KEY="})
+    write_tree(tmp_path, {"a.txt": INSIDE, name: OUTSIDE, "innocent.txt": name, ".env.example": b"KEY="})
     for pattern in (name, str(tmp_path / name), "innocent.txt"):
-        assert "not attached" in refusal([pattern], tmp_path)
+        assert "not attached" in read_refusal([pattern], tmp_path)
     every = ["**", "**/.*", ".*/**", "**/.*/**", "**/.git/*", ".example", ".env.ex*"]
     for pattern in every:
         try:
             assert all(one.data != OUTSIDE for one in gather.gather_attachments([pattern], [tmp_path]))
         except RequestError:
             continue
-    assert names(["**"], tmp_path) == ["a.txt"]
-    assert names([".env.example"], tmp_path) == [".env.example"]
+    assert list_attached(["**"], tmp_path) == ["a.txt"]
+    assert list_attached([".env.example"], tmp_path) == [".env.example"]
 
 
 BACKUPS = ["shadow-", "gshadow-", "master.passwd-", "shadow.bak", "shadow~", "id_rsa~", "id_rsa.bak", "id_rsa.bak-1",
@@ -510,26 +515,26 @@ NO_BACKUPS = ["notes.txt~", "notes-", "a.bak", "#notes#", ".notes.swp", "shadow.
 
 @pytest.mark.parametrize("name", BACKUPS)
 def test_backup_of_a_secret_file_is_secret(tmp_path: Path, name: str):
-    grow(tmp_path, {"etc/a.txt": INSIDE, f"etc/{name}": OUTSIDE})
-    assert "not attached" in refusal([f"etc/{name}"], tmp_path)
-    assert names(["etc"], tmp_path) == ["etc/a.txt"]
+    write_tree(tmp_path, {"etc/a.txt": INSIDE, f"etc/{name}": OUTSIDE})
+    assert "not attached" in read_refusal([f"etc/{name}"], tmp_path)
+    assert list_attached(["etc"], tmp_path) == ["etc/a.txt"]
 
 
 @pytest.mark.parametrize("name", NO_BACKUPS)
 def test_backup_of_a_harmless_file_is_attached(tmp_path: Path, name: str):
-    grow(tmp_path, {name: INSIDE})
-    assert names([str(tmp_path / name)], tmp_path) == [name]
+    write_tree(tmp_path, {name: INSIDE})
+    assert list_attached([str(tmp_path / name)], tmp_path) == [name]
 
 
 def test_private_key_is_recognized_by_its_first_line_and_a_text_about_keys_is_not(tmp_path: Path):
     key = b"-----BEGIN OPENSSH PRIVATE KEY-----\nx"
-    grow(tmp_path, {"deploy": key, "about.md": b"A key starts with\n" + key, "id_rsa.pub": INSIDE})
-    assert "not attached" in refusal(["deploy"], tmp_path)
-    assert names(["*"], tmp_path) == ["about.md", "id_rsa.pub"]
+    write_tree(tmp_path, {"deploy": key, "about.md": b"A key starts with\n" + key, "id_rsa.pub": INSIDE})
+    assert "not attached" in read_refusal(["deploy"], tmp_path)
+    assert list_attached(["*"], tmp_path) == ["about.md", "id_rsa.pub"]
 
 
 def test_nested_gitignore_files_apply_to_globs_and_not_to_named_files(tmp_path: Path):
-    grow(
+    write_tree(
         tmp_path,
         {
             ".gitignore": b"\xef\xbb\xbf*.log\r\n/build/\nnode_modules\n!\n[z-a]\n", "a.log": INSIDE, "a.txt": INSIDE,
@@ -539,19 +544,19 @@ def test_nested_gitignore_files_apply_to_globs_and_not_to_named_files(tmp_path: 
             "hidden.txt": "a.log", "linked.txt": "build/x.txt",
         },
     )  # fmt: skip
-    assert names(["**"], tmp_path) == ["a.txt", "sub/build/y.txt", "sub/keep.log", "z.txt"]
-    assert names(["sub"], tmp_path) == ["sub/build/y.txt", "sub/keep.log"]
-    assert "ignored by .gitignore" in refusal(["*.log"], tmp_path)
-    assert names(["a.log", "build/x.txt", "sub/z.txt"], tmp_path) == ["a.log", "build/x.txt", "sub/z.txt"]
-    assert names(["node_modules"], tmp_path) == ["node_modules/p/i.js"]
-    assert names(["node_modules/p/*.js"], tmp_path) == ["node_modules/p/i.js"]
+    assert list_attached(["**"], tmp_path) == ["a.txt", "sub/build/y.txt", "sub/keep.log", "z.txt"]
+    assert list_attached(["sub"], tmp_path) == ["sub/build/y.txt", "sub/keep.log"]
+    assert "ignored by .gitignore" in read_refusal(["*.log"], tmp_path)
+    assert list_attached(["a.log", "build/x.txt", "sub/z.txt"], tmp_path) == ["a.log", "build/x.txt", "sub/z.txt"]
+    assert list_attached(["node_modules"], tmp_path) == ["node_modules/p/i.js"]
+    assert list_attached(["node_modules/p/*.js"], tmp_path) == ["node_modules/p/i.js"]
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, partial(os.symlink, "/etc/passwd")])
 def test_gitignore_that_is_no_file_has_no_rules(tmp_path: Path, make: Callable[[Path], None]):
-    grow(tmp_path, {"a.txt": INSIDE})
+    write_tree(tmp_path, {"a.txt": INSIDE})
     make(tmp_path / ".gitignore")
-    assert names(["*"], tmp_path) == ["a.txt"]
+    assert list_attached(["*"], tmp_path) == ["a.txt"]
 
 
 @pytest.mark.timeout(60)
@@ -560,17 +565,19 @@ def test_gitignore_that_is_no_file_has_no_rules(tmp_path: Path, make: Callable[[
     ["*a" * 30 + "b", "a*" * 30 + "b", "**/a/" * 20 + "b", "[a]*" * 20 + "b", "\\a*" * 20 + "b", "!" + "*a" * 30],
 )
 def test_hostile_gitignore_costs_no_time(tmp_path: Path, rule: str):
-    grow(tmp_path, {".gitignore": b"nothing\n" + rule.encode(), "a" * 250: INSIDE, "c.txt": INSIDE, "a/a/a/a": INSIDE})
-    assert names(["c.txt"], tmp_path) == ["c.txt"]
+    write_tree(
+        tmp_path, {".gitignore": b"nothing\n" + rule.encode(), "a" * 250: INSIDE, "c.txt": INSIDE, "a/a/a/a": INSIDE}
+    )
+    assert list_attached(["c.txt"], tmp_path) == ["c.txt"]
     try:
-        assert "c.txt" in names(["**"], tmp_path)
+        assert "c.txt" in list_attached(["**"], tmp_path)
     except RequestError as refused:
         assert "ignored" in str(refused)
 
 
 def test_gitignore_without_end_is_refused(tmp_path: Path):
-    grow(tmp_path, {".gitignore": b"#" * 1_000_001, "a.txt": INSIDE})
-    assert ".gitignore" in refusal(["*"], tmp_path)
+    write_tree(tmp_path, {".gitignore": b"#" * 1_000_001, "a.txt": INSIDE})
+    assert ".gitignore" in read_refusal(["*"], tmp_path)
 
 
 RULES = st.builds(
@@ -583,14 +590,14 @@ RULES = st.builds(
 TREES = st.sets(st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join), min_size=1, max_size=8)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not here to compare with")
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 @settings(deadline=None, max_examples=60)
 @given(TREES, st.lists(RULES, max_size=4), st.lists(RULES, max_size=3))
 def test_globs_skip_files_that_git_ignores(tree: set[str], rules: list[str], deeper: list[str]):
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         leaves = [name for name in tree if not any(other.startswith(f"{name}/") for other in tree)]
-        grow(top, dict.fromkeys(leaves, INSIDE))
+        write_tree(top, dict.fromkeys(leaves, INSIDE))
         (top / ".gitignore").write_text("\n".join(rules))
         if (top / "a").is_dir():
             (top / "a/.gitignore").write_text("\n".join(deeper))
@@ -605,20 +612,20 @@ def test_globs_skip_files_that_git_ignores(tree: set[str], rules: list[str], dee
         ).stdout.decode()
         expected = [name for name in sorted(listed.split()) if not name.endswith(".gitignore")]
         try:
-            found = names(["**"], top)
+            found = list_attached(["**"], top)
         except RequestError:
             found = []
         assert sorted(found) == expected
 
 
-# --- whatever is asked
+# --- any pattern
 
 
 @pytest.fixture(scope="module")
 def trap(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a root full of ways out of it."""
+    """Return a root with many links and paths that lead out of it."""
     top = tmp_path_factory.mktemp("trap")
-    return grow(
+    return write_tree(
         top,
         {
             "secret": OUTSIDE, "away/secret": OUTSIDE, "away/in/a": OUTSIDE, "rootless/secret": OUTSIDE,
@@ -675,9 +682,9 @@ def test_every_pattern_is_answered_with_a_sentence(trap: Path, patterns: list[st
     ],
 )
 def test_pattern_without_a_match_is_refused_with_the_nearest_name(tmp_path: Path, pattern: str, hint: str):
-    grow(tmp_path, {"src/main.py": INSIDE, "src/test.py": INSIDE, "src/.env": OUTSIDE, "src/id_rsa": OUTSIDE})
+    write_tree(tmp_path, {"src/main.py": INSIDE, "src/test.py": INSIDE, "src/.env": OUTSIDE, "src/id_rsa": OUTSIDE})
     (tmp_path / "empty").mkdir()
-    answer = refusal([pattern], tmp_path)
+    answer = read_refusal([pattern], tmp_path)
     assert hint in answer
     assert len(answer) < 600
     assert "id_rsa" not in answer

@@ -1,4 +1,4 @@
-"""A fork of the fork server is what a new interpreter would be; and a new interpreter still runs both faces."""
+"""A fork of the fork server behaves like a new interpreter, and a new interpreter runs command line and server."""
 
 import os
 import signal

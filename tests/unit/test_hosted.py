@@ -1,4 +1,4 @@
-"""Hosted tools: what they need, and how a secret gets into them."""
+"""Hosted tools: required fields, and secrets that are inserted only when a request is sent."""
 
 import json
 from typing import Any
@@ -91,7 +91,7 @@ def test_tool_that_cannot_be_used_is_refused_by_its_name_and_field(tool: dict[st
     assert len(MODEL.describe(refusal.value)) < 250
 
 
-def test_image_model_of_that_name_may_live_on_elsewhere() -> None:
+def test_image_model_of_that_name_is_accepted_at_another_endpoint() -> None:
     tool = {"type": "image_generation", "model": "gpt-image-1"}
     assert body_with(tool, openai=False)["tools"] == [tool]
 
@@ -107,7 +107,7 @@ CARRYING: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def put(tool: dict[str, Any], secret: Any) -> dict[str, Any]:
+def set_secret(tool: dict[str, Any], secret: Any) -> dict[str, Any]:
     return json.loads(json.dumps(tool).replace('"{}"', json.dumps(secret)))
 
 
@@ -117,7 +117,7 @@ def put(tool: dict[str, Any], secret: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("tool", CARRYING)
 def test_literal_secret_is_refused_and_not_echoed(tool: dict[str, Any], literal: Any) -> None:
     with pytest.raises(RequestError) as refusal:
-        body_with(put(tool, literal))
+        body_with(set_secret(tool, literal))
     assert "AGENT_JOBS_SECRETS" in MODEL.describe(refusal.value)
     assert SECRET not in MODEL.describe(refusal.value)
 
@@ -132,18 +132,18 @@ def test_secret_in_an_address_is_refused_and_not_echoed(url: str) -> None:
 @pytest.mark.parametrize("scheme", ["", "Bearer ", "Basic ", "Token ", "ApiKey "])
 @pytest.mark.parametrize("tool", CARRYING)
 def test_named_secret_is_inserted_only_into_the_sent_request(tool: dict[str, Any], scheme: str) -> None:
-    body = body_with(put(tool, scheme + "${TOKEN}"))
+    body = body_with(set_secret(tool, scheme + "${TOKEN}"))
     sent = fill_in_secrets(body, SECRETS)
     assert SECRET not in json.dumps(body)
-    assert sent == body_with(put(tool, scheme + "${TOKEN}")) | {"tools": [put_in(body["tools"][0])]}
+    assert sent == body_with(set_secret(tool, scheme + "${TOKEN}")) | {"tools": [expand_token(body["tools"][0])]}
     assert json.dumps(sent).count(SECRET) == 1
 
 
-def put_in(tool: dict[str, Any]) -> Any:
+def expand_token(tool: dict[str, Any]) -> Any:
     return json.loads(json.dumps(tool).replace("${TOKEN}", SECRET))
 
 
-def test_name_stays_a_name_where_no_secret_belongs() -> None:
+def test_name_of_a_secret_is_not_replaced_where_no_secret_belongs() -> None:
     tools = [{**MCP, "server_description": "${TOKEN}"}, {"type": "later", "url": "https://example.org/${TOKEN}"}]
     body = build_body("${TOKEN}", job_id="job_1", options={"tools": tools, "instructions": "${TOKEN}"})
     assert fill_in_secrets(body, SECRETS) == body

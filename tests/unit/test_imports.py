@@ -1,4 +1,4 @@
-"""Which package or module may import which. A new module at the top level needs a row here."""
+"""The imports that each package or module may have. A new module at the top level needs a row here."""
 
 import ast
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 import agent_jobs
 
-HOUSE = Path(agent_jobs.__file__).parent
+SOURCE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
 SHARED = {"backoff", "clock", "errors", "files", "text", "validation", "web_address"}
@@ -17,7 +17,7 @@ PURE = {
 }  # fmt: skip
 FACE = {"", "app", "wiring", "engine", "rendering", "request", "jobs", "settings", *SHARED}
 
-#: Which packages and modules each one may import. `""` is the package itself, which has only the version.
+#: The packages and modules that each one may import. `""` is the package itself, which has only the version.
 ALLOWED: dict[str, set[str]] = {
     "": set(),
     "backoff": set(),
@@ -66,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "emulator": set(),
 }  # fmt: skip
 
-#: Which modules of the settings each of them may import.
+#: The modules of the settings that each of them may import.
 INSIDE_SETTINGS: dict[str, set[str]] = {
     "config_folder": set(),
     "env_file": set(),
@@ -90,7 +90,7 @@ INSIDE_SETTINGS: dict[str, set[str]] = {
     "configuration": {"config_folder", "settings", "settings_file", "stored_keys"},
 }  # fmt: skip
 
-#: Which modules of the engine each of them may import. The faces import `engine.engine` alone.
+#: The modules of the engine that each of them may import. The faces import only `engine.engine`.
 INSIDE_ENGINE: dict[str, set[str]] = {
     "step_result": set(),
     "run_limits": set(),
@@ -164,7 +164,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
 #: The packages whose modules have a table of their own.
 INSIDE = {"settings": INSIDE_SETTINGS, "engine": INSIDE_ENGINE}
 
-#: Of some packages, others may import some modules only. The engine has `engine.engine` as its one door.
+#: Packages of which others may import only these modules. The engine is entered only by `engine.engine`.
 SOME_MODULES: dict[tuple[str, str], set[str]] = {
     ("rendering", "request"): {"json_schema"},
     ("notices", "settings"): {"notice_targets", "values"},
@@ -172,7 +172,7 @@ SOME_MODULES: dict[tuple[str, str], set[str]] = {
     ("cli", "toolbox"): {"config"},
 }
 
-#: Which packages and modules may import what is not ours. What stands in no row, all may import, but the pure ones.
+#: The packages and modules that may import a library. Those without a row are open to all, except pure modules.
 OUTSIDE: dict[str, set[str]] = {
     "anyio": {
         "app",
@@ -218,8 +218,8 @@ OUTSIDE: dict[str, set[str]] = {
 UNTOUCHED_BY_THE_PURE = {"asyncio", "os", "time", "random", "secrets", "socket", "logging", "threading", "subprocess"}
 
 
-def room_of(module: str) -> str | None:
-    """Return the package or module of a dotted name; None if it is not ours."""
+def find_part(module: str) -> str | None:
+    """Return the package or module of a dotted name, or None if it is not part of agent-jobs."""
     package, _, rest = module.partition(".")
     return rest.partition(".")[0] if package == "agent_jobs" else None
 
@@ -238,23 +238,23 @@ def find_imports(source: str, module: str, *, is_package: bool = False) -> Itera
 
 def find_forbidden(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """Return the imports of this module that the tables forbid."""
-    here = room_of(module)
+    here = find_part(module)
     assert here is not None
     wrong: list[str] = []
     for name in find_imports(source, module, is_package=is_package):
-        room, outside = room_of(name), name.partition(".")[0]
-        if room is not None and room not in ALLOWED:
-            room = ""  # `from agent_jobs import __version__`
-        if room is None:
+        part, outside = find_part(name), name.partition(".")[0]
+        if part is not None and part not in ALLOWED:
+            part = ""  # `from agent_jobs import __version__`
+        if part is None:
             fine = here in OUTSIDE.get(outside, {here}) and not (here in PURE and outside in UNTOUCHED_BY_THE_PURE)
-        elif room == here and room in INSIDE:
-            fine = may_import_inside(INSIDE[room], module, name)
-        elif (here, room) in SOME_MODULES:
-            fine = name.removeprefix(f"agent_jobs.{room}.").partition(".")[0] in SOME_MODULES[here, room]
-        elif room == "engine" and here not in {"app", "wiring"}:
-            fine = room in ALLOWED[here] and name.startswith("agent_jobs.engine.engine.")
+        elif part == here and part in INSIDE:
+            fine = may_import_inside(INSIDE[part], module, name)
+        elif (here, part) in SOME_MODULES:
+            fine = name.removeprefix(f"agent_jobs.{part}.").partition(".")[0] in SOME_MODULES[here, part]
+        elif part == "engine" and here not in {"app", "wiring"}:
+            fine = part in ALLOWED[here] and name.startswith("agent_jobs.engine.engine.")
         else:
-            fine = room == here or room in ALLOWED[here]
+            fine = part == here or part in ALLOWED[here]
         if not fine:
             wrong.append(f"{module} imports {name}")
     return wrong
@@ -266,31 +266,31 @@ def may_import_inside(table: dict[str, set[str]], module: str, name: str) -> boo
     return part in table[importer]
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for path in sorted(HOUSE.rglob("*.py")):
-        parts = path.relative_to(HOUSE.parent).with_suffix("").parts
+def list_modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-@pytest.mark.parametrize(("module", "path"), [pytest.param(*found, id=found[0]) for found in modules()])
+@pytest.mark.parametrize(("module", "path"), [pytest.param(*found, id=found[0]) for found in list_modules()])
 def test_module_imports_only_from_below(module: str, path: Path):
-    assert room_of(module) in ALLOWED, "a new room needs a row in ALLOWED"
+    assert find_part(module) in ALLOWED, "a new package or module needs a row in ALLOWED"
     assert find_forbidden(path.read_text(), module, is_package=path.name == "__init__.py") == []
 
 
-def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
-    assert {room for room, below in ALLOWED.items() if "app" in below} == {"mcp_server", "team_server", "cli"}
-    assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
-    assert {room for room, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app", "wiring"}
+def test_only_faces_import_the_app_and_only_the_command_line_the_emulator():
+    assert {part for part, below in ALLOWED.items() if "app" in below} == {"mcp_server", "team_server", "cli"}
+    assert {part for part, below in ALLOWED.items() if "emulator" in below} == {"cli"}
+    assert {part for part, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app", "wiring"}
 
 
 @pytest.mark.parametrize("table", [ALLOWED, *INSIDE.values()], ids=["packages", *INSIDE])
-def test_table_has_no_circle(table: dict[str, set[str]]):
-    below = {room: set(rooms) for room, rooms in table.items()}
+def test_table_has_no_cycle(table: dict[str, set[str]]):
+    below = {part: set(parts) for part, parts in table.items()}
     while below:
-        bottom = {room for room, rooms in below.items() if not rooms & below.keys()}
-        assert bottom, f"a circle among {sorted(below)}"
-        below = {room: rooms for room, rooms in below.items() if room not in bottom}
+        bottom = {part for part, parts in below.items() if not parts & below.keys()}
+        assert bottom, f"these import each other in a cycle: {sorted(below)}"
+        below = {part: parts for part, parts in below.items() if part not in bottom}
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_table_has_no_circle(table: dict[str, set[str]]):
         ("agent_jobs.__main__", "import click"),
     ],
 )
-def test_forbidden_import_is_found(module: str, source: str):
+def test_forbidden_import_is_reported(module: str, source: str):
     assert len(find_forbidden(source, module)) == 1
 
 
@@ -335,5 +335,5 @@ def test_forbidden_import_is_found(module: str, source: str):
         ("agent_jobs.engine.step", "from agent_jobs.upstream.client import ResponsesClient\nimport anyio, time"),
     ],
 )
-def test_allowed_import_is_not(module: str, source: str):
+def test_allowed_import_is_not_reported(module: str, source: str):
     assert find_forbidden(source, module) == []

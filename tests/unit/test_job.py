@@ -1,4 +1,4 @@
-"""A job as a value: tables of what follows what, and properties that hold whatever upstream sends."""
+"""A job as a value: tables of its transitions, and properties that hold for any answer of the provider."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,14 +27,14 @@ def a_turn(**changes: Any) -> Turn:
 
 
 def a_job(status: Status = IN_PROGRESS, *, turn: Turn | None = None, **changes: Any) -> Job:
-    """Return a job of this status; it has a response id if its status needs one."""
-    named = a_turn(response_id=None if status in (PENDING, STARTING) else "resp_1")
-    job = Job(id="job_1", title="t", status=status, created_at=NOW, turn=turn or named)
+    """Return a job of this status. It has a response id if its status needs one."""
+    turn_of_status = a_turn(response_id=None if status in (PENDING, STARTING) else "resp_1")
+    job = Job(id="job_1", title="t", status=status, created_at=NOW, turn=turn or turn_of_status)
     return replace(job, finished_at=NOW if job.is_terminal else None, **changes)
 
 
 def unconfirmed() -> Job:
-    return a_job(FAILED, turn=a_turn(), error=Failure("start_unconfirmed", "nobody knows"))
+    return a_job(FAILED, turn=a_turn(), error=Failure("start_unconfirmed", "it is not known"))
 
 
 def message(text: str, **more: Any) -> dict[str, Any]:
@@ -45,15 +45,15 @@ def a_response(status: Any = "completed", **more: Any) -> dict[str, Any]:
     return {"id": "resp_1", "status": status, "output": [message("done")], "usage": {"input_tokens": 1}, **more}
 
 
-def by_a_look(job: Job, response: dict[str, Any]) -> Job:
+def apply_as_poll(job: Job, response: dict[str, Any]) -> Job:
     return job.apply_response(response, NOW)
 
 
-def by_an_event(job: Job, response: dict[str, Any]) -> Job:
+def apply_as_event(job: Job, response: dict[str, Any]) -> Job:
     return job.apply_event({"type": "response.whatever", "response": response}, NOW)
 
 
-both_ways = pytest.mark.parametrize("verb", [by_a_look, by_an_event])
+both_ways = pytest.mark.parametrize("verb", [apply_as_poll, apply_as_event])
 
 
 def test_table_leads_from_pending_to_every_status_and_never_out_of_a_final_one():
@@ -66,32 +66,33 @@ def test_table_leads_from_pending_to_every_status_and_never_out_of_a_final_one()
     assert EXPIRED not in TRANSITIONS[PENDING] | TRANSITIONS[STARTING]
 
 
-SAID = ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled", "brand_new", None]
-STANDS = {
+#: The status that the provider reports, and for each status of a job the status that follows.
+REPORTED = ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled", "brand_new", None]
+MOVED_TO = {
     PENDING: [QUEUED, IN_PROGRESS, COMPLETED, INCOMPLETE, FAILED, CANCELLED, IN_PROGRESS, IN_PROGRESS],
     STARTING: [QUEUED, IN_PROGRESS, COMPLETED, INCOMPLETE, FAILED, CANCELLED, IN_PROGRESS, IN_PROGRESS],
     QUEUED: [QUEUED, IN_PROGRESS, COMPLETED, INCOMPLETE, FAILED, CANCELLED, IN_PROGRESS, IN_PROGRESS],
     IN_PROGRESS: [IN_PROGRESS, IN_PROGRESS, COMPLETED, INCOMPLETE, FAILED, CANCELLED, IN_PROGRESS, IN_PROGRESS],
-    **{end: [end] * len(SAID) for end in TERMINAL},
+    **{end: [end] * len(REPORTED) for end in TERMINAL},
 }
 
 
 @both_ways
 @pytest.mark.parametrize(
-    ("before", "said", "after"),
-    [(before, said, after) for before, row in STANDS.items() for said, after in zip(SAID, row, strict=True)],
+    ("before", "status", "after"),
+    [(before, status, after) for before, row in MOVED_TO.items() for status, after in zip(REPORTED, row, strict=True)],
 )
 def test_status_in_the_body_moves_the_job_where_the_table_allows(
-    verb: Verb, before: Status, said: str | None, after: Status
+    verb: Verb, before: Status, status: str | None, after: Status
 ):
-    job = verb(a_job(before), a_response(said))
+    job = verb(a_job(before), a_response(status))
     assert job.status is after
     assert job.finished_at == (NOW if after in TERMINAL else None)
     assert job.turn.response_id == "resp_1"
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "after"),
+    ("name", "status", "after"),
     [
         ("response.failed", "cancelled", CANCELLED),
         ("response.completed", "failed", FAILED),
@@ -101,8 +102,8 @@ def test_status_in_the_body_moves_the_job_where_the_table_allows(
         ("a.new.event", "incomplete", INCOMPLETE),
     ],
 )
-def test_status_in_the_body_beats_the_name_of_the_event(name: str, said: str | None, after: Status):
-    assert a_job(QUEUED).apply_event({"type": name, "response": a_response(said)}, NOW).status is after
+def test_status_in_the_body_beats_the_name_of_the_event(name: str, status: str | None, after: Status):
+    assert a_job(QUEUED).apply_event({"type": name, "response": a_response(status)}, NOW).status is after
 
 
 @pytest.mark.parametrize("name", ["response.completed", "response.failed", "error", "keepalive", "response.new"])
@@ -132,13 +133,13 @@ def test_event_without_a_usable_number_is_applied_and_leaves_the_cursor(number: 
     assert (after.status, after.turn.sequence_number) == (COMPLETED, 3)
 
 
-@pytest.mark.parametrize("said", ["completed", "incomplete", "failed", "cancelled"])
-def test_requested_cancel_ends_the_job_only_after_a_poll(said: str):
+@pytest.mark.parametrize("status", ["completed", "incomplete", "failed", "cancelled"])
+def test_requested_cancel_ends_the_job_only_after_a_poll(status: str):
     before = a_job(STARTING, cancel_requested_at=NOW)
-    told = before.apply_event({"sequence_number": 5, "response": a_response(said)}, NOW)
-    assert not told.is_terminal
-    assert (told.turn.response_id, told.turn.sequence_number, told.output) == ("resp_1", 5, None)
-    assert told.apply_response(a_response(said), NOW).status == said
+    job = before.apply_event({"sequence_number": 5, "response": a_response(status)}, NOW)
+    assert not job.is_terminal
+    assert (job.turn.response_id, job.turn.sequence_number, job.output) == ("resp_1", 5, None)
+    assert job.apply_response(a_response(status), NOW).status == status
 
 
 def test_output_that_a_cancelled_run_brought_is_kept():
@@ -148,34 +149,35 @@ def test_output_that_a_cancelled_run_brought_is_kept():
 
 @both_ways
 @pytest.mark.parametrize("output", [[], None])
-def test_completed_without_output_and_usage_is_not_believed_at_once(verb: Verb, output: Any):
+def test_completion_without_output_and_usage_is_not_accepted_at_once(verb: Verb, output: Any):
     job = verb(a_job(STARTING), a_response(output=output, usage=None))
     assert (job.status, job.turn.response_id) == (QUEUED, "resp_1")
 
 
 def test_empty_completion_is_accepted_after_three_more_polls():
-    job, hollow = a_job(), a_response(output=[], usage=None)
+    job, empty = a_job(), a_response(output=[], usage=None)
     for _ in range(MAX_EMPTY_COMPLETIONS):
-        job = job.apply_response(hollow, NOW)
+        job = job.apply_response(empty, NOW)
         assert job.status is IN_PROGRESS
-    job = job.apply_response(hollow, NOW)
+    job = job.apply_response(empty, NOW)
     assert (job.status, job.output) == (COMPLETED, None)
 
 
 def test_poll_that_shows_the_job_running_resets_the_count_of_empty_completions():
-    job, hollow = a_job(), a_response(output=[], usage=None)
-    for response in [hollow] * MAX_EMPTY_COMPLETIONS + [a_response("in_progress")] + [hollow] * MAX_EMPTY_COMPLETIONS:
+    job, empty = a_job(), a_response(output=[], usage=None)
+    for response in [empty] * MAX_EMPTY_COMPLETIONS + [a_response("in_progress")] + [empty] * MAX_EMPTY_COMPLETIONS:
         job = job.apply_response(response, NOW)
         assert job.status is IN_PROGRESS
 
 
 @both_ways
 @pytest.mark.parametrize("full", [{"usage": None}, {"output": []}])
-def test_completed_with_output_or_usage_is_believed_at_once(verb: Verb, full: dict[str, Any]):
+def test_completion_with_output_or_usage_is_accepted_at_once(verb: Verb, full: dict[str, Any]):
     assert verb(a_job(), a_response(**full)).status is COMPLETED
 
 
-LOOKS_AT_NOTHING = [
+#: The answers of polls by the second, and the status of the job after them.
+POLL_SERIES = [
     ("often and long enough", [(0, "missed"), (20, "missed"), (40, "missed"), (60, "missed")], EXPIRED),
     ("often, but not for long", [(second, "missed") for second in range(60)], IN_PROGRESS),
     ("long, but not often", [(0, "missed"), (100, "missed"), (200, "missed")], IN_PROGRESS),
@@ -192,7 +194,7 @@ LOOKS_AT_NOTHING = [
 @pytest.mark.parametrize(
     "field", ["type", "id", "call_id", "status", "action", "content", "name", "arguments", "phase"]
 )
-def test_any_value_in_a_field_of_an_item_is_survived(field: str, nonsense: object):
+def test_item_with_any_value_in_a_field_raises_nothing(field: str, nonsense: object):
     for kind in ("message", "function_call", "mcp_approval_request", "web_search_call", "reasoning"):
         item: dict[str, Any] = {
             "type": kind,
@@ -207,39 +209,37 @@ def test_any_value_in_a_field_of_an_item_is_survived(field: str, nonsense: objec
             assert seen.turn.response_id == "resp_1"
 
 
-def test_held_run_ends_at_a_denial_but_not_at_the_page_of_a_gateway():
+def test_foreground_run_fails_at_a_404_of_the_provider_but_not_of_a_gateway():
     job = replace(a_job(), turn=replace(a_job().turn, mode="foreground"))
     assert job.mark_not_found(NOW).status is FAILED
     for second in (0, 20, 40):
         job = job.mark_not_found(NOW + second, is_doubtful=True)
         assert job.status is IN_PROGRESS
     assert job.apply_response(a_response("completed"), NOW + 50).status is COMPLETED
-    assert job.mark_not_found(NOW + 60, is_doubtful=True).status is FAILED, "it is one that serves no GETs"
+    assert job.mark_not_found(NOW + 60, is_doubtful=True).status is FAILED, "the provider does not serve GETs"
 
 
-@pytest.mark.parametrize(
-    ("looks", "after"), [row[1:] for row in LOOKS_AT_NOTHING], ids=[r[0] for r in LOOKS_AT_NOTHING]
-)
-def test_job_expires_once_upstream_denied_it_often_and_long_enough(looks: list[tuple[float, str]], after: Status):
+@pytest.mark.parametrize(("polls", "after"), [row[1:] for row in POLL_SERIES], ids=[r[0] for r in POLL_SERIES])
+def test_job_expires_once_it_was_not_found_often_and_long_enough(polls: list[tuple[float, str]], after: Status):
     job = a_job()
-    for second, look in looks:
+    for second, answer in polls:
         now = NOW + second
-        if look == "missed":
+        if answer == "missed":
             job = job.mark_not_found(now)
-        elif look == "seen":
+        elif answer == "seen":
             job = job.apply_response(a_response("in_progress"), now)
         else:
             job = job.mark_unreachable("no answer", now)
         assert job.turn.polled_at == now
     assert job.status is after
-    assert job.turn.polls == len(looks)
+    assert job.turn.polls == len(polls)
     if after is EXPIRED:
-        assert job.finished_at == NOW + looks[-1][0]
+        assert job.finished_at == NOW + polls[-1][0]
         assert job.error is not None
         assert job.error.code == "expired"
 
 
-def test_poll_without_an_answer_is_reported_and_ends_nothing():
+def test_poll_without_an_answer_is_reported_and_keeps_the_status():
     job = a_job(QUEUED).mark_unreachable("cannot look: HTTP 502", NOW)
     assert (job.status, job.activity, job.turn.polls) == (QUEUED, "cannot look: HTTP 502", 1)
     assert job.apply_response(a_response("queued", output=[]), NOW).activity == ""
@@ -258,7 +258,7 @@ def test_poll_without_an_answer_is_reported_and_ends_nothing():
         (a_job(FAILED, turn=a_turn(response_id="resp_9"), error=Failure("endpoint_lost", "")), QUEUED),
     ],
 )
-def test_id_is_kept_in_every_status_and_reopens_only_a_job_that_we_lost_sight_of(job: Job, after: Status):
+def test_id_is_stored_in_every_status_and_reopens_only_an_unconfirmed_or_lost_job(job: Job, after: Status):
     found = job.set_response_id("resp_9")
     assert (found.turn.response_id, found.status) == ("resp_9", after)
     assert found.is_terminal == (found.finished_at is not None)
@@ -314,15 +314,15 @@ def test_start_counts_its_attempts_and_goes_back_when_provably_nothing_was_accep
 
 
 @pytest.mark.parametrize(
-    ("before", "told", "after"), [(None, -1, None), (None, 0, 0), (4, 9, 9), (4, 3, 4), (4, -1, 4)]
+    ("before", "sequence_number", "after"), [(None, -1, None), (None, 0, 0), (4, 9, 9), (4, 3, 4), (4, -1, 4)]
 )
-def test_events_of_a_stream_move_the_cursor_only_forward(before: int | None, told: int, after: int | None):
+def test_events_of_a_stream_move_the_cursor_only_forward(before: int | None, sequence_number: int, after: int | None):
     job = a_job(activity="1 search", turn=a_turn(response_id="resp_1", sequence_number=before, stream_failures=2))
-    job = job.with_progress(told, "", "so far", "why")
+    job = job.with_progress(sequence_number, "", "so far", "why")
     assert (job.turn.sequence_number, job.turn.partial, job.turn.stream_failures) == (after, "so far", 0)
     assert job.turn.reasoning == "why"
     assert (job.observed_by, job.activity) == ("following", "1 search")
-    assert job.with_progress(told, "writing", "", "").activity == "writing"
+    assert job.with_progress(sequence_number, "writing", "", "").activity == "writing"
 
 
 @pytest.mark.parametrize("end", sorted(TERMINAL))
@@ -331,7 +331,7 @@ def test_stream_changes_nothing_of_a_finished_job(end: Status):
 
 
 @pytest.mark.parametrize(
-    ("changes", "turn", "worth_a_try"),
+    ("changes", "turn", "expected"),
     [
         ({}, {}, True),
         ({"status": QUEUED}, {}, True),
@@ -348,20 +348,20 @@ def test_stream_changes_nothing_of_a_finished_job(end: Status):
     ],
 )
 def test_stream_is_attached_again_while_it_is_accepted_and_has_events(
-    changes: dict[str, Any], turn: dict[str, Any], worth_a_try: bool
+    changes: dict[str, Any], turn: dict[str, Any], expected: bool
 ):
     followed = {"response_id": "resp_1", "sequence_number": 4, "sent_at": NOW - 60, "stream_failures": 0}
     job = replace(a_job(turn=a_turn(**{**followed, **turn})), **changes)
-    assert job.can_stream(NOW) is worth_a_try
+    assert job.can_stream(NOW) is expected
 
 
-def test_three_attachments_in_vain_or_one_that_was_refused_end_the_following():
+def test_stream_is_given_up_after_three_failures_or_one_refusal():
     job = a_job(turn=a_turn(response_id="resp_1", sequence_number=4, sent_at=NOW))
     for _ in range(2):
         job = job.mark_stream_failed()
         assert job.can_stream(NOW)
     assert job.with_progress(5, "", "", "").mark_stream_failed().mark_stream_failed().can_stream(NOW), (
-        "an event begins the count anew"
+        "an event resets the count of failures"
     )
     assert not job.mark_stream_failed().can_stream(NOW)
     assert not a_job(turn=job.turn).mark_stream_failed(for_good=True).can_stream(NOW)
@@ -382,14 +382,14 @@ def test_three_attachments_in_vain_or_one_that_was_refused_end_the_following():
         (a_response("cancelled", error={"code": "x", "message": "y"}), None),
     ],
 )  # fmt: skip
-def test_end_says_why_as_far_as_upstream_did(end: dict[str, Any], reason: tuple[str, str] | None):
+def test_error_of_a_job_has_the_reason_of_the_provider(end: dict[str, Any], reason: tuple[str, str] | None):
     error = a_job().apply_response(end, NOW).error
     assert error == (Failure(*reason) if reason else None)
 
 
 @both_ways
 @pytest.mark.parametrize("end", ["completed", "incomplete", "failed", "cancelled"])
-def test_every_end_keeps_the_output_and_the_usage_it_brought(verb: Verb, end: str):
+def test_every_final_response_keeps_its_output_and_usage(verb: Verb, end: str):
     response = a_response(end)
     job = verb(a_job(), response)
     assert (job.output, job.usage) == (Output("done", response), Usage(input_tokens=1))
@@ -401,7 +401,7 @@ def test_running_response_has_no_output_but_an_activity():
 
 
 @pytest.mark.parametrize("code", ["server_error", "rate_limit_exceeded", "upstream_rejected", "start_unconfirmed", ""])
-def test_only_upstreams_own_troubles_make_a_failure_retryable(code: str):
+def test_only_internal_errors_of_the_provider_make_a_failure_retryable(code: str):
     assert Failure(code, "").is_retryable is (code in RETRYABLE)
     assert "start_unconfirmed" not in RETRYABLE
 
@@ -428,7 +428,7 @@ REFUSAL = {"type": "refusal", "refusal": "I cannot help with that."}
         ([{"type": "message", "content": "not a list"}, {"type": "message"}, {}], ""),
     ],
 )
-def test_text_to_show(items: list[dict[str, Any]], text: str):
+def test_text_of_an_output_is_found(items: list[dict[str, Any]], text: str):
     assert text_of([*items]) == text
 
 
@@ -483,51 +483,51 @@ def test_usage_is_the_count_of_upstream(usage: object, read: Usage | None):
     ("age_s", "ms"),
     [(-60, 2_000), (0, 2_000), (19, 2_000), (30, 3_000), (95, 10_000), (300, 30_000), (86_400, 30_000)],
 )
-def test_next_poll_is_a_tenth_of_the_age_away(age_s: float, ms: int):
+def test_wait_before_the_next_poll_is_a_tenth_of_the_age(age_s: float, ms: int):
     assert next_poll_ms(a_job(), NOW + age_s) == ms
 
 
 def list_poll_times(seconds: float, *, watched: bool) -> list[float]:
     """Return the times at which a running job is polled after its start."""
     job = a_job(watched_until=NOW + seconds + 60 if watched else 0.0)
-    looks: list[float] = []
+    times: list[float] = []
     second = next_retrieve_s(job, NOW)
     while second <= seconds:
-        looks.append(second)
+        times.append(second)
         job = job.apply_response(a_response("in_progress"), NOW + second)
         second += next_retrieve_s(job, NOW + second)
-    return looks
+    return times
 
 
 def test_ten_unwatched_minutes_cost_at_most_25_polls_from_the_first_second_on():
-    looks = list_poll_times(600, watched=False)
-    assert looks[0] <= 1
-    assert len(looks) <= 25
+    times = list_poll_times(600, watched=False)
+    assert times[0] <= 1
+    assert len(times) <= 25
 
 
-def test_watched_job_is_looked_at_every_five_seconds_after_a_quicker_beginning():
-    looks = list_poll_times(600, watched=True)
-    assert looks[0] <= 1
-    assert len(looks) <= 600 / 5 + 3
-    gaps = [later - earlier for earlier, later in pairwise(looks)]
+def test_watched_job_is_polled_every_five_seconds_after_a_quicker_beginning():
+    times = list_poll_times(600, watched=True)
+    assert times[0] <= 1
+    assert len(times) <= 600 / 5 + 3
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps == sorted(gaps)
     assert min(gaps) >= 1
     assert max(gaps) == 5
 
 
-def test_unwatched_job_is_looked_at_ever_more_rarely_but_every_minute_at_least():
-    looks = list_poll_times(3 * 3600, watched=False)
-    gaps = [later - earlier for earlier, later in pairwise(looks)]
+def test_unwatched_job_is_polled_ever_more_rarely_but_every_minute_at_least():
+    times = list_poll_times(3 * 3600, watched=False)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps == sorted(gaps)
-    assert max(gap for gap, look in zip(gaps, looks, strict=False) if look <= 1_800) == 30
+    assert max(gap for gap, time in zip(gaps, times, strict=False) if time <= 1_800) == 30
     assert max(gaps) == 60
 
 
-@pytest.mark.parametrize("looks", [0, 1, 5, 40, 100_000])
-def test_newly_watched_job_is_polled_within_five_seconds(looks: int):
-    job = a_job(watched_until=NOW + 60, turn=a_turn(response_id="resp_1", polls=looks))
+@pytest.mark.parametrize("polls", [0, 1, 5, 40, 100_000])
+def test_newly_watched_job_is_polled_within_five_seconds(polls: int):
+    job = a_job(watched_until=NOW + 60, turn=a_turn(response_id="resp_1", polls=polls))
     assert 1 <= next_retrieve_s(job, NOW) <= 5
-    assert next_retrieve_s(job, NOW + 60) == min(30, 2**looks)
+    assert next_retrieve_s(job, NOW + 60) == min(30, 2**polls)
 
 
 WRONG: list[Any] = [None, True, 0, -7, 2**80, 1.5, "", "nonsense", [], [[]], [None], {}, {"id": []}, {"status": {}}]
@@ -551,7 +551,7 @@ def test_response_of_the_wrong_type_counts_as_missing(wrong: Any):
     assert after.turn.sequence_number == 4
 
 
-# Whatever comes in, in whatever order.
+# Any events and answers, in any order.
 
 texts = st.text(st.characters(exclude_categories=()), max_size=8)
 anything: st.SearchStrategy[Any] = st.recursive(
@@ -603,7 +603,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "missed": st.none(),
     "unreached": st.none(),
 }
-verbs = st.sampled_from(["apply", "observe", *VALUES])  # what upstream says comes more often
+verbs = st.sampled_from(["apply", "observe", *VALUES])  # answers and events are drawn more often
 steps = st.lists(
     st.tuples(st.floats(0, 40), verbs.flatmap(lambda verb: st.tuples(st.just(verb), VALUES[verb]))), max_size=12
 )
@@ -630,16 +630,16 @@ def apply_change(job: Job, now: float, verb: str, value: Any) -> Job:
 
 
 def is_allowed(before: Job, after: Job) -> bool:
-    """Return True if the table has the transition; a job that gets its id late counts as queued."""
-    learnt = before.turn.response_id is None and after.turn.response_id is not None
-    opened = learnt and (before.is_unconfirmed or before.status is PENDING)
+    """Return True if the table has the transition. A job that gets its id late counts as queued."""
+    has_new_id = before.turn.response_id is None and after.turn.response_id is not None
+    opened = has_new_id and (before.is_unconfirmed or before.status is PENDING)
     start = QUEUED if opened else before.status
     return after.status is start or after.status in TRANSITIONS.get(start, ())
 
 
 @settings(max_examples=400, deadline=None)
 @given(beginnings, steps)
-def test_any_input_keeps_the_end_the_cursor_and_the_id_of_a_job(job: Job, steps: list[tuple[float, tuple[str, Any]]]):
+def test_any_input_keeps_final_status_cursor_and_id_of_a_job(job: Job, steps: list[tuple[float, tuple[str, Any]]]):
     now = NOW
     for passed, (verb, value) in steps:
         now += passed
@@ -672,7 +672,7 @@ COURSE: list[dict[str, Any]] = [
 
 
 @given(st.lists(st.sampled_from(COURSE), max_size=20))
-def test_last_poll_leads_to_the_same_end_after_lost_doubled_or_late_events(events: list[dict[str, Any]]):
+def test_last_poll_gives_the_same_result_after_lost_doubled_or_late_events(events: list[dict[str, Any]]):
     job = a_job(STARTING)
     for event in events:
         job = job.apply_event(event, NOW)

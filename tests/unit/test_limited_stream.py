@@ -1,4 +1,4 @@
-"""An answer may pause for as long as its limit, whatever its reader does meanwhile."""
+"""An answer may pause for as long as its limit, even if its reader is busy meanwhile."""
 
 import asyncio
 import ssl
@@ -13,8 +13,9 @@ import trustme
 
 from agent_jobs.upstream.limited_stream import LimitedStream
 
+#: Seconds that an answer may pause.
 LIMIT_S = 0.1
-LONG_S = 60.0  # for what must end sooner by itself
+LONG_S = 60.0  # the limit of a wait that must end sooner by itself
 HEAD = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
 CHUNKED, UNTIL_CLOSED = HEAD + b"transfer-encoding: chunked\r\n\r\n", HEAD + b"\r\n"
 
@@ -23,7 +24,7 @@ Write = Callable[[bytes], None]
 
 @asynccontextmanager
 async def answering(head: bytes, authority: trustme.CA | None = None) -> AsyncGenerator[tuple[LimitedStream, Write]]:
-    """Open an answer with one piece, and give what writes another."""
+    """Open an answer with one piece, and yield it with a function that writes the next piece."""
     served, trusted = None, ssl.create_default_context()
     if authority is not None:
         served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -55,7 +56,7 @@ async def answering(head: bytes, authority: trustme.CA | None = None) -> AsyncGe
 
 @pytest.mark.parametrize("head", [CHUNKED, UNTIL_CLOSED], ids=["chunked", "until closed"])
 @pytest.mark.parametrize("authority", [None, trustme.CA()], ids=["http", "https"])
-async def test_answer_that_falls_silent_ends_in_a_read_timeout(head: bytes, authority: trustme.CA | None) -> None:
+async def test_answer_that_stops_ends_in_a_read_timeout(head: bytes, authority: trustme.CA | None) -> None:
     pieces: list[bytes] = []
     with anyio.fail_after(LONG_S / 2):
         async with answering(head, authority) as (stream, _):
@@ -66,7 +67,7 @@ async def test_answer_that_falls_silent_ends_in_a_read_timeout(head: bytes, auth
     assert pieces == [b"first"]
 
 
-async def test_reader_that_is_busy_for_longer_than_the_limit_reads_on() -> None:
+async def test_reader_that_is_busy_for_longer_than_the_limit_continues_to_read() -> None:
     pieces: list[bytes] = []
     async with answering(CHUNKED) as (stream, write):
         async for piece in stream:

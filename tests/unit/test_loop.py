@@ -1,4 +1,4 @@
-"""The cost of waiting for a long job to a model: turns, and bytes that it reads again on every later turn."""
+"""Waiting for a long job costs a model turns, and bytes that it reads again on every later turn."""
 
 from typing import Any
 
@@ -9,8 +9,9 @@ from test_tools import size
 
 from agent_jobs.settings.settings import Settings
 
-#: Ten minutes pass in two seconds. Time that calls take beside their waits can only reduce the turns.
+#: Factor of the fast clock: ten minutes pass in two seconds. Time outside of the waits can only reduce the turns.
 SPEED = 300.0
+#: Seconds that the host waits for the job, by the fast clock.
 LENGTH_S = 600.0
 #: A client whose calls may wait 240 s. Unknown clients get 45 s.
 PATIENT = "codex"
@@ -20,7 +21,7 @@ async def follow_answers(host: Host) -> list[dict[str, Any]]:
     """Return the answers to a host that does what `next` says, until the job is `LENGTH_S` old.
 
     The run never finishes by itself, so the number of answers depends on the waits alone and not on the machine. The
-    last answer stands for the result, which would be shorter.
+    last answer counts as the result, which would be shorter.
     """
     answers = [await host.start(emulate={"duration_s": 0.1, "end": "never", "searches": 12}, wait_s=5)]
     while answers[-1].get("elapsed_s", 0) < LENGTH_S:

@@ -1,4 +1,4 @@
-"""A byte order mark is accepted in every file that a person saved, and written into no file that hosts read."""
+"""A byte order mark is accepted in every file of a user, and is never written into a file that hosts read."""
 
 import codecs
 import json
@@ -35,38 +35,38 @@ MARKS: dict[str, Callable[[str], bytes]] = {
 KEY = "sk-of-a-file"
 
 
-def presets(path: Path) -> Any:
+def load_marked_presets(path: Path) -> Any:
     return load_presets(path)["mine"].description
 
 
-def prices(path: Path) -> Any:
+def load_marked_prices(path: Path) -> Any:
     return list(Prices.load(path).own.models)
 
 
-def toolbox(path: Path) -> Any:
+def load_marked_toolbox(path: Path) -> Any:
     return list(load_toolbox(path))
 
 
-def env_file(path: Path) -> Any:
+def load_marked_env_file(path: Path) -> Any:
     return add_env_file({}, str(path))
 
 
-def key_file(path: Path) -> Any:
+def load_marked_key_file(path: Path) -> Any:
     key = Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(path)}).api_key
     return key and key.get_secret_value()
 
 
-def batch(path: Path) -> Any:
+def load_marked_batch(path: Path) -> Any:
     return [task.fields["prompt"] for task in read_tasks(path, "x")]
 
 
 READERS: list[tuple[Callable[[Path], Any], str, Any]] = [
-    (presets, '[mine]\ndescription = "Grüße"\n', "Grüße"),
-    (prices, "[models.m]\ninput = 1\noutput = 2\n", ["m"]),
-    (toolbox, '{"mcpServers": {"clock": {"command": "x"}}}\n', ["clock"]),
-    (env_file, "AGENT_JOBS_MODEL=m\nB=2\n", {"AGENT_JOBS_MODEL": "m", "B": "2"}),
-    (key_file, f"{KEY}\n", KEY),
-    (batch, '"Grüße"\n{"prompt": "b"}\n', ["Grüße", "b"]),
+    (load_marked_presets, '[mine]\ndescription = "Grüße"\n', "Grüße"),
+    (load_marked_prices, "[models.m]\ninput = 1\noutput = 2\n", ["m"]),
+    (load_marked_toolbox, '{"mcpServers": {"clock": {"command": "x"}}}\n', ["clock"]),
+    (load_marked_env_file, "AGENT_JOBS_MODEL=m\nB=2\n", {"AGENT_JOBS_MODEL": "m", "B": "2"}),
+    (load_marked_key_file, f"{KEY}\n", KEY),
+    (load_marked_batch, '"Grüße"\n{"prompt": "b"}\n', ["Grüße", "b"]),
 ]
 
 
@@ -85,8 +85,8 @@ def test_attached_file_and_stdin_come_without_their_mark(upstream: RunningServer
     (tmp_path / "a.txt").write_bytes(MARKS[mark]("inside"))
     env = {"AGENT_JOBS_DATA_DIR": str(tmp_path), "OPENAI_API_KEY": "x", "OPENAI_BASE_URL": upstream.base_url}
     arguments = ["run", "--json", "--file", str(tmp_path / "a.txt"), "-"]
-    said = CliRunner().invoke(cli, arguments, input=MARKS[mark]("Grüße"), env=env)
-    assert said.exit_code == 0, said.output
+    result = CliRunner().invoke(cli, arguments, input=MARKS[mark]("Grüße"), env=env)
+    assert result.exit_code == 0, result.output
     [entry] = [entry for entry in upstream.emulator.log() if entry.get("operation") == "create"]
     address = f"{upstream.base_url}/responses/{entry['response_id']}/input_items"
     [item] = httpx2.get(address, headers={"Authorization": "Bearer x"}).json()["data"]
@@ -96,9 +96,9 @@ def test_attached_file_and_stdin_come_without_their_mark(upstream: RunningServer
 def test_files_that_were_joined_have_a_mark_before_a_later_line(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(codecs.BOM_UTF8 + b'"a"\n' + codecs.BOM_UTF8 + b'"b"\n')
-    assert batch(path) == ["a", "b"]
+    assert load_marked_batch(path) == ["a", "b"]
     path.write_bytes(codecs.BOM_UTF8 + b"A=1\r\n" + codecs.BOM_UTF8 + b"B=2\r\n")
-    assert env_file(path) == {"A": "1", "B": "2"}
+    assert load_marked_env_file(path) == {"A": "1", "B": "2"}
 
 
 # --- hosts
@@ -146,14 +146,14 @@ def change(path: Path, keys: tuple[str, ...], value: Any) -> None:
 
 @pytest.mark.parametrize("host", ["claude-desktop", "claude-code", "cursor", "vscode"])
 @pytest.mark.parametrize("text", ["", "{}", '{"theme": "café"}'])
-def test_install_leaves_no_mark_even_where_nothing_else_is_to_do(machine: Machine, host: str, text: str):
+def test_install_removes_the_mark_even_if_nothing_else_changes(machine: Machine, host: str, text: str):
     path = file_of(machine, host)
     path.write_bytes(codecs.BOM_UTF8 + text.encode())
     assert "byte order mark" in run("install", host).stdout
     ours = path.read_bytes()
     assert HOSTS[host].path[-1] in json.loads(ours)[HOSTS[host].keys[0]]
     path.write_bytes(codecs.BOM_UTF8 + ours)
-    assert any("byte order mark" in said and "install" in fix for _, said, fix in doctor(machine))
+    assert any("byte order mark" in warning and "install" in fix for _, warning, fix in doctor(machine))
     assert "would be removed" in run("install", host, "--dry-run").stdout
     assert path.read_bytes() == codecs.BOM_UTF8 + ours
     run("install", host)
@@ -170,10 +170,10 @@ def test_install_leaves_no_mark_even_where_nothing_else_is_to_do(machine: Machin
 def test_comments_are_refused_where_the_host_reads_plain_json(machine: Machine, host: str, scope: Scope, text: str):
     path = file_of(machine, host, scope)
     path.write_text(text)
-    said = run("install", host, "--scope", scope, status=1)
-    assert str(path) in said.stderr
-    assert "plain JSON" in said.stderr
-    assert "Line " in said.stderr
+    refused = run("install", host, "--scope", scope, status=1)
+    assert str(path) in refused.stderr
+    assert "plain JSON" in refused.stderr
+    assert "Line " in refused.stderr
     assert path.read_text() == text
     assert [each.name for each in path.parent.iterdir() if each.is_file()] == [path.name]
 
@@ -211,14 +211,14 @@ def test_entry_that_is_switched_off_is_named_and_switched_on(
     else:
         change(path, (*HOSTS[host].path, name), off)
     before = path.read_text()
-    said = f"{name}: {str(off).lower()}"
-    assert any(state == "warning" and "switched off" in text and said in text for state, text, _ in doctor(machine))
+    setting = f"{name}: {str(off).lower()}"
+    assert any(state == "warning" and "switched off" in text and setting in text for state, text, _ in doctor(machine))
     dry = run(*arguments, "--dry-run").stdout
-    assert f"switched off ({said}) and would be switched on" in dry
+    assert f"switched off ({setting}) and would be switched on" in dry
     assert path.read_text() == before
     shown = run(*arguments).stdout
     assert "Nothing to do" not in shown
-    assert f"was switched off ({said}) and is on now" in shown
+    assert f"was switched off ({setting}) and is on now" in shown
     assert path.read_text() == before.replace(
         f"{name} = {str(off).lower()}" if host == "codex" else f'"{name}": {str(off).lower()}',
         f"{name} = {str(not off).lower()}" if host == "codex" else f'"{name}": {str(not off).lower()}',
@@ -265,13 +265,13 @@ def test_local_scope_of_another_folder_is_ignored(machine: Machine):
 @pytest.mark.parametrize(
     "projects", [[], {"HERE": 1}, {"HERE": {"mcpServers": []}}, {"HERE": {"disabledMcpServers": 1}}]
 )
-def test_projects_in_a_form_of_their_own_are_passed_over(machine: Machine, projects: Any):
+def test_projects_in_an_unknown_form_are_skipped(machine: Machine, projects: Any):
     written = json.dumps({"projects": projects}).replace("HERE", str(machine.folder))
     file_of(machine, "claude-code").write_text(written)
     assert "no host has agent-jobs in its configuration" in doctor(machine)[0][1]
 
 
-def test_install_and_uninstall_name_the_local_entry_that_goes_before_theirs(machine: Machine):
+def test_install_and_uninstall_name_the_local_entry_that_overrides_theirs(machine: Machine):
     run("install", "claude-code")
     path = file_of(machine, "claude-code")
     change(path, ("projects", str(machine.folder), "mcpServers", "agent-jobs"), README_ENTRY)

@@ -1,4 +1,4 @@
-"""What the measurement of coverage notes of a process and its forks."""
+"""The measurement of coverage records the lines that a process and its forks ran."""
 
 import os
 import pickle
@@ -24,7 +24,7 @@ os.wait()
 """
 
 
-def test_a_fork_writes_what_it_ran_since_the_process_that_it_is_a_fork_of_wrote(tmp_path: Path) -> None:
+def test_fork_records_what_it_ran_since_its_parent_recorded(tmp_path: Path) -> None:
     support = str(Path(measuring.__file__).parent)
     environment = {**os.environ, measuring.VARIABLE: str(tmp_path)}
     subprocess.run([sys.executable, "-c", PROGRAM, support], env=environment, check=True)
@@ -54,7 +54,7 @@ chosen.choose(int(sys.argv[3]))
 """
 
 
-def test_kept_code_is_measured_as_new_code_is_until_its_module_changes(tmp_path: Path) -> None:
+def test_cached_code_is_measured_like_new_code_until_its_module_changes(tmp_path: Path) -> None:
     (tmp_path / "modules").mkdir()
     module = tmp_path / "modules/chosen.py"
 

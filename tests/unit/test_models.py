@@ -1,4 +1,4 @@
-"""What is known of models without asking: which are gone, and what the others refuse."""
+"""The facts about models that need no request: which were shut down, and which arguments the others refuse."""
 
 import re
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_unknown_model_has_no_known_facts() -> None:
     check_model("gpt-9", "minimal", ["temperature"])
 
 
-def test_snapshot_of_its_own_may_be_gone_before_its_model() -> None:
+def test_snapshot_may_be_shut_down_before_its_model() -> None:
     check_model("gpt-4o")
     check_model("gpt-4o-2024-08-06")
     with pytest.raises(RequestError):
@@ -57,13 +57,13 @@ def test_no_name_is_in_the_table_twice() -> None:
         assert sorted(names) == sorted(set(names))
 
 
-def test_nothing_names_a_model_that_has_been_shut_down() -> None:
+def test_no_source_or_page_names_a_model_that_was_shut_down() -> None:
     gone = {name for name, _ in GONE}
     named = {load_models()["default"], *(row["use"] for row in load_models()["retired"])}
     named |= {name for row in load_models()["family"] for name in row["names"]}
     named |= {preset.model for preset in load_our_presets().values() if preset.model}
     texts = [ROOT / "README.md", ROOT / ".env.example", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.py")]
-    # The emulator knows the models that a provider refuses, whether it has them still or not.
+    # The emulator is excluded: it names the models that a provider refuses, even those that were shut down.
     ours = (path for path in ROOT.glob("src/**/*") if path.suffix in (".py", ".toml") and "emulator" not in path.parts)
     texts += [path for path in ours if path.name != "models.toml"]
     for path in texts:
@@ -101,7 +101,7 @@ def test_sampling_is_refused_by_models_that_reason() -> None:
     assert build_body("x", model="gpt-6-luna", effort="none", **hot)["temperature"] == 1
 
 
-def test_on_another_endpoint_a_name_may_mean_anything() -> None:
+def test_names_of_models_are_not_checked_on_another_endpoint() -> None:
     body = build_body("x", job_id="job_1", model="gpt-4", effort="minimal", openai=False)
     assert body["model"] == "gpt-4"
     assert build_body("x", job_id="job_1", effort="minimal", options={"top_p": 1}, openai=False)["top_p"] == 1

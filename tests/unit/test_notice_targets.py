@@ -1,4 +1,4 @@
-"""The settings of notices: which targets they name, and which words are refused without being shown."""
+"""The settings of notices: accepted targets, and values that are refused without being shown."""
 
 import base64
 

@@ -26,7 +26,7 @@ def test_good_name_is_accepted_everywhere(name: str) -> None:
 @pytest.mark.parametrize("name", BAD, ids=ascii)
 def test_bad_name_is_refused_everywhere_with_the_rule(name: str) -> None:
     assert not is_owner_name(name)
-    if name != "jose\u0301":  # a keyboard may write that, so that a command takes the form that is meant
+    if name != "jose\u0301":  # keyboards may send this form, so a command normalizes it
         with pytest.raises(click.UsageError, match=r"is not a valid owner name\. A name has 1 to 512 printable"):
             OwnerName().convert(name, None, None)
     if name.strip() == name:  # the setting strips its names

@@ -1,4 +1,4 @@
-"""Texts and lists of any kind are read by pages that fit."""
+"""Texts and lists of any kind are read in pages that fit the limit."""
 
 from typing import Any
 

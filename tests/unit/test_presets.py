@@ -1,4 +1,4 @@
-"""Requests by name: those that come with the program, and those of the user's own file."""
+"""Presets: those of the program, and those of the user's own file."""
 
 from dataclasses import FrozenInstanceError
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a response cost and what a request can cost, by figures from the provider's price list, computed by hand."""
+"""The cost of a response and the bound of a request, compared with figures computed by hand from the price list."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ def bound(body: dict[str, Any], *, prices: Prices = LISTED, url: str = OPENAI, *
     return prices.bound_usd(body, at=AT, provider_url=url, **more)
 
 
-def own(tmp_path: Path, text: str) -> Prices:
+def load_own(tmp_path: Path, text: str) -> Prices:
     path = tmp_path / "prices.toml"
     path.write_text(text)
     return Prices.load(path)
@@ -54,7 +54,7 @@ def own(tmp_path: Path, text: str) -> Prices:
         ("gpt-5.6", 50_000, 0.2 + 0.02 + 0.4),
         ("gpt-5.6-terra", 50_000, 0.1 + 0.01 + 0.24),
         ("gpt-5.6-luna", 50_000, 0.01 + 0.001 + 0.024),
-        ("gpt-5.5-pro", 50_000, 3.0 + 3.6),  # cached input is as dear as any
+        ("gpt-5.5-pro", 50_000, 3.0 + 3.6),  # cached input has no lower price
         ("o3-deep-research", 0, 1.0 + 0.8),
         ("o4-mini-deep-research", 0, 0.2 + 0.16),
         ("gpt-6.2-astra", 0, 0.8 + 0.8),
@@ -148,8 +148,8 @@ def test_tiers_and_tools_of_azure_are_not_openais():
     assert cost("gpt-6.1-sol", usage_of(1000, 0), url=AZURE, calls={"web_search": 1}) is None
 
 
-def test_users_table_counts_everywhere_and_alone_for_its_models(tmp_path: Path):
-    prices = own(tmp_path, '[models."GPT-6.1-sol"]\ninput = 1\noutput = 2\n[tools.web_search]\nper_1000 = 1000\n')
+def test_users_price_table_applies_everywhere_and_alone_for_its_models(tmp_path: Path):
+    prices = load_own(tmp_path, '[models."GPT-6.1-sol"]\ninput = 1\noutput = 2\n[tools.web_search]\nper_1000 = 1000\n')
     for url in (OPENAI, AZURE, ELSEWHERE):
         usd = cost("gpt-6.1-sol-2026-10-01", usage_of(100_000, 20_000), prices=prices, url=url, calls={"web_search": 3})
         assert usd == pytest.approx(0.1 + 0.04 + 3.0)
@@ -308,14 +308,14 @@ def test_text_in_parts_has_a_bound_like_text():
 def test_example_of_the_docs_works(tmp_path: Path):
     example = re.search(r"```toml\n(.*?)```", DOCS, re.S)
     assert example
-    prices = own(tmp_path, example[1])
+    prices = load_own(tmp_path, example[1])
     usage = usage_of(100_000, 10_000, 40_000)
     assert cost("my-model", usage, prices=prices, url=ELSEWHERE, cache_write_tokens=20_000) == pytest.approx(
         0.02 + 0.002 + 0.0125 + 0.04
     )
     assert cost("my-model", usage_of(300_000, 10_000), prices=prices, service_tier="flex") == pytest.approx(0.15 + 0.03)
     assert cost("my-model", usage_of(0, 0), prices=prices, calls={"code_interpreter": 2}) == pytest.approx(0.06)
-    # Four passes of at most what was sent, what is written and four times 20,000 tokens, at the long price.
+    # Four passes at the long price. Each has at most the input, the output and four times 20,000 tokens.
     searching = bound({**SEARCHING, "model": "my-model"}, prices=prices, url=ELSEWHERE)
     assert 4 * 0.082 * 1.25 + 0.006 + 0.03 <= searching <= 4 * 0.0823 * 1.25 + 0.006 + 0.03
 
@@ -351,7 +351,7 @@ ROW = '[models."m"]\ninput = 1\noutput = 2\n'
 )  # fmt: skip
 def test_table_that_cannot_be_used_is_refused_by_its_line_or_key(tmp_path: Path, text: str, hint: str):
     with pytest.raises(ConfigError, match=re.escape(hint)) as refusal:
-        own(tmp_path, text)
+        load_own(tmp_path, text)
     assert "AGENT_JOBS_PRICES" in MODEL.describe(refusal.value)
 
 
@@ -364,7 +364,7 @@ def test_table_that_cannot_be_read_is_refused(tmp_path: Path):
 
 
 def test_empty_table_changes_nothing(tmp_path: Path):
-    assert own(tmp_path, "") == LISTED
+    assert load_own(tmp_path, "") == LISTED
 
 
 def test_day_begins_at_midnight_utc():

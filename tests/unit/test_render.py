@@ -30,7 +30,7 @@ def build_completed_job(text: str) -> Job:
     return a_job(Status.COMPLETED, output=Output(text, {"secret": "RESPONSE"}))
 
 
-def size(answer: object) -> int:
+def measure_json(answer: object) -> int:
     return len(compact_json(answer).encode())
 
 
@@ -107,9 +107,9 @@ ages = st.floats(-1e4, 30 * 24 * 3600)
 @given(running_jobs, ages)
 def test_unfinished_job_has_few_bytes(job: Job, age_s: float):
     now = NOW + age_s
-    assert size(render_start(job, now)) <= 240
-    assert size(render_job(job, now)) <= (240 if job.observed_by == "polling" else 200)
-    assert size(render_job(job, now, advise=True)) <= 400
+    assert measure_json(render_start(job, now)) <= 240
+    assert measure_json(render_job(job, now)) <= (240 if job.observed_by == "polling" else 200)
+    assert measure_json(render_job(job, now, advise=True)) <= 400
 
 
 @given(running_jobs, ages)
@@ -213,10 +213,10 @@ def test_finished_job_echoes_no_request_and_holds_one_page_at_most(
 ):
     answer = render_finished_job(a_job(status, error=error, output=brought))
     assert json.loads(compact_json(answer)) == answer
-    assert size(answer.get("output", "")) <= 24 * 1024
+    assert measure_json(answer.get("output", "")) <= 24 * 1024
     assert not [name for name, value in answer.items() if value is None]
-    told = compact_json({name: value for name, value in answer.items() if name not in ("output", "error")})
-    assert not re.search("PROMPT|TITLE|REQUEST|URL|RESPONSE", told)
+    rest = compact_json({name: value for name, value in answer.items() if name not in ("output", "error")})
+    assert not re.search("PROMPT|TITLE|REQUEST|URL|RESPONSE", rest)
 
 
 # Pages.
@@ -245,7 +245,7 @@ def test_pages_put_together_are_the_output_byte_for_byte(pattern: str, character
     while True:
         parts.append(answer["output"])
         assert parts[-1]
-        assert size(parts[-1]) <= OUTPUT_BYTES <= 24 * 1024
+        assert measure_json(parts[-1]) <= OUTPUT_BYTES <= 24 * 1024
         if "next" not in answer:
             break
         assert answer["bytes"] == len(text.encode())
@@ -254,7 +254,7 @@ def test_pages_put_together_are_the_output_byte_for_byte(pattern: str, character
         assert answer["next"].endswith(f"={offset}")
         answer = page_output(job, offset)
     assert "".join(parts) == text
-    assert len(parts) <= 2 + 2 * size(text) / OUTPUT_BYTES, "a page is at least half full"
+    assert len(parts) <= 2 + 2 * measure_json(text) / OUTPUT_BYTES, "a page is at least half full"
 
 
 @pytest.mark.parametrize("offset", [0, 5, 10**12, -1])

@@ -1,4 +1,4 @@
-"""What a caller may ask for, and the body of POST /responses that it becomes."""
+"""The arguments of a caller, and the body of POST /responses that is built from them."""
 
 import json
 from dataclasses import replace
@@ -134,11 +134,13 @@ def test_every_effort_that_the_data_names_can_be_requested(effort: str):
     assert build_body("x", job_id="job_1", model="local", effort=effort)["reasoning"] == {"effort": effort}
 
 
-def pairs(count: int, key: int = 3, value: int = 3) -> dict[str, str]:
+def make_pairs(count: int, key: int = 3, value: int = 3) -> dict[str, str]:
     return {str(number).rjust(key, "k"): "v" * value for number in range(count)}
 
 
-@pytest.mark.parametrize("metadata", [pairs(15), pairs(1, key=64), pairs(1, value=512), pairs(1, value=0)])
+@pytest.mark.parametrize(
+    "metadata", [make_pairs(15), make_pairs(1, key=64), make_pairs(1, value=512), make_pairs(1, value=0)]
+)
 def test_metadata_may_fill_the_api_s_limit_beside_the_job_id(metadata: dict[str, str]):
     assert build_body("x", job_id="job_1", options={"metadata": metadata})["metadata"] == {
         **metadata,
@@ -188,9 +190,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"preset": ""}, "Use one of deep_research, think, review, quick."),
     ({"options": {"verbosity": "hihg"}}, "options.verbosity does not accept 'hihg'. Did you mean 'high'?"),
     ({"options": {"verbosity": None}}, "Use one of low, medium, high"),
-    ({"options": {"metadata": pairs(16)}}, "up to 15 strings of 512 characters"),
-    ({"options": {"metadata": pairs(1, key=65)}}, "up to 15 strings"),
-    ({"options": {"metadata": pairs(1, value=513)}}, "up to 15 strings"),
+    ({"options": {"metadata": make_pairs(16)}}, "up to 15 strings of 512 characters"),
+    ({"options": {"metadata": make_pairs(1, key=65)}}, "up to 15 strings"),
+    ({"options": {"metadata": make_pairs(1, value=513)}}, "up to 15 strings"),
     ({"options": {"metadata": {"n": 1}}}, "up to 15 strings"),
     ({"options": {"metadata": {1: "n"}}}, "up to 15 strings"),
     ({"options": {"metadata": {"job_id": "mine"}}}, "job_id is ours"),
@@ -334,12 +336,12 @@ def test_option_of_agent_jobs_becomes_a_field_and_stays_out_of_the_body(name: st
         StartOptions.parse({name: []})
 
 
-def test_no_conversation_is_none() -> None:
+def test_conversation_of_false_counts_as_missing() -> None:
     assert StartOptions.parse({"conversation": False}).conversation is None
 
 
 @pytest.mark.parametrize("dry_run", [None, False, True])
-def test_dry_run_is_read_of_the_caller_alone(dry_run: bool | None) -> None:
+def test_dry_run_is_read_from_the_caller_only(dry_run: bool | None) -> None:
     order = StartRequest(prompts=["x"], options={"dry_run": dry_run, "zzz": 1})
     assert order.is_dry_run is bool(dry_run)
     with pytest.raises(RequestError, match=r"options\.dry_run accepts true or false"):

@@ -1,4 +1,4 @@
-"""The time of the tests: what a busy machine does to it."""
+"""The clocks of the tests stand still while a busy machine does not run their process."""
 
 import os
 import subprocess
@@ -12,6 +12,7 @@ from scheduled_time import IS_COUNTED, SAMPLE_S, read_wait_ns
 from agent_jobs.clock import Clock, create_fast_clock
 from agent_jobs.emulator.run import Clock as EmulatorClock
 
+#: Nanoseconds that the process has to wait for a core: far more than the error of a sample.
 WAIT_NS = 200_000_000
 SPEED = 100.0
 

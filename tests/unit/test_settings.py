@@ -1,4 +1,4 @@
-"""What the environment may say, and what is answered when it says something unusable."""
+"""The values that a variable of the environment may have, and the refusals of unusable ones."""
 
 import os
 from collections.abc import Mapping
@@ -166,7 +166,7 @@ def test_command_that_cannot_be_run_is_reported_and_stops_nothing(text: str, hin
 @pytest.mark.parametrize("key", ["sk-caf\u00e9", "sk-\u200bpasted", "\ufeffsk-1", "sk-1\nsk-2", "sk-\x00", "sk-\udcff"])
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
 def test_text_that_a_header_cannot_carry_is_refused_by_name_and_never_echoed(name: str, key: str):
-    """The client could not be opened with it, and its own complaint names no setting."""
+    """The HTTP client could not be opened with such a value, and its own error names no setting."""
     with pytest.raises(ConfigError) as refusal:
         Settings.from_env({name: key})
     assert name in str(refusal.value)
@@ -191,14 +191,14 @@ def test_secret_in_the_wrong_variable_is_not_echoed(name: str):
     assert SECRET not in str(refusal.value)
 
 
-def test_key_shows_only_to_who_asks_for_it():
+def test_key_is_shown_only_on_request():
     settings = Settings.from_env({"OPENAI_API_KEY": f" {SECRET}\n"})
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == SECRET
     assert SECRET not in f"{settings} {settings!r} {settings.api_key}"
 
 
-def test_secrets_that_the_user_names_are_read_and_show_only_to_who_asks():
+def test_secrets_that_the_user_names_are_read_and_shown_only_on_request():
     settings = Settings.from_env({"AGENT_JOBS_SECRETS": "TOKEN,GONE", "TOKEN": f" {SECRET} ", "OTHER": "x"})
     assert {name: secret.get_secret_value() for name, secret in settings.secrets.items()} == {
         "TOKEN": SECRET,
@@ -240,7 +240,7 @@ def test_result_folder_that_cannot_be_written_is_reported_and_one_that_can_be_ma
     assert Settings.from_env({"AGENT_JOBS_RESULT_DIR": str(tmp_path / "new" / "out")}).warnings == ()
 
 
-def test_variable_that_is_called_like_a_word_of_a_refusal_is_no_mistake():
+def test_variable_with_the_name_of_a_word_in_a_refusal_is_no_mistake():
     settings, refused = Settings.from_env_leniently(
         {"AGENT_JOBS_SECRETS": "takes", "takes": "t", "AGENT_JOBS_FOLLOW": "all"}
     )
@@ -332,7 +332,7 @@ def test_reference_that_the_host_left_as_it_was_counts_as_no_key_and_is_named(re
 
 
 def test_field_of_a_bundle_that_was_left_empty_counts_as_not_set():
-    """Claude Desktop hands the placeholder of an optional field on as it stands (linkedin-mcp-server#678)."""
+    """Claude Desktop passes on the placeholder of an empty optional field (linkedin-mcp-server#678)."""
     assert Settings.from_env({name: " ${user_config.x} " for name in NAMES if name != "OPENAI_API_KEY"}) == Settings()
 
 
@@ -379,7 +379,7 @@ def test_env_file_that_cannot_be_read_is_refused(tmp_path: Path):
             add_env_file({}, str(path))
 
 
-#: Text that is no key, and how its refusal names it.
+#: Texts that are no key, with the words by which a refusal names them.
 NOT_KEYS = [
     *((text, "has quotes around it") for text in (
         '"sk-secret"', "'sk-secret", 'sk-secret"', "`sk-secret`", '"sk-secret",',
@@ -486,6 +486,6 @@ def test_address_of_an_endpoint_is_refused_with_the_address_of_its_api(url: str,
 @pytest.mark.parametrize(
     "path", ["", "/", "/responses/v1", "/v1/models/mine/v1", "/inference", "/my-responses", "/v1beta/openai/"]
 )
-def test_address_that_only_resembles_that_of_an_endpoint_is_taken(path: str):
+def test_address_that_only_resembles_an_endpoint_is_accepted(path: str):
     url = f"https://host.example{path}"
     assert Settings.from_env({"OPENAI_BASE_URL": url}).base_url == url

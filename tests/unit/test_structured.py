@@ -1,4 +1,4 @@
-"""Structured output: what is asked of upstream, and what is said of the answer."""
+"""Structured output: the schema in the request, and the report of an answer that does not match it."""
 
 import json
 import subprocess
@@ -87,7 +87,7 @@ NOT_STRICT: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(("schema", "strict"), [*((s, True) for s in STRICT), *((s, False) for s in NOT_STRICT)])
-def test_strict_is_asked_for_where_the_schema_keeps_to_its_rules(schema: dict[str, Any], strict: bool) -> None:
+def test_strict_is_set_if_the_schema_keeps_to_its_rules(schema: dict[str, Any], strict: bool) -> None:
     found = body_with(schema)["text"]["format"]
     assert (found["type"], found["name"], found["strict"]) == ("json_schema", "answer", strict)
     if schema != object_of(a={"type": ["array", "null"]}):
@@ -157,7 +157,7 @@ FENCED = [
 
 
 @pytest.mark.parametrize("text", ['{"n":1}', ' {"n": 1}\n', '{"n":1,"more":true}', *FENCED])
-def test_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
+def test_answer_that_matches_its_schema_is_not_reported(text: str) -> None:
     assert find_mismatch(text, body_with(OPEN)) is None
 
 
@@ -180,12 +180,12 @@ def test_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
         ('{"n":1,"more":1}', "$ breaks 'additionalProperties'"),
     ],
 )
-def test_answer_that_does_not_is_reported_in_a_sentence_without_its_words(text: str, sentence: str) -> None:
-    said = find_mismatch(text, body_with(CLOSED))
-    assert said is not None
-    assert sentence in said
-    assert "secret words" not in said
-    assert len(said) < 200
+def test_answer_that_does_not_match_is_reported_without_its_words(text: str, sentence: str) -> None:
+    mismatch = find_mismatch(text, body_with(CLOSED))
+    assert mismatch is not None
+    assert sentence in mismatch
+    assert "secret words" not in mismatch
+    assert len(mismatch) < 200
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,9 @@ def test_answer_that_does_not_is_reported_in_a_sentence_without_its_words(text: 
         {"type": "object", "required": 7},
     ],
 )
-def test_schema_that_cannot_be_checked_against_is_reported_to_be_one_and_nothing_is_fetched(schema: Any) -> None:
-    said = find_mismatch('{"n":"x"}', body_with(schema))
-    assert said == "The output is JSON, but it cannot be checked against its JSON schema."
+def test_schema_that_cannot_be_checked_is_reported_and_nothing_is_fetched(schema: Any) -> None:
+    mismatch = find_mismatch('{"n":"x"}', body_with(schema))
+    assert mismatch == "The output is JSON, but it cannot be checked against its JSON schema."
 
 
 def test_any_text_is_valid_without_a_schema() -> None:
@@ -210,9 +210,9 @@ def test_any_text_is_valid_without_a_schema() -> None:
 
 
 @given(st.text())
-def test_any_text_is_judged(text: str) -> None:
-    said = find_mismatch(text, body_with(CLOSED))
-    assert said is None or said.startswith("The output")
+def test_any_text_matches_or_is_reported(text: str) -> None:
+    mismatch = find_mismatch(text, body_with(CLOSED))
+    assert mismatch is None or mismatch.startswith("The output")
 
 
 def test_rarely_used_modules_are_imported_on_demand() -> None:

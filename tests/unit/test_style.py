@@ -6,7 +6,7 @@ from textwrap import dedent
 import pytest
 from style_figures import PACKAGE, Figure, Module, is_participle_name, measure, read_modules
 
-#: What the source reaches today, and what it is to reach. Lower the limit with every improvement; never raise it.
+#: Today's limit and the target of each figure. Lower the limit with every improvement; never raise it.
 LIMITS: dict[str, tuple[float, float]] = {
     # figure: (limit, target)
     "question docstrings": (0.5, 2),

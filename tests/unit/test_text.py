@@ -1,4 +1,4 @@
-"""Short forms of text; and a name that does not exist is answered with the one that was meant, wherever it stands."""
+"""Short forms of text, and the suggestion of the nearest name for every kind of misspelt name."""
 
 import time
 from collections.abc import Sequence
@@ -197,9 +197,9 @@ def test_local_time_names_its_zone(monkeypatch: pytest.MonkeyPatch, zone: str, s
     with monkeypatch.context() as patch:
         patch.setenv("TZ", zone)
         time.tzset()
-        said = format_local_time(1_796_002_695)
+        local_time = format_local_time(1_796_002_695)
     time.tzset()
-    assert said == shown
+    assert local_time == shown
 
 
 def test_token_of_a_team_server_is_no_misnamed_setting():

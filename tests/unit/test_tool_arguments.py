@@ -1,4 +1,4 @@
-"""What hosts in strict mode and models send as arguments, through a real MCP client."""
+"""The arguments that models and hosts in strict mode send, through a real MCP client."""
 
 import json
 from typing import Any
@@ -52,7 +52,7 @@ async def test_host_that_fills_every_argument_starts_one_job(settings: Settings,
         assert (await host.call("agent_list", status="", batch="", query="", days=0, limit=0))["jobs"]
     [body] = [entry["body"] for entry in upstream.emulator.log() if entry.get("body")][:1] or [None]
     assert upstream.emulator.counters()["creates"] == 1
-    assert body is None or any(tool["type"] == "web_search" for tool in body["tools"]), "false was filled in"
+    assert body is None or any(tool["type"] == "web_search" for tool in body["tools"]), "the host filled in false"
 
 
 JSON_TEXTS = ['{"a":1}', '["x"]', '"quoted"', "123", "null", "true", "[]", "{}", "1e400"]
@@ -97,7 +97,7 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 TEXT = {"format": {"type": "json_schema", "name": "answer", "schema": SCHEMA, "strict": True}}
-#: Each form, with what stands in the request then.
+#: Each form of the arguments, with the field of the request that it must become.
 REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an object for a text": ({"prompt": {"a": "é"}}, {"input": '{"a": "é"}'}),
     "a part for a text": ({"prompt": {"type": "text", "text": "hello"}}, {"input": "hello"}),
@@ -146,7 +146,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 async def request_of(host: Host, started: dict[str, Any]) -> dict[str, Any]:
-    """Return the request of the started job, or of the only one of several."""
+    """Return the request of the started job, or of the first of several."""
     job_id = started.get("job_id") or started["job_ids"][0]
     body = (await (await host.app.engine()).result(job_id)).job.turn.request
     return {**body, "team": body["metadata"].get("team")}
@@ -196,7 +196,7 @@ async def test_schema_is_found_in_every_wrapper(settings: Settings) -> None:
     assert {name: json.loads(json.dumps(text)) for name, text in found.items()} == dict.fromkeys(SCHEMAS, sent)
 
 
-#: A sentence shows the right form where the given one says too little or two things.
+#: Arguments that are incomplete or contradict each other, and the words of their refusal.
 UNCLEAR: dict[str, tuple[str, dict[str, Any], str]] = {
     "JSON of no form": ("agent_start", {"prompt": "x", "options": {"response_format": {"type": "json_object"}}},
                         'options.json_schema accepts the JSON schema of an object, like {"type":"object"'),
@@ -239,7 +239,7 @@ async def test_ids_are_found_in_every_form(settings: Settings, ids: str) -> None
         assert [row["job_id"] for row in listed["jobs"]] == [other]
 
 
-async def test_one_of_several_prompts_is_told_how_to_poll_it(settings: Settings) -> None:
+async def test_start_of_one_prompt_of_several_names_its_poll(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.call("agent_start", prompts=[{"prompt": "alone"}])
         assert started["next"] == f"agent_poll job_id={started['job_ids'][0]}"

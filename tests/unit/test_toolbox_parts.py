@@ -102,7 +102,7 @@ def test_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
     ],
 )
 def test_entry_that_cannot_be_used_is_refused_with_its_file_its_name_and_its_key(tmp_path: Path, entry: Any, hint: str):
-    assert hint in refusal(tmp_path, {"mcpServers": {"tracker": entry, "fine": {"command": "x"}}})
+    assert hint in read_refusal(tmp_path, {"mcpServers": {"tracker": entry, "fine": {"command": "x"}}})
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_entry_that_cannot_be_used_is_refused_with_its_file_its_name_and_its_key
     ],
 )
 def test_mistake_in_a_rule_keeps_its_server_from_being_used_and_no_other(tmp_path: Path, rule: str):
-    refusal(tmp_path, f'{{"mcpServers": {{"tracker": {{"command": "x", {rule}}}, "fine": {{"command": "x"}}}}}}')
+    read_refusal(tmp_path, f'{{"mcpServers": {{"tracker": {{"command": "x", {rule}}}, "fine": {{"command": "x"}}}}}}')
 
 
-def refusal(folder: Path, written: Any) -> str:
+def read_refusal(folder: Path, written: Any) -> str:
     """Return the reason why the server `tracker` cannot be used, while `fine` can."""
     servers = read(folder, written)
     assert [*servers] == ["fine"]
@@ -232,7 +232,7 @@ def test_duplicate_server_is_not_used(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["none", "", "-x", "a" * 41, "a\nb", "!a", "ä"])
-def test_server_needs_a_name_that_a_job_can_say(tmp_path: Path, name: str):
+def test_server_needs_a_name_that_a_job_can_use(tmp_path: Path, name: str):
     servers = read(tmp_path, {"mcpServers": {name: {"command": "x"}, "fine": {"command": "x"}}})
     assert [*servers] == ["fine"]
     assert "a server's name has" in servers.refused[name]
@@ -276,7 +276,7 @@ def test_tool_has_the_same_name_in_every_process_and_every_version(server: str, 
 
 
 @given(st.sets(st.tuples(st.text("a_", min_size=1, max_size=6), st.text("a_.", min_size=1, max_size=6)), min_size=2))
-def test_no_two_tools_share_a_name(tools: set[tuple[str, str]]):
+def test_no_two_tools_have_the_same_name(tools: set[tuple[str, str]]):
     assert len({build_function_name(*each) for each in tools}) == len(tools)
 
 

@@ -41,7 +41,7 @@ async def client() -> AsyncIterator[ResponsesClient]:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, and the error that it must become; a message of None is the status in words."""
+    """An answer, and the error that it must become. If `message` is None, the error has the status in words."""
 
     status: int
     body: str | bytes
@@ -66,13 +66,13 @@ def envelope(message: str | None = "no", **error: Any) -> str:
 
 
 async def announce_headers(request: httpx.Request) -> None:
-    """Report that the first byte leaves, as the connection does that respx replaces."""
+    """Report that the first byte was sent, as the connection would that respx replaces."""
     sent = SimpleNamespace(method=request.method.encode(), extensions=request.extensions)
     await request.extensions["trace"]("http11.send_request_headers.started", {"request": sent})
 
 
 def answer_after_sending(response: httpx.Response | Exception) -> Callable[[httpx.Request], Awaitable[httpx.Response]]:
-    """Return a side effect for respx: the request leaves, then the answer arrives or the connection breaks."""
+    """Return a side effect for respx: the request is sent, then the answer arrives or the connection breaks."""
 
     async def answer(request: httpx.Request) -> httpx.Response:
         await announce_headers(request)
@@ -102,7 +102,7 @@ async def create_and_fail(client: ResponsesClient, router: respx.Router, respons
     return raised.value
 
 
-#: The status says what can be done, whatever the body.
+#: The status alone decides the error, for any body.
 STATUSES: dict[str, Answer] = {
     "301": Answer(301, "", RefusedError, message="the provider redirects to elsewhere"),
     "302 to a login": Answer(
@@ -185,7 +185,7 @@ CAUSES: dict[str, Answer] = {
                                             "Extra inputs are not permitted"),
 }  # fmt: skip
 
-#: The words, the code and the parameter are found in every shape of body.
+#: The message, the code and the parameter are found in every form of body.
 BODIES: dict[str, Answer] = {
     "OpenAI's envelope": Answer(400, envelope("no", code="c", param="model"), RefusedError, "c", "no", param="model"),
     "an envelope without a code": Answer(400, envelope("no"), RefusedError, "invalid_request_error", "no"),
@@ -280,7 +280,7 @@ async def test_error_inside_a_success_becomes_the_error_of_its_words(
     assert (type(error), error.status) == (kind, status)
     codes = {code}
     if form == "an event of type error":
-        codes.add("error")  # the event's own type stands in for a code where its error is a string
+        codes.add("error")  # if the error is a string, the event's type replaces the code
     assert error.code in codes
 
 
@@ -319,7 +319,7 @@ async def test_success_without_a_response_is_no_responses_api(
     assert words in str(error)
 
 
-#: A body with an id is an accepted response, however it ended.
+#: A body with an id is an accepted response, with any final status.
 ACCEPTED: dict[str, tuple[str, str, list[Mapping[str, Any]]]] = {
     "JSON": ("application/json", body(id="resp_1"), [{"type": ANSWERED_JSON, "response": {"id": "resp_1"}}]),
     "JSON with an error": (
@@ -372,7 +372,7 @@ CALLS: dict[str, Callable[[ResponsesClient], Awaitable[object]]] = {
     "list_model_pages": lambda client: client.list_model_pages(),
 }
 OF_RESPONSE = {"retrieve", "stream", "cancel", "delete"}
-#: Calls for which such an answer means that there is nothing left to do.
+#: Calls with the status that means that nothing is left to do.
 DONE = {("cancel", 400), ("cancel", 409), ("delete", 404), ("delete_file", 404)}
 NO_RESPONSE = "Response with id 'resp_1' not found."
 
@@ -492,12 +492,12 @@ async def test_request_id_is_kept_for_upstreams_support(
 
 
 @pytest.mark.parametrize(
-    ("said", "poll_after_s"), [("5000", 5.0), ("0", 0.0), ("250.5", 0.2505), ("soon", None), ("-1", None), (None, None)]
+    ("text", "poll_after_s"), [("5000", 5.0), ("0", 0.0), ("250.5", 0.2505), ("soon", None), ("-1", None), (None, None)]
 )
 async def test_retrieve_returns_when_upstream_wants_to_be_polled(
-    client: ResponsesClient, httpx2_mock: respx.Router, said: str | None, poll_after_s: float | None
+    client: ResponsesClient, httpx2_mock: respx.Router, text: str | None, poll_after_s: float | None
 ):
-    headers = {} if said is None else {"openai-poll-after-ms": said}
+    headers = {} if text is None else {"openai-poll-after-ms": text}
     httpx2_mock.get(f"{BASE_URL}/responses/resp_1").respond(json={"id": "resp_1"}, headers=headers)
     retrieved = await client.retrieve("resp_1")
     assert (retrieved.response, retrieved.poll_after_s) == ({"id": "resp_1"}, poll_after_s)
@@ -507,7 +507,7 @@ async def test_retrieve_returns_when_upstream_wants_to_be_polled(
 
 
 class Broken(NamedTuple):
-    """An error of the connection, and the code that it gets once the first byte has left."""
+    """An error of the connection, and the code that it gets once the first byte was sent."""
 
     kind: type[Exception]
     words: str

@@ -46,7 +46,7 @@ async def stream(client: ResponsesClient, starting_after: int | None = None) -> 
 
 
 async def send(client: ResponsesClient, router: respx.Router, call: Call) -> httpx.Request:
-    """Return the only request of a call, which is answered with success."""
+    """Answer a call with success, and return its only request."""
     route = router.route(host="up.example")
     route.respond(json=RESPONSE)
     await call(client)
@@ -102,7 +102,7 @@ REQUESTS: dict[str, Sent] = {
     "describe_model": Sent(lambda client: client.describe_model("ft:gpt/x"), "GET", "/models/ft%3Agpt%2Fx"),
     "list_model_pages": Sent(lambda client: client.list_model_pages(), "GET", "/models"),
 }
-#: Headers that say who sends a request.
+#: Headers that name the sender of a request.
 ENDPOINT_HEADERS = {"authorization", "api-key", "openai-organization", "openai-project"}
 #: httpx2's own headers, those of a body, and the key.
 PLAIN_HEADERS = {"host", "accept", "accept-encoding", "connection", "user-agent", "authorization"}
@@ -136,7 +136,7 @@ async def test_create_names_its_request_and_accepts_both_forms_of_an_answer(
     request = await send(client, httpx2_mock, lambda client: create(client, request_id="job_1"))
     assert request.headers["x-client-request-id"] == "job_1"
     assert request.headers["accept"] == "text/event-stream, application/json"
-    assert "idempotency-key" not in request.headers  # upstream has no idempotency, so nothing may suggest a repetition
+    assert "idempotency-key" not in request.headers  # not supported upstream, so no create may look repeatable
 
 
 async def test_stream_accepts_events(client: ResponsesClient, httpx2_mock: respx.Router):

@@ -1,4 +1,4 @@
-"""What a command says on a terminal is wrapped between words; addresses and commands stay in one piece."""
+"""The output of a command on a terminal is wrapped between words. Addresses and commands stay in one piece."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_lines_end_between_words(text: str, wrapped: str):
     assert wrap_text(text, 40) == wrapped
 
 
-def test_nothing_is_lost():
+def test_no_word_is_lost():
     text = f"Interrupted. Stopped  watching. Resume with: {COMMAND}, or `agent-jobs work`. See {URL}.\n"
     for width in (20, 40, 60, 80, 160):
         assert wrap_text(text, width).split() == text.split()
