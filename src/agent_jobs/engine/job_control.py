@@ -139,9 +139,9 @@ class JobControl(Inspection):
             return job
         return await self._waiter.watch(job, wait_s)
 
-    async def _get_job(self, job_id: str) -> Job:
+    async def _get_job(self, job_id: str, *, has_request: bool = True) -> Job:
         """Return the job, or raise JobNotFoundError with the known facts about its id."""
-        job = await self._store.get(job_id)
+        job = await self._store.get(job_id, has_request=has_request)
         if job is not None:
             return job
         purged = await self._store.get_tombstone(job_id)
