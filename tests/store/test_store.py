@@ -220,6 +220,15 @@ async def test_job_is_read_as_it_was_written(store: Store, other: Store):
     assert await store.get_output(job.id) is None
 
 
+async def test_ended_job_can_be_read_without_its_request(store: Store):
+    job = await add_job_in(store, IN_PROGRESS)
+    assert job.turn.request
+    assert await store.save(with_status(job, COMPLETED, output=Output("out", {})))
+    whole = await read_job(store)
+    assert whole.output == Output("out")
+    assert await store.get(job.id, has_request=False) == replace(whole, turn=replace(whole.turn, request={}))
+
+
 async def test_missing_job_is_none_in_every_method(store: Store):
     unstored = a_job("job_unstored")
     assert await store.get("job_unstored") is None

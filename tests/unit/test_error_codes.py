@@ -36,7 +36,7 @@ FACES = (
 #: Functions whose errors get their code from a caller, a table or the error that they wrap.
 INDIRECT = {
     "choice_error", "value_error", "_explain_failure", "_word_failure",
-    "_preset_error", "_get_job", "move_jobs", "_arguments_error",
+    "_preset_error", "move_jobs", "_arguments_error",
 }  # fmt: skip
 #: The fixes of each code, by their readers.
 TABLES: Mapping[str, Mapping[str, str]] = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent_jobs.rendering.paging import count_json_bytes, cut_page, select_page
+from agent_jobs.rendering.paging import count_json_bytes, cut_encoded_page, cut_page, select_page
 
 
 def test_size_is_that_of_compact_json_in_utf_8():
@@ -15,13 +15,13 @@ def test_size_is_that_of_compact_json_in_utf_8():
 
 
 def pages_of(text: str, limit_bytes: int) -> list[str]:
-    parts, offset = list[str](), 0
+    data, parts, offset = text.encode(), list[str](), 0
     while offset is not None:
-        part, offset = cut_page(text, offset, limit_bytes)
+        part, offset = cut_encoded_page(data, offset, limit_bytes)
         assert count_json_bytes(part) <= limit_bytes
         assert part or not text
         parts.append(part)
-    assert "".join(parts).encode() == text.encode()
+    assert "".join(parts).encode() == data
     return parts
 
 

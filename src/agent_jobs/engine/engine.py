@@ -277,16 +277,18 @@ class Engine(JobControl, StoredJobs):
         jobs = await self._waiter.find_recent_jobs(group)
         return [await self._waiter.add_queue_position(job) for job in jobs if not job.is_terminal]
 
-    async def result(self, job_id: str) -> Result:
-        """Return all stored facts of a job.
+    async def result(self, job_id: str, *, only_text: bool = False) -> Result:
+        """Return all stored facts of a job; for its text alone, neither its request nor the response object.
 
         Raises:
             JobNotFoundError: There is no such job.
         """
-        job = await self._wait_until_finalized(await self._get_job(job_id))
+        job = await self._wait_until_finalized(await self._get_job(job_id, has_request=not only_text))
         await self._report_action("result", job)
+        if not only_text or job.output is None:
+            job = await add_output(self._store, job)
         return Result(
-            await add_output(self._store, job),
+            job,
             await self._store.get_events(job_id),
             await self._store.get_output_files(job_id),
             await self._store.get_calls(job_id),

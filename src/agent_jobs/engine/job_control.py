@@ -144,9 +144,9 @@ class JobControl(Inspection):
         for job_id in group.job_ids:
             await self._get_job(job_id)
 
-    async def _get_job(self, job_id: str) -> Job:
+    async def _get_job(self, job_id: str, *, has_request: bool = True) -> Job:
         """Return the job, or raise JobNotFoundError with the known facts about its id."""
-        job = await self._store.get(job_id)
+        job = await self._store.get(job_id, has_request=has_request)
         if job is not None:
             return job
         purged = await self._store.get_tombstone(job_id)
@@ -164,14 +164,12 @@ class JobControl(Inspection):
 
     async def _explain_unknown_id(self, job_id: str) -> JobNotFoundError:
         """Return the error for an id that no job has or had, with the newest jobs."""
+        problem, given = "There is no job {given!r}.", job_id[:ID_CHARS]
         newest = await self._store.find(JobFilter(), NEWEST_SHOWN)
+        if not newest:
+            return JobNotFoundError(problem, "no_jobs", given=given)
         listed = ", ".join(f"{job.id} ({truncate(job.title, TITLE_CHARS)})" for job in newest)
-        return JobNotFoundError(
-            "There is no job {given!r}.",
-            "no_such_job" if newest else "no_jobs",
-            given=job_id[:ID_CHARS],
-            newest=listed,
-        )
+        return JobNotFoundError(problem, "no_such_job", given=given, newest=listed)
 
 
 def _name_day(days: int) -> str:

@@ -151,7 +151,7 @@ class Tools:
     ) -> Answer:
         """Read more pages of an output, its outline, sources or files; items: its steps, and open calls in full."""
         jobs = await self._engine()
-        result = await jobs.result(job_id)
+        result = await jobs.result(job_id, only_text=part == "text")
         status = result.job.status
         asks = status is Status.INPUT_REQUIRED and part == "items"
         if not (result.job.is_terminal or part in SO_FAR or asks):

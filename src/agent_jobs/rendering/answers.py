@@ -26,7 +26,7 @@ from agent_jobs.jobs.queries import Estimate, JobFilter
 from agent_jobs.jobs.response import JSON, Failure, Usage, drop_fields
 from agent_jobs.jobs.status import Status
 from agent_jobs.rendering.owner_steps import OWNER_NEXT_STEPS
-from agent_jobs.rendering.paging import OUTPUT_BYTES, count_json_bytes, cut_page, select_page
+from agent_jobs.rendering.paging import OUTPUT_BYTES, count_json_bytes, cut_encoded_page, select_page
 from agent_jobs.request.json_schema import find_mismatch
 from agent_jobs.text import compact_json, encode_text, truncate
 
@@ -311,12 +311,12 @@ def _is_cut(job: Job) -> bool:
 
 def page_output(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> Answer:
     """Return one page of a job's output from a byte offset, and the call that reads the next one."""
-    text = read_output_text(job)
-    part, after = cut_page(text, offset, limit_bytes)
+    data = encode_text(read_output_text(job))
+    part, after = cut_encoded_page(data, offset, limit_bytes)
     if after is None:
         return {"output": part}
     call = f"agent_result job_id={job.id} offset={after}"
-    return {"bytes": len(encode_text(text)), "next": call, "output": part}
+    return {"bytes": len(data), "next": call, "output": part}
 
 
 def read_output_text(job: Job) -> str:

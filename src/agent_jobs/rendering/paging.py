@@ -36,7 +36,11 @@ def cut_page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]
     them ends in its second half, otherwise between any two characters. The pages joined are the text. An offset
     inside a character counts as the beginning of this character. A limit below MIN_PAGE_BYTES counts as that.
     """
-    data = encode_text(text)
+    return cut_encoded_page(encode_text(text), offset, limit_bytes)
+
+
+def cut_encoded_page(data: bytes, offset: int, limit_bytes: int) -> tuple[str, int | None]:
+    """Return what `cut_page` returns, of a text in UTF-8."""
     limit_bytes = max(MIN_PAGE_BYTES, limit_bytes)
     offset = min(max(0, offset), len(data))
     while offset < len(data) and data[offset] & 0xC0 == 0x80:  # a continuation byte

@@ -36,8 +36,8 @@ from agent_jobs.store.values import NO_LIMIT, Budget, Mark, ResponseAddress, Tom
 class JobRecords(Protocol):
     """Reads jobs and what belongs to them."""
 
-    async def get(self, job_id: str) -> Job | None:
-        """Return the job with its current turn, and the text of that turn's output."""
+    async def get(self, job_id: str, *, has_request: bool = True) -> Job | None:
+        """Return the job with its current turn, and the text of that turn's output; the request may be left out."""
         ...
 
     async def get_output(self, job_id: str) -> Output | None:

@@ -32,6 +32,11 @@ JOB = f"""SELECT {COLUMNS}, request.body, output.text, output.bytes FROM job
           JOIN request ON request.job_id = job.id AND request.turn = job.turn
           LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
 ONE_JOB = f"{JOB} WHERE job.id = :id"
+#: One job without its request, which is often as long as its output.
+ONE_JOB_WITHOUT_REQUEST = f"""SELECT {COLUMNS}, NULL, output.text, output.bytes FROM job
+                              JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+                              LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn
+                              WHERE job.id = :id"""
 #: The same without the large columns, which are then not read.
 JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL,
                                 (SELECT bytes FROM output INDEXED BY output_size
@@ -56,16 +61,17 @@ _UNATTENDED = ACTIVE - {Status.INPUT_REQUIRED}
 
 
 @lru_cache
-def _select_one_job(condition: str) -> str:
+def _select_one_job(statement: str, condition: str) -> str:
     """Return the statement that reads a job on this condition: the same text each time, whose hash is known."""
-    return f"{ONE_JOB} AND {condition}"
+    return f"{statement} AND {condition}"
 
 
 class Records(StorePart):
     """`JobRecords` on any database."""
 
-    async def get(self, job_id: str) -> Job | None:
-        rows = await self._db.read(_select_one_job(self._scope.job), id=job_id, **self._scope.values)
+    async def get(self, job_id: str, *, has_request: bool = True) -> Job | None:
+        statement = ONE_JOB if has_request else ONE_JOB_WITHOUT_REQUEST
+        rows = await self._db.read(_select_one_job(statement, self._scope.job), id=job_id, **self._scope.values)
         return next(map(self._read_row, rows), None)
 
     async def get_output(self, job_id: str) -> Output | None:

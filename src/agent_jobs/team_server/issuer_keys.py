@@ -116,7 +116,7 @@ def _read_key_set(published: Any) -> Mapping[str | None, jwt.PyJWK]:
         if string_of(each.get("kty")) not in PUBLIC_KINDS or each.get("use", "sig") != "sig":
             continue
         try:
-            keys[string_of(each.get("kid")) or None] = jwt.PyJWK(each)
+            keys[string_of(each.get("kid")) or None] = jwt.PyJWK(dict(each))
         except jwt.PyJWTError as error:
             logger.info("a published key cannot be used: %s", type(error).__name__)
     return keys
