@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from terminals import ESCAPES
 
-from agent_jobs.cli.answer_writer import (
+from agent_jobs.cli.display.answer_writer import (
     DIFFERENT,
     NEXT_TURN,
     SENT_AGAIN,
@@ -18,7 +18,7 @@ from agent_jobs.cli.answer_writer import (
     TerminalWriter,
     find_unwritten_text,
 )
-from agent_jobs.cli.markdown_blocks import MarkdownBlocks
+from agent_jobs.cli.display.markdown_blocks import MarkdownBlocks
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.jobs.job import Job, Output, Turn
 from agent_jobs.jobs.response import Failure

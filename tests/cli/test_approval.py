@@ -9,7 +9,7 @@ import pytest
 from hosts import script_prompt
 from terminals import Shown, Terminal
 
-from agent_jobs.cli.bell import ring_bell
+from agent_jobs.cli.display.bell import ring_bell
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.status import Status

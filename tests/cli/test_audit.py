@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent_jobs.app import open_app
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.main import cli
 from agent_jobs.settings.settings import Settings
 

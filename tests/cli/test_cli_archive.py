@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hosts import script_prompt
 
-from agent_jobs.cli import terminal as terminal_format
+from agent_jobs.cli.display import terminal as terminal_format
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 

@@ -14,8 +14,8 @@ from hosts import SPEED, create_fast_clock, hosting
 from postgres_server import new_database, run_statements
 
 from agent_jobs.app import open_app
+from agent_jobs.cli.checks.server_checks import check_server
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.server_checks import check_server
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.jobs.queries import ReplicaInfo, ServerInfo
 from agent_jobs.settings.configuration import load_settings

@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from terminals import KEY, Terminal
 
 from agent_jobs.app import open_app
-from agent_jobs.cli import selftest
+from agent_jobs.cli.checks import selftest
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer, run_emulator
 from agent_jobs.errors import ConfigError

@@ -12,9 +12,9 @@ from rich.cells import cell_len
 from terminals import KEY, Terminal
 
 from agent_jobs import __version__
-from agent_jobs.cli import host_checks
-from agent_jobs.cli.finding import Finding
-from agent_jobs.cli.host_checks import check_hosts, check_key_files
+from agent_jobs.cli.checks import host_checks
+from agent_jobs.cli.checks.finding import Finding
+from agent_jobs.cli.checks.host_checks import check_hosts, check_key_files
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import Scope, locate_file
 from agent_jobs.install.entry import install_entry

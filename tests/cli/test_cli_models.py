@@ -11,9 +11,9 @@ from rich.cells import cell_len
 from terminals import Terminal
 from test_model_list import NOT_FOUND, PAGE, Answer, Models, build_cards
 
+from agent_jobs.cli.display.table import render_table
+from agent_jobs.cli.display.terminal import UNLIMITED
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.table import render_table
-from agent_jobs.cli.terminal import UNLIMITED
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import run_emulator
 from agent_jobs.request.models import list_known_names, load_models

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from terminals import Terminal
 
 from agent_jobs.app import open_app
-from agent_jobs.cli import terminal as terminal_format
+from agent_jobs.cli.display import terminal as terminal_format
 from agent_jobs.cli.main import cli
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.owners import Owner, OwnerLimits

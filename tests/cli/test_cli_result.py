@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from hosts import script_prompt
 from terminals import Terminal, screen
 
+from agent_jobs.cli.display.part_text import format_part
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.part_text import format_part
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.status import Status

@@ -74,7 +74,7 @@ def test_no_colour_of_the_terminal_disappears_on_a_white_or_a_black_screen() -> 
     unreadable = re.compile(r"(bright_)?(yellow|white|black)|bright_\w+")
     found = [
         (path.name, node.value)
-        for path in sorted((SOURCE / "cli").glob("*.py"))
+        for path in sorted((SOURCE / "cli").rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and unreadable.fullmatch(node.value)
     ]

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 from receiver import receiving
 
-from agent_jobs.cli.finding import Finding
-from agent_jobs.cli.host_checks import check_hosts
+from agent_jobs.cli.checks.finding import Finding
+from agent_jobs.cli.checks.host_checks import check_hosts
+from agent_jobs.cli.checks.start_times import check_start_times
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.install.hosts import HOSTS
 from agent_jobs.install.machine import Machine
 from agent_jobs.settings.settings import Settings

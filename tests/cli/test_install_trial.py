@@ -13,10 +13,10 @@ from fork_server import listening
 from machine import write_interpreter
 
 from agent_jobs import __version__
-from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.checks.finding import Finding
+from agent_jobs.cli.checks.start_times import check_start_times
 from agent_jobs.cli.install import find_machine
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import locate_file
 from agent_jobs.install.entry import install_entry

@@ -45,7 +45,7 @@ def test_every_package_is_in_the_picture() -> None:
 
 def test_every_module_of_a_package_is_named() -> None:
     named = re.findall(r"^\| `([\w/]+\.py)` \|", read_section("Inside the packages"), re.M)
-    modules = {path.relative_to(SOURCE).as_posix() for path in SOURCE.glob("*/*.py") if path.read_text()}
+    modules = {path.relative_to(SOURCE).as_posix() for path in SOURCE.glob("*/**/*.py") if path.read_text()}
     assert {*named} == modules
 
 

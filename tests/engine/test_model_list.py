@@ -11,8 +11,8 @@ import pytest
 from hosts import hosting
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent_jobs.cli.endpoint_check import check_endpoint
-from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.checks.endpoint_check import check_endpoint
+from agent_jobs.cli.checks.finding import Finding
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import run_emulator
 from agent_jobs.settings.settings import Settings

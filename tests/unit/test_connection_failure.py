@@ -16,7 +16,7 @@ from anyio.streams.tls import TLSListener
 from hosts import hosting
 from terminals import Terminal
 
-from agent_jobs.cli.endpoint_check import check_endpoint
+from agent_jobs.cli.checks.endpoint_check import check_endpoint
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings.settings import Settings
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent_jobs.cli.batch_files import read_tasks
-from agent_jobs.cli.host_checks import check_hosts
+from agent_jobs.cli.checks.host_checks import check_hosts
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import Scope, locate_file

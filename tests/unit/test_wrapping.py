@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent_jobs.cli.wrapping import wrap_text
+from agent_jobs.cli.display.wrapping import wrap_text
 
 URL = "https://example.com/a/very/long/path/that/is/wider/than/the/terminal/itself?and=more"
 COMMAND = "agent-jobs watch job_0123456789ab"

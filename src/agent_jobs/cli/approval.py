@@ -9,9 +9,9 @@ from typing import NamedTuple
 import anyio
 import click
 
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.session import Session
 from agent_jobs.cli.wording import describe_error
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply

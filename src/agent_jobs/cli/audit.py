@@ -5,10 +5,10 @@ from functools import partial
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.table import render_table
 from agent_jobs.cli.owner import fit_owner
 from agent_jobs.cli.session import Session, run_in_session
-from agent_jobs.cli.table import render_table
 from agent_jobs.cli.times import Since, format_utc_time
 from agent_jobs.engine.engine import AuditEntry
 from agent_jobs.rendering import answers

@@ -13,8 +13,8 @@ import anyio
 import anyio.lowlevel
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.batch_files import RESULTS_NAME, BatchTask, Results, find_retry, open_results, read_tasks
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.out_file import OutFolder
 from agent_jobs.cli.session import CLIENT, Exit, Session, json_option, read_settings, run_in_session
 from agent_jobs.errors import RequestError, ungroup

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from agent_jobs.cli.choice import NamedChoice, NamedGroup
-from agent_jobs.cli.wrapping import print_sentences
+from agent_jobs.cli.display.wrapping import print_sentences
 
 #: The variable that a shell sets when it asks for completions.
 COMPLETION_VARIABLE = "_AGENT_JOBS_COMPLETE"

@@ -11,9 +11,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from agent_jobs.cli.config_checks import refuse_empty, refuse_useless
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.key_origin import find_env_file_variables
 from agent_jobs.cli.session import convert_errors, json_option
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, SettingWarning
 from agent_jobs.files.private_file import lock_writers, write_private

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from agent_jobs.cli import sections, terminal
+from agent_jobs.cli.display import sections, terminal
 from agent_jobs.settings.settings import CONFIG, SUBJECTS, VARIABLES
 
 #: Shown also with their defaults: what a user asks about first.

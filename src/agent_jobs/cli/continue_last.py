@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.session import CLIENT, Session, create_refusal, read_settings, run_in_session
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job

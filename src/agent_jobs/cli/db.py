@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import click
 
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.rendering import answers
 from agent_jobs.settings.secret_values import hide_database_password
 from agent_jobs.settings.settings import Settings

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.session import Exit, JobId, Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.user_input import confirm
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned

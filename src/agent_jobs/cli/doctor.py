@@ -12,11 +12,14 @@ from pathlib import Path
 import click
 
 from agent_jobs import __version__
-from agent_jobs.cli import terminal
+from agent_jobs.cli.checks.endpoint_check import check_endpoint
+from agent_jobs.cli.checks.finding import Finding, State, describe_outcome, print_finding, report_error
+from agent_jobs.cli.checks.host_checks import check_hosts, check_key_files, check_settings_file
+from agent_jobs.cli.checks.server_checks import check_server
+from agent_jobs.cli.checks.start_times import check_start_times, starts_uvx
 from agent_jobs.cli.config import find_toolbox_mistakes, try_open
-from agent_jobs.cli.endpoint_check import check_endpoint
-from agent_jobs.cli.finding import Finding, State, describe_outcome, print_finding, report_error
-from agent_jobs.cli.host_checks import check_hosts, check_key_files, check_settings_file
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.install import find_machine
 from agent_jobs.cli.key_origin import (
     add_key_end,
@@ -26,11 +29,8 @@ from agent_jobs.cli.key_origin import (
     find_other_key,
 )
 from agent_jobs.cli.notify import check_targets
-from agent_jobs.cli.server_checks import check_server
 from agent_jobs.cli.session import Exit, Refusal, Session, json_option, run_in_session
-from agent_jobs.cli.start_times import check_start_times, starts_uvx
 from agent_jobs.cli.wording import describe_error
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.install.command import build_desktop_path
@@ -290,7 +290,7 @@ def _is_stuck(job: Job, now: float) -> bool:
 
 def _test_own_server() -> Iterator[Finding]:
     """Start two servers of this installation, and ask them as old and as new hosts do."""
-    from agent_jobs.cli.selftest import MODERN, OLD, SelfTestError, start_this_installation
+    from agent_jobs.cli.checks.selftest import MODERN, OLD, SelfTestError, start_this_installation
 
     for version in (OLD, MODERN):
         try:

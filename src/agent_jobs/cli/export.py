@@ -10,8 +10,8 @@ from typing import Literal
 
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice, require_one
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.out_file import OutPath, check_out_file, check_out_folder, force_option, write_whole_file
 from agent_jobs.cli.session import JobId, Session, run_in_session
 from agent_jobs.cli.times import format_day, since_option

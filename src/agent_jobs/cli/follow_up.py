@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.session import JobId, Session, create_refusal, run_in_session
 from agent_jobs.cli.start import run_command
 from agent_jobs.ctrl_c import raise_on_ctrl_c

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli import terminal
-from agent_jobs.cli.wrapping import print_sentences
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.install.detect import FoundHost
 from agent_jobs.install.hosts import HOSTS
 

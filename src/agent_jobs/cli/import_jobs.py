@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.json_answer import print_answer
 from agent_jobs.cli.owner import OwnerName
 from agent_jobs.cli.session import convert_errors, json_option, read_settings

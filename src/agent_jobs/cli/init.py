@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from agent_jobs.cli.checks.endpoint_check import REFUSED_KEY_FIX, check_endpoint
+from agent_jobs.cli.checks.finding import Finding
 from agent_jobs.cli.choice import NamedChoice
-from agent_jobs.cli.endpoint_check import REFUSED_KEY_FIX, check_endpoint
-from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.install import WRITTEN, find_machine, write_entry
 from agent_jobs.cli.key import check_key, find_base_url, read_key, store_key_safely
 from agent_jobs.cli.key_origin import (
@@ -24,7 +25,6 @@ from agent_jobs.cli.key_origin import (
 from agent_jobs.cli.session import Exit, Refusal, Session, convert_errors, run_in_session
 from agent_jobs.cli.user_input import ask_for_line, ask_to_agree
 from agent_jobs.cli.wording import describe_error
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.install.detect import find_hosts

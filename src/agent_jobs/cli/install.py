@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
+from agent_jobs.cli.checks.entry_trial import try_entry
+from agent_jobs.cli.checks.host_checks import REMOVE_LOCAL, format_switches, read_entry_settings
 from agent_jobs.cli.choice import NamedChoice
-from agent_jobs.cli.entry_trial import try_entry
 from agent_jobs.cli.found_hosts import describe_hosts, print_hosts
-from agent_jobs.cli.host_checks import REMOVE_LOCAL, format_switches, read_entry_settings
 from agent_jobs.cli.install_remote import check_remote_arguments, install_remote
 from agent_jobs.cli.install_report import (
     name_file_in_errors,

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli.wrapping import print_sentences
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import FileSnapshot, write_replacement

@@ -9,12 +9,12 @@ from typing import Any, get_args
 import click
 
 from agent_jobs.cli.choice import NamedChoice, refuse_both
-from agent_jobs.cli.job_line import measure_run_time
-from agent_jobs.cli.job_table import describe_pending, has_unread_result, render_table
+from agent_jobs.cli.display.job_line import measure_run_time
+from agent_jobs.cli.display.job_table import describe_pending, has_unread_result, render_table
+from agent_jobs.cli.display.sections import wrap_sentence
+from agent_jobs.cli.display.symbols import echo
 from agent_jobs.cli.parameters import BatchName
-from agent_jobs.cli.sections import wrap_sentence
 from agent_jobs.cli.session import Session, json_option, print_ids, quiet_option, run_in_session
-from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_error

@@ -7,12 +7,12 @@ from dataclasses import replace
 import click
 
 from agent_jobs.cli.choice import require_one
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.job_list import DAY_S, Days
 from agent_jobs.cli.json_answer import print_answer, print_json_answer
 from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.session import Exit, JobId, Session, json_option, read_settings, run_in_session
 from agent_jobs.cli.user_input import confirm
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned

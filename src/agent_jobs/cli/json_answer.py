@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli.wrapping import print_sentences
+from agent_jobs.cli.display.wrapping import print_sentences
 
 
 def print_answer(

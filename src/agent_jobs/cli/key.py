@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from agent_jobs.cli.checks.finding import Finding, print_finding
 from agent_jobs.cli.choice import NamedGroup
-from agent_jobs.cli.finding import Finding, print_finding
+from agent_jobs.cli.display.sections import format_pairs
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.json_answer import print_answer, print_json_answer
 from agent_jobs.cli.key_origin import (
     KeyInUse,
@@ -21,10 +23,8 @@ from agent_jobs.cli.key_origin import (
     mask_secret,
     name_key,
 )
-from agent_jobs.cli.sections import format_pairs
 from agent_jobs.cli.session import Exit, Session, convert_errors, json_option, run_in_session
 from agent_jobs.cli.wording import describe_error
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
 from agent_jobs.settings.config_folder import find_key_folder
@@ -168,7 +168,7 @@ def check_command(as_json: bool) -> None:
 
     Exit status: 0 it accepts the key, 1 it does not, or there is none.
     """
-    from agent_jobs.cli.endpoint_check import check_endpoint
+    from agent_jobs.cli.checks.endpoint_check import check_endpoint
 
     settings, refused = load_usable_settings(os.environ)
     with convert_errors():

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.detach import describe_detached, format_resume_hint
-from agent_jobs.cli.sections import style
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.sections import style
+from agent_jobs.cli.display.symbols import echo
 from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.show import format_took
-from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import format_clock_time, format_day, format_zone
 from agent_jobs.cli.unwatched_jobs import retrieve_unwatched
 from agent_jobs.jobs.job import Job

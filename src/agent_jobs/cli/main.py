@@ -194,8 +194,8 @@ def cli(context: click.Context, env_file: str | None) -> None:
 
             raise click.ClickException(describe_error(error)) from None
     if context.invoked_subcommand is None:
+        from agent_jobs.cli.display.wrapping import print_sentences
         from agent_jobs.cli.install import render_entry
-        from agent_jobs.cli.wrapping import print_sentences
 
         print_sentences(ABOUT)
         click.echo(render_entry())

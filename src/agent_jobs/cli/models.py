@@ -7,8 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.config import hide_query
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.sections import style, wrap_sentence
+from agent_jobs.cli.display.table import render_table
 from agent_jobs.cli.model_list import (
     OPENAI_URL,
     ModelRow,
@@ -17,9 +19,7 @@ from agent_jobs.cli.model_list import (
     is_list_known,
     list_known_models,
 )
-from agent_jobs.cli.sections import style, wrap_sentence
 from agent_jobs.cli.session import Session, convert_errors, create_refusal, json_option, read_settings, run_in_session
-from agent_jobs.cli.table import render_table
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.errors import AgentJobsError, RequestError, UpstreamError
 from agent_jobs.jobs.response import JSON

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.checks.finding import Finding
 from agent_jobs.cli.json_answer import print_answer
 from agent_jobs.cli.session import Exit, create_refusal, json_option, read_settings
 from agent_jobs.clock import Clock

@@ -1,6 +1,6 @@
 """Report that a job cannot be sent or polled at the moment, for how long, and what happens next."""
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.jobs.job import CANNOT_POLL, TRYING_AGAIN, Job
 from agent_jobs.jobs.status import Status
 

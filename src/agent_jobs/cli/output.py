@@ -114,7 +114,7 @@ class _WrappedText(io.TextIOWrapper):
         with suppress(OSError):  # a terminal that does not say how wide it is
             columns = os.get_terminal_size(self.fileno()).columns
             if columns and len(text) > columns:
-                from agent_jobs.cli.wrapping import wrap_text  # the help does without
+                from agent_jobs.cli.display.wrapping import wrap_text  # the help does without
 
                 return wrap_text(text, columns)
         return text

@@ -8,12 +8,12 @@ from unicodedata import normalize
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.table import render_table
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.json_answer import print_answer
 from agent_jobs.cli.key_reference import KeyReference, find_missing_key
 from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
-from agent_jobs.cli.table import render_table
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.rendering import answers

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from agent_jobs.cli import terminal
-from agent_jobs.cli.sections import wrap_sentence
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.sections import wrap_sentence
+from agent_jobs.cli.display.table import render_table
 from agent_jobs.cli.session import convert_errors, json_option, read_settings
-from agent_jobs.cli.table import render_table
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.models import load_models
 from agent_jobs.request.presets import Preset, load_our_presets, load_presets

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.choice import refuse_both
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.session import Exit, JobId, Session, json_option, run_in_session
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply

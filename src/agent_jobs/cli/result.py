@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.sections import wrap_hanging
 from agent_jobs.cli.out_file import OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.read_mark import mark_read
-from agent_jobs.cli.sections import wrap_hanging
 from agent_jobs.cli.session import Exit, JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure, describe_warning
@@ -79,7 +79,7 @@ def read_result(job_id: str) -> tuple[Result, UnwatchedJobs, float]:
 
 def _show_part(result: Result, part: Part) -> None:
     """Show a part on a terminal, without control characters; texts as Markdown."""
-    from agent_jobs.cli.answer_writer import TerminalWriter
+    from agent_jobs.cli.display.answer_writer import TerminalWriter
     from agent_jobs.rendering import answers
 
     job, writer = result.job, TerminalWriter(is_streaming=False)
@@ -102,7 +102,7 @@ def _describe_running(job: Job, note: str) -> str:
 
 def _render_part(result: Result, part: Part, *, as_json: bool) -> str:
     """Return a part of a result as text or JSON."""
-    from agent_jobs.cli.part_text import format_part
+    from agent_jobs.cli.display.part_text import format_part
     from agent_jobs.rendering import answers
     from agent_jobs.rendering.result_parts import render_part
 

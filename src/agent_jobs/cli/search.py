@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice, refuse_both
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.sections import style, wrap_line
+from agent_jobs.cli.display.symbols import choose_icon, echo
 from agent_jobs.cli.job_list import STATUS_NAMES, find_statuses
-from agent_jobs.cli.sections import style, wrap_line
 from agent_jobs.cli.session import Session, json_option, print_ids, quiet_option, run_in_session
-from agent_jobs.cli.symbols import choose_icon, echo
 from agent_jobs.cli.times import format_day
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
 from agent_jobs.jobs.status import Status

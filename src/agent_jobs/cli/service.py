@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.install import find_machine
 from agent_jobs.cli.program import make_permanent, plan_program, remove_program
 from agent_jobs.cli.service_manager import ServiceManager, ServiceState, find_manager
 from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.errors import ConfigError
 from agent_jobs.files.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.install.hosts import KEY

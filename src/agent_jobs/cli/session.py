@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from agent_jobs.app import App, Role, open_app
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interruption

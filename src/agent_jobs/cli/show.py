@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli import terminal
-from agent_jobs.cli.job_line import format_run_time
-from agent_jobs.cli.sections import format_heading, format_pairs, format_table, style, wrap_text
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.job_line import format_run_time
+from agent_jobs.cli.display.sections import format_heading, format_pairs, format_table, style, wrap_text
+from agent_jobs.cli.display.symbols import choose_icon, echo
 from agent_jobs.cli.session import JobId, Session, json_option, run_in_session
-from agent_jobs.cli.symbols import choose_icon, echo
 from agent_jobs.cli.times import format_clock_time, format_day, format_local_time
 from agent_jobs.cli.unwatched_jobs import UnwatchedJobs, retrieve_unwatched
 from agent_jobs.cli.wording import describe_failure

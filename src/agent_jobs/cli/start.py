@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 from anyio import CancelScope
 
-from agent_jobs.cli import terminal
-from agent_jobs.cli.answer_display import AnswerDisplay, run_display
 from agent_jobs.cli.approval import open_asker
-from agent_jobs.cli.bell import bell_option, ring_bell
 from agent_jobs.cli.choice import refuse_both
 from agent_jobs.cli.detach import describe_detached, format_resume_hint
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.answer_display import AnswerDisplay, run_display
+from agent_jobs.cli.display.bell import bell_option, ring_bell
 from agent_jobs.cli.out_file import NOT_SENT, OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.output import require_stdout
 from agent_jobs.cli.prompt_command import PromptCommand
@@ -343,7 +343,7 @@ def _estimate_start(
     request: "StartRequest", *, what: str, roots: tuple[Path, ...], as_json: bool, dry_run: bool
 ) -> None:
     """Write what would be sent and what it may cost; into a pipe as JSON if only --option asked for it, as tools do."""
-    from agent_jobs.cli.dry_run import describe_estimate
+    from agent_jobs.cli.display.dry_run import describe_estimate
     from agent_jobs.rendering import answers
 
     async def find_estimate(session: Session) -> Estimate:

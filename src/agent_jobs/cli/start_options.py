@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent_jobs.cli.continue_last import continue_option, find_previous
+from agent_jobs.cli.display.terminal import show_notice
 from agent_jobs.cli.parameters import BatchName, EffortName, ModelName, PresetName
 from agent_jobs.cli.session import CLIENT, JobId, json_option
 from agent_jobs.cli.stdin import read_prompt
-from agent_jobs.cli.terminal import show_notice
 from agent_jobs.request.options import OPTIONS
 
 if TYPE_CHECKING:  # imported when a job is started

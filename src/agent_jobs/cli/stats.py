@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, get_args
 
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
-from agent_jobs.cli.sections import format_table, style, wrap_sentence
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.sections import format_table, style, wrap_sentence
+from agent_jobs.cli.display.symbols import draw_bar, echo
 from agent_jobs.cli.session import Session, json_option, read_settings, run_in_session
-from agent_jobs.cli.symbols import draw_bar, echo
 from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
 
 DAY_S = 86_400.0

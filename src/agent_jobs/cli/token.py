@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.table import render_table
+from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.owner import OwnerName, fit_owner
 from agent_jobs.cli.session import Exit, Session, json_option, run_in_session
-from agent_jobs.cli.table import render_table
 from agent_jobs.cli.times import Lifetime, format_day, format_local_minute, format_local_time
-from agent_jobs.cli.wrapping import print_sentences
 from agent_jobs.engine.engine import TokenRecord
 from agent_jobs.rendering import answers
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.session import Session
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter

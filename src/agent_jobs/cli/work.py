@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import anyio
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.detach import describe_detached
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.job_line import format_run_time
 from agent_jobs.cli.interruption import Interrupted
-from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.session import Session, read_settings, run_in_session
 from agent_jobs.cli.wording import name_workers
 from agent_jobs.engine.engine import Engine

@@ -108,11 +108,11 @@ def _read_keys_url(metadata: Any, issuer: str) -> str:
 
 def _read_key_set(published: Any) -> Mapping[str | None, jwt.PyJWK]:
     """Return the usable keys of a JWK set by their ids; keys of an unknown form are skipped."""
-    if not isinstance(published, dict):
+    key_set = mapping_of(published)
+    if "keys" not in key_set:
         raise ValueError("no JWK set")
-    listed = items_of(mapping_of(published).get("keys"))
     keys: dict[str | None, jwt.PyJWK] = {}
-    for each in listed:
+    for each in items_of(key_set["keys"]):
         if string_of(each.get("kty")) not in PUBLIC_KINDS or each.get("use", "sig") != "sig":
             continue
         try:

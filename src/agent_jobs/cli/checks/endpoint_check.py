@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from datetime import date
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.checks.finding import Finding, describe_fix_in_words, report_error
 from agent_jobs.cli.config import hide_query
-from agent_jobs.cli.finding import Finding, describe_fix_in_words, report_error
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.wording import describe_problem
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError, UpstreamError

@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.wording import describe_fix, describe_problem
 from agent_jobs.errors import AgentJobsError
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.jobs.job import Job
 
 #: Seconds of run time from which a job rings the bell: a user stays at the screen for shorter ones.

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import PurePath
 
 from agent_jobs import __version__
-from agent_jobs.cli.entry_trial import build_host_environment
-from agent_jobs.cli.finding import Finding
-from agent_jobs.cli.host_checks import find_scopes, format_install_command
+from agent_jobs.cli.checks.entry_trial import build_host_environment
+from agent_jobs.cli.checks.finding import Finding
+from agent_jobs.cli.checks.host_checks import find_scopes, format_install_command
+from agent_jobs.cli.checks.selftest import MODERN, SelfTestError, StartedServer, start_server, start_this_installation
 from agent_jobs.cli.program import read_version
-from agent_jobs.cli.selftest import MODERN, SelfTestError, StartedServer, start_server, start_this_installation
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import locate_file, read_snapshot
 from agent_jobs.install.entry import read_entry

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from agent_jobs.cli import terminal
-from agent_jobs.cli.sections import format_heading
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.sections import format_heading
 from agent_jobs.engine.engine import LiveText
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import JSON, items_of
@@ -20,7 +20,7 @@ from agent_jobs.rendering.citations import Citation, Citations, cite_output
 from agent_jobs.text import encode_text
 
 if TYPE_CHECKING:  # imports rich
-    from agent_jobs.cli.markdown_blocks import MarkdownBlocks
+    from agent_jobs.cli.display.markdown_blocks import MarkdownBlocks
 
 #: What precedes the next attempt at an answer.
 NEXT_TURN = "The job continues after its tool calls. The text above is not its final answer."
@@ -183,7 +183,7 @@ class TerminalWriter:
         if not growing.strip():
             return []
         if len(growing) > MAX_GROWING_CHARS:
-            from agent_jobs.cli.progress import wrap_tail
+            from agent_jobs.cli.display.progress import wrap_tail
 
             return wrap_tail(growing[-MAX_GROWING_CHARS:], width, MAX_GROWING_CHARS, has_colours=False)
         return [*self._gap, *self._block_renderer.render_growing(growing)]
@@ -211,7 +211,7 @@ class TerminalWriter:
     def _block_renderer(self) -> "MarkdownBlocks":
         width = shutil.get_terminal_size().columns
         if self._blocks is None or self._blocks.width != width:  # the user may resize the terminal
-            from agent_jobs.cli.markdown_blocks import MarkdownBlocks
+            from agent_jobs.cli.display.markdown_blocks import MarkdownBlocks
 
             self._blocks = MarkdownBlocks(width, has_colours=terminal.has_colours(sys.stdout))
         return self._blocks

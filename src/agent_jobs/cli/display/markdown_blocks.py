@@ -15,7 +15,7 @@ from rich.style import Style
 from rich.text import Text
 from rich.theme import Theme
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.rendering.citations import Citation, insert_numbers
 
 #: Styles that can be read on a light and on a dark background.

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from agent_jobs.cli.terminal import MIN_WRAP_COLUMNS, count_columns, strip_control_characters
+from agent_jobs.cli.display.terminal import MIN_WRAP_COLUMNS, count_columns, strip_control_characters
 
 #: A command to copy: text in backticks, or after a colon up to the end of the sentence.
 _COMMAND = re.compile(r"`[^`\n]*`|(?:(?<=: )|(?<=: run ))agent-jobs [^\n]*?(?=\.? [A-Z]|, | or |\.?$)", re.M)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.outage import find_outage
 from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Self
 
 from agent_jobs import __version__
-from agent_jobs.cli.finding import Finding, State
+from agent_jobs.cli.checks.finding import Finding, State
+from agent_jobs.cli.checks.remote_checks import RemoteEntry
+from agent_jobs.cli.checks.variable_references import REFERENCE, resolve_references
 from agent_jobs.cli.key_origin import mask_secret
-from agent_jobs.cli.remote_checks import RemoteEntry
-from agent_jobs.cli.variable_references import REFERENCE, resolve_references
 from agent_jobs.cli.wording import describe_problem
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import build_desktop_path

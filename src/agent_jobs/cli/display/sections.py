@@ -6,7 +6,7 @@ from itertools import chain
 
 import click
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 
 INDENT = "  "
 GAP = "  "

@@ -8,9 +8,9 @@ from typing import IO, Any, Protocol, Self
 
 import click
 
-from agent_jobs.cli import terminal
-from agent_jobs.cli.job_line import format_run_time, list_end_facts, render_row
-from agent_jobs.cli.live_area import LiveArea
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.job_line import format_run_time, list_end_facts, render_row
+from agent_jobs.cli.display.live_area import LiveArea
 from agent_jobs.cli.wording import word_answer
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status

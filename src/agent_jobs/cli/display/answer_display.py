@@ -12,8 +12,8 @@ from typing import Self
 import anyio
 import click
 
-from agent_jobs.cli import terminal
-from agent_jobs.cli.answer_writer import (
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.answer_writer import (
     AnswerWriter,
     PlainWriter,
     SilentWriter,
@@ -22,10 +22,10 @@ from agent_jobs.cli.answer_writer import (
     choose_final_text,
     is_stdout_pipe,
 )
-from agent_jobs.cli.job_line import render_status
-from agent_jobs.cli.live_area import LiveArea
+from agent_jobs.cli.display.job_line import render_status
+from agent_jobs.cli.display.live_area import LiveArea
+from agent_jobs.cli.display.progress import Lines, render_tail, wrap_tail
 from agent_jobs.cli.outage import OutageClock, describe_outage
-from agent_jobs.cli.progress import Lines, render_tail, wrap_tail
 from agent_jobs.engine.engine import LiveText
 from agent_jobs.errors import ungroup
 from agent_jobs.jobs.job import Job
@@ -128,7 +128,7 @@ class AnswerDisplay:
     def _import_renderer(self) -> None:
         """Import what renders an answer, while the provider works."""
         if isinstance(self._writer, TerminalWriter):
-            import agent_jobs.cli.markdown_blocks  # noqa: F401  # pyright: ignore[reportUnusedImport]
+            import agent_jobs.cli.display.markdown_blocks  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     def _update_answer(self, job: Job) -> None:
         self._writer.update(self._live, job.turn.number)

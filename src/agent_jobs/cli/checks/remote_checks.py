@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from agent_jobs.cli.finding import Finding, State
-from agent_jobs.cli.variable_references import list_references, resolve_references
+from agent_jobs.cli.checks.finding import Finding, State
+from agent_jobs.cli.checks.variable_references import list_references, resolve_references
 from agent_jobs.install.hosts import Entry, Host
 from agent_jobs.install.machine import Machine
 from agent_jobs.install.remote import MCP_PATH

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from agent_jobs.cli import terminal
-from agent_jobs.cli.job_line import format_run_time
-from agent_jobs.cli.sections import measure_columns, style, wrap_sentence
-from agent_jobs.cli.symbols import choose_branch_mark, choose_icon, choose_unread_mark
+from agent_jobs.cli.display import terminal
+from agent_jobs.cli.display.job_line import format_run_time
+from agent_jobs.cli.display.sections import measure_columns, style, wrap_sentence
+from agent_jobs.cli.display.symbols import choose_branch_mark, choose_icon, choose_unread_mark
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobPage
 from agent_jobs.jobs.status import Status

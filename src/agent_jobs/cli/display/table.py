@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from agent_jobs.cli.sections import fit_cell, measure_columns
-from agent_jobs.cli.terminal import MIN_WRAP_COLUMNS, count_columns, wrap_lines
+from agent_jobs.cli.display.sections import fit_cell, measure_columns
+from agent_jobs.cli.display.terminal import MIN_WRAP_COLUMNS, count_columns, wrap_lines
 
 #: Columns between two columns of the table.
 GAP = "  "

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agent_jobs.cli import terminal
+from agent_jobs.cli.display import terminal
 from agent_jobs.cli.wording import describe_fix, describe_problem
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.queries import Estimate

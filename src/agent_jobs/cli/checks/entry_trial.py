@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from agent_jobs.cli.host_checks import build_environment, pick_variables, read_entry_settings
-from agent_jobs.cli.selftest import SelfTestError, start_server
+from agent_jobs.cli.checks.host_checks import build_environment, pick_variables, read_entry_settings
+from agent_jobs.cli.checks.selftest import SelfTestError, start_server
 from agent_jobs.install.command import build_desktop_path
 from agent_jobs.install.hosts import KEY, Entry, Host
 from agent_jobs.install.machine import Machine

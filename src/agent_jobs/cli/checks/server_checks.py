@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from agent_jobs.cli import terminal
-from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.checks.finding import Finding
+from agent_jobs.cli.display import terminal
 from agent_jobs.jobs.queries import ReplicaInfo, ServerInfo
 
 OLDEST_VERSION = 15
