@@ -100,7 +100,7 @@ async def test_call_of_an_always_allowed_tool_asks_no_question(settings: Setting
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
         html = await wait_for_text(client, path, "<code>tracker/delete</code>?")
         assert "Always allowed until this job ends: <code>tracker/close</code>" in html
-        for answer in [await send_form(client, path, f"{path}/ask-again", tool="tracker/close") for _ in "twice"]:
+        for answer in [await send_form(client, path, f"{path}/ask-again", tool="tracker/close") for _ in range(2)]:
             assert (answer.status_code, answer.headers["location"]) == (303, path)
         assert "Always allowed" not in (await client.get(path)).text
         call = html.partition('name="call" value="')[2].partition('"')[0]
