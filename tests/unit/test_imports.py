@@ -43,10 +43,10 @@ ALLOWED: dict[str, set[str]] = {
     "notices": {"callback_urls", "settings", *SHARED},
     "toolbox": {"", "jsonrpc", "process_group", "strict_schema", *SHARED},
     "store": {"jobs", *SHARED},
-    "team_token": set(),
+    "token_format": set(),
     "owner_name": set(),
     "engine": {
-        "", "callback_urls", "owner_name", "team_token", "store", "upstream", "request",
+        "", "callback_urls", "owner_name", "token_format", "store", "upstream", "request",
         "attachments", "process_group", "toolbox", "pricing", "rendering", "jobs", *SHARED,
     },
     "wiring": {
@@ -55,8 +55,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app": {"wiring", "engine", "store", "upstream", "request", "pricing", "jobs", "settings", "notices", *SHARED},
     "mcp_server": {"jsonrpc", *FACE},
-    "team_server": {"ctrl_c", "mcp_server", "owner_name", "page", "team_token", *FACE},
-    "page": {"engine", "jobs", "rendering", "request", "team_token", *SHARED},
+    "team_server": {"ctrl_c", "mcp_server", "owner_name", "page", "token_format", *FACE},
+    "page": {"engine", "jobs", "rendering", "request", "token_format", *SHARED},
     "cli": {
         "mcp_server", "team_server", "page", "pricing", "toolbox", "install", "emulator", "ctrl_c",
         "process_group", "owner_name", "notices",
@@ -130,10 +130,10 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "span_exporter": {"job_traces"},
     "poll_planner": {"run_limits", "step_result"},
     "follow_up": {"context_check", "rereading"},
-    "repeat": set(),
+    "retry_job": set(),
     "stored_jobs": {"owner_clients"},
     "start": {
-        "callback_check", "context_check", "follow_up", "forecast", "owner_limits", "repeat", "shared_key_check",
+        "callback_check", "context_check", "follow_up", "forecast", "owner_limits", "retry_job", "shared_key_check",
         "start_defaults", "team_files", "trace_parent",
     },
     "resend": {"finalize"},

@@ -17,11 +17,11 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent
 
+from agent_jobs.cli.closed_output import is_stdout_abandoned
 from agent_jobs.cli.display.sections import style
 from agent_jobs.cli.display.terminal import find_width, wrap_lines
 from agent_jobs.cli.display.wrapping import print_sentences
 from agent_jobs.cli.interruption import Interrupted
-from agent_jobs.cli.output import is_stdout_abandoned
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.emulator.server import run_emulator
 from agent_jobs.errors import walk_leaves

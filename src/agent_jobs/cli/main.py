@@ -9,6 +9,7 @@ import click
 
 from agent_jobs import __version__
 from agent_jobs.cli.choice import refuse_command
+from agent_jobs.cli.closed_output import OutputError, replace_output_streams
 from agent_jobs.cli.command_help import (
     DOCUMENTATION,
     MAX_COLUMNS,
@@ -18,7 +19,6 @@ from agent_jobs.cli.command_help import (
     list_groups,
 )
 from agent_jobs.cli.interruption import report_interruption
-from agent_jobs.cli.output import OutputError, replace_output_streams
 from agent_jobs.errors import ConfigError
 
 ABOUT = """\

@@ -3,7 +3,7 @@
 import os
 from dataclasses import replace
 
-from agent_jobs.cli.output import is_stdout_abandoned
+from agent_jobs.cli.closed_output import is_stdout_abandoned
 from agent_jobs.cli.session import Session, run_in_session
 from agent_jobs.jobs.job import Job
 from agent_jobs.settings.configuration import load_usable_settings

@@ -13,12 +13,12 @@ from anyio import CancelScope
 
 from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.choice import refuse_both
+from agent_jobs.cli.closed_output import require_stdout
 from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.display import terminal
 from agent_jobs.cli.display.answer_display import AnswerDisplay, run_display
 from agent_jobs.cli.display.bell import bell_option, ring_bell
 from agent_jobs.cli.out_file import NOT_SENT, OutPath, check_out_file, force_option, write_out_file
-from agent_jobs.cli.output import require_stdout
 from agent_jobs.cli.prompt_command import PromptCommand
 from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import Session, find_exit, run_in_session

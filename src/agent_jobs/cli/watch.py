@@ -8,13 +8,13 @@ import click
 
 from agent_jobs.cli.approval import Asker, open_asker
 from agent_jobs.cli.choice import refuse_both
+from agent_jobs.cli.closed_output import is_stdout_abandoned, require_stdout
 from agent_jobs.cli.detach import describe_detached, format_resume_hint
 from agent_jobs.cli.display import terminal
 from agent_jobs.cli.display.answer_display import AnswerDisplay, run_display
 from agent_jobs.cli.display.bell import bell_option, ring_bell
 from agent_jobs.cli.display.job_line import format_run_time
 from agent_jobs.cli.display.progress import Display, JsonLines, open_display
-from agent_jobs.cli.output import is_stdout_abandoned, require_stdout
 from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import JobId, Session, find_exit, json_option, run_in_session
 from agent_jobs.cli.unwritten_answer import report_unwritten

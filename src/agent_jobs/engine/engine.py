@@ -37,6 +37,7 @@ from agent_jobs.jobs.queries import (
 )
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
+from agent_jobs.store.duplicate_starts import DUPLICATE_S
 from agent_jobs.store.team_records import AuditEntry as AuditEntry
 from agent_jobs.store.team_records import TokenRecord as TokenRecord
 from agent_jobs.store.values import Mark
@@ -50,7 +51,6 @@ logger = logging.getLogger(__name__)
 
 ID_WAIT_S = 5.0  # for which a start waits for upstream's id; the launch itself continues
 DAY_S = 86_400.0
-DUPLICATE_S = 600.0  # for which a completed job that no reader received answers for an identical request
 MAX_ECHOED_IDS = 4  # ids that an ambiguous beginning lists: enough to see where they differ
 NEWEST_WORD = "last"  # the name of the newest job; ids have no l, so it is never an id
 

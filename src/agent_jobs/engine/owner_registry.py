@@ -9,7 +9,7 @@ from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.owner_name import NAME_RULE, is_owner_name
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import AuditEntry, TokenRecord
-from agent_jobs.team_token import create_token, hash_token
+from agent_jobs.token_format import create_token, hash_token
 
 #: The caller of an action, as the audit log names it: owner, id of the token, client and address.
 Actor = tuple[str, str, str, str]

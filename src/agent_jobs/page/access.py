@@ -13,7 +13,7 @@ from pathlib import Path
 from secrets import token_bytes, token_urlsafe
 from typing import ClassVar, NamedTuple
 
-from agent_jobs.team_token import hash_token
+from agent_jobs.token_format import hash_token
 
 #: A link is opened at once, by the user who asked for it.
 LINK_S = 600

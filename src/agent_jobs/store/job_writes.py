@@ -9,6 +9,7 @@ from agent_jobs.jobs.queries import OutputFile
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.database import SpendingLock, Transaction
+from agent_jobs.store.duplicate_starts import select_same_work
 from agent_jobs.store.event_feeds import add_event
 from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records
 from agent_jobs.store.row_writes import (
@@ -23,26 +24,12 @@ from agent_jobs.store.row_writes import (
     write_steps,
 )
 from agent_jobs.store.rows import (
-    ACTIVE_SQL,
     RUNNING_SQL,
     job_columns,
 )
 from agent_jobs.store.spending_limits import check_budgets, check_start_rate, has_ample_slots, has_slot
 from agent_jobs.store.values import NO_LIMIT, Budget, Upload
 
-#: A completed job answers an identical request for this time, unless a reader received its result.
-DUPLICATE_S = 600.0
-#: A caller's own key names one job for good. Without a key these answer a start of the same work: an active job, an
-#: undelivered result, or a start that may be running unknown to us. The endpoint belongs to the work: a prompt that
-#: went to a wrong address is sent again once the address is right.
-_SAME_KEY = "job.owner = :owner AND job.key = :key"
-_SAME_WORK = f"""job.request_hash = :request_hash AND job.owner = :owner AND (
-                     job.status IN {ACTIVE_SQL}
-                     OR job.status = 'completed' AND job.delivered_at IS NULL
-                        AND job.finished_at > :created_at - {DUPLICATE_S}
-                     OR job.error_code = 'start_unconfirmed')
-                 AND EXISTS (SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
-                             AND turn.base_url = :base_url)"""
 #: Jobs whose progress one change writes where changes lock rows: all other changes of these jobs wait for it.
 PROGRESS_AT_ONCE = 20
 #: A cursor never goes back.
@@ -344,11 +331,7 @@ class JobWrites(Records):
         self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]
     ) -> Job | None:
         """Insert a job, or return the job of the same owner that is identical."""
-        same = "FALSE"
-        if job.key is not None:
-            same = _SAME_KEY
-        elif job.request_hash and not allow_duplicate:
-            same = _SAME_WORK
+        same = select_same_work(job, allow_duplicate=allow_duplicate)
         columns = job_columns(job) | {"holder": self._db.worker}
         values = {**columns, "base_url": job.turn.base_url}
         # Another process may end the job that answers between the two statements: then it is no longer identical.

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from agent_jobs.engine.engine import Engine
 from agent_jobs.team_server.caller import Caller
 from agent_jobs.team_server.sign_in import RefusedTokenError
-from agent_jobs.team_token import TOKEN_PREFIX
+from agent_jobs.token_format import TOKEN_PREFIX
 
 
 class TeamTokens:
