@@ -47,8 +47,9 @@ LATER = {"PYTHONFAULTHANDLER"}
 MEASURED = {name: value for name, value in os.environ.items() if name == measuring.VARIABLE}
 #: What the commands and the server import late, and third-party code imports later still.
 LATE = (
-    "anyio._backends._asyncio", "anyio._core._signals", "encodings.idna", "encodings.utf_8_sig", "httpcore2",
-    "importlib.readers", "platformdirs.unix", "rich.logging", "truststore",
+    "anyio._backends._asyncio", "anyio._core._signals", "encodings.idna", "encodings.utf_8_sig",
+    "genai_prices.data", "genai_prices.data_snapshot", "httpcore2", "importlib.readers", "platformdirs.unix",
+    "rich.logging", "truststore",
 )  # fmt: skip
 
 
