@@ -33,7 +33,7 @@ def cost(model: str, usage: Usage, *, prices: Prices = LISTED, url: str = OPENAI
 
 
 def bound(body: dict[str, Any], *, prices: Prices = LISTED, url: str = OPENAI, **more: Any) -> float:
-    return prices.bound(body, at=AT, provider_url=url, **more).usd
+    return prices.bound_usd(body, at=AT, provider_url=url, **more)
 
 
 def load_own(tmp_path: Path, text: str) -> Prices:

@@ -10,7 +10,7 @@ import click
 
 from agent_jobs.cli.choice import NamedChoice, refuse_both
 from agent_jobs.cli.display.job_line import measure_run_time
-from agent_jobs.cli.display.job_table import describe_pending, has_unread_result, render_table
+from agent_jobs.cli.display.job_table import describe_pending, render_table
 from agent_jobs.cli.display.sections import wrap_sentence
 from agent_jobs.cli.display.symbols import echo
 from agent_jobs.cli.parameters import BatchName
@@ -165,5 +165,5 @@ def _list_more_fields(job: Job, now: float) -> Iterator[tuple[str, Any]]:
     yield "client", job.client
     yield "created_at", round(job.created_at)
     yield "duration_s", max(0, round(measure_run_time(job, now)))
-    yield "unread", has_unread_result(job)
+    yield "unread", job.is_undelivered
     yield "reason", describe_pending(job, now)

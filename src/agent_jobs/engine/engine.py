@@ -358,7 +358,7 @@ class Engine(JobControl, StoredJobs):
         self._waiter.mark_questions_reported(jobs)
         if self._action_reporter is not ignore_action:
             self._tasks.start_soon(partial(self._report_action, "result", *(job for job in jobs if job.is_terminal)))
-        if any(_is_unread(job) for job in jobs):
+        if any(job.is_undelivered for job in jobs):
             self._tasks.start_soon(self.mark_delivered, *jobs)
 
     async def mark_read(self, *jobs: Job) -> None:
@@ -369,7 +369,7 @@ class Engine(JobControl, StoredJobs):
     async def mark_delivered(self, *jobs: Job) -> None:
         """Store that the caller received these jobs' results."""
         with log_store_errors(logger, "cannot record that results were delivered: %s"):
-            await self._store.mark_delivered([job.id for job in jobs if _is_unread(job)], self._clock.now())
+            await self._store.mark_delivered([job.id for job in jobs if job.is_undelivered], self._clock.now())
 
     def _list_warnings(self) -> tuple[ConfigError, ...]:
         """Return what the user should change in the settings. Those of a team server are its operator's to change."""
@@ -424,8 +424,3 @@ class Engine(JobControl, StoredJobs):
 def _has_id_or_activity(job: Job) -> bool:
     """Return True if upstream named an id, or there is something to report instead."""
     return job.turn.response_id is not None or bool(job.activity)
-
-
-def _is_unread(job: Job) -> bool:
-    """Return True if the job finished and no reader received its result."""
-    return job.is_terminal and job.delivered_at is None

@@ -189,6 +189,11 @@ class Job:
         return self.status in TERMINAL
 
     @property
+    def is_undelivered(self) -> bool:
+        """Return True if the job ended and no model received its result."""
+        return self.is_terminal and self.delivered_at is None
+
+    @property
     def has_ended_turn(self) -> bool:
         """Return True if the current turn finished: with the job, or with calls for which the job continues."""
         return self.is_terminal or self.turn.has_open_calls

@@ -37,6 +37,10 @@ class Failure:
     code: str
     message: str
 
+    def __str__(self) -> str:
+        """Return code and message on one line."""
+        return f"{self.code}: {self.message}"
+
     @property
     def is_retryable(self) -> bool:
         """Return True if the same work may succeed when it is started again."""

@@ -229,7 +229,7 @@ async def _render_card_job(engine: Engine, job: Job) -> Answer:
         stored = await engine.poll(job.id)  # with its text
         text = answers.read_output_text(stored)
         answer |= {"text": text[:TEXT_CHARS], "cut": len(text) > TEXT_CHARS or None}
-        answer["error"] = job.error and f"{job.error.code}: {job.error.message}"
+        answer["error"] = job.error and str(job.error)
     else:
         answer["activity"] = escape_invisible(find_last_sentence(job.turn.partial) or job.activity)
         answer["next_poll_ms"] = next_poll_ms(job, now)

@@ -157,13 +157,13 @@ def _walk_threads(roots: Sequence[JobRow], children: Mapping[str, Sequence[JobRo
 
 def is_unread(job: Job) -> bool:
     """Return True if a finished job's result was received by no reader."""
-    return job.is_terminal and job.delivered_at is None and job.read_at is None
+    return job.is_undelivered and job.read_at is None
 
 
 def describe_state(job: Job) -> str:
     """Return the activity of a job with its last sentence, or the reason of its end."""
     if job.error is not None:
-        return f"{job.error.code}: {job.error.message}"
+        return str(job.error)
     if job.is_terminal:
         return ""
     return find_last_sentence(job.turn.partial) or job.activity

@@ -156,6 +156,10 @@ class Prices:
             usd += count * tool.call_usd
         return round(usd, 8)
 
+    def bound_usd(self, body: JSON, *, at: float, provider_url: str, history_tokens: int | None = None) -> float:
+        """Return the most that one response to a request can cost; see `bound`."""
+        return self.bound(body, at=at, provider_url=provider_url, history_tokens=history_tokens).usd
+
     def cap_request(self, body: JSON, budget_usd: float, bound: Callable[[JSON], "Bound"]) -> JSON:
         """Return a request with the limits that it lacks for a bound, as high as a day's budget allows.
 

@@ -120,7 +120,7 @@ def render_list(
 def _render_list_row(job: Job, now: float) -> Answer:
     row = _render_row(job)
     row |= {"batch": job.batch, "age_s": max(0, round(now - job.created_at)), "cost_usd": round_usd(job.cost_usd)}
-    return drop_empty(row) | drop_false({"undelivered": job.is_terminal and job.delivered_at is None})
+    return drop_empty(row) | drop_false({"undelivered": job.is_undelivered})
 
 
 def _render_row(job: Job) -> Answer:

@@ -42,7 +42,7 @@ def _collect_facts(job: Job, response: JSON) -> dict[str, Any]:
         "title": job.title,
         "job_id": job.id,
         "status": job.status,
-        "error": job.error and f"{job.error.code}: {job.error.message}",
+        "error": job.error and str(job.error),
         "model": response.get("model") or job.turn.request.get("model"),
         "response_id": job.turn.response_id,
         "started": _format_time(job.created_at),

@@ -153,7 +153,7 @@ def _list_ends(job: Job) -> Iterator[Moment]:
     if job.finished_at is not None:
         detail = ""
         if job.error is not None:
-            detail = f"{job.error.code}: {job.error.message}"
+            detail = str(job.error)
         yield Moment(job.finished_at, "finished", str(job.status), detail)
     if job.delivered_at is not None and not _is_read_with(job):
         yield Moment(job.delivered_at, "delivered", "result delivered")

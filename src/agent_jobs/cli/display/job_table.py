@@ -39,7 +39,7 @@ def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
     if is_tree:
         tree = list(_arrange_as_tree(page.jobs))
     rows = [_build_row(job, now) for job, _ in tree]
-    has_unread = any(map(has_unread_result, page.jobs))
+    has_unread = any(job.is_undelivered for job in page.jobs)
     room = terminal.find_width()
     widths = _choose_columns(rows, room - MARK_COLUMNS * has_unread)
     title_width = max(FEWEST_TITLE_COLUMNS, room - _sum_widths(widths))
@@ -49,7 +49,7 @@ def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
         if has_unread:
             title = f"{_choose_mark(job)}{title}"
         title, below = _place_reason(title, describe_pending(job, now), widths["ID"] + len(GAP))
-        title = style(terminal.cut_columns(title, title_width).rstrip(), bold=has_unread_result(job))
+        title = style(terminal.cut_columns(title, title_width).rstrip(), bold=job.is_undelivered)
         yield GAP.join([*_render_cells(job, row, widths), title])
         yield from below
     yield ""
@@ -123,20 +123,15 @@ def _align_cell(name: str, text: str, width: int) -> str:
 
 def _choose_mark(job: Job) -> str:
     """Return what stands before the title in a table with unread results: their sign, or blanks."""
-    if has_unread_result(job):
+    if job.is_undelivered:
         return choose_unread_mark().ljust(MARK_COLUMNS)
     return " " * MARK_COLUMNS
-
-
-def has_unread_result(job: Job) -> bool:
-    """Return True if the job has finished and no reader received its result."""
-    return job.is_terminal and job.delivered_at is None
 
 
 def _summarize_page(page: JobPage) -> str:
     """Return how many jobs have each status, how many are unread or not shown, and what today cost."""
     summary = ", ".join(f"{count} {status}" for status, count in page.counts.items())
-    if unread := sum(map(has_unread_result, page.jobs)):
+    if unread := sum(job.is_undelivered for job in page.jobs):
         summary += f"; {unread} unread ({choose_unread_mark()})"
     if page.today_usd:
         summary += f"; today {terminal.format_usd(page.today_usd)}"
