@@ -9,8 +9,8 @@ from terminals import Terminal
 
 from agent_jobs.cli.display.answer_display import AnswerDisplay
 from agent_jobs.cli.display.job_line import render_status
+from agent_jobs.cli.display.outage import OutageClock
 from agent_jobs.cli.display.progress import UNCONFIRMED_YET, Lines
-from agent_jobs.cli.outage import OutageClock
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.jobs.job import Job, Mode, Turn
 from agent_jobs.jobs.status import Status

@@ -189,14 +189,23 @@ SCHEMAS: dict[str, Json] = {
 }
 
 
-@pytest.mark.parametrize(
-    "part", [{"type": "money"}, {"type": ["money", "null"]}, {"type": []}, {"type": 5}, {"enum": []}, {"anyOf": []}]
-)
-def test_schema_that_no_value_fits_is_answered_all_the_same(client: Client, part: Json) -> None:
+REFUSED_PARTS: list[tuple[Json, str]] = [
+    ({"type": "money"}, "'money' is not valid under any of the given schemas."),
+    ({"type": ["money", "null"]}, "['money', 'null'] is not valid under any of the given schemas."),
+    ({"type": []}, "[] is not valid under any of the given schemas."),
+    ({"type": 5}, "5 is not valid under any of the given schemas."),
+    ({"type": [{}]}, "[{}] is not valid under any of the given schemas."),
+    ({"enum": []}, "[] should be non-empty."),
+    ({"anyOf": []}, "[] should be non-empty."),
+]
+
+
+@pytest.mark.parametrize(("part", "problem"), REFUSED_PARTS)
+def test_schema_with_a_type_that_json_does_not_have_is_refused(client: Client, part: Json, problem: str) -> None:
     schema = {"type": "object", "properties": {"a": part}, "required": ["a"]}
     answer = client.post(text={"format": {"type": "json_schema", "name": "thing", "schema": schema}})
-    assert answer.status_code == 200
-    assert json.loads(text_of(answer.json())) == {"a": "emulated a"}
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].endswith(f"In context=('properties', 'a'), {problem}")
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)

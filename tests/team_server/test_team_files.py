@@ -16,7 +16,7 @@ from team_apps import client_of, serving_routes
 from agent_jobs.app import open_app
 from agent_jobs.clock import Clock, create_fast_clock, create_steady_clock
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.engine import team_files
+from agent_jobs.engine import owner_files
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
@@ -127,7 +127,7 @@ async def test_paths_of_the_server_are_not_attached(settings: Settings) -> None:
 async def test_upload_is_deleted_after_a_day_and_frees_its_space(
     on_both: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(team_files, "OWNER_BYTES", 10)
+    monkeypatch.setattr(owner_files, "OWNER_BYTES", 10)
     ahead_s = [0.0]
 
     wall = create_steady_clock()
@@ -136,7 +136,7 @@ async def test_upload_is_deleted_after_a_day_and_frees_its_space(
         path = "/files/" + first.json()["file"].removeprefix("upload:")
         assert (await server.http_of_ada.put("/files/b.txt", content=b"123")).status_code == 507
         assert (await server.http_of_bob.put("/files/b.txt", content=b"123")).status_code == 201
-        ahead_s[0] = team_files.KEPT_S + 1
+        ahead_s[0] = owner_files.KEPT_S + 1
         assert (await server.http_of_ada.get(path)).status_code == 404
         assert (await server.http_of_ada.put("/files/b.txt", content=b"123")).status_code == 201
 

@@ -27,7 +27,7 @@ def fold_appearance(name: str) -> str:
 
 
 def fold_appearance_and_case(name: str) -> str:
-    """Return a name as `as_read`, without a difference between large and small letters."""
+    """Return a name as `fold_appearance` does, without a difference between large and small letters."""
     return unicodedata.normalize("NFC", fold_appearance(name).casefold())
 
 

@@ -124,7 +124,7 @@ for _command in (path_command, set_command, unset_command):
 
 
 def _find_setting_refusal(variable: str, refused: Sequence[str], *starts: str) -> str:
-    """Return the first sentence that refuses the value of this variable, or begins like this; empty without one."""
+    """Return the first sentence that refuses this variable, or begins with one of `starts`; empty if there is none."""
     all_starts = (f"{variable} ", f"{name_setting(variable)} in ", *starts)
     return next((sentence for sentence in refused if sentence.startswith(all_starts)), "")
 
@@ -164,7 +164,10 @@ def _describe_variable(variable: Variable) -> dict[str, str]:
 
 
 def _find_origins(settings: Settings) -> dict[str, str]:
-    """Return the source of each variable's value. Each source takes precedence over those above it."""
+    """Return the source of each variable's value.
+
+    A later source takes precedence: default, environment, --env-file, settings file, stored key, key file.
+    """
     usable = drop_empty_variables(os.environ)
     unchanged = dict(find_env_file_variables().items() & os.environ.items())
     origins = dict.fromkeys(VARIABLES, "default")

@@ -51,7 +51,7 @@ FATES = {
 }
 
 
-#: The key in `FATES` of jobs that no process holds open; the others are running.
+#: The key in `FATES` by the status of a job that no process holds open; any other status means running.
 FATES_BY_STATUS = {
     Status.PENDING: "unsent",
     Status.STARTING: "unconfirmed",

@@ -30,7 +30,7 @@ from agent_jobs.cli.key_origin import (
 )
 from agent_jobs.cli.notify import check_targets
 from agent_jobs.cli.session import Exit, Refusal, Session, json_option, run_in_session
-from agent_jobs.cli.wording import describe_error
+from agent_jobs.cli.wording import describe_error, name_workers
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.install.command import build_desktop_path
@@ -222,9 +222,8 @@ def _build_engine_check(
 
 def _check_database(store: StoreInfo) -> Finding:
     """Check who can read the database, and name the processes that work on its jobs."""
-    workers = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in store.watchers)
     about = f"{human_size(store.bytes)}, schema {store.schema}, {store.journal}"
-    workers = f"workers: {workers or 'none running'}"
+    workers = f"workers: {name_workers(store.watchers) or 'none running'}"
     if not os.path.isabs(store.path):  # it is no file
         return _report_database("ok", store.path, about, workers)
     mode = oct(os.stat(store.path).st_mode & 0o777)[2:]

@@ -28,7 +28,7 @@ def _ask_follow_up(job_id: str, **arguments: Any) -> None:
 def _retry_job(job_id: str, new: bool, **arguments: Any) -> None:
     job, prompt = _read_job(job_id)
     if not new:
-        _check_is_over(job, as_json=arguments["as_json"])
+        _confirm_repeat(job, as_json=arguments["as_json"])
     click.echo(f"Repeating {job.id}: {terminal.join_lines(job.title)}", err=True)
     click.get_current_context().invoke(run_command, prompt=prompt, repeats=job.id, **arguments)
 
@@ -44,7 +44,7 @@ def _read_job(job_id: str) -> tuple[Job, str]:
     return run_in_session(read)
 
 
-def _check_is_over(job: Job, *, as_json: bool) -> None:
+def _confirm_repeat(job: Job, *, as_json: bool) -> None:
     """Refuse to repeat a job that still runs; ask the user about one that may be running."""
     if not job.is_terminal:
         raise create_refusal(

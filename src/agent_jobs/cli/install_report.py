@@ -34,7 +34,7 @@ MASK = "********"
 #: Characters of a line of a diff; longer lines are minified data.
 DIFF_LINE_CHARS = 400
 #: The actions after which the user has something to do.
-_WRITTEN = ("installed", "removed")
+_ACTIONS_WITH_STEPS = ("installed", "removed")
 #: The sentence for each action on a file.
 _ACTIONS = {
     "unchanged": "Nothing to do in {file}.",
@@ -121,7 +121,7 @@ def print_fragment(host: Host, text: str, advice: Sequence[str] = (), *, as_json
 def _list_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield _ACTIONS[report["action"]].format(file=report["file"])
     yield from report.get("notes", ())
-    if report["action"] not in _WRITTEN:
+    if report["action"] not in _ACTIONS_WITH_STEPS:
         return
     if "backup" in report:
         yield f"Backup: {report['backup']}"

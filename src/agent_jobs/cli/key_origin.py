@@ -127,7 +127,7 @@ def describe_stored_key(stored: StoredKey) -> str:
 
 
 def find_env_file() -> Path | None:
-    """Return the file that --env-file names."""
+    """Return the file that --env-file names. Call it in the thread of a command."""
     path = click.get_current_context().find_root().params.get("env_file")
     if not path:
         return None

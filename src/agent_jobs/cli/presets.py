@@ -46,7 +46,7 @@ def _render_preset(name: str, preset: Preset, settings: Settings) -> JSON:
         "preset": name,
         "description": preset.description,
         "model": _find_preset_model(preset, settings),
-        **answers.drop_empty({"effort": preset.effort, "web_search": preset.web_search}),
+        **answers.drop_missing({"effort": preset.effort, "web_search": preset.web_search}),
         "options": dict(preset.options),
         "source": _name_source(name, preset),
     }

@@ -5,7 +5,6 @@ An entry that starts uvx asks PyPI at each start, and hosts that wait one second
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -205,7 +204,7 @@ def find_own_script(machine: Machine) -> Path | None:
     name = _executable_name()
     own_path = Path(os.path.abspath(sys.argv[0]))
     for path in (own_path, Path(sysconfig.get_path("scripts")) / name):
-        if path.name == name and shutil.which(path):
+        if path.name == name and path.is_file() and os.access(path, os.X_OK):
             return _find_tool_program(machine) or _find_link_on_path(path, machine) or path
     return None
 

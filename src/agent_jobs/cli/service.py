@@ -126,7 +126,7 @@ def show_service(machine: Machine, *, as_json: bool) -> None:
     if as_json:
         from agent_jobs.rendering import answers
 
-        facts = answers.drop_empty({"pid": state.pid, "reason": state.reason})
+        facts = answers.drop_missing({"pid": state.pid, "reason": state.reason})
         report = {"installed": True, "running": state.is_running, "file": str(manager.path), **facts, "log": lines}
         click.echo(json.dumps(report))
     else:

@@ -138,7 +138,7 @@ class Systemd:
         done = _call_manager("systemctl", "--user", "show", UNIT, "--property=ActiveState,SubState,MainPID,Result")
         facts = dict(re.findall(r"^(\w+)=(.*)$", done.output, re.M))
         if facts.get("ActiveState") == "active":
-            return ServiceState(True, int(facts.get("MainPID", 0)) or None)
+            return ServiceState(True, int(facts.get("MainPID") or 0) or None)
         reason = facts.get("Result", "")
         if reason in ("", "success"):
             reason = facts.get("SubState") or "unknown"

@@ -267,7 +267,6 @@ class JobId(click.ParamType[str]):
         ]
 
 
-QUIET_OR_JSON = "Give --quiet or --json, not both."
 quiet_option = click.option(
     "-q", "--quiet", "ids_only", is_flag=True, help="Print only the ids of the jobs, one a line."
 )

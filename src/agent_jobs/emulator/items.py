@@ -12,7 +12,8 @@ __all__ = ["build_page", "check_outputs", "list_input_items"]
 Json = dict[str, Any]
 
 _PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
-_STEPS = {"asc": 1, "desc": -1}  #: by the order of a list: the step through it
+#: The step through a list, by its order.
+_STEPS = {"asc": 1, "desc": -1}
 
 
 def list_input_items(given: Any, owner_id: str) -> list[Json]:

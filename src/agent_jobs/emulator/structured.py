@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from typing import Any, cast
@@ -68,6 +68,10 @@ def _check_named_schema(given: Json) -> None:
     check_schema(given["schema"], what, *where, strict=bool(given.get("strict")))
 
 
+#: The types of JSON Schema. A list, since a wrong type need not be hashable.
+_TYPES = ["object", "array", "string", "number", "integer", "boolean", "null"]
+
+
 def check_schema(schema: Any, what: str, param: str, code: str, *, strict: bool) -> None:
     """Raise if a schema is not for an object, has a dangling reference, or breaks the rules that `strict` adds."""
     root = as_object(schema)
@@ -78,6 +82,7 @@ def check_schema(schema: Any, what: str, param: str, code: str, *, strict: bool)
     for path, part in _walk_schema(root, ()):
         try:
             _check_reference(part, root)
+            _check_type(part)
             _check_array(part)
             if strict:
                 _check_strict(part)
@@ -110,9 +115,9 @@ def _build_sample(part: Any, root: Json, name: str, depth: int) -> Any:
             return _build_sample(_choose_schema(choices, depth), root, name, depth + 1)
         case {"type": [_, *_] as kinds} as schema:
             chosen = _choose_schema([{"type": kind} for kind in kinds], depth)
-            return _find_sampler(chosen["type"])(schema, root, name, depth)
+            return _SAMPLES[chosen["type"]](schema, root, name, depth)
         case {"type": str(kind)} as schema:
-            return _find_sampler(kind)(schema, root, name, depth)
+            return _SAMPLES[kind](schema, root, name, depth)
         case {"properties": _} as schema:
             return _sample_object(schema, root, name, depth)
         case schema:
@@ -180,11 +185,6 @@ _SAMPLES = {
 }
 
 
-def _find_sampler(kind: str) -> Callable[[Json, Json, str, int], Any]:
-    """Return the function that builds a value of a type; a string for a type that JSON does not have."""
-    return _SAMPLES.get(kind, _sample_string)
-
-
 def _resolve_reference(part: Any, root: Json) -> Json:
     """Return the schema that a reference leads to; one that leads only to itself allows any value."""
     for _ in range(_DEPTH_LIMIT):
@@ -219,6 +219,19 @@ def _check_reference(part: Json, root: Json) -> None:
         _find_target(part.get("$ref", "#"), root)
     except (KeyError, TypeError):
         raise _BrokenRuleError(f"reference to component '{part['$ref']}' which was not found in the schema.") from None
+
+
+def _check_type(part: Json) -> None:
+    """Refuse a type that JSON does not have, and a choice without any member."""
+    kinds = part.get("type", "object")
+    named = kinds
+    if not isinstance(kinds, list):
+        named = [kinds]
+    if not named or not all(kind in _TYPES for kind in named):
+        raise _BrokenRuleError(f"{kinds!r} is not valid under any of the given schemas.")
+    for keyword in ("enum", "anyOf", "oneOf"):
+        if part.get(keyword) == []:
+            raise _BrokenRuleError("[] should be non-empty.")
 
 
 def _check_array(part: Json) -> None:

@@ -18,7 +18,7 @@ from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.engine.failure_log import log_failures, log_store_errors
 from agent_jobs.jobs.event_feed import write_cursor
-from agent_jobs.rendering.answers import drop_empty
+from agent_jobs.rendering.answers import drop_missing
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import CallbackMessage, Delivery, PendingCallback
 
@@ -91,7 +91,7 @@ class CallbackRunner:
                 tasks.start_soon(partial(self._send_once, message))
 
     async def _send_once(self, message: CallbackMessage) -> None:
-        # After such an error it is sent again once its lease has ended.
+        # If the database fails here, the message is sent again once its lease has ended.
         with log_store_errors(logger, "%s: the outcome of its callback is not stored: %s", message.job_id):
             outcome = await self._attempt_delivery(message)
             if outcome is None:  # its subscription has ended
@@ -140,5 +140,5 @@ def write_body(pending: PendingCallback) -> str:
     """Return the body of a callback: ids and the status, without prompts and answers."""
     at = datetime.fromtimestamp(pending.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     data: dict[str, Any] = {"job_id": pending.job_id, "status": pending.status}
-    data |= drop_empty({"batch": pending.batch, "key": pending.key, "error": pending.error_code})
+    data |= drop_missing({"batch": pending.batch, "key": pending.key, "error": pending.error_code})
     return json.dumps({"type": pending.kind, "timestamp": at, "data": data}, separators=(",", ":"))

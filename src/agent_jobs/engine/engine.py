@@ -20,7 +20,7 @@ from agent_jobs.engine.job_control import JobControl
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText as LiveText
 from agent_jobs.engine.metrics import ProcessCounters
-from agent_jobs.engine.rereading import add_output
+from agent_jobs.engine.read_again import with_stored_output
 from agent_jobs.engine.stored_jobs import ActionReporter, StoredJobs, ignore_action
 from agent_jobs.errors import BudgetError, ConfigError, RequestError, StoreError
 from agent_jobs.jobs.job import Job
@@ -286,7 +286,7 @@ class Engine(JobControl, StoredJobs):
         job = await self._wait_until_finalized(await self._get_job(job_id, has_request=not only_text))
         await self._report_action("result", job)
         if not only_text or job.output is None:
-            job = await add_output(self._store, job)
+            job = await with_stored_output(self._store, job)
         return Result(
             job,
             await self._store.get_events(job_id),

@@ -13,12 +13,13 @@ from typing import TypeVar
 import anyio
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.rereading import add_output
-from agent_jobs.engine.team_files import MADE_BYTES, MADE_PATH, create_made_id
+from agent_jobs.engine.owner_files import MADE_BYTES, MADE_PATH, create_made_id
+from agent_jobs.engine.read_again import with_stored_output
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
 from agent_jobs.files.atomic_file import replace_file
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import UNSETTLED, OutputFile
+from agent_jobs.jobs.response import mapping_of
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.rendering.markdown import render_markdown
 from agent_jobs.rendering.output import list_files, list_files_with_data
@@ -84,14 +85,17 @@ class Finalizer:
         Returns False if something failed or was left, to be done later. Repeating it all changes nothing.
         """
         attempts = _Attempts()
-        whole = await add_output(self._store, job)
+        whole = await with_stored_output(self._store, job)
         made = await self._save_made_files(whole, attempts)
         path = await attempts.run(self._write_result(whole), "")
-        left = [upload.file_id for upload in await self._store.get_uploads(job.id) if upload.file_id is not None]
-        while delete_uploads and left:
-            await attempts.run(self._client.delete_file(left.pop(0)), None)
+        uploads = [upload.file_id for upload in await self._store.get_uploads(job.id) if upload.file_id is not None]
+        if delete_uploads:
+            for file_id in uploads:
+                await attempts.run(self._client.delete_file(file_id), None)
         await self._note_failures(job, attempts.failures)
-        if left or self._should_retry(job, attempts.failures):
+        if self._should_retry(job, attempts.failures):
+            return False
+        if uploads and not delete_uploads:
             return False
         await self._store.mark_finalized(job.id, path, made)
         return True
@@ -100,14 +104,14 @@ class Finalizer:
         """Return True if a finished job has files to write or uploads to delete."""
         if self._results and job.output:
             return True
-        if list_files(job.response.get("output")):
+        if list_files(_read_output(job)):
             return True
         # The unconfirmed run may have been accepted and may still need its files.
         return not job.is_unconfirmed and bool(await self._store.get_uploads(job.id))
 
     async def _save_made_files(self, job: Job, attempts: "_Attempts") -> list[OutputFile]:
         """Write the files that a run made, each under a name of its own."""
-        files = list_files_with_data(job.response.get("output"))
+        files = list_files_with_data(_read_output(job))
         names = _choose_file_names([file for file, _ in files])
         saved = [
             await attempts.run(self._save_file(job, name, file, data), None)
@@ -141,6 +145,8 @@ class Finalizer:
             return None
         if job.turn.response_id is None and not job.is_unconfirmed:
             return before_usd  # upstream did not accept this turn
+        if not response:
+            return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)
         turn_usd = await anyio.to_thread.run_sync(price)  # loading the price list needs a moment
         if turn_usd is None:
@@ -231,9 +237,16 @@ def _write_file_in_folder(path: Path, data: bytes) -> str:
 
 def _get_earlier_cost_usd(job: Job) -> float | None:
     """Return the cost of the turns before the current one; None if it is unknown."""
-    if job.has_first_response:
+    if job.has_no_earlier_response:
         return job.cost_before_usd or 0.0
     return job.cost_before_usd
+
+
+def _read_output(job: Job) -> object:
+    """Return the output of the stored response; None if there is none."""
+    if job.output is None:
+        return None
+    return mapping_of(job.output.response).get("output")
 
 
 def _is_permanent(error: Exception) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent_jobs.engine.context_check import MOST_TOKEN_CHARS
-from agent_jobs.engine.rereading import read_response
+from agent_jobs.engine.read_again import read_stored_response
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job
@@ -32,7 +32,7 @@ class PreviousJob:
 
     def list_tools(self, *, of_toolbox: bool) -> list[JSON]:
         """Return the functions of the user's own tool servers in its request, or all its other tools."""
-        from agent_jobs.toolbox.functions import is_function_of  # only follow-ups ask
+        from agent_jobs.toolbox.functions import is_function_of  # a first start need not load this module
 
         tools = items_of(self.request.get("tools"))
         return [tool for tool in tools if is_function_of(str(tool.get("name")), self.toolbox) is of_toolbox]
@@ -124,7 +124,7 @@ class PreviousFinder:
         """Return the number of the last turn that brought anything, and its response."""
         response: JSON = {}
         if job.output is not None:
-            response = await read_response(self._store, job.id)
+            response = await read_stored_response(self._store, job.id)
         if history.has_output_or_calls(response) or job.turn.number == 1:
             return job.turn.number, response
         # A turn that failed is repeated from the calls of the one before it.

@@ -8,9 +8,9 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.job_waiter import JobWaiter
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.metrics import EngineMetrics, ProcessCounters
+from agent_jobs.engine.owner_files import OwnerFiles
 from agent_jobs.engine.owner_registry import OwnerRegistry
 from agent_jobs.engine.stored_jobs import ActionReporter
-from agent_jobs.engine.team_files import OwnerFiles
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (

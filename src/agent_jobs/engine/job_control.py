@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from agent_jobs.engine.inspection import Inspection
 from agent_jobs.engine.job_waiter import has_question
+from agent_jobs.engine.read_again import reread_job
 from agent_jobs.engine.replies import answer_calls, list_always_allowed
-from agent_jobs.engine.rereading import reread_job
 from agent_jobs.errors import JobNotFoundError, RequestError
 from agent_jobs.jobs import transitions
 from agent_jobs.jobs.job import Job

@@ -21,7 +21,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import TurnRecord
 from agent_jobs.jobs.response import Call, Usage
 from agent_jobs.jobs.response_steps import Step
-from agent_jobs.rendering.answers import drop_empty, read_output_text
+from agent_jobs.rendering.answers import drop_missing, read_output_text
 from agent_jobs.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class SpanWriter:
 
     def _write_turn(self, record: JobRecord, turn: TurnRecord, times: tuple[float, float], parent: Context) -> None:
         job, (begin, end) = record.job, times
-        ids = drop_empty({"gen_ai.response.id": turn.response_id, "agent_jobs.turn": turn.number})
+        ids = drop_missing({"gen_ai.response.id": turn.response_id, "agent_jobs.turn": turn.number})
         attributes = {**describe_model(job, "chat"), **describe_usage(turn.usage), **ids}
         span = self._write_span(f"chat {job.model}", times, attributes, parent, SpanKind.CLIENT)
         below = set_span_in_context(span, parent)
@@ -184,7 +184,7 @@ def describe_job(job: Job) -> dict[str, Any]:
         "gen_ai.agent.name": job.preset or TOOL_NAME,
         "agent_jobs.job_id": job.id,
         "agent_jobs.status": str(job.status),
-        **drop_empty(optional),
+        **drop_missing(optional),
     }
 
 

@@ -7,7 +7,7 @@ from math import inf
 from operator import attrgetter
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.rereading import reread_job
+from agent_jobs.engine.read_again import reread_job
 from agent_jobs.engine.waits import Waits
 from agent_jobs.errors import JobNotFoundError
 from agent_jobs.jobs.job import WAITING, Job

@@ -16,8 +16,8 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.background_check import BackgroundCheck
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.key_pause import KeyPause
+from agent_jobs.engine.read_again import reread_job
 from agent_jobs.engine.request_adapter import RequestAdapter
-from agent_jobs.engine.rereading import reread_job
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.run_limits import PENDING_MAX_S, RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain, WaitForSlot

@@ -145,6 +145,15 @@ class UnreadText(LiveText):
 
     __slots__ = ()
 
+    def begin_stream(self, job: Job) -> None:
+        """Keep nothing of the job."""
+
+    def end_stream(self) -> None:
+        """Keep nothing of the end."""
+
+    def observe(self, job: Job) -> None:
+        """Keep nothing of the stored text."""
+
     def add_item(self, index: object, item: JSON) -> None:
         """Keep nothing of an item."""
 
@@ -153,6 +162,10 @@ class UnreadText(LiveText):
 
     def add_note(self, event: JSON) -> None:
         """Keep no annotation."""
+
+
+#: Stands for the text of every job that no caller in this process reads.
+UNREAD = UnreadText()
 
 
 def _has_same_words(known: str, stored: str) -> bool:

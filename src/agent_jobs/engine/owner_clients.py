@@ -79,14 +79,14 @@ class OwnerClients:
 
 
 class _KeylessStepper:
-    """In place of a stepper whose key is missing: the job waits until it is there again."""
+    """In place of a stepper whose key is missing: the job waits until an operator stores the key again."""
 
     async def cancel(self, _job: Job) -> RunAgain:
-        """Have the cancel tried again."""
+        """Return when the worker tries the cancel again."""
         return RunAgain(MISSING_KEY_RETRY_S)
 
     async def run_job_step(self, _job: Job) -> RunAgain:
-        """Have the step tried again."""
+        """Return when the worker tries the step again."""
         return RunAgain(MISSING_KEY_RETRY_S)
 
 

@@ -1,4 +1,4 @@
-"""Find the owner of a job, and the owner's limits."""
+"""Find the settings and the limits of an owner, and the budgets to which a job counts."""
 
 from agent_jobs.jobs.owners import UNLIMITED, Owner, OwnerLimits
 from agent_jobs.pricing.prices import find_day_start
@@ -7,7 +7,7 @@ from agent_jobs.store.values import Budget
 
 
 async def find_owner(store: Store, name: str) -> Owner:
-    """Return what an operator set for an owner; an owner without settings if that is nothing."""
+    """Return the settings that an operator stored for an owner, or empty settings."""
     return await store.get_owner(name) or Owner(name)
 
 

@@ -21,12 +21,12 @@ from agent_jobs.engine.callback_check import check_callback
 from agent_jobs.engine.context_check import check_context_size
 from agent_jobs.engine.follow_up import PreviousFinder, PreviousJob
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
+from agent_jobs.engine.owner_files import OwnerFiles
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.retry_job import read_repeated, repeat_job
 from agent_jobs.engine.shared_key_check import check_shared_ids
 from agent_jobs.engine.start_defaults import PlannedStart as PlannedStart
 from agent_jobs.engine.start_defaults import StartDefaults as StartDefaults
-from agent_jobs.engine.team_files import OwnerFiles
 from agent_jobs.engine.trace_parent import read_trace_parent
 from agent_jobs.errors import AgentJobsError, Argument, ConfigError, RequestError
 from agent_jobs.jobs import history

@@ -122,8 +122,8 @@ class StoredJobs(ABC):
         deleted = await self._store.delete_jobs(job_ids)
         if deleted:
             await self._action_reporter("delete", dict.fromkeys(deleted))
-        places = list(chain.from_iterable(deleted.values()))
-        return Pruned(len(deleted), 0, len(places), await delete_responses(places, clients))
+        addresses = list(chain.from_iterable(deleted.values()))
+        return Pruned(len(deleted), 0, len(addresses), await delete_responses(addresses, clients))
 
     def _find_deleting_clients(self, *, upstream: bool) -> OwnerClients | None:
         """Return the clients that delete responses, if those at the provider are to be deleted, too."""
@@ -132,17 +132,17 @@ class StoredJobs(ABC):
         return self.require_clients()
 
 
-async def delete_responses(places: Iterable[ResponseAddress], clients: OwnerClients | None) -> int:
+async def delete_responses(addresses: Iterable[ResponseAddress], clients: OwnerClients | None) -> int:
     """Delete responses at our endpoint, each with the key of its owner, and return how many; without clients none."""
     if clients is None:
         return 0
     deleted = 0
-    for place in places:
-        if place.base_url != clients.shared.endpoint.base_url:
+    for address in addresses:
+        if address.base_url != clients.shared.endpoint.base_url:
             continue
         # One that cannot be deleted, or whose key is missing, must not keep the others.
         with suppress(UpstreamError, ConfigError):
-            client = await clients.find_sender(place.owner, place.fingerprint)
-            await client.delete(place.response_id)
+            client = await clients.find_sender(address.owner, address.fingerprint)
+            await client.delete(address.response_id)
             deleted += 1
     return deleted

@@ -13,8 +13,8 @@ from typing import TypeVar
 import anyio
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.live_text import HELD_PARTIAL_CHARS, PARTIAL_CHARS, LiveText, UnreadText
-from agent_jobs.engine.rereading import reread_job
+from agent_jobs.engine.live_text import HELD_PARTIAL_CHARS, PARTIAL_CHARS, UNREAD, LiveText
+from agent_jobs.engine.read_again import reread_job
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, string_of, text_of
@@ -242,7 +242,7 @@ class _Reading:
     answered_json: bool = False  #: the answer is a JSON object and no stream
     error: JSON | None = None  #: the stream's error event
     indexes_with_text: set[object] = field(default_factory=set[object])  #: output indexes whose text was read
-    live: LiveText = field(default_factory=UnreadText)  #: the text for callers in this process
+    live: LiveText = field(default_factory=lambda: UNREAD)  #: the text for callers in this process
     all_words: list[str] = field(default_factory=list[str])
     new_words: list[str] = field(default_factory=list[str])
     new_reasoning: list[str] = field(default_factory=list[str])

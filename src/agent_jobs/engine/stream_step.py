@@ -9,7 +9,7 @@ from math import inf
 from agent_jobs.backoff import calculate_backoff_s, with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.engine.poll_planner import PollPlanner
-from agent_jobs.engine.rereading import reread_job
+from agent_jobs.engine.read_again import reread_job
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import RunAgain

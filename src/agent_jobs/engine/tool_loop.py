@@ -20,8 +20,8 @@ import anyio
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
+from agent_jobs.engine.read_again import read_stored_response
 from agent_jobs.engine.replies import approve_call
-from agent_jobs.engine.rereading import read_response
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
@@ -140,8 +140,9 @@ class ToolLoop:
         if job.cancel_requested_at is not None:
             raise _JobEnd(job.mark_cancelled(now))
         failure, overdue_s = OVERRAN, job.overdue_s(now, self._limits.job_timeout_s)
-        if job.waits_since is not None:
-            failure, overdue_s = UNANSWERED, now - job.waits_since - self._limits.input_timeout_s
+        if job.status is Status.INPUT_REQUIRED:
+            asked_at = job.turn.asked_at or now
+            failure, overdue_s = UNANSWERED, now - asked_at - self._limits.input_timeout_s
         if overdue_s >= 0:
             raise _JobEnd.by_failure(job, failure, now)
 
@@ -235,7 +236,7 @@ class ToolLoop:
     async def _describe_hosted_calls(self, job: Job) -> str:
         """Return in a few words what upstream's own tools did in the turn."""
         excluded = ("function_call", "message", "reasoning")
-        response = await read_response(self._store, job.id)
+        response = await read_stored_response(self._store, job.id)
         items = items_of(response.get("output"))
         return activity_of([item for item in items if item.get("type") not in excluded])
 
@@ -320,7 +321,7 @@ class ToolLoop:
 
     async def _bound_turn_usd(self, job: Job) -> float:
         """Return the most that the job's current turn can cost."""
-        before = await read_response(self._store, job.id)
+        before = await read_stored_response(self._store, job.id)
         bound_usd = partial(
             self._prices.bound_usd,
             job.turn.request,

@@ -12,7 +12,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.failure_log import log_failures
 from agent_jobs.errors import MissingError, UpstreamError
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.response import mapping_of, string_of
+from agent_jobs.jobs.response import mapping_of
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import UnknownWebhook, Webhook
 from agent_jobs.upstream.client import ResponsesClient
@@ -93,7 +93,9 @@ class WebhookIntake:
 
     async def _find_job(self, job_id: object) -> Job | None:
         """Return the job of this id, if its responses are at this endpoint."""
-        job = await self._store.get(string_of(job_id))
+        if not isinstance(job_id, str):
+            return None
+        job = await self._store.get(job_id)
         if job is None or job.turn.base_url != self._client.endpoint.base_url:
             return None
         return job

@@ -40,7 +40,7 @@ def locate_file(host: Host, machine: Machine, scope: Scope) -> Path:
         raise ConfigError(
             f"agent-jobs does not write the file of {host.title}. Use --print, and put the entry into {host.where}."
         )
-    found = next(paths for place in host.user(machine) if (paths := _expand_place(place)))
+    found = next(paths for file in host.user(machine) if (paths := _expand_file(file)))
     if len(found) > 1:
         names = " and ".join(map(str, found))
         raise ConfigError(f"{host.title} may read {names}. Use --print, and put the entry into the right one.")
@@ -93,13 +93,13 @@ def write_replacement(before: FileSnapshot, text: str) -> Path | None:
     return backup
 
 
-def _expand_place(place: HostFile) -> list[Path]:
-    """Return the paths of a place; if its * matches several folders, those in which the file exists."""
-    if place.only_if is None:
-        return [place.path]
-    rest = place.path.relative_to(place.only_if)
-    pattern = place.only_if.relative_to(place.only_if.anchor)
-    found = [folder / rest for folder in sorted(Path(place.only_if.anchor).glob(str(pattern)))]
+def _expand_file(file: HostFile) -> list[Path]:
+    """Return the paths of a file; if its * matches several folders, those in which the file exists."""
+    if file.only_if is None:
+        return [file.path]
+    rest = file.path.relative_to(file.only_if)
+    pattern = file.only_if.relative_to(file.only_if.anchor)
+    found = [folder / rest for folder in sorted(Path(file.only_if.anchor).glob(str(pattern)))]
     return [path for path in found if path.is_file()] or found
 
 

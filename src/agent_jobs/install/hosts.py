@@ -204,7 +204,7 @@ def find_input(entry: Entry | None) -> Entry | None:
     return {"id": INPUT, "type": "promptString", "description": "OpenAI API key", "password": True}
 
 
-def _claude_desktop_places(machine: Machine) -> tuple[HostFile, ...]:
+def _find_claude_desktop_files(machine: Machine) -> tuple[HostFile, ...]:
     file = "Claude/claude_desktop_config.json"
     classic = HostFile(machine.config / file)
     if machine.platform != "win32":
@@ -216,11 +216,11 @@ def _claude_desktop_places(machine: Machine) -> tuple[HostFile, ...]:
     return (HostFile(roaming / file, only_if=roaming), classic)
 
 
-def _claude_code_places(machine: Machine) -> tuple[HostFile, ...]:
+def _find_claude_code_files(machine: Machine) -> tuple[HostFile, ...]:
     return (HostFile(machine.find_folder("CLAUDE_CONFIG_DIR", machine.home) / ".claude.json"),)
 
 
-def _codex_places(machine: Machine) -> tuple[HostFile, ...]:
+def _find_codex_files(machine: Machine) -> tuple[HostFile, ...]:
     return (HostFile(machine.find_folder("CODEX_HOME", machine.home / ".codex") / "config.toml"),)
 
 
@@ -241,7 +241,7 @@ def _copilot_entry(launch: Launch) -> Entry:
 
 
 def _first_existing(folder: Path, *names: str) -> tuple[HostFile, ...]:
-    """Return the places of several names that a host reads: the first that exists counts, else the last."""
+    """Return the files of several names that a host reads: the first that exists counts, else the last."""
     paths = [folder / name for name in names]
     return (*(HostFile(path, only_if=path) for path in paths[:-1]), HostFile(paths[-1]))
 
@@ -257,7 +257,7 @@ _ALL = (
         title="Claude Desktop",
         where="Settings > Developer > Edit Config",
         after="Quit Claude Desktop (not only its window) and start it again.",
-        user=_claude_desktop_places,
+        user=_find_claude_desktop_files,
         strict=True,
     ),
     Host(
@@ -266,7 +266,7 @@ _ALL = (
         where="~/.claude.json, or .mcp.json in a project",
         after="Start a new session of Claude Code; /mcp shows the server.",
         start_wait_s=3.0,
-        user=_claude_code_places,
+        user=_find_claude_code_files,
         project=".mcp.json",
         strict=True,
         has_local_scope=True,
@@ -307,7 +307,7 @@ _ALL = (
         start_wait_s=1.0,
         format="toml",
         keys=("mcp_servers",),
-        user=_codex_places,
+        user=_find_codex_files,
         project=".codex/config.toml",
         desktop=False,
         call_limit_s=300.0,

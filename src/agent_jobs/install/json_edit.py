@@ -302,7 +302,7 @@ def _widen_cut(text: str, start: int, end: int, comma_before: int | None, *, is_
 def _skip_space(text: str, at: int) -> int:
     """Return the first position from here on that is neither white space nor comment."""
     space = SPACE.match(text, at)
-    assert space is not None, "it matches nothing, too"
+    assert space is not None, "the pattern also matches an empty text"
     return space.end()
 
 

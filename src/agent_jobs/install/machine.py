@@ -44,7 +44,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class HostFile:
-    """A file that a host reads. `only_if` may hold a * and must exist, else the next place is taken."""
+    """A file that a host reads. `only_if` may hold a * and must exist, else the next file is taken."""
 
     path: Path
     only_if: Path | None = None

@@ -6,7 +6,6 @@ that comes from upstream may be incomplete, wrongly typed or from a server that 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from math import inf
 from typing import Any, Literal
 
@@ -190,7 +189,7 @@ class Job:
 
     @property
     def is_undelivered(self) -> bool:
-        """Return True if the job ended and no model received its result."""
+        """Return True if the job ended and no reader received its result."""
         return self.is_terminal and self.delivered_at is None
 
     @property
@@ -255,7 +254,7 @@ class Job:
 
     @property
     def response(self) -> JSON:
-        """Return the response object of the turn's end, with or without output; empty if it was not read."""
+        """Return the response object with which the turn ended; empty if it was not read."""
         if self.output is not None and self.output.response:
             return self.output.response
         return self.counted
@@ -268,7 +267,7 @@ class Job:
         return self.max_cost_usd
 
     @property
-    def has_first_response(self) -> bool:
+    def has_no_earlier_response(self) -> bool:
         """Return True if upstream answered nothing for the job before the current response."""
         return self.turn.number == 1 and self.usage_before is None
 
@@ -307,8 +306,8 @@ class Job:
         """Apply the response in an event; the job does not change if the event has none."""
         if not response:
             return self
-        is_stopping = self.cancel_requested_at is not None and self.turn.mode != "foreground"
-        if is_stopping and has_ended(response):
+        is_cancelling = self.cancel_requested_at is not None and self.turn.mode != "foreground"
+        if is_cancelling and has_ended(response):
             return self  # this event may be the only copy of the result of a run that is held open
         if self.is_terminal or not self._is_empty_completion(response):
             return self._apply_status(response, now)
@@ -430,7 +429,7 @@ class Job:
         return self._end_as(Status.FAILED, now, Failure(code, message))
 
     def mark_cancelled(self, now: float) -> "Job":
-        """End the job as cancelled without an answer of upstream: right only where nothing was ever sent."""
+        """End the job as cancelled; what it brought and cost stays."""
         return self._end_as(Status.CANCELLED, now, None)
 
     def with_progress(self, cursor: int, activity: str, partial: str, reasoning: str) -> "Job":
@@ -508,12 +507,11 @@ class Job:
 
     def _sum_usage(self, used: Usage | None) -> Usage | None:
         """Return the usage of all turns, given this one's; partial if that of any turn is not known."""
-        if self.has_first_response:
+        if self.has_no_earlier_response:
             return used or self.usage
-        known = [usage for usage in (used, self.usage_before) if usage is not None]
-        if not known:
+        if used is None and self.usage_before is None:
             return None
-        return reduce(Usage.plus, known, Usage(partial=len(known) < 2))
+        return (used or Usage(partial=True)).plus(self.usage_before or Usage(partial=True))
 
     def _await_calls(self, now: float) -> "Job":
         """Keep the job running for the calls of its turn, unless it has to stop."""

@@ -125,8 +125,8 @@ def _release_at_end(stored: Job) -> Job:
 
 def wait_for_input(stored: Job, number: int, now: float, timeout_s: float) -> Job | None:
     """Have the job wait for an answer to this turn, due again `timeout_s` after it asked."""
-    is_stopping = stored.cancel_requested_at is not None
-    if number != stored.turn.number or is_stopping or not stored.can_move_to(Status.INPUT_REQUIRED):
+    is_cancelling = stored.cancel_requested_at is not None
+    if number != stored.turn.number or is_cancelling or not stored.can_move_to(Status.INPUT_REQUIRED):
         return None
     asked_at = stored.waits_since
     if asked_at is None:

@@ -233,7 +233,7 @@ async def _render_card_job(engine: Engine, job: Job) -> Answer:
     else:
         answer["activity"] = escape_invisible(find_last_sentence(job.turn.partial) or job.activity)
         answer["next_poll_ms"] = next_poll_ms(job, now)
-    return answers.drop_empty(answer)
+    return answers.drop_missing(answer)
 
 
 def _render_card_call(call: Call) -> Answer:

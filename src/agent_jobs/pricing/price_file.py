@@ -173,7 +173,7 @@ def _read_model(where: str, value: object) -> PriceRow:
 
 
 def _read_long(where: str, value: object) -> dict[str, Any]:
-    """Return the fields of a `Row` for long inputs."""
+    """Return the fields of a `PriceRow` for long inputs."""
     keys = _read_keys(where, value, "over", "input", "output")
     if not keys:
         return {}

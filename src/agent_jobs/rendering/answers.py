@@ -67,8 +67,10 @@ NEXT_STEPS = {
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
 }
 
-#: How long a turn lasts, by its delivery mode; in the other modes it lasts until its end.
-_LIFE_OF_MODE: Mapping[str, str] = {"foreground": "while this server runs"}
+#: The field `lasts` by the delivery mode; a turn in another mode has no such limit.
+_LASTS: Mapping[str, str] = {"foreground": "while this server runs"}
+#: The field `observed_by`; a job whose stream is read, which is usual, has none.
+_UNUSUAL_OBSERVERS: Mapping[str, str] = {"polling": "polling"}
 #: Warnings about an output, by the code that `find_warning` returns.
 WARNINGS = {
     "cut_output": "The output is the part that arrived before the connection ended; it may be cut.",
@@ -107,10 +109,10 @@ def render_start(
     `host_note` says what is special about the next poll in the caller's host; `view` is where the user can watch the
     job.
     """
-    note = drop_false({"duplicate": duplicate})
+    note = drop_falsy({"duplicate": duplicate})
     if job.is_terminal:
         return _move_output_last(_collect_outcome(job, limit_bytes) | note)
-    ids = drop_false({"job_id": job.id, **note, "response_id": job.turn.response_id, "view": view})
+    ids = drop_falsy({"job_id": job.id, **note, "response_id": job.turn.response_id, "view": view})
     answer = _fit_activity(ids | _describe_progress(job, now, host_note), START_BYTES)
     # Some gateways give ids of 421 characters, which no reader needs.
     return _leave_out_until_it_fits(answer, START_BYTES, "response_id", "view")
@@ -132,7 +134,7 @@ def render_starts(jobs: Sequence[Job], duplicates: int, view: str = "") -> Answe
     `view` is where the user can watch them.
     """
     together = _select_together(jobs)
-    answer = drop_false(
+    answer = drop_falsy(
         {
             "batch": together.batch,
             "jobs": len(jobs),
@@ -177,7 +179,7 @@ def render_estimate(estimate: Estimate, unbounded: str) -> Answer:
         "bound_parts": estimate.bound_parts,
         "unbounded": unbounded,
     }
-    return drop_empty(answer) | drop_false({"files": files})
+    return drop_missing(answer) | drop_falsy({"files": files})
 
 
 # One job.
@@ -192,7 +194,7 @@ def render_job(
     the caller's host.
     """
     if job.is_terminal:
-        return _move_output_last(_collect_outcome(job, limit_bytes) | drop_empty({"note": note}))
+        return _move_output_last(_collect_outcome(job, limit_bytes) | drop_missing({"note": note}))
     answer = {"job_id": job.id, **_describe_progress(job, now, host_note)}
     limit = RUNNING_BYTES
     if advise:
@@ -200,7 +202,7 @@ def render_job(
         limit = ADVICE_BYTES
     elif job.observed_by == "polling":
         limit = START_BYTES
-    return _fit_activity(answer, limit) | drop_empty({"note": note})
+    return _fit_activity(answer, limit) | drop_missing({"note": note})
 
 
 def render_finished_job(job: Job, limit_bytes: int = OUTPUT_BYTES) -> Answer:
@@ -223,7 +225,7 @@ def _collect_outcome(job: Job, limit_bytes: int) -> Answer:
     }
     if job.status is Status.COMPLETED:
         facts = {"invalid": find_mismatch(read_output_text(job), job.turn.request), **facts}
-    return answer | drop_false(facts)
+    return answer | drop_falsy(facts)
 
 
 def _move_output_last(answer: Answer) -> Answer:
@@ -234,21 +236,18 @@ def _move_output_last(answer: Answer) -> Answer:
 
 def _describe_progress(job: Job, now: float, host_note: str) -> Answer:
     """Return the state of an unfinished job, its activity and the next step."""
-    progress = drop_false(
+    return drop_falsy(
         {
             "status": job.status,
             "cancel_requested": job.cancel_requested_at is not None,
             "elapsed_s": max(0, round(now - job.created_at)),
             "activity": _describe_activity(job),
-            "lasts": _LIFE_OF_MODE.get(job.turn.mode),
-            "observed_by": job.observed_by,
+            "lasts": _LASTS.get(job.turn.mode),
+            "observed_by": _UNUSUAL_OBSERVERS.get(job.observed_by),
             "next_poll_ms": next_poll_ms(job, now),
             "next": f"agent_poll job_id={job.id}{host_note}",
         }
     )
-    if job.observed_by == "following":  # the usual way is not worth a field
-        del progress["observed_by"]
-    return progress
 
 
 def _describe_activity(job: Job) -> str:
@@ -268,7 +267,7 @@ def summarize_activity(jobs: Sequence[Job]) -> str:
 
 def _render_failure(error: Failure) -> Answer:
     answer: Answer = {"code": error.code[:CODE_CHARS], "message": error.message[:MESSAGE_CHARS]}
-    return answer | drop_false({"retryable": error.is_retryable})
+    return answer | drop_falsy({"retryable": error.is_retryable})
 
 
 def _suggest_next_step(job: Job, error: Failure) -> str:
@@ -338,7 +337,7 @@ def list_token_counts(usage: Usage | None) -> Answer | None:
     if usage is None:
         return None
     counts: Answer = {name: getattr(usage, name) for name in Usage.__slots__ if name != "partial"}
-    return counts | drop_false({"partial": usage.partial})
+    return counts | drop_falsy({"partial": usage.partial})
 
 
 # Several jobs.
@@ -398,12 +397,12 @@ def round_known(value: float | None, digits: int | None = None) -> float | None:
     return round(value, digits)
 
 
-def drop_empty(answer: Answer) -> Answer:
+def drop_missing(answer: Answer) -> Answer:
     """Return an answer without the fields that are None or empty texts."""
     return {name: value for name, value in answer.items() if value not in (None, "")}
 
 
-def drop_false(answer: Answer) -> Answer:
+def drop_falsy(answer: Answer) -> Answer:
     """Return an answer without the fields that are false, 0 or empty."""
     return {name: value for name, value in answer.items() if value}
 
@@ -420,5 +419,5 @@ def _fit_activity(answer: Answer, limit_bytes: int) -> Answer:
     """Shorten the activity, the one free text, until the answer fits."""
     while (excess := count_json_bytes(answer) - limit_bytes) > 0 and answer.get("activity"):
         kept = answer["activity"].removesuffix("…")[:-excess].rstrip()
-        answer = drop_empty(answer | {"activity": kept and f"{kept}…"})
+        answer = drop_missing(answer | {"activity": kept and f"{kept}…"})
     return answer

@@ -13,8 +13,8 @@ from agent_jobs.rendering.answers import (
     ADVICE_BYTES,
     LIST_TITLE_CHARS,
     Answer,
-    drop_empty,
-    drop_false,
+    drop_falsy,
+    drop_missing,
     format_filter_arguments,
     render_job,
     round_usd,
@@ -55,7 +55,7 @@ def render_batch(
 
 def _render_waiting(state: BatchState, group: JobFilter, now: float, poll: str, *, advise: bool) -> Answer:
     """Return the answer when there is no job to report."""
-    answer = _count_unfinished(state) | drop_false({"delivered": state.delivered})
+    answer = _count_unfinished(state) | drop_falsy({"delivered": state.delivered})
     unfinished = [*state.running, *state.asking]
     if not unfinished:
         answer["next"] = f"all results were reported before: agent_list {format_filter_arguments(group)}".strip()
@@ -84,11 +84,11 @@ def _render_rows(state: BatchState, rows: Sequence[Answer], poll: str) -> Answer
     steps = _list_next_steps(rows)
     if state.running or more:
         steps.append(poll)
-    return drop_false({"more": more}) | _count_unfinished(state) | {"next": "; ".join(steps), "done": rows}
+    return drop_falsy({"more": more}) | _count_unfinished(state) | {"next": "; ".join(steps), "done": rows}
 
 
 def _count_unfinished(state: BatchState) -> Answer:
-    return {"running": len(state.running)} | drop_false({"input_required": len(state.asking)})
+    return {"running": len(state.running)} | drop_falsy({"input_required": len(state.asking)})
 
 
 def _list_next_steps(rows: Sequence[Answer]) -> list[str]:
@@ -113,19 +113,19 @@ def render_list(
     if limit_bytes is not None:
         rows, _ = select_page(rows, 0, limit_bytes)
     more = sum(found.counts.values()) - len(rows)
-    known = drop_false({"today_usd": round_usd(found.today_usd), "warnings": list(map(describe, found.warnings))})
-    return drop_false({"more": more}) | {"counts": found.counts, **known, "jobs": rows}
+    known = drop_falsy({"today_usd": round_usd(found.today_usd), "warnings": list(map(describe, found.warnings))})
+    return drop_falsy({"more": more}) | {"counts": found.counts, **known, "jobs": rows}
 
 
 def _render_list_row(job: Job, now: float) -> Answer:
     row = _render_row(job)
     row |= {"batch": job.batch, "age_s": max(0, round(now - job.created_at)), "cost_usd": round_usd(job.cost_usd)}
-    return drop_empty(row) | drop_false({"undelivered": job.is_undelivered})
+    return drop_missing(row) | drop_falsy({"undelivered": job.is_undelivered})
 
 
 def _render_row(job: Job) -> Answer:
     """Return the few facts that identify a job for a model."""
-    return drop_false(
+    return drop_falsy(
         {
             "job_id": job.id,
             "status": job.status,

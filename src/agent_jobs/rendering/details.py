@@ -7,8 +7,8 @@ from agent_jobs.jobs.response_steps import Step
 from agent_jobs.jobs.stored_request import AttachedFile, attached_files_of
 from agent_jobs.rendering.answers import (
     Answer,
-    drop_empty,
-    drop_false,
+    drop_falsy,
+    drop_missing,
     list_token_counts,
     read_output_text,
     read_response,
@@ -33,13 +33,13 @@ def render_details(details: JobDetails) -> Answer:
         "effort": job.effort,
         "preset": job.preset,
         "client": job.client,
-        **drop_false(files),
+        **drop_falsy(files),
         "turns": list(map(_render_turn, details.turns)),
-        **drop_false({"always_allowed": list_always_allowed(job)}),
+        **drop_falsy({"always_allowed": list_always_allowed(job)}),
         "steps": list(map(_render_step, details.steps)),
         "read_at": round_known(job.read_at),
     }
-    return drop_empty(facts)
+    return drop_missing(facts)
 
 
 def render_export(details: JobDetails) -> Answer:
@@ -60,7 +60,7 @@ def render_export(details: JobDetails) -> Answer:
         "error": job.error and {"code": job.error.code, "message": job.error.message},
         "output": read_output_text(job),
     }
-    return drop_empty(facts) | drop_false({"sources": sources})
+    return drop_missing(facts) | drop_falsy({"sources": sources})
 
 
 def render_moment(moment: Moment) -> Answer:
@@ -74,11 +74,11 @@ def render_moment(moment: Moment) -> Answer:
         "took_s": round_known(moment.took_s, 3),
         "running": moment.is_running or None,
     }
-    return drop_empty(facts)
+    return drop_missing(facts)
 
 
 def _render_turn(turn: TurnRecord) -> Answer:
-    return drop_empty(
+    return drop_missing(
         {
             "number": turn.number,
             "mode": turn.mode,
@@ -91,7 +91,7 @@ def _render_turn(turn: TurnRecord) -> Answer:
 
 
 def _render_step(step: Step) -> Answer:
-    return drop_empty(
+    return drop_missing(
         {
             "turn": step.turn,
             "position": step.position,

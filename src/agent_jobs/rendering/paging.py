@@ -40,7 +40,7 @@ def cut_page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]
 
 
 def cut_encoded_page(data: bytes, offset: int, limit_bytes: int) -> tuple[str, int | None]:
-    """Return what `cut_page` returns, of a text in UTF-8."""
+    """Cut a page as `cut_page` does, from a text that is already UTF-8."""
     limit_bytes = max(MIN_PAGE_BYTES, limit_bytes)
     offset = min(max(0, offset), len(data))
     while offset < len(data) and data[offset] & 0xC0 == 0x80:  # a continuation byte
@@ -97,7 +97,7 @@ def _find_page_end(ahead: str, fits: int) -> int:
     """Return how many characters of a text make the best page if at most `fits` of them fit."""
     head = ahead[:fits]
     for ends in _PAGE_ENDS:
-        # All but what follows the last end; 0 without one.
+        # The length up to and including the last such end; 0 if there is none.
         best = max(len(head) - len(head.rpartition(end)[2]) for end in ends)
         if best > fits // 2:
             return best

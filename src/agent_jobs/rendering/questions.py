@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import Call
-from agent_jobs.rendering.answers import LIST_TITLE_CHARS, Answer, drop_empty, drop_false
+from agent_jobs.rendering.answers import LIST_TITLE_CHARS, Answer, drop_falsy, drop_missing
 from agent_jobs.rendering.paging import count_json_bytes
 from agent_jobs.rendering.short_lines import NAME_CHARS
 from agent_jobs.text import truncate
@@ -46,16 +46,16 @@ def _iterate_sizes(count: int) -> Iterator[tuple[int, int]]:
 
 def _render_calls(job: Job, calls: Sequence[Call], count: int, chars: int, replies: Answer) -> Answer:
     needs = [_render_need(call, chars) for call in calls[:count]]
-    answer = drop_false({"job_id": job.id, "status": job.status, "more": len(calls) - count})
+    answer = drop_falsy({"job_id": job.id, "status": job.status, "more": len(calls) - count})
     if count < len(calls) or any("cut" in need for need in needs):
         answer["whole"] = f"agent_result job_id={job.id} part=items"
-    return drop_empty({**answer, **replies, "needs": needs})
+    return drop_missing({**answer, **replies, "needs": needs})
 
 
 def _render_need(call: Call, chars: int) -> Answer:
     need: Answer = {"call_id": call.id, "name": call.name[:NAME_CHARS], "arguments": call.arguments[:chars]}
     cut = max(0, len(call.arguments) - chars)
-    return need | drop_false({"cut": cut, "approval": call.needs == "approval"})
+    return need | drop_falsy({"cut": cut, "approval": call.needs == "approval"})
 
 
 def _describe_replies(job: Job, calls: Sequence[Call], *, may_approve: bool, dialog: bool) -> Answer:

@@ -10,8 +10,8 @@ from agent_jobs.jobs.response import Call
 from agent_jobs.rendering.answers import (
     MESSAGE_CHARS,
     Answer,
-    drop_empty,
-    drop_false,
+    drop_falsy,
+    drop_missing,
     list_token_counts,
     page_output,
     read_output_text,
@@ -37,7 +37,7 @@ def render_part(result: Result, name: str, offset: int, limit_bytes: int) -> Ans
     job = result.job
     read_part = _PART_READERS.get(name)
     if read_part is None:
-        return drop_false({"job_id": job.id, "offset": offset}) | page_output(job, offset, limit_bytes)
+        return drop_falsy({"job_id": job.id, "offset": offset}) | page_output(job, offset, limit_bytes)
     part, after = read_part(result, offset, limit_bytes)
     answer: Answer = {"job_id": job.id}
     if after is not None:
@@ -75,8 +75,8 @@ def _page_partial(result: Result, offset: int, limit_bytes: int) -> _Page:
 def _render_usage(result: Result, offset: int, limit_bytes: int) -> _Page:
     counts = list_token_counts(result.job.usage) or {}
     if "partial" in counts:  # a 0 then means that upstream did not count
-        counts = drop_false(counts)
-    return counts | drop_empty({"cost_usd": round_usd(result.job.cost_usd)}), None
+        counts = drop_falsy(counts)
+    return counts | drop_missing({"cost_usd": round_usd(result.job.cost_usd)}), None
 
 
 def _render_meta(result: Result, offset: int, limit_bytes: int) -> _Page:
@@ -86,7 +86,7 @@ def _render_meta(result: Result, offset: int, limit_bytes: int) -> _Page:
     """
     job = result.job
     events = [f"{round(event.at)} {event.kind} {event.text}".strip() for event in result.events[-MAX_EVENTS:]]
-    meta = drop_empty(
+    meta = drop_missing(
         {
             "title": job.title,
             "status": job.status,
@@ -154,7 +154,7 @@ def _render_call(call: Call, *, is_over: bool) -> Answer:
     entry: Answer = {"type": "call", "name": call.name, "state": state, "arguments": _shorten_line(call.arguments)}
     if call.output is not None:
         entry["output"] = _shorten_line(_join_output_texts(call.output))
-    return drop_empty(entry)
+    return drop_missing(entry)
 
 
 def _join_output_texts(output: object) -> str:
@@ -162,7 +162,7 @@ def _join_output_texts(output: object) -> str:
     if not isinstance(output, list):
         return str(output)
     parts = cast("list[dict[str, Any]]", output)
-    return " ".join(part.get("text", "[image]") for part in parts)
+    return " ".join("[image]" if part["type"] == "input_image" else part["text"] for part in parts)
 
 
 def _shorten_line(text: str) -> str:

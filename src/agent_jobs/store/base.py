@@ -427,14 +427,14 @@ class HousekeepingRecords(Protocol):
 
         A job whose result no reader received is kept unless `unread` is set.
 
-        Returns the ids of the deleted jobs, each with the places of all its responses; empty once none is left.
+        Returns the ids of the deleted jobs, each with the addresses of all its responses; empty once none is left.
         """
         ...
 
     async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[ResponseAddress]]:
         """Delete these jobs, leaving a tombstone each; active ones stay.
 
-        Returns the ids of the deleted jobs, each with the places of all its responses.
+        Returns the ids of the deleted jobs, each with the addresses of all its responses.
         """
         ...
 

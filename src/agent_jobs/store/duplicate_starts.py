@@ -18,8 +18,11 @@ _SAME_WORK = f"""job.request_hash = :request_hash AND job.owner = :owner AND (
                              AND turn.base_url = :base_url)"""
 
 
-def select_same_work(job: Job, *, allow_duplicate: bool) -> str:
-    """Return the SQL condition of the jobs that answer the start of this one; none, if a duplicate is allowed."""
+def write_duplicate_condition(job: Job, *, allow_duplicate: bool) -> str:
+    """Return the SQL condition of the jobs that answer this start.
+
+    They are those with its key; without a key, those of the same work, unless `allow_duplicate`.
+    """
     if job.key is not None:
         return _SAME_KEY
     if job.request_hash and not allow_duplicate:

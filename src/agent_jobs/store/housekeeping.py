@@ -94,25 +94,25 @@ class Housekeeping(StorePart):
     async def _delete_old_jobs(
         self, job_ids: Sequence[str], old: str, before: float
     ) -> dict[str, list[ResponseAddress]]:
-        """Delete those of these jobs that are still old; return the places of their responses."""
+        """Delete those of these jobs that are still old; return the addresses of their responses."""
         deleted: dict[str, list[ResponseAddress]] = {}
         for job_id in job_ids:
-            places = await self._db.change(
+            addresses = await self._db.change(
                 lambda transaction, job_id=job_id: self._delete_old_job(transaction, job_id, old, before), job_id
             )
-            if places is not None:
-                deleted[job_id] = places
+            if addresses is not None:
+                deleted[job_id] = addresses
         return deleted
 
     async def _delete_old_job(
         self, transaction: Transaction, job_id: str, old: str, before: float
     ) -> list[ResponseAddress] | None:
-        """Delete a job that is still old, leaving a tombstone; return the places of its responses, or None."""
+        """Delete a job that is still old, leaving a tombstone; return the addresses of its responses, or None."""
         if not await transaction.execute(
             f"SELECT 1 FROM job WHERE id = :id AND {old}", id=job_id, before=before, **self._scope.values
         ):
             return None
-        places = await transaction.execute(
+        addresses = await transaction.execute(
             """SELECT base_url, response_id, owner, fingerprint FROM turn JOIN job ON job.id = turn.job_id
                WHERE job_id = :id AND response_id IS NOT NULL ORDER BY number""",
             id=job_id,
@@ -127,4 +127,4 @@ class Housekeeping(StorePart):
         )
         await transaction.remove_from_search(job_id)
         await transaction.execute("DELETE FROM job WHERE id = :id", id=job_id)
-        return [ResponseAddress(**place) for place in places]
+        return [ResponseAddress(**place) for place in addresses]

@@ -9,7 +9,7 @@ from agent_jobs.jobs.queries import OutputFile
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.database import SpendingLock, Transaction
-from agent_jobs.store.duplicate_starts import select_same_work
+from agent_jobs.store.duplicate_starts import write_duplicate_condition
 from agent_jobs.store.event_feeds import add_event
 from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records
 from agent_jobs.store.row_writes import (
@@ -331,7 +331,7 @@ class JobWrites(Records):
         self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]
     ) -> Job | None:
         """Insert a job, or return the job of the same owner that is identical."""
-        same = select_same_work(job, allow_duplicate=allow_duplicate)
+        same = write_duplicate_condition(job, allow_duplicate=allow_duplicate)
         columns = job_columns(job) | {"holder": self._db.worker}
         values = {**columns, "base_url": job.turn.base_url}
         # Another process may end the job that answers between the two statements: then it is no longer identical.

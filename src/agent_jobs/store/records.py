@@ -37,7 +37,7 @@ ONE_JOB_WITHOUT_REQUEST = f"""SELECT {COLUMNS}, NULL, output.text, output.bytes 
                               JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
                               LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn
                               WHERE job.id = :id"""
-#: The same without the large columns, which are then not read.
+#: Jobs without the large columns, which are then not read.
 JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL,
                                 (SELECT bytes FROM output INDEXED BY output_size
                                  WHERE job_id = job.id AND turn = job.turn)

@@ -84,7 +84,7 @@ async def migrate(db: aiosqlite.Connection, path: Path) -> None:
 
 @asynccontextmanager
 async def immediate_transaction(db: aiosqlite.Connection) -> AsyncGenerator[None]:
-    """Run what follows in a transaction, while which no other process can write; an error takes all of it back."""
+    """Run the body in one transaction, during which no other process can write; roll it back after an error."""
     await db.execute_fetchall("BEGIN IMMEDIATE")
     try:
         yield

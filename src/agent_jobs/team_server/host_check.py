@@ -25,7 +25,7 @@ class HostNames:
 
     def __init__(self, host: str, public_url: str | None) -> None:
         self._is_local = is_loopback(host)
-        self._own_names = LOOPBACK_HOSTS | {host.lower()}
+        self._own_names = (LOOPBACK_HOSTS | {host.lower()}) - {""}
         self._public_scheme = (public_url or "").partition(":")[0]
         self._public_origins = {_normalize_origin(public_url or "")} - {""}
 

@@ -109,7 +109,7 @@ def _read_keys_url(metadata: Any, issuer: str) -> str:
 def _read_key_set(published: Any) -> Mapping[str | None, jwt.PyJWK]:
     """Return the usable keys of a JWK set by their ids; keys of an unknown form are skipped."""
     key_set = mapping_of(published)
-    if "keys" not in key_set:
+    if not isinstance(key_set.get("keys"), list):
         raise ValueError("no JWK set")
     keys: dict[str | None, jwt.PyJWK] = {}
     for each in items_of(key_set["keys"]):

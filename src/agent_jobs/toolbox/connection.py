@@ -215,6 +215,11 @@ class Connection:
         )
 
 
+def _read_no_words() -> str:
+    """Return the last words of a server that has not started: none."""
+    return ""
+
+
 class _ServerRun:
     """One run of a tool server. `gone` and `last_words` are those of its transport as soon as it has one."""
 
@@ -222,7 +227,7 @@ class _ServerRun:
         self.ready = anyio.Event()
         self.gone = anyio.Event()
         self.over = anyio.Event()
-        self.last_words: Callable[[], str] = str
+        self.last_words: Callable[[], str] = _read_no_words
         self.listing = anyio.Lock()
         self.client: Client | None = None
         self.tools: Mapping[str, Tool] | None = None

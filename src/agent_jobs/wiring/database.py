@@ -84,7 +84,7 @@ async def import_job_file(settings: Settings, path: Path, owner: str | None, is_
             "AGENT_JOBS_DATABASE_URL is not set, so there is no PostgreSQL database to import into.", "no_import_target"
         )
     address = _require_postgres(settings)
-    from agent_jobs.engine.team_files import MADE_BYTES, create_made_id
+    from agent_jobs.engine.owner_files import MADE_BYTES, create_made_id
     from agent_jobs.store.job_import import JobImport, import_jobs
 
     order = JobImport(path, address, find_made_folder(settings), owner, Clock().now(), create_made_id, MADE_BYTES)

@@ -35,12 +35,12 @@ async def check_endpoint(engine: Engine, settings: Settings) -> list[Finding]:
     try:
         answer = await engine.describe_model(name)
     except AgentJobsError as error:
-        return await _check_without_model(engine, name, address, error)
+        return await _explain_missing_description(engine, name, address, error)
     known = await _report_reachable(engine, name, f"{address} answers and accepts the key")
     return [known, _report_model(name, answer.get("shutdown_date"), engine.now())]
 
 
-async def _check_without_model(engine: Engine, name: str, address: str, error: AgentJobsError) -> list[Finding]:
+async def _explain_missing_description(engine: Engine, name: str, address: str, error: AgentJobsError) -> list[Finding]:
     """Return the findings of an endpoint that did not describe the model, by the error."""
     match error:
         case AccountError():

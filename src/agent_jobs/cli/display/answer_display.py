@@ -24,8 +24,8 @@ from agent_jobs.cli.display.answer_writer import (
 )
 from agent_jobs.cli.display.job_line import render_status
 from agent_jobs.cli.display.live_area import LiveArea
+from agent_jobs.cli.display.outage import OutageClock, describe_outage
 from agent_jobs.cli.display.progress import Lines, render_tail, wrap_tail
-from agent_jobs.cli.outage import OutageClock, describe_outage
 from agent_jobs.engine.engine import LiveText
 from agent_jobs.errors import ungroup
 from agent_jobs.jobs.job import Job

@@ -63,7 +63,7 @@ def _describe_expected(estimate: Estimate) -> str:
 
 def _describe_bound(estimate: Estimate) -> str:
     if estimate.cost_bound_usd is None:
-        assert estimate.unbounded is not None  # an estimate has a bound, or the reason why there is none
+        assert estimate.unbounded is not None, "an estimate has a bound, or the reason why it has none"
         return f"no limit. {_describe_missing_bound(estimate.unbounded)}".rstrip()
     bound = _format_estimate(estimate.cost_bound_usd)
     if estimate.bound_parts:

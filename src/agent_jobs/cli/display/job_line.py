@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agent_jobs.cli.display import terminal
-from agent_jobs.cli.outage import find_outage
+from agent_jobs.cli.display.outage import find_outage
 from agent_jobs.cli.wording import describe_failure
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
@@ -35,7 +35,7 @@ PHASE_WORDS = ("", "reasoning", "writing")
 ID_COLUMNS = 18  # of an id and the blanks after it
 PHASE_COLUMNS = 12
 
-#: The arguments of `click.style`; none leave a text as it is.
+#: The arguments of `click.style`; an empty mapping leaves the text as it is.
 _Style = Mapping[str, Any]
 _PLAIN: _Style = {}
 

@@ -12,12 +12,12 @@ async def reread_job(store: Store, job: Job) -> Job:
     return await store.get(job.id) or job
 
 
-async def add_output(store: Store, job: Job) -> Job:
-    """Return the job with its newest output as it is stored, which has the response object, too."""
+async def with_stored_output(store: Store, job: Job) -> Job:
+    """Return the job with its newest stored output, which has the response object, too."""
     return replace(job, output=await store.get_output(job.id) or job.output)
 
 
-async def read_response(store: Store, job_id: str) -> JSON:
+async def read_stored_response(store: Store, job_id: str) -> JSON:
     """Return the newest response object that is stored of a job; empty if there is none."""
     output = await store.get_output(job_id)
     if output is None:
