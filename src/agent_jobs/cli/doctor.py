@@ -263,7 +263,7 @@ async def _check_jobs(engine: Engine, workers: tuple[WorkerInfo, ...]) -> list[F
     if findings:
         return findings
     counts = (await engine.find(JobFilter(), 1)).counts
-    text = f"{sum(counts.values())} jobs, {sum(active.counts.values())} of them active"
+    text = f"{sum(counts.values())} stored, {sum(active.counts.values())} of them active"
     return [Finding("jobs", "ok", text)]
 
 
