@@ -48,7 +48,7 @@ class UnwatchedJobs:
             yield from NO_WATCHER.format(jobs="these", watch="agent-jobs watch").splitlines()
 
     def _is_unwatched(self, job: Job) -> bool:
-        """Return True if a job goes on and no process observes it."""
+        """Return True if a job is running and no process observes it."""
         return job.id in self.ids and not job.is_terminal
 
     def _describe_each_kind(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
@@ -68,7 +68,7 @@ async def retrieve_unwatched(session: Session, group: JobFilter) -> UnwatchedJob
 
 
 def _describe_group(jobs: Sequence[Job], now: float, verb: str) -> Iterator[str]:
-    """Yield a line for stale jobs that were all sent, or all not, and how to go on with them; none for no jobs."""
+    """Yield a line for stale jobs that were all sent, or all not, with the next command; none for no jobs."""
     if len(jobs) == 1:
         job_id, age = jobs[0].id, _describe_last_seen(jobs[0], now)
         yield f"{job_id}: not being watched; {age}. {verb} it with: agent-jobs watch {job_id}"

@@ -10,7 +10,6 @@ from agent_jobs.text import truncate, valid_unicode
 
 Entry = dict[str, Any]
 
-ELLIPSIS = "…"
 LINE_CHARS = 160  # one free text of an entry
 TITLE_CHARS = 120
 NAME_CHARS = 80

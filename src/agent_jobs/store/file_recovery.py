@@ -250,7 +250,7 @@ async def _run_statement(db: aiosqlite.Connection, sql: str, **values: Any) -> l
 
 @contextmanager
 def _log_damage(what: str) -> Generator[None]:
-    """Log that damage made something unreadable, and go on; raise any other error."""
+    """Log that damage made something unreadable, and continue; raise any other error."""
     try:
         yield
     except sqlite3.DatabaseError as error:
